@@ -1,0 +1,90 @@
+# `make` alone lists the targets. Needs Python 3.11 or newer, git and make; .ci/setup-debian sees to the rest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The locks name everything: resolving again could only pick something else.
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --no-deps
+PYTEST := $(BIN)/python -m pytest
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command "make lock" pyproject.toml
+heading = @printf '\n==> %s\n' "$(1)"
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test lint types imports chart unit integration coverage format lock bench clean machine
+
+help: ## list the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
+		printf '  make %-12s %s\n' "$$target" "$$text"; done
+
+demo: $(VENV)/.runtime ## see it work, everything embedded (ARGS="--faults" breaks things on the way)
+	$(BIN)/genesys-consumer demo $(ARGS)
+
+test: unit_cover := --cov --cov-report=
+test: integration_cover := --cov --cov-append --cov-report=
+test: machine lint types imports chart unit integration coverage ## everything CI checks
+
+lint: $(VENV)/.dev ## ruff: rules and format
+	$(call heading,Lint)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev ## mypy, strict
+	$(call heading,Types)
+	$(BIN)/mypy
+
+imports: $(VENV)/.dev ## import-linter: who may import whom
+	$(call heading,Imports)
+	$(BIN)/lint-imports
+
+chart: $(VENV)/.dev ## tests of the Helm chart
+	$(call heading,Chart tests)
+	$(PYTEST) -m helm $(ARGS)
+
+unit: $(VENV)/.dev ## quick tests only: no process outside
+	$(call heading,Unit tests)
+	$(PYTEST) tests/unit -m "not helm" $(unit_cover) $(ARGS)
+
+integration: $(VENV)/.dev ## tests with real parts, Apache Kafka among them
+	$(call heading,Integration tests)
+	$(PYTEST) tests/integration -m "not helm" $(integration_cover) $(ARGS)
+
+coverage: $(VENV)/.dev
+	$(call heading,Coverage: at least 95 % of the core)
+	$(BIN)/coverage report
+	$(BIN)/coverage report --include='consumer/core/*' --fail-under=95
+
+format: $(VENV)/.dev ## rewrite the code as ruff wants it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(VENV)/.dev ## requirements/*.txt from pyproject.toml (ARGS="--upgrade" for newer versions)
+	$(LOCK) $(ARGS) --group build --group dev -o requirements/dev.txt
+	$(LOCK) $(ARGS) -c requirements/dev.txt -o requirements/runtime.txt
+	$(subst pyproject.toml,,$(LOCK)) $(ARGS) --group build -c requirements/dev.txt -o requirements/build.txt
+
+bench: $(VENV)/.dev ## benchmarks
+	$(BIN)/python -m bench $(ARGS)
+
+clean: ## remove reports, builds and caches; .venv and .cache stay
+	rm -rf .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+# Where it may install nothing it names what is lacking; the tests that need it then skip, save in CI.
+machine:
+	$(call heading,Machine)
+	.ci/setup-debian java maven go chromium || test "$$CI" != true
+
+$(BIN)/python:
+	PYTHON=$(PYTHON) .ci/setup-debian python
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: pyproject.toml requirements/build.txt requirements/runtime.txt | $(BIN)/python
+	$(PIP) --require-hashes -r requirements/build.txt -r requirements/runtime.txt
+	$(PIP) --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
+	$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
