@@ -1,0 +1,128 @@
+"""Audit events: one for each record, one for each batch, as JSON; record events form a chain for each partition.
+
+Answers for what the audit topic says, and for the pseudonyms in it: an HMAC under a key, since the bare hash of an
+external id or a phone number can be reversed by trying them all. Touches nothing else.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import orjson
+
+from consumer.model import BatchReport, ChainHead, Headers, Record, Work
+
+COMPLIANCE_CHECKS = ("external_id", "phone_e164", "email_rfc5322", "consent", "do_not_call", "consent_conflict")
+"""The rules that every contact of a batch has passed."""
+
+AuditEvent = tuple[bytes, bytes]
+"""Key and value for the audit topic."""
+
+_TRACEPARENT_PARTS = 4
+
+
+class Auditor:
+    """Writes audit events for one contact list, under one key."""
+
+    def __init__(self, contact_list_id: str, key: bytes) -> None:
+        self._contact_list_id = contact_list_id
+        self._key = key
+
+    def pseudonym(self, external_id: str) -> str:
+        """The name that a contact has in audit events: hex HMAC-SHA-256 of its external id."""
+        return hmac.digest(self._key, external_id.encode(), "sha256").hex()
+
+    def records(self, works: Sequence[Work], head: ChainHead, now: float) -> tuple[list[AuditEvent], ChainHead]:
+        """Events of decided works of one partition, in order, and the new end of its chain.
+
+        Args:
+            works: With outcomes, in offset order.
+            head: Where the chain of the partition ends so far.
+            now: Seconds since the epoch.
+        """
+        timestamp = _timestamp(now)
+        now_ms = int(now * 1000)
+        seq, prev = head
+        events = []
+        for work in works:
+            body = self._record(work, timestamp, now_ms, seq, prev)
+            ref = body["contactRef"] or body["eventId"]
+            value, prev = _seal(orjson.dumps(body))
+            seq += 1
+            events.append((str(ref).encode(), value))
+        return events, ChainHead(seq, prev)
+
+    def _record(self, work: Work, timestamp: str, now_ms: int, seq: int, prev: str) -> dict[str, object]:
+        record = work.record
+        return {
+            "type": "record",
+            "eventId": event_id(record),
+            "timestamp": timestamp,
+            "source": {"topic": record.topic, "partition": record.partition, "offset": record.offset},
+            "contactRef": None if work.external_id is None else self.pseudonym(work.external_id),
+            "operation": work.operation,
+            "outcome": work.outcome,
+            "reasons": work.reasons,
+            "contactListId": self._contact_list_id,
+            "batchId": work.batch_id,
+            "traceId": work.trace_id or trace_id(record.headers),
+            "latencyMs": max(0, now_ms - record.timestamp_ms),
+            "seq": seq,
+            "prev": prev,
+        }
+
+    def batch(self, report: BatchReport, now: float) -> AuditEvent:
+        """The event of a batch whose every contact has an answer."""
+        complete = report.records_out == report.records_in
+        return report.batch_id.encode(), orjson.dumps(
+            {
+                "type": "batch",
+                "eventId": report.batch_id,
+                "timestamp": _timestamp(now),
+                "operation": "contact_list_sync",
+                "contactListId": self._contact_list_id,
+                "batchId": report.batch_id,
+                "recordsIn": report.records_in,
+                "recordsOut": report.records_out,
+                "status": "success" if complete else "partial" if report.records_out else "failure",
+                "complianceChecks": COMPLIANCE_CHECKS,
+                "latencyMs": max(0, int((now - report.started_at) * 1000)),
+                "attempts": report.attempts,
+            }
+        )
+
+
+def event_id(record: Record) -> str:
+    """The id of a record's audit event: its position, so that a repeat can be told."""
+    return f"{record.topic}/{record.partition}/{record.offset}"
+
+
+def trace_id(headers: Headers) -> str | None:
+    """The trace id of a record's `traceparent` header; None without a valid one."""
+    for name, value in headers:
+        if name == "traceparent" and value:
+            parts = value.split(b"-")
+            if len(parts) >= _TRACEPARENT_PARTS and len(parts[1]) == 32 and parts[1].isalnum():  # noqa: PLR2004
+                return parts[1].decode("ascii", "replace")
+    return None
+
+
+def encode_head(head: ChainHead) -> bytes:
+    """The chain's end as it stands in the store and in the changelog."""
+    return orjson.dumps([*head])
+
+
+def decode_head(raw: bytes | None) -> ChainHead:
+    """Read what `encode_head` wrote; None is a chain without events."""
+    return ChainHead() if raw is None else ChainHead(*orjson.loads(raw))
+
+
+def _seal(body: bytes) -> tuple[bytes, str]:
+    """The event with the hash of its body as last field, and that hash."""
+    digest = hashlib.sha256(body).hexdigest()
+    return b'%b,"hash":"%b"}' % (body[:-1], digest.encode()), digest
+
+
+def _timestamp(now: float) -> str:
+    return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,233 @@
+"""Contacts with changes under way, gathered into batches: withdrawals first, the last write wins, one at a time.
+
+Answers for three rules: a contact is in at most one request at a time; its changes go out in their order; a withdrawal
+goes ahead of every other waiting change. Touches nothing else; the clock is an argument.
+
+A lane is a contact on its way. It holds one work, which waits in one queue or is sent, and the works behind it.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from consumer.model import Assignment, BatchReport, Change, Operation, State, Work
+
+MAX_PER_REQUEST = {Operation.DELETE: 100, Operation.SUPPRESS: 50}
+"""Contacts in a request where Genesys or the length of its URL allows fewer than in an upsert."""
+
+
+class Queue(deque["Lane"]):
+    """Lanes that wait. A lane that has left for another queue stays in it as a ghost, skipped when met."""
+
+    def head(self) -> "Lane | None":
+        """The first living lane; ghosts before it are dropped."""
+        while self and self[0].queue is not self:
+            self.popleft()
+        return self[0] if self else None
+
+
+@dataclass(eq=False, slots=True)
+class Lane:
+    """One contact on its way to Genesys.
+
+    Attributes:
+        work: What is sent next, or is being sent.
+        base: State of the contact that the work was judged against.
+        payload: The encoded contact when the work is an upsert.
+        since: When the work began to wait, seconds of the monotonic clock.
+        urgent: Goes ahead of everything that is not.
+        withheld: A withdrawal waits behind this upsert: it is sent as not callable.
+        waiting: Later works of the contact, judged once this one has its answer.
+        queue: Where the lane waits; None while it is sent.
+        report: Of the batch that took it.
+        attempts: Requests that it was part of.
+    """
+
+    work: Work
+    base: State | None
+    payload: bytes
+    since: float
+    urgent: bool
+    withheld: bool = False
+    waiting: list[Work] = field(default_factory=list)
+    queue: Queue | None = None
+    report: BatchReport | None = None
+    attempts: int = 0
+
+    @property
+    def change(self) -> Change:
+        """The change of the work."""
+        if self.work.change is None:
+            raise AssertionError("a lane without a change")
+        return self.work.change
+
+    @property
+    def sent(self) -> bool:
+        """Whether a request with this contact is under way."""
+        return self.queue is None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Contacts for one request.
+
+    Attributes:
+        operation: What the request does.
+        lanes: Its contacts, withdrawals first.
+    """
+
+    operation: Operation
+    lanes: list[Lane]
+
+
+class Lanes:
+    """All contacts on their way, and the batches that they make.
+
+    Args:
+        max_records: Most contacts in a batch.
+        max_bytes: Most bytes of encoded contacts in a batch.
+        linger: Longest wait of a change that is not urgent, seconds.
+        encode: Encodes a contact's work; the second argument withholds it (not callable).
+    """
+
+    def __init__(self, max_records: int, max_bytes: int, linger: float, encode: Callable[[Work, bool], bytes]) -> None:
+        self._max_records = max_records
+        self._max_bytes = max_bytes
+        self._linger = linger
+        self._encode = encode
+        self._lanes: dict[bytes, Lane] = {}
+        self._urgent = {operation: Queue() for operation in Operation}
+        self._normal = Queue()
+        self._normal_records = 0
+        self._normal_bytes = 0
+        self._groups: list[tuple[Operation, Queue]] = []
+        self.draining = False
+
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    def get(self, identity: bytes) -> Lane | None:
+        """The lane of a contact, None when nothing of it is under way."""
+        return self._lanes.get(identity)
+
+    def open(self, work: Work, change: Change, base: State | None, now: float) -> None:
+        """Begin a lane for a contact that has none."""
+        lane = Lane(work, base, b"", now, urgent=change.withdrawal)
+        self._lanes[change.identity] = lane
+        self._enqueue(lane)
+
+    def replace(self, lane: Lane, work: Work) -> Work:
+        """Let a newer work take the place of the one that waits; the older one comes back, superseded."""
+        older, lane.work = lane.work, work
+        lane.urgent, lane.withheld = lane.change.withdrawal, False
+        self._leave(lane)
+        self._enqueue(lane)
+        return older
+
+    def wait(self, lane: Lane, work: Work, change: Change) -> None:
+        """Let a work wait behind its contact's lane. Before a withdrawal, nothing goes out as callable."""
+        lane.waiting.append(work)
+        if change.withdrawal and not lane.sent and not lane.urgent:
+            lane.urgent = lane.withheld = True
+            self._leave(lane)
+            self._enqueue(lane)
+
+    def close(self, lane: Lane) -> list[Work]:
+        """End a lane whose work has its outcome; the works behind it come back, to be judged."""
+        self._leave(lane)
+        del self._lanes[lane.change.identity]
+        waiting, lane.waiting = lane.waiting, []
+        return waiting
+
+    def put_back(self, batch: Batch) -> None:
+        """Queue sent lanes again, in front: the request may or may not have been applied."""
+        for lane in reversed(batch.lanes):
+            lane.attempts += 1
+            self._enqueue(lane, first=True)
+
+    def put_back_as_group(self, operation: Operation, lanes: list[Lane]) -> None:
+        """Queue sent lanes again, to be sent together and with nobody else."""
+        group = Queue(lanes)
+        for lane in lanes:
+            lane.attempts += 1
+            lane.queue = group
+        self._groups.append((operation, group))
+
+    def drop(self, assignment: Assignment) -> list[Work]:
+        """Forget everything of an assignment that is not sent; works of others that waited behind come back."""
+        freed: list[Work] = []
+        for lane in list(self._lanes.values()):
+            lane.waiting = [work for work in lane.waiting if work.assignment is not assignment]
+            if lane.work.assignment is assignment and not lane.sent:
+                freed += self.close(lane)
+        return freed
+
+    def busy(self, assignment: Assignment) -> bool:
+        """Whether a request with a contact of the assignment is under way."""
+        return any(lane.sent and lane.work.assignment is assignment for lane in self._lanes.values())
+
+    def due(self, now: float, limit: int) -> float | None:
+        """When the next batch may be taken, not before `now`; None when nothing waits."""
+        if any(queue.head() for _, queue in self._pressing()):
+            return now
+        head = self._normal.head()
+        if head is None:
+            return None
+        full = self._normal_records >= min(limit, self._max_records) or self._normal_bytes >= self._max_bytes
+        return now if full or self.draining else max(now, head.since + self._linger)
+
+    def take(self, now: float, limit: int) -> Batch | None:
+        """The next batch of at most `limit` contacts, None when none is due."""
+        due = self.due(now, limit)
+        if due is None or due > now:
+            return None
+        limit = min(limit, self._max_records)
+        operation, queue = self._first()
+        if any(queue is group for _, group in self._groups):
+            lanes = self._fill([], queue, len(queue))
+        else:
+            lanes = self._fill([], queue, min(limit, MAX_PER_REQUEST.get(operation, limit)))
+            if operation is Operation.UPSERT:
+                self._fill(lanes, self._normal, limit)
+        self._groups = [(operation, group) for operation, group in self._groups if group.head()]
+        return Batch(operation, lanes)
+
+    def _pressing(self) -> list[tuple[Operation, Queue]]:
+        """The queues that do not linger."""
+        return [*self._urgent.items(), *self._groups]
+
+    def _first(self) -> tuple[Operation, Queue]:
+        """The queue to serve: withdrawals, then groups, then the rest; the longest wait first."""
+        pressing = self._pressing()
+        heads = [((not head.urgent, head.since), n) for n, (_, queue) in enumerate(pressing) if (head := queue.head())]
+        return pressing[min(heads)[1]] if heads else (Operation.UPSERT, self._normal)
+
+    def _fill(self, lanes: list[Lane], queue: Queue, limit: int) -> list[Lane]:
+        """Move lanes from a queue into a batch until one of its limits is met."""
+        size = sum(len(lane.payload) for lane in lanes)
+        while len(lanes) < limit and (head := queue.head()):
+            size += len(head.payload) + 1
+            if lanes and size > self._max_bytes:
+                break
+            self._leave(head)
+            queue.popleft()
+            lanes.append(head)
+        return lanes
+
+    def _enqueue(self, lane: Lane, *, first: bool = False) -> None:
+        """Put a lane where its work belongs."""
+        operation = lane.change.operation
+        lane.payload = self._encode(lane.work, lane.withheld) if operation is Operation.UPSERT else b""
+        lane.queue = self._urgent[operation] if lane.urgent else self._normal
+        (lane.queue.appendleft if first else lane.queue.append)(lane)
+        self._count(lane, 1)
+
+    def _leave(self, lane: Lane) -> None:
+        """Take a lane out of its queue, where it remains as a ghost until met."""
+        self._count(lane, -1)
+        lane.queue = None
+
+    def _count(self, lane: Lane, sign: int) -> None:
+        if lane.queue is self._normal:
+            self._normal_records += sign
+            self._normal_bytes += sign * (len(lane.payload) + 1)

@@ -1,0 +1,162 @@
+"""Judges a change against what was delivered for its contact before: new, changed, duplicate or stale.
+
+Answers for identity, fingerprint, the order of changes, and the bytes in which the state is kept
+(`schemas/dedupe_state.avsc`). Touches nothing else. A duplicate is the same contact with the same content; identity
+alone is never enough, it would swallow a withdrawn consent.
+"""
+
+import hashlib
+import struct
+from enum import IntEnum
+
+import orjson
+
+from consumer.model import Change, ChangeEvent, ChangeType, Contact, Operation, State, Verdict
+
+DELETED = bytes(32)
+"""Fingerprint of a deleted contact: differs from every content."""
+
+SUPPRESSED = b"\xff" * 32
+"""Fingerprint after a suppression: differs from every content, so that whatever the CRM says next is sent."""
+
+_STATE = struct.Struct(">BB32sqqq")
+_FORMAT = 1
+_HAS_VERSION, _VERSIONED, _DELETED = 1, 2, 4
+
+
+class _Order(IntEnum):
+    OLDER = -1
+    SAME = 0
+    NEWER = 1
+    UNKNOWN = 2
+
+
+def to_change(event: ChangeEvent, contact: Contact, offset: int, contact_list_id: str) -> Change:
+    """The change that a valid event asks for.
+
+    The contact list id goes into the fingerprint: a state kept for one list never hides a contact from another.
+    """
+    deletes = event.change_type is ChangeType.DELETE
+    return Change(
+        Operation.DELETE if deletes else Operation.UPSERT,
+        contact,
+        hashlib.sha256(contact.external_id.encode()).digest(),
+        DELETED if deletes else _fingerprint(contact, contact_list_id),
+        event.version,
+        event.occurred_at,
+        offset,
+        deletes or not contact.callable,
+    )
+
+
+def suppression(event: ChangeEvent, offset: int) -> Change | None:
+    """The change that a rejected event still asks for: one that withdraws consent or sets do-not-call suppresses."""
+    if not (event.consent is False or event.do_not_call is True):
+        return None
+    if not isinstance(event.external_id, str) or not event.external_id.strip():
+        return None
+    contact = Contact(event.external_id, "", "", event.consent is not False, event.do_not_call is True, {})
+    identity = hashlib.sha256(contact.external_id.encode()).digest()
+    return Change(
+        Operation.SUPPRESS, contact, identity, SUPPRESSED, event.version, event.occurred_at, offset, withdrawal=True
+    )
+
+
+def as_delete(change: Change) -> Change:
+    """The same withdrawal, carried out as a delete."""
+    return change._replace(operation=Operation.DELETE, fingerprint=DELETED)
+
+
+def judge(change: Change, state: State | None) -> Verdict:
+    """Compare a change with the state of its contact; None: nothing was delivered yet."""
+    if state is None:
+        return Verdict.NEW
+    order = _order(change, state)
+    if order is _Order.OLDER:
+        return Verdict.STALE
+    if change.fingerprint == state.fingerprint:
+        return Verdict.DUPLICATE
+    if order is not _Order.UNKNOWN or change.withdrawal or change.occurred_at > state.occurred_at:
+        return Verdict.CHANGED
+    return Verdict.STALE
+
+
+def accepted(change: Change, state: State | None) -> State:
+    """The state of the contact once Genesys accepted the change."""
+    known = state.version if state else None
+    return State(
+        change.fingerprint,
+        known if change.version is None else change.version,
+        change.version is not None,
+        change.occurred_at,
+        change.offset,
+        change.operation is Operation.DELETE,
+    )
+
+
+def noted(change: Change, state: State | None) -> State:
+    """The state after a suppression of a contact that is not in Genesys: no older grant may come after it."""
+    return accepted(change, state)._replace(deleted=True)
+
+
+def advanced(change: Change, state: State) -> State | None:
+    """The state after a duplicate: a newer version is remembered; None when nothing changes."""
+    if change.version is None or (state.version is not None and change.version <= state.version):
+        return None
+    return state._replace(version=change.version, versioned=True, occurred_at=change.occurred_at, offset=change.offset)
+
+
+def _order(change: Change, state: State) -> _Order:
+    """How the change stands to the accepted one: by version, else by the order of the partition."""
+    if change.version is None:
+        return _Order.UNKNOWN if state.versioned else _partition_order(change, state)
+    if state.version is None:
+        return _Order.UNKNOWN
+    if change.version < state.version:
+        return _Order.OLDER
+    if not state.versioned:
+        return _Order.UNKNOWN
+    if change.version > state.version:
+        return _Order.NEWER
+    return _sign(change.offset - state.offset)
+
+
+def _partition_order(change: Change, state: State) -> _Order:
+    """Offsets decide, except that a later time wins over a lower offset: then the topic was made anew."""
+    if change.offset < state.offset and change.occurred_at > state.occurred_at:
+        return _Order.NEWER
+    return _sign(change.offset - state.offset)
+
+
+def _sign(difference: int) -> _Order:
+    return _Order((difference > 0) - (difference < 0))
+
+
+def _fingerprint(contact: Contact, contact_list_id: str) -> bytes:
+    content = orjson.dumps((contact_list_id, *contact), option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(content).digest()
+
+
+def encode_state(state: State) -> bytes:
+    """The state as it stands in the store and in the changelog."""
+    flags = (state.version is not None) * _HAS_VERSION | state.versioned * _VERSIONED | state.deleted * _DELETED
+    return _STATE.pack(_FORMAT, flags, state.fingerprint, state.version or 0, state.occurred_at, state.offset)
+
+
+def decode_state(raw: bytes) -> State:
+    """Read what `encode_state` wrote.
+
+    Raises:
+        ValueError: The bytes are of another format.
+    """
+    if len(raw) != _STATE.size or raw[0] != _FORMAT:
+        raise ValueError(f"dedupe state of an unknown format ({len(raw)} bytes)")
+    _, flags, fingerprint, version, occurred_at, offset = _STATE.unpack(raw)
+    return State(
+        fingerprint,
+        version if flags & _HAS_VERSION else None,
+        bool(flags & _VERSIONED),
+        occurred_at,
+        offset,
+        bool(flags & _DELETED),
+    )

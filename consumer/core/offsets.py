@@ -1,0 +1,65 @@
+"""Which offset of a partition may be committed: only up to the first record that is not settled.
+
+Answers for the order of the works of one assigned partition. Touches nothing else.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from consumer.model import Assignment, Record, Work
+
+
+class Tracker:
+    """The works of one assignment, in offset order, from polled to settled.
+
+    Attributes:
+        expected: Offset that should come next.
+        committable: Next offset to commit: everything before it is settled.
+        bytes: Size of the values held.
+    """
+
+    def __init__(self, assignment: Assignment, position: int) -> None:
+        self._assignment = assignment
+        self._works: deque[Work] = deque()
+        self.expected = position
+        self.committable = position
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._works)
+
+    def add(self, records: Sequence[Record]) -> list[Work]:
+        """Begin to track records that follow on."""
+        works = [Work(record, self._assignment) for record in records]
+        self._works.extend(works)
+        self.bytes += sum(len(record.value or b"") for record in records)
+        if works:
+            self.expected = works[-1].record.offset + 1
+        return works
+
+    def gaps(self, records: Iterable[Record]) -> list[tuple[int, int]]:
+        """Pairs (expected, seen) where offsets do not follow on; legal only with compaction and transactions."""
+        found = []
+        expected = self.expected
+        for record in records:
+            if record.offset != expected:
+                found.append((expected, record.offset))
+            expected = record.offset + 1
+        return found
+
+    def decided(self, limit: int) -> list[Work]:
+        """Works from the first on that have an outcome, at most `limit`, without a hole."""
+        prefix: list[Work] = []
+        for work in self._works:
+            if work.outcome is None or len(prefix) == limit:
+                break
+            prefix.append(work)
+        return prefix
+
+    def settle(self, works: Sequence[Work]) -> None:
+        """Forget works that `decided` gave: they are settled."""
+        for work in works:
+            if self._works.popleft() is not work:
+                raise AssertionError("settled out of order")
+            self.committable = work.record.offset + 1
+            self.bytes -= len(work.record.value or b"")

@@ -1,0 +1,106 @@
+"""The errors of the project: a tree in which each branch is a policy.
+
+::
+
+    ConsumerError
+    ├─ SettingsError                      refuse to start, every bad setting at once        exit 2
+    ├─ RecordError(reasons)               this record, for ever: rejected
+    │    ├─ DecodeError   └─ ValidationError
+    ├─ RefusedByGenesys(code)             the data of a request is blamed: split it until one contact stands alone
+    ├─ TransientError(retry_after)        pause, back off, try again, for as long as it takes
+    │    ├─ Throttled   ├─ SinkUnavailable   └─ SourceUnavailable
+    └─ FatalError                         stop with a clear last line; Kubernetes restarts  exit 1
+         ├─ Unauthorized (credentials or the permission's name)   └─ ContactListMismatch
+
+Adapters map foreign errors to these, once, at the edge. No message holds contact data.
+"""
+
+from collections.abc import Sequence
+
+from consumer.model import Reason
+
+
+class ConsumerError(Exception):
+    """Root of all errors that the project raises on purpose."""
+
+
+class SettingsError(ConsumerError):
+    """One or more settings are missing or wrong.
+
+    Attributes:
+        problems: One sentence each: the setting, the rule, the remedy.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
+
+
+class RecordError(ConsumerError):
+    """This record can never succeed.
+
+    Attributes:
+        reasons: Every violated rule, in the order of the rules; at least one.
+        detail: What to look at, without contact data.
+    """
+
+    def __init__(self, reasons: Sequence[Reason], detail: str = "") -> None:
+        super().__init__(detail or ", ".join(reasons))
+        self.reasons = tuple(reasons)
+        self.detail = detail
+
+
+class DecodeError(RecordError):
+    """The bytes are not a change event."""
+
+
+class ValidationError(RecordError):
+    """The change event breaks rules of the contact list."""
+
+
+class RefusedByGenesys(ConsumerError):
+    """Genesys blames the data of a request.
+
+    Attributes:
+        code: Genesys' error code, for example `contact.datum.length.limit.exceeded`.
+    """
+
+    def __init__(self, code: str) -> None:
+        super().__init__(f"Genesys refused the request: {code}")
+        self.code = code
+
+
+class TransientError(ConsumerError):
+    """An outage: what was tried may be tried again, for as long as it takes.
+
+    Attributes:
+        retry_after: Seconds that the other side asked to wait; None when it did not say.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Throttled(TransientError):
+    """Too many requests: wait, it is no failure."""
+
+
+class SinkUnavailable(TransientError):
+    """Genesys did not answer, or not as a working service does; the request may have been applied."""
+
+
+class SourceUnavailable(TransientError):
+    """Kafka or the schema registry cannot be reached."""
+
+
+class FatalError(ConsumerError):
+    """Going on would be wrong. Stop, say why, let Kubernetes restart."""
+
+
+class Unauthorized(FatalError):
+    """Credentials are wrong, or a permission is missing; the message names it."""
+
+
+class ContactListMismatch(FatalError):
+    """The contact list in Genesys does not have the columns that the settings ask for."""

@@ -1,0 +1,301 @@
+"""The values that travel through the pipeline, in the order of the flow.
+
+Record -> ChangeEvent -> Contact -> Change -> Outcome. All are immutable and cheap to make, except `Work`, which
+gathers what becomes of a record. None knows where it came from or goes to. This module imports nothing of the project.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class TopicPartition(NamedTuple):
+    """A partition of a source topic."""
+
+    topic: str
+    partition: int
+
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+
+class Record(NamedTuple):
+    """What Kafka hands over: bytes with a position.
+
+    Attributes:
+        topic: Source topic.
+        partition: Partition of the topic.
+        offset: Offset in the partition; the committed offset is this plus one.
+        timestamp_ms: Append or create time as Kafka tells it, milliseconds since the epoch, UTC.
+        key: Key bytes, None when the record has none.
+        value: Value bytes; None is a tombstone.
+        headers: Header pairs as they came.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+class ChangeType(StrEnum):
+    """What a change event says happened in the CRM."""
+
+    CREATE = "CREATE"
+    UPDATE = "UPDATE"
+    DELETE = "DELETE"
+    UNDELETE = "UNDELETE"
+
+
+class ChangeEvent(NamedTuple):
+    """A decoded record, not yet validated: fields hold whatever type the writer's schema gave them.
+
+    Attributes:
+        change_type: What happened.
+        external_id: The CRM's id of the contact; a str once validated.
+        occurred_at: When it happened, milliseconds since the epoch, UTC.
+        version: Source order within the contact; None means the order of the partition.
+        phone: E.164 once validated; None when the CRM has none.
+        email: RFC 5322 address once validated; None when the CRM has none.
+        consent: True, False, or anything else before validation.
+        do_not_call: True, False, or anything else before validation.
+        attributes: Further fields by source name.
+    """
+
+    change_type: ChangeType
+    external_id: object
+    occurred_at: int
+    version: int | None
+    phone: object
+    email: object
+    consent: object
+    do_not_call: object
+    attributes: dict[str, str]
+
+
+class Reason(StrEnum):
+    """Why a record is rejected: closed codes, as audit events and dead letters carry them."""
+
+    EXTERNAL_ID_MISSING = "external_id_missing"
+    PHONE_NOT_E164 = "phone_not_e164"
+    EMAIL_INVALID = "email_invalid"
+    CONSENT_NOT_BOOLEAN = "consent_not_boolean"
+    DO_NOT_CALL_NOT_BOOLEAN = "do_not_call_not_boolean"
+    CONSENT_CONFLICTS_WITH_DO_NOT_CALL = "consent_conflicts_with_do_not_call"
+    NOT_DECODABLE = "not_decodable"
+    SCHEMA_UNKNOWN = "schema_unknown"
+    ENVELOPE_UNKNOWN = "envelope_unknown"
+
+
+class Contact(NamedTuple):
+    """A validated change event, as Genesys shall know it.
+
+    Attributes:
+        external_id: The CRM's id, never empty.
+        phone: E.164, or "" when the CRM has none.
+        email: RFC 5322 address, or "" when the CRM has none.
+        consent: The person agreed to be called.
+        do_not_call: The person asked not to be called.
+        attributes: Values of the configured attribute columns, by column name; absent ones are "".
+    """
+
+    external_id: str
+    phone: str
+    email: str
+    consent: bool
+    do_not_call: bool
+    attributes: dict[str, str]
+
+    @property
+    def callable(self) -> bool:
+        """Whether a campaign may dial the contact: consent given and do-not-call not set."""
+        return self.consent and not self.do_not_call
+
+
+class Operation(StrEnum):
+    """What is done to the contact in Genesys."""
+
+    UPSERT = "upsert"
+    DELETE = "delete"
+    SUPPRESS = "suppress"
+
+
+class Change(NamedTuple):
+    """A contact with what is needed to judge it against what was delivered before.
+
+    Attributes:
+        operation: What to do in Genesys.
+        contact: The contact; for a delete only `external_id` counts, for a suppression also the two flags.
+        identity: SHA-256 of the external id, 32 bytes.
+        fingerprint: SHA-256 of the content, 32 bytes.
+        version: Source order, None when the source gives none.
+        occurred_at: Milliseconds since the epoch, UTC.
+        offset: Offset of the record in its partition: the order where versions say nothing.
+        withdrawal: The person must not be called after this: goes ahead of every other change.
+    """
+
+    operation: Operation
+    contact: Contact
+    identity: bytes
+    fingerprint: bytes
+    version: int | None
+    occurred_at: int
+    offset: int
+    withdrawal: bool
+
+
+class State(NamedTuple):
+    """What is remembered of the last change that Genesys accepted for a contact.
+
+    Attributes:
+        fingerprint: Of the accepted content; differs from every content after a suppression or a delete.
+        version: Highest version accepted so far; None when there never was one.
+        versioned: Whether the last accepted change itself carried a version.
+        occurred_at: Of the last accepted change, milliseconds since the epoch, UTC.
+        offset: Of the last accepted change in its partition.
+        deleted: The contact is not in Genesys: this is the marker that stops late updates.
+    """
+
+    fingerprint: bytes
+    version: int | None
+    versioned: bool
+    occurred_at: int
+    offset: int
+    deleted: bool
+
+
+class Verdict(StrEnum):
+    """How a change relates to what was delivered before."""
+
+    NEW = "new"
+    CHANGED = "changed"
+    DUPLICATE = "duplicate"
+    STALE = "stale"
+
+
+class Outcome(StrEnum):
+    """How a record ended. The only input to audit and commit."""
+
+    DELIVERED = "delivered"
+    DUPLICATE = "duplicate"
+    STALE = "stale"
+    SUPERSEDED = "superseded"
+    REJECTED = "rejected"
+    UNDELIVERABLE = "undeliverable"
+
+
+@dataclass(eq=False, slots=True)
+class Assignment:
+    """One ownership of a partition by this consumer. The object itself is the epoch: a new one each time.
+
+    Attributes:
+        partition: What is owned.
+        alive: False once the partition belongs to somebody else: nothing of it may be sent or settled any more.
+    """
+
+    partition: TopicPartition
+    alive: bool = True
+
+
+@dataclass(eq=False, slots=True)
+class Work:
+    """A record on its way to its outcome.
+
+    Attributes:
+        record: The record as polled.
+        assignment: The ownership under which it was polled.
+        external_id: Of the contact, None when the record does not tell.
+        change: What is to be done, None when there is nothing to send.
+        accepted_as: The outcome once Genesys has applied the change: a rejected record may still suppress.
+        outcome: How it ended, None while it is under way.
+        operation: What was done in Genesys, None when nothing was.
+        reasons: Codes: of `Reason`, or `genesys:<error code>`.
+        detail: What to look at, without contact data.
+        state: What is to be remembered of the contact from now on, None when nothing new.
+        batch_id: Of the batch that took it to Genesys.
+        trace_id: Hex id of the trace of that batch.
+        applied_at: Seconds since the epoch when Genesys answered.
+    """
+
+    record: Record
+    assignment: Assignment
+    external_id: str | None = None
+    change: Change | None = None
+    accepted_as: Outcome = Outcome.DELIVERED
+    outcome: Outcome | None = None
+    operation: Operation | None = None
+    reasons: Sequence[str] = ()
+    detail: str = ""
+    state: State | None = None
+    batch_id: str | None = None
+    trace_id: str | None = None
+    applied_at: float | None = None
+
+
+@dataclass(eq=False, slots=True)
+class BatchReport:
+    """What becomes of a batch, however many requests it takes.
+
+    Attributes:
+        batch_id: Derived from the positions of its records.
+        records_in: Contacts taken.
+        started_at: Seconds since the epoch of the first request.
+        undecided: Contacts without an answer.
+        records_out: Contacts that Genesys accepted.
+        attempts: Requests made.
+    """
+
+    batch_id: str
+    records_in: int
+    started_at: float
+    undecided: int
+    records_out: int = 0
+    attempts: int = 0
+
+
+class ChainHead(NamedTuple):
+    """The end of the chain of audit events of a source partition.
+
+    Attributes:
+        seq: Sequence number that the next event gets.
+        hash: Hex SHA-256 of the last event; 64 zeros before the first.
+    """
+
+    seq: int = 0
+    hash: str = "0" * 64
+
+
+class DeadLetter(NamedTuple):
+    """A record that can never succeed, as it came, and why.
+
+    Attributes:
+        record: The record with bytes and headers unchanged.
+        reason: The first reason code.
+        detail: What to look at, without personal data.
+        time_ms: When it was given up, milliseconds since the epoch, UTC.
+    """
+
+    record: Record
+    reason: str
+    detail: str
+    time_ms: int
+
+
+class Settlement(NamedTuple):
+    """All that one Kafka transaction makes visible.
+
+    Attributes:
+        audit: Keys and values for the audit topic.
+        dead_letters: Records for the dead letter topic.
+        changelog: Source partition, store key and store value (None removes) for the changelog topic.
+        offsets: Next offset to consume, by source partition.
+    """
+
+    audit: Sequence[tuple[bytes, bytes]]
+    dead_letters: Sequence[DeadLetter]
+    changelog: Sequence[tuple[TopicPartition, bytes, bytes | None]]
+    offsets: dict[TopicPartition, int]

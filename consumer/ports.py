@@ -1,0 +1,243 @@
+"""What the pipeline asks of the outside, as Protocols. Adapters implement them; tests hold in-memory ones.
+
+Unless a method says otherwise it raises nothing but `TransientError` (nothing happened or it may be repeated: try
+again) and `FatalError` (stop).
+"""
+
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from consumer.model import Contact, Outcome, Record, Settlement, TopicPartition
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """Partitions now belong to this consumer; they are paused until `Source.resume`.
+
+    Attributes:
+        positions: First offset that will be delivered, by partition.
+        ends: End offset of each partition when it was assigned (high watermark).
+    """
+
+    positions: Mapping[TopicPartition, int]
+    ends: Mapping[TopicPartition, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """Partitions are about to move away. The group waits until `release` is called, or a deadline passes.
+
+    Attributes:
+        partitions: What moves.
+        release: Call it once, when everything of them that can be settled is settled.
+    """
+
+    partitions: Sequence[TopicPartition]
+    release: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Partitions already belong to somebody else: whatever is unsettled of them must be forgotten."""
+
+    partitions: Sequence[TopicPartition]
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """Records of assigned partitions, in offset order within each partition.
+
+    Attributes:
+        records: Possibly of several partitions.
+        ends: Partitions whose end was reached, with the next offset there (also past control records).
+    """
+
+    records: list[Record]
+    ends: Mapping[TopicPartition, int] = field(default_factory=dict)
+
+
+SourceEvent = Assigned | Revoked | Lost | Polled
+
+
+class Source(Protocol):
+    """The group consumer: one ordered stream of records and of changes in ownership."""
+
+    async def next(self) -> SourceEvent:
+        """Wait for the next event. Events come in the order in which they happened."""
+        ...
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        """Stop fetching; polling and group membership go on. Unknown partitions are ignored."""
+        ...
+
+    def resume(self, partitions: Collection[TopicPartition]) -> None:
+        """Fetch again, from where it stopped. Unknown partitions are ignored."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ChangelogChunk:
+    """A stretch of the changelog of one source partition.
+
+    Attributes:
+        entries: Store key and value (None removes), oldest first.
+        position: Changelog offset that a store reflects once it has these.
+    """
+
+    entries: Sequence[tuple[bytes, bytes | None]]
+    position: int
+
+
+class EventTopics(Protocol):
+    """The output topics: audit, dead letters, changelog; and the source offsets that move with them."""
+
+    async def settle(self, settlement: Settlement) -> Mapping[TopicPartition, int]:
+        """Make the settlement visible as one.
+
+        Returns:
+            For each source partition with changelog entries, the changelog offset after the last of them.
+        """
+        ...
+
+    def changelog(self, partition: TopicPartition, start: int) -> AsyncIterator[ChangelogChunk]:
+        """Read the changelog of a source partition from `start` to its end at the time of the call.
+
+        The end includes whatever a transaction that is still open at the call leaves behind.
+        A `start` that the topic no longer or not yet has raises `ChangelogOvertaken`.
+        """
+        ...
+
+
+class ChangelogOvertaken(Exception):
+    """The store reflects a position that the changelog does not have: it must be rebuilt from zero."""
+
+
+class Store(Protocol):
+    """The local index of what was delivered: one keyed store for each source partition."""
+
+    async def open(self, partition: TopicPartition) -> int:
+        """Open or create the store of a partition.
+
+        Returns:
+            The changelog offset it reflects; 0 when it is empty, or was set aside because it could not be trusted.
+        """
+        ...
+
+    async def reset(self, partition: TopicPartition) -> None:
+        """Set the open store aside and go on with an empty one."""
+        ...
+
+    def read(self, partition: TopicPartition, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Values of an open store in the order of the keys, None where there is none."""
+        ...
+
+    async def write(
+        self, partition: TopicPartition, entries: Sequence[tuple[bytes, bytes | None]], position: int
+    ) -> None:
+        """Write entries and the changelog offset that they reflect, atomically and durably."""
+        ...
+
+    async def close(self, partition: TopicPartition) -> None:
+        """Close the store of a partition; a closed or unknown one is left alone."""
+        ...
+
+
+class Schemas(Protocol):
+    """Where writer schemas come from."""
+
+    async def fetch(self, schema_id: int) -> str | None:
+        """The schema as JSON text; None when the id is unknown.
+
+        Raises:
+            DecodeError: The id names something that is not an Avro schema.
+            TransientError: The registry cannot tell now.
+        """
+        ...
+
+
+class Sink(Protocol):
+    """The contact list in Genesys Cloud. Every call is one request, except `suppress`, which is two.
+
+    The three effects raise, besides the transient and fatal ones, `RefusedByGenesys` when the data is blamed: then
+    nothing of the request may be counted as applied.
+    """
+
+    @property
+    def contact_list_id(self) -> str:
+        """Genesys' id of the list."""
+        ...
+
+    def encode(self, contact: Contact, *, callable_: bool) -> bytes:
+        """The contact as the JSON object that `upsert` sends."""
+        ...
+
+    async def upsert(self, contacts: Sequence[bytes]) -> None:
+        """Add or replace encoded contacts, at most 1000. Each stands in the list once."""
+        ...
+
+    async def delete(self, external_ids: Sequence[str]) -> None:
+        """Delete contacts, at most 100; unknown ones are fine."""
+        ...
+
+    async def suppress(self, contacts: Sequence[Contact]) -> None:
+        """Read back, at most 50, and send what Genesys has again as not callable; unknown ones are left alone."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SettledRecord:
+    """What telemetry learns of a settled record.
+
+    Attributes:
+        outcome: How it ended.
+        reasons: Reason codes when rejected or undeliverable.
+        appended_ms: Kafka's timestamp of the record.
+        applied_at: Seconds since the epoch when Genesys answered; None when nothing was sent.
+        withdrawal: Whether it was one.
+    """
+
+    outcome: Outcome
+    reasons: Sequence[str]
+    appended_ms: int
+    applied_at: float | None
+    withdrawal: bool
+
+
+class Telemetry(Protocol):
+    """Spans and metrics. Never raises, never blocks."""
+
+    def poll_span(self, records: int) -> AbstractContextManager[None]:
+        """Span of one poll going through the stages."""
+        ...
+
+    def batch_span(
+        self, operation: str, batch_id: str, size: int, headers: Sequence[bytes]
+    ) -> AbstractContextManager[str | None]:
+        """Span of one request's batch; links to the given `traceparent` values; yields its trace id in hex."""
+        ...
+
+    def settle_span(self, records: int) -> AbstractContextManager[None]:
+        """Span of one settlement."""
+        ...
+
+    def batch_sent(self, operation: str, size: int, status: str, seconds: float) -> None:
+        """A batch got an answer: `success` or `failure`."""
+        ...
+
+    def on_retry(self, reason: str) -> None:
+        """A request will be made again: `throttled` or `unavailable`."""
+        ...
+
+    def settled(self, records: Sequence[SettledRecord], now: float, seconds: float) -> None:
+        """Records settled at `now` (seconds since the epoch); settling took `seconds`."""
+        ...
+
+    def restored(self, seconds: float) -> None:
+        """A store was restored."""
+        ...
+
+    def offset_gap(self, partition: TopicPartition, expected: int, seen: int) -> None:
+        """Offsets of a partition did not follow on."""
+        ...

@@ -1,0 +1,346 @@
+"""All settings, with their defaults, rules and explanations; checked at start, every bad one named at once.
+
+Environment variables come first, then the TOML file of `--config`, then the default. In the file a setting has its
+name in lower case, tables joined by an underscore: `[kafka] group_id` is `KAFKA_GROUP_ID`. This module reads the
+environment, that file, and the `…_FILE` files that settings name. `OTEL_*` variables are the OpenTelemetry SDK's own.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from consumer.errors import SettingsError
+
+REGIONS = {
+    "us-east-1": "mypurecloud.com",
+    "us-east-2": "use2.us-gov-pure.cloud",
+    "us-west-2": "usw2.pure.cloud",
+    "ca-central-1": "cac1.pure.cloud",
+    "mx-central-1": "mxc1.pure.cloud",
+    "sa-east-1": "sae1.pure.cloud",
+    "eu-west-1": "mypurecloud.ie",
+    "eu-west-2": "euw2.pure.cloud",
+    "eu-central-1": "mypurecloud.de",
+    "eu-central-2": "euc2.pure.cloud",
+    "eusc-de-east-1": "edee1.eusc-pure.cloud",
+    "me-central-1": "mec1.pure.cloud",
+    "ap-south-1": "aps1.pure.cloud",
+    "ap-northeast-1": "mypurecloud.jp",
+    "ap-northeast-2": "apne2.pure.cloud",
+    "ap-northeast-3": "apne3.pure.cloud",
+    "ap-southeast-1": "apse1.pure.cloud",
+    "ap-southeast-2": "mypurecloud.com.au",
+}
+"""Genesys domain by AWS region. Source: the region tables of the official SDKs."""
+
+RESERVED_COLUMNS = ("external_id", "phone_number", "email", "consent_flag", "do_not_call")
+"""The contact list columns that every list has; attribute columns come after them."""
+
+
+class _BadError(ValueError):
+    """The value breaks a rule; the message says which."""
+
+
+def _text(raw: str) -> str:
+    return raw
+
+
+def _name(raw: str) -> str:
+    if not raw.strip():
+        raise _BadError("must not be empty")
+    return raw
+
+
+def _names(raw: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in raw.split(",") if part.strip())
+    if not names:
+        raise _BadError("must name at least one, comma-separated")
+    return names
+
+
+def _columns(raw: str) -> tuple[tuple[str, str], ...]:
+    pairs = [part.strip().partition("=") for part in raw.split(",") if part.strip()]
+    columns = tuple((source.strip(), (column or source).strip()) for source, _, column in pairs)
+    taken = [column for _, column in columns]
+    if len(set(taken)) != len(taken) or set(taken) & set(RESERVED_COLUMNS):
+        raise _BadError(f"column names must be unique and none of {', '.join(RESERVED_COLUMNS)}")
+    if len(taken) + len(RESERVED_COLUMNS) > 50:  # noqa: PLR2004 -- Genesys' limit of columns in a list
+        raise _BadError("a contact list has at most 50 columns")
+    return columns
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(raw: str) -> str:
+        if raw.lower() not in choices:
+            raise _BadError(f"must be one of {', '.join(choices)}")
+        return raw.lower()
+
+    return parse
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def parse(raw: str) -> int:
+        if not re.fullmatch(r"-?[0-9]+", raw) or not low <= int(raw) <= high:
+            raise _BadError(f"must be a whole number from {low} to {high}")
+        return int(raw)
+
+    return parse
+
+
+def _region(raw: str) -> str:
+    if raw in REGIONS:
+        return REGIONS[raw]
+    if raw in REGIONS.values():
+        return raw
+    raise _BadError(f"must be an AWS region or Genesys domain that Genesys Cloud has: {', '.join(REGIONS)}")
+
+
+def _http_address(raw: str) -> tuple[str, int]:
+    host, _, port = raw.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004 -- the highest port
+        raise _BadError("must be HOST:PORT, for example 0.0.0.0:8080")
+    return host.strip("[]"), int(port)
+
+
+def _url(raw: str) -> str:
+    parts = urlsplit(raw)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise _BadError("must be a URL that begins with https:// (or http://)")
+    return raw.rstrip("/")
+
+
+def _genesys_url(raw: str) -> str:
+    parts = urlsplit(_url(raw))
+    if parts.scheme == "http" and parts.hostname not in {"127.0.0.1", "localhost", "::1"}:
+        raise _BadError("plain http goes only to loopback: use https://")
+    return raw.rstrip("/")
+
+
+def _directory(raw: str) -> Path:
+    path = Path(raw)
+    if not path.is_dir():
+        raise _BadError("must be a directory that exists")
+    return path
+
+
+def _path(raw: str) -> Path:
+    return Path(raw)
+
+
+def _file(raw: str) -> Path:
+    path = Path(raw)
+    if not path.is_file():
+        raise _BadError("must be a file that exists")
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """How one setting is read.
+
+    Attributes:
+        help: What it is, for the table in the documentation.
+        parse: From text to value; raises `_BadError`.
+        default: Text taken when it is not set; None makes it required; "" leaves it unset (None).
+        secret: May also come as a file named by `<NAME>_FILE`, and is never shown.
+    """
+
+    help: str
+    parse: Callable[[str], object] = _text
+    default: str | None = ""
+    secret: bool = False
+
+
+def _setting(
+    help_: str, parse: Callable[[str], object] = _text, default: str | None = "", *, secret: bool = False
+) -> Any:
+    """Declare a setting: Any, since the attribute has the type that `parse` returns."""
+    return field(metadata={"rule": _Rule(help_, parse, default, secret)}, repr=not secret)
+
+
+def packaged_schemas() -> Path:
+    """The schemas that come with the program: inside the package when installed, beside it in a checkout."""
+    inside = Path(__file__).parent / "schemas"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "schemas"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every setting, checked. Attribute names are the environment variables' in lower case."""
+
+    kafka_bootstrap_servers: str = _setting("Kafka brokers, comma-separated HOST:PORT", _name, None)
+    kafka_source_topics: tuple[str, ...] = _setting(
+        "Topics with change events, comma-separated", _names, "crm.contacts.changes"
+    )
+    kafka_group_id: str = _setting("Consumer group", _name, "genesys-consumer")
+    kafka_audit_topic: str = _setting("Topic of audit events", _name, "crm.contacts.audit")
+    kafka_dead_letter_topic: str = _setting("Topic of dead letters", _name, "crm.contacts.dead-letters")
+    kafka_changelog_topic: str = _setting(
+        "Compacted topic that holds the dedupe state; unset: `<group id>-dedupe-changelog`"
+    )
+    kafka_properties_file: Path | None = _setting(
+        "File of librdkafka properties, one `key=value` a line: TLS, SASL, anything", _file
+    )
+    kafka_start: str = _setting(
+        "Where a group without offsets begins: `earliest` or `latest`",
+        _one_of("earliest", "latest"),
+        "earliest",
+    )
+    kafka_group_instance_id: str | None = _setting("Static membership: a name that this instance keeps over restarts")
+    kafka_guarantee: str = _setting(
+        "`exactly_once`, or `at_least_once` for brokers without transactions",
+        _one_of("exactly_once", "at_least_once"),
+        "exactly_once",
+    )
+    schema_registry_url: str | None = _setting("Schema registry with Confluent's API; unset: local schemas alone", _url)
+    schema_registry_username: str | None = _setting("User name at the registry")
+    schema_registry_password: str | None = _setting("Password at the registry", secret=True)
+    schemas_dir: Path = _setting(
+        "Local schemas: `ids.json` maps ids to files; unset: the packaged ones",
+        _directory,
+    )
+    schema_unknown_timeout_s: int = _setting(
+        "How long the registry may lag before records of an unknown schema id are rejected",
+        _integer(0, 86400),
+        "60",
+    )
+    genesys_region: str = _setting("AWS region name or Genesys domain", _region, "us-east-1")
+    genesys_oauth_client_id: str = _setting("Id of the OAuth client (client credentials)", _name, None, secret=True)
+    genesys_oauth_client_secret: str = _setting("Secret of the OAuth client", _name, None, secret=True)
+    genesys_contact_list: str = _setting("Contact list, by name or id; a missing name is created", _name, None)
+    genesys_attribute_columns: tuple[tuple[str, str], ...] = _setting(
+        "Attributes that become columns, comma-separated: `source` or `source=column`", _columns
+    )
+    genesys_login_url: str = _setting("Login host; unset: from the region", _genesys_url)
+    genesys_api_url: str = _setting("API host; unset: from the region", _genesys_url)
+    genesys_requests_per_minute: int = _setting("Client-side limit of requests", _integer(1, 100_000), "300")
+    genesys_max_in_flight: int = _setting("Requests sent and unanswered at a time", _integer(1, 64), "4")
+    genesys_request_timeout_s: int = _setting("Total time limit of a request", _integer(1, 40), "20")
+    batch_max_records: int = _setting("Contacts in a request", _integer(1, 1000), "100")
+    batch_max_bytes: int = _setting("Bytes in a request's body", _integer(1000, 512_000), "500000")
+    batch_linger_ms: int = _setting("Longest wait of a change for its batch to fill", _integer(0, 60_000), "500")
+    read_ahead_records: int = _setting(
+        "Records held while Genesys is slower than the stream; withdrawals among them go first",
+        _integer(100, 10_000_000),
+        "50000",
+    )
+    settle_interval_ms: int = _setting("Longest wait before a transaction", _integer(1, 60_000), "200")
+    state_dir: Path = _setting("Directory of the RocksDB stores", _path, "./state")
+    pseudonym_key: str | None = _setting(
+        "Key of the pseudonyms in audit events; unset: made at random, kept in the state directory",
+        secret=True,
+    )
+    http_address: tuple[str, int] = _setting("Probes, metrics and status page", _http_address, "0.0.0.0:8080")
+    drain_timeout_s: int = _setting("Time for finishing what is in flight at the end", _integer(1, 3600), "25")
+    log_format: str | None = _setting("`json` or `console`; unset: json off a terminal", _one_of("json", "console"))
+    log_level: str = _setting(
+        "`debug`, `info`, `warning` or `error`", _one_of("debug", "info", "warning", "error"), "info"
+    )
+
+
+def _derived(name: str, known: Mapping[str, object]) -> object:
+    """The value of an unset setting that follows from others, None where nothing does."""
+    match name:
+        case "kafka_changelog_topic":
+            return f"{known['kafka_group_id']}-dedupe-changelog"
+        case "genesys_login_url":
+            return f"https://login.{known['genesys_region']}"
+        case "genesys_api_url":
+            return f"https://api.{known['genesys_region']}"
+        case "schemas_dir":
+            return packaged_schemas()
+        case "genesys_attribute_columns":
+            return ()
+        case _:
+            return None
+
+
+def rules() -> dict[str, _Rule]:
+    """The rule of every setting, by environment variable, in the order of the documentation."""
+    return {f.name.upper(): f.metadata["rule"] for f in fields(Settings)}
+
+
+def load(
+    environ: Mapping[str, str] = os.environ, config: Path | None = None, unneeded: tuple[str, ...] = ()
+) -> Settings:
+    """Read and check all settings.
+
+    Args:
+        environ: Environment variables.
+        config: TOML file below the environment.
+        unneeded: Prefixes of settings that may be missing although they are required otherwise.
+
+    Raises:
+        SettingsError: With one sentence for each thing that is wrong.
+    """
+    problems: list[str] = []
+    below = _read_config(config, problems)
+    known: dict[str, object] = {}
+    for name, rule in rules().items():
+        try:
+            raw = _raw(name, rule, environ, below)
+            if not raw and rule.default is None and not name.startswith(unneeded):
+                problems.append(f"{name}: required ({rule.help})")
+            known[name.lower()] = rule.parse(raw) if raw else _derived(name.lower(), known)
+        except (_BadError, OSError, UnicodeDecodeError) as error:
+            problems.append(f"{name}: {error}")
+            known[name.lower()] = None
+    problems += _unknown(below) + _contradictions(known)
+    if problems:
+        raise SettingsError(problems)
+    return Settings(**known)  # type: ignore[arg-type]  # each value came from the field's own parser
+
+
+def _contradictions(known: Mapping[str, object]) -> list[str]:
+    """What no setting breaks alone."""
+    topics = [known["kafka_audit_topic"], known["kafka_dead_letter_topic"], known["kafka_changelog_topic"]]
+    sources = known["kafka_source_topics"]
+    every = [*topics, *(sources if isinstance(sources, tuple) else ())]
+    twice = sorted({str(topic) for topic in every if topic is not None and every.count(topic) > 1})
+    return [f"topic {topic}: named by two settings; each needs its own" for topic in twice]
+
+
+def _raw(name: str, rule: _Rule, environ: Mapping[str, str], below: Mapping[str, str]) -> str:
+    """The text of a setting: environment, its file, configuration file, default."""
+    for source in (environ, below):
+        if source.get(name):
+            return source[name]
+        if rule.secret and source.get(f"{name}_FILE"):
+            return Path(source[f"{name}_FILE"]).read_text(encoding="utf-8").strip()
+    return rule.default or ""
+
+
+def _read_config(config: Path | None, problems: list[str]) -> dict[str, str]:
+    if config is None:
+        return {}
+    try:
+        return _flatten("", tomllib.loads(config.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        problems.append(f"--config {config}: {error}")
+        return {}
+
+
+def _flatten(prefix: str, table: Mapping[str, object]) -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in table.items():
+        name = f"{prefix}{key.upper()}"
+        if isinstance(value, dict):
+            flat |= _flatten(f"{name}_", value)
+        elif isinstance(value, list):
+            flat[name] = ",".join(map(str, value))
+        else:
+            flat[name] = str(value)
+    return flat
+
+
+def _unknown(below: Mapping[str, str]) -> list[str]:
+    names = rules()
+    secret_files = {f"{name}_FILE" for name, rule in names.items() if rule.secret}
+    return [
+        f"{name}: no such setting (in the configuration file)" for name in below.keys() - names.keys() - secret_files
+    ]
