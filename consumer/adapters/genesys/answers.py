@@ -1,0 +1,178 @@
+"""What an answer of Genesys means: its JSON, or one of the project's errors. Touches nothing; the time is an argument.
+
+Genesys' own texts may quote contact data, so only these leave here: the status, the code, the correlation id, and the
+name of a missing permission, each in its known form.
+"""
+
+import re
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+import orjson
+
+from consumer.adapters.genesys.transport import Answer
+from consumer.errors import (
+    ConsumerError,
+    FatalError,
+    RefusedByGenesys,
+    SinkUnavailable,
+    Throttled,
+    Unauthorized,
+)
+
+_NOT_NOW = frozenset(
+    {
+        "contact.list.clear.in.progress",
+        "contact.list.import.in.progress",
+        "contact.list.export.in.progress",
+        "contact.bulk.operation.in.progress",
+        "contact.in.use",
+    }
+)
+"""The list or the contact is busy: that passes, and says nothing against Genesys or the data."""
+
+_NOT_THE_DATA = frozenset({"contacts.per.org.limit.exceeded", "uploads.black.listed", "internal.error"})
+"""Codes of a 400 that no other data would avoid: splitting would only dead-letter what somebody can still put right."""
+
+_NOT_NOW_S = 5.0
+_TOO_LARGE = "request.entity.too.large"
+_OK = range(200, 300)
+_MOVED = range(300, 400)
+_SERVER = range(500, 600)
+
+_CODE = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,99}")
+_CORRELATION = re.compile(r"[A-Za-z0-9-]{1,64}")
+_PERMISSION = re.compile(r"\boutbound:[A-Za-z]+:[A-Za-z]+\b")
+_WHOLE_SECONDS = re.compile(r"[0-9]{1,9}")
+_SECONDS_IN_TEXT = re.compile(r"\[(\d{1,6})\] seconds")
+
+
+def content(answer: Answer) -> object:
+    """The JSON of an answer, None when it has no body.
+
+    Raises:
+        SinkUnavailable: It is something else, as from a proxy or an edge in trouble.
+    """
+    if not answer.body:
+        return None
+    if answer.content_type != "application/json":
+        raise SinkUnavailable(f"answer is not JSON{_about(answer)}")
+    try:
+        parsed: object = orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        raise SinkUnavailable(f"answer is broken JSON{_about(answer)}") from None
+    return parsed
+
+
+def checked(answer: Answer, permission: str, now: float) -> object:
+    """The JSON of an answer to an API request.
+
+    Args:
+        answer: To anything but the login host.
+        permission: What the request needs, for when Genesys does not name it.
+        now: Seconds since the epoch.
+
+    Raises:
+        ConsumerError: Whatever the answer means instead.
+    """
+    if answer.status in _OK:
+        return content(answer)
+    error = _properties(answer)
+    code = _text(error, "code", _CODE)
+    about = _about(answer, code)
+    match answer.status:
+        case 401:
+            raise Unauthorized(f"Genesys refuses the token, even a new one{about}")
+        case 403:
+            raise Unauthorized(f"the OAuth client lacks the permission {_permissions(error) or permission}{about}")
+        case 404 if error:
+            raise FatalError(f"there is no such contact list: check GENESYS_CONTACT_LIST{about}")
+        case 413:
+            raise RefusedByGenesys(_TOO_LARGE)
+        case 429:
+            raise Throttled(f"Genesys asks to wait{about}", retry_after(answer, now))
+        case 405 | 415 | 501:
+            raise FatalError(f"Genesys does not take requests of this form{about}")
+        case _:
+            raise _refusal(answer, code, about, now) if error else _unavailable(answer, about, now)
+
+
+def refused_token(answer: Answer, now: float) -> ConsumerError:
+    """The error that the login host's refusal means."""
+    error = _properties(answer)
+    code = _text(error, "error", _CODE)
+    about = _about(answer, code)
+    throttled = code == "invalid_request" and _description(error).lower().startswith("rate limit exceeded")
+    if answer.status == 429 or throttled:  # noqa: PLR2004 -- too many requests
+        return Throttled(f"the login host asks to wait{about}", retry_after(answer, now))
+    if answer.status in {400, 401, 403} and error:
+        hint = "check the client's id and secret, and that the region is the right one"
+        return Unauthorized(f"the login host refuses the OAuth client{about}: {hint}")
+    return _unavailable(answer, about, now)
+
+
+def retry_after(answer: Answer, now: float) -> float | None:
+    """How long an answer asks to wait: by header in seconds or as a date, or in the text of a 429."""
+    header = answer.headers.get("Retry-After", "").strip()
+    if _WHOLE_SECONDS.fullmatch(header):
+        return float(header)
+    try:
+        date = parsedate_to_datetime(header)
+        return max(0.0, date.replace(tzinfo=date.tzinfo or UTC).timestamp() - now)
+    except (ValueError, OverflowError):
+        return _seconds_in_text(answer)
+
+
+def _seconds_in_text(answer: Answer) -> float | None:
+    error = _properties(answer)
+    text = _SECONDS_IN_TEXT.search(f"{error.get('message')} {_description(error)}")
+    return float(text[1]) if text and answer.status not in _SERVER else None
+
+
+def _refusal(answer: Answer, code: str, about: str, now: float) -> ConsumerError:
+    """What remains when Genesys itself, not something before it, explains the status."""
+    if code in _NOT_NOW:
+        return Throttled(f"the contact list is busy{about}", _NOT_NOW_S)
+    if answer.status == 400 and code not in _NOT_THE_DATA:  # noqa: PLR2004 -- bad request
+        return RefusedByGenesys(code or "bad.request")
+    return _unavailable(answer, about, now)
+
+
+def _unavailable(answer: Answer, about: str, now: float) -> SinkUnavailable:
+    what = "a redirect, which is not followed" if answer.status in _MOVED else "no usable answer"
+    return SinkUnavailable(f"Genesys gives {what}{about}", retry_after(answer, now))
+
+
+def _properties(answer: Answer) -> dict[str, object]:
+    """The properties of an error's body; none when Genesys did not write it."""
+    try:
+        parsed = content(answer)
+    except SinkUnavailable:
+        return {}
+    return parsed if isinstance(parsed, dict) else {}
+
+
+def _text(error: dict[str, object], name: str, form: re.Pattern[str]) -> str:
+    value = error.get(name)
+    return value if isinstance(value, str) and form.fullmatch(value) else ""
+
+
+def _description(error: dict[str, object]) -> str:
+    return str(error.get("description") or error.get("error_description") or "")
+
+
+def _permissions(error: dict[str, object]) -> str:
+    """The permissions that a refusal names."""
+    named = _PERMISSION.findall(f"{error.get('message')} {error.get('messageParams')}")
+    return ", ".join(dict.fromkeys(named))
+
+
+def _about(answer: Answer, code: str = "") -> str:
+    """What support needs to find a request: nothing that came from a contact."""
+    correlation = answer.headers.get("ININ-Correlation-Id", "")
+    parts = [f"status {answer.status}"]
+    if code:
+        parts.append(code)
+    if _CORRELATION.fullmatch(correlation):
+        parts.append(f"correlation id {correlation}")
+    return f" ({', '.join(parts)})"

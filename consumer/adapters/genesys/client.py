@@ -1,0 +1,108 @@
+"""Requests to Genesys' API: the token is added, and renewed once when it is refused. Touches nothing but its parts.
+
+Patience is not decided here: one call is one attempt, and its error says what may follow.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from urllib.parse import quote
+
+from opentelemetry.trace import Tracer
+from yarl import URL
+
+from consumer.adapters.genesys.answers import checked
+from consumer.adapters.genesys.oauth import Tokens
+from consumer.adapters.genesys.transport import Answer, Endpoint, OnRequest, Request, Transport
+from consumer.errors import SinkUnavailable
+from consumer.settings import Settings
+
+_JSON = {"Content-Type": "application/json"}
+_LEAST_S = 0.001
+"""A limit of zero would be none at all."""
+
+
+class Client:
+    """One OAuth client of one Genesys organisation. Make it where the event loop runs.
+
+    Args:
+        settings: Hosts, credentials and limits.
+        on_request: Told of each physical request.
+        tracer: Makes one CLIENT span for each physical request.
+        monotonic: Clock of the token's expiry, in seconds.
+    """
+
+    def __init__(
+        self, settings: Settings, *, on_request: OnRequest, tracer: Tracer, monotonic: Callable[[], float]
+    ) -> None:
+        self._api_url = settings.genesys_api_url
+        self._timeout_s = settings.genesys_request_timeout_s
+        self._transport = Transport(
+            timeout_s=settings.genesys_request_timeout_s,
+            max_in_flight=settings.genesys_max_in_flight,
+            on_request=on_request,
+            tracer=tracer,
+        )
+        self._tokens = Tokens(
+            self._transport,
+            login_url=settings.genesys_login_url,
+            client_id=settings.genesys_oauth_client_id,
+            client_secret=settings.genesys_oauth_client_secret,
+            monotonic=monotonic,
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._tokens.close()
+        await self._transport.close()
+
+    def deadline(self) -> float:
+        """When a call that starts now must be over, on the event loop's clock."""
+        return asyncio.get_running_loop().time() + self._timeout_s
+
+    async def call(
+        self,
+        endpoint: Endpoint,
+        *,
+        deadline: float,
+        list_id: str = "",
+        query: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> object:
+        """Ask Genesys.
+
+        Returns:
+            The JSON of the answer, None when it has no body.
+
+        Raises:
+            RefusedByGenesys: The data is blamed.
+            TransientError: Not now, or nobody knows whether it was applied.
+            FatalError: Never, as things are.
+        """
+        path = endpoint.template.replace("{contactListId}", quote(list_id, safe=""))
+        url = URL(self._api_url + path, encoded=True).with_query(query or {})
+        answer = await self._authorised(Request(endpoint, url, _JSON if body else {}, body), deadline)
+        return checked(answer, endpoint.permission, time.time())
+
+    async def _authorised(self, request: Request, deadline: float) -> Answer:
+        """Send with a token, and once more with a new one when it is refused."""
+        token = await self._token(deadline)
+        answer = await self._send(request, token, deadline)
+        if answer.status != 401:  # noqa: PLR2004 -- unauthorized
+            return answer
+        self._tokens.drop(token)
+        token = await self._token(deadline)
+        return await self._send(replace(request, resend_count=1), token, deadline)
+
+    async def _token(self, deadline: float) -> str:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._tokens.get()
+        except TimeoutError:
+            raise SinkUnavailable("no token came within the time of the request") from None
+
+    async def _send(self, request: Request, token: str, deadline: float) -> Answer:
+        left = deadline - asyncio.get_running_loop().time()
+        headers = {**request.headers, "Authorization": f"Bearer {token}"}
+        return await self._transport.send(replace(request, headers=headers), max(left, _LEAST_S))

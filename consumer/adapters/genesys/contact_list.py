@@ -1,0 +1,145 @@
+"""The contact list at start: found by id or name, created when missing, refused when its columns differ.
+
+Touches Genesys through the client. Columns cannot be changed after creation, so a list with others is not mended.
+"""
+
+import re
+from collections.abc import AsyncIterator, Sequence
+from itertools import count
+from typing import NoReturn
+
+import orjson
+
+from consumer.adapters.genesys.client import Client
+from consumer.adapters.genesys.transport import Endpoint
+from consumer.errors import ContactListMismatch, FatalError, RefusedByGenesys, SinkUnavailable
+from consumer.settings import RESERVED_COLUMNS, Settings
+
+LISTS_PATH = "/api/v2/outbound/contactlists"
+LIST_PATH = f"{LISTS_PATH}/{{contactListId}}"
+
+_FIND = Endpoint("list_contact_lists", "GET", LISTS_PATH, "outbound:contactList:view")
+_READ = Endpoint("get_contact_list", "GET", LIST_PATH, "outbound:contactList:view")
+_CREATE = Endpoint("create_contact_list", "POST", LISTS_PATH, "outbound:contactList:add")
+
+_PHONE_COLUMN = "phone_number"
+_PAGE_SIZE = 100
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+_Properties = dict[str, object]
+
+
+def columns(settings: Settings) -> tuple[str, ...]:
+    """All columns of the list, in the order in which it is created."""
+    return (*RESERVED_COLUMNS, *(column for _, column in settings.genesys_attribute_columns))
+
+
+async def open_list(client: Client, settings: Settings) -> str:
+    """Find or create the contact list of the settings.
+
+    Returns:
+        Its id.
+
+    Raises:
+        ContactListMismatch: Its columns are others than the settings ask for.
+        FatalError: No list has the id, or Genesys refuses to create one.
+        TransientError: Not now.
+    """
+    wanted = columns(settings)
+    if _ID.fullmatch(settings.genesys_contact_list):
+        listed = await client.call(_READ, deadline=client.deadline(), list_id=settings.genesys_contact_list)
+    else:
+        listed = await _find_or_create(client, settings.genesys_contact_list, wanted)
+    return _checked(listed, wanted)
+
+
+async def _find_or_create(client: Client, name: str, wanted: Sequence[str]) -> object:
+    found = await _find(client, name)
+    if found is not None:
+        return found
+    try:
+        return await client.call(_CREATE, deadline=client.deadline(), body=_creation(name, wanted))
+    except RefusedByGenesys as refused:
+        return await _created_by_another(client, name, refused.code)
+
+
+async def _created_by_another(client: Client, name: str, code: str) -> object:
+    """Look again after a refused creation: another consumer may have been quicker."""
+    if code != "duplicate.name":
+        raise FatalError(f"Genesys refuses to create the contact list: {code}")
+    found = await _find(client, name)
+    if found is None:
+        raise SinkUnavailable(
+            "a contact list of this name exists but cannot be seen: wait, or check upper and lower case of the name "
+            "and that the role of the OAuth client covers the list's division"
+        )
+    return found
+
+
+async def _find(client: Client, name: str) -> _Properties | None:
+    async for listed in _named_like(client, name):
+        if listed.get("name") == name:
+            return listed
+    return None
+
+
+async def _named_like(client: Client, name: str) -> AsyncIterator[_Properties]:
+    """All lists whose name begins like this."""
+    for page in count(1):
+        query = {"name": name, "pageSize": str(_PAGE_SIZE), "pageNumber": str(page)}
+        match await client.call(_FIND, deadline=client.deadline(), query=query):
+            case {"entities": list(entities), "pageCount": int(pages)}:
+                for listed in entities:
+                    yield listed if isinstance(listed, dict) else _unlike_a_list()
+                if page >= pages:
+                    return
+            case _:
+                _unlike_a_list()
+
+
+def _creation(name: str, wanted: Sequence[str]) -> bytes:
+    return orjson.dumps(
+        {
+            "name": name,
+            "columnNames": wanted,
+            "phoneColumns": [{"columnName": _PHONE_COLUMN, "type": "cell"}],
+            "emailColumns": [{"columnName": "email", "type": "Personal"}],
+        }
+    )
+
+
+def _checked(listed: object, wanted: Sequence[str]) -> str:
+    """The id of a list that has exactly the wanted columns."""
+    match listed:
+        case {"id": str(list_id), "columnNames": list(names)} if list_id:
+            _refuse_others(list_id, wanted, [str(name) for name in names])
+        case _:
+            _unlike_a_list()
+    if _PHONE_COLUMN not in _phone_columns(listed):
+        raise ContactListMismatch(f"contact list {list_id}: {_PHONE_COLUMN} is not one of its phone columns")
+    return list_id
+
+
+def _refuse_others(list_id: str, wanted: Sequence[str], names: Sequence[str]) -> None:
+    missing = [name for name in wanted if name not in names]
+    extra = [name for name in names if name not in wanted]
+    problems = []
+    if missing:
+        problems.append(f"it lacks the columns {', '.join(missing)}")
+    if extra:
+        problems.append(f"it has the columns {', '.join(extra)}, and Genesys refuses contacts that leave a column out")
+    if problems:
+        remedy = "set GENESYS_ATTRIBUTE_COLUMNS to match, or name a new list: columns cannot be changed"
+        raise ContactListMismatch(f"contact list {list_id}: {'; '.join(problems)}; {remedy}")
+
+
+def _phone_columns(listed: object) -> set[object]:
+    match listed:
+        case {"phoneColumns": list(phones)}:
+            return {phone.get("columnName") for phone in phones if isinstance(phone, dict)}
+        case _:
+            return set()
+
+
+def _unlike_a_list() -> NoReturn:
+    raise SinkUnavailable("the answer does not match: it is no contact list")

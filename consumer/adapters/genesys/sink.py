@@ -1,0 +1,132 @@
+"""The contact list as the pipeline's `Sink`: contacts as Genesys knows them, added, deleted and suppressed.
+
+Touches Genesys through the client.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import NoReturn, Self
+
+import orjson
+from opentelemetry.trace import Tracer
+
+from consumer.adapters.genesys.client import Client
+from consumer.adapters.genesys.contact_list import LIST_PATH, columns, open_list
+from consumer.adapters.genesys.transport import Endpoint, OnRequest
+from consumer.core.contact_id import contact_id
+from consumer.errors import SinkUnavailable
+from consumer.model import Contact
+from consumer.settings import Settings
+
+_ADD = Endpoint("add_contacts", "POST", f"{LIST_PATH}/contacts", "outbound:contact:add")
+_DELETE = Endpoint("delete_contacts", "DELETE", f"{LIST_PATH}/contacts", "outbound:contact:delete")
+_READ = Endpoint("read_contacts", "POST", f"{LIST_PATH}/contacts/bulk", "outbound:contact:view")
+
+_KEEP_QUEUE = {"doNotQueue": "true"}
+"""A contact that was dialled already is not dialled again because its data came again."""
+
+_FLAGS = {True: "true", False: "false"}
+
+
+class GenesysSink:
+    """A contact list in Genesys Cloud, a `consumer.ports.Sink`. Each call is over within one request's time limit.
+
+    Use `open`, and `close` at the end.
+    """
+
+    def __init__(self, client: Client, list_id: str, column_names: Sequence[str]) -> None:
+        self._client = client
+        self._list_id = list_id
+        self._columns = tuple(column_names)
+
+    @classmethod
+    async def open(
+        cls,
+        settings: Settings,
+        *,
+        on_request: OnRequest,
+        tracer: Tracer,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> Self:
+        """Log in, and find or create the contact list.
+
+        Args:
+            settings: Hosts, credentials, limits, the list and its columns.
+            on_request: Told of each physical request: operation, HTTP status or error, seconds.
+            tracer: Makes one CLIENT span for each physical request.
+            monotonic: Clock of the token's expiry, in seconds.
+
+        Raises:
+            FatalError: Wrong credentials, a missing permission, or a list that cannot be used.
+            TransientError: Not now; it may be called again.
+        """
+        client = Client(settings, on_request=on_request, tracer=tracer, monotonic=monotonic)
+        try:
+            list_id = await open_list(client, settings)
+        except BaseException:
+            await client.close()
+            raise
+        return cls(client, list_id, columns(settings))
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.close()
+
+    @property
+    def contact_list_id(self) -> str:
+        """Genesys' id of the list."""
+        return self._list_id
+
+    def encode(self, contact: Contact, *, callable_: bool) -> bytes:
+        data = dict.fromkeys(self._columns, "") | contact.attributes
+        data["external_id"] = contact.external_id
+        data["phone_number"] = contact.phone
+        data["email"] = contact.email
+        data["consent_flag"] = _FLAGS[contact.consent]
+        data["do_not_call"] = _FLAGS[contact.do_not_call]
+        return self._encoded(contact_id(contact.external_id), data, callable_=callable_)
+
+    async def upsert(self, contacts: Sequence[bytes]) -> None:
+        await self._add(contacts, self._client.deadline())
+
+    async def delete(self, external_ids: Sequence[str]) -> None:
+        ids = ",".join(map(contact_id, external_ids))
+        await self._client.call(
+            _DELETE, deadline=self._client.deadline(), list_id=self._list_id, query={"contactIds": ids}
+        )
+
+    async def suppress(self, contacts: Sequence[Contact]) -> None:
+        deadline = self._client.deadline()
+        by_id = {contact_id(contact.external_id): contact for contact in contacts}
+        found = await self._client.call(_READ, deadline=deadline, list_id=self._list_id, body=orjson.dumps([*by_id]))
+        if not isinstance(found, list):
+            _does_not_match()
+        if found:
+            await self._add([self._suppressed(read, by_id) for read in found], deadline)
+
+    async def _add(self, contacts: Sequence[bytes], deadline: float) -> None:
+        body = b"[" + b",".join(contacts) + b"]"
+        added = await self._client.call(_ADD, deadline=deadline, list_id=self._list_id, query=_KEEP_QUEUE, body=body)
+        if not isinstance(added, list) or len(added) != len(contacts):
+            _does_not_match()
+
+    def _suppressed(self, read: object, by_id: dict[str, Contact]) -> bytes:
+        """A contact as Genesys has it, with the withdrawn flags, not callable."""
+        match read:
+            case {"id": str(id_), "data": dict(has)} if id_ in by_id:
+                contact = by_id[id_]
+            case _:
+                _does_not_match()
+        data = {column: has.get(column) or "" for column in self._columns}
+        if not contact.consent:
+            data["consent_flag"] = "false"
+        if contact.do_not_call:
+            data["do_not_call"] = "true"
+        return self._encoded(id_, data, callable_=False)
+
+    def _encoded(self, id_: str, data: dict[str, str], *, callable_: bool) -> bytes:
+        return orjson.dumps({"id": id_, "contactListId": self._list_id, "callable": callable_, "data": data})
+
+
+def _does_not_match() -> NoReturn:
+    raise SinkUnavailable("the answer does not match: it holds other contacts than were asked for")

@@ -1,0 +1,172 @@
+"""One physical request to Genesys Cloud: limits, tracing, metrics. Owns the HTTP session; knows nothing of tokens.
+
+Whatever keeps an answer from being read whole is `SinkUnavailable`: the request may have been applied. Texts of the
+HTTP library are left out, since they quote what came over the wire.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib import metadata
+from typing import NamedTuple
+
+import aiohttp
+from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from yarl import URL
+
+from consumer.errors import SinkUnavailable
+
+MAX_ANSWER_BYTES = 16 * 2**20
+"""Longest answer that is read: fifty contacts of fifty full columns, with room."""
+
+_SPARE_CONNECTIONS = 2
+_CONNECT_S = 10.0
+
+OnRequest = Callable[[str, str, float], None]
+"""Told of each physical request: operation, HTTP status or error, seconds."""
+
+
+class Endpoint(NamedTuple):
+    """Something that Genesys can be asked.
+
+    Attributes:
+        operation: Its name in metrics.
+        method: HTTP method.
+        template: Path, with `{contactListId}` where the list's id goes.
+        permission: What the OAuth client's role needs for it.
+    """
+
+    operation: str
+    method: str
+    template: str
+    permission: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request as it is sent.
+
+    Attributes:
+        endpoint: What is asked.
+        url: Where, query included.
+        headers: Without those that every request has.
+        body: None sends none.
+        resend_count: How often it was sent before.
+    """
+
+    endpoint: Endpoint
+    url: URL
+    headers: Mapping[str, str]
+    body: bytes | None = None
+    resend_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that was read whole; names of headers are found in any case."""
+
+    status: int
+    content_type: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def _version() -> str:
+    try:
+        return metadata.version("genesys-consumer")
+    except metadata.PackageNotFoundError:  # a checkout that is run without being installed
+        return "dev"
+
+
+class Transport:
+    """The HTTP session. Make it where the event loop runs.
+
+    Args:
+        timeout_s: Total time limit of a request.
+        max_in_flight: Requests sent and unanswered at a time; a few connections more are allowed, for tokens.
+        on_request: Told of each physical request.
+        tracer: Makes one CLIENT span for each physical request.
+    """
+
+    def __init__(self, *, timeout_s: float, max_in_flight: int, on_request: OnRequest, tracer: Tracer) -> None:
+        self.timeout_s = timeout_s
+        self._on_request = on_request
+        self._tracer = tracer
+        self._propagator = TraceContextTextMapPropagator()
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=max_in_flight + _SPARE_CONNECTIONS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": f"genesys-consumer/{_version()}"},
+            raise_for_status=False,
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+    async def send(self, request: Request, limit_s: float) -> Answer:
+        """Send a request once, and read the answer whole.
+
+        Raises:
+            SinkUnavailable: No whole answer came within the limit.
+        """
+        status = "cancelled"
+        started = time.monotonic()
+        with self._span(request) as span:
+            try:
+                answer = await self._exchange(request, limit_s, span)
+                status = str(answer.status)
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                status = type(error).__name__
+                raise SinkUnavailable(f"no whole answer from {request.url.host}: {status}") from None
+            finally:
+                if not status.startswith("2"):
+                    span.set_attribute("error.type", status)
+                    span.set_status(StatusCode.ERROR)
+                self._on_request(request.endpoint.operation, status, time.monotonic() - started)
+        return answer
+
+    async def _exchange(self, request: Request, limit_s: float, span: Span) -> Answer:
+        headers = dict(request.headers)
+        self._propagator.inject(headers)
+        async with self._session.request(
+            request.endpoint.method,
+            request.url,
+            data=request.body,
+            headers=headers,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=limit_s, connect=min(limit_s, _CONNECT_S), sock_read=limit_s),
+        ) as response:
+            span.set_attribute("http.response.status_code", response.status)
+            body = await _read(response)
+            return Answer(response.status, response.content_type, response.headers, body)
+
+    def _span(self, request: Request) -> AbstractContextManager[Span]:
+        endpoint, url = request.endpoint, request.url
+        attributes: dict[str, str | int] = {
+            "http.request.method": endpoint.method,
+            "url.template": endpoint.template,
+            "server.address": url.host or "",
+            "server.port": url.port or 0,
+        }
+        if request.resend_count:
+            attributes["http.request.resend_count"] = request.resend_count
+        return self._tracer.start_as_current_span(
+            f"{endpoint.method} {endpoint.template}",
+            kind=SpanKind.CLIENT,
+            attributes=attributes,
+            record_exception=False,
+            set_status_on_exception=False,
+        )
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for part in response.content.iter_any():
+        body += part
+        if len(body) > MAX_ANSWER_BYTES:
+            raise aiohttp.ClientPayloadError
+    return bytes(body)

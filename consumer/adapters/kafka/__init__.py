@@ -1,0 +1,1 @@
+"""Kafka: the group consumer, the transactional producer with the changelog reader, and the topics."""

@@ -1,0 +1,145 @@
+"""Reads the changelog of one source partition, from where a store stands to the end.
+
+Answers for: every entry up to the end, also of a transaction that is open when the reading begins, and none of an
+aborted one. Touches the changelog topic; it joins no group and commits nothing.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+
+from consumer.adapters.kafka.connection import Connection, native
+from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
+from consumer.adapters.kafka.watermarks import ask_high, ask_low, offsets
+from consumer.adapters.kafka.worker import Worker
+from consumer.errors import SourceUnavailable
+from consumer.model import TopicPartition
+from consumer.ports import ChangelogChunk, ChangelogOvertaken
+from consumer.settings import Settings
+
+# ruff: noqa: SLF001 -- the names of librdkafka's own codes begin with an underscore, and are public
+
+CHUNK_ENTRIES = 10_000
+POLL_S = 0.2
+SILENCE_S = 10.0
+
+DEFAULTS = {
+    "queued.max.messages.kbytes": 16_384,
+    "fetch.queue.backoff.ms": 5,
+    "fetch.wait.max.ms": 50,  # the end is known one empty fetch after the last entry
+}
+_log = structlog.get_logger(__name__)
+
+
+def prefix_of(source: TopicPartition) -> bytes:
+    """What the keys of a source topic's entries begin with: source topics share the changelog's partitions."""
+    return source.topic.encode() + b"\0"
+
+
+async def read(
+    connection: Connection, settings: Settings, source: TopicPartition, start: int
+) -> AsyncIterator[ChangelogChunk]:
+    """Chunks of the changelog of a source partition, as `EventTopics.changelog` has them.
+
+    Raises:
+        ChangelogOvertaken: The changelog does not have `start`, no longer or not yet.
+        TransientError: The brokers cannot tell now.
+        FatalError: They never will.
+    """
+    worker = Worker("kafka-changelog")
+    try:
+        reader = await asyncio.wrap_future(worker.submit(_Reader, connection, settings, source, start))
+        while not reader.finished:
+            chunk = await asyncio.wrap_future(worker.submit(reader.next))
+            if chunk is not None:
+                yield chunk
+    finally:
+        worker.stop()  # the reader goes with it, and its consumer
+
+
+class _Reader:
+    """A consumer at the changelog partition. Every call blocks for a short time."""
+
+    def __init__(self, connection: Connection, settings: Settings, source: TopicPartition, start: int) -> None:
+        self._changelog = TopicPartition(settings.kafka_changelog_topic, source.partition)
+        self._prefix = prefix_of(source)
+        low, self._end = _bounds(connection, self._changelog)
+        if start > self._end or 0 < start < low:
+            raise ChangelogOvertaken(f"changelog of {source} begins at {low}, ends at {self._end}, wanted: {start}")
+        self._position = max(start, low)
+        self._heard = time.monotonic()
+        self._consumer = self._assigned(connection, settings) if not self.finished else None
+
+    @property
+    def finished(self) -> bool:
+        return self._position >= self._end
+
+    def next(self) -> ChangelogChunk | None:
+        """The next stretch; None when there is nothing yet."""
+        assert self._consumer is not None  # noqa: S101 -- called only while not finished
+        before = self._position
+        first = self._consumer.poll(POLL_S)
+        messages = [] if first is None else [first, *self._consumer.consume(CHUNK_ENTRIES - 1, 0)]
+        entries = self._entries(messages)
+        self._watch(moved=self._position > before)
+        return ChangelogChunk(entries, self._position) if self._position > before else None
+
+    def _entries(self, messages: Sequence[Message]) -> list[tuple[bytes, bytes | None]]:
+        entries: list[tuple[bytes, bytes | None]] = []
+        prefix, length = self._prefix, len(self._prefix)
+        for message in messages:
+            if (error := message.error()) is not None:
+                self._take_error(error, message.offset())
+                continue
+            key = message.key()
+            if key is not None and key.startswith(prefix):
+                entries.append((key[length:], message.value()))
+            self._position = message.offset() + 1  # type: ignore[operator]  # a record has an offset
+        return entries
+
+    def _take_error(self, error: KafkaError, offset: int | None) -> None:
+        if error.code() == KafkaError._PARTITION_EOF:
+            self._position = offset or 0  # past control records; it does not go past an open transaction
+        elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+            raise ChangelogOvertaken(f"{self._changelog} lost offset {offset} while it was read")
+        elif is_hopeless(error):
+            raise policy(error, "cannot read the changelog")
+        else:
+            _log.warning("changelog_not_readable", error=f"{error.name()}: {error.str()}", remedy="tried again")
+
+    def _watch(self, *, moved: bool) -> None:
+        """Say so when nothing comes for a while: a dead instance's transaction stays open until it times out."""
+        now = time.monotonic()
+        if moved:
+            self._heard = now
+        elif now - self._heard > SILENCE_S:
+            self._heard = now
+            _log.warning("waiting_for_changelog", partition=self._changelog, offset=self._position, end=self._end)
+
+    def _assigned(self, connection: Connection, settings: Settings) -> Consumer:
+        own = {
+            "group.id": settings.kafka_group_id,  # the library asks for one; nothing is joined or committed
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "enable.partition.eof": True,
+            "isolation.level": "read_committed",
+        }
+        consumer = connection.consumer(DEFAULTS, own)
+        consumer.assign([native(self._changelog, self._position)])
+        return consumer
+
+
+def _bounds(connection: Connection, partition: TopicPartition) -> tuple[int, int]:
+    """First offset and end of a partition now; the end includes open transactions."""
+    admin = connection.admin()
+    low, high = ask_low(admin, [partition]), ask_high(admin, [partition])
+    try:
+        return offsets(low)[partition], offsets(high)[partition]
+    except KafkaException as failure:
+        raise policy(error_of(failure), "cannot ask for the end of the changelog") from None
+    except TimeoutError:
+        raise SourceUnavailable("the brokers do not tell the end of the changelog") from None

@@ -1,0 +1,170 @@
+"""How every Kafka client of the program is made: addresses, security, logging.
+
+Answers for: the properties file, the properties that the program keeps to itself, and librdkafka's log lines without
+secrets. Reads the file that KAFKA_PROPERTIES_FILE names; clients open their own connections.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import structlog
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition as NativePartition
+from confluent_kafka.admin import AdminClient
+
+from consumer.adapters.kafka.failures import error_of
+from consumer.errors import SettingsError
+from consumer.model import TopicPartition
+from consumer.settings import Settings
+
+OWN_PROPERTIES = {
+    "bootstrap.servers": "set KAFKA_BOOTSTRAP_SERVERS",
+    "metadata.broker.list": "set KAFKA_BOOTSTRAP_SERVERS",
+    "group.id": "set KAFKA_GROUP_ID",
+    "group.instance.id": "set KAFKA_GROUP_INSTANCE_ID",
+    "auto.offset.reset": "set KAFKA_START",
+    "transactional.id": "the program chooses it",
+    "enable.auto.commit": "offsets are committed when their records are settled",
+    "enable.auto.offset.store": "offsets are committed when their records are settled",
+    "enable.partition.eof": "the program needs it",
+    "isolation.level": "it is always read_committed",
+    "partition.assignment.strategy": "it is cooperative-sticky; set group.protocol=consumer for the new protocol",
+    "enable.idempotence": "it is always on",
+    "acks": "it is always all",
+    "request.required.acks": "it is always all",
+}
+"""Properties on which the guarantees rest, and where to turn instead."""
+
+SECRET_WORDS = ("password", "secret", "key.pem", "keystore.pem", "jaas", "credential")
+"""A property whose name has one of these holds a secret."""
+
+SAME_LINE_EVERY_S = 30.0
+"""How often a client says the same kind of thing."""
+
+Client = TypeVar("Client", Consumer, Producer, AdminClient)
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What all clients have in common.
+
+    Attributes:
+        bootstrap: Addresses of the brokers.
+        properties: Of the properties file.
+    """
+
+    bootstrap: str
+    properties: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Read the properties file.
+
+        Raises:
+            SettingsError: The file cannot be read, or lines of it are wrong.
+        """
+        path = settings.kafka_properties_file
+        return cls(settings.kafka_bootstrap_servers, _read(path) if path else {})
+
+    def consumer(self, defaults: Mapping[str, object], own: Mapping[str, object]) -> Consumer:
+        """A consumer; the properties file overrides `defaults` but never `own`."""
+        return self._client(Consumer, defaults, own)
+
+    def producer(self, defaults: Mapping[str, object], own: Mapping[str, object]) -> Producer:
+        """A producer; the properties file overrides `defaults` but never `own`."""
+        return self._client(Producer, defaults, own)
+
+    def admin(self) -> AdminClient:
+        """An admin client. It must outlive the futures that it returns."""
+        return self._client(AdminClient, {}, {})
+
+    def without_secrets(self, text: str) -> str:
+        """The text with every secret of the properties file blotted out."""
+        for name, value in self.properties.items():
+            if value and any(word in name for word in SECRET_WORDS):
+                text = text.replace(value, "***")
+        return text
+
+    def _client(
+        self, kind: Callable[[dict[str, Any]], Client], defaults: Mapping[str, object], own: Mapping[str, object]
+    ) -> Client:
+        common = {"client.id": "genesys-consumer", "enable.metrics.push": False}
+        fixed = {"bootstrap.servers": self.bootstrap, "logger": ClientLog(self.without_secrets)}
+        try:
+            return kind({**common, **defaults, **self.properties, **own, **fixed})
+        except KafkaException as failure:
+            text = self.without_secrets(error_of(failure).str())
+            raise SettingsError([f"KAFKA_PROPERTIES_FILE: {text}"]) from None
+
+
+class ClientLog:
+    """Takes librdkafka's log lines. It must never raise: that would lose the records of the call that logs."""
+
+    def __init__(self, redact: Callable[[str], str], monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._redact = redact
+        self._monotonic = monotonic
+        self._told: dict[tuple[str, str], float] = {}
+
+    def log(self, level: int, form: str, facility: str, client: str, text: str) -> None:
+        """Pass a line on to the program's log; librdkafka calls this with five arguments."""
+        if "will be ignored by this" in text:  # the one properties file serves consumers and producers alike
+            return
+        if self._told_just_now(facility, client):
+            return
+        with suppress(Exception):  # there is nowhere left to say it
+            _log.log(level, "kafka_client", facility=facility, client=client, detail=self._redact(text))
+
+    def _told_just_now(self, facility: str, client: str) -> bool:
+        """A broker that is down makes a client say the same several times a second."""
+        now = self._monotonic()
+        last = self._told.get((facility, client))
+        if last is not None and now - last < SAME_LINE_EVERY_S:
+            return True
+        self._told[facility, client] = now
+        return False
+
+
+def native(partition: TopicPartition, offset: int | None = None) -> NativePartition:
+    """The partition as the library has it, with an offset where one is asked for."""
+    if offset is None:
+        return NativePartition(partition.topic, partition.partition)
+    return NativePartition(partition.topic, partition.partition, offset)
+
+
+def of_native(partition: NativePartition) -> TopicPartition:
+    """The library's partition as the program has it."""
+    return TopicPartition(partition.topic, partition.partition)
+
+
+def _read(path: Path) -> dict[str, str]:
+    """Properties of a file: `key=value` lines, empty lines, and comments that begin with `#`."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError([f"KAFKA_PROPERTIES_FILE: {path} cannot be read: {type(error).__name__}"]) from None
+    properties: dict[str, str] = {}
+    problems: list[str] = []
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        if line and not line.startswith("#"):
+            name, equals, value = (part.strip() for part in line.partition("="))
+            problem = _problem(name, equals, properties)
+            properties[name] = value
+            problems += [f"KAFKA_PROPERTIES_FILE: line {number}: {problem}"] if problem else []
+    if problems:
+        raise SettingsError(problems)
+    return properties
+
+
+def _problem(name: str, equals: str, before: Mapping[str, str]) -> str | None:
+    """What is wrong with a line, without its text: that may be a secret."""
+    if not equals or not name:
+        return "must be `key=value`, or a comment that begins with `#`"
+    if name in before:
+        return f"{name} is given twice"
+    if name in OWN_PROPERTIES:
+        return f"{name} is not for this file: {OWN_PROPERTIES[name]}"
+    return None

@@ -1,0 +1,292 @@
+"""The output topics: audit, dead letters, changelog, and the source offsets that move with them.
+
+Answers for: settling as one, and for knowing whether it happened before anything else is tried. Touches the output
+topics and, in a transaction, the group's offsets. Every call that blocks does so in one thread of its own.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Message
+
+from consumer.adapters.kafka import changelog
+from consumer.adapters.kafka.connection import Connection, native
+from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
+from consumer.adapters.kafka.worker import Worker
+from consumer.errors import ConsumerError, SourceUnavailable
+from consumer.model import DeadLetter, Settlement, TopicPartition
+from consumer.ports import ChangelogChunk
+from consumer.settings import Settings
+
+SETTLE_WITHIN_S = 30.0
+"""Time for all that comes before the commit; shorter than a transaction may last."""
+
+CALL_S = 5.0
+CONFLICT_S = 0.1
+QUEUE_POLL_S = 0.1
+CLOSE_WITHIN_S = 10.0
+
+DEFAULTS = {
+    "compression.type": "lz4",
+    "linger.ms": 5,
+    "message.max.bytes": 2_000_000,  # a dead letter is a record of up to 1 MB, and headers
+    "queue.buffering.max.kbytes": 65_536,
+    "socket.timeout.ms": 10_000,  # the only limit that send_offsets_to_transaction keeps to
+}
+TRANSACTION_TIMEOUT_MS = 60_000
+
+T = TypeVar("T")
+_log = structlog.get_logger(__name__)
+
+
+class KafkaEventTopics:
+    """The `EventTopics` of a Kafka cluster.
+
+    Args:
+        connection: To the brokers.
+        settings: Topics and guarantee.
+        transactional_id: Same as before after a restart of the same instance, and of no other one.
+        group_metadata: The source's, for the offsets of these partitions.
+        commit: The source's, for offsets outside of a transaction.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        settings: Settings,
+        *,
+        transactional_id: str,
+        group_metadata: Callable[[Collection[TopicPartition]], object],
+        commit: Callable[[Mapping[TopicPartition, int]], Awaitable[None]],
+    ) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._exactly_once = settings.kafka_guarantee == "exactly_once"
+        self._transactional_id = transactional_id
+        self._group_metadata = group_metadata
+        self._commit = commit
+        self._worker = Worker("kafka-produce")
+        self._producer: _Producer | None = None
+
+    async def open(self) -> None:
+        """Make the producer; end whatever transaction a former instance left open.
+
+        Raises:
+            TransientError: The brokers do not answer.
+            FatalError: They refuse.
+        """
+        await self._run(self._open)
+
+    async def settle(self, settlement: Settlement) -> Mapping[TopicPartition, int]:
+        """Make the settlement visible as one. Comes back only when it is known whether that happened."""
+        if self._exactly_once:
+            metadata = self._group_metadata(settlement.offsets)
+            return await self._run(lambda: self._opened().transact(settlement, metadata))
+        positions = await self._run(lambda: self._opened().deliver(settlement))
+        await self._commit(settlement.offsets)
+        return positions
+
+    def changelog(self, partition: TopicPartition, start: int) -> AsyncIterator[ChangelogChunk]:
+        return changelog.read(self._connection, self._settings, partition, start)
+
+    async def close(self) -> None:
+        """Give the producer up; a settlement under way gets a little time."""
+        if self._producer is not None:
+            self._producer.closing.set()
+        last = self._worker.submit(self._forget)
+        self._worker.stop()
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(last), CLOSE_WITHIN_S)
+        except TimeoutError:
+            _log.warning("producer_not_closed", seconds=CLOSE_WITHIN_S, remedy="a transaction left open times out")
+
+    async def _run(self, call: Callable[[], T]) -> T:
+        return await asyncio.wrap_future(self._worker.submit(call))
+
+    def _open(self) -> None:
+        if self._producer is None:
+            own: dict[str, object] = {"enable.idempotence": True}
+            if self._exactly_once:
+                own["transactional.id"] = self._transactional_id
+                own["transaction.timeout.ms"] = TRANSACTION_TIMEOUT_MS
+            else:
+                own["delivery.timeout.ms"] = int(SETTLE_WITHIN_S * 1000)
+            self._producer = _Producer(self._connection, self._settings, own)
+        if self._exactly_once:
+            self._producer.init()
+
+    def _opened(self) -> "_Producer":
+        assert self._producer is not None, "open() comes first"  # noqa: S101
+        return self._producer
+
+    def _forget(self) -> None:
+        self._producer = None
+
+
+class _Producer:
+    """What the worker thread does with the producer. Every call blocks.
+
+    Attributes:
+        closing: Set when waiting any longer serves nobody.
+    """
+
+    def __init__(self, connection: Connection, settings: Settings, own: Mapping[str, object]) -> None:
+        # In a transaction every failure shows in its commit; without one, only in the answer to the record.
+        told: dict[str, object] = {} if "transactional.id" in own else {"on_delivery": self._note}
+        self._producer = connection.producer(DEFAULTS, {**own, **told})
+        self._settings = settings
+        self._aborting = False
+        self._failed: KafkaError | None = None
+        self._positions: dict[TopicPartition, int] = {}
+        self.closing = threading.Event()
+
+    def init(self) -> None:
+        """Fence former instances and end their transaction."""
+        try:
+            self._insist(lambda: self._producer.init_transactions(CALL_S), time.monotonic() + SETTLE_WITHIN_S)
+        except KafkaException as failure:
+            raise policy(error_of(failure), "cannot begin to settle") from None
+
+    def transact(self, settlement: Settlement, metadata: object) -> dict[TopicPartition, int]:
+        """Settle in one transaction."""
+        deadline = time.monotonic() + SETTLE_WITHIN_S
+        try:
+            if self._aborting:
+                self._abort(deadline)
+            self._producer.begin_transaction()
+            self._aborting = True
+            self._produce(settlement, deadline)
+            self._flush(deadline)
+            offsets = [native(partition, offset) for partition, offset in settlement.offsets.items()]
+            self._insist(lambda: self._producer.send_offsets_to_transaction(offsets, metadata, CALL_S), deadline)
+            self._commit()
+        except (KafkaException, SystemError) as failure:
+            raise self._give_up(error_of(failure)) from None
+        except ConsumerError:
+            self._abort_quietly()
+            raise
+        self._aborting = False
+        return self._positions
+
+    def deliver(self, settlement: Settlement) -> dict[TopicPartition, int]:
+        """Settle without a transaction: all of it is with the brokers, or nothing is told of it."""
+        deadline = time.monotonic() + SETTLE_WITHIN_S
+        try:
+            self._produce(settlement, deadline)
+            self._flush(deadline + CALL_S)
+        except (KafkaException, SystemError) as failure:
+            raise policy(error_of(failure), "cannot settle") from None
+        if self._failed is not None:
+            raise policy(self._failed, "cannot settle")
+        return self._positions
+
+    def _produce(self, settlement: Settlement, deadline: float) -> None:
+        """Queue everything. The answers to the last records tell positions, and why others failed."""
+        self._failed, self._positions = None, {}
+        audit = self._settings.kafka_audit_topic
+        for key, value in settlement.audit[:-1]:
+            self._send(deadline, audit, value, key)
+        for key, value in settlement.audit[-1:]:
+            self._send(deadline, audit, value, key, on_delivery=self._note)
+        for letter in settlement.dead_letters:
+            self._send_dead_letter(deadline, letter)
+        last = {entry[0]: number for number, entry in enumerate(settlement.changelog)}
+        prefixes = {partition: changelog.prefix_of(partition) for partition in last}
+        topic = self._settings.kafka_changelog_topic
+        for number, (source, key, state) in enumerate(settlement.changelog):
+            told = self._noter(source) if last[source] == number else None
+            self._send(deadline, topic, state, prefixes[source] + key, partition=source.partition, on_delivery=told)
+
+    def _send_dead_letter(self, deadline: float, letter: DeadLetter) -> None:
+        record = letter.record
+        headers = [
+            *record.headers,
+            ("dead-letter.reason", letter.reason.encode()),
+            ("dead-letter.detail", letter.detail.encode()),
+            ("dead-letter.source", f"{record.topic}/{record.partition}/{record.offset}".encode()),
+            ("dead-letter.time", _iso(letter.time_ms).encode()),
+        ]
+        # Not the record's own time: retention would delete the letter of an old record at once.
+        more = {"headers": headers, "timestamp": letter.time_ms, "on_delivery": self._note}
+        topic = self._settings.kafka_dead_letter_topic
+        self._send(deadline, topic, record.value, record.key, **more)
+
+    def _send(self, deadline: float, topic: str, value: bytes | None, key: bytes | None, **more: Any) -> None:
+        """Queue a record; a full queue is waited for. `produce_batch` would drop the headers."""
+        while True:
+            try:
+                self._producer.produce(topic, value, key, **more)
+            except BufferError:
+                if self.closing.is_set() or time.monotonic() >= deadline:
+                    raise SourceUnavailable("the brokers take no more records") from None
+                self._producer.poll(QUEUE_POLL_S)
+            else:
+                return
+
+    def _note(self, error: KafkaError | None, _: Message) -> None:
+        """Answer to a record. Runs inside of the library: it must not raise."""
+        self._failed = self._failed or error
+
+    def _noter(self, source: TopicPartition) -> Callable[[KafkaError | None, Message], None]:
+        def note(error: KafkaError | None, message: Message) -> None:
+            self._note(error, message)
+            if error is None:
+                self._positions[source] = (message.offset() or 0) + 1
+
+        return note
+
+    def _flush(self, deadline: float) -> None:
+        """Wait until the brokers have everything: while a commit does that, the transaction cannot be given up."""
+        while self._producer.flush(CALL_S):
+            if self.closing.is_set() or time.monotonic() >= deadline:
+                raise SourceUnavailable("the brokers do not take what is to be settled")
+
+    def _commit(self) -> None:
+        """Commit, asking again for as long as it is not known whether it happened: there is no other way to know."""
+        while True:
+            try:
+                self._insist(lambda: self._producer.commit_transaction(CALL_S), time.monotonic() + SETTLE_WITHIN_S)
+            except KafkaException as failure:
+                if self.closing.is_set() or not error_of(failure).retriable():
+                    raise
+                _log.warning("commit_unknown", error=error_of(failure).name(), remedy="asked again until it is known")
+            else:
+                return
+
+    def _insist(self, call: Callable[[], None], deadline: float) -> None:
+        """Call until it succeeds, or fails for a reason other than time."""
+        while True:
+            try:
+                return call()
+            except KafkaException as failure:
+                if not error_of(failure).retriable() or self.closing.is_set() or time.monotonic() >= deadline:
+                    raise
+                self.closing.wait(CONFLICT_S)
+
+    def _give_up(self, error: KafkaError) -> ConsumerError:
+        """End the transaction; the error to raise for it. A failed record's own error says more than the commit's."""
+        if not error.fatal():
+            self._abort_quietly()
+        if not is_hopeless(error) and self._failed is not None:
+            error = self._failed
+        return policy(error, "cannot settle")
+
+    def _abort_quietly(self) -> None:
+        """Abort if that can be had soon; otherwise the next settlement begins with it."""
+        try:
+            self._abort(time.monotonic() + CALL_S)
+        except KafkaException as failure:
+            _log.warning("abort_unfinished", error=error_of(failure).name(), remedy="resumed with the next settlement")
+
+    def _abort(self, deadline: float) -> None:
+        self._insist(lambda: self._producer.abort_transaction(CALL_S), deadline)
+        self._aborting = False
+
+
+def _iso(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

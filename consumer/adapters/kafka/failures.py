@@ -1,0 +1,76 @@
+"""What a Kafka error means to this project: wait and try again, or stop.
+
+Answers for: mapping librdkafka's errors to the project's, once, with texts that hold no secrets. Touches nothing.
+"""
+
+from confluent_kafka import KafkaError, KafkaException
+
+from consumer.errors import ConsumerError, FatalError, SourceUnavailable, Unauthorized
+
+# ruff: noqa: SLF001 -- the names of librdkafka's own codes begin with an underscore, and are public
+
+UNAUTHORIZED = frozenset(
+    {
+        KafkaError._AUTHENTICATION,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    }
+)
+"""Credentials are wrong, or an ACL is missing."""
+
+HOPELESS = frozenset(
+    {
+        KafkaError._FATAL,  # also where `fatal()` is False, as with a fenced instance id
+        KafkaError._FENCED,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNSUPPORTED_FEATURE,
+        KafkaError.FENCED_INSTANCE_ID,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.INVALID_TRANSACTION_TIMEOUT,
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.PRODUCER_FENCED,
+        KafkaError.RECORD_LIST_TOO_LARGE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.UNRELEASED_INSTANCE_ID,
+        KafkaError.UNSUPPORTED_VERSION,
+    }
+)
+"""Trying again would give the same answer for ever."""
+
+REMEDIES = {
+    KafkaError._FENCED: "another instance took over, or brokers were away for longer than a transaction may last",
+    KafkaError.MSG_SIZE_TOO_LARGE: "raise the topic's max.message.bytes, and message.max.bytes in the properties file",
+}
+
+
+def error_of(failure: KafkaException | SystemError) -> KafkaError:
+    """The error inside the exception.
+
+    A fatal error that comes up while the binding calls back leaves it as the cause of a SystemError.
+    """
+    if isinstance(failure, SystemError):
+        if not isinstance(failure.__cause__, KafkaException):
+            raise failure
+        failure = failure.__cause__
+    error = failure.args[0]
+    assert isinstance(error, KafkaError)  # noqa: S101 -- the library's own contract
+    return error
+
+
+def is_hopeless(error: KafkaError) -> bool:
+    """Whether going on would be wrong."""
+    return error.fatal() or error.code() in HOPELESS or error.code() in UNAUTHORIZED
+
+
+def policy(error: KafkaError, doing: str) -> ConsumerError:
+    """The project's error for one of librdkafka's, as a sentence that begins with what was tried."""
+    text = f"{doing}: {error.name()}: {error.str()}"
+    if error.code() in REMEDIES:
+        text += f" ({REMEDIES[error.code()]})"
+    if error.code() in UNAUTHORIZED:
+        return Unauthorized(text)
+    return FatalError(text) if is_hopeless(error) else SourceUnavailable(text)

@@ -1,0 +1,377 @@
+"""The thread that owns the consumer: it is made, polled and closed there, and every callback runs there.
+
+Answers for: membership in the group, ownership of partitions, records in order. Touches the brokers. An exception that
+leaves a callback would make librdkafka's binding throw away the records of that call, so none does.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import structlog
+from confluent_kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition as NativePartition,
+)
+
+from consumer.adapters.kafka.connection import Connection, native, of_native
+from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
+from consumer.adapters.kafka.handoff import Handoff
+from consumer.adapters.kafka.starts import Start, Starts
+from consumer.errors import ConsumerError, FatalError, SourceUnavailable
+from consumer.model import Headers, Record, TopicPartition
+from consumer.ports import Assigned, Lost, Polled, Revoked
+from consumer.settings import Settings
+
+# ruff: noqa: SLF001 -- the names of librdkafka's own codes begin with an underscore, and are public
+
+MAX_POLL_RECORDS = 2000
+POLL_S = 0.1
+POLL_WHILE_STARTING_S = 0.01
+LOOK_UP_S = 0.05
+"""How often a waiting thread looks whether it is still to wait."""
+
+PROBE_EVERY_S = 5.0
+PROBE_S = 1.0
+
+DEFAULTS = {
+    "session.timeout.ms": 45_000,
+    "max.poll.interval.ms": 300_000,
+    "queued.max.messages.kbytes": 16_384,
+    "queued.min.messages": 20_000,
+    "fetch.queue.backoff.ms": 20,
+    "fetch.wait.max.ms": 100,
+    "partition.assignment.strategy": "cooperative-sticky",
+}
+OF_THE_CLASSIC_PROTOCOL = {"session.timeout.ms", "partition.assignment.strategy"}
+
+Overtaken = Callable[[TopicPartition, int, int], None]
+_log = structlog.get_logger(__name__)
+
+
+class Membership(NamedTuple):
+    """What makes an offset commit of this consumer valid.
+
+    Attributes:
+        metadata: The library's group metadata: group, generation, member.
+        owned: Partitions that may be committed.
+    """
+
+    metadata: object
+    owned: frozenset[TopicPartition]
+
+
+class Poller:
+    """Everything that happens in the poll thread.
+
+    Args:
+        connection: To the brokers.
+        settings: Topics, group, start.
+        handoff: To the event loop.
+        revoke_timeout_s: How long a revocation waits to be released.
+        on_overtaken: Told on the event loop when the broker no longer has the expected offset of a partition: the
+            partition, that offset, and the one where it goes on.
+
+    Attributes:
+        membership: As of the last poll; None before the first.
+        connected: Whether any broker answers.
+        last_poll: Monotonic time at which the thread last went round.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        settings: Settings,
+        handoff: Handoff,
+        *,
+        revoke_timeout_s: float,
+        on_overtaken: Overtaken,
+    ) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._handoff = handoff
+        self._revoke_timeout_s = revoke_timeout_s
+        self._on_overtaken = on_overtaken
+        self._starts = Starts(connection, settings)
+        self._owned: set[TopicPartition] = set()
+        self._fetched: dict[TopicPartition, int] = {}  # with the offsets that come next
+        self._paused: set[TopicPartition] = set()
+        self._next_probe = 0.0
+        self._consumer: Consumer
+        self.closing = False
+        self.membership: Membership | None = None
+        self.connected = False
+        self.last_poll = time.monotonic()
+
+    # -- the thread
+
+    def run(self) -> None:
+        """Work until told to close."""
+        try:
+            self._consumer = self._connection.consumer(self._defaults(), self._own_properties())
+            self._subscribe()
+            while not self.closing:
+                self._turn()
+            self._consumer.close()
+        except ConsumerError as error:
+            self._handoff.emit(error)
+        except KafkaException as failure:
+            self._handoff.emit(FatalError(f"the group consumer failed: {error_of(failure).str()}"))
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the pipeline must hear of it
+            self._handoff.emit(_unexpected(error))
+
+    def _defaults(self) -> dict[str, object]:
+        if self._connection.properties.get("group.protocol") == "consumer":
+            return {name: value for name, value in DEFAULTS.items() if name not in OF_THE_CLASSIC_PROTOCOL}
+        return dict(DEFAULTS)
+
+    def _own_properties(self) -> dict[str, object]:
+        instance = self._settings.kafka_group_instance_id
+        return {
+            "group.id": self._settings.kafka_group_id,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "enable.partition.eof": True,
+            "isolation.level": "read_committed",
+            "error_cb": self._guarded(self._on_error),
+        } | ({"group.instance.id": instance} if instance else {})
+
+    def _subscribe(self) -> None:
+        self._consumer.subscribe(
+            list(self._settings.kafka_source_topics),
+            on_assign=self._guarded(self._on_assign),
+            on_revoke=self._guarded(self._on_revoke),
+            on_lost=self._guarded(self._on_lost),
+        )
+
+    def _guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
+        """The callback with every exception turned into an event."""
+
+        def call(*arguments: object) -> None:
+            try:
+                callback(*arguments)
+            except ConsumerError as error:
+                self._handoff.emit(error)
+            except Exception as error:  # noqa: BLE001 -- it must not leave the callback
+                self._handoff.emit(_unexpected(error))
+
+        return call
+
+    def _turn(self) -> None:
+        self._handoff.serve()
+        self._begin(self._starts.poll(self._consumer, time.monotonic()))
+        self._probe()
+        if self._handoff.wait_for_room(LOOK_UP_S):
+            self._hand_over(self._poll())
+            self._publish_membership()
+        self.last_poll = time.monotonic()
+
+    def _poll(self) -> list[Message]:
+        """What there is: `poll` returns with the first record, `consume` would always wait for its whole time."""
+        first = self._consumer.poll(POLL_WHILE_STARTING_S if self._starts else POLL_S)
+        return [] if first is None else [first, *self._consumer.consume(MAX_POLL_RECORDS - 1, 0)]
+
+    def _hand_over(self, messages: Sequence[Message]) -> None:
+        records: list[Record] = []
+        ends: dict[TopicPartition, int] = {}
+        last: dict[TopicPartition, int] = {}
+        owned = self._owned
+        for message in messages:
+            if (error := message.error()) is not None:
+                self._take_error(error, message, ends)
+                continue
+            topic, number, offset = message.topic(), message.partition(), message.offset()
+            place: Any = (topic, number)
+            if place in owned:  # not so when it was revoked while these were gathered
+                moment, headers = message.timestamp()[1], _headers(message)
+                records.append(Record(topic, number, offset, moment, message.key(), message.value(), headers))  # type: ignore[arg-type]  # the stubs allow None
+                last[place] = offset  # type: ignore[assignment]  # as above
+        self._fetched.update({place: last[place] + 1 for place in last.keys() & self._fetched.keys()})
+        if records or ends:
+            self.connected = True
+            self._handoff.emit(Polled(records, ends))
+
+    def _take_error(self, error: KafkaError, message: Message, ends: dict[TopicPartition, int]) -> None:
+        partition = TopicPartition(message.topic() or "", message.partition() or 0)
+        if error.code() == KafkaError._PARTITION_EOF:
+            if partition in self._owned:
+                ends[partition] = message.offset() or 0
+        elif error.code() == KafkaError._AUTO_OFFSET_RESET and partition in self._fetched:
+            del self._fetched[partition]
+            self._consumer.incremental_unassign([native(partition)])
+            self._starts.add([partition], message.offset())
+        else:
+            self._on_error(error)
+
+    def _on_error(self, error: KafkaError) -> None:
+        if is_hopeless(error):
+            self._handoff.emit(policy(error, "the group consumer failed"))
+        elif error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self.connected = False
+            _log.warning("brokers_down", remedy="reconnects by itself")
+        else:
+            _log.warning("kafka_error", error=f"{error.name()}: {error.str()}")
+
+    def _probe(self) -> None:
+        """While disconnected, find out whether that has changed: a quiet topic would never tell."""
+        if self.connected or time.monotonic() < self._next_probe:
+            return
+        try:
+            self._consumer.list_topics(self._settings.kafka_source_topics[0], timeout=PROBE_S)
+            self.connected = True
+        except KafkaException:
+            self._next_probe = time.monotonic() + PROBE_EVERY_S
+
+    def _publish_membership(self) -> None:
+        self.membership = Membership(self._consumer.consumer_group_metadata(), frozenset(self._owned))
+
+    # -- ownership
+
+    def _on_assign(self, _: Consumer, partitions: Sequence[NativePartition]) -> None:
+        """Take note; fetching starts when it is known where. The call tells the library not to start by itself."""
+        self._consumer.incremental_assign([])
+        self._starts.add(map(of_native, partitions))
+
+    def _begin(self, starts: Mapping[TopicPartition, Start]) -> None:
+        """Fetch partitions from where they start: new ones are announced, paused."""
+        if not starts:
+            return
+        again = self._owned & starts.keys()
+        rewound = [p for p in again if starts[p].offset < (starts[p].expected or 0)]
+        if rewound:  # the topic was made anew: work under way is of another one
+            self._handoff.emit(Lost(rewound))
+        announced = {p: start for p, start in starts.items() if p not in again or p in rewound}
+        self._owned |= starts.keys()
+        self._paused |= announced.keys()
+        self._fetched |= {p: start.offset for p, start in starts.items()}
+        self._consumer.incremental_assign([native(p, start.offset) for p, start in starts.items()])
+        self._consumer.pause([native(p) for p in starts if p in self._paused])
+        for partition, start in starts.items():
+            self._tell_overtaken(partition, start)
+        self._publish_membership()
+        if announced:
+            positions = {p: start.offset for p, start in announced.items()}
+            self._handoff.emit(Assigned(positions, {p: start.end for p, start in announced.items()}))
+
+    def _tell_overtaken(self, partition: TopicPartition, start: Start) -> None:
+        if start.expected is None or start.expected == start.offset:
+            return
+        _log.error(
+            "retention_overtook_the_group",
+            partition=partition,
+            expected=start.expected,
+            resumed=start.offset,
+            remedy="records between are gone: raise the topic's retention, reconcile",
+        )
+        self._handoff.call(self._on_overtaken, partition, start.expected, start.offset)
+
+    def _on_revoke(self, _: Consumer, partitions: Sequence[NativePartition]) -> None:
+        leaving = [of_native(partition) for partition in partitions]
+        announced = [partition for partition in leaving if partition in self._owned]
+        try:
+            if announced and not self.closing:
+                self._publish_membership()
+                self._await_release(announced)
+        finally:
+            self._let_go(leaving)
+
+    def _await_release(self, partitions: Sequence[TopicPartition]) -> None:
+        """Have the pipeline settle what it can of these partitions; the group waits meanwhile."""
+        released = threading.Event()
+
+        def release() -> None:
+            released.set()
+            self._handoff.wake()
+
+        self._handoff.emit(Revoked(partitions, release))
+        deadline = time.monotonic() + self._revoke_timeout_s
+        while not released.is_set() and not self.closing:
+            if time.monotonic() >= deadline:
+                _log.warning("revoked_without_release", partitions=partitions, seconds=self._revoke_timeout_s)
+                self._handoff.emit(Lost(partitions))
+                return
+            self._handoff.serve()
+            self._handoff.wait(released.is_set, LOOK_UP_S)
+            self.last_poll = time.monotonic()
+
+    def _on_lost(self, _: Consumer, partitions: Sequence[NativePartition]) -> None:
+        leaving = [of_native(partition) for partition in partitions]
+        announced = [partition for partition in leaving if partition in self._owned]
+        _log.warning("partitions_lost", partitions=leaving)
+        try:
+            if announced:
+                self._handoff.emit(Lost(announced))
+        finally:
+            self._let_go(leaving)
+
+    def _let_go(self, partitions: Collection[TopicPartition]) -> None:
+        """From here on nothing of these partitions can be committed or passed on."""
+        fetched = self._fetched.keys() & partitions
+        self._starts.discard(partitions)
+        self._owned.difference_update(partitions)
+        self._paused.difference_update(partitions)
+        for partition in fetched:
+            del self._fetched[partition]
+        if self.membership is not None:
+            self.membership = Membership(self.membership.metadata, frozenset(self._owned))
+        self._consumer.incremental_unassign([native(partition) for partition in fetched])
+
+    # -- commands
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        """Stop fetching these."""
+        changed = self._owned.intersection(partitions) - self._paused
+        self._paused |= changed
+        self._consumer.pause([native(partition) for partition in changed & self._fetched.keys()])
+
+    def resume(self, partitions: Collection[TopicPartition]) -> None:
+        """Fetch these again, at once: by itself the library can take a second to notice."""
+        changed = self._paused.intersection(partitions)
+        self._paused -= changed
+        self._consumer.resume([native(partition) for partition in changed & self._fetched.keys()])
+        for partition in changed & self._fetched.keys():
+            with suppress(KafkaException):  # it has just been assigned, and is about to be fetched anyway
+                self._consumer.seek(native(partition, self._fetched[partition]))
+
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Commit offsets of owned partitions, and of no other: a broker would accept those too.
+
+        Raises:
+            TransientError: They are not committed.
+            FatalError: They never will be.
+        """
+        if not self._owned.issuperset(offsets):
+            raise SourceUnavailable("cannot commit offsets: partitions moved away")
+        try:
+            for partition, offset in offsets.items():
+                self._consumer.store_offsets(offsets=[native(partition, offset)])
+            committed = self._consumer.commit(asynchronous=False) or []
+        except KafkaException as failure:
+            if error_of(failure).code() == KafkaError._NO_OFFSET:  # they are committed already
+                return
+            raise policy(error_of(failure), "cannot commit offsets") from None
+        for answer in committed:
+            if answer.error is not None:
+                raise policy(answer.error, "cannot commit offsets")
+
+
+def _headers(message: Message) -> Headers:
+    """The headers as they came. A name that is not UTF-8 breaks the library's conversion of all of them."""
+    try:
+        return message.headers() or ()  # type: ignore[return-value]  # the stubs allow a dict, as producers may pass
+    except (SystemError, UnicodeDecodeError):
+        place = {"topic": message.topic(), "partition": message.partition(), "offset": message.offset()}
+        _log.warning("headers_unreadable", **place)
+        return ()
+
+
+def _unexpected(error: Exception) -> FatalError:
+    fatal = FatalError(f"the poll thread failed: {type(error).__name__}")
+    fatal.__cause__ = error
+    return fatal

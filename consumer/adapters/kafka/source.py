@@ -1,0 +1,109 @@
+"""The group consumer as the pipeline sees it: events to await, commands that return at once.
+
+Answers for: crossing from the event loop to the poll thread and back, with a deadline for whatever is awaited. Touches
+nothing itself; the poll thread touches the brokers.
+"""
+
+import asyncio
+import threading
+from collections.abc import Collection, Mapping
+from concurrent.futures import Future
+
+import structlog
+
+from consumer.adapters.kafka.connection import Connection
+from consumer.adapters.kafka.handoff import Handoff
+from consumer.adapters.kafka.poller import Overtaken, Poller
+from consumer.adapters.kafka.worker import carry_out
+from consumer.errors import SourceUnavailable
+from consumer.model import TopicPartition
+from consumer.ports import SourceEvent
+from consumer.settings import Settings
+
+COMMIT_WITHIN_S = 10.0
+CLOSE_WITHIN_S = 10.0
+
+_log = structlog.get_logger(__name__)
+
+
+class KafkaSource:
+    """The `Source` that reads the topics as a member of the group. Make it on the event loop that uses it.
+
+    Args:
+        connection: To the brokers.
+        settings: Topics, group, start.
+        revoke_timeout_s: How long a revocation waits to be released.
+        on_overtaken: Called on the event loop when retention overtook the group: partition, expected offset, offset
+            where it goes on.
+    """
+
+    def __init__(
+        self, connection: Connection, settings: Settings, *, revoke_timeout_s: float, on_overtaken: Overtaken
+    ) -> None:
+        self._handoff = Handoff()
+        self._poller = Poller(
+            connection, settings, self._handoff, revoke_timeout_s=revoke_timeout_s, on_overtaken=on_overtaken
+        )
+        self._ended = asyncio.Event()
+        threading.Thread(target=self._run, name="kafka-poll", daemon=True).start()
+
+    @property
+    def connected(self) -> bool:
+        """Whether any broker answers."""
+        return self._poller.connected
+
+    @property
+    def last_poll(self) -> float:
+        """Monotonic time at which the poll thread last went round."""
+        return self._poller.last_poll
+
+    async def next(self) -> SourceEvent:
+        return await self._handoff.next()
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        self._handoff.command(lambda: self._poller.pause(partitions))
+
+    def resume(self, partitions: Collection[TopicPartition]) -> None:
+        self._handoff.command(lambda: self._poller.resume(partitions))
+
+    def group_metadata(self, partitions: Collection[TopicPartition]) -> object:
+        """What a transaction needs to commit offsets of these partitions. May be called from any thread.
+
+        Raises:
+            SourceUnavailable: They are not all owned by this consumer: nothing of them may be committed.
+        """
+        membership = self._poller.membership
+        if membership is None or not membership.owned.issuperset(partitions):
+            raise SourceUnavailable("cannot commit offsets: partitions moved away")
+        return membership.metadata
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Commit offsets without a transaction.
+
+        Raises:
+            TransientError: They may not be committed.
+            FatalError: They never will be.
+        """
+        done: Future[None] = Future()
+
+        self._handoff.command(lambda: carry_out(done, lambda: self._poller.commit(offsets)))
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(done), COMMIT_WITHIN_S)
+        except TimeoutError:
+            raise SourceUnavailable(f"offsets not committed within {COMMIT_WITHIN_S:.0f} s") from None
+
+    async def close(self) -> None:
+        def command() -> None:
+            self._poller.closing = True
+
+        self._handoff.command(command)
+        try:
+            await asyncio.wait_for(self._ended.wait(), CLOSE_WITHIN_S)
+        except TimeoutError:
+            _log.warning("source_not_closed", seconds=CLOSE_WITHIN_S, remedy="the group notices by its session timeout")
+
+    def _run(self) -> None:
+        try:
+            self._poller.run()
+        finally:
+            self._handoff.call(self._ended.set)

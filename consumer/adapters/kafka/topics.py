@@ -1,0 +1,221 @@
+"""The topics: how many partitions the sources have, and the output topics, created when missing.
+
+Answers for: output topics that fit the source topics before the first record is read, and for the exact remedy when
+they cannot be had. Touches the cluster's topics.
+"""
+
+import asyncio
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]  # missing in __all__
+from confluent_kafka.admin._metadata import ClusterMetadata
+from confluent_kafka.cimpl import NewPartitions, NewTopic
+
+from consumer.adapters.kafka.connection import Connection
+from consumer.adapters.kafka.failures import error_of, policy
+from consumer.errors import FatalError, SourceUnavailable
+from consumer.settings import Settings
+
+# ruff: noqa: SLF001 -- the names of librdkafka's own codes begin with an underscore, and are public
+
+ANSWER_WITHIN_S = 10.0
+VISIBLE_WITHIN_S = 30.0
+LOOK_AGAIN_S = 0.1
+
+MOCK_CLUSTER = "mockCluster"
+"""How ids of librdkafka's mock clusters begin. They create no topics on request, but have any that one asks for."""
+
+OUTAGES = frozenset(
+    {
+        KafkaError._TIMED_OUT,
+        KafkaError._TRANSPORT,
+        KafkaError.NOT_CONTROLLER,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.THROTTLING_QUOTA_EXCEEDED,
+    }
+)
+"""Answers that do not say that a topic may not be created."""
+
+DEAD_LETTER_MAX_BYTES = "2000000"
+"""A dead letter is a record of up to the usual 1 MB, and headers."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A topic as the program needs it.
+
+    Attributes:
+        name: Of the topic.
+        partitions: At least so many.
+        config: What differs from the brokers' defaults.
+    """
+
+    name: str
+    partitions: int
+    config: Mapping[str, str] = field(default_factory=dict)
+
+    def create_command(self, bootstrap: str) -> str:
+        """The command line that creates it."""
+        config = "".join(f" --config {name}={value}" for name, value in self.config.items())
+        return f"{_command(bootstrap)} --create --topic {self.name} --partitions {self.partitions}{config}"
+
+    def grow_command(self, bootstrap: str) -> str:
+        """The command line that adds the missing partitions."""
+        return f"{_command(bootstrap)} --alter --topic {self.name} --partitions {self.partitions}"
+
+
+def wanted(settings: Settings, sources: Mapping[str, int]) -> list[Wanted]:
+    """The output topics that go with source topics of these partition counts."""
+    most = max(sources.values())
+    return [
+        Wanted(settings.kafka_audit_topic, most),
+        Wanted(settings.kafka_dead_letter_topic, most, {"max.message.bytes": DEAD_LETTER_MAX_BYTES}),
+        Wanted(settings.kafka_changelog_topic, most, {"cleanup.policy": "compact"}),
+    ]
+
+
+async def ensure(connection: Connection, settings: Settings) -> Mapping[str, int]:
+    """Create what is missing.
+
+    Returns:
+        The partition count of each source topic.
+
+    Raises:
+        SourceUnavailable: The brokers do not answer.
+        FatalError: A source topic is missing, or an output topic that may not be created; the message has the remedy.
+    """
+    return await asyncio.to_thread(_ensure, connection, settings)
+
+
+def _ensure(connection: Connection, settings: Settings) -> Mapping[str, int]:
+    admin = connection.admin()
+    known = _known(admin)
+    mock = str(known.cluster_id).startswith(MOCK_CLUSTER)
+    if mock:
+        for name in _names(settings):
+            admin.list_topics(name, timeout=ANSWER_WITHIN_S)
+        known = _known(admin)
+    sources = _sources(known, settings)
+    outputs = wanted(settings, sources)
+    counts = _counts(known)
+    _create(admin, connection, [topic for topic in outputs if topic.name not in counts])
+    changelog = outputs[-1]
+    if counts.get(changelog.name, changelog.partitions) < changelog.partitions:
+        _grow(admin, connection, changelog)
+    if changelog.name in counts and not mock:
+        _check_compacted(admin, connection, changelog)
+    _await_visible(admin, outputs, changelog)
+    return sources
+
+
+def _names(settings: Settings) -> list[str]:
+    outputs = (settings.kafka_audit_topic, settings.kafka_dead_letter_topic, settings.kafka_changelog_topic)
+    return [*settings.kafka_source_topics, *outputs]
+
+
+def _known(admin: AdminClient) -> ClusterMetadata:
+    try:
+        return admin.list_topics(timeout=ANSWER_WITHIN_S)
+    except KafkaException as failure:
+        raise policy(error_of(failure), "cannot list topics") from None
+
+
+def _counts(known: ClusterMetadata) -> dict[str, int]:
+    """Partition counts of the topics that can be used now."""
+    return {
+        name: len(topic.partitions)
+        for name, topic in known.topics.items()
+        if topic.partitions and all(partition.leader >= 0 for partition in topic.partitions.values())
+    }
+
+
+def _sources(known: ClusterMetadata, settings: Settings) -> dict[str, int]:
+    missing = [name for name in settings.kafka_source_topics if name not in known.topics]
+    if missing:
+        raise FatalError(f"source topics missing, or not to be described: {', '.join(missing)} (KAFKA_SOURCE_TOPICS)")
+    return {name: len(known.topics[name].partitions) for name in settings.kafka_source_topics}
+
+
+def _create(admin: AdminClient, connection: Connection, missing: Sequence[Wanted]) -> None:
+    if not missing:
+        return
+    new = [NewTopic(topic.name, topic.partitions, -1, config=dict(topic.config)) for topic in missing]
+    refused: list[Wanted] = []
+    reasons: set[str] = set()
+    answers = admin.create_topics(new, request_timeout=ANSWER_WITHIN_S)
+    for topic in missing:
+        try:
+            answers[topic.name].result()
+            _log.info("topic_created", topic=topic.name, partitions=topic.partitions, config=dict(topic.config))
+        except KafkaException as failure:
+            if error_of(failure).code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another instance was quicker
+                refused.append(topic)
+                reasons.add(_reason(failure))
+    if refused:
+        raise _refused("create topics", reasons, [topic.create_command(connection.bootstrap) for topic in refused])
+
+
+def _grow(admin: AdminClient, connection: Connection, topic: Wanted) -> None:
+    """Add changelog partitions after a source topic got more: each of these has one of its own."""
+    answer = admin.create_partitions([NewPartitions(topic.name, topic.partitions)], request_timeout=ANSWER_WITHIN_S)
+    try:
+        answer[topic.name].result()
+    except KafkaException as failure:
+        command = topic.grow_command(connection.bootstrap)
+        raise _refused(f"add partitions to {topic.name}", {_reason(failure)}, [command]) from None
+    _log.info("partitions_added", topic=topic.name, partitions=topic.partitions)
+
+
+def _check_compacted(admin: AdminClient, connection: Connection, topic: Wanted) -> None:
+    """Refuse a changelog that forgets: it is what the dedupe state is rebuilt from."""
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic.name)
+    try:
+        config = admin.describe_configs([resource], request_timeout=ANSWER_WITHIN_S)[resource].result()
+    except KafkaException as failure:
+        _log.warning("changelog_unchecked", topic=topic.name, error=_reason(failure))
+        return
+    policy_now = config["cleanup.policy"].value
+    if policy_now != "compact":
+        command = f"kafka-configs.sh --bootstrap-server {connection.bootstrap} --alter --entity-type topics"
+        change = f"--entity-name {topic.name} --add-config cleanup.policy=compact"
+        raise FatalError(f"{topic.name} has cleanup.policy={policy_now}: it must be compact\n  {command} {change}")
+
+
+def _await_visible(admin: AdminClient, topics: Collection[Wanted], changelog: Wanted) -> None:
+    """Wait until the brokers tell of every topic."""
+    deadline = time.monotonic() + VISIBLE_WITHIN_S
+    while True:
+        counts = _counts(_known(admin))
+        if all(topic.name in counts for topic in topics) and counts[changelog.name] >= changelog.partitions:
+            return
+        if time.monotonic() >= deadline:
+            raise SourceUnavailable(f"topics not ready: {', '.join(t.name for t in topics if t.name not in counts)}")
+        time.sleep(LOOK_AGAIN_S)
+
+
+def _reason(failure: KafkaException) -> str:
+    """Why the brokers refuse.
+
+    Raises:
+        SourceUnavailable: They do not: it was no answer.
+    """
+    error = error_of(failure)
+    if error.code() in OUTAGES:
+        raise policy(error, "cannot ask for topics") from None
+    return f"{error.name()}: {error.str()}"
+
+
+def _refused(doing: str, reasons: Collection[str], commands: Sequence[str]) -> FatalError:
+    return FatalError(
+        "\n  ".join([f"cannot {doing} ({', '.join(sorted(reasons))}); somebody who may must run:", *commands])
+    )
+
+
+def _command(bootstrap: str) -> str:
+    return f"kafka-topics.sh --bootstrap-server {bootstrap}"

@@ -1,0 +1,1 @@
+"""Telemetry: spans over OTLP, metrics for Prometheus."""

@@ -1,0 +1,224 @@
+"""Metrics in a registry of their own, for Prometheus.
+
+Answers for names, labels and buckets. Touches the clock and /proc. What is only a level is read from callables when
+Prometheus asks, so that the flow pays nothing for it.
+"""
+
+import time
+from collections import Counter as Count, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, disable_created_metrics
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from consumer.model import Outcome, Reason, TopicPartition
+from consumer.ports import SettledRecord
+
+_PREFIX = "genesys_consumer_"
+_WINDOW_S = 60
+_REFUSED = (Outcome.REJECTED, Outcome.UNDELIVERABLE)
+
+_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_CALLS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40)
+_AGES = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21600, 86400)
+_SETTLES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_RESTORES = (0.01, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Levels:
+    """Where the metrics that are levels are read.
+
+    Attributes:
+        breaker_state: 0 closed, 1 half-open, 2 open.
+        rate_limit_remaining: Requests that the limit still allows; None while nobody knows.
+        in_flight: Requests sent and unanswered.
+        lag: Records between the last settled one and the end, by assigned partition.
+        store_size: Keys and bytes of the open stores.
+    """
+
+    breaker_state: Callable[[], int]
+    rate_limit_remaining: Callable[[], float | None]
+    in_flight: Callable[[], int]
+    lag: Callable[[], Mapping[TopicPartition, int]]
+    store_size: Callable[[], tuple[int, int]]
+
+
+class Metrics:
+    """Everything that is counted.
+
+    Args:
+        monotonic: Clock of the last minute, in seconds.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._registry = CollectorRegistry()
+        self._last_minute = _LastMinute(monotonic)
+        self._totals = Count(dict.fromkeys(Outcome, 0))
+        ProcessCollector(registry=self._registry)
+        self._registry.register(_LevelCollector(lambda: {"error_rate": self.error_rate()}))
+        self._records = self._counter("records", "Records settled.", "outcome")
+        self._rejected = self._counter("records_rejected", "Reasons of rejected and undeliverable records.", "reason")
+        self._batches = self._counter("batches", "Batches answered.", "status")
+        self._requests = self._counter("requests", "Requests to Genesys, each attempt counted.", "operation", "status")
+        self._retries = self._counter("request_retries", "Requests that will be made again.", "reason")
+        self._gaps = self._counter("offset_gaps", "Times that offsets did not follow on.", "topic")
+        self._overtaken = self._counter("source_overtaken", "Times that retention overtook the group.", "topic")
+        self._batch_size = self._histogram("batch_size", "Contacts in an answered batch.", _SIZES)
+        self._deliver = self._histogram("deliver_seconds", "From sending a batch to its answer.", _CALLS)
+        self._request = self._histogram("request_seconds", "One attempt of a request to Genesys.", _CALLS, "operation")
+        self._end_to_end = self._histogram("end_to_end_seconds", "From append in Kafka to settled.", _AGES)
+        self._withdrawal = self._histogram("withdrawal_seconds", "From append to applied, withdrawals only.", _AGES)
+        self._settle = self._histogram("settle_seconds", "One settlement.", _SETTLES)
+        self._restore = self._histogram("restore_seconds", "One restoration of a partition's store.", _RESTORES)
+        self._start_at_zero()
+
+    def _counter(self, name: str, help_: str, *labels: str) -> Counter:
+        return Counter(_PREFIX + name, help_, labels, registry=self._registry)
+
+    def _histogram(self, name: str, help_: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        return Histogram(_PREFIX + name, help_, labels, buckets=buckets, registry=self._registry)
+
+    def _start_at_zero(self) -> None:
+        """Show what is known beforehand: a rate over a series that appears with its first event misses that event."""
+        self._outcomes = {outcome: self._records.labels(outcome.value) for outcome in Outcome}
+        for reason in Reason:
+            self._rejected.labels(reason.value)
+        for status in ("success", "failure"):
+            self._batches.labels(status)
+        for reason_to_retry in ("throttled", "unavailable"):
+            self._retries.labels(reason_to_retry)
+
+    def bind(self, levels: Levels) -> None:
+        """Read the levels from there from now on. Call it once."""
+        self._registry.register(_LevelCollector(lambda: _read(levels)))
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """All metrics as text, with its content type: with exemplars if the `Accept` header asks for OpenMetrics."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+    def outcomes(self) -> dict[str, int]:
+        """How many records ended how, since the start."""
+        return {outcome.value: count for outcome, count in self._totals.items()}
+
+    def error_rate(self) -> float:
+        """Share of the last minute's records that was rejected or undeliverable."""
+        return self._last_minute.share()
+
+    def batch_answered(self, size: int, status: str, seconds: float, trace_id: str | None) -> None:
+        """A batch of so many contacts got its answer after so long, in that trace."""
+        self._batches.labels(status).inc()
+        self._batch_size.observe(size)
+        self._deliver.observe(seconds, {"trace_id": trace_id} if trace_id else None)
+
+    def on_request(self, operation: str, status: str, seconds: float) -> None:
+        """One attempt of a request ended; `status` is the HTTP status, or the name of the error."""
+        self._requests.labels(operation, status).inc()
+        self._request.labels(operation).observe(seconds)
+
+    def retried(self, reason: str) -> None:
+        """A request will be made again."""
+        self._retries.labels(reason).inc()
+
+    def settled(self, records: Sequence[SettledRecord], now: float, seconds: float) -> None:
+        self._settle.observe(seconds)
+        outcomes = Count(record.outcome for record in records)
+        self._totals.update(outcomes)
+        for outcome, count in outcomes.items():
+            self._outcomes[outcome].inc(count)
+        self._last_minute.add(len(records), sum(outcomes[outcome] for outcome in _REFUSED))
+        for reason, count in Count(reason for record in records for reason in record.reasons).items():
+            self._rejected.labels(reason).inc(count)
+        observe = self._end_to_end.observe
+        for record in records:
+            appended_at = record.appended_ms / 1000
+            observe(max(0.0, now - appended_at))
+            if record.withdrawal and record.applied_at is not None:
+                self._withdrawal.observe(max(0.0, record.applied_at - appended_at))
+
+    def restored(self, seconds: float) -> None:
+        self._restore.observe(seconds)
+
+    def offset_gap(self, partition: TopicPartition, expected: int, seen: int) -> None:
+        self._gaps.labels(partition.topic).inc()
+
+    def source_overtaken(self, partition: TopicPartition) -> None:
+        """Retention removed records of a partition before the group had read them."""
+        self._overtaken.labels(partition.topic).inc()
+
+
+class _LastMinute:
+    """How many of the records of the last 60 s were refused, by us or by Genesys; a few numbers for each second."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._seconds: deque[tuple[int, int, int]] = deque()
+
+    def add(self, records: int, refused: int) -> None:
+        second = self._forget()
+        if self._seconds and self._seconds[-1][0] == second:
+            _, records_before, refused_before = self._seconds.pop()
+            records, refused = records + records_before, refused + refused_before
+        self._seconds.append((second, records, refused))
+
+    def share(self) -> float:
+        self._forget()
+        records = sum(entry[1] for entry in self._seconds)
+        return sum(entry[2] for entry in self._seconds) / records if records else 0.0
+
+    def _forget(self) -> int:
+        second = int(self._monotonic())
+        while self._seconds and self._seconds[0][0] <= second - _WINDOW_S:
+            self._seconds.popleft()
+        return second
+
+
+_Reading = float | None | Mapping[TopicPartition, int]
+
+_LEVELS = {
+    "breaker_state": "0 closed, 1 half-open, 2 open.",
+    "rate_limit_remaining": "Requests that the limit still allows.",
+    "in_flight": "Requests sent and unanswered.",
+    "lag": "Records between the last settled one and the end.",
+    "store_keys": "Contacts remembered in the open stores.",
+    "store_bytes": "Disk space of the open stores.",
+    "error_rate": "Share of the last minute's records that was rejected or undeliverable.",
+}
+
+
+class _LevelCollector(Collector):
+    """Reads levels when Prometheus asks."""
+
+    def __init__(self, read: Callable[[], Mapping[str, _Reading]]) -> None:
+        self._read = read
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """Name nothing: registering must not read."""
+        return iter(())
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:  # type: ignore[explicit-override]  # typing has it from 3.12 on
+        for name, reading in self._read().items():
+            if isinstance(reading, Mapping):
+                family = GaugeMetricFamily(_PREFIX + name, _LEVELS[name], labels=("topic", "partition"))
+                for partition, level in reading.items():
+                    family.add_metric((partition.topic, str(partition.partition)), level)
+                yield family
+            else:
+                yield GaugeMetricFamily(_PREFIX + name, _LEVELS[name], reading)
+
+
+def _read(levels: Levels) -> Mapping[str, _Reading]:
+    keys, size = levels.store_size()
+    return {
+        "breaker_state": levels.breaker_state(),
+        "rate_limit_remaining": levels.rate_limit_remaining(),
+        "in_flight": levels.in_flight(),
+        "lag": levels.lag(),
+        "store_keys": keys,
+        "store_bytes": size,
+    }
