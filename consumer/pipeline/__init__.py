@@ -1,0 +1,8 @@
+"""The flow: which stage follows which, and the order of effects. Calls the core and the ports, knows no adapter.
+
+- `run` owns the life of the pipeline: assignments come and go, drain, the end.
+- `intake` takes polled records through decode and validate.
+- `admission` judges works and takes down how they end.
+- `dispatch` sends batches to Genesys.
+- `settle` makes outcomes visible: the order of effects is written there.
+"""

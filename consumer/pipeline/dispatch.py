@@ -1,0 +1,256 @@
+"""Sends batches to Genesys, and reads from the answers how each contact ended and when the next request may start.
+
+Before a request is sent, each contact's assignment is checked once more; after the answer, what came back for an
+assignment that is over is forgotten. A request that is blamed for its data is split until the guilty contact stands
+alone. A withdrawal is never given up: refused for its data, it is carried out as a delete.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import groupby
+
+import structlog
+
+from consumer.core.audit import AuditEvent, Auditor, event_id
+from consumer.core.batch import Batch, Lane, Lanes
+from consumer.core.dedupe import as_delete
+from consumer.core.delivery import Gate
+from consumer.errors import RefusedByGenesys, Throttled, TransientError
+from consumer.model import BatchReport, Operation
+from consumer.pipeline.admission import Admission
+from consumer.pipeline.partitions import Partitions
+from consumer.pipeline.progress import Progress
+from consumer.ports import Sink, Telemetry
+
+log = structlog.get_logger(__name__)
+
+BATCH_NAMESPACE = uuid.UUID("5f0f5a4e-55d2-5a53-8a7c-6f3d8f8f3f2a")
+"""Namespace of batch ids, which are derived from the positions of the batch's records."""
+
+DELETE_RETRY_S = 30.0
+"""How long a refused delete waits: the contact is being dialled, for example."""
+
+
+class Dispatcher:
+    """The side of the pipeline that faces Genesys.
+
+    Args:
+        partitions: The assigned ones.
+        lanes: Contacts on their way.
+        admission: Told how they end.
+        gate: Decides when a request may start.
+        sink: Genesys.
+        telemetry: Spans and metrics.
+        auditor: Writes the event of each batch.
+        clock: Monotonic seconds.
+        now: Seconds since the epoch.
+        dice: Random number in [0, 1), for jitter.
+        progress: Told of each answer.
+    """
+
+    def __init__(
+        self,
+        *,
+        partitions: Partitions,
+        lanes: Lanes,
+        admission: Admission,
+        gate: Gate,
+        sink: Sink,
+        telemetry: Telemetry,
+        auditor: Auditor,
+        clock: Callable[[], float],
+        now: Callable[[], float],
+        dice: Callable[[], float],
+        progress: Progress,
+    ) -> None:
+        self._partitions = partitions
+        self._lanes = lanes
+        self._admission = admission
+        self._gate = gate
+        self._sink = sink
+        self._telemetry = telemetry
+        self._auditor = auditor
+        self._clock = clock
+        self._now = now
+        self._dice = dice
+        self._progress = progress
+        self._wake = asyncio.Event()
+        self.batch_events: list[AuditEvent] = []
+
+    def wake(self) -> None:
+        """Something may be due."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Send whatever is due, until cancelled."""
+        async with asyncio.TaskGroup() as requests:
+            while True:
+                delay = self._delay()
+                if delay is not None and delay <= 0:
+                    self._start(requests)
+                else:
+                    await self._sleep(delay)
+
+    def _delay(self) -> float | None:
+        """Seconds until a request may start; None: not before something happens."""
+        now = self._clock()
+        due, wait = self._lanes.due(now, self._gate.limit), self._gate.wait(now)
+        return None if due is None or wait is None else max(due - now, wait)
+
+    async def _sleep(self, delay: float | None) -> None:
+        self._wake.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await self._wake.wait()
+
+    def _start(self, requests: asyncio.TaskGroup) -> None:
+        now = self._clock()
+        batch = self._lanes.take(now, self._gate.limit)
+        if batch is not None:
+            self._gate.started(now, 2 if batch.operation is Operation.SUPPRESS else 1)
+            requests.create_task(self._deliver(batch))
+
+    async def _deliver(self, batch: Batch) -> None:
+        """Make one request and act on its answer. Nothing of an assignment that is over is sent."""
+        batch = self._owned(batch)
+        if not batch.lanes:
+            self._gate.abandoned()
+            self._progress.made()
+            return
+        self._report(batch)
+        started = self._clock()
+        headers = [
+            value for lane in batch.lanes for name, value in lane.work.record.headers if value and name == "traceparent"
+        ]
+        batch_id = batch.lanes[0].report.batch_id if batch.lanes[0].report else ""
+        with self._telemetry.batch_span(batch.operation, batch_id, len(batch.lanes), headers) as trace_id:
+            for lane in batch.lanes:
+                lane.work.trace_id = trace_id
+            try:
+                await self._request(batch)
+            except TransientError as error:
+                self._try_again(batch, error)
+            except RefusedByGenesys as error:
+                self._refused(batch, error.code, self._clock() - started)
+            else:
+                self._accepted(batch, self._clock() - started)
+        self._progress.made()
+        self.wake()
+
+    def _owned(self, batch: Batch) -> Batch:
+        """The batch without the lanes whose assignment is over; those end here."""
+        for lane in batch.lanes:
+            if not lane.work.assignment.alive:
+                self._admission.finish(lane)
+        return Batch(batch.operation, [lane for lane in batch.lanes if lane.work.assignment.alive])
+
+    async def _request(self, batch: Batch) -> None:
+        """The effect itself."""
+        contacts = [lane.change.contact for lane in batch.lanes]
+        match batch.operation:
+            case Operation.UPSERT:
+                await self._sink.upsert([lane.payload for lane in batch.lanes])
+            case Operation.DELETE:
+                await self._sink.delete([contact.external_id for contact in contacts])
+            case Operation.SUPPRESS:
+                await self._sink.suppress(contacts)
+
+    def _accepted(self, batch: Batch, seconds: float) -> None:
+        self._gate.succeeded()
+        self._telemetry.batch_sent(batch.operation, len(batch.lanes), "success", seconds)
+        for lane in self._owned(batch).lanes:
+            self._admission.accept(lane, applied_at=self._now())
+            self._count(lane, accepted=True)
+
+    def _try_again(self, batch: Batch, error: TransientError) -> None:
+        """The request may or may not have been applied: it is made again, unless a newer change takes its place."""
+        if isinstance(error, Throttled):
+            self._gate.throttled(self._clock(), error.retry_after, self._dice())
+        else:
+            self._gate.failed(self._clock(), self._dice())
+        self._telemetry.on_retry("throttled" if isinstance(error, Throttled) else "unavailable")
+        log.warning("genesys_retry", operation=batch.operation, contacts=len(batch.lanes), error=str(error))
+        self._put_back(batch)
+        for lane in batch.lanes:
+            waiting, lane.waiting = lane.waiting, []
+            self._admission.readmit(waiting)
+
+    def _put_back(self, batch: Batch) -> None:
+        """Queue the lanes again; those of partitions that move away are forgotten."""
+        self._lanes.put_back(self._owned(batch))
+        for partition in self._partitions.values():
+            if partition.closing:
+                self._admission.readmit(self._lanes.drop(partition.assignment))
+
+    def _refused(self, batch: Batch, code: str, seconds: float) -> None:
+        """Genesys blames the data: split, or decide what becomes of the contact that stands alone."""
+        self._gate.succeeded()
+        self._telemetry.batch_sent(batch.operation, len(batch.lanes), "failure", seconds)
+        batch = self._owned(batch)
+        if not batch.lanes:
+            return
+        if len(batch.lanes) > 1:
+            self._split(batch)
+        elif batch.operation is Operation.DELETE:
+            self._delete_later(batch, code)
+        elif batch.lanes[0].change.withdrawal:
+            self._withdraw_by_delete(batch.lanes[0], code)
+        else:
+            self._admission.refuse(batch.lanes[0], code)
+            self._count(batch.lanes[0], accepted=False)
+
+    def _split(self, batch: Batch) -> None:
+        """Queue the two halves, withdrawals apart from the rest where both are there."""
+        lanes = sorted(batch.lanes, key=lambda lane: not lane.urgent)
+        parts = [list(part) for _, part in groupby(lanes, key=lambda lane: lane.urgent)]
+        if len(parts) == 1:
+            middle = len(lanes) // 2
+            parts = [lanes[:middle], lanes[middle:]]
+        for part in parts:
+            self._lanes.put_back_as_group(batch.operation, part)
+
+    def _withdraw_by_delete(self, lane: Lane, code: str) -> None:
+        log.error("withdrawal_refused", code=code, remedy="the contact is deleted instead", record=_name(lane))
+        lane.work.reasons = (*lane.work.reasons, f"genesys:{code}")
+        lane.work.change = as_delete(lane.change)
+        self._lanes.put_back(Batch(Operation.DELETE, [lane]))
+
+    def _delete_later(self, batch: Batch, code: str) -> None:
+        log.error(
+            "delete_refused", code=code, remedy=f"tried again in {DELETE_RETRY_S:.0f} s", record=_name(batch.lanes[0])
+        )
+        asyncio.get_running_loop().call_later(DELETE_RETRY_S, self._delete_again, batch)
+
+    def _delete_again(self, batch: Batch) -> None:
+        self._put_back(batch)
+        self.wake()
+
+    def _report(self, batch: Batch) -> None:
+        """Begin the report of a batch, or go on with that of the batch that was split."""
+        fresh = [lane for lane in batch.lanes if lane.report is None]
+        if fresh:
+            positions = ",".join(event_id(lane.work.record) for lane in fresh)
+            report = BatchReport(str(uuid.uuid5(BATCH_NAMESPACE, positions)), len(fresh), self._now(), len(fresh))
+            for lane in fresh:
+                lane.report = report
+        for report in {lane.report for lane in batch.lanes if lane.report is not None}:
+            report.attempts += 1
+        for lane in batch.lanes:
+            lane.work.batch_id = lane.report.batch_id if lane.report else None
+
+    def _count(self, lane: Lane, *, accepted: bool) -> None:
+        """Take down the answer for one contact; with the last one of its batch, the batch gets its event."""
+        report = lane.report
+        if report is None:
+            return
+        report.undecided -= 1
+        report.records_out += accepted
+        if report.undecided == 0:
+            self.batch_events.append(self._auditor.batch(report, self._now()))
+
+
+def _name(lane: Lane) -> str:
+    """How a log line names a record: by its position."""
+    return event_id(lane.work.record)

@@ -1,0 +1,151 @@
+"""Takes polled records through decode and validate, to be judged. A record that can never succeed ends here.
+
+A record whose schema is not known yet blocks its partition, and only that: the schema is fetched for as long as the
+registry cannot tell, and for a set time when the registry does not know it.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from consumer.core import decode, dedupe, envelopes
+from consumer.core.decode import Reader, WriterSchema
+from consumer.core.validate import validate
+from consumer.errors import DecodeError, TransientError, ValidationError
+from consumer.model import ChangeEvent, Contact, Outcome, Reason, Record, Work
+from consumer.pipeline.admission import Admission
+from consumer.pipeline.partitions import Partition
+from consumer.ports import Schemas, Telemetry
+
+log = structlog.get_logger(__name__)
+
+CHUNK = 200
+"""Records that go through the stages before other tasks get a turn: few enough that requests keep up with intake."""
+
+_RETRY_S = 1.0
+_UNKNOWN_FOR_S = 60.0
+"""How long an unknown schema id is taken as unknown without asking again."""
+
+
+def make_reader(text: str) -> Reader | DecodeError:
+    """What turns a payload of this schema into a change event, or the error that each of its records gets."""
+    try:
+        schema = WriterSchema(text)
+        mapping = envelopes.native(schema.definition)
+    except DecodeError as error:
+        return error
+    return lambda payload, record: mapping(schema.read(payload), record)
+
+
+class Intake:
+    """The stages from record to change.
+
+    Args:
+        schemas: Where writer schemas come from.
+        admission: Where valid changes go.
+        telemetry: Told of gaps.
+        contact_list_id: Part of each fingerprint.
+        columns: Attribute source names with their columns.
+        unknown_timeout: How long the registry may lag, seconds.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        schemas: Schemas,
+        admission: Admission,
+        telemetry: Telemetry,
+        contact_list_id: str,
+        columns: Sequence[tuple[str, str]],
+        unknown_timeout: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._schemas = schemas
+        self._admission = admission
+        self._telemetry = telemetry
+        self._contact_list_id = contact_list_id
+        self._columns = columns
+        self._unknown_timeout = unknown_timeout
+        self._clock = clock
+        self._readers: dict[int, Reader | DecodeError] = {}
+
+    async def take(self, partition: Partition, records: Sequence[Record]) -> int | None:
+        """Take records that follow on through the stages.
+
+        Returns:
+            The id of a schema that must be fetched first; then the records from there on are held.
+        """
+        for start in range(0, len(records), CHUNK):
+            missing = self._take_chunk(partition, records[start : start + CHUNK])
+            if missing is not None:
+                partition.held.extend(records[start + CHUNK :])
+                return missing
+            await asyncio.sleep(0)
+        return None
+
+    async def learn(self, schema_id: int) -> None:
+        """Fetch a schema, for as long as it takes; one that stays unknown makes its records rejected."""
+        give_up = self._clock() + self._unknown_timeout
+        while schema_id not in self._readers:
+            reader = await self._fetch(schema_id, final=self._clock() >= give_up)
+            if reader is None:
+                await asyncio.sleep(_RETRY_S)
+            else:
+                self._readers[schema_id] = reader
+                if isinstance(reader, DecodeError) and Reason.SCHEMA_UNKNOWN in reader.reasons:
+                    loop = asyncio.get_running_loop()
+                    loop.call_later(_UNKNOWN_FOR_S, self._readers.pop, schema_id, None)
+
+    async def _fetch(self, schema_id: int, *, final: bool) -> Reader | DecodeError | None:
+        try:
+            text = await self._schemas.fetch(schema_id)
+        except TransientError as error:
+            log.warning("schema_not_available", schema_id=schema_id, error=str(error))
+            return None
+        except DecodeError as error:
+            return error
+        if text is not None:
+            return make_reader(text)
+        return DecodeError((Reason.SCHEMA_UNKNOWN,), f"schema id {schema_id} is unknown") if final else None
+
+    def _take_chunk(self, partition: Partition, records: Sequence[Record]) -> int | None:
+        if partition.closing:
+            return None
+        results, missing = decode.decode(records, self._readers)
+        self._report_gaps(partition, records[: len(results)])
+        works = partition.tracker.add(records[: len(results)])
+        events = [result for result in results if not isinstance(result, DecodeError)]
+        contacts = iter(validate(events, self._columns))
+        for work, result in zip(works, results, strict=True):
+            if isinstance(result, DecodeError):
+                _reject(work, result)
+            else:
+                self._prepare(work, result, next(contacts))
+        self._admission.admit(partition, works)
+        partition.held.extend(records[len(results) :])
+        return missing
+
+    def _prepare(self, work: Work, event: ChangeEvent, contact: Contact | ValidationError) -> None:
+        """Give a work its change, or its rejection; a rejected withdrawal has both a change and reasons."""
+        offset = work.record.offset
+        if isinstance(contact, ValidationError):
+            work.external_id = event.external_id if isinstance(event.external_id, str) else None
+            work.reasons, work.detail = contact.reasons, contact.detail
+            work.change = dedupe.suppression(event, offset)
+            work.accepted_as = Outcome.REJECTED
+            work.outcome = Outcome.REJECTED if work.change is None else None
+        else:
+            work.external_id = contact.external_id
+            work.change = dedupe.to_change(event, contact, offset, self._contact_list_id)
+
+    def _report_gaps(self, partition: Partition, records: Sequence[Record]) -> None:
+        for expected, seen in partition.tracker.gaps(records):
+            log.warning("offsets_do_not_follow_on", partition=partition.key, expected=expected, seen=seen)
+            self._telemetry.offset_gap(partition.key, expected, seen)
+
+
+def _reject(work: Work, error: DecodeError) -> None:
+    work.outcome = Outcome.REJECTED
+    work.reasons, work.detail = error.reasons, error.detail

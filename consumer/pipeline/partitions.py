@@ -1,0 +1,81 @@
+"""What the pipeline holds of each assigned partition. Values only; the other modules of the pipeline act on them."""
+
+from dataclasses import dataclass, field
+
+from consumer.core.offsets import Tracker
+from consumer.model import Assignment, ChainHead, Record, State, TopicPartition
+
+
+@dataclass(eq=False, slots=True)
+class Partition:
+    """A partition while it is assigned to this consumer.
+
+    Attributes:
+        assignment: The ownership that its works carry.
+        tracker: Its works, in order.
+        end: Its end offset when it was assigned.
+        reached: Highest offset known to be the end since then, also past control records.
+        overlay: States decided but not yet in the store, by identity.
+        held: Records that wait while it is blocked.
+        restored: Whether the store stands.
+        blocked: Whether new records have to wait: for the store, for a schema, or behind held ones.
+        closing: Whether it is about to move away: nothing more is taken in.
+        head: End of its chain of audit events.
+    """
+
+    assignment: Assignment
+    tracker: Tracker
+    end: int
+    reached: int = 0
+    overlay: dict[bytes, State] = field(default_factory=dict)
+    held: list[Record] = field(default_factory=list)
+    restored: bool = False
+    blocked: bool = True
+    closing: bool = False
+    head: ChainHead = field(default_factory=ChainHead)
+
+    @property
+    def key(self) -> TopicPartition:
+        """Topic and number."""
+        return self.assignment.partition
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything up to the end at assignment is settled."""
+        settled = not self.blocked and len(self.tracker) == 0
+        return settled and max(self.tracker.committable, self.reached) >= self.end
+
+    @property
+    def lag(self) -> int:
+        """Records that are known to stand in the partition and are not settled."""
+        return max(0, max(self.end, self.reached, self.tracker.expected) - self.tracker.committable)
+
+    def status(self) -> dict[str, object]:
+        """What the status page shows of it."""
+        state = "restoring" if not self.restored else "waiting" if self.blocked else "running"
+        return {
+            "topic": self.key.topic,
+            "partition": self.key.partition,
+            "state": state,
+            "settled": self.tracker.committable,
+            "lag": self.lag,
+        }
+
+
+class Partitions(dict[TopicPartition, Partition]):
+    """All assigned partitions."""
+
+    def of(self, assignment: Assignment) -> Partition | None:
+        """The partition of an assignment; None when that is over."""
+        partition = self.get(assignment.partition)
+        return partition if partition is not None and partition.assignment is assignment else None
+
+    @property
+    def unsettled(self) -> int:
+        """Records held in memory."""
+        return sum(len(partition.tracker) + len(partition.held) for partition in self.values())
+
+    @property
+    def unsettled_bytes(self) -> int:
+        """Bytes of their values."""
+        return sum(partition.tracker.bytes for partition in self.values())

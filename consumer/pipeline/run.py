@@ -1,0 +1,407 @@
+"""The life of the pipeline: partitions come and go, memory stays bounded, the end is orderly.
+
+A partition that is assigned gets its store brought up to the changelog before its first record is judged. One that is
+revoked takes in nothing more, waits for the requests under way, settles, and lets go; one that is lost is forgotten at
+once.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+
+import structlog
+
+from consumer.core import audit
+from consumer.core.audit import Auditor
+from consumer.core.batch import Lanes
+from consumer.core.delivery import Breaker, Gate
+from consumer.core.offsets import Tracker
+from consumer.errors import TransientError
+from consumer.model import Assignment, Record, TopicPartition, Work
+from consumer.pipeline.admission import Admission
+from consumer.pipeline.dispatch import Dispatcher
+from consumer.pipeline.intake import Intake
+from consumer.pipeline.partitions import Partition, Partitions
+from consumer.pipeline.progress import Progress
+from consumer.pipeline.settle import CHAIN_KEY, Settler
+from consumer.ports import (
+    Assigned,
+    ChangelogOvertaken,
+    EventTopics,
+    Lost,
+    Polled,
+    Revoked,
+    Schemas,
+    Sink,
+    Source,
+    Store,
+    Telemetry,
+)
+from consumer.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+READ_AHEAD_BYTES = 128 * 1024 * 1024
+"""Bytes of record values held, beside the configured number of records."""
+
+REVOKE_MARGIN_S = 5
+"""What a revocation may take beyond the time limit of a request."""
+
+_RESUME_BELOW = 0.8
+_RETRY_S = 1.0
+
+
+class Pipeline:
+    """From records to settled outcomes.
+
+    Args:
+        settings: Sizes and times.
+        source: The group consumer.
+        topics: The output topics.
+        store: What was delivered.
+        schemas: Where writer schemas come from.
+        sink: Genesys.
+        telemetry: Spans and metrics.
+        key: Key of the pseudonyms.
+        clock: Monotonic seconds, those of the event loop.
+        now: Seconds since the epoch.
+        dice: Random number in [0, 1), for jitter.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        source: Source,
+        topics: EventTopics,
+        store: Store,
+        schemas: Schemas,
+        sink: Sink,
+        telemetry: Telemetry,
+        key: bytes,
+        clock: Callable[[], float],
+        now: Callable[[], float],
+        dice: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._source = source
+        self._topics = topics
+        self._store = store
+        self._telemetry = telemetry
+        self._clock = clock
+        self.partitions = Partitions()
+        self._progress = Progress()
+        auditor = Auditor(sink.contact_list_id, key)
+        self.gate = Gate(
+            settings.genesys_requests_per_minute, settings.genesys_max_in_flight, settings.batch_max_records
+        )
+        self.lanes = Lanes(
+            settings.batch_max_records,
+            settings.batch_max_bytes,
+            settings.batch_linger_ms / 1000,
+            lambda work, withheld: _encode(sink, work, withheld=withheld),
+        )
+        self._admission = Admission(self.partitions, self.lanes, store, clock, self._on_decided)
+        self._intake = Intake(
+            schemas=schemas,
+            admission=self._admission,
+            telemetry=telemetry,
+            contact_list_id=sink.contact_list_id,
+            columns=settings.genesys_attribute_columns,
+            unknown_timeout=settings.schema_unknown_timeout_s,
+            clock=clock,
+        )
+        self._dispatcher = Dispatcher(
+            partitions=self.partitions,
+            lanes=self.lanes,
+            admission=self._admission,
+            gate=self.gate,
+            sink=sink,
+            telemetry=telemetry,
+            auditor=auditor,
+            clock=clock,
+            now=now,
+            dice=dice,
+            progress=self._progress,
+        )
+        self._settler = Settler(
+            partitions=self.partitions,
+            topics=topics,
+            store=store,
+            telemetry=telemetry,
+            auditor=auditor,
+            batch_events=self._dispatcher.batch_events,
+            interval=settings.settle_interval_ms / 1000,
+            now=now,
+            clock=clock,
+            progress=self._progress,
+        )
+        self._tasks = asyncio.TaskGroup()
+        self._spawned: set[asyncio.Task[None]] = set()
+        self._held_back = False
+        self._draining = False
+        self._assigned_once = False
+
+    # -- what health and the status page ask
+
+    @property
+    def ready(self) -> bool:
+        """Whether every assigned partition is restored, and there has been an assignment."""
+        return self._assigned_once and all(partition.restored for partition in self.partitions.values())
+
+    @property
+    def breaker(self) -> Breaker:
+        """State of the breaker."""
+        return self.gate.breaker(self._clock())
+
+    @property
+    def genesys_answers(self) -> bool:
+        """Whether the last requests were answered."""
+        return self.breaker is Breaker.CLOSED
+
+    @property
+    def requests_allowed(self) -> float:
+        """Requests that the client-side limit allows at once."""
+        return self.gate.tokens(self._clock())
+
+    @property
+    def degraded(self) -> str | None:
+        """Why work does not go on at its pace, None when it does."""
+        if self._settler.degraded is not None:
+            return self._settler.degraded
+        return None if self.genesys_answers else "Genesys does not answer"
+
+    def status(self) -> dict[str, object]:
+        """What the status page shows of the pipeline."""
+        return {
+            "state": "degraded" if self.degraded else "running" if self.ready else "restoring",
+            "reason": self.degraded,
+            "breaker": self.breaker.name.lower().replace("_", "-"),
+            "requests_in_flight": self.gate.in_flight,
+            "contacts_under_way": len(self.lanes),
+            "records_held": self.partitions.unsettled,
+            "partitions": [partition.status() for partition in self.partitions.values()],
+        }
+
+    # -- life
+
+    async def run(self, stop: asyncio.Event, *, until_caught_up: bool = False) -> None:
+        """Work until told to stop, or until everything that stood there at start is settled; then drain.
+
+        Raises:
+            ExceptionGroup: Holding the `FatalError` that made it stop.
+        """
+        async with self._tasks:
+            for work in (self._take_events, self._dispatcher.run, self._settler.run, self._balance):
+                self._spawn(work())
+            await self._ended(stop, until_caught_up=until_caught_up)
+            await self._drain()
+            for task in self._spawned:
+                task.cancel()
+        await self._close()
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        """Let work go on beside the rest until it ends or the pipeline does; if it fails, all fails."""
+        task = self._tasks.create_task(work)
+        self._spawned.add(task)
+        task.add_done_callback(self._spawned.discard)
+
+    async def _ended(self, stop: asyncio.Event, *, until_caught_up: bool) -> None:
+        """Wait for the reason to end."""
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            while not stop.is_set() and not (until_caught_up and self._caught_up()):
+                progress = asyncio.create_task(self._progress.wait())
+                await asyncio.wait({stopped, progress}, return_when=asyncio.FIRST_COMPLETED)
+                progress.cancel()
+        finally:
+            stopped.cancel()
+
+    def _caught_up(self) -> bool:
+        return self.ready and all(partition.caught_up for partition in self.partitions.values())
+
+    async def _drain(self) -> None:
+        """Finish what is in flight and send what waits, within the deadline, and settle it."""
+        self._draining = self.lanes.draining = True
+        self._source.pause(list(self.partitions))
+        self._dispatcher.wake()
+        await self._finish(lambda: len(self.lanes) > 0, self._settings.drain_timeout_s)
+
+    async def _finish(self, under_way: Callable[[], bool], deadline: float) -> None:
+        """Wait until nothing is under way, then settle; give up at the deadline, seconds.
+
+        A settlement is never cancelled: whether its transaction committed must be known before the next one.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(deadline):
+                while under_way():
+                    await self._progress.wait()
+                settled = asyncio.Event()
+                self._spawn(self._settle(settled))
+                await settled.wait()
+
+    async def _settle(self, settled: asyncio.Event) -> None:
+        await self._settler.settle()
+        settled.set()
+
+    async def _close(self) -> None:
+        for partition in self.partitions.values():
+            partition.assignment.alive = False
+            await self._store.close(partition.key)
+
+    def _on_decided(self) -> None:
+        self._settler.wake()
+        self._dispatcher.wake()
+
+    # -- what comes from the source
+
+    async def _take_events(self) -> None:
+        while True:
+            match await self._source.next():
+                case Polled(records, ends):
+                    await self._take(records, ends)
+                case Assigned(positions, ends):
+                    self._assign(positions, ends)
+                case Revoked(partitions, release):
+                    self._spawn(self._revoke(partitions, release))
+                case Lost(partitions):
+                    await self._lose([self.partitions[key] for key in partitions if key in self.partitions])
+            self._progress.made()
+
+    async def _take(self, records: Sequence[Record], ends: Mapping[TopicPartition, int]) -> None:
+        if self._draining:
+            return
+        with self._telemetry.poll_span(len(records)):
+            for key, run in _runs(records):
+                partition = self.partitions.get(key)
+                if partition is not None:
+                    await self._feed(partition, run)
+        for key, end in ends.items():
+            if key in self.partitions:
+                self.partitions[key].reached = end
+        self._hold_back()
+
+    async def _feed(self, partition: Partition, records: Sequence[Record]) -> None:
+        if partition.blocked:
+            partition.held.extend(records)
+            return
+        missing = await self._intake.take(partition, records)
+        if missing is not None:
+            partition.blocked = True
+            self._source.pause([partition.key])
+            self._spawn(self._unblock(partition, missing))
+
+    async def _unblock(self, partition: Partition, missing: int | None) -> None:
+        """Take in what was held, learning schemas on the way, until nothing is; then the partition flows again."""
+        while True:
+            if missing is not None:
+                await self._intake.learn(missing)
+            records, partition.held = partition.held, []
+            if not records or partition.closing:
+                break
+            missing = await self._intake.take(partition, records)
+        partition.blocked = False
+        if not self._held_back and not self._draining:
+            self._source.resume([partition.key])
+        self._progress.made()
+
+    # -- memory
+
+    def _hold_back(self) -> None:
+        """Pause everything while more is held than the settings allow."""
+        if not self._held_back and self._fill() > 1:
+            self._held_back = True
+            self._source.pause(list(self.partitions))
+
+    def _let_go(self) -> None:
+        if self._held_back and not self._draining and self._fill() < _RESUME_BELOW:
+            self._held_back = False
+            self._source.resume([key for key, partition in self.partitions.items() if not partition.blocked])
+
+    def _fill(self) -> float:
+        """Share of the allowed records and bytes that is held."""
+        records = self.partitions.unsettled / self._settings.read_ahead_records
+        return max(records, self.partitions.unsettled_bytes / READ_AHEAD_BYTES)
+
+    async def _balance(self) -> None:
+        """Whenever something got done there may be room again."""
+        while True:
+            await self._progress.wait()
+            self._let_go()
+
+    # -- ownership
+
+    def _assign(self, positions: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> None:
+        self._assigned_once = True
+        for key, position in positions.items():
+            assignment = Assignment(key)
+            partition = Partition(assignment, Tracker(assignment, position), ends.get(key, position))
+            self.partitions[key] = partition
+            log.info("assigned", partition=key, offset=position)
+            self._spawn(self._restore(partition))
+
+    async def _restore(self, partition: Partition) -> None:
+        """Bring the store of a partition up to the end of its changelog; then records may be judged."""
+        started = self._clock()
+        while partition.assignment.alive and not partition.closing:
+            try:
+                await self._replay(partition, await self._store.open(partition.key))
+            except ChangelogOvertaken:
+                await self._store.reset(partition.key)
+            except TransientError as error:
+                log.warning("restore_failed", partition=partition.key, error=str(error))
+                await asyncio.sleep(_RETRY_S)
+            else:
+                break
+        self._telemetry.restored(self._clock() - started)
+        partition.restored = True
+        await self._unblock(partition, None)
+
+    async def _replay(self, partition: Partition, position: int) -> None:
+        async for chunk in self._topics.changelog(partition.key, position):
+            if not partition.assignment.alive:
+                return
+            await self._store.write(partition.key, chunk.entries, chunk.position)
+        if partition.assignment.alive:
+            partition.head = audit.decode_head(self._store.read(partition.key, [CHAIN_KEY])[0])
+
+    async def _revoke(self, keys: Sequence[TopicPartition], release: Callable[[], None]) -> None:
+        """Let go of partitions in an orderly way, within a deadline longer than any request may take."""
+        leaving = [self.partitions[key] for key in keys if key in self.partitions]
+        for partition in leaving:
+            partition.closing = True
+        for partition in leaving:
+            self._admission.readmit(self.lanes.drop(partition.assignment))
+        await self._finish(
+            lambda: any(self.lanes.busy(partition.assignment) for partition in leaving),
+            self._settings.genesys_request_timeout_s + REVOKE_MARGIN_S,
+        )
+        await self._lose(leaving)
+        release()
+
+    async def _lose(self, partitions: Sequence[Partition]) -> None:
+        """Forget partitions: from here on nothing of them is sent or settled."""
+        for partition in partitions:
+            partition.assignment.alive = False
+            partition.closing = True
+            self._admission.readmit(self.lanes.drop(partition.assignment))
+            if self.partitions.of(partition.assignment):
+                del self.partitions[partition.key]
+                await self._store.close(partition.key)
+                log.info("let_go", partition=partition.key, offset=partition.tracker.committable)
+        self._progress.made()
+
+
+def _encode(sink: Sink, work: Work, *, withheld: bool) -> bytes:
+    if work.change is None:
+        raise AssertionError("only a change is encoded")
+    contact = work.change.contact
+    return sink.encode(contact, callable_=contact.callable and not withheld)
+
+
+def _runs(records: Sequence[Record]) -> list[tuple[TopicPartition, list[Record]]]:
+    """The records of a poll by partition, in their order."""
+    runs: dict[tuple[str, int], list[Record]] = {}
+    for record in records:
+        runs.setdefault(record[:2], []).append(record)
+    return [(TopicPartition(*key), run) for key, run in runs.items()]

@@ -1,0 +1,199 @@
+"""Makes outcomes visible. The order of effects, and what a crash leaves, is written here and nowhere else.
+
+1. Genesys has answered (`dispatch`). Crash here: the records come again, are judged as new, and the same upsert is
+   repeated; the contact id is derived from the CRM's id, so it does no harm.
+2. One Kafka transaction: record and batch audit events, dead letters, changelog, source offsets. Crash before its
+   commit: nothing of it is visible. After: it is the truth.
+3. RocksDB is written, with the changelog position that it reflects. Crash before: the store replays the changelog
+   from its own position when the partition is assigned again.
+4. Only now the works are forgotten: judging saw their states all along, in the overlay.
+
+Of each partition the works are settled from the first on and without a hole, so that the committed offset never passes
+a record without outcome.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from consumer.core import audit, dedupe
+from consumer.core.audit import AuditEvent, Auditor
+from consumer.errors import TransientError
+from consumer.model import ChainHead, DeadLetter, Outcome, Settlement, TopicPartition, Work
+from consumer.pipeline.partitions import Partition, Partitions
+from consumer.pipeline.progress import Progress
+from consumer.ports import EventTopics, SettledRecord, Store, Telemetry
+
+log = structlog.get_logger(__name__)
+
+MAX_RECORDS = 10_000
+"""Records of one partition in a transaction."""
+
+CHAIN_KEY = b"chain"
+"""Store key of the end of a partition's chain of audit events; the other keys are identities of 32 bytes."""
+
+_RETRY_S = 1.0
+
+StoreEntry = tuple[bytes, bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What one partition brings into a settlement."""
+
+    partition: Partition
+    works: Sequence[Work]
+    events: Sequence[AuditEvent]
+    head: ChainHead
+    entries: Sequence[StoreEntry]
+
+
+class Settler:
+    """Settles decided works, at most one transaction at a time.
+
+    Args:
+        partitions: The assigned ones.
+        topics: The output topics.
+        store: What was delivered.
+        telemetry: Told of what settled.
+        auditor: Writes record events.
+        batch_events: Events of finished batches; emptied as they settle.
+        interval: Longest wait of an outcome, seconds.
+        now: Seconds since the epoch.
+        clock: Monotonic seconds.
+        progress: Told of each settlement.
+    """
+
+    def __init__(
+        self,
+        *,
+        partitions: Partitions,
+        topics: EventTopics,
+        store: Store,
+        telemetry: Telemetry,
+        auditor: Auditor,
+        batch_events: list[AuditEvent],
+        interval: float,
+        now: Callable[[], float],
+        clock: Callable[[], float],
+        progress: Progress,
+    ) -> None:
+        self._partitions = partitions
+        self._topics = topics
+        self._store = store
+        self._telemetry = telemetry
+        self._auditor = auditor
+        self._batch_events = batch_events
+        self._interval = interval
+        self._now = now
+        self._clock = clock
+        self._progress = progress
+        self._one_at_a_time = asyncio.Lock()
+        self._decided = asyncio.Event()
+        self.degraded: str | None = None
+
+    def wake(self) -> None:
+        """Works got their outcome."""
+        self._decided.set()
+
+    async def run(self) -> None:
+        """Settle in the set interval, until cancelled."""
+        while True:
+            await self._decided.wait()
+            await asyncio.sleep(self._interval)
+            self._decided.clear()
+            await self.settle()
+
+    async def settle(self) -> None:
+        """Settle all that is decided now, however long the other side takes."""
+        async with self._one_at_a_time:
+            while shares := self._shares():
+                await self._settle(shares)
+
+    def _shares(self) -> list[_Share]:
+        now = self._now()
+        return [
+            self._share(partition, works, now)
+            for partition in self._partitions.values()
+            if partition.assignment.alive and (works := partition.tracker.decided(MAX_RECORDS))
+        ]
+
+    def _share(self, partition: Partition, works: Sequence[Work], now: float) -> _Share:
+        events, head = self._auditor.records(works, partition.head, now)
+        states = {work.change.identity: work.state for work in works if work.change and work.state}
+        entries = [(identity, dedupe.encode_state(state)) for identity, state in states.items()]
+        return _Share(partition, works, events, head, [*entries, (CHAIN_KEY, audit.encode_head(head))])
+
+    async def _settle(self, shares: Sequence[_Share]) -> None:
+        """The order of effects; a step that fails for now is taken again before the next."""
+        started = self._clock()
+        batch_events = list(self._batch_events)
+        with self._telemetry.settle_span(sum(len(share.works) for share in shares)):
+            try:
+                positions = await self._topics.settle(self._settlement(shares, batch_events))
+            except TransientError as error:
+                await self._wait("settle_failed", error)
+                return
+            del self._batch_events[: len(batch_events)]
+            for share in shares:
+                await self._write(share, positions)
+                self._forget(share)
+        self.degraded = None
+        self._telemetry.settled(_settled(shares), self._now(), self._clock() - started)
+        self._progress.made()
+
+    def _settlement(self, shares: Sequence[_Share], batch_events: Sequence[AuditEvent]) -> Settlement:
+        now_ms = int(self._now() * 1000)
+        return Settlement(
+            audit=[event for share in shares for event in share.events] + list(batch_events),
+            dead_letters=[
+                DeadLetter(work.record, work.reasons[0], work.detail, now_ms)
+                for share in shares
+                for work in share.works
+                if work.outcome is Outcome.REJECTED or work.outcome is Outcome.UNDELIVERABLE
+            ],
+            changelog=[(share.partition.key, key, value) for share in shares for key, value in share.entries],
+            offsets={share.partition.key: share.works[-1].record.offset + 1 for share in shares},
+        )
+
+    async def _write(self, share: _Share, positions: Mapping[TopicPartition, int]) -> None:
+        """Bring the store to the changelog's position: without it, nothing more is settled."""
+        key = share.partition.key
+        while share.partition.assignment.alive:
+            try:
+                await self._store.write(key, share.entries, positions[key])
+            except TransientError as error:
+                await self._wait("store_failed", error)
+            else:
+                return
+
+    async def _wait(self, event: str, error: TransientError) -> None:
+        self.degraded = str(error)
+        log.error(event, error=str(error), remedy="nothing is lost; tried again until it works")
+        await asyncio.sleep(_RETRY_S if error.retry_after is None else error.retry_after)
+
+    @staticmethod
+    def _forget(share: _Share) -> None:
+        partition = share.partition
+        partition.tracker.settle(share.works)
+        partition.head = share.head
+        for work in share.works:
+            if work.change and work.state and partition.overlay.get(work.change.identity) is work.state:
+                del partition.overlay[work.change.identity]
+
+
+def _settled(shares: Sequence[_Share]) -> list[SettledRecord]:
+    return [
+        SettledRecord(
+            work.outcome,
+            work.reasons,
+            work.record.timestamp_ms,
+            work.applied_at,
+            work.change is not None and work.change.withdrawal,
+        )
+        for share in shares
+        for work in share.works
+        if work.outcome is not None
+    ]
