@@ -1,0 +1,244 @@
+"""Answers for one request from its head to its answer: who may ask, what goes wrong, what is written to the socket.
+
+The order is: token, rate, permission, body, the faults that come before the work, the work, the faults that come after.
+"""
+
+import asyncio
+import math
+import socket
+import struct
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import NamedTuple
+from uuid import uuid4
+
+from aiohttp import web
+
+from consumer.simulator.access import Access
+from consumer.simulator.api import Api, Call, named_contacts
+from consumer.simulator.errors import ApiError, OAuthRefusal, Reply, bad_credentials, throttled, too_large
+from consumer.simulator.faults import Fault, FaultKind, FaultPlan
+from consumer.simulator.journal import Entry, Journal
+from consumer.simulator.operations import Operation, Route
+
+_EDGE_PAGE = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+_NO_LINGER = struct.pack("ii", 1, 0)
+_NO_ANSWER = "none"
+
+_REFUSALS: Mapping[FaultKind, Callable[[Fault], ApiError]] = {
+    FaultKind.INTERNAL_ERROR: lambda _: ApiError(500, "internal.server.error", "The server met an unexpected error."),
+    FaultKind.UNAVAILABLE: lambda fault: ApiError(
+        503, "service.unavailable", "The service is unavailable.", retry_after=_whole(fault.seconds)
+    ),
+    FaultKind.GATEWAY_TIMEOUT: lambda _: ApiError(504, "request.timeout", "The request timed out."),
+    FaultKind.THROTTLED: lambda fault: throttled(_whole(fault.seconds) or 1),
+    FaultKind.TOKEN_EXPIRED: lambda _: bad_credentials(),
+}
+_TOKEN_REFUSALS = {
+    FaultKind.THROTTLED: OAuthRefusal("invalid_request", "rate limit exceeded; too many tokens were requested"),
+    FaultKind.TOKEN_EXPIRED: OAuthRefusal("invalid_client", "authentication failed", 401),
+}
+
+
+def _whole(seconds: float | None) -> int | None:
+    return None if seconds is None else math.ceil(seconds)
+
+
+class _Cut(Exception):
+    """The connection is closed instead of an answer."""
+
+    def __init__(self, *, reset: bool = False) -> None:
+        super().__init__()
+        self.reset = reset
+
+
+class _Answer(NamedTuple):
+    """What is to be written, and how."""
+
+    reply: Reply
+    fault: Fault | None = None
+
+
+async def _read(request: web.Request) -> Call:
+    try:
+        body = await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise too_large() from None
+    query = request.query
+    return Call(
+        list_id=request.match_info.get("list_id", ""),
+        contact_id=request.match_info.get("contact_id", ""),
+        query={name: query.getall(name) for name in set(query)} if query else {},
+        content_type=request.content_type,
+        body=body,
+    )
+
+
+def _cut(request: web.Request, *, reset: bool) -> web.StreamResponse:
+    transport = request.transport
+    if transport is not None:
+        if reset:
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        transport.abort()
+    return web.Response()
+
+
+async def _truncate(request: web.Request, reply: Reply, headers: Mapping[str, str]) -> web.StreamResponse:
+    body = reply.body or b"{}"
+    response = web.StreamResponse(status=reply.status, headers=headers)
+    response.content_length = len(body)
+    await response.prepare(request)
+    await response.write(body[: (len(body) + 1) // 2])
+    if request.transport is not None:
+        request.transport.close()
+    return response
+
+
+class Exchanges:
+    """Answers requests.
+
+    Attributes:
+        answered: How many requests had which status, by operation; "none" where no answer was sent.
+        struck: How many requests each kind of fault struck.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float], access: Access, api: Api, faults: FaultPlan, journal: Journal
+    ) -> None:
+        self._clock = clock
+        self._access = access
+        self._api = api
+        self._faults = faults
+        self._journal = journal
+        self._closing = asyncio.Event()
+        self.answered: dict[Operation, Counter[str]] = {}
+        self.struck: Counter[str] = Counter()
+
+    def open(self) -> None:
+        """Begin to answer on the running loop."""
+        self._closing = asyncio.Event()
+
+    def close(self) -> None:
+        """Cut every request that waits in a fault."""
+        self._closing.set()
+
+    async def token(self, request: web.Request) -> web.StreamResponse:
+        """Answer the login host's request."""
+        return await self._exchange(request, Operation.TOKEN, self._issue)
+
+    async def api(self, route: Route, request: web.Request) -> web.StreamResponse:
+        """Answer one of the API's requests."""
+
+        async def answer(request: web.Request, entry: Entry) -> _Answer:
+            return await self._operate(route, request, entry)
+
+        return await self._exchange(request, route.operation, answer)
+
+    async def unknown(self, _: web.Request) -> web.StreamResponse:
+        """Answer a request for what there is not."""
+        correlation_id = str(uuid4())
+        reply = ApiError(404, "not.found", "The requested resource was not found.").reply(correlation_id)
+        return web.Response(status=reply.status, body=reply.body, headers=self._headers(reply, correlation_id))
+
+    async def _exchange(
+        self, request: web.Request, operation: Operation, answer: Callable[[web.Request, Entry], Awaitable[_Answer]]
+    ) -> web.StreamResponse:
+        entry = self._journal.begin(operation, self._clock())
+        correlation_id = str(uuid4())
+        try:
+            reply, fault = await answer(request, entry)
+            entry.status = reply.status
+        except ApiError as error:
+            reply, fault = error.reply(correlation_id), None
+            entry.status = error.status
+        except _Cut as cut:
+            return _cut(request, reset=cut.reset)
+        finally:
+            # Before anything reaches the client, so that its next request cannot seem to overlap this one.
+            entry.ended = self._clock()
+            self._count(entry)
+        headers = self._headers(reply, correlation_id)
+        if fault is not None and fault.kind is FaultKind.TRUNCATED:
+            return await _truncate(request, reply, headers)
+        return web.Response(status=reply.status, body=reply.body, headers=headers)
+
+    def _headers(self, reply: Reply, correlation_id: str) -> dict[str, str]:
+        return {"Content-Type": reply.content_type, "ININ-Correlation-Id": correlation_id, **reply.headers}
+
+    def _count(self, entry: Entry) -> None:
+        counts = self.answered.setdefault(entry.operation, Counter())
+        counts[_NO_ANSWER if entry.status is None else str(entry.status)] += 1
+
+    async def _issue(self, request: web.Request, entry: Entry) -> _Answer:
+        call = await _read(request)
+        fault = self._draw(entry)
+        if fault is not None and fault.kind in _TOKEN_REFUSALS:
+            return _Answer(_TOKEN_REFUSALS[fault.kind].reply())
+        refusal = await self._before(fault, request)
+        if refusal is not None:
+            return _Answer(refusal)
+        try:
+            token = self._access.issue(request.headers.get("Authorization", ""), call.content_type, call.body)
+        except OAuthRefusal as error:
+            return _Answer(error.reply())
+        entry.applied = True
+        return await self._after(fault, Reply(200, token))
+
+    async def _operate(self, route: Route, request: web.Request, entry: Entry) -> _Answer:
+        self._access.admit(request.headers.get("Authorization", ""), route.permission)
+        call = await _read(request)
+        self._note(entry, call)
+        fault = self._draw(entry)
+        refusal = await self._before(fault, request)
+        if refusal is not None:
+            return _Answer(refusal)
+        done = self._api.carry_out(route.operation, call)
+        entry.applied = True
+        entry.contact_ids = done.contact_ids or entry.contact_ids
+        return await self._after(fault, Reply(200, done.body))
+
+    def _note(self, entry: Entry, call: Call) -> None:
+        if self._journal.kept:
+            entry.list_id = call.list_id or None
+            entry.contact_ids = named_contacts(entry.operation, call)
+            entry.flags = call.flags() if entry.operation is Operation.ADD_CONTACTS else {}
+
+    def _draw(self, entry: Entry) -> Fault | None:
+        fault = self._faults.draw(entry.operation)
+        if fault is not None:
+            entry.fault = fault.kind
+            self.struck[fault.kind.value] += 1
+        return fault
+
+    async def _before(self, fault: Fault | None, request: web.Request) -> Reply | None:
+        if fault is None:
+            return None
+        if fault.kind is FaultKind.RESET:
+            raise _Cut(reset=True)
+        if fault.kind is FaultKind.HANG:
+            await self._wait(None)
+        if fault.kind is FaultKind.BAD_GATEWAY:
+            return Reply(502, _EDGE_PAGE, content_type="text/html")
+        if fault.kind is FaultKind.TOKEN_EXPIRED:
+            self._access.revoke(request.headers.get("Authorization", ""))
+        if fault.kind in _REFUSALS:
+            raise _REFUSALS[fault.kind](fault)
+        return None
+
+    async def _after(self, fault: Fault | None, reply: Reply) -> _Answer:
+        if fault is None:
+            return _Answer(reply)
+        if fault.kind is FaultKind.LOST_REPLY:
+            raise _Cut
+        if fault.kind is FaultKind.SLOW:
+            await self._wait(fault.seconds)
+        if fault.kind is FaultKind.BAD_JSON:
+            return _Answer(reply._replace(body=b'{"entities": ['))
+        return _Answer(reply, fault)
+
+    async def _wait(self, seconds: float | None) -> None:
+        """Wait, until the client goes (which cancels this), or cut the connection when the simulator stops."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), seconds)
+            raise _Cut
