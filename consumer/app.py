@@ -1,0 +1,227 @@
+"""Wires settings, adapters and the pipeline into a running consumer: start, signals, drain, the end.
+
+At start the outside may not be there yet: brokers, registry and Genesys are waited for, and the probes say so
+meanwhile. At the end every close has its own deadline, so that Kubernetes' grace period is kept.
+"""
+
+import asyncio
+import gc
+import random
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, suppress
+from typing import TypeVar
+
+import structlog
+
+from consumer.adapters.dedupe_store import RocksStore, instance_id, pseudonym_key
+from consumer.adapters.genesys.sink import GenesysSink
+from consumer.adapters.health import StatusServer
+from consumer.adapters.kafka.connection import Connection
+from consumer.adapters.kafka.event_topics import KafkaEventTopics
+from consumer.adapters.kafka.source import KafkaSource
+from consumer.adapters.kafka.topics import ensure
+from consumer.adapters.schema_registry import LocalSchemas, RegistrySchemas
+from consumer.adapters.telemetry.adapter import Telemetry
+from consumer.adapters.telemetry.metrics import Levels
+from consumer.errors import TransientError
+from consumer.model import TopicPartition
+from consumer.pipeline.run import REVOKE_MARGIN_S, Pipeline
+from consumer.settings import Settings
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+STUCK_S = 60.0
+"""A poll loop that did not go round for so long is stuck: liveness fails."""
+
+CLOSE_S = 5.0
+"""Deadline of each close at the end."""
+
+_RETRY_MAX_S = 30.0
+
+
+class App:
+    """One consumer process.
+
+    Attributes:
+        server: Probes, metrics and status page, once it runs.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._telemetry = Telemetry(settings.kafka_source_topics, settings.kafka_group_id)
+        self._pipeline: Pipeline | None = None
+        self._source: KafkaSource | None = None
+        self._store: RocksStore | None = None
+        self._starting: str | None = "reaching Kafka and Genesys"
+        self.server = StatusServer(
+            settings.http_address,
+            live=self._live,
+            ready=self._ready,
+            status=self.status,
+            metrics=self._telemetry.render,
+        )
+
+    async def run_until_signal(self, *, until_caught_up: bool = False) -> None:
+        """Run until SIGTERM or SIGINT; a second one ends at once."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def told_to_stop(number: signal.Signals) -> None:
+            log.info("stopping", signal=number.name)
+            stop.set()
+            for each in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(each)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, told_to_stop, number)
+        await self.run(stop, until_caught_up=until_caught_up)
+
+    async def run(self, stop: asyncio.Event, *, until_caught_up: bool = False) -> None:
+        """Run until told to stop, or until caught up; then drain and close.
+
+        Raises:
+            ConsumerError: What made it stop, possibly in an exception group.
+        """
+        async with AsyncExitStack() as closing:
+            closing.push_async_callback(self._telemetry.close, CLOSE_S)
+            await self.server.start()
+            closing.push_async_callback(self.server.stop)
+            starting = asyncio.create_task(self._start(closing))
+            stopped = asyncio.create_task(stop.wait())
+            await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+            if not starting.done():
+                starting.cancel()
+                with suppress(asyncio.CancelledError):
+                    await starting
+                return
+            pipeline = await starting
+            await pipeline.run(stop, until_caught_up=until_caught_up)
+        log.info("stopped")
+
+    async def _start(self, closing: AsyncExitStack) -> Pipeline:
+        """Reach everything outside, in the order in which it is needed."""
+        settings = self._settings
+        schemas = self._schemas(closing)
+        key = settings.pseudonym_key.encode() if settings.pseudonym_key else pseudonym_key(settings.state_dir)
+        store = RocksStore(settings.state_dir, f"{settings.kafka_group_id}/{settings.kafka_changelog_topic}")
+        closing.push_async_callback(store.close_all)
+        sink = await self._reached("genesys", self._open_sink)
+        closing.push_async_callback(sink.close)
+        connection = Connection.of(settings)
+        await self._reached("kafka", lambda: ensure(connection, settings))
+        source = KafkaSource(
+            connection,
+            settings,
+            revoke_timeout_s=settings.genesys_request_timeout_s + 2 * REVOKE_MARGIN_S,
+            on_overtaken=lambda partition, _, __: self._telemetry.source_overtaken(partition),
+        )
+        closing.push_async_callback(source.close)
+        topics = self._topics(connection, source)
+        closing.push_async_callback(topics.close)
+        await self._reached("kafka", topics.open)
+        self._source, self._store = source, store
+        self._pipeline = Pipeline(
+            settings=settings,
+            source=source,
+            topics=topics,
+            store=store,
+            schemas=schemas,
+            sink=sink,
+            telemetry=self._telemetry,
+            key=key,
+            clock=asyncio.get_running_loop().time,
+            now=time.time,
+            dice=random.random,
+        )
+        self._telemetry.bind(self._levels(self._pipeline, store))
+        _spare_the_garbage_collector()
+        self._starting = None
+        log.info("started", contact_list_id=sink.contact_list_id, group=settings.kafka_group_id)
+        return self._pipeline
+
+    def _schemas(self, closing: AsyncExitStack) -> LocalSchemas | RegistrySchemas:
+        local = LocalSchemas(self._settings.schemas_dir)
+        if self._settings.schema_registry_url is None:
+            return local
+        registry = RegistrySchemas(
+            self._settings.schema_registry_url,
+            self._settings.schema_registry_username,
+            self._settings.schema_registry_password,
+            local,
+        )
+        closing.push_async_callback(registry.close)
+        return registry
+
+    async def _open_sink(self) -> GenesysSink:
+        return await GenesysSink.open(
+            self._settings, on_request=self._telemetry.on_request, tracer=self._telemetry.tracer
+        )
+
+    def _topics(self, connection: Connection, source: KafkaSource) -> KafkaEventTopics:
+        settings = self._settings
+        name = settings.kafka_group_instance_id or instance_id(settings.state_dir)
+        return KafkaEventTopics(
+            connection,
+            settings,
+            transactional_id=f"{settings.kafka_group_id}-{name}",
+            group_metadata=source.group_metadata,
+            commit=source.commit,
+        )
+
+    async def _reached(self, what: str, reach: Callable[[], Awaitable[T]]) -> T:
+        """Try until the other side is there."""
+        delay = 1.0
+        while True:
+            try:
+                return await reach()
+            except TransientError as error:
+                self._starting = f"{what}: {error}"
+                log.warning("waiting_for", what=what, error=str(error), retry_s=delay)
+                await asyncio.sleep(error.retry_after or delay)
+                delay = min(delay * 2, _RETRY_MAX_S)
+
+    # -- what the outside may know
+
+    def _live(self) -> Mapping[str, bool]:
+        polling = self._source is None or time.monotonic() - self._source.last_poll < STUCK_S
+        return {"event_loop": True, "poll_loop": polling}
+
+    def _ready(self) -> Mapping[str, bool]:
+        pipeline = self._pipeline
+        return {
+            "started": self._starting is None,
+            "assigned": pipeline is not None and pipeline.ready,
+            "kafka": self._source is not None and self._source.connected,
+            "genesys": pipeline is not None and pipeline.genesys_answers,
+        }
+
+    def status(self) -> Mapping[str, object]:
+        """What the status page shows."""
+        if self._pipeline is None:
+            return {"state": "starting", "reason": self._starting}
+        return {"outcomes": self._telemetry.outcomes(), **self._pipeline.status()}
+
+    @staticmethod
+    def _levels(pipeline: Pipeline, store: RocksStore) -> Levels:
+        def lag() -> Mapping[TopicPartition, int]:
+            return {key: partition.lag for key, partition in pipeline.partitions.items()}
+
+        return Levels(
+            breaker_state=lambda: pipeline.breaker,
+            rate_limit_remaining=lambda: pipeline.requests_allowed,
+            in_flight=lambda: pipeline.gate.in_flight,
+            lag=lag,
+            store_size=store.size,
+        )
+
+
+def _spare_the_garbage_collector() -> None:
+    """Records and their works hold no cycles: looking for some among all that are held costs a tenth of the CPU."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
