@@ -1,0 +1,166 @@
+{{- define "genesys-consumer.stateDir" -}}
+/var/lib/genesys-consumer
+{{- end -}}
+
+{{- define "genesys-consumer.environment" -}}
+DRAIN_TIMEOUT_S: {{ int64 .Values.drain.timeoutSeconds | quote }}
+HTTP_ADDRESS: "0.0.0.0:8080"
+STATE_DIR: {{ include "genesys-consumer.stateDir" . }}
+{{- range $name, $value := .Values.settings }}
+{{- /* Helm reads numbers as floats, which print as 1e+07. */}}
+{{ $name }}: {{ ternary $value ($value | int64) (kindIs "string" $value) | quote }}
+{{- end }}
+{{- end -}}
+
+{{- define "genesys-consumer.secretFile" -}}
+/etc/genesys-consumer/secrets/{{ . }}
+{{- end -}}
+
+{{- define "genesys-consumer.secretFiles" -}}
+- name: GENESYS_OAUTH_CLIENT_ID_FILE
+  value: {{ include "genesys-consumer.secretFile" .oauthClientId }}
+- name: GENESYS_OAUTH_CLIENT_SECRET_FILE
+  value: {{ include "genesys-consumer.secretFile" .oauthClientSecret }}
+{{- with .pseudonymKey }}
+- name: PSEUDONYM_KEY_FILE
+  value: {{ include "genesys-consumer.secretFile" . }}
+{{- end }}
+{{- with .kafkaProperties }}
+- name: KAFKA_PROPERTIES_FILE
+  value: {{ include "genesys-consumer.secretFile" . }}
+{{- end }}
+{{- with .schemaRegistryPassword }}
+- name: SCHEMA_REGISTRY_PASSWORD_FILE
+  value: {{ include "genesys-consumer.secretFile" . }}
+{{- end }}
+{{- end -}}
+
+{{- define "genesys-consumer.resources" -}}
+{{- if ne (toString .requests.memory) (toString .limits.memory) -}}
+{{- fail "resources.limits.memory must equal resources.requests.memory" -}}
+{{- end -}}
+{{- toYaml . -}}
+{{- end -}}
+
+{{- define "genesys-consumer.container" -}}
+name: consumer
+image: {{ include "genesys-consumer.image" . }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+args: [run]
+envFrom:
+  - configMapRef:
+      name: {{ include "genesys-consumer.fullname" . }}
+env:
+  {{- include "genesys-consumer.secretFiles" .Values.secretKeys | nindent 2 }}
+  {{- if and .Values.staticMembership (eq .Values.kind "StatefulSet") }}
+  - name: KAFKA_GROUP_INSTANCE_ID
+    valueFrom:
+      fieldRef:
+        fieldPath: metadata.name
+  {{- end }}
+  {{- with .Values.extraEnv }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+ports:
+  - name: http
+    containerPort: 8080
+startupProbe:
+  httpGet:
+    path: /livez
+    port: http
+  {{- toYaml .Values.probes.startup | nindent 2 }}
+livenessProbe:
+  httpGet:
+    path: /livez
+    port: http
+  {{- toYaml .Values.probes.liveness | nindent 2 }}
+readinessProbe:
+  httpGet:
+    path: /readyz
+    port: http
+  {{- toYaml .Values.probes.readiness | nindent 2 }}
+resources:
+  {{- include "genesys-consumer.resources" .Values.resources | nindent 2 }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities:
+    drop: [ALL]
+volumeMounts:
+  - name: state
+    mountPath: {{ include "genesys-consumer.stateDir" . }}
+  - name: secrets
+    mountPath: /etc/genesys-consumer/secrets
+    readOnly: true
+  - name: tmp
+    mountPath: /tmp
+{{- end -}}
+
+{{- define "genesys-consumer.spread" -}}
+{{- $selected := dict "matchLabels" (include "genesys-consumer.selectorLabels" . | fromYaml) -}}
+{{- $spread := list -}}
+{{- range .Values.topologySpreadConstraints -}}
+{{- $spread = append $spread (merge (dict "labelSelector" $selected) .) -}}
+{{- end -}}
+{{- toYaml $spread -}}
+{{- end -}}
+
+{{- define "genesys-consumer.pod" -}}
+metadata:
+  annotations:
+    checksum/config: {{ include "genesys-consumer.environment" . | sha256sum }}
+    {{- with .Values.podAnnotations }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  labels:
+    {{- merge (include "genesys-consumer.labels" . | fromYaml) .Values.podLabels | toYaml | nindent 4 }}
+spec:
+  serviceAccountName: {{ include "genesys-consumer.serviceAccountName" . | quote }}
+  automountServiceAccountToken: false
+  # Otherwise a Service in the namespace could set variables that look like settings.
+  enableServiceLinks: false
+  terminationGracePeriodSeconds: {{ add .Values.drain.timeoutSeconds .Values.drain.marginSeconds }}
+  {{- with .Values.imagePullSecrets }}
+  imagePullSecrets:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  securityContext:
+    runAsNonRoot: true
+    runAsUser: 65532
+    runAsGroup: 65532
+    fsGroup: 65532
+    fsGroupChangePolicy: OnRootMismatch
+    seccompProfile:
+      type: RuntimeDefault
+  containers:
+    - {{ include "genesys-consumer.container" . | nindent 6 | trim }}
+  volumes:
+    - name: secrets
+      secret:
+        secretName: {{ .Values.existingSecret | quote }}
+        defaultMode: 0440
+    - name: tmp
+      emptyDir:
+        sizeLimit: 64Mi
+    {{- if eq .Values.kind "Deployment" }}
+    - name: state
+      emptyDir:
+        sizeLimit: {{ .Values.state.size }}
+    {{- end }}
+  {{- with .Values.nodeSelector }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .Values.tolerations }}
+  tolerations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .Values.affinity }}
+  affinity:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- if .Values.topologySpreadConstraints }}
+  topologySpreadConstraints:
+    {{- include "genesys-consumer.spread" . | nindent 4 }}
+  {{- end }}
+{{- end -}}
