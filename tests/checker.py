@@ -1,0 +1,116 @@
+"""Compares a world after the fact with the story that was told in it. Knows the rules, not the pipeline."""
+
+import hashlib
+from collections import Counter, defaultdict
+from typing import Any
+
+import orjson
+
+from consumer.model import TopicPartition
+from tests.memory_ports import World
+from tests.stories import Event, Model, Story
+
+
+def check(world: World, story: Story, poison: set[str]) -> None:
+    """Every rule, on everything that is durable."""
+    outcomes = _outcomes(world, story)
+    _check_chain(world)
+    ends = defaultdict(list)
+    for position, audit in outcomes.items():
+        event = story.event(position)
+        ends[event.external_id].append((event, position, audit["outcome"]))
+    for position, audit in outcomes.items():
+        _check_outcome(story.event(position), position, audit, ends, poison)
+    assert world.committed == {key: len(told) for key, told in story.events.items()}, "committed offsets"
+    _check_dead_letters(world, outcomes)
+    _check_list(world, story, poison)
+    _check_stores(world)
+
+
+def _outcomes(world: World, story: Story) -> dict[tuple[str, int, int], dict[str, Any]]:
+    """Rule 1: one record event for each source offset, no more and no fewer."""
+    events = world.events()
+    counted = Counter(event["eventId"] for event in events)
+    expected = {f"{t}/{p}/{o}" for t, p, o in story.positions()}
+    assert counted.keys() == expected, f"missing: {sorted(expected - counted.keys())[:5]}"
+    repeated = [name for name, times in counted.items() if times > 1]
+    assert not repeated, f"repeated: {repeated[:5]}"
+    return {tuple(event["source"].values()): event for event in events}
+
+
+def _check_chain(world: World) -> None:
+    """The record events of a partition form an unbroken chain."""
+    heads: dict[tuple[str, int], tuple[int, str]] = defaultdict(lambda: (0, "0" * 64))
+    for _, value in world.audit:
+        event = orjson.loads(value)
+        if event["type"] != "record":
+            continue
+        source = (event["source"]["topic"], event["source"]["partition"])
+        seq, prev = heads[source]
+        assert (event["seq"], event["prev"]) == (seq, prev), f"the chain of {source} breaks at {event['eventId']}"
+        body, _, _ = value.rpartition(b',"hash":"')
+        assert hashlib.sha256(body + b"}").hexdigest() == event["hash"]
+        heads[source] = (seq + 1, event["hash"])
+
+
+Position = tuple[str, int, int]
+
+
+def _check_outcome(
+    event: Event,
+    position: Position,
+    audit: dict[str, Any],
+    ends: dict[str, list[tuple[Event, Position, str]]],
+    poison: set[str],
+) -> None:
+    outcome = audit["outcome"]
+    others = [end for end in ends[event.external_id] if end[1] != position]
+    assert (outcome == "rejected") == bool(event.reasons), (position, outcome)
+    match outcome:
+        case "rejected":
+            assert tuple(audit["reasons"]) == event.reasons
+        case "undeliverable":
+            assert event.external_id in poison
+            assert audit["reasons"] == ["genesys:contact.datum.length.limit.exceeded"]
+        case "superseded":
+            assert any(other[:2] == position[:2] and other[2] > position[2] for _, other, _ in others), position
+        case "stale":
+            assert any(_newer(other, event) for other, _, _ in others), position
+        case "duplicate":
+            assert any(end == "delivered" and other.value() == event.value() for other, _, end in others) or (
+                event.removes and any(end == "delivered" and other.removes for other, _, end in others)
+            ), position
+        case _:
+            assert outcome == "delivered"
+
+
+def _newer(one: Event, other: Event) -> bool:
+    return one.version is not None and other.version is not None and one.version > other.version
+
+
+def _check_dead_letters(world: World, outcomes: dict[tuple[str, int, int], dict[str, Any]]) -> None:
+    """Dead letters are the rejected and the undeliverable records, bytes unchanged."""
+    expected = {where for where, event in outcomes.items() if event["outcome"] in {"rejected", "undeliverable"}}
+    letters = [(record.topic, record.partition, record.offset) for record, _ in world.dead_letters]
+    assert sorted(letters) == sorted(expected)
+    for record, _ in world.dead_letters:
+        assert record == world.log[TopicPartition(record.topic, record.partition)][record.offset]
+
+
+def _check_list(world: World, story: Story, poison: set[str]) -> None:
+    """The contact list is what the naive model says."""
+    held = {name: (body["phone"], body["callable"]) for name, body in world.list.items()}
+    expected = Model(poison).replay(story).list
+    differ = [name for name in held.keys() | expected.keys() if held.get(name) != expected.get(name)]
+    assert not differ, f"{len(differ)} contacts differ: {[(n, held.get(n), expected.get(n)) for n in differ[:3]]}"
+
+
+def _check_stores(world: World) -> None:
+    """A store is its changelog, replayed."""
+    for key, (entries, position) in world.stores.items():
+        replayed: dict[bytes, bytes] = {}
+        for name, value in world.changelog[key][:position]:
+            assert value is not None
+            replayed[name] = value
+        assert entries == replayed
+        assert position == len(world.changelog[key])

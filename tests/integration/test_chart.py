@@ -1,0 +1,413 @@
+"""The chart, rendered by the real helm: Kubernetes' own schemas, security, and the program that reads the result."""
+
+import json
+import os
+import re
+import shutil
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate  # type: ignore[import-untyped]
+import pytest
+import yaml
+
+from consumer import app, settings
+from consumer.adapters import health
+from consumer.adapters.kafka import event_topics, source
+from tests.integration.helm import CHART, PROJECT, RELEASE, Helm, HelmFailedError, HelmMissingError, helm_binary
+
+# The first run may have to build helm.
+pytestmark = [pytest.mark.helm, pytest.mark.timeout(600)]
+
+CI_VALUES = sorted((CHART / "ci").glob("*-values.yaml"))
+DEFAULT = CHART / "ci" / "default-values.yaml"
+KUBERNETES_VERSIONS = ("1.29.0", "1.33.0", "1.37.0")
+SECRETS = "/etc/genesys-consumer/secrets"
+STATE = "/var/lib/genesys-consumer"
+NAME = f"{RELEASE}-genesys-consumer"
+
+DECIDED = {"KAFKA_PROPERTIES_FILE", "KAFKA_GROUP_INSTANCE_ID", "STATE_DIR", "HTTP_ADDRESS", "DRAIN_TIMEOUT_S"}
+"""Settings that other values decide."""
+
+each_values_file = pytest.mark.parametrize("values", CI_VALUES, ids=lambda path: path.stem)
+
+
+@pytest.fixture(scope="module")
+def helm() -> Helm:
+    """The real helm; without it the test is skipped, or failed where CI=true: there nothing may be skipped."""
+    try:
+        return Helm(helm_binary())
+    except HelmMissingError as missing:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(missing), pytrace=False)
+        pytest.skip(str(missing))
+
+
+@pytest.fixture
+def override(tmp_path: Path) -> Path:
+    """Path of a values file that a test may write."""
+    return tmp_path / "override.yaml"
+
+
+def _schema() -> dict[str, Any]:
+    schema: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
+    return schema
+
+
+def _variables(container: dict[str, Any]) -> dict[str, str | None]:
+    return {variable["name"]: variable.get("value") for variable in container["env"]}
+
+
+@each_values_file
+def test_lint_is_clean(helm: Helm, values: Path) -> None:
+    """`helm lint --strict` has neither a warning nor an error for any of the example values."""
+    report = helm.lint(values)
+    assert "0 chart(s) failed" in report
+    assert "WARNING" not in report
+
+
+@each_values_file
+def test_kubernetes_knows_every_field(helm: Helm, values: Path) -> None:
+    """Every rendered object passes the strict schema of the oldest, a middle and the newest Kubernetes."""
+    manifests = helm.render(values)
+    core = [document for document in manifests.documents if document["kind"] != "PodMonitor"]
+    assert {"ConfigMap", "Service", manifests.workload["kind"]} <= {document["kind"] for document in core}
+    for version in KUBERNETES_VERSIONS:
+        for document in core:
+            kubernetes_validate.validate(document, version, strict=True)
+
+
+@each_values_file
+def test_pods_are_restricted(helm: Helm, values: Path) -> None:
+    """Pods meet the `restricted` Pod Security Standard, with a read-only root and without an API token."""
+    manifests = helm.render(values)
+    pod, container = manifests.pod, manifests.container
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["fsGroup"] == 65532
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert pod["automountServiceAccountToken"] is False
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+    assert all(volume.keys() & {"secret", "emptyDir"} for volume in pod["volumes"])
+
+
+@each_values_file
+def test_only_state_and_tmp_can_be_written(helm: Helm, values: Path) -> None:
+    """The program writes into its state directory and /tmp; the Secret is mounted for reading, mode 0440."""
+    manifests = helm.render(values)
+    mounts = {mount["mountPath"]: mount for mount in manifests.container["volumeMounts"]}
+    assert {path for path, mount in mounts.items() if not mount.get("readOnly")} == {STATE, "/tmp"}  # noqa: S108
+    (secret,) = [volume["secret"] for volume in manifests.pod["volumes"] if "secret" in volume]
+    assert secret == {"secretName": "genesys-oauth", "defaultMode": 0o440}
+
+
+@each_values_file
+def test_no_secret_is_in_a_manifest(helm: Helm, values: Path) -> None:
+    """A secret comes as the name of a file, or by reference, and the chart makes no Secret."""
+    manifests = helm.render(values)
+    secret = {name for name, rule in settings.rules().items() if rule.secret} | {"OTEL_EXPORTER_OTLP_HEADERS"}
+    assert "Secret" not in manifests.kinds
+    assert not secret & manifests["ConfigMap"]["data"].keys()
+    assert not [name for name, value in _variables(manifests.container).items() if name in secret and value]
+
+
+@each_values_file
+def test_memory_is_guaranteed(helm: Helm, values: Path) -> None:
+    """Memory asked for is memory granted, and CPU has a request."""
+    resources = helm.render(values).container["resources"]
+    assert resources["requests"]["memory"] == resources["limits"]["memory"]
+    assert resources["requests"]["cpu"]
+
+
+@each_values_file
+def test_selectors_select_the_pods(helm: Helm, values: Path) -> None:
+    """The workload, Service, budget, PodMonitor and topology spread select by labels that the pods carry."""
+    manifests = helm.render(values)
+    labels = manifests.workload["spec"]["template"]["metadata"]["labels"]
+    specs = [document["spec"] for document in manifests.documents if "selector" in document.get("spec", {})]
+    selectors = [spec["selector"].get("matchLabels", spec["selector"]) for spec in specs]
+    selectors += [spread["labelSelector"]["matchLabels"] for spread in manifests.pod["topologySpreadConstraints"]]
+    assert len(selectors) >= 4
+    assert all(selector and selector.items() <= labels.items() for selector in selectors)
+
+
+@each_values_file
+def test_the_program_accepts_what_the_pod_gets(helm: Helm, values: Path, tmp_path: Path) -> None:
+    """The settings of the program load from the rendered environment, and none has another name."""
+    manifests = helm.render(values)
+    environ = dict(manifests["ConfigMap"]["data"])
+    for name, value in _variables(manifests.container).items():
+        if value is None:
+            environ[name] = "from-a-reference"
+        else:
+            mounted = tmp_path / Path(value).relative_to(SECRETS)
+            mounted.write_text("a secret")
+            environ[name] = str(mounted)
+    loaded = settings.load(environ)
+    assert loaded.genesys_oauth_client_secret == "a secret"  # noqa: S105
+    assert str(loaded.state_dir) == STATE
+    assert loaded.http_address == ("0.0.0.0", manifests.container["ports"][0]["containerPort"])  # noqa: S104
+    files = {f"{name}_FILE" for name, rule in settings.rules().items() if rule.secret}
+    assert not {name for name in environ if not name.startswith("OTEL_")} - settings.rules().keys() - files
+
+
+def test_the_schema_knows_every_setting() -> None:
+    """`settings` takes each setting of the program that is no secret and not decided by another value, and no other."""
+    known = {name for name in _schema()["properties"]["settings"]["properties"] if not name.startswith("OTEL_")}
+    assert known == {name for name, rule in settings.rules().items() if not rule.secret} - DECIDED
+
+
+def test_the_schema_bounds_settings_as_the_program_does() -> None:
+    """The schema's smallest and largest number of each setting are the program's own."""
+    for name, rule in _schema()["properties"]["settings"]["properties"].items():
+        if rule.get("type") == "integer":
+            parse = settings.rules()[name].parse
+            parse(str(rule["minimum"]))
+            parse(str(rule["maximum"]))
+            for outside in (rule["minimum"] - 1, rule["maximum"] + 1):
+                with pytest.raises(ValueError, match="must be a whole number"):
+                    parse(str(outside))
+
+
+def test_the_schema_offers_the_choices_of_the_program() -> None:
+    """Every choice in the schema is one that the program takes, and every region is among them."""
+    choices = {
+        name: rule["enum"] for name, rule in _schema()["properties"]["settings"]["properties"].items() if "enum" in rule
+    }
+    assert set(choices["GENESYS_REGION"]) == settings.REGIONS.keys() | set(settings.REGIONS.values())
+    for name, values in choices.items():
+        for value in values:
+            settings.rules()[name].parse(value)
+
+
+def _objects(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(node, dict):
+        if node.get("type") == "object":
+            yield path, node
+        for key, value in node.items():
+            yield from _objects(value, f"{path}/{key}")
+
+
+def test_the_schema_is_closed() -> None:
+    """No object of the values takes a key that the schema does not name, but for Kubernetes' own and Helm's global."""
+    free = {"/properties/global"} | {
+        f"/properties/affinity/properties/{kind}" for kind in ("nodeAffinity", "podAffinity", "podAntiAffinity")
+    }
+    objects = dict(_objects(_schema()))
+    assert len(objects) > 20
+    open_ones = {path for path, node in objects.items() if "additionalProperties" not in node}
+    assert open_ones == free
+    assert all(
+        node["additionalProperties"] in (False, {"type": "string"})
+        for path, node in objects.items()
+        if path not in free
+    )
+
+
+BAD_VALUES = {
+    "key that does not exist": ("replicaCount: 2", "replicaCount"),
+    "key inside a block that does not exist": ("state: {sice: 5Gi}", "sice"),
+    "no secret named": ("existingSecret: ''", "existingSecret"),
+    "no brokers": ("settings: {KAFKA_BOOTSTRAP_SERVERS: null}", "KAFKA_BOOTSTRAP_SERVERS"),
+    "misspelt setting": ("settings: {KAFKA_SOURCE_TOPIC: crm}", "KAFKA_SOURCE_TOPIC"),
+    "secret among the settings": ("settings: {GENESYS_OAUTH_CLIENT_SECRET: x}", "GENESYS_OAUTH_CLIENT_SECRET"),
+    "token among the settings": ("settings: {OTEL_EXPORTER_OTLP_HEADERS: x}", "OTEL_EXPORTER_OTLP_HEADERS"),
+    "password in the registry's URL": ("settings: {SCHEMA_REGISTRY_URL: 'https://a:b@r'}", "SCHEMA_REGISTRY_URL"),
+    "secret as an extra variable": ("extraEnv: [{name: PSEUDONYM_KEY, value: x}]", "/extraEnv/0/name"),
+    "extra variable without a value": ("extraEnv: [{name: TZ}]", "/extraEnv/0"),
+    "drain time among the settings": ("settings: {DRAIN_TIMEOUT_S: 60}", "DRAIN_TIMEOUT_S"),
+    "margin too small for the end": ("drain: {marginSeconds: 39}", "marginSeconds"),
+    "grace period shorter than the drain": ("terminationGracePeriodSeconds: 10", "terminationGracePeriodSeconds"),
+    "unknown region": ("settings: {GENESYS_REGION: mars-1}", "GENESYS_REGION"),
+    "plain http to Genesys": ("settings: {GENESYS_API_URL: 'http://api.example.com'}", "GENESYS_API_URL"),
+    "number out of range": ("settings: {GENESYS_MAX_IN_FLIGHT: 65}", "GENESYS_MAX_IN_FLIGHT"),
+    "float where OTEL wants text": ("settings: {OTEL_TRACES_SAMPLER_ARG: 0.1}", "OTEL_TRACES_SAMPLER_ARG"),
+    "workload without a kind of its own": ("kind: DaemonSet", "/kind"),
+    "volume that several nodes write": ("state: {accessMode: ReadWriteMany}", "accessMode"),
+    "digest that is none": ("image: {digest: latest}", "digest"),
+    "weaker security": ("securityContext: {readOnlyRootFilesystem: false}", "securityContext"),
+    "no memory limit": ("resources: {limits: {memory: null}}", "/resources/limits"),
+    "probe field that does not exist": ("probes: {liveness: {timeout: 1}}", "timeout"),
+}
+
+
+@pytest.mark.parametrize(("values", "key"), BAD_VALUES.values(), ids=BAD_VALUES.keys())
+def test_bad_values_are_refused(helm: Helm, override: Path, values: str, key: str) -> None:
+    """The schema refuses the values, and the message names the key to mend."""
+    override.write_text(values)
+    with pytest.raises(HelmFailedError) as refused:
+        helm.render(DEFAULT, override)
+    assert "don't meet the specifications of the schema" in str(refused.value)
+    assert key in str(refused.value)
+
+
+def test_memory_limit_above_the_request_is_refused(helm: Helm, override: Path) -> None:
+    """A memory limit other than the request is refused, naming both."""
+    override.write_text("resources: {limits: {memory: 8Gi}}")
+    with pytest.raises(HelmFailedError, match=r"resources\.limits\.memory must equal resources\.requests\.memory"):
+        helm.render(DEFAULT, override)
+
+
+def test_nothing_but_the_required_values_is_needed(helm: Helm) -> None:
+    """With three values given, a StatefulSet with its own volume per pod comes out, and nothing optional."""
+    manifests = helm.render(DEFAULT)
+    assert manifests.kinds == {"ConfigMap", "PodDisruptionBudget", "Service", "ServiceAccount", "StatefulSet"}
+    spec = manifests["StatefulSet"]["spec"]
+    assert spec["podManagementPolicy"] == "Parallel"
+    assert spec["serviceName"] == manifests["Service"]["metadata"]["name"]
+    (claim,) = spec["volumeClaimTemplates"]
+    assert claim["metadata"]["name"] == "state"
+    assert claim["spec"] == {"accessModes": ["ReadWriteOncePod"], "resources": {"requests": {"storage": "5Gi"}}}
+
+
+def test_claim_templates_survive_an_upgrade(helm: Helm) -> None:
+    """No label of the claim template changes with a version: Kubernetes would refuse the upgrade."""
+    (claim,) = helm.render(DEFAULT)["StatefulSet"]["spec"]["volumeClaimTemplates"]
+    assert claim["metadata"]["labels"].keys() == {"app.kubernetes.io/name", "app.kubernetes.io/instance"}
+
+
+def test_deployment_keeps_its_state_in_an_empty_dir(helm: Helm) -> None:
+    """A Deployment has an emptyDir for the stores, no volume claim, and no static membership: its pods change names."""
+    manifests = helm.render(CHART / "ci" / "deployment-values.yaml")
+    volumes = {volume["name"]: volume for volume in manifests.pod["volumes"]}
+    assert volumes["state"]["emptyDir"] == {"sizeLimit": "5Gi"}
+    assert not {"volumeClaimTemplates", "serviceName"} & manifests["Deployment"]["spec"].keys()
+    assert "KAFKA_GROUP_INSTANCE_ID" not in _variables(manifests.container)
+
+
+def test_static_membership_is_the_pod_name_and_can_be_switched_off(helm: Helm, override: Path) -> None:
+    """The group instance id is the pod's name, unless static membership is off."""
+    by_name = {variable["name"]: variable for variable in helm.render(DEFAULT).container["env"]}
+    assert by_name["KAFKA_GROUP_INSTANCE_ID"]["valueFrom"]["fieldRef"] == {"fieldPath": "metadata.name"}
+    override.write_text("staticMembership: false")
+    assert "KAFKA_GROUP_INSTANCE_ID" not in _variables(helm.render(DEFAULT, override).container)
+
+
+def test_optional_secret_keys_become_files(helm: Helm) -> None:
+    """Each key of the Secret that is named reaches the program as a file, and one that is not named does not."""
+    oauth = {"GENESYS_OAUTH_CLIENT_ID_FILE", "GENESYS_OAUTH_CLIENT_SECRET_FILE", "KAFKA_GROUP_INSTANCE_ID"}
+    assert _variables(helm.render(DEFAULT).container).keys() == oauth
+    variables = _variables(helm.render(CHART / "ci" / "secrets-values.yaml").container)
+    assert variables["GENESYS_OAUTH_CLIENT_ID_FILE"] == f"{SECRETS}/id"
+    assert variables["PSEUDONYM_KEY_FILE"] == f"{SECRETS}/pseudonym-key"
+    assert variables["KAFKA_PROPERTIES_FILE"] == f"{SECRETS}/kafka.properties"
+    assert variables["SCHEMA_REGISTRY_PASSWORD_FILE"] == f"{SECRETS}/registry-password"
+
+
+@pytest.mark.parametrize(("drain", "grace"), [("{}", 65), ("{timeoutSeconds: 60, marginSeconds: 60}", 120)])
+def test_grace_period_covers_the_drain(helm: Helm, override: Path, drain: str, grace: int) -> None:
+    """The pod's grace period is the drain time that the program gets, and the margin for what follows."""
+    override.write_text(f"drain: {drain}")
+    manifests = helm.render(DEFAULT, override)
+    assert manifests.pod["terminationGracePeriodSeconds"] == grace
+    assert int(manifests["ConfigMap"]["data"]["DRAIN_TIMEOUT_S"]) < grace
+
+
+def test_the_margin_covers_every_close() -> None:
+    """The smallest margin is no less than all deadlines of the program's end together, so that no close is killed."""
+    closes = [
+        source.CLOSE_WITHIN_S,  # as the pipeline ends
+        source.CLOSE_WITHIN_S,  # again with everything else: it waits once more if the first did not succeed
+        event_topics.CLOSE_WITHIN_S,
+        health._LAST_ANSWERS_S,
+        app.CLOSE_S,
+    ]
+    assert _schema()["properties"]["drain"]["properties"]["marginSeconds"]["minimum"] >= sum(closes)
+
+
+def test_default_drain_time_is_the_program_s_own(helm: Helm) -> None:
+    """Without a value the pod drains as long as the program does by itself."""
+    assert helm.render(DEFAULT)["ConfigMap"]["data"]["DRAIN_TIMEOUT_S"] == settings.rules()["DRAIN_TIMEOUT_S"].default
+
+
+def test_large_numbers_stay_whole(helm: Helm) -> None:
+    """A number of seven digits is not written as a float, whatever Helm made of it."""
+    assert helm.render(CHART / "ci" / "tuning-values.yaml")["ConfigMap"]["data"]["READ_AHEAD_RECORDS"] == "10000000"
+
+
+def test_changed_settings_restart_the_pods(helm: Helm, override: Path) -> None:
+    """The pods' checksum follows the settings, and only them."""
+
+    def checksum(values: str) -> str:
+        override.write_text(values)
+        template = helm.render(DEFAULT, override).workload["spec"]["template"]
+        found: str = template["metadata"]["annotations"]["checksum/config"]
+        return found
+
+    assert checksum("replicas: 1") == checksum("replicas: 2")
+    assert checksum("replicas: 1") != checksum("settings: {LOG_LEVEL: debug}")
+
+
+def test_probes_ask_what_they_should(helm: Helm) -> None:
+    """Start and life look at the program's own loops, readiness at the world; a restore has five minutes."""
+    container = helm.render(DEFAULT).container
+    paths = {kind: container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness", "readiness")}
+    assert paths == {"startup": "/livez", "liveness": "/livez", "readiness": "/readyz"}
+    assert container["startupProbe"]["periodSeconds"] * container["startupProbe"]["failureThreshold"] == 300
+
+
+def test_metrics_are_found(helm: Helm) -> None:
+    """The headless Service and the PodMonitor name a port that the container has."""
+    manifests = helm.render(CHART / "ci" / "monitoring-values.yaml")
+    ports = {port["name"] for port in manifests.container["ports"]}
+    service, monitor = manifests["Service"]["spec"], manifests["PodMonitor"]
+    assert service["clusterIP"] == "None"
+    assert {port["targetPort"] for port in service["ports"]} == ports
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint == {"port": "http", "path": "/metrics", "interval": "15s", "scrapeTimeout": "10s"}
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+
+
+def test_scheduling_reaches_the_pods(helm: Helm) -> None:
+    """Where pods may run is passed on as it was given."""
+    values = CHART / "ci" / "scheduling-values.yaml"
+    given, manifests = yaml.safe_load(values.read_text()), helm.render(values)
+    assert {key: manifests.pod[key] for key in ("nodeSelector", "tolerations", "affinity")} == {
+        key: given[key] for key in ("nodeSelector", "tolerations", "affinity")
+    }
+    assert manifests.pod["topologySpreadConstraints"][0]["topologyKey"] == "topology.kubernetes.io/zone"
+    assert manifests.pod["serviceAccountName"] == "streaming"
+    assert "ServiceAccount" not in manifests.kinds
+    assert manifests["PodDisruptionBudget"]["spec"]["maxUnavailable"] == "50%"
+
+
+def test_digest_wins_over_the_tag(helm: Helm) -> None:
+    """An image pinned by digest is pulled by it; otherwise the tag is the version of the program."""
+    image = helm.render(CHART / "ci" / "image-values.yaml").container["image"]
+    assert re.fullmatch(r"registry\.example\.com/streaming/genesys-consumer@sha256:[0-9a-f]{64}", image)
+    version = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
+    assert helm.render(DEFAULT).container["image"] == f"genesys-consumer:{version}"
+
+
+@pytest.mark.parametrize("kind", ["StatefulSet", "Deployment"])
+def test_notes_say_what_to_check_next(helm: Helm, tmp_path: Path, override: Path, kind: str) -> None:
+    """The notes name the workload in each command, and warn of pseudonyms that cannot be compared."""
+    chart = shutil.copytree(CHART, tmp_path / "chart")
+    include = '{{ include (print .Template.BasePath "/NOTES.txt") . | toJson }}'
+    (chart / "templates" / "notes.yaml").write_text(f"kind: Notes\nnotes: {include}")
+    override.write_text(f"kind: {kind}")
+    notes = helm.render(DEFAULT, override, chart=chart)["Notes"]["notes"]
+    assert f"rollout status {kind.lower()}/{NAME}\n" in notes
+    assert f"exec {kind.lower()}/{NAME} -- genesys-consumer check\n" in notes
+    assert "WARNING: secretKeys.pseudonymKey is not set" in notes
+    assert ("replays the changelog" in notes) == (kind == "Deployment")
+
+
+def _leaves(values: dict[str, Any], path: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}"
+
+
+def test_readme_explains_every_value() -> None:
+    """The chart's README has one row for every value there is, and none for a value that is gone."""
+    rows = set(re.findall(r"^\| `([^`]+)` \|", (CHART / "README.md").read_text(), re.MULTILINE))
+    assert rows == set(_leaves(yaml.safe_load((CHART / "values.yaml").read_text())))

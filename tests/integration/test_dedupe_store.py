@@ -1,0 +1,541 @@
+"""RocksDB itself, on a real disk: what a crash, a damaged file, a full disk or a second process leaves."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rocksdict import Options, Rdict
+from structlog.testing import capture_logs
+from typing_extensions import override
+
+from consumer.adapters import dedupe_store
+from consumer.adapters.dedupe_store import RocksStore, instance_id, pseudonym_key
+from consumer.errors import FatalError, TransientError
+from consumer.model import TopicPartition
+from tests.store_contract import OTHER, PARTITION, StoreContract, identity
+
+PROJECT = Path(__file__).parents[2]
+IDENTITY = "genesys-consumer/genesys-consumer-dedupe-changelog"
+PER_WRITE = 50
+UNCOMPACTED = (
+    15  # with `early_flush`, so many writes make too few table files for a compaction: none vanishes in a copy
+)
+StoreMaker = Callable[..., RocksStore]
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from consumer.adapters import dedupe_store
+from tests.integration.test_dedupe_store import IDENTITY, PARTITION, entries_of
+dedupe_store._UNFLUSHED_BYTES_OF_ONE = 100_000
+
+async def main():
+    store = dedupe_store.RocksStore(Path(sys.argv[1]), IDENTITY)
+    position = await store.open(PARTITION)
+    print(position, flush=True)
+    while True:
+        await store.write(PARTITION, entries_of(position), position + 1)
+        position += 1
+        print(position, flush=True)
+
+asyncio.run(main())
+"""
+
+HOLDER = """
+import asyncio, sys
+from pathlib import Path
+from consumer.adapters.dedupe_store import RocksStore
+from tests.integration.test_dedupe_store import IDENTITY, PARTITION
+store = RocksStore(Path(sys.argv[1]), IDENTITY)
+print(asyncio.run(store.open(PARTITION)), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+async def make_store(tmp_path) -> AsyncIterator[StoreMaker]:
+    """Makes a store on the state directory of the test, or another; all are closed in the end."""
+    made: list[RocksStore] = []
+
+    def make(state_dir: Path = tmp_path / "state", identity: str = IDENTITY) -> RocksStore:
+        made.append(RocksStore(state_dir, identity))
+        return made[-1]
+
+    yield make
+    for store in made:
+        await store.close_all()
+
+
+@pytest.fixture
+def early_flush(monkeypatch) -> None:
+    """Records leave memory for a table file after a few writes."""
+    monkeypatch.setattr(dedupe_store, "_UNFLUSHED_BYTES_OF_ONE", 20_000)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a file system of the given size, or resizes it."""
+    mounted = tmp_path / "disk"
+    mounted.mkdir()
+
+    def resize(size: str) -> Path:
+        how = ["-o", f"remount,size={size}"] if mounted.is_mount() else ["-t", "tmpfs", "-o", f"size={size}", "tmpfs"]
+        done = subprocess.run(["mount", *how, str(mounted)], capture_output=True, text=True, check=False, timeout=10)  # noqa: S603, S607 -- the system's own
+        if done.returncode != 0:
+            given_up = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+            given_up(f"A FULL DISK WAS NOT TRIED, mounting needs root: {done.stderr}")
+        return mounted
+
+    yield resize
+    if mounted.is_mount():
+        subprocess.run(["umount", str(mounted)], check=True, timeout=10)  # noqa: S603, S607 -- the system's own
+
+
+def entries_of(write: int) -> list[tuple[bytes, bytes | None]]:
+    """The entries of the nth write: no two writes share a key."""
+    return [(identity(number), number.to_bytes(60)) for number in range(write * PER_WRITE, (write + 1) * PER_WRITE)]
+
+
+async def fill(store: RocksStore, writes: int, partition: TopicPartition = PARTITION) -> None:
+    """Open the store and do writes 0, 1, ... up to that position."""
+    for write in range(await store.open(partition), writes):
+        await store.write(partition, entries_of(write), write + 1)
+
+
+def writes_present(store: RocksStore, writes: int) -> list[bool]:
+    """For each write whether all of it is there; none may be there in part."""
+    present = []
+    for write in range(writes):
+        values = store.read(PARTITION, [key for key, _ in entries_of(write)])
+        assert values in ([None] * PER_WRITE, [value for _, value in entries_of(write)])
+        present.append(values[0] is not None)
+    return present
+
+
+def database(state_dir: Path) -> Path:
+    """Directory of RocksDB."""
+    return state_dir / PARTITION.topic / str(PARTITION.partition) / "db"
+
+
+def set_aside(state_dir: Path) -> list[str]:
+    """Names of what was set aside."""
+    return sorted(path.name for path in (state_dir / PARTITION.topic).iterdir() if "set-aside" in path.name)
+
+
+def logs_with_records(state_dir: Path) -> list[Path]:
+    """Write-ahead logs that are not empty, oldest first."""
+    return [path for path in sorted(database(state_dir).glob("*.log")) if path.stat().st_size]
+
+
+def flip_middle(path: Path) -> None:
+    """One byte turns over, as on a worn disk."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+class TestRocksStoreKeepsTheContract(StoreContract):
+    @override
+    @pytest.fixture
+    def stores(self, make_store):
+        return make_store
+
+
+class TestCrash:
+    async def test_a_killed_process_leaves_every_acknowledged_write_and_a_position_that_fits(
+        self, tmp_path, make_store
+    ):
+        """After kill -9 the position is that of the last acknowledged write or one more, and no more is there."""
+        for acknowledged_before_kill in (1, 37, 80, 150):
+            position = self.written_until_killed(tmp_path, acknowledged_before_kill)
+            store = make_store(tmp_path)
+            found = await store.open(PARTITION)
+            assert found in {position, position + 1}
+            assert writes_present(store, found + 2) == [True] * found + [False] * 2
+            assert set_aside(tmp_path) == []
+            await store.close_all()
+
+    @staticmethod
+    def written_until_killed(state_dir: Path, acknowledged: int) -> int:
+        """Run the writer for that many writes and kill it; returns the last position that it saw written."""
+        command = [sys.executable, "-c", WRITER, str(state_dir)]
+        with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as writer:  # noqa: S603 -- ours
+            assert writer.stdout is not None
+            lines = [writer.stdout.readline() for _ in range(acknowledged + 1)]
+            writer.send_signal(signal.SIGKILL)
+            lines += writer.stdout.readlines()
+        return int([line for line in lines if line.endswith("\n")][-1])
+
+    async def test_a_torn_tail_of_the_log_keeps_what_is_before_it(self, tmp_path, make_store):
+        """Power fails within a write: what was acknowledged before is there, with the position that fits it."""
+        await fill(make_store(), 20)
+        shutil.copytree(tmp_path / "state", tmp_path / "crashed")
+        (log,) = logs_with_records(tmp_path / "crashed")
+        os.truncate(log, log.stat().st_size - 30)
+        store = make_store(tmp_path / "crashed")
+        assert await store.open(PARTITION) == 19
+        assert writes_present(store, 20) == [True] * 19 + [False]
+        assert set_aside(tmp_path / "crashed") == []
+
+    @pytest.mark.usefixtures("early_flush")
+    async def test_a_torn_older_log_never_leaves_a_gap(self, tmp_path, make_store):
+        """Whenever the process dies, no log but the last may hold records: RocksDB would pass over what one lost."""
+        store = make_store()
+        for writes in range(1, UNCOMPACTED):
+            await fill(store, writes)
+            crashed = shutil.copytree(tmp_path / "state", tmp_path / f"crashed-{writes}")
+            for log in logs_with_records(crashed)[:1]:
+                os.truncate(log, log.stat().st_size - 30)
+            survivor = make_store(crashed)
+            position = await survivor.open(PARTITION)
+            assert writes_present(survivor, writes) == [write < position for write in range(writes)]
+
+    async def test_a_new_store_that_was_never_finished_is_set_aside(self, tmp_path, make_store):
+        """A crash between making the database and its marker costs nothing but an empty directory."""
+        store = make_store()
+        await store.open(PARTITION)
+        await store.close(PARTITION)
+        (database(tmp_path / "state").parent / "store.json").unlink()
+        assert await store.open(PARTITION) == 0
+        assert set_aside(tmp_path / "state") == ["0.set-aside-1"]
+
+
+def lose(pattern: str) -> Callable[[Path], None]:
+    """Damage: files of the database vanish."""
+
+    def damage(partition: Path) -> None:
+        for path in partition.glob(pattern):
+            path.unlink()
+
+    return damage
+
+
+def flip(pattern: str) -> Callable[[Path], None]:
+    """Damage: a byte turns over in the middle of each file that holds something."""
+
+    def damage(partition: Path) -> None:
+        damaged = [path for path in partition.glob(pattern) if path.stat().st_size]
+        assert damaged
+        for path in damaged:
+            flip_middle(path)
+
+    return damage
+
+
+def zero_tail(partition: Path) -> None:
+    """Damage: the end of the log was allocated and never written."""
+    (log,) = [path for path in partition.glob("db/*.log") if path.stat().st_size]
+    content = log.read_bytes()
+    log.write_bytes(content[:-6000] + bytes(6000))
+
+
+def new_database(partition: Path) -> None:
+    """Damage: what is left by a start that found no CURRENT and made a new database."""
+    shutil.rmtree(partition / "db")
+    Rdict(str(partition / "db"), Options(raw_mode=True)).close()
+
+
+def mark(**changed: Any) -> Callable[[Path], None]:
+    """Damage: the marker says something else."""
+
+    def damage(partition: Path) -> None:
+        marker = json.loads((partition / "store.json").read_bytes())
+        (partition / "store.json").write_text(json.dumps(marker | changed))
+
+    return damage
+
+
+def garbled_marker(partition: Path) -> None:
+    """Damage: the marker is not what was written."""
+    (partition / "store.json").write_text("[]")
+
+
+class TestDamage:
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            flip("db/*.log"),
+            zero_tail,
+            lose("db/CURRENT"),
+            lose("db/MANIFEST-*"),
+            lose("db/*"),
+            new_database,
+            lose("store.json"),
+            garbled_marker,
+            mark(format=2),
+            mark(uuid="00000000-0000-0000-0000-000000000001"),
+            mark(uuid=7),
+            mark(identity="another group"),
+        ],
+        ids=[
+            "log flipped in the middle",
+            "log zeroed at the end",
+            "no CURRENT",
+            "no MANIFEST",
+            "no file left",
+            "new database",
+            "no marker",
+            "marker garbled",
+            "another format",
+            "marker of another store",
+            "marker without a uuid",
+            "another identity",
+        ],
+    )
+    async def test_a_store_that_cannot_be_trusted_begins_empty(self, tmp_path, make_store, damage):
+        """It is set aside with a warning, nothing of it is seen, and the new one works, now and after a restart."""
+        await fill(make_store(), 200)
+        crashed = shutil.copytree(tmp_path / "state", tmp_path / "crashed")
+        damage(database(crashed).parent)
+        store = make_store(crashed)
+        with capture_logs() as logs:
+            assert await store.open(PARTITION) == 0
+        assert [(line["log_level"], line["event"], line["kept_as"]) for line in logs] == [
+            ("warning", "store set aside", "0.set-aside-1")
+        ]
+        assert writes_present(store, 200) == [False] * 200
+        assert set_aside(crashed) == ["0.set-aside-1"]
+        await fill(store, 3)
+        await store.close(PARTITION)
+        assert await make_store(crashed).open(PARTITION) == 3
+
+    @pytest.mark.usefixtures("early_flush")
+    async def test_a_lost_table_file_is_noticed(self, tmp_path, make_store):
+        """The database names a file that is gone: set aside."""
+        await fill(make_store(), UNCOMPACTED)
+        crashed = shutil.copytree(tmp_path / "state", tmp_path / "crashed")
+        lose("db/*.sst")(database(crashed).parent)
+        store = make_store(crashed)
+        assert await store.open(PARTITION) == 0
+        assert set_aside(crashed) == ["0.set-aside-1"]
+
+    @pytest.mark.usefixtures("early_flush")
+    async def test_a_flipped_table_file_stops_the_reader_and_the_restart_begins_empty(self, tmp_path, make_store):
+        """RocksDB finds it only when it reads there: that is never an absent key, and the next start rebuilds."""
+        await fill(make_store(), UNCOMPACTED)
+        crashed = shutil.copytree(tmp_path / "state", tmp_path / "crashed")
+        flip("db/*.sst")(database(crashed).parent)
+        store = make_store(crashed)
+        assert await store.open(PARTITION) == UNCOMPACTED
+        with pytest.raises(FatalError, match="rebuilt at the next start"):
+            writes_present(store, UNCOMPACTED)
+        await store.close_all()
+        restarted = make_store(crashed)
+        assert await restarted.open(PARTITION) == 0
+        assert writes_present(restarted, UNCOMPACTED) == [False] * UNCOMPACTED
+
+    async def test_a_store_of_another_partition_copied_in_is_set_aside(self, tmp_path, make_store):
+        """A database and a marker that do not belong together are two halves of nothing."""
+        store = make_store()
+        await fill(store, 5)
+        await fill(store, 7, OTHER)
+        await store.close_all()
+        target = database(tmp_path / "state")
+        shutil.rmtree(target)
+        shutil.copytree(target.parent.parent / str(OTHER.partition) / "db", target)
+        again = make_store()
+        assert await again.open(PARTITION) == 0
+        assert await again.open(OTHER) == 7
+
+    async def test_only_the_last_store_set_aside_is_kept(self, tmp_path, make_store):
+        """Evidence does not fill the disk; what somebody named by hand is left alone."""
+        store = make_store()
+        await store.open(PARTITION)
+        (tmp_path / "state" / PARTITION.topic / "0.set-aside-by-hand").mkdir()
+        for write in range(3):
+            await store.write(PARTITION, entries_of(write), write + 1)
+            await store.reset(PARTITION)
+        assert set_aside(tmp_path / "state") == ["0.set-aside-3", "0.set-aside-by-hand"]
+
+
+class FailingOnce:
+    """Stands before the database; its first fsync fails, as on a disk with a bad block."""
+
+    def __init__(self, db: Rdict) -> None:
+        self.db = db
+        self.failed = False
+
+    def flush_wal(self, *, sync: bool) -> None:
+        """Fail once."""
+        if not self.failed:
+            self.failed = True
+            raise Exception("IO error: While fdatasync: Input/output error")  # noqa: TRY002 -- as rocksdict does
+        self.db.flush_wal(sync)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.db, name)
+
+
+class TestFailedWrites:
+    async def test_a_full_disk_is_an_outage_that_ends_by_itself(self, small_disk, make_store):
+        """Writes say so and lose nothing; with room again the same handle works, and so does the next start."""
+        disk = small_disk("3m")
+        store = make_store(disk)
+        await store.open(PARTITION)
+        written = await self.writes_until_full(store)
+        with pytest.raises(TransientError, match="no space left"):
+            await store.write(PARTITION, entries_of(written), written + 1)
+        assert writes_present(store, written) == [True] * written
+        small_disk("30m")
+        await asyncio.wait_for(self.until_written(store, written), 30)
+        await store.close_all()
+        assert await make_store(disk).open(PARTITION) == written + 1
+        assert set_aside(disk) == []
+
+    @staticmethod
+    async def writes_until_full(store: RocksStore) -> int:
+        """Write until there is no room; returns how many were acknowledged."""
+        for write in range(100_000):
+            try:
+                await store.write(PARTITION, entries_of(write), write + 1)
+            except TransientError:
+                return write
+        raise AssertionError("the disk never filled up")
+
+    @staticmethod
+    async def until_written(store: RocksStore, write: int) -> None:
+        """Repeat the write, as the pipeline does."""
+        while True:
+            try:
+                return await store.write(PARTITION, entries_of(write), write + 1)
+            except TransientError:
+                await asyncio.sleep(0.05)
+
+    async def test_no_room_for_a_new_store_is_an_outage_that_leaves_nothing_behind(self, small_disk, make_store):
+        """Opening is tried again when there is room, and nothing needs to be set aside."""
+        disk = small_disk("8k")
+        store = make_store(disk)
+        with pytest.raises(TransientError, match="no space left"):
+            await store.open(PARTITION)
+        small_disk("30m")
+        assert await store.open(PARTITION) == 0
+        assert set_aside(disk) == []
+
+    async def test_a_failed_fsync_is_survived_by_reopening(self, make_store):
+        """RocksDB refuses every write after it, so the database is opened anew and the write repeated."""
+        store = make_store()
+        await fill(store, 3)
+        handle = store._handles[PARTITION]
+        handle.db = FailingOnce(handle.db)
+        with capture_logs() as logs:
+            await fill(store, 5)
+        assert [line["event"] for line in logs] == ["store reopened after a failed write"]
+        assert writes_present(store, 6) == [True] * 5 + [False]
+
+    async def test_a_disk_that_goes_on_failing_is_fatal(self, make_store, monkeypatch):
+        """One repetition, no more: then the process stops, and what was acknowledged is there at the next start."""
+        store = make_store()
+        await fill(store, 3)
+        opened = store._database
+        monkeypatch.setattr(store, "_database", lambda *where, create: FailingOnce(opened(*where, create=create)))
+        handle = store._handles[PARTITION]
+        handle.db = FailingOnce(handle.db)
+        with pytest.raises(FatalError, match="Input/output error"):
+            await store.write(PARTITION, entries_of(3), 4)
+        monkeypatch.undo()
+        await store.close_all()
+        again = make_store()
+        assert await again.open(PARTITION) in {3, 4}
+        assert writes_present(again, 3) == [True] * 3
+
+    async def test_a_read_while_the_database_is_reopened_is_tried_again(self, make_store):
+        """The event loop never waits for the thread that reopens."""
+        store = make_store()
+        await fill(store, 1)
+        with store._handles[PARTITION].lock, pytest.raises(TransientError):
+            store.read(PARTITION, [identity(0)])
+        assert writes_present(store, 1) == [True]
+
+    async def test_a_state_directory_that_cannot_be_used_is_fatal(self, tmp_path, make_store):
+        """The message names the path."""
+        (tmp_path / "state").write_text("a file")
+        with pytest.raises(FatalError, match=r"state directory cannot be used.*state"):
+            await make_store().open(PARTITION)
+
+
+class TestSecondProcess:
+    @pytest.mark.parametrize("identity", [IDENTITY, "another group"])
+    async def test_it_is_refused_and_the_first_is_left_alone(self, tmp_path, make_store, identity):
+        """Not even a store of another identity is set aside while somebody has it open."""
+        holder = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", HOLDER, str(tmp_path), cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert holder.stdout is not None
+        assert await holder.stdout.readline() == b"0\n"
+        with pytest.raises(FatalError, match=r"in use by another process.*STATE_DIR"):
+            await make_store(tmp_path, identity).open(PARTITION)
+        assert set_aside(tmp_path) == []
+        await asyncio.wait_for(holder.communicate(b""), 20)  # the end of its input ends it
+        assert await make_store(tmp_path).open(PARTITION) == 0
+        assert set_aside(tmp_path) == []
+
+
+class TestPlace:
+    @pytest.mark.parametrize("topic", ["", ".", "..", "a/b", "../up", "a b", "a\n", "x" * 250])
+    async def test_a_topic_that_is_no_directory_name_is_refused(self, tmp_path, make_store, topic):
+        """Nothing outside the state directory can be named."""
+        with pytest.raises(FatalError, match="not the name of a Kafka topic"):
+            await make_store().open(TopicPartition(topic, 0))
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.usefixtures("early_flush")
+    async def test_size_counts_the_open_stores(self, make_store):
+        """About the number of keys, bytes of the files; nothing is counted once all are closed."""
+        store = make_store()
+        await fill(store, 10)
+        await fill(store, 10, OTHER)
+        keys, size = store.size()
+        assert 1000 <= keys <= 1020
+        assert size > 1000 * 92
+        await store.close(OTHER)
+        assert 500 <= store.size()[0] <= 510
+        await store.close(PARTITION)
+        assert store.size() == (0, 0)
+
+    def test_the_instance_id_is_made_once(self, tmp_path):
+        """The same state directory is the same instance over restarts; another one is another."""
+        assert instance_id(tmp_path / "a") == instance_id(tmp_path / "a")
+        assert instance_id(tmp_path / "a") != instance_id(tmp_path / "b")
+        assert [path.name for path in (tmp_path / "a").iterdir()] == ["instance.json"]
+
+    def test_processes_that_start_together_agree(self, tmp_path):
+        """Whoever loses the race to create the file takes what the winner wrote."""
+        with ThreadPoolExecutor(8) as starters:
+            assert len(set(starters.map(instance_id, [tmp_path] * 50))) == 1
+
+    def test_what_was_made_is_only_read_afterwards(self, tmp_path):
+        """A restart needs no room on the disk for it."""
+        pseudonym_key(tmp_path)
+        before = tmp_path.stat().st_mtime_ns
+        pseudonym_key(tmp_path)
+        assert tmp_path.stat().st_mtime_ns == before
+
+    def test_a_damaged_instance_id_is_fatal(self, tmp_path):
+        """A guess could take another instance's transactions over."""
+        (tmp_path / "instance.json").write_text("{}")
+        with pytest.raises(FatalError, match="delete it"):
+            instance_id(tmp_path)
+
+    def test_the_pseudonym_key_is_made_once_and_private(self, tmp_path):
+        """32 random bytes that nobody but the owner reads, the same at every start."""
+        key = pseudonym_key(tmp_path / "a")
+        assert len(key) == 32
+        assert pseudonym_key(tmp_path / "a") == key
+        assert pseudonym_key(tmp_path / "b") != key
+        assert stat.S_IMODE((tmp_path / "a" / "pseudonym.key").stat().st_mode) == 0o600
+
+    def test_a_damaged_pseudonym_key_is_fatal(self, tmp_path):
+        """A new key would give every person a new pseudonym, unnoticed."""
+        (tmp_path / "pseudonym.key").write_bytes(b"short")
+        with pytest.raises(FatalError, match="PSEUDONYM_KEY"):
+            pseudonym_key(tmp_path)

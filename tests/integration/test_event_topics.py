@@ -1,0 +1,477 @@
+"""Settling on a real Kafka: as one, once, and only by who owns the partitions; and reading the changelog back."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from confluent_kafka import Message, Producer
+
+from consumer.adapters.kafka import changelog as changelog_reader, event_topics
+from consumer.adapters.kafka.connection import Connection
+from consumer.adapters.kafka.event_topics import KafkaEventTopics
+from consumer.errors import FatalError, SourceUnavailable
+from consumer.model import DeadLetter, Record, TopicPartition
+from consumer.ports import ChangelogChunk, ChangelogOvertaken
+from consumer.settings import Settings
+from tests.kafka_clients import (
+    WITHIN_S,
+    Watcher,
+    both,
+    committed,
+    delete_records,
+    produce,
+    properties,
+    read,
+    settings,
+    settlement,
+    transactional,
+    watched,
+)
+from tests.kafka_cluster import KafkaCluster
+
+pytestmark = pytest.mark.kafka
+
+NOW_MS = time.time_ns() // 1_000_000  # of this day: the brokers delete what is older than a week
+
+
+async def not_asked(_: Mapping[TopicPartition, int]) -> None:
+    """Stands where nothing may be committed."""
+    raise AssertionError("nothing may be committed here")
+
+
+def names(kafka: KafkaCluster, partitions: int = 1, **more: str) -> Settings:
+    """Settings whose topics exist."""
+    topic = kafka.create_topic(partitions=partitions)
+    audit, letters, log = (kafka.create_topic(partitions=partitions) for _ in range(3))
+    return settings(
+        kafka.bootstrap,
+        topic,
+        KAFKA_AUDIT_TOPIC=audit,
+        KAFKA_DEAD_LETTER_TOPIC=letters,
+        KAFKA_CHANGELOG_TOPIC=log,
+        **more,
+    )
+
+
+@asynccontextmanager
+async def opened(
+    chosen: Settings,
+    metadata: Callable[[Collection[TopicPartition]], object],
+    commit: Callable[[Mapping[TopicPartition, int]], Any] = not_asked,
+) -> AsyncIterator[KafkaEventTopics]:
+    """Event topics, open until the block ends."""
+    topics = KafkaEventTopics(
+        Connection.of(chosen),
+        chosen,
+        transactional_id=chosen.kafka_group_id,
+        group_metadata=metadata,
+        commit=commit,
+    )
+    await topics.open()
+    try:
+        yield topics
+    finally:
+        await topics.close()
+
+
+@asynccontextmanager
+async def at_work(chosen: Settings) -> AsyncIterator[tuple[Watcher, KafkaEventTopics]]:
+    """A source that has partitions, and the event topics that settle for it."""
+    async with watched(chosen) as watcher, opened(chosen, watcher.source.group_metadata) as topics:
+        await watcher.until(lambda: watcher.assigned)
+        yield watcher, topics
+
+
+def first_of(chosen: Settings) -> TopicPartition:
+    """The first source partition."""
+    return TopicPartition(chosen.kafka_source_topics[0], 0)
+
+
+def iso(moment_ms: int) -> str:
+    """ISO 8601 in UTC, with milliseconds."""
+    return f"{datetime.fromtimestamp(moment_ms // 1000, UTC):%Y-%m-%dT%H:%M:%S}.{moment_ms % 1000:03d}Z"
+
+
+def values(messages: list[Message]) -> list[bytes | None]:
+    """What the records hold."""
+    return [message.value() for message in messages]
+
+
+async def entries(topics: KafkaEventTopics, partition: TopicPartition, start: int = 0) -> list[tuple[bytes, Any]]:
+    """The changelog of a source partition, whole."""
+    return [entry async for chunk in topics.changelog(partition, start) for entry in chunk.entries]
+
+
+# -- settling
+
+
+async def test_a_settlement_becomes_visible_as_one(kafka: KafkaCluster) -> None:
+    """Audit events, dead letters, changelog and offsets are there; the changelog's position is told."""
+    chosen = names(kafka)
+    tp = first_of(chosen)
+    letter = DeadLetter(Record(*tp, 3, 1000, b"k", b"v"), "not_decodable", "", NOW_MS)
+    async with at_work(chosen) as (_, topics):
+        positions = await topics.settle(
+            settlement(
+                {tp: 4},
+                audit=[(b"a", b"1"), (b"b", b"2")],
+                changelog=[(tp, b"x", b"1"), (tp, b"y", None), (tp, b"x", b"2")],
+                dead_letters=[letter],
+            )
+        )
+        assert positions == {tp: 3}
+        again = await topics.settle(settlement({tp: 5}, changelog=[(tp, b"z", b"3")]))
+        assert again == {tp: 5}, "past the control record of the first transaction"
+    assert [(m.key(), m.value()) for m in read(kafka.bootstrap, chosen.kafka_audit_topic)] == [
+        (b"a", b"1"),
+        (b"b", b"2"),
+    ]
+    assert values(read(kafka.bootstrap, chosen.kafka_dead_letter_topic)) == [b"v"]
+    topic = tp.topic.encode()
+    assert [(m.key(), m.value()) for m in read(kafka.bootstrap, chosen.kafka_changelog_topic)] == [
+        (topic + b"\0x", b"1"),
+        (topic + b"\0y", None),
+        (topic + b"\0x", b"2"),
+        (topic + b"\0z", b"3"),
+    ]
+    assert committed(kafka.bootstrap, chosen, tp) == [5]
+
+
+async def test_the_changelog_goes_to_the_partition_of_its_source(kafka: KafkaCluster) -> None:
+    """Entries of source partition n are in changelog partition n, and each partition's position is its own."""
+    chosen = names(kafka, partitions=3)
+    one, two = (TopicPartition(first_of(chosen).topic, number) for number in (1, 2))
+    async with at_work(chosen) as (_, topics):
+        both_settled = settlement({one: 1, two: 1}, changelog=[(two, b"x", b""), (one, b"y", b""), (two, b"z", b"")])
+        assert await topics.settle(both_settled) == {one: 1, two: 2}
+    assert [m.partition() for m in read(kafka.bootstrap, chosen.kafka_changelog_topic, partitions=3)] == [1, 2, 2]
+
+
+async def test_dead_letters_are_unchanged(kafka: KafkaCluster) -> None:
+    """Key, value and headers are the record's, to the byte, also none at all and a whole megabyte."""
+    chosen = names(kafka)
+    headers = [("a", b"\xff"), ("a", None)]
+    whole = Record(*first_of(chosen), 0, 1000, b"\x00k", b"\xff" * 1_000_000, headers)
+    tombstone = Record(*first_of(chosen), 1, 1000, None, None)
+    letters = [DeadLetter(whole, "not_decodable", "magic byte", NOW_MS), DeadLetter(tombstone, "any", "", NOW_MS + 1)]
+    async with at_work(chosen) as (_, topics):
+        await topics.settle(settlement({first_of(chosen): 2}, dead_letters=letters))
+    first, second = read(kafka.bootstrap, chosen.kafka_dead_letter_topic)
+    assert (first.key(), first.value()) == (b"\x00k", b"\xff" * 1_000_000)
+    assert first.headers() == [
+        ("a", b"\xff"),
+        ("a", None),
+        ("dead-letter.reason", b"not_decodable"),
+        ("dead-letter.detail", b"magic byte"),
+        ("dead-letter.source", f"{first_of(chosen).topic}/0/0".encode()),
+        ("dead-letter.time", iso(NOW_MS).encode()),
+    ]
+    assert (second.key(), second.value()) == (None, None)
+
+
+async def test_the_dead_letter_of_an_old_record_is_young(kafka: KafkaCluster) -> None:
+    """Its time is when it was given up: with the record's, the topic's retention could delete it at once."""
+    chosen = names(kafka)
+    letter = DeadLetter(Record(*first_of(chosen), 0, 1000, b"k", b"v"), "any", "", NOW_MS)
+    async with at_work(chosen) as (_, topics):
+        await topics.settle(settlement({first_of(chosen): 1}, dead_letters=[letter]))
+    (found,) = read(kafka.bootstrap, chosen.kafka_dead_letter_topic)
+    assert found.timestamp()[1] == NOW_MS
+
+
+async def test_what_never_fits_is_fatal(kafka: KafkaCluster) -> None:
+    """A record that the topic does not take stops the program with the remedy, and nothing becomes visible."""
+    chosen = names(kafka)
+    tp = first_of(chosen)
+    async with at_work(chosen) as (_, topics):
+        with pytest.raises(FatalError, match=r"max\.message\.bytes"):
+            await topics.settle(settlement({tp: 1}, audit=[(b"small", b""), (b"large", os.urandom(1_500_000))]))
+        assert committed(kafka.bootstrap, chosen, tp) == [-1001]
+    assert read(kafka.bootstrap, chosen.kafka_audit_topic) == []
+
+
+async def test_partitions_that_moved_away_are_not_settled(kafka: KafkaCluster) -> None:
+    """What the source does not own is refused before anything is sent."""
+    chosen = names(kafka)
+    foreign = TopicPartition(first_of(chosen).topic, 5)
+    async with at_work(chosen) as (_, topics):
+        with pytest.raises(SourceUnavailable, match="moved away"):
+            await topics.settle(settlement({first_of(chosen): 1, foreign: 1}, audit=[(b"k", b"v")]))
+    assert read(kafka.bootstrap, chosen.kafka_audit_topic, isolation="read_uncommitted") == []
+
+
+async def test_a_zombie_settles_nothing(kafka: KafkaCluster) -> None:
+    """With the generation of before a rebalance the transaction is refused and leaves no trace."""
+    chosen = names(kafka, partitions=2)
+    stale: list[object] = []
+    async with watched(chosen, revoke_timeout_s=0.1) as watcher:
+        await watcher.until(lambda: len(watcher.positions) == 2)
+
+        def metadata(partitions: Collection[TopicPartition]) -> object:
+            return stale[0] if stale else watcher.source.group_metadata(partitions)
+
+        async with opened(chosen, metadata) as topics, watched(chosen) as other:
+            stale.append(watcher.source.group_metadata([]))
+            await both(watcher, other, lambda: len(watcher.positions) == len(other.positions) == 1)
+            (ours,) = watcher.positions
+            attempt = settlement({ours: 3}, audit=[(b"k", b"v")], changelog=[(ours, b"x", b"1")])
+            with pytest.raises(SourceUnavailable, match="GENERATION"):
+                await topics.settle(attempt)
+            assert read(kafka.bootstrap, chosen.kafka_audit_topic, partitions=2) == []
+            assert committed(kafka.bootstrap, chosen, ours) == [-1001]
+            stale.clear()
+            await topics.settle(attempt)
+            assert values(read(kafka.bootstrap, chosen.kafka_audit_topic, partitions=2)) == [b"v"]
+            assert committed(kafka.bootstrap, chosen, ours) == [3]
+
+
+async def test_a_fenced_instance_stops(kafka: KafkaCluster) -> None:
+    """Once another instance has taken over the transactional id, the former one never settles again."""
+    chosen = names(kafka)
+    tp = first_of(chosen)
+    async with at_work(chosen) as (watcher, topics):
+        await topics.settle(settlement({tp: 1}, audit=[(b"k", b"mine")]))
+        async with opened(chosen, watcher.source.group_metadata) as successor:
+            for _ in range(2):
+                with pytest.raises(FatalError, match="another instance took over"):
+                    await topics.settle(settlement({tp: 2}, audit=[(b"k", b"late")]))
+            await successor.settle(settlement({tp: 2}, audit=[(b"k", b"theirs")]))
+    assert values(read(kafka.bootstrap, chosen.kafka_audit_topic)) == [b"mine", b"theirs"]
+
+
+class Interfering:
+    """A producer that does something before one of its calls, the first time."""
+
+    def __init__(self, producer: Producer, call: str, before: Callable[[], None], after: Callable[[], None]) -> None:
+        self._producer = producer
+        self._call = call
+        self._before = before
+        self._after = after
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any, **more: Any) -> Any:
+            self.calls.append(name)
+            count = self.calls.count(name)
+            if name == self._call and count == 1:
+                self._before()
+            if name == self._call and count == 2:
+                self._after()
+            return getattr(self._producer, name)(*arguments, **more)
+
+        return call
+
+
+def stop_and_go(kafka: KafkaCluster, topics: KafkaEventTopics, call: str) -> Interfering:
+    """Have the broker stand still from the first such call until the second."""
+    process = kafka._brokers[1].process
+    assert process is not None
+    assert topics._producer is not None
+    interfering = Interfering(
+        topics._producer._producer,
+        call,
+        lambda: process.send_signal(signal.SIGSTOP),
+        lambda: process.send_signal(signal.SIGCONT),
+    )
+    topics._producer._producer = interfering  # type: ignore[assignment]
+    return interfering
+
+
+async def test_an_unknown_commit_is_asked_for_again(kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the broker does not answer a commit, it is neither aborted nor sent anew: it is there once."""
+    monkeypatch.setattr(event_topics, "CALL_S", 0.3)
+    chosen = names(kafka)
+    tp = first_of(chosen)
+    async with at_work(chosen) as (_, topics):
+        producer = stop_and_go(kafka, topics, "commit_transaction")
+        positions = await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")], changelog=[(tp, b"x", b"1")]))
+        assert positions == {tp: 1}
+        assert producer.calls.count("commit_transaction") >= 2
+        assert "abort_transaction" not in producer.calls
+    assert values(read(kafka.bootstrap, chosen.kafka_audit_topic)) == [b"v"]
+    assert committed(kafka.bootstrap, chosen, tp) == [1]
+
+
+async def test_an_outage_before_the_commit_leaves_nothing_behind(
+    kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A settlement that the brokers do not take in time may be tried again, and is then there once."""
+    monkeypatch.setattr(event_topics, "CALL_S", 0.3)
+    monkeypatch.setattr(event_topics, "SETTLE_WITHIN_S", 0.5)
+    chosen = names(kafka)
+    tp = first_of(chosen)
+    async with at_work(chosen) as (_, topics):
+        producer = stop_and_go(kafka, topics, "flush")
+        producer._after = lambda: None
+        with pytest.raises(SourceUnavailable):
+            await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")]))
+        process = kafka._brokers[1].process
+        assert process is not None
+        process.send_signal(signal.SIGCONT)
+        monkeypatch.setattr(event_topics, "SETTLE_WITHIN_S", WITHIN_S)
+        await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")]))
+    assert values(read(kafka.bootstrap, chosen.kafka_audit_topic)) == [b"v"]
+
+
+async def test_a_full_queue_is_waited_for(kafka: KafkaCluster, tmp_path: Any) -> None:
+    """More records than the producer holds at a time are settled all the same."""
+    small = properties(tmp_path, queue_buffering_max_messages=100)
+    chosen = names(kafka, KAFKA_PROPERTIES_FILE=small)
+    tp = first_of(chosen)
+    events = [(b"%d" % number, b"v") for number in range(1000)]
+    async with at_work(chosen) as (_, topics):
+        await topics.settle(settlement({tp: 1}, audit=events))
+    assert [m.key() for m in read(kafka.bootstrap, chosen.kafka_audit_topic)] == [key for key, _ in events]
+
+
+# -- without transactions
+
+
+async def test_at_least_once_commits_after_everything_is_delivered(kafka: KafkaCluster) -> None:
+    """By the time the offsets are committed, readers see audit, dead letters and changelog."""
+    chosen = names(kafka, KAFKA_GUARANTEE="at_least_once")
+    tp = first_of(chosen)
+    seen: list[Any] = []
+
+    async def commit(offsets: Mapping[TopicPartition, int]) -> None:
+        found = await asyncio.to_thread(read, kafka.bootstrap, chosen.kafka_audit_topic)
+        seen.append((values(found), dict(offsets)))
+        await watcher.source.commit(offsets)
+
+    letter = DeadLetter(Record(*tp, 0, 1000, b"k", b"v"), "not_decodable", "", NOW_MS)
+    async with watched(chosen) as watcher, opened(chosen, watcher.source.group_metadata, commit) as topics:
+        await watcher.until(lambda: watcher.assigned)
+        positions = await topics.settle(
+            settlement({tp: 1}, audit=[(b"k", b"v")], changelog=[(tp, b"x", b"1")], dead_letters=[letter])
+        )
+        assert positions == {tp: 1}
+        assert await topics.settle(settlement({tp: 2}, changelog=[(tp, b"x", b"2")])) == {tp: 2}
+    assert seen == [([b"v"], {tp: 1}), ([b"v"], {tp: 2})]
+    assert committed(kafka.bootstrap, chosen, tp) == [2]
+    assert values(read(kafka.bootstrap, chosen.kafka_dead_letter_topic)) == [b"v"]
+
+
+async def test_at_least_once_does_not_commit_what_was_not_delivered(kafka: KafkaCluster) -> None:
+    """A record that the brokers refuse keeps the offsets where they were."""
+    chosen = names(kafka, KAFKA_GUARANTEE="at_least_once")
+    tp = first_of(chosen)
+    async with opened(chosen, lambda _: None) as topics:
+        with pytest.raises(FatalError, match=r"max\.message\.bytes"):
+            await topics.settle(settlement({tp: 1}, audit=[(b"large", os.urandom(1_500_000)), (b"small", b"")]))
+
+
+# -- the changelog
+
+
+async def test_the_changelog_gives_back_what_was_settled(kafka: KafkaCluster) -> None:
+    """Entries come in order, removals as None, of their source topic alone, and none of an aborted transaction."""
+    chosen = names(kafka)
+    tp = first_of(chosen)
+    foreign = TopicPartition(tp.topic + "-other", 0)
+    async with at_work(chosen) as (_, topics):
+        await topics.settle(settlement({tp: 1}, changelog=[(tp, b"x", b"1"), (foreign, b"x", b"9"), (tp, b"y", b"2")]))
+        with pytest.raises(FatalError):
+            await topics.settle(
+                settlement({tp: 2}, audit=[(b"k", os.urandom(1_500_000))], changelog=[(tp, b"x", b"aborted")])
+            )
+        await topics.settle(settlement({tp: 2}, changelog=[(tp, b"x", None)]))
+        assert await entries(topics, tp) == [(b"x", b"1"), (b"y", b"2"), (b"x", None)]
+        assert await entries(topics, foreign) == [(b"x", b"9")]
+
+
+async def test_the_changelog_goes_on_from_a_position(kafka: KafkaCluster) -> None:
+    """From where settling said it stands only later entries come; from the very end, none and at once."""
+    chosen = names(kafka)
+    tp = first_of(chosen)
+    async with at_work(chosen) as (_, topics):
+        first = await topics.settle(settlement({tp: 1}, changelog=[(tp, b"x", b"1")]))
+        await topics.settle(settlement({tp: 2}, changelog=[(tp, b"y", b"2")]))
+        chunks = [chunk async for chunk in topics.changelog(tp, first[tp])]
+        assert [entry for chunk in chunks for entry in chunk.entries] == [(b"y", b"2")]
+        assert chunks[-1].position == 4, "past the last control record"
+        assert [chunk async for chunk in topics.changelog(tp, 4)] == []
+
+
+async def test_a_long_changelog_comes_in_chunks(kafka: KafkaCluster) -> None:
+    """Chunks are of bounded size, and each names the position that a store has with it."""
+    chosen = names(kafka)
+    tp = first_of(chosen)
+    key = tp.topic.encode() + b"\0k"
+    produce(kafka.bootstrap, chosen.kafka_changelog_topic, (b"%d" % number for number in range(25_000)), key=key)
+    async with opened(chosen, lambda _: None) as topics:
+        position, expected = 0, 0
+        async for chunk in topics.changelog(tp, 0):
+            assert 0 < len(chunk.entries) <= 10_000
+            position += len(chunk.entries)
+            assert chunk.position == position
+            for _, value in chunk.entries:
+                assert value == b"%d" % expected
+                expected += 1
+        assert expected == 25_000
+
+
+@pytest.mark.parametrize(
+    ("end", "found", "position"),
+    [("commit", [b"before", b"open"], 2), ("abort", [b"before"], 3)],  # 3 is past the control record
+)
+async def test_the_changelog_waits_for_an_open_transaction(
+    kafka: KafkaCluster, end: str, found: list[bytes], position: int
+) -> None:
+    """What is undecided when the reading begins is read once it is committed, and left out once it is aborted."""
+    chosen = names(kafka)
+    tp = first_of(chosen)
+    log, key = chosen.kafka_changelog_topic, tp.topic.encode() + b"\0k"
+    produce(kafka.bootstrap, log, [b"before"], key=key)
+    other = transactional(kafka.bootstrap, log)
+    other.begin_transaction()
+    other.produce(log, b"open", key)
+    assert other.flush(WITHIN_S) == 0
+    async with opened(chosen, lambda _: None) as topics:
+        chunks = topics.changelog(tp, 0)
+        first = await anext(chunks)
+        assert first == ChangelogChunk([(b"k", b"before")], 1)
+        rest = asyncio.ensure_future(anext(chunks))
+        done, _ = await asyncio.wait({rest}, timeout=0.5)
+        assert not done
+        getattr(other, f"{end}_transaction")(WITHIN_S)
+        gathered = [first, await rest, *[chunk async for chunk in chunks]]
+    assert [value for chunk in gathered for _, value in chunk.entries] == found
+    assert gathered[-1].position == position
+
+
+async def test_a_position_that_the_changelog_does_not_have_is_told(kafka: KafkaCluster) -> None:
+    """Beyond the end, and before the beginning, the store must be rebuilt; from zero, what there is comes."""
+    chosen = names(kafka)
+    tp = first_of(chosen)
+    log = TopicPartition(chosen.kafka_changelog_topic, 0)
+    produce(kafka.bootstrap, log.topic, [b"0", b"1", b"2", b"3"], key=tp.topic.encode() + b"\0k")
+    delete_records(kafka.bootstrap, log, 2)
+    async with opened(chosen, lambda _: None) as topics:
+        for start in (1, 5):
+            with pytest.raises(ChangelogOvertaken):
+                await entries(topics, tp, start)
+        assert await entries(topics, tp) == [(b"k", b"2"), (b"k", b"3")]
+
+
+async def test_reading_the_changelog_leaves_the_group_alone(kafka: KafkaCluster) -> None:
+    """A member's partitions stay where they are while changelogs are read."""
+    chosen = names(kafka)
+    tp = first_of(chosen)
+    async with at_work(chosen) as (watcher, topics):
+        await topics.settle(settlement({tp: 1}, changelog=[(tp, b"x", b"1")]))
+        await asyncio.gather(*(entries(topics, tp) for _ in range(3)))
+        await watcher.stay(lambda: not watcher.revoked and not watcher.lost, polls_for=0.3)
+        assert await topics.settle(settlement({tp: 2}, changelog=[(tp, b"x", b"2")])) == {tp: 3}
+
+
+async def test_a_changelog_without_leader_is_tried_again(kafka: KafkaCluster) -> None:
+    """A changelog that nobody serves now is an outage, not an empty changelog."""
+    chosen = settings(kafka.bootstrap, "never-made")
+    with pytest.raises(SourceUnavailable, match="changelog"):
+        await anext(changelog_reader.read(Connection.of(chosen), chosen, first_of(chosen), 0))

@@ -1,0 +1,166 @@
+"""The sink against the simulator: what it sends has the effect that is meant, and faults leave what may be repeated."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from opentelemetry.trace import NoOpTracer
+
+from consumer.adapters.genesys.sink import GenesysSink
+from consumer.core.contact_id import contact_id
+from consumer.errors import ConsumerError, RefusedByGenesys, SinkUnavailable, Throttled, Unauthorized
+from consumer.model import Contact
+from consumer.settings import load
+from consumer.simulator.app import Simulator
+from consumer.simulator.contacts import Poison
+from consumer.simulator.faults import Fault
+
+JANE = Contact("crm-1", "+15550100001", "jane@example.com", True, False, {"city": "Bern"})
+JANES_ID = contact_id("crm-1")
+
+
+async def open_sink(simulator: Simulator, **environ: str) -> GenesysSink:
+    """Open the list `People` on the simulator."""
+    settings = {
+        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9",
+        "GENESYS_OAUTH_CLIENT_ID": "client",
+        "GENESYS_OAUTH_CLIENT_SECRET": "secret",
+        "GENESYS_CONTACT_LIST": "People",
+        "GENESYS_ATTRIBUTE_COLUMNS": "city",
+        "GENESYS_LOGIN_URL": simulator.url,
+        "GENESYS_API_URL": simulator.url,
+    }
+    return await GenesysSink.open(load(settings | environ), on_request=lambda *_: None, tracer=NoOpTracer())
+
+
+@asynccontextmanager
+async def opened(simulator: Simulator, **environ: str) -> AsyncIterator[GenesysSink]:
+    """A sink that is closed afterwards."""
+    sink = await open_sink(simulator, **environ)
+    try:
+        yield sink
+    finally:
+        await sink.close()
+
+
+async def put(sink: GenesysSink, contact: Contact) -> None:
+    """Upsert one contact."""
+    await sink.upsert([sink.encode(contact, callable_=contact.callable)])
+
+
+async def test_contact_is_added_changed_suppressed_and_deleted():
+    """Each call leaves the list as its name says, and a repeat leaves it the same."""
+    async with Simulator() as simulator, opened(simulator) as sink:
+        for contact in (JANE, JANE._replace(phone="+15550100009")):
+            await put(sink, contact)
+            await put(sink, contact)
+            held = simulator.contacts("People")[JANES_ID]
+            assert (held["data"]["phone_number"], held["callable"]) == (contact.phone, True)
+        await sink.suppress([JANE._replace(consent=False), JANE._replace(external_id="crm-unknown")])
+        held = simulator.contacts("People")[JANES_ID]
+        assert (held["data"]["consent_flag"], held["data"]["phone_number"]) == ("false", "+15550100009")
+        assert not held["callable"]
+        await sink.delete(["crm-1", "crm-unknown"])
+        await sink.delete(["crm-1"])
+        assert simulator.contacts("People") == {}
+
+
+async def test_full_batches_are_taken():
+    """A thousand contacts, a hundred deletes and fifty suppressions fit in one call."""
+    contacts = [JANE._replace(external_id=f"crm-{n}") for n in range(1000)]
+    async with Simulator() as simulator, opened(simulator) as sink:
+        await sink.upsert([sink.encode(contact, callable_=True) for contact in contacts])
+        await sink.delete([contact.external_id for contact in contacts[:100]])
+        await sink.suppress([contact._replace(do_not_call=True) for contact in contacts[100:150]])
+        held = simulator.contacts("People")
+    assert len(held) == 900
+    assert sum(not contact["callable"] for contact in held.values()) == 50
+
+
+async def test_consumers_that_start_together_share_one_list():
+    """Whoever loses the race for the name takes the winner's list."""
+    async with Simulator() as simulator:
+        sinks = await asyncio.gather(*(open_sink(simulator) for _ in range(4)))
+        assert len({sink.contact_list_id for sink in sinks}) == len(simulator.lists()) == 1
+        for sink in sinks:
+            await sink.close()
+
+
+async def test_list_is_opened_by_its_id():
+    """The id that a list got serves as its name does."""
+    async with (
+        Simulator() as simulator,
+        opened(simulator) as sink,
+        opened(simulator, GENESYS_CONTACT_LIST=sink.contact_list_id) as again,
+    ):
+        assert again.contact_list_id == sink.contact_list_id
+
+
+async def test_one_bad_contact_refuses_the_batch_and_leaves_the_list():
+    """Nothing of a refused request is applied."""
+    async with Simulator(poison=Poison.marked("poison")) as simulator, opened(simulator) as sink:
+        batch = [JANE, JANE._replace(external_id="crm-2", attributes={"city": "poison"})]
+        with pytest.raises(RefusedByGenesys):
+            await sink.upsert([sink.encode(contact, callable_=True) for contact in batch])
+        assert simulator.contacts("People") == {}
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected", "applied"),
+    [
+        ("500", SinkUnavailable, 0),
+        ("502", SinkUnavailable, 0),
+        ("503=3", SinkUnavailable, 0),
+        ("504", SinkUnavailable, 0),
+        ("429=3", Throttled, 0),
+        ("reset", SinkUnavailable, 0),
+        ("hang", SinkUnavailable, 0),
+        ("lost_reply", SinkUnavailable, 1),
+        ("truncated", SinkUnavailable, 1),
+        ("bad_json", SinkUnavailable, 1),
+    ],
+)
+async def test_fault_is_transient_and_a_repeat_mends_it(fault, expected, applied):
+    """Whether the request was applied or not, sending it again ends with the contact in the list once."""
+    async with Simulator() as simulator, opened(simulator, GENESYS_REQUEST_TIMEOUT_S="1") as sink:
+        simulator.faults.inject(Fault.parse(f"{fault}@add_contacts"))
+        with pytest.raises(ConsumerError) as caught:
+            await put(sink, JANE)
+        assert type(caught.value) is expected
+        assert simulator.applied("People").get(JANES_ID, 0) == applied
+        await put(sink, JANE)
+        assert list(simulator.contacts("People")) == [JANES_ID]
+
+
+async def test_revoked_token_goes_unnoticed():
+    """A token that dies early is replaced, and the request it was refused for is repeated."""
+    async with Simulator() as simulator, opened(simulator) as sink:
+        simulator.faults.inject(Fault.parse("401@add_contacts"))
+        await put(sink, JANE)
+        assert simulator.stats()["requests"]["token"] == {"200": 2}
+
+
+async def test_own_rate_limit_names_the_wait():
+    """The limit of the token's minute is passed on with the rest of that minute."""
+    async with Simulator(requests_per_minute=3) as simulator, opened(simulator) as sink:
+        await put(sink, JANE)
+        with pytest.raises(Throttled) as caught:
+            await put(sink, JANE)
+    assert caught.value.retry_after is not None
+    assert 50 < caught.value.retry_after <= 60
+
+
+@pytest.mark.parametrize("permission", ["outbound:contactList:view", "outbound:contactList:add"])
+async def test_missing_permission_stops_the_start(permission):
+    """The text names what the OAuth client's role lacks."""
+    async with Simulator(withheld_permissions=[permission]) as simulator:
+        with pytest.raises(Unauthorized, match=permission):
+            await open_sink(simulator)
+
+
+async def test_wrong_secret_stops_the_start():
+    """The text says what to check."""
+    async with Simulator(clients={"client": "another"}) as simulator:
+        with pytest.raises(Unauthorized, match="invalid_client"):
+            await open_sink(simulator)

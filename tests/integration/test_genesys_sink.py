@@ -1,0 +1,860 @@
+"""The sink against a scripted server on a real socket, which checks each request against the contract."""
+
+import asyncio
+import re
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+import pytest
+from aiohttp import web
+from jsonschema import Draft202012Validator
+from opentelemetry import baggage, context
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+
+from consumer.adapters.genesys import transport
+from consumer.adapters.genesys.sink import GenesysSink
+from consumer.core.contact_id import contact_id
+from consumer.errors import (
+    ConsumerError,
+    ContactListMismatch,
+    FatalError,
+    RefusedByGenesys,
+    SinkUnavailable,
+    Throttled,
+    Unauthorized,
+)
+from consumer.model import Contact
+from consumer.ports import Sink
+from consumer.settings import load
+
+CONTRACT = orjson.loads((Path(__file__).parent.parent / "data/genesys/contract.json").read_bytes())
+ENDPOINTS = {(e["method"], e["path"]): e for e in CONTRACT["endpoints"]}
+LIST_ID = "0f2c7e1a-6a8e-4f0e-9a5d-2f6c3f7b1a11"
+LISTS = "/api/v2/outbound/contactlists"
+CONTACTS = f"{LISTS}/{LIST_ID}/contacts"
+COLUMNS = ["external_id", "phone_number", "email", "consent_flag", "do_not_call", "city"]
+CONTACT_LIST = {
+    "id": LIST_ID,
+    "name": "People",
+    "columnNames": COLUMNS,
+    "phoneColumns": [{"columnName": "phone_number", "type": "cell"}],
+}
+CANARIES = ["+15550100999", "canary@example.com", "Canaryville", "crm-canary-1"]
+JANE = Contact("crm-canary-1", "+15550100999", "canary@example.com", True, False, {"city": "Canaryville"})
+JOHN = Contact("crm-2", "+15550100002", "", False, True, {})
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Seen(NamedTuple):
+    """A request as it came."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+
+
+def reply(status: int, body: object, **headers: str) -> Handler:
+    """An answer with a JSON body."""
+
+    async def handle(_: web.Request) -> web.Response:
+        return web.json_response(body, status=status, headers={k.replace("_", "-"): v for k, v in headers.items()})
+
+    return handle
+
+
+def error(status: int, code: str, **headers: str) -> Handler:
+    """An ErrorBody that quotes contact data wherever Genesys may put it."""
+    quoted = " ".join(CANARIES)
+    body = {
+        "message": f"bad: {quoted}",
+        "code": code,
+        "status": status,
+        "messageParams": {"value": quoted},
+        "details": [{"errorCode": code, "fieldName": quoted}],
+        "entityName": quoted,
+    }
+    return reply(status, body, ININ_Correlation_Id="3f6c-77", **headers)
+
+
+def text(status: int, body: str, content_type: str = "text/html") -> Handler:
+    """An answer from something that is not Genesys."""
+
+    async def handle(_: web.Request) -> web.Response:
+        return web.Response(status=status, text=body, content_type=content_type)
+
+    return handle
+
+
+async def reset(request: web.Request) -> web.Response:
+    """Drop the connection without a word."""
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+async def truncated(request: web.Request) -> web.StreamResponse:
+    """Promise more than is sent."""
+    response = web.StreamResponse(headers={"Content-Length": "1000", "Content-Type": "application/json"})
+    await response.prepare(request)
+    await response.write(b'[{"id": "crm-canary-1')
+    assert request.transport is not None
+    request.transport.close()
+    return response
+
+
+async def garbage(request: web.Request) -> web.Response:
+    """Send what is no HTTP."""
+    assert isinstance(request.transport, asyncio.Transport)
+    request.transport.write(b"crm-canary-1 canary@example.com\r\n\r\n")
+    request.transport.close()
+    return web.Response()
+
+
+async def accept(request: web.Request) -> web.StreamResponse:
+    """Do what a working Genesys does."""
+    body = await request.read()
+    match request.method, request.path:
+        case "GET", path if path == LISTS:
+            return web.json_response({"entities": [CONTACT_LIST], "pageCount": 1})
+        case "POST", path if path.endswith("/contacts"):
+            return web.json_response(orjson.loads(body))
+        case "POST", path if path.endswith("/bulk"):
+            return web.json_response([])
+        case "DELETE", _:
+            return web.Response()
+        case _:
+            return web.json_response(CONTACT_LIST)
+
+
+class Genesys:
+    """A server that answers by script, and remembers what came and where it broke the contract."""
+
+    def __init__(self) -> None:
+        self.seen: list[Seen] = []
+        self.script: list[Handler] = []
+        self.token_script: list[Handler] = []
+        self.violations: list[str] = []
+        self.tokens = 0
+        self.closing = asyncio.Event()
+        self.url = ""
+
+    async def start(self) -> Callable[[], Awaitable[None]]:
+        app = web.Application(client_max_size=2**24)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        return runner.cleanup
+
+    async def hang(self, _: web.Request) -> web.Response:
+        await self.closing.wait()
+        return web.Response()
+
+    @property
+    def calls(self) -> list[Seen]:
+        """What came after start-up, token requests left out."""
+        return [seen for seen in self.seen if seen.path.startswith(CONTACTS)]
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        self.seen.append(Seen(request.method, request.path, dict(request.query), dict(request.headers), body))
+        self.violations += broken_rules(self.seen[-1], request.query.keys())
+        if request.path == "/oauth/token":
+            self.tokens += 1
+            ok = reply(200, {"access_token": f"token-{self.tokens}", "token_type": "bearer", "expires_in": 3600})
+            return await (self.token_script.pop(0) if self.token_script else ok)(request)
+        return await (self.script.pop(0) if self.script else accept)(request)
+
+
+def broken_rules(seen: Seen, query: Any) -> list[str]:
+    """What the contract forbids of a request."""
+    template = re.sub(r"(?<=contactlists/)[^/]+", "{contactListId}", seen.path)
+    endpoint = ENDPOINTS.get((seen.method, template))
+    if endpoint is None:
+        return [f"no endpoint {seen.method} {template}"]
+    known = {parameter["name"]: parameter for parameter in endpoint["query_params"]}
+    problems = [f"no query parameter {name}" for name in query if name not in known]
+    problems += [f"{name} is missing" for name, p in known.items() if p.get("required") and name not in query]
+    problems += [
+        f"{name} is no boolean"
+        for name, value in seen.query.items()
+        if known.get(name, {}).get("schema", {}).get("type") == "boolean" and value not in {"true", "false"}
+    ]
+    return problems + broken_body(seen, endpoint["request_body"])
+
+
+def broken_body(seen: Seen, expected: dict[str, Any] | None) -> list[str]:
+    """What the contract forbids of a body."""
+    if expected is None:
+        return ["a body where none belongs"] if seen.body else []
+    if seen.headers.get("Content-Type") != expected["content_type"]:
+        return [f"content type {seen.headers.get('Content-Type')}"]
+    if expected["content_type"] != "application/json":
+        return [] if seen.body == b"grant_type=client_credentials" else ["wrong form"]
+    body = orjson.loads(seen.body)
+    schema = expected["schema"] | {"$defs": CONTRACT["$defs"]}
+    problems = [problem.message for problem in Draft202012Validator(schema).iter_errors(body)]
+    return problems + unknown_properties(body, expected["schema"])
+
+
+def unknown_properties(body: Any, schema: dict[str, Any]) -> list[str]:
+    """Properties that Genesys answers with `invalid.property`, or does not let a client write."""
+    reference = schema.get("$ref") or schema["items"].get("$ref")
+    if reference is None:
+        return []
+    properties = CONTRACT["$defs"][reference.rpartition("/")[2]]["properties"]
+    writable = {name for name, rule in properties.items() if not rule.get("readOnly")}
+    items = body if isinstance(body, list) else [body]
+    return [f"property {name}" for item in items for name in item.keys() - writable]
+
+
+class Bench:
+    """A sink, its server, and what was told about its requests."""
+
+    def __init__(self, genesys: Genesys) -> None:
+        self.genesys = genesys
+        self.exporter = InMemorySpanExporter()
+        self.requests: list[tuple[str, str]] = []
+        self.now = 0.0
+
+    async def open(self, **settings: str) -> GenesysSink:
+        environ = {
+            "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9",
+            "GENESYS_OAUTH_CLIENT_ID": "client",
+            "GENESYS_OAUTH_CLIENT_SECRET": "secret",
+            "GENESYS_CONTACT_LIST": "People",
+            "GENESYS_ATTRIBUTE_COLUMNS": "town=city",
+            "GENESYS_LOGIN_URL": self.genesys.url,
+            "GENESYS_API_URL": self.genesys.url,
+        }
+        provider = TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        return await GenesysSink.open(
+            load(environ | settings),
+            on_request=lambda operation, status, _: self.requests.append((operation, status)),
+            tracer=provider.get_tracer("test"),
+            monotonic=lambda: self.now,
+        )
+
+    @asynccontextmanager
+    async def sink(self, **settings: str) -> AsyncIterator[GenesysSink]:
+        sink = await self.open(**settings)
+        try:
+            yield sink
+        finally:
+            await sink.close()
+
+    def spans(self) -> list[Any]:
+        return [span for span in self.exporter.get_finished_spans() if "oauth" not in span.name]
+
+    def told(self, problem: BaseException) -> str:
+        """All that a log line, a span or a metric could show."""
+        spans = [(span.name, dict(span.attributes), span.events, span.status.description) for span in self.spans()]
+        return f"{''.join(traceback.format_exception(problem))} {spans} {self.requests}"
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    """A bench whose server has seen nothing that the contract forbids."""
+    genesys = Genesys()
+    stop = await genesys.start()
+    yield Bench(genesys)
+    genesys.closing.set()
+    await stop()
+    assert genesys.violations == []
+
+
+def in_seconds(seconds: int) -> str:
+    """An HTTP date."""
+    return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
+
+
+# --- what is sent -----------------------------------------------------------------------------------------------------
+
+
+async def test_upsert_sends_a_bare_array_with_every_column(bench):
+    """Contacts go as strings in every column, with their derived ids, and keep their place in the dialling queue."""
+    async with bench.sink() as sink:
+        port: Sink = sink
+        await port.upsert([port.encode(JANE, callable_=True), port.encode(JOHN, callable_=False)])
+    (call,) = bench.genesys.calls
+    assert (call.method, call.path, call.query) == ("POST", CONTACTS, {"doNotQueue": "true"})
+    assert orjson.loads(call.body) == [
+        {
+            "id": contact_id("crm-canary-1"),
+            "contactListId": LIST_ID,
+            "callable": True,
+            "data": {
+                "external_id": "crm-canary-1",
+                "phone_number": "+15550100999",
+                "email": "canary@example.com",
+                "consent_flag": "true",
+                "do_not_call": "false",
+                "city": "Canaryville",
+            },
+        },
+        {
+            "id": contact_id("crm-2"),
+            "contactListId": LIST_ID,
+            "callable": False,
+            "data": {
+                "external_id": "crm-2",
+                "phone_number": "+15550100002",
+                "email": "",
+                "consent_flag": "false",
+                "do_not_call": "true",
+                "city": "",
+            },
+        },
+    ]
+
+
+async def test_delete_names_the_contacts_in_one_parameter(bench):
+    """A hundred ids go comma-joined in one request, and an answer without a body is success."""
+    external_ids = [f"crm-{n}" for n in range(100)]
+    async with bench.sink() as sink:
+        await sink.delete(external_ids)
+    (call,) = bench.genesys.calls
+    assert (call.method, call.path, call.body) == ("DELETE", CONTACTS, b"")
+    assert call.query == {"contactIds": ",".join(map(contact_id, external_ids))}
+
+
+async def test_suppress_sends_back_what_genesys_has(bench):
+    """Data stays as it was read but for the withdrawn flags; the contact becomes not callable."""
+    read = [
+        {
+            "id": contact_id(external_id),
+            "contactListId": LIST_ID,
+            "callable": True,
+            "callRecords": {"phone_number": {"lastResult": "x"}},
+            "data": {"external_id": external_id, "phone_number": "+1", "email": None, "consent_flag": "true"},
+        }
+        for external_id in ("crm-canary-1", "crm-2")
+    ]
+    conflict, withdrawn = JANE._replace(do_not_call=True), JOHN._replace(do_not_call=False)
+    bench.genesys.script = [accept, reply(200, read)]
+    async with bench.sink() as sink:
+        await sink.suppress([conflict, withdrawn, JOHN._replace(external_id="crm-unknown")])
+    bulk, add = bench.genesys.calls
+    assert bulk.path == f"{CONTACTS}/bulk"
+    assert orjson.loads(bulk.body) == [contact_id(id_) for id_ in ("crm-canary-1", "crm-2", "crm-unknown")]
+    assert add.query == {"doNotQueue": "true"}
+    data = {"phone_number": "+1", "email": "", "city": ""}
+    assert orjson.loads(add.body) == [
+        {
+            "id": contact_id("crm-canary-1"),
+            "contactListId": LIST_ID,
+            "callable": False,
+            "data": data | {"external_id": "crm-canary-1", "consent_flag": "true", "do_not_call": "true"},
+        },
+        {
+            "id": contact_id("crm-2"),
+            "contactListId": LIST_ID,
+            "callable": False,
+            "data": data | {"external_id": "crm-2", "consent_flag": "false", "do_not_call": ""},
+        },
+    ]
+
+
+async def test_suppress_of_unknown_contacts_sends_nothing(bench):
+    """Nothing found means that there is nothing to write."""
+    async with bench.sink() as sink:
+        await sink.suppress([JANE])
+    assert [call.path for call in bench.genesys.calls] == [f"{CONTACTS}/bulk"]
+
+
+async def test_two_requests_share_one_time_limit(bench, monkeypatch):
+    """The second request of a suppression has only the time that the first one left."""
+    limits = []
+    send = transport.Transport.send
+
+    async def noted(self, request, limit_s):
+        limits.append((request.endpoint.operation, limit_s))
+        return await send(self, request, limit_s)
+
+    monkeypatch.setattr(transport.Transport, "send", noted)
+    read = {"id": contact_id("crm-2"), "contactListId": LIST_ID, "data": {}}
+    async with bench.sink() as sink:
+        bench.genesys.script = [reply(200, [read])]
+        await sink.suppress([JOHN])
+    (first, first_s), (second, second_s) = limits[-2:]
+    assert (first, second) == ("read_contacts", "add_contacts")
+    assert 0 < second_s < first_s <= 20
+
+
+async def test_requests_carry_the_clients_name_and_token(bench):
+    """Genesys can tell who asks; the token goes nowhere but into its header."""
+    async with bench.sink() as sink:
+        await sink.delete(["crm-2"])
+    token, *api = bench.genesys.seen
+    assert token.headers["Authorization"] == "Basic Y2xpZW50OnNlY3JldA=="
+    assert {seen.headers["Authorization"] for seen in api} == {"Bearer token-1"}
+    assert all(seen.headers["User-Agent"].startswith("genesys-consumer/") for seen in bench.genesys.seen)
+
+
+async def test_proxies_of_the_environment_are_not_used(bench, monkeypatch):
+    """Where contact data goes is set in the settings alone."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    async with bench.sink() as sink:
+        await sink.delete(["crm-2"])
+    assert len(bench.genesys.calls) == 1
+
+
+# --- what the answers mean --------------------------------------------------------------------------------------------
+
+MAPPING: list[tuple[str, Handler, type[ConsumerError], str]] = [
+    ("data", error(400, "contact.datum.length.limit.exceeded"), RefusedByGenesys, "contact.datum.length"),
+    ("no code", error(400, "+15550100999"), RefusedByGenesys, "bad.request"),
+    ("too large", error(413, "request.entity.too.large"), RefusedByGenesys, "request.entity.too.large"),
+    ("too large at the edge", text(413, "<h1>413</h1>"), RefusedByGenesys, "request.entity.too.large"),
+    ("400 of a proxy", text(400, "<h1>Canaryville</h1>"), SinkUnavailable, r"status 400\)"),
+    ("org is full", error(400, "contacts.per.org.limit.exceeded"), SinkUnavailable, "contacts.per.org.limit"),
+    ("black-listed", error(400, "uploads.black.listed"), SinkUnavailable, "uploads.black.listed"),
+    ("clear", error(400, "contact.list.clear.in.progress"), Throttled, "clear.in.progress"),
+    ("import", error(400, "contact.list.import.in.progress"), Throttled, "import.in.progress"),
+    ("bulk", error(400, "contact.bulk.operation.in.progress"), Throttled, "operation.in.progress"),
+    ("export", error(400, "contact.list.export.in.progress"), Throttled, "export.in.progress"),
+    ("in use", error(400, "contact.in.use"), Throttled, "contact.in.use"),
+    ("permission", error(403, "missing.any.permissions"), Unauthorized, "outbound:contact:add"),
+    ("list", error(404, "contact.list.not.found"), FatalError, "GENESYS_CONTACT_LIST.*contact.list.not.found"),
+    ("404 of a proxy", text(404, "nothing here"), SinkUnavailable, "status 404"),
+    ("method", error(405, "method.not.allowed"), FatalError, "status 405"),
+    ("slow client", error(408, "client.timeout"), SinkUnavailable, "status 408, client.timeout"),
+    ("conflict", error(409, "request.conflict"), SinkUnavailable, "request.conflict"),
+    ("media type", error(415, "unsupported.media.type"), FatalError, "status 415"),
+    ("throttled", error(429, "too.many.requests.retry.after", Retry_After="42"), Throttled, "status 429"),
+    ("500", error(500, "internal.server.error"), SinkUnavailable, "internal.server.error, correlation id 3f6c-77"),
+    ("501", error(501, "not.implemented"), FatalError, "status 501"),
+    ("502", text(502, "<h1>Bad gateway</h1>"), SinkUnavailable, "status 502"),
+    ("503", error(503, "service.unavailable"), SinkUnavailable, "service.unavailable"),
+    ("504", error(504, "request.timeout"), SinkUnavailable, "request.timeout"),
+    ("redirect", error(307, "x", Location="/elsewhere"), SinkUnavailable, "redirect.*status 307"),
+    ("reset", reset, SinkUnavailable, "ServerDisconnectedError"),
+    ("truncated", truncated, SinkUnavailable, "ClientPayloadError"),
+    ("garbage", garbage, SinkUnavailable, "no whole answer"),
+    ("HTML", text(200, "<h1>crm-canary-1</h1>"), SinkUnavailable, "not JSON"),
+    ("broken JSON", text(200, '[{"id": "crm-canary-1', "application/json"), SinkUnavailable, "broken JSON"),
+    ("empty", text(200, "", "application/json"), SinkUnavailable, "does not match"),
+    ("no array", reply(200, {"id": "crm-canary-1"}), SinkUnavailable, "does not match"),
+    ("too few", reply(200, []), SinkUnavailable, "does not match"),
+]
+
+
+@pytest.mark.parametrize(
+    ("handler", "expected", "words"), [row[1:] for row in MAPPING], ids=[row[0] for row in MAPPING]
+)
+async def test_answer_becomes_the_error_of_its_policy(bench, handler, expected, words):
+    """Each kind of answer has one meaning, whose text helps and holds no contact data; there is no second request."""
+    async with bench.sink() as sink:
+        bench.genesys.script = [handler]
+        with pytest.raises(ConsumerError) as caught:
+            await sink.upsert([sink.encode(JANE, callable_=True)])
+    assert type(caught.value) is expected
+    assert re.search(words, str(caught.value))
+    assert len(bench.genesys.calls) == 1
+    told = bench.told(caught.value)
+    assert [canary for canary in (*CANARIES, contact_id("crm-canary-1")) if canary in told] == []
+
+
+async def test_busy_list_is_asked_again_after_a_few_seconds(bench):
+    """Genesys does not say how long a clear takes: the caller is told five seconds."""
+    async with bench.sink() as sink:
+        bench.genesys.script = [error(400, "contact.list.clear.in.progress")]
+        with pytest.raises(Throttled) as caught:
+            await sink.delete(["crm-2"])
+    assert caught.value.retry_after == 5
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "message", "wait"),
+    [
+        (429, {"Retry-After": "42"}, "", (42, 42)),
+        (429, {"Retry-After": in_seconds(3600)}, "", (3000, 3600)),
+        (429, {"Retry-After": in_seconds(-3600)}, "", (0, 0)),
+        (429, {}, "Rate limit exceeded the maximum. Retry the request in [17] seconds", (17, 17)),
+        (429, {"Retry-After": "soon"}, "Retry the request in [17] seconds", (17, 17)),
+        (429, {}, "Rate limit exceeded", None),
+        (503, {"Retry-After": "7"}, "", (7, 7)),
+        (503, {}, "Retry the request in [17] seconds", None),
+    ],
+)
+async def test_the_wait_that_genesys_asks_for_is_passed_on(bench, status, headers, message, wait):
+    """Seconds, a date, or the number in the text of a 429; nothing when Genesys does not say."""
+
+    async def answer(_):
+        return web.json_response({"message": message, "code": "x"}, status=status, headers=headers)
+
+    async with bench.sink() as sink:
+        bench.genesys.script = [answer]
+        with pytest.raises((Throttled, SinkUnavailable)) as caught:
+            await sink.delete(["crm-2"])
+    asked = caught.value.retry_after
+    assert asked is wait if wait is None else wait[0] <= asked <= wait[1]
+
+
+@pytest.mark.parametrize(
+    ("body", "permission"),
+    [
+        ({"message": "You are missing the following permission: outbound:contact:edit"}, "outbound:contact:edit"),
+        ({"messageParams": {"permissions": "[outbound:contact:edit]"}}, "outbound:contact:edit"),
+        ({"message": "no"}, "outbound:contact:delete"),
+    ],
+)
+async def test_missing_permission_is_named(bench, body, permission):
+    """The text names what Genesys says is missing, else what the request needs."""
+    async with bench.sink() as sink:
+        bench.genesys.script = [reply(403, body)]
+        with pytest.raises(Unauthorized, match=rf"permission {permission} \(status 403"):
+            await sink.delete(["crm-2"])
+
+
+async def test_no_answer_ends_at_the_time_limit(bench):
+    """A server that keeps silent is unavailable."""
+    async with bench.sink(GENESYS_REQUEST_TIMEOUT_S="1") as sink:
+        bench.genesys.script = [bench.genesys.hang]
+        with pytest.raises(SinkUnavailable, match="Timeout"):
+            async with asyncio.timeout(5):
+                await sink.delete(["crm-2"])
+    assert "Timeout" in bench.requests[-1][1]
+
+
+async def test_refused_connection_is_unavailable(bench):
+    """Nobody listens: that passes."""
+    with pytest.raises(SinkUnavailable, match=r"no whole answer from 127\.0\.0\.1: ClientConnectorError"):
+        await bench.open(GENESYS_LOGIN_URL="http://127.0.0.1:9")
+
+
+async def test_endless_answer_is_cut_off(bench, monkeypatch):
+    """An answer longer than any that Genesys gives is not kept."""
+    monkeypatch.setattr(transport, "MAX_ANSWER_BYTES", 1000)
+    async with bench.sink() as sink:
+        bench.genesys.script = [reply(200, ["x" * 1000])]
+        with pytest.raises(SinkUnavailable, match="ClientPayloadError"):
+            await sink.upsert([sink.encode(JANE, callable_=True)])
+
+
+@pytest.mark.parametrize("found", [{}, [None], [{"id": contact_id("crm-stranger"), "data": {}}]])
+async def test_suppress_refuses_to_write_what_it_did_not_ask_for(bench, found):
+    """An answer with other contacts than were asked for is not written back."""
+    async with bench.sink() as sink:
+        bench.genesys.script = [reply(200, found)]
+        with pytest.raises(SinkUnavailable, match="does not match"):
+            await sink.suppress([JANE])
+    assert len(bench.genesys.calls) == 1
+
+
+# --- the token --------------------------------------------------------------------------------------------------------
+
+
+async def test_refused_token_is_renewed_once_for_everybody(bench):
+    """Five callers whose token is refused share one renewal, and each repeats its request once."""
+    all_here = asyncio.Event()
+    waiting = []
+
+    async def unauthorized(request):
+        waiting.append(request)
+        if len(waiting) == 5:
+            all_here.set()
+        await all_here.wait()
+        return await error(401, "bad.credentials")(request)
+
+    async with bench.sink(GENESYS_MAX_IN_FLIGHT="5") as sink:
+        bench.genesys.script = [unauthorized] * 5
+        await asyncio.gather(*(sink.delete([f"crm-{n}"]) for n in range(5)))
+    assert bench.genesys.tokens == 2
+    sent_with = [call.headers["Authorization"] for call in bench.genesys.calls]
+    assert sent_with == ["Bearer token-1"] * 5 + ["Bearer token-2"] * 5
+    resends = [span.attributes.get("http.request.resend_count") for span in bench.spans()[1:]]
+    assert sorted(resends, key=str) == [1] * 5 + [None] * 5
+
+
+async def test_late_refusal_of_an_old_token_does_not_renew_again(bench):
+    """Who learns of the old token's refusal after its renewal takes the new one."""
+    renewed = asyncio.Event()
+    both_sent = asyncio.Event()
+
+    async def early(request):
+        await both_sent.wait()
+        return await error(401, "bad.credentials")(request)
+
+    async def late(request):
+        both_sent.set()
+        await renewed.wait()
+        return await error(401, "bad.credentials")(request)
+
+    async with bench.sink() as sink:
+        bench.genesys.script = [early, late]
+        first, second = (asyncio.create_task(sink.delete([id_])) for id_ in ("crm-1", "crm-2"))
+        await first
+        renewed.set()
+        await second
+    assert bench.genesys.tokens == 2
+
+
+async def test_second_refusal_is_fatal(bench):
+    """A new token that is refused as well means that the client may not come in."""
+    async with bench.sink() as sink:
+        bench.genesys.script = [error(401, "bad.credentials"), error(401, "ip.not.authorized")]
+        with pytest.raises(Unauthorized, match=r"ip\.not\.authorized"):
+            await sink.delete(["crm-2"])
+    assert len(bench.genesys.calls) == 2
+
+
+async def test_token_is_renewed_a_minute_before_it_expires(bench):
+    """The token of an hour serves for 59 minutes, by the given clock."""
+    async with bench.sink() as sink:
+        bench.now = 3539.9
+        await sink.delete(["crm-1"])
+        assert bench.genesys.tokens == 1
+        bench.now = 3540.0
+        await asyncio.gather(*(sink.delete([f"crm-{n}"]) for n in range(5)))
+    assert bench.genesys.tokens == 2
+    assert [call.headers["Authorization"] for call in bench.genesys.calls] == [
+        "Bearer token-1",
+        *["Bearer token-2"] * 5,
+    ]
+
+
+async def test_token_serves_until_it_expires_while_the_login_host_is_down(bench):
+    """A renewal that fails is tried again every ten seconds; requests go on with the old token as long as it lives."""
+    async with bench.sink() as sink:
+        bench.genesys.token_script = [text(503, "down")] * 3
+        for bench.now, tokens in ((3540, 2), (3549, 2), (3550, 3)):
+            await sink.delete(["crm-1"])
+            assert bench.genesys.tokens == tokens
+        bench.now = 3600
+        with pytest.raises(SinkUnavailable, match="status 503"):
+            await sink.delete(["crm-1"])
+        await sink.delete(["crm-1"])
+    assert bench.genesys.calls[-1].headers["Authorization"] == "Bearer token-5"
+
+
+async def test_giving_up_on_a_token_leaves_it_to_the_others(bench):
+    """A caller that is cancelled while it waits for the token does not take it from those who wait with it."""
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def slow(_):
+        asked.set()
+        await answer.wait()
+        return web.json_response({"access_token": "token-2"})
+
+    async with bench.sink() as sink:
+        bench.now = 3600
+        bench.genesys.token_script = [slow]
+        quitter, stayer = (asyncio.create_task(sink.delete([id_])) for id_ in ("crm-1", "crm-2"))
+        await asked.wait()
+        quitter.cancel()
+        answer.set()
+        await stayer
+    assert [call.query["contactIds"] for call in bench.genesys.calls] == [contact_id("crm-2")]
+
+
+@pytest.mark.parametrize(
+    ("handler", "expected", "words"),
+    [
+        (reply(400, {"error": "invalid_client", "description": "client not found"}), Unauthorized, "invalid_client"),
+        (reply(401, {"error": "invalid_client"}), Unauthorized, "id and secret, and that the region"),
+        (reply(400, {"error": "invalid_request", "description": "rate limit exceeded; wait"}), Throttled, "wait"),
+        (reply(400, {"error": "invalid_request", "error_description": "Rate limit exceeded"}), Throttled, "wait"),
+        (reply(400, {"error": "invalid_request", "description": "malformed"}), Unauthorized, "invalid_request"),
+        (text(429, "slow down"), Throttled, "status 429"),
+        (text(400, "<h1>proxy</h1>"), SinkUnavailable, "status 400"),
+        (text(503, "down"), SinkUnavailable, "status 503"),
+        (reset, SinkUnavailable, "ServerDisconnectedError"),
+        (text(200, "<h1>login</h1>"), SinkUnavailable, "not JSON"),
+        (reply(200, {"token": "x"}), SinkUnavailable, "no token"),
+        (reply(200, {"access_token": ""}), SinkUnavailable, "no token"),
+        (reply(200, {"access_token": "", "expires_in": 3600}), SinkUnavailable, "no token"),
+    ],
+)
+async def test_login_hosts_answer_becomes_the_error_of_its_policy(bench, handler, expected, words):
+    """Wrong credentials stop the program; a login host that is busy or down does not."""
+    bench.genesys.token_script = [handler]
+    with pytest.raises(ConsumerError) as caught:
+        await bench.open()
+    assert type(caught.value) is expected
+    assert re.search(words, str(caught.value))
+    assert bench.genesys.tokens == 1
+
+
+async def test_login_host_that_hangs_ends_the_request_in_its_own_time(bench):
+    """The wait for a new token counts against the time limit of the request that needs it."""
+    async with bench.sink(GENESYS_REQUEST_TIMEOUT_S="1") as sink:
+        bench.genesys.script = [error(401, "bad.credentials")]
+        bench.genesys.token_script = [bench.genesys.hang]
+        with pytest.raises(SinkUnavailable, match="no token came within the time of the request"):
+            await sink.delete(["crm-2"])
+    assert len(bench.genesys.calls) == 1
+
+
+# --- the contact list -------------------------------------------------------------------------------------------------
+
+
+def page(number: int, pages: int, *lists: object) -> Handler:
+    """A page of contact lists."""
+    return reply(200, {"entities": lists, "pageNumber": number, "pageCount": pages})
+
+
+async def test_list_is_found_by_its_exact_name_on_any_page(bench):
+    """A list whose name only begins alike is another one."""
+    alike = CONTACT_LIST | {"id": "another", "name": "People of last year"}
+    bench.genesys.script = [page(1, 2, alike), page(2, 2, CONTACT_LIST)]
+    async with bench.sink() as sink:
+        assert sink.contact_list_id == LIST_ID
+    pages = [(seen.query["name"], seen.query["pageNumber"]) for seen in bench.genesys.seen[1:]]
+    assert pages == [("People", "1"), ("People", "2")]
+
+
+async def test_list_is_found_by_its_id(bench):
+    """An id is read, not searched for."""
+    async with bench.sink(GENESYS_CONTACT_LIST=LIST_ID) as sink:
+        assert sink.contact_list_id == LIST_ID
+    assert [seen.path for seen in bench.genesys.seen[1:]] == [f"{LISTS}/{LIST_ID}"]
+
+
+async def test_unknown_id_is_fatal(bench):
+    """A list that is named by its id is never created."""
+    bench.genesys.script = [error(404, "contact.list.not.found")]
+    with pytest.raises(FatalError, match="GENESYS_CONTACT_LIST"):
+        await bench.open(GENESYS_CONTACT_LIST=LIST_ID)
+
+
+async def test_missing_list_is_created(bench):
+    """The new list has every column, the phone and the e-mail marked as such."""
+    bench.genesys.script = [page(1, 0)]
+    async with bench.sink() as sink:
+        assert sink.contact_list_id == LIST_ID
+    created = bench.genesys.seen[-1]
+    assert (created.method, created.path) == ("POST", LISTS)
+    assert orjson.loads(created.body) == {
+        "name": "People",
+        "columnNames": COLUMNS,
+        "phoneColumns": [{"columnName": "phone_number", "type": "cell"}],
+        "emailColumns": [{"columnName": "email", "type": "Personal"}],
+    }
+
+
+async def test_list_that_another_consumer_created_meanwhile_is_taken(bench):
+    """Of two consumers that start together one is refused the name, and finds the other's list."""
+    bench.genesys.script = [page(1, 0), error(400, "duplicate.name"), page(1, 1, CONTACT_LIST)]
+    async with bench.sink() as sink:
+        assert sink.contact_list_id == LIST_ID
+
+
+async def test_list_that_exists_unseen_is_waited_for(bench):
+    """It may show up in a moment; the text says what else may hide it."""
+    bench.genesys.script = [page(1, 0), error(400, "duplicate.name"), page(1, 0)]
+    with pytest.raises(SinkUnavailable, match="division"):
+        await bench.open()
+
+
+async def test_refused_creation_is_fatal(bench):
+    """What Genesys has against the list does not pass by waiting."""
+    bench.genesys.script = [page(1, 0), error(400, "name.length.exceeded")]
+    with pytest.raises(FatalError, match=r"name\.length\.exceeded"):
+        await bench.open()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"columnNames": COLUMNS[:-1]}, "lacks the columns city; set"),
+        ({"columnNames": [*COLUMNS, "zip"]}, "has the columns zip, and"),
+        ({"phoneColumns": [{"columnName": "email", "type": "cell"}]}, "phone_number is not one of its phone columns"),
+        ({"phoneColumns": None}, "phone_number is not one of its phone columns"),
+    ],
+)
+async def test_list_with_other_columns_is_refused(bench, change, words):
+    """Genesys would refuse every contact, or could not dial it: better not to begin."""
+    bench.genesys.script = [page(1, 1, CONTACT_LIST | change)]
+    with pytest.raises(ContactListMismatch, match=words):
+        await bench.open()
+
+
+async def test_columns_may_stand_in_another_order(bench):
+    """Only the names of columns count."""
+    bench.genesys.script = [page(1, 1, CONTACT_LIST | {"columnNames": COLUMNS[::-1]})]
+    async with bench.sink() as sink:
+        assert sink.contact_list_id == LIST_ID
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{"entities": []}, {"entities": ["x"], "pageCount": 1}, {"entities": [{"name": "People"}], "pageCount": 1}, [], {}],
+)
+async def test_answer_that_is_no_page_of_lists_is_unavailable(bench, answer):
+    """No list is created because a search was answered with nonsense."""
+    bench.genesys.script = [reply(200, answer)]
+    with pytest.raises(SinkUnavailable, match="does not match"):
+        await bench.open()
+    assert len(bench.genesys.seen) == 2
+
+
+# --- what is told -----------------------------------------------------------------------------------------------------
+
+
+async def test_each_physical_request_has_a_span(bench):
+    """Name, template, host, status; no ids and no query."""
+    async with bench.sink() as sink:
+        await sink.delete(["crm-canary-1"])
+        bench.genesys.script = [truncated]
+        with pytest.raises(SinkUnavailable):
+            await sink.upsert([sink.encode(JANE, callable_=True)])
+    host, port = "127.0.0.1", int(bench.genesys.url.rpartition(":")[2])
+    _, deleted, cut = bench.spans()
+    assert (deleted.name, deleted.kind) == (f"DELETE {LISTS}/{{contactListId}}/contacts", SpanKind.CLIENT)
+    assert deleted.status.status_code is StatusCode.UNSET
+    assert deleted.attributes == {
+        "http.request.method": "DELETE",
+        "url.template": f"{LISTS}/{{contactListId}}/contacts",
+        "server.address": host,
+        "server.port": port,
+        "http.response.status_code": 200,
+    }
+    assert cut.status.status_code is StatusCode.ERROR
+    assert (cut.attributes["http.response.status_code"], cut.attributes["error.type"]) == (200, "ClientPayloadError")
+    assert cut.events == ()
+
+
+async def test_trace_context_travels_and_baggage_does_not(bench):
+    """The request names its own span as parent; what records carried as baggage stays here."""
+    async with bench.sink() as sink:
+        held = context.attach(baggage.set_baggage("user.email", "canary@example.com"))
+        try:
+            await sink.delete(["crm-2"])
+        finally:
+            context.detach(held)
+    span, headers = bench.spans()[-1], bench.genesys.calls[-1].headers
+    assert headers["traceparent"].startswith(f"00-{span.context.trace_id:032x}-{span.context.span_id:016x}-")
+    assert "baggage" not in {name.lower() for name in headers}
+
+
+async def test_each_physical_request_is_counted(bench):
+    """Operation and status, or the error where there was no answer; a repeat counts again."""
+    async with bench.sink() as sink:
+        bench.genesys.script = [error(401, "bad.credentials"), accept, reset]
+        await sink.delete(["crm-2"])
+        with pytest.raises(SinkUnavailable):
+            await sink.upsert([sink.encode(JANE, callable_=True)])
+    assert bench.requests == [
+        ("token", "200"),
+        ("list_contact_lists", "200"),
+        ("delete_contacts", "401"),
+        ("token", "200"),
+        ("delete_contacts", "200"),
+        ("add_contacts", "ServerDisconnectedError"),
+    ]

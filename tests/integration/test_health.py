@@ -1,0 +1,232 @@
+"""Probes, metrics and status over a real socket, and the status page in a real browser."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import socket
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from consumer.adapters.health import StatusServer
+from consumer.adapters.telemetry.adapter import Telemetry
+from consumer.errors import FatalError
+
+STATUS: dict[str, object] = {
+    "state": "degraded",
+    "reason": "Genesys does not answer",
+    "breaker": "open",
+    "in_flight": 4,
+    "error_rate": 0.125,
+    "outcomes": {"delivered": 1234567, "rejected": 89},
+    "partitions": [{"topic": "crm.contacts.changes", "partition": 3, "lag": 4321}],
+    "errors": [{"time": "2030-01-02T03:04:05Z", "error": "<b>503</b> from Genesys"}],
+}
+
+
+@dataclass
+class Told:
+    """What the server under test tells."""
+
+    live: dict[str, bool] = field(default_factory=lambda: {"event_loop": True, "poll_loop": True})
+    ready: dict[str, bool] = field(default_factory=lambda: {"assigned": True, "restored": True})
+    asked: int = 0
+    answers: int = 1000
+
+    def status(self) -> Mapping[str, object]:
+        """The status, which fails once it was asked for too often."""
+        self.asked += 1
+        if self.asked > self.answers:
+            raise FatalError("nothing to tell any more")
+        return STATUS | {"asked": self.asked}
+
+
+@pytest.fixture
+def told() -> Told:
+    """A process that is well."""
+    return Told()
+
+
+@pytest.fixture
+async def server(told: Told) -> AsyncIterator[StatusServer]:
+    """A server on a free port."""
+    server = StatusServer(
+        ("127.0.0.1", 0),
+        live=lambda: told.live,
+        ready=lambda: told.ready,
+        status=told.status,
+        metrics=Telemetry(["changes"], "group").render,
+    )
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@dataclass
+class Answer:
+    """An answer, read."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+
+async def get(server: StatusServer, path: str, **headers: str) -> Answer:
+    """Ask the server."""
+    url = f"http://127.0.0.1:{server.port}{path}"
+    async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as response:
+        return Answer(response.status, response.headers, await response.text())
+
+
+@pytest.mark.parametrize("probe", ["live", "ready"])
+async def test_a_probe_names_its_checks(probe: str, server: StatusServer, told: Told) -> None:
+    """A probe must answer 200 while all its checks hold, else 503, and name each in either case."""
+    checks: dict[str, bool] = getattr(told, probe)
+    answer = await get(server, f"/{probe}z")
+    assert (answer.status, json.loads(answer.text)) == (200, {"status": "ok", "checks": checks})
+    name = next(iter(checks))
+    checks[name] = False
+    answer = await get(server, f"/{probe}z")
+    assert (answer.status, json.loads(answer.text)) == (503, {"status": "failing", "checks": checks})
+    assert json.loads(answer.text)["checks"][name] is False
+
+
+async def test_probes_do_not_share_their_checks(server: StatusServer, told: Told) -> None:
+    """Not being ready must not look like being dead: Kubernetes would restart for it."""
+    told.ready["assigned"] = False
+    assert [(await get(server, path)).status for path in ("/livez", "/readyz")] == [200, 503]
+
+
+async def test_metrics_are_served_as_asked_for(server: StatusServer) -> None:
+    """Prometheus must get OpenMetrics when it asks for it, the classic format otherwise."""
+    for accept, content_type in (
+        ("application/openmetrics-text; version=1.0.0", "application/openmetrics-text"),
+        ("*/*", "text/plain"),
+    ):
+        answer = await get(server, "/metrics", Accept=accept)
+        assert answer.headers["Content-Type"].startswith(content_type)
+        assert "genesys_consumer_records_total" in answer.text
+
+
+async def test_status_is_json(server: StatusServer) -> None:
+    """Scripts must find at /status what the page shows."""
+    answer = await get(server, "/status")
+    assert answer.headers["Content-Type"].startswith("application/json")
+    assert json.loads(answer.text) == STATUS | {"asked": 1}
+
+
+@pytest.mark.parametrize("path", ["/", "/livez", "/metrics", "/status", "/unknown"])
+async def test_every_answer_is_guarded(path: str, server: StatusServer) -> None:
+    """No answer may be cached, sniffed, framed, or load anything from elsewhere; the software is not named."""
+    headers = (await get(server, path)).headers
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    policy = headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'")
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert "aiohttp" not in str(headers).lower()
+
+
+async def test_the_page_needs_nothing_from_elsewhere(server: StatusServer) -> None:
+    """Clusters have no way out: the page must not name any other host."""
+    page = (await get(server, "/")).text
+    assert "//" not in re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert "http" not in page
+
+
+async def test_a_busy_port_is_said_clearly() -> None:
+    """A port in use must stop the start with a sentence that names the setting, the address and the cause."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        server = StatusServer(("127.0.0.1", port), live=dict, ready=dict, status=dict, metrics=lambda _: (b"", ""))
+        with pytest.raises(FatalError, match=f"HTTP_ADDRESS.*127.0.0.1:{port} .Address already in use") as caught:
+            await server.start()
+    assert str(caught.value).count("Address already in use") == 1
+
+
+async def test_a_host_that_is_none_is_said_clearly() -> None:
+    """A host name that does not resolve must stop the start as clearly."""
+    server = StatusServer(("host.invalid", 0), live=dict, ready=dict, status=dict, metrics=lambda _: (b"", ""))
+    with pytest.raises(FatalError, match="cannot be resolved"):
+        await server.start()
+
+
+async def test_open_connections_do_not_hold_the_end(told: Told) -> None:
+    """A browser keeps its connection open: stopping must not wait for it."""
+    server = StatusServer(
+        ("127.0.0.1", 0), live=lambda: told.live, ready=dict, status=dict, metrics=lambda _: (b"", "")
+    )
+    await server.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert b"200 OK" in await reader.readline()
+    started = time.monotonic()
+    await server.stop()
+    assert time.monotonic() - started < 2
+    writer.close()
+
+
+def chromium() -> str:
+    """The browser; without one the test is skipped, or failed where CI=true: there nothing may be skipped."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None and os.environ.get("CI") == "true":
+        pytest.fail("no chromium on PATH", pytrace=False)
+    if found is None:
+        pytest.skip("no chromium on PATH: apt-get install chromium")
+    return found
+
+
+async def seen_in_browser(url: str, profile: Path) -> str:
+    """The document as the browser has it after five seconds of its own time, once all answers are in."""
+    quiet = "--disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
+    process = await asyncio.create_subprocess_exec(
+        chromium(),
+        *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", *quiet.split()),
+        f"--user-data-dir={profile}",
+        "--virtual-time-budget=5000",
+        "--dump-dom",
+        url,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), 50)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise
+    return output.decode()
+
+
+def cells(page: str) -> str:
+    """What a reader sees, tags as blanks."""
+    return " ".join(re.sub(r"<[^>]+>", " ", page[page.index("<body>") : page.index("<script>")]).split())
+
+
+async def test_the_page_shows_the_status(server: StatusServer, told: Told, tmp_path: Path) -> None:
+    """In a browser, under its own policy, the page must show the numbers of /status, and markup in it as text."""
+    seen = cells(await seen_in_browser(f"http://127.0.0.1:{server.port}/", tmp_path))
+    assert "degraded: Genesys does not answer" in seen
+    assert "delivered 1,234,567" in seen
+    assert "topic partition lag crm.contacts.changes 3 4,321" in seen
+    assert "breaker open" in seen
+    assert "error rate 0.125" in seen
+    assert "2030-01-02T03:04:05Z &lt;b&gt;503&lt;/b&gt; from Genesys" in seen
+    assert told.asked > 2
+    assert f"asked {told.asked}" in seen
+
+
+async def test_the_page_says_when_its_numbers_are_old(server: StatusServer, told: Told, tmp_path: Path) -> None:
+    """When the server stops telling, the page must say so and keep the last numbers."""
+    told.answers = 2
+    seen = cells(await seen_in_browser(f"http://127.0.0.1:{server.port}/", tmp_path))
+    assert "no answer: the numbers below are old" in seen
+    assert "asked 2" in seen
+    assert told.asked > 3

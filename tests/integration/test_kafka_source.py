@@ -1,0 +1,434 @@
+"""The group consumer on a real Kafka: what it hands over, who owns what, and where a partition begins."""
+
+import asyncio
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import TopicPartition as NativePartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewPartitions
+
+from consumer.adapters.kafka.poller import Poller
+from consumer.errors import FatalError, SettingsError, SourceUnavailable
+from consumer.model import TopicPartition
+from tests.kafka_clients import (
+    QUIET,
+    WITHIN_S,
+    both,
+    commit,
+    committed,
+    delete_records,
+    produce,
+    properties,
+    settings,
+    transactional,
+    watched,
+)
+from tests.kafka_cluster import KafkaCluster
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+def attentive(tmp_path: Path) -> str:
+    """Properties with which members notice within moments that others came or went."""
+    return properties(tmp_path, heartbeat_interval_ms=200)
+
+
+def numbered(count: int, start: int = 0) -> list[bytes]:
+    """Values by which records tell their order."""
+    return [b"%d" % number for number in range(start, start + count)]
+
+
+# -- what is handed over
+
+
+async def test_records_come_in_order_as_they_are(kafka: KafkaCluster) -> None:
+    """Key, value, headers and timestamp are those of the topic; the end is told once it is reached."""
+    topic = kafka.create_topic()
+    produce(kafka.bootstrap, topic, [b"first"], timestamp=1234567890123, headers=[("a", b"1"), ("a", None)])
+    produce(kafka.bootstrap, topic, [None, b"last"], key=None)
+    tp = TopicPartition(topic, 0)
+    async with watched(settings(kafka.bootstrap, topic)) as watcher:
+        await watcher.until(lambda: watcher.ends)
+        first, second, third = watcher.records
+        assert first == (topic, 0, 0, 1234567890123, b"key", b"first", [("a", b"1"), ("a", None)])
+        assert (second.offset, second.key, second.value, second.headers) == (1, None, None, ())
+        assert third.value == b"last"
+        assert watcher.ends == {tp: 3}
+        assert (watcher.assigned[0].positions, watcher.assigned[0].ends) == ({tp: 0}, {tp: 3})
+        assert watcher.source.connected
+
+
+async def test_every_partition_keeps_its_order(kafka: KafkaCluster) -> None:
+    """Thousands of records of several partitions come without a hole, each partition in its order."""
+    topic = kafka.create_topic(partitions=3)
+    for partition in range(3):
+        produce(kafka.bootstrap, topic, numbered(5000), partition=partition)
+    async with watched(settings(kafka.bootstrap, topic)) as watcher:
+        await watcher.until(lambda: len(watcher.records) == 15000)
+    for partition in range(3):
+        assert [r.value for r in watcher.records if r.partition == partition] == numbered(5000)
+
+
+async def test_an_assigned_partition_waits_to_be_resumed(kafka: KafkaCluster) -> None:
+    """Before the first resume there are no records."""
+    topic = kafka.create_topic()
+    produce(kafka.bootstrap, topic, [b"early"])
+    async with watched(settings(kafka.bootstrap, topic), resume=False) as watcher:
+        await watcher.until(lambda: watcher.assigned)
+        await watcher.stay(lambda: not watcher.records, polls_for=0.7)
+        watcher.source.resume(list(watcher.positions))
+        await watcher.until(lambda: watcher.values() == [b"early"])
+
+
+async def test_aborted_records_do_not_come(kafka: KafkaCluster) -> None:
+    """Of a transaction that was aborted nothing comes, and the end is past its control record."""
+    topic = kafka.create_topic()
+    producer = transactional(kafka.bootstrap, topic)
+    for value, end in [(b"aborted", producer.abort_transaction), (b"kept", producer.commit_transaction)]:
+        producer.begin_transaction()
+        producer.produce(topic, value)
+        producer.flush(WITHIN_S)
+        end(WITHIN_S)
+    async with watched(settings(kafka.bootstrap, topic)) as watcher:
+        await watcher.until(lambda: watcher.ends.get(TopicPartition(topic, 0)) == 4)
+        assert watcher.values() == [b"kept"]
+
+
+async def test_a_paused_partition_stays_ours_and_goes_on_where_it_stopped(kafka: KafkaCluster, tmp_path: Path) -> None:
+    """Paused for longer than the group waits for a silent member, nothing is revoked, and no record is lost."""
+    topic = kafka.create_topic()
+    produce(kafka.bootstrap, topic, numbered(3000))
+    impatient = properties(tmp_path, session_timeout_ms=1000, max_poll_interval_ms=1000, heartbeat_interval_ms=200)
+    async with watched(settings(kafka.bootstrap, topic, KAFKA_PROPERTIES_FILE=impatient)) as watcher:
+        await watcher.until(lambda: watcher.records)
+        watcher.source.pause(list(watcher.positions))
+        await watcher.stay(lambda: not watcher.revoked and not watcher.lost, polls_for=1.6)
+        before = len(watcher.records)
+        produce(kafka.bootstrap, topic, numbered(1000, 3000))
+        await watcher.stay(lambda: len(watcher.records) == before, polls_for=0.3)
+        watcher.source.resume(list(watcher.positions))
+        await watcher.until(lambda: len(watcher.records) == 4000)
+        assert watcher.values() == numbered(4000)
+        assert len(watcher.assigned) == 1
+
+
+async def test_many_pauses_lose_nothing(kafka: KafkaCluster) -> None:
+    """Pausing and resuming in the middle of the stream, again and again, leaves no hole and repeats nothing."""
+    topic = kafka.create_topic()
+    produce(kafka.bootstrap, topic, numbered(30000))
+    async with watched(settings(kafka.bootstrap, topic)) as watcher:
+        for round_ in itertools.count(1):
+            await watcher.until(lambda: len(watcher.records) >= min(30000, 900 * round_))  # noqa: B023 -- awaited at once
+            if len(watcher.records) >= 30000:
+                break
+            watcher.source.pause(list(watcher.positions))
+            watcher.source.resume(list(watcher.positions))
+        assert watcher.values() == numbered(30000)
+
+
+async def test_polls_that_nobody_takes_are_few(kafka: KafkaCluster) -> None:
+    """When the pipeline does not take events, the poll thread goes on living but stops reading ahead."""
+    topic = kafka.create_topic()
+    produce(kafka.bootstrap, topic, numbered(20000))
+    async with watched(settings(kafka.bootstrap, topic)) as watcher:
+        await watcher.until(lambda: watcher.records)
+        seen = watcher.source.last_poll
+        while watcher.source.last_poll < seen + 0.5:  # noqa: ASYNC110 -- what is waited for happens in the poll thread
+            await asyncio.sleep(0)
+        assert watcher.source._handoff._events.qsize() == 2
+        await watcher.until(lambda: len(watcher.records) == 20000)
+
+
+# -- ownership
+
+
+async def test_a_revoked_partition_moves_once_it_is_released(kafka: KafkaCluster, attentive: str) -> None:
+    """The new owner begins where the old one committed while the revocation waited for its release."""
+    topic = kafka.create_topic(partitions=2)
+    for partition in range(2):
+        produce(kafka.bootstrap, topic, numbered(10), partition=partition)
+    chosen = settings(kafka.bootstrap, topic, KAFKA_PROPERTIES_FILE=attentive)
+    async with watched(chosen) as old:
+        await old.until(lambda: len(old.records) == 20)
+        async with watched(chosen) as new:
+            await both(old, new, lambda: old.revoked)
+            (moving,) = old.revoked[0].partitions
+            assert not new.assigned
+            await old.source.commit({moving: 7})
+            old.revoked[0].release()
+            await both(old, new, lambda: new.assigned)
+            assert new.assigned[0].positions == {moving: 7}
+            assert list(old.positions) == [TopicPartition(topic, 1 - moving.partition)]
+            with pytest.raises(SourceUnavailable, match="moved away"):
+                old.source.group_metadata([moving])
+            assert old.source.group_metadata(list(old.positions))
+
+
+async def test_a_revocation_does_not_wait_for_ever(kafka: KafkaCluster, attentive: str) -> None:
+    """Unreleased at its deadline, a partition moves all the same, and the old owner hears that it is lost."""
+    topic = kafka.create_topic(partitions=2)
+    chosen = settings(kafka.bootstrap, topic, KAFKA_PROPERTIES_FILE=attentive)
+    async with watched(chosen, revoke_timeout_s=0.3) as old:
+        await old.until(lambda: len(old.positions) == 2)
+        async with watched(chosen) as new:
+            await both(old, new, lambda: old.lost and new.assigned)
+            assert old.lost[0].partitions == old.revoked[0].partitions == list(new.positions)
+
+
+async def test_a_member_that_was_silent_for_too_long_hears_that_it_lost_everything(
+    kafka: KafkaCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Past max.poll.interval the partitions are lost, without a release, and come back as a new assignment."""
+    topic = kafka.create_topic()
+    impatient = properties(tmp_path, session_timeout_ms=1000, max_poll_interval_ms=1000, heartbeat_interval_ms=200)
+    async with watched(settings(kafka.bootstrap, topic, KAFKA_PROPERTIES_FILE=impatient)) as watcher:
+        await watcher.until(lambda: watcher.assigned)
+        with monkeypatch.context() as stuck:
+            stuck.setattr("consumer.adapters.kafka.handoff.MAX_UNTAKEN", 0)
+            begun = watcher.source.last_poll
+            await watcher.until(lambda: watcher.source.last_poll > begun + 1.5)
+        await watcher.until(lambda: len(watcher.assigned) == 2)
+        assert watcher.lost[0].partitions == [TopicPartition(topic, 0)]
+        assert not watcher.revoked
+
+
+async def test_a_raising_callback_stops_the_pipeline_and_loses_nothing(
+    kafka: KafkaCluster, attentive: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a callback raises reaches the pipeline as a fatal error, and every record still comes."""
+    topic = kafka.create_topic(partitions=2)
+    for partition in range(2):
+        produce(kafka.bootstrap, topic, numbered(3000), partition=partition)
+    chosen = settings(kafka.bootstrap, topic, KAFKA_PROPERTIES_FILE=attentive)
+    original: Callable[..., None] = Poller._on_revoke
+
+    def raising(self: Poller, consumer: Any, partitions: Sequence[NativePartition]) -> None:
+        original(self, consumer, partitions)
+        raise ValueError("in a callback")
+
+    monkeypatch.setattr(Poller, "_on_revoke", raising)
+    async with watched(chosen, revoke_timeout_s=0.1) as old:
+        await old.until(lambda: len(old.positions) == 2)
+        async with watched(chosen) as new:
+            with pytest.raises(FatalError, match="ValueError"):
+                await both(old, new, lambda: False)
+            await both(old, new, lambda: len(old.positions) == len(new.positions) == 1)
+            (kept,) = old.positions
+            produce(kafka.bootstrap, topic, numbered(3000, 3000), partition=kept.partition)
+            await both(old, new, lambda: old.ends.get(kept) == 6000)
+            assert [r.value for r in old.records if r.partition == kept.partition] == numbered(6000)
+
+
+async def test_a_second_instance_of_one_name_fences_the_first(kafka: KafkaCluster, attentive: str) -> None:
+    """Two instances with one KAFKA_GROUP_INSTANCE_ID do not both go on."""
+    topic = kafka.create_topic()
+    chosen = settings(kafka.bootstrap, topic, KAFKA_PROPERTIES_FILE=attentive, KAFKA_GROUP_INSTANCE_ID="only-one")
+    async with watched(chosen) as first:
+        await first.until(lambda: first.assigned)
+        async with watched(chosen) as second:
+            with pytest.raises(FatalError, match="same group"):
+                await both(first, second, lambda: False)
+
+
+async def test_a_restarted_instance_of_the_same_name_gets_its_partitions_back(
+    kafka: KafkaCluster, attentive: str
+) -> None:
+    """With a static name a restart moves nothing to the others."""
+    topic = kafka.create_topic(partitions=2)
+    ours, theirs = (
+        settings(kafka.bootstrap, topic, KAFKA_PROPERTIES_FILE=attentive, KAFKA_GROUP_INSTANCE_ID=name)
+        for name in ("ours", "theirs")
+    )
+    async with watched(theirs, revoke_timeout_s=0.1) as other:
+        async with watched(ours) as first:
+            await both(first, other, lambda: len(first.positions) == len(other.positions) == 1)
+            before = dict(first.positions)
+        moved = len(other.revoked) + len(other.assigned)
+        async with watched(ours) as again:
+            await both(again, other, lambda: again.assigned)
+            assert again.positions == before
+            assert len(other.revoked) + len(other.assigned) == moved
+
+
+async def test_the_consumer_protocol_serves_as_well(kafka: KafkaCluster, tmp_path: Path) -> None:
+    """With group.protocol=consumer records come, and a partition moves once it is released."""
+    topic = kafka.create_topic(partitions=2)
+    for partition in range(2):
+        produce(kafka.bootstrap, topic, numbered(10), partition=partition)
+    path = properties(tmp_path, group_protocol="consumer")
+    chosen = settings(kafka.bootstrap, topic, KAFKA_PROPERTIES_FILE=path)
+    async with watched(chosen) as old:
+        await old.until(lambda: len(old.records) == 20)
+        async with watched(chosen) as new:
+            await both(old, new, lambda: old.revoked)
+            (moving,) = old.revoked[0].partitions
+            await old.source.commit({moving: 7})
+            old.revoked[0].release()
+            await both(old, new, lambda: new.assigned)
+            assert new.assigned[0].positions == {moving: 7}
+
+
+# -- commits without a transaction
+
+
+async def test_offsets_are_committed(kafka: KafkaCluster) -> None:
+    """A commit is with the broker when it returns, and the same one again is fine."""
+    topic = kafka.create_topic()
+    produce(kafka.bootstrap, topic, numbered(5))
+    chosen = settings(kafka.bootstrap, topic)
+    tp = TopicPartition(topic, 0)
+    async with watched(chosen) as watcher:
+        await watcher.until(lambda: len(watcher.records) == 5)
+        for offset in (3, 3, 5):
+            await watcher.source.commit({tp: offset})
+            assert committed(kafka.bootstrap, chosen, tp) == [offset]
+
+
+async def test_only_owned_partitions_are_committed(kafka: KafkaCluster) -> None:
+    """The broker would take any commit: the source refuses one with a partition that it does not own."""
+    topic = kafka.create_topic(partitions=2)
+    chosen = settings(kafka.bootstrap, topic)
+    ours, foreign = TopicPartition(topic, 0), TopicPartition(topic, 7)
+    async with watched(chosen) as watcher:
+        await watcher.until(lambda: watcher.assigned)
+        with pytest.raises(SourceUnavailable, match="moved away"):
+            await watcher.source.commit({ours: 1, foreign: 1})
+        assert committed(kafka.bootstrap, chosen, ours) == [-1001]
+
+
+# -- where a partition begins
+
+
+async def test_a_group_goes_on_where_it_committed(kafka: KafkaCluster) -> None:
+    """The committed offset decides, whatever KAFKA_START says."""
+    topic = kafka.create_topic()
+    produce(kafka.bootstrap, topic, numbered(5))
+    chosen = settings(kafka.bootstrap, topic, KAFKA_START="latest")
+    commit(kafka.bootstrap, chosen, TopicPartition(topic, 0), 2)
+    async with watched(chosen) as watcher:
+        await watcher.until(lambda: len(watcher.records) == 3)
+        assert watcher.values() == numbered(3, 2)
+
+
+async def test_offsets_of_an_open_transaction_are_waited_for(kafka: KafkaCluster) -> None:
+    """While a dead instance's transaction may still move the offset, its partition does not begin; others do."""
+    topic = kafka.create_topic(partitions=2)
+    for partition in range(2):
+        produce(kafka.bootstrap, topic, numbered(10), partition=partition)
+    chosen = settings(kafka.bootstrap, topic)
+    held, free = TopicPartition(topic, 0), TopicPartition(topic, 1)
+    producer = transactional(kafka.bootstrap, topic)
+    async with watched(chosen) as first:
+        await first.until(lambda: len(first.positions) == 2)
+        producer.begin_transaction()
+        metadata = first.source.group_metadata([held])
+        producer.send_offsets_to_transaction([NativePartition(*held, 4)], metadata, WITHIN_S)
+    async with watched(chosen) as second:
+        await second.until(lambda: second.positions)
+        await second.stay(lambda: second.positions == {free: 0}, polls_for=0.7)
+        producer.commit_transaction(WITHIN_S)
+        await second.until(lambda: held in second.positions)
+        assert second.positions == {held: 4, free: 0}
+
+
+async def test_latest_skips_what_was_there_and_nothing_that_comes_after(kafka: KafkaCluster) -> None:
+    """A new group begins at the end, and a crash before its first settlement does not move that end."""
+    topic = kafka.create_topic()
+    produce(kafka.bootstrap, topic, numbered(5))
+    chosen = settings(kafka.bootstrap, topic, KAFKA_START="latest")
+    async with watched(chosen) as watcher:
+        await watcher.until(lambda: watcher.assigned)
+        assert watcher.positions == {TopicPartition(topic, 0): 5}
+    produce(kafka.bootstrap, topic, numbered(3, 5))
+    async with watched(chosen) as watcher:
+        await watcher.until(lambda: len(watcher.records) == 3)
+        assert watcher.values() == numbered(3, 5)
+
+
+async def test_latest_reads_a_partition_that_was_added_later_from_its_beginning(
+    kafka: KafkaCluster, tmp_path: Path
+) -> None:
+    """What came into a new partition before the group saw it is not skipped."""
+    topic = kafka.create_topic()
+    produce(kafka.bootstrap, topic, numbered(5))
+    path = properties(tmp_path, topic_metadata_refresh_interval_ms=200)
+    chosen = settings(kafka.bootstrap, topic, KAFKA_START="latest", KAFKA_PROPERTIES_FILE=path)
+    async with watched(chosen) as watcher:
+        await watcher.until(lambda: watcher.assigned)
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap, **QUIET})
+    admin.create_partitions([NewPartitions(topic, 2)])[topic].result(WITHIN_S)
+    produce(kafka.bootstrap, topic, numbered(2), partition=1)
+    async with watched(chosen) as watcher:
+        await watcher.until(lambda: len(watcher.positions) == 2)
+        assert watcher.positions == {TopicPartition(topic, 0): 5, TopicPartition(topic, 1): 0}
+
+
+async def test_latest_holds_for_all_partitions_when_members_start_together(kafka: KafkaCluster, attentive: str) -> None:
+    """No member takes what another one has committed already as a sign that its own partitions are new."""
+    topic = kafka.create_topic(partitions=4)
+    for partition in range(4):
+        produce(kafka.bootstrap, topic, numbered(5), partition=partition)
+    chosen = settings(kafka.bootstrap, topic, KAFKA_PROPERTIES_FILE=attentive, KAFKA_START="latest")
+    async with watched(chosen, revoke_timeout_s=0.1) as one, watched(chosen, revoke_timeout_s=0.1) as other:
+        await both(one, other, lambda: len(one.positions) == len(other.positions) == 2)
+        starts = one.positions | other.positions
+        assert starts == {TopicPartition(topic, partition): 5 for partition in range(4)}
+
+
+async def test_retention_that_overtook_the_group_at_rest_is_told(kafka: KafkaCluster) -> None:
+    """The group goes on at the first record there is, and says from where to where."""
+    topic = kafka.create_topic()
+    produce(kafka.bootstrap, topic, numbered(10))
+    chosen = settings(kafka.bootstrap, topic)
+    tp = TopicPartition(topic, 0)
+    commit(kafka.bootstrap, chosen, tp, 2)
+    delete_records(kafka.bootstrap, tp, 6)
+    told: list[Any] = []
+    async with watched(chosen, overtaken=told) as watcher:
+        await watcher.until(lambda: len(watcher.records) == 4)
+        assert watcher.values() == numbered(4, 6)
+        assert watcher.assigned[0].positions == {tp: 6}
+        assert told == [(tp, 2, 6)]
+
+
+async def test_retention_that_overtakes_the_group_at_work_is_told(kafka: KafkaCluster) -> None:
+    """A paused partition whose next record is gone goes on at the first there is, still paused until resumed."""
+    topic = kafka.create_topic()
+    produce(kafka.bootstrap, topic, numbered(3))
+    chosen = settings(kafka.bootstrap, topic)
+    tp = TopicPartition(topic, 0)
+    told: list[Any] = []
+    async with watched(chosen, overtaken=told) as watcher:
+        await watcher.until(lambda: watcher.ends)
+        watcher.source.pause([tp])
+        await watcher.stay(lambda: True, polls_for=0.2)
+        produce(kafka.bootstrap, topic, numbered(7, 3))
+        delete_records(kafka.bootstrap, tp, 8)
+        watcher.source.resume([tp])
+        await watcher.until(lambda: len(watcher.records) == 5)
+        assert watcher.values() == [*numbered(3), *numbered(2, 8)]
+        assert told == [(tp, 3, 8)]
+        assert len(watcher.assigned) == 1
+
+
+# -- what stops it
+
+
+async def test_a_missing_topic_is_fatal(kafka: KafkaCluster) -> None:
+    """A source topic that does not exist stops the program, with its name in the last line."""
+    async with watched(settings(kafka.bootstrap, "no-such-topic")) as watcher:
+        with pytest.raises(FatalError, match="no-such-topic"):
+            await watcher.until(lambda: False)
+
+
+async def test_an_unknown_property_is_a_wrong_setting(kafka: KafkaCluster, tmp_path: Path) -> None:
+    """What librdkafka does not know is refused by name."""
+    path = properties(tmp_path, no_such_property=1)
+    async with watched(settings(kafka.bootstrap, "any", KAFKA_PROPERTIES_FILE=path)) as watcher:
+        with pytest.raises(SettingsError, match=r"no\.such\.property"):
+            await watcher.until(lambda: False)

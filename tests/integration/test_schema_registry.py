@@ -1,0 +1,457 @@
+"""Schemas from a directory, and from a registry that answers over a real socket, well or badly."""
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import fastavro
+import pytest
+from aiohttp import web
+
+from consumer.adapters import schema_registry
+from consumer.adapters.schema_registry import LocalSchemas, RegistrySchemas
+from consumer.errors import DecodeError, SettingsError, SourceUnavailable, TransientError
+from consumer.model import Reason
+from consumer.settings import packaged_schemas
+
+SCHEMA = '{"type": "record", "name": "crm.Contact", "fields": [{"name": "id", "type": "string"}]}'
+UNKNOWN = {"error_code": 40403, "message": "Schema not found"}
+
+
+class Registry:
+    """A registry whose every answer is told beforehand.
+
+    Attributes:
+        url: Where it is.
+        answers: By raw path, query included; other paths are unknown schemas.
+        requests: What came, in order.
+    """
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.answers: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {}
+        self.requests: list[web.Request] = []
+
+    def tell(self, path: str, body: Any, status: int = 200, **headers: str) -> None:
+        """Answer the path with JSON, or with bytes as they are."""
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+
+        async def answer(_: web.Request) -> web.StreamResponse:
+            return web.Response(body=content, status=status, headers=headers)
+
+        self.answers[path] = answer
+
+    def tell_schema(self, schema_id: int, **body: Any) -> None:
+        """Answer for a schema id."""
+        self.tell(f"/schemas/ids/{schema_id}", body)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer what was told."""
+        self.requests.append(request)
+        answer = self.answers.get(request.raw_path)
+        return await answer(request) if answer else web.json_response(UNKNOWN, status=404)
+
+
+@pytest.fixture
+async def registry() -> AsyncIterator[Registry]:
+    """An empty registry on loopback."""
+    registry = Registry()
+    app = web.Application()
+    app.router.add_get("/{path:.*}", registry.handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    registry.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield registry
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def schemas(registry) -> AsyncIterator[RegistrySchemas]:
+    """A client of the registry without credentials and without local schemas."""
+    schemas = RegistrySchemas(registry.url, None, None, None)
+    yield schemas
+    await schemas.close()
+
+
+def directory(path: Path, ids: Any, **files: str) -> Path:
+    """A schemas directory with these ids and files."""
+    (path / "ids.json").write_text(ids if isinstance(ids, str) else json.dumps(ids))
+    for name, text in files.items():
+        (path / f"{name}.avsc").write_text(text)
+    return path
+
+
+class TestLocal:
+    async def test_the_packaged_schemas_are_found_by_id(self):
+        """Id 1 is the native change event; an id that nobody named is unknown."""
+        schemas = LocalSchemas(packaged_schemas())
+        text = await schemas.fetch(1)
+        assert text == (packaged_schemas() / "crm_contact_change.avsc").read_text()
+        assert await schemas.fetch(2) is None
+        await schemas.close()
+
+    async def test_several_ids_may_name_one_file(self, tmp_path):
+        """Registries of two environments give one schema two ids."""
+        schemas = LocalSchemas(directory(tmp_path, {"7": "contact.avsc", "4294967295": "contact.avsc"}, contact=SCHEMA))
+        assert await schemas.fetch(7) == await schemas.fetch(2**32 - 1) == SCHEMA
+
+    @pytest.mark.parametrize(
+        ("ids", "problem"),
+        [
+            ("{", "cannot be read"),
+            ([], "must be an object"),
+            ({"one": "contact.avsc"}, "'one'"),
+            ({"-1": "contact.avsc"}, "'-1'"),
+            ({"4294967296": "contact.avsc"}, "'4294967296'"),
+            ({"²": "contact.avsc"}, "'²'"),
+            ({"1": 5}, "'1'"),
+            ({"1": "missing.avsc"}, "schema 1 cannot be read.*missing.avsc"),
+            ({"1": "broken.avsc"}, "broken.avsc is not an Avro schema"),
+            ({"1": "nameless.avsc"}, "nameless.avsc is not an Avro schema"),
+            ({"1": "number.avsc"}, "number.avsc is not an Avro schema"),
+        ],
+    )
+    def test_what_is_wrong_is_told_at_the_start(self, tmp_path, ids, problem):
+        """The message names the setting and the id or file."""
+        directory(tmp_path, ids, contact=SCHEMA, broken="{", nameless='{"type": "record"}', number="5")
+        with pytest.raises(SettingsError, match=f"^SCHEMAS_DIR: .*{problem}"):
+            LocalSchemas(tmp_path)
+
+    def test_a_directory_without_ids_is_refused(self, tmp_path):
+        """An empty directory would reject every record."""
+        with pytest.raises(SettingsError, match=r"ids\.json cannot be read"):
+            LocalSchemas(tmp_path)
+
+    def test_all_that_is_wrong_is_told_at_once(self, tmp_path):
+        """One start, one list of problems."""
+        directory(tmp_path, {"1": "missing.avsc", "x": "contact.avsc", "2": "contact.avsc"}, contact=SCHEMA)
+        with pytest.raises(SettingsError) as raised:
+            LocalSchemas(tmp_path)
+        assert len(raised.value.problems) == 2
+
+
+class TestRegistry:
+    async def test_a_known_id_gives_its_schema(self, registry, schemas):
+        """The text is handed on as the registry has it."""
+        registry.tell_schema(7, schema=SCHEMA)
+        registry.tell_schema(8, schema=SCHEMA, schemaType="AVRO")
+        assert await schemas.fetch(7) == await schemas.fetch(8) == SCHEMA
+        assert "authorization" not in registry.requests[0].headers
+
+    async def test_an_unknown_id_gives_none(self, registry, schemas):
+        """The registry says so itself, with its own error code."""
+        assert await schemas.fetch(7) is None
+
+    @pytest.mark.parametrize("where", ["given", "in the URL"])
+    async def test_credentials_are_sent(self, registry, where):
+        """Basic authentication with the user of the settings, or with the one in the URL."""
+        registry.tell_schema(7, schema=SCHEMA)
+        inside = registry.url.replace("//", "//ann:s%40cret@")
+        schemas = (
+            RegistrySchemas(registry.url, "ann", "s@cret", None)
+            if where == "given"
+            else RegistrySchemas(inside, None, None, None)
+        )
+        assert await schemas.fetch(7) == SCHEMA
+        await schemas.close()
+        assert registry.requests[0].headers["authorization"] == "Basic YW5uOnNAY3JldA=="
+
+    async def test_the_api_may_live_below_a_path(self, registry):
+        """Other registries offer Confluent's API beside their own."""
+        registry.tell("/apis/ccompat/v7/schemas/ids/7", {"schema": SCHEMA})
+        schemas = RegistrySchemas(f"{registry.url}/apis/ccompat/v7/", None, None, None)
+        assert await schemas.fetch(7) == SCHEMA
+        await schemas.close()
+
+    async def test_a_proxy_of_the_environment_is_not_asked(self, registry, schemas, monkeypatch):
+        """Credentials go to the registry alone."""
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+        registry.tell_schema(7, schema=SCHEMA)
+        assert await schemas.fetch(7) == SCHEMA
+
+    @pytest.mark.parametrize("status", [401, 403])
+    async def test_refused_credentials_are_told(self, registry, schemas, status):
+        """It pauses, since a rotated password comes right again, and names the settings to look at."""
+        registry.tell("/schemas/ids/7", {"error_code": status}, status)
+        with pytest.raises(TransientError, match="SCHEMA_REGISTRY_USERNAME") as raised:
+            await schemas.fetch(7)
+        assert not isinstance(raised.value, SourceUnavailable)
+
+    @pytest.mark.parametrize("kind", ["JSON", "PROTOBUF"])
+    async def test_another_kind_of_schema_is_not_decodable(self, registry, schemas, kind):
+        """No waiting makes Avro of it."""
+        registry.tell_schema(7, schema="{}", schemaType=kind)
+        with pytest.raises(DecodeError, match=f"schema 7 .*{kind}, not Avro") as raised:
+            await schemas.fetch(7)
+        assert raised.value.reasons == (Reason.NOT_DECODABLE,)
+
+
+class TestLocalBesideTheRegistry:
+    @pytest.fixture
+    async def both(self, registry, tmp_path) -> AsyncIterator[RegistrySchemas]:
+        """A registry with local schemas for id 7."""
+        local = LocalSchemas(directory(tmp_path, {"7": "contact.avsc"}, contact='"string"'))
+        schemas = RegistrySchemas(registry.url, None, None, local)
+        yield schemas
+        await schemas.close()
+
+    async def test_it_fills_in_for_an_id_that_the_registry_does_not_know(self, both):
+        """Only what nobody knows is unknown."""
+        assert await both.fetch(7) == '"string"'
+        assert await both.fetch(8) is None
+
+    async def test_the_registry_comes_first(self, registry, both):
+        """The same id may mean two things: the producer's registry is right."""
+        registry.tell_schema(7, schema=SCHEMA)
+        assert await both.fetch(7) == SCHEMA
+
+    async def test_it_does_not_stand_in_for_a_registry_that_is_down(self, registry, both):
+        """A wrong schema would decode into wrong contacts: wait instead."""
+        registry.tell("/schemas/ids/7", {}, 500)
+        with pytest.raises(SourceUnavailable):
+            await both.fetch(7)
+
+
+async def cut_short(request: web.Request) -> web.StreamResponse:
+    """An answer that ends before its announced length."""
+    response = web.StreamResponse(headers={"Content-Length": "1000"})
+    await response.prepare(request)
+    await response.write(b'{"schema": ')
+    assert request.transport is not None
+    request.transport.close()
+    return response
+
+
+async def dropped(request: web.Request) -> web.StreamResponse:
+    """No answer: the connection is closed."""
+    assert request.transport is not None
+    request.transport.close()
+    return web.Response()
+
+
+async def silent(_: web.Request) -> web.StreamResponse:
+    """No answer, and no end either."""
+    await asyncio.Event().wait()
+    return web.Response()
+
+
+async def endless(request: web.Request) -> web.StreamResponse:
+    """An answer that goes on for as long as somebody reads it."""
+    response = web.StreamResponse()
+    await response.prepare(request)
+    while True:
+        await response.write(b" " * 100_000)
+
+
+class TestOutage:
+    @pytest.mark.parametrize(
+        ("body", "status"),
+        [
+            (UNKNOWN, 500),
+            ({}, 502),
+            ({}, 503),
+            ({}, 400),
+            ({}, 429),
+            (b"<html>not here</html>", 404),
+            ({"message": "HTTP 404 Not Found"}, 404),
+            ({"error_code": [40403]}, 404),
+            (b"", 200),
+            (b"<html>login</html>", 200),
+            (b"\xff\xfe", 200),
+            ([], 200),
+            (b"[" * 100_000, 200),
+            ({}, 200),
+            ({"schema": {"type": "string"}}, 200),
+            ({"schema": SCHEMA, "references": [{"name": "a"}]}, 200),
+            ({"schema": SCHEMA, "references": 5}, 200),
+            ({"schema": SCHEMA, "references": [{"name": "a", "subject": "s", "version": "new"}]}, 200),
+        ],
+    )
+    async def test_an_answer_that_is_none_is_an_outage(self, registry, schemas, body, status):
+        """Only the registry's own "not found" means that a schema is unknown; everything else is tried again."""
+        registry.tell("/schemas/ids/7", body, status)
+        with pytest.raises(SourceUnavailable, match="schema registry"):
+            await schemas.fetch(7)
+
+    @pytest.mark.parametrize("answer", [cut_short, dropped, silent, endless])
+    async def test_a_broken_conversation_is_an_outage(self, registry, schemas, answer, monkeypatch):
+        """Cut, dropped, silent or without end: it is over within the time limit and the body limit."""
+        monkeypatch.setattr(schema_registry, "_TIMEOUT", aiohttp.ClientTimeout(total=0.5))
+        registry.answers["/schemas/ids/7"] = answer
+        with pytest.raises(SourceUnavailable):
+            await asyncio.wait_for(schemas.fetch(7), 10)
+
+    async def test_an_answer_over_the_limit_is_not_read_to_its_end(self, registry, schemas):
+        """A megabyte is more than any schema has, also when it came compressed."""
+        registry.tell_schema(7, schema=SCHEMA, padding=" " * 1_000_000)
+        with pytest.raises(SourceUnavailable, match="longer than"):
+            await schemas.fetch(7)
+
+    async def test_nobody_there_is_an_outage(self, registry, unused_tcp_port):
+        """A refused connection, as while the registry restarts."""
+        schemas = RegistrySchemas(f"http://127.0.0.1:{unused_tcp_port}", "ann", "s@cret", None)
+        with pytest.raises(SourceUnavailable) as raised:
+            await schemas.fetch(7)
+        assert "s@cret" not in str(raised.value)
+        await schemas.close()
+
+    async def test_a_redirect_is_not_followed(self, registry, schemas):
+        """Nothing but the configured host is asked."""
+        registry.tell("/schemas/ids/7", {}, 307, Location=f"{registry.url}/schemas/ids/8")
+        registry.tell_schema(8, schema=SCHEMA)
+        with pytest.raises(SourceUnavailable, match="answered 307"):
+            await schemas.fetch(7)
+        assert len(registry.requests) == 1
+
+    @pytest.mark.parametrize(("header", "seconds"), [("7", 7.0), ("Wed, 21 Oct 2026 07:28:00 GMT", None)])
+    async def test_the_wait_that_the_registry_asks_for_is_passed_on(self, registry, schemas, header, seconds):
+        """Seconds as they are; a date is left to the backoff."""
+        registry.tell("/schemas/ids/7", {}, 429, **{"Retry-After": header})
+        with pytest.raises(SourceUnavailable) as raised:
+            await schemas.fetch(7)
+        assert raised.value.retry_after == seconds
+
+    async def test_after_an_outage_the_registry_is_asked_again(self, registry, schemas):
+        """A failure is not remembered, and neither is an unknown id."""
+        registry.tell("/schemas/ids/7", {}, 503)
+        with pytest.raises(SourceUnavailable):
+            await schemas.fetch(7)
+        assert await schemas.fetch(8) is None
+        registry.tell_schema(7, schema=SCHEMA)
+        registry.tell_schema(8, schema=SCHEMA)
+        assert await schemas.fetch(7) == await schemas.fetch(8) == SCHEMA
+
+
+def reference(name: str, subject: str, version: int = 1) -> dict[str, Any]:
+    """One reference, as the registry gives it."""
+    return {"name": name, "subject": subject, "version": version}
+
+
+class TestReferences:
+    MAIN = """{"type": "record", "name": "crm.Change", "fields": [
+        {"name": "address", "type": "crm.Address"},
+        {"name": "others", "type": {"type": "array", "items": "Address"}}]}"""
+    ADDRESS = """{"type": "record", "name": "Address", "namespace": "crm", "fields": [
+        {"name": "country", "type": "geo.Country"}]}"""
+    COUNTRY = '{"type": "enum", "name": "geo.Country", "symbols": ["DE", "FR"]}'
+    ADDRESS_PATH = "/subjects/crm%2Faddress/versions/3?deleted=true"
+    COUNTRY_PATH = "/subjects/country/versions/1?deleted=true"
+
+    async def test_they_are_put_in_place(self, registry, schemas):
+        """A type used twice, of another subject and with a reference of its own, makes one schema that decodes."""
+        registry.tell_schema(7, schema=self.MAIN, references=[reference("crm.Address", "crm/address", 3)])
+        registry.tell(self.ADDRESS_PATH, {"schema": self.ADDRESS, "references": [reference("geo.Country", "country")]})
+        registry.tell(self.COUNTRY_PATH, {"schema": self.COUNTRY})
+        schema = fastavro.parse_schema(json.loads(await schemas.fetch(7)))
+        change = {"address": {"country": "FR"}, "others": [{"country": "DE"}]}
+        fastavro.schemaless_writer(written := io.BytesIO(), schema, change)
+        assert written.getvalue() == bytes([2, 2, 0, 0])
+        written.seek(0)
+        assert fastavro.schemaless_reader(written, schema, None) == change
+
+    @pytest.mark.parametrize("text", ["{main}", '["null", {main}]'])
+    async def test_nothing_but_the_schema_comes_out(self, registry, schemas, text):
+        """Whatever its top is; a union stays one."""
+        main = '{"type": "record", "name": "crm.Change", "fields": [{"name": "country", "type": "%s"}]}'
+        registry.tell_schema(
+            7,
+            schema=text.replace("{main}", main % "geo.Country"),
+            references=[reference("geo.Country", "country")],
+        )
+        registry.tell(self.COUNTRY_PATH, {"schema": self.COUNTRY})
+        whole = text.replace("{main}", main.replace('"%s"', self.COUNTRY))
+        assert json.loads(await schemas.fetch(7)) == json.loads(whole)
+
+    async def test_a_missing_one_makes_the_schema_unknown(self, registry, schemas):
+        """The registry may lag, as with a missing schema."""
+        registry.tell_schema(7, schema=self.MAIN, references=[reference("crm.Address", "crm/address", 3)])
+        assert await schemas.fetch(7) is None
+        registry.tell(self.ADDRESS_PATH, {"schema": self.ADDRESS, "references": [reference("geo.Country", "country")]})
+        assert await schemas.fetch(7) is None
+
+    async def test_one_that_leads_back_ends(self, registry, schemas):
+        """Each is asked for once."""
+        registry.tell_schema(7, schema=self.MAIN, references=[reference("crm.Address", "crm/address", 3)])
+        registry.tell(
+            self.ADDRESS_PATH, {"schema": self.ADDRESS, "references": [reference("crm.Address", "crm/address", 3)]}
+        )
+        with pytest.raises(DecodeError, match="references of schema 7"):
+            await schemas.fetch(7)
+        assert len(registry.requests) == 2
+
+    async def test_one_of_another_kind_is_not_decodable(self, registry, schemas):
+        """Avro cannot refer to Protobuf."""
+        registry.tell_schema(7, schema=self.MAIN, references=[reference("crm.Address", "crm/address", 3)])
+        registry.tell(self.ADDRESS_PATH, {"schema": "", "schemaType": "PROTOBUF"})
+        with pytest.raises(DecodeError, match="PROTOBUF"):
+            await schemas.fetch(7)
+
+    @pytest.mark.parametrize(
+        "text", ["{", '{"type": "record", "name": "crm.Address"', '"crm.Nowhere"', '{"type": "record"}']
+    )
+    async def test_one_that_does_not_fit_is_not_decodable(self, registry, schemas, text):
+        """What the registry has will not change any more."""
+        registry.tell_schema(7, schema=self.MAIN, references=[reference("crm.Address", "crm/address", 3)])
+        registry.tell(self.ADDRESS_PATH, {"schema": text})
+        with pytest.raises(DecodeError, match="references of schema 7"):
+            await schemas.fetch(7)
+
+
+class Gate:
+    """Holds the answer for schema 7 back until it is opened."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.open = asyncio.Event()
+
+    async def __call__(self, _: web.Request) -> web.StreamResponse:
+        self.asked.set()
+        await self.open.wait()
+        return web.json_response({"schema": SCHEMA})
+
+
+class TestConcurrency:
+    @pytest.fixture
+    async def gate(self, registry) -> Gate:
+        """The answer for schema 7 waits."""
+        registry.answers["/schemas/ids/7"] = gate = Gate()
+        return gate
+
+    async def test_concurrent_fetches_are_one_request(self, registry, schemas, gate):
+        """A new schema arrives in every partition at once; the registry hears of it once."""
+        fetches = [asyncio.create_task(schemas.fetch(7)) for _ in range(20)]
+        await gate.asked.wait()
+        gate.open.set()
+        assert await asyncio.gather(*fetches) == [SCHEMA] * 20
+        assert len(registry.requests) == 1
+
+    async def test_a_failure_reaches_everyone_who_asked(self, registry, schemas):
+        """All of them pause."""
+        registry.tell("/schemas/ids/7", {}, 500)
+        results = await asyncio.gather(schemas.fetch(7), schemas.fetch(7), return_exceptions=True)
+        assert [type(result) for result in results] == [SourceUnavailable] * 2
+        assert len(registry.requests) == 1
+
+    async def test_whoever_gives_up_leaves_the_others_waiting(self, schemas, gate):
+        """A revoked partition does not take away the schema of the rest."""
+        leaving, staying = (asyncio.create_task(schemas.fetch(7)) for _ in range(2))
+        await gate.asked.wait()
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        gate.open.set()
+        assert await staying == SCHEMA
+
+    async def test_closing_ends_what_is_under_way(self, schemas, gate):
+        """A drain does not wait for the registry."""
+        fetch = asyncio.create_task(schemas.fetch(7))
+        await gate.asked.wait()
+        await asyncio.wait_for(schemas.close(), 5)
+        with pytest.raises(asyncio.CancelledError):
+            await fetch

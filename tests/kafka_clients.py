@@ -1,0 +1,242 @@
+"""What tests of the Kafka adapters need around them: settings, records in topics, readers, a watcher of a source.
+
+`mock_cluster` is librdkafka's own mock of a Kafka cluster: enough for a group, its offsets and the calls of a
+transaction, without their isolation.
+"""
+
+import asyncio
+import ctypes
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from importlib.metadata import files
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition as NativePartition
+from confluent_kafka.admin import AdminClient
+
+from consumer import settings as consumer_settings
+from consumer.adapters.kafka.connection import Connection
+from consumer.adapters.kafka.source import KafkaSource
+from consumer.model import Record, Settlement, TopicPartition
+from consumer.ports import Assigned, Lost, Polled, Revoked, SourceEvent
+from consumer.settings import Settings
+
+WITHIN_S = 20.0
+QUIET = {"log_level": 0, "reconnect.backoff.max.ms": 100}
+
+
+def settings(bootstrap: str, topic: str, **more: str) -> Settings:
+    """Settings for one source topic; every other name is derived from it."""
+    environ = {
+        "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
+        "KAFKA_SOURCE_TOPICS": topic,
+        "KAFKA_GROUP_ID": f"{topic}-group",
+        "KAFKA_AUDIT_TOPIC": f"{topic}-audit",
+        "KAFKA_DEAD_LETTER_TOPIC": f"{topic}-dead-letters",
+        "GENESYS_OAUTH_CLIENT_ID": "id",
+        "GENESYS_OAUTH_CLIENT_SECRET": "secret",
+        "GENESYS_CONTACT_LIST": "list",
+    }
+    return consumer_settings.load(environ | more)
+
+
+def properties(folder: Path, **values: object) -> str:
+    """A properties file; `session_timeout_ms=1000` becomes `session.timeout.ms=1000`."""
+    path = folder / "kafka.properties"
+    path.write_text("".join(f"{name.replace('_', '.')}={value}\n" for name, value in values.items()))
+    return str(path)
+
+
+def produce(
+    bootstrap: str,
+    topic: str,
+    values: Iterable[bytes | None],
+    *,
+    partition: int = 0,
+    key: bytes | None = b"key",
+    **more: Any,
+) -> None:
+    """Put records into one partition and wait until they are there."""
+    producer = Producer({"bootstrap.servers": bootstrap, **QUIET})
+    for value in values:
+        producer.produce(topic, value, key, partition, **more)
+        producer.poll(0)
+    assert producer.flush(WITHIN_S) == 0
+
+
+def transactional(bootstrap: str, name: str) -> Producer:
+    """A transactional producer, ready to begin."""
+    producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": name, **QUIET})
+    producer.init_transactions(WITHIN_S)
+    return producer
+
+
+def read(bootstrap: str, topic: str, *, partitions: int = 1, isolation: str = "read_committed") -> list[Message]:
+    """Everything in a topic up to its end, partition by partition."""
+    return [m for number in range(partitions) for m in _read_partition(bootstrap, topic, number, isolation)]
+
+
+def _read_partition(bootstrap: str, topic: str, partition: int, isolation: str) -> list[Message]:
+    own = {"group.id": "reader", "isolation.level": isolation, "enable.partition.eof": True}
+    consumer = Consumer({"bootstrap.servers": bootstrap, "enable.auto.commit": False, **own, **QUIET})
+    consumer.assign([NativePartition(topic, partition, 0)])
+    found: list[Message] = []
+    deadline = time.monotonic() + WITHIN_S
+    while time.monotonic() < deadline:
+        for message in consumer.consume(1000, 0.05):
+            error = message.error()
+            if error is None:
+                found.append(message)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                consumer.close()
+                return found
+    raise AssertionError(f"the end of {topic} [{partition}] did not come, only {len(found)} records")
+
+
+def committed(bootstrap: str, settings: Settings, *partitions: TopicPartition) -> list[int]:
+    """Committed offsets of the group; -1001 where there is none."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": settings.kafka_group_id, **QUIET})
+    asked = [NativePartition(*partition) for partition in partitions]
+    return [partition.offset for partition in consumer.committed(asked, WITHIN_S)]
+
+
+def commit(bootstrap: str, settings: Settings, partition: TopicPartition, offset: int) -> None:
+    """Commit an offset for a group without members."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": settings.kafka_group_id, **QUIET})
+    consumer.commit(offsets=[NativePartition(*partition, offset)], asynchronous=False)
+
+
+def delete_records(bootstrap: str, partition: TopicPartition, before: int) -> None:
+    """Delete the records of a partition below an offset, as retention does."""
+    admin = AdminClient({"bootstrap.servers": bootstrap, **QUIET})
+    for future in admin.delete_records([NativePartition(*partition, before)]).values():
+        future.result(WITHIN_S)
+
+
+def settlement(
+    offsets: Mapping[TopicPartition, int],
+    *,
+    audit: Sequence[tuple[bytes, bytes]] = (),
+    changelog: Sequence[tuple[TopicPartition, bytes, bytes | None]] = (),
+    dead_letters: Sequence[Any] = (),
+) -> Settlement:
+    """A settlement of what the test is about."""
+    return Settlement(audit, dead_letters, changelog, dict(offsets))
+
+
+class Watcher:
+    """Takes the events of a source, and keeps what they tell.
+
+    Attributes:
+        records: In the order in which they came.
+        ends: Ends that were reached.
+        positions: Of partitions that are owned, as assigned.
+        assigned, revoked, lost: Those events.
+    """
+
+    def __init__(self, source: KafkaSource, *, resume: bool = True) -> None:
+        self.source = source
+        self.records: list[Record] = []
+        self.ends: dict[TopicPartition, int] = {}
+        self.positions: dict[TopicPartition, int] = {}
+        self.assigned: list[Assigned] = []
+        self.revoked: list[Revoked] = []
+        self.lost: list[Lost] = []
+        self._resume = resume
+
+    async def until(self, holds: Callable[[], object], within: float = WITHIN_S) -> None:
+        """Take events until this holds."""
+        async with asyncio.timeout(within):
+            while not holds():
+                await self.step()
+
+    async def step(self) -> None:
+        """Take one event, if one comes soon."""
+        try:
+            self._take(await asyncio.wait_for(self.source.next(), 0.05))
+        except TimeoutError:
+            return
+
+    async def stay(self, holds: Callable[[], object], polls_for: float) -> None:
+        """Take events while the source goes on polling for so many seconds, and this must hold all the time."""
+        begun = self.source.last_poll
+        while self.source.last_poll < begun + polls_for:
+            await self.step()
+            assert holds()
+
+    def values(self) -> list[bytes | None]:
+        return [record.value for record in self.records]
+
+    def _take(self, event: SourceEvent) -> None:
+        match event:
+            case Assigned(positions, _):
+                self.assigned.append(event)
+                self.positions |= positions
+                if self._resume:
+                    self.source.resume(list(positions))
+            case Polled(records, ends):
+                self.records += records
+                self.ends |= ends
+            case Revoked(partitions, _) | Lost(partitions):
+                (self.revoked if isinstance(event, Revoked) else self.lost).append(event)  # type: ignore[arg-type]
+                for partition in partitions:
+                    self.positions.pop(partition, None)
+
+
+@asynccontextmanager
+async def watched(
+    settings: Settings, *, resume: bool = True, revoke_timeout_s: float = WITHIN_S, overtaken: list[Any] | None = None
+) -> AsyncIterator[Watcher]:
+    """A source with its watcher, closed at the end."""
+    told = [] if overtaken is None else overtaken
+    source = KafkaSource(
+        Connection.of(settings),
+        settings,
+        revoke_timeout_s=revoke_timeout_s,
+        on_overtaken=lambda *what: told.append(what),
+    )
+    try:
+        yield Watcher(source, resume=resume)
+    finally:
+        await source.close()
+
+
+async def both(one: Watcher, other: Watcher, holds: Callable[[], object]) -> None:
+    """Take events of two sources until this holds."""
+    async with asyncio.timeout(WITHIN_S):
+        while not holds():
+            await asyncio.gather(one.step(), other.step())
+
+
+@contextmanager
+def mock_cluster() -> Iterator[str]:
+    """The addresses of a mock cluster that lives as long as the block."""
+    owner = Producer({"bootstrap.servers": "unused:1", "test.mock.num.brokers": 1, **QUIET})
+    brokers = owner.list_topics(timeout=WITHIN_S).brokers.values()
+    yield ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
+    del owner
+
+
+def produce_with_header(bootstrap: str, topic: str, value: bytes, header: bytes) -> None:
+    """A record with any bytes as the name of a header: the binding's own producer takes only text."""
+    library = next(f for f in files("confluent-kafka") or [] if f.name.startswith("librdkafka-"))
+    rdkafka = ctypes.CDLL(str(library.locate()))
+    rdkafka.rd_kafka_conf_new.restype = rdkafka.rd_kafka_new.restype = ctypes.c_void_p
+    problem = ctypes.create_string_buffer(512)
+    conf = ctypes.c_void_p(rdkafka.rd_kafka_conf_new())
+    assert rdkafka.rd_kafka_conf_set(conf, b"bootstrap.servers", bootstrap.encode(), problem, 512) == 0
+    client = ctypes.c_void_p(rdkafka.rd_kafka_new(0, conf, problem, 512))
+    tag, size = ctypes.c_int, ctypes.c_size_t
+    arguments = [
+        *(tag(1), ctypes.c_char_p(topic.encode())),  # topic
+        *(tag(3), ctypes.c_int32(0)),  # partition
+        *(tag(4), ctypes.c_char_p(value), size(len(value))),  # value
+        *(tag(7), ctypes.c_int(2)),  # flags: copy
+        *(tag(9), ctypes.c_char_p(header), ctypes.c_char_p(b"x"), size(1)),  # header
+        tag(0),
+    ]
+    assert rdkafka.rd_kafka_producev(client, *arguments) == 0
+    assert rdkafka.rd_kafka_flush(client, int(WITHIN_S * 1000)) == 0
+    rdkafka.rd_kafka_destroy(client)

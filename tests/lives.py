@@ -1,0 +1,87 @@
+"""Runs pipelines on a world in memory, one life after the other."""
+
+import asyncio
+from typing import Any
+
+from consumer.pipeline.run import Pipeline
+from consumer.settings import Settings, load
+from tests import virtual_time
+from tests.memory_ports import (
+    Killed,
+    MemorySchemas,
+    MemorySink,
+    MemorySource,
+    MemoryStore,
+    MemoryTopics,
+    SilentTelemetry,
+    World,
+)
+
+REQUIRED = {
+    "KAFKA_BOOTSTRAP_SERVERS": "memory:9092",
+    "GENESYS_OAUTH_CLIENT_ID": "id",
+    "GENESYS_OAUTH_CLIENT_SECRET": "secret",
+    "GENESYS_CONTACT_LIST": "list",
+}
+
+
+def settings(**changed: object) -> Settings:
+    """Settings for tests: the defaults, and what a test changes."""
+    return load({**REQUIRED, **{name.upper(): str(value) for name, value in changed.items()}})
+
+
+class Life:
+    """One process on a world: its ports and its pipeline."""
+
+    def __init__(self, world: World, schemas: MemorySchemas | None = None, **changed: object) -> None:
+        loop = asyncio.get_running_loop()
+        self.world = world
+        self.source = MemorySource(world)
+        self.topics = MemoryTopics(world)
+        self.store = MemoryStore(world)
+        self.telemetry = SilentTelemetry()
+        self.stop = asyncio.Event()
+        self.pipeline = Pipeline(
+            settings=settings(**changed),
+            source=self.source,
+            topics=self.topics,
+            store=self.store,
+            schemas=schemas or MemorySchemas(),
+            sink=MemorySink(world),
+            telemetry=self.telemetry,
+            key=b"key",
+            clock=loop.time,
+            now=lambda: 1_700_000_100.0 + loop.time(),
+            dice=lambda: 0.5,
+        )
+
+    async def run(self, *, until_caught_up: bool = True) -> None:
+        """Live until everything is settled, or told to stop."""
+        await self.pipeline.run(self.stop, until_caught_up=until_caught_up)
+
+
+def live(world: World, schemas: MemorySchemas | None = None, **changed: object) -> Life:
+    """One whole life in virtual time."""
+
+    async def main() -> Life:
+        life = Life(world, schemas, **changed)
+        await life.run()
+        return life
+
+    return virtual_time.run(main())
+
+
+def survive(world: World, die_at: int | None, *, after_effect: bool, **changed: Any) -> bool:
+    """A life that dies at a step; whether it did."""
+    world.steps, world.die_at, world.die_after_effect = 0, die_at, after_effect
+    world.in_flight.clear()
+    try:
+        live(world, **changed)
+    except BaseExceptionGroup as group:
+        killed, rest = group.split(Killed)
+        if rest is not None:
+            raise rest from None
+        return killed is not None
+    except Killed:
+        return True
+    return False

@@ -1,0 +1,334 @@
+"""The ports in memory: a world of Kafka, RocksDB and Genesys that survives the death of a pipeline.
+
+`World` is what is durable. The ports are what one process holds of it; a new process gets new ports on the same world.
+Every effect passes `World.step`, where a test may let the process die before or after it.
+"""
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from consumer.errors import RefusedByGenesys
+from consumer.model import Contact, Record, Settlement, TopicPartition
+from consumer.ports import (
+    Assigned,
+    ChangelogChunk,
+    Lost,
+    Polled,
+    Revoked,
+    SettledRecord,
+    SourceEvent,
+)
+from tests.virtual_time import passes
+
+SCHEMA = (Path(__file__).parent.parent / "schemas" / "crm_contact_change.avsc").read_text()
+
+
+class Killed(BaseException):
+    """The process dies here."""
+
+
+class World:
+    """What outlives a process.
+
+    Attributes:
+        log: Records of each source partition.
+        committed: Next offset of the group, by partition.
+        audit: Keys and values of the audit topic.
+        dead_letters: Of the dead letter topic.
+        changelog: Entries of each partition's changelog.
+        stores: Entries and position of each partition's store on disk.
+        list: The contact list in Genesys, by external id.
+        sent: Every applied request: operation and external ids.
+        poison: External ids whose data Genesys refuses.
+        in_use: External ids that Genesys does not delete now.
+        answer: Called for each request before its effect; may raise.
+    """
+
+    def __init__(self) -> None:
+        self.log: dict[TopicPartition, list[Record]] = {}
+        self.committed: dict[TopicPartition, int] = {}
+        self.audit: list[tuple[bytes, bytes]] = []
+        self.dead_letters: list[tuple[Record, str]] = []
+        self.changelog: dict[TopicPartition, list[tuple[bytes, bytes | None]]] = defaultdict(list)
+        self.stores: dict[TopicPartition, tuple[dict[bytes, bytes], int]] = {}
+        self.list: dict[str, dict[str, object]] = {}
+        self.sent: list[tuple[str, tuple[str, ...]]] = []
+        self.poison: set[str] = set()
+        self.in_use: set[str] = set()
+        self.answer: Callable[[], None] = lambda: None
+        self.latency = 0.01
+        self.poll_s = 0.004
+        self.steps = 0
+        self.die_at: int | None = None
+        self.die_after_effect = False
+        self.in_flight: Counter[str] = Counter()
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """One call of a port: the place where a process may die, before or after the effect."""
+        self.steps += 1
+        dies = self.steps == self.die_at
+        if dies and not self.die_after_effect:
+            raise Killed
+        yield
+        if dies:
+            raise Killed
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Put records on the source topic."""
+        for record in records:
+            self.log.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
+
+    def events(self, type_: str = "record") -> list[dict[str, Any]]:
+        """Audit events as a reader sees them."""
+        return [event for _, value in self.audit if (event := orjson.loads(value))["type"] == type_]
+
+
+class MemorySource:
+    """A group consumer that owns every partition, polls `size` records at a time, and can be made to lose some."""
+
+    def __init__(self, world: World, size: int = 7) -> None:
+        self._world = world
+        self._size = size
+        self._events: asyncio.Queue[SourceEvent] = asyncio.Queue()
+        self._positions: dict[TopicPartition, int] = {}
+        self.paused: set[TopicPartition] = set()
+        self._woken = asyncio.Event()
+        self.assign(list(world.log))
+
+    def assign(self, partitions: Sequence[TopicPartition]) -> None:
+        """Give partitions to the consumer."""
+        positions = {key: self._world.committed.get(key, 0) for key in partitions}
+        self._events.put_nowait(Assigned(positions, {key: len(self._world.log[key]) for key in partitions}))
+        self._positions |= positions
+        self.paused |= set(partitions)
+        self._woken.set()
+
+    async def revoke(self, partitions: Sequence[TopicPartition]) -> None:
+        """Take partitions away, as the group does: wait until they are let go."""
+        released = asyncio.Event()
+        for key in partitions:
+            del self._positions[key]
+        self._events.put_nowait(Revoked(list(partitions), released.set))
+        self._woken.set()
+        await released.wait()
+
+    def lose(self, partitions: Sequence[TopicPartition]) -> None:
+        """Take partitions away without asking."""
+        for key in partitions:
+            del self._positions[key]
+        self._events.put_nowait(Lost(list(partitions)))
+        self._woken.set()
+
+    async def next(self) -> SourceEvent:
+        while True:
+            if not self._events.empty():
+                return self._events.get_nowait()
+            await passes(self._world.poll_s)
+            polled = self._poll()
+            if polled is not None:
+                return polled
+            self._woken.clear()
+            await self._woken.wait()
+
+    def _poll(self) -> Polled | None:
+        for key, position in self._positions.items():
+            if key not in self.paused and position < len(self._world.log[key]):
+                records = self._world.log[key][position : position + self._size]
+                self._positions[key] += len(records)
+                with self._world.step():
+                    return Polled(records)
+        return None
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        self.paused |= set(partitions)
+
+    def resume(self, partitions: Collection[TopicPartition]) -> None:
+        self.paused -= set(partitions)
+        self._woken.set()
+
+
+class MemoryTopics:
+    """Output topics whose transactions are atomic."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.failures: list[Exception] = []
+
+    async def settle(self, settlement: Settlement) -> Mapping[TopicPartition, int]:
+        await passes(0.003)
+        if self.failures:
+            raise self.failures.pop(0)
+        with self._world.step():
+            self._world.audit.extend(settlement.audit)
+            self._world.dead_letters.extend((letter.record, letter.reason) for letter in settlement.dead_letters)
+            for key, name, value in settlement.changelog:
+                self._world.changelog[key].append((name, value))
+            self._world.committed.update(settlement.offsets)
+        return {key: len(self._world.changelog[key]) for key, _, _ in settlement.changelog}
+
+    async def changelog(self, partition: TopicPartition, start: int) -> AsyncIterator[ChangelogChunk]:
+        entries = self._world.changelog[partition]
+        for begin in range(start, len(entries), 10):
+            with self._world.step():
+                chunk = entries[begin : begin + 10]
+            yield ChangelogChunk(chunk, begin + len(chunk))
+
+
+class MemoryStore:
+    """A store whose disk is the world's."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._open: set[TopicPartition] = set()
+
+    async def open(self, partition: TopicPartition) -> int:
+        with self._world.step():
+            self._open.add(partition)
+        return self._world.stores.setdefault(partition, ({}, 0))[1]
+
+    async def reset(self, partition: TopicPartition) -> None:
+        with self._world.step():
+            self._world.stores[partition] = ({}, 0)
+
+    def read(self, partition: TopicPartition, keys: Sequence[bytes]) -> list[bytes | None]:
+        if partition not in self._open:
+            raise AssertionError("a closed store is read")
+        entries, _ = self._world.stores[partition]
+        return [entries.get(key) for key in keys]
+
+    async def write(
+        self, partition: TopicPartition, entries: Sequence[tuple[bytes, bytes | None]], position: int
+    ) -> None:
+        await passes(0.001)
+        if partition not in self._open:
+            raise AssertionError("a closed store is written")
+        with self._world.step():
+            held, _ = self._world.stores[partition]
+            for key, value in entries:
+                if value is None:
+                    held.pop(key, None)
+                else:
+                    held[key] = value
+            self._world.stores[partition] = (held, position)
+
+    async def close(self, partition: TopicPartition) -> None:
+        self._open.discard(partition)
+
+
+class MemorySchemas:
+    """Schema 1 is the packaged one; others as a test says."""
+
+    def __init__(self, answers: Mapping[int, Sequence[str | Exception | None]] | None = None) -> None:
+        self._answers = {key: list(value) for key, value in (answers or {}).items()}
+
+    async def fetch(self, schema_id: int) -> str | None:
+        answers = self._answers.get(schema_id)
+        if answers is None:
+            return SCHEMA if schema_id == 1 else None
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class MemorySink:
+    """A contact list that refuses poison, and fails when a contact is in two requests at once."""
+
+    contact_list_id = "11111111-2222-4333-8444-555555555555"
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def encode(self, contact: Contact, *, callable_: bool) -> bytes:
+        return orjson.dumps({"externalId": contact.external_id, "callable": callable_, "data": contact._asdict()})
+
+    async def upsert(self, contacts: Sequence[bytes]) -> None:
+        bodies = {body["externalId"]: body for raw in contacts for body in [orjson.loads(raw)]}
+        async with self._request("upsert", list(bodies)):
+            if self._world.poison & set(bodies):
+                raise RefusedByGenesys("contact.datum.length.limit.exceeded")
+            for external_id, body in bodies.items():
+                self._world.list[external_id] = {"callable": body["callable"], **body["data"]}
+
+    async def delete(self, external_ids: Sequence[str]) -> None:
+        async with self._request("delete", external_ids):
+            if self._world.in_use & set(external_ids):
+                raise RefusedByGenesys("contact.in.use")
+            for external_id in external_ids:
+                self._world.list.pop(external_id, None)
+
+    async def suppress(self, contacts: Sequence[Contact]) -> None:
+        async with self._request("suppress", [contact.external_id for contact in contacts]):
+            for contact in contacts:
+                if contact.external_id in self._world.list:
+                    self._world.list[contact.external_id]["callable"] = False
+
+    @asynccontextmanager
+    async def _request(self, operation: str, external_ids: Sequence[str]) -> AsyncIterator[None]:
+        """One request under way: the body is its effect."""
+        world = self._world
+        world.in_flight.update(external_ids)
+        try:
+            twice = [name for name in external_ids if world.in_flight[name] > 1]
+            assert not twice, f"contacts in two requests at once: {twice}"
+            await passes(world.latency)
+            world.answer()
+            with world.step():
+                yield
+                world.sent.append((operation, tuple(external_ids)))
+        finally:
+            world.in_flight.subtract(external_ids)
+
+
+class SilentTelemetry:
+    """Takes everything, keeps what tests look at."""
+
+    def __init__(self) -> None:
+        self.gaps: list[tuple[TopicPartition, int, int]] = []
+        self.retries: Counter[str] = Counter()
+
+    @contextmanager
+    def poll_span(self, records: int) -> Iterator[None]:
+        yield
+
+    @contextmanager
+    def batch_span(self, operation: str, batch_id: str, size: int, headers: Sequence[bytes]) -> Iterator[str | None]:
+        yield None
+
+    @contextmanager
+    def settle_span(self, records: int) -> Iterator[None]:
+        yield
+
+    def batch_sent(self, operation: str, size: int, status: str, seconds: float) -> None:
+        return
+
+    def on_retry(self, reason: str) -> None:
+        self.retries[reason] += 1
+
+    def settled(self, records: Sequence[SettledRecord], now: float, seconds: float) -> None:
+        return
+
+    def restored(self, seconds: float) -> None:
+        return
+
+    def offset_gap(self, partition: TopicPartition, expected: int, seen: int) -> None:
+        self.gaps.append((partition, expected, seen))
+
+
+def outage(times: int, error: Exception) -> Callable[[], None]:
+    """A Genesys that answers the next `times` requests with an error."""
+    left = [times]
+
+    def answer() -> None:
+        if left[0] > 0:
+            left[0] -= 1
+            raise error
+
+    return answer

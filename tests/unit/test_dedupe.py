@@ -1,0 +1,513 @@
+import hashlib
+import json
+from io import BytesIO
+from pathlib import Path
+
+import fastavro
+import pytest
+from hypothesis import assume, given, strategies as st
+
+from consumer.core.dedupe import (
+    DELETED,
+    SUPPRESSED,
+    accepted,
+    advanced,
+    as_delete,
+    decode_state,
+    encode_state,
+    judge,
+    noted,
+    suppression,
+    to_change,
+)
+from consumer.model import Change, ChangeEvent, ChangeType, Contact, Operation, State, Verdict
+
+AVRO = fastavro.parse_schema(
+    json.loads((Path(__file__).parents[2] / "schemas" / "dedupe_state.avsc").read_text(encoding="utf-8"))
+)
+CONTACT = Contact(
+    "c-1", "+14155550100", "jane@example.com", consent=True, do_not_call=False, attributes={"a": "1", "b": "2"}
+)
+EVENT = ChangeEvent(
+    ChangeType.UPDATE,
+    "c-1",
+    1000,
+    5,
+    "+14155550100",
+    "jane@example.com",
+    consent=True,
+    do_not_call=False,
+    attributes={},
+)
+LIST = "list-a"
+
+
+def suppressed(*, version=5, offset=10):
+    """The suppression that a rejected event with a withdrawal asks for."""
+    made = suppression(EVENT._replace(version=version, consent=False), offset)
+    assert made is not None
+    return made
+
+
+def change(*, at=1000, offset=10, version=5, consent=True, list_id=LIST, kind=ChangeType.UPDATE, **fields):
+    """The change of a good event, with what a test varies."""
+    event = EVENT._replace(change_type=kind, occurred_at=at, version=version)
+    return to_change(event, CONTACT._replace(consent=consent, **fields), offset, list_id)
+
+
+def state(*, at=1000, offset=10, version=5, versioned=True, fingerprint=b"f" * 32, deleted=False):
+    """What is remembered of a contact, of another content than any change."""
+    return State(fingerprint, version, versioned, at, offset, deleted)
+
+
+# ---- what a change is ----
+
+
+def test_a_change_carries_what_it_is_judged_by():
+    """Identity is the hash of the external id; order and time are the event's, the offset is the record's."""
+    made = change(at=7, offset=8, version=9)
+    assert made.operation is Operation.UPSERT
+    assert made.contact == CONTACT
+    assert made.identity == hashlib.sha256(b"c-1").digest()
+    assert (made.occurred_at, made.offset, made.version) == (7, 8, 9)
+    assert made.withdrawal is False
+
+
+@pytest.mark.parametrize(
+    ("kind", "operation"),
+    [
+        (ChangeType.CREATE, Operation.UPSERT),
+        (ChangeType.UPDATE, Operation.UPSERT),
+        (ChangeType.UNDELETE, Operation.UPSERT),
+        (ChangeType.DELETE, Operation.DELETE),
+    ],
+)
+def test_only_a_delete_deletes(kind, operation):
+    """Every other change type makes or keeps the contact."""
+    assert change(kind=kind).operation is operation
+
+
+@pytest.mark.parametrize(
+    ("fields", "withdraws"),
+    [
+        ({}, False),
+        ({"consent": False}, True),
+        ({"do_not_call": True}, True),
+        ({"consent": False, "do_not_call": True}, True),
+        ({"kind": ChangeType.DELETE}, True),
+    ],
+)
+def test_what_ends_calling_is_a_withdrawal(fields, withdraws):
+    """Consent withdrawn, do-not-call set or the contact deleted; nothing else."""
+    assert change(**fields).withdrawal is withdraws
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"external_id": "c-2"},
+        {"phone": "+14155550101"},
+        {"phone": ""},
+        {"email": "joe@example.com"},
+        {"consent": False},
+        {"do_not_call": True},
+        {"attributes": {"a": "1", "b": "3"}},
+        {"attributes": {"a": "2", "b": "1"}},
+        {"attributes": {"a": "1"}},
+        {"list_id": "list-b"},
+    ],
+    ids=str,
+)
+def test_each_mapped_field_and_the_list_make_another_fingerprint(fields):
+    """Whatever Genesys would show differently is another content."""
+    assert change(**fields).fingerprint != change().fingerprint
+
+
+def test_order_of_attributes_time_version_and_offset_are_no_content():
+    """The same contact told again has the same fingerprint."""
+    again = change(at=2000, offset=20, version=6, kind=ChangeType.CREATE, attributes={"b": "2", "a": "1"})
+    assert again.fingerprint == change().fingerprint
+
+
+def test_a_fingerprint_does_not_change_over_releases():
+    """A release that counted another hash would send every contact once more."""
+    content = ["list-a", "c-1", "+14155550100", "jane@example.com", True, False, {"a": "1", "b": "2"}]
+    expected = hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).digest()
+    assert change().fingerprint == expected
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])), st.text(st.characters(exclude_categories=["Cs"])))
+def test_values_that_move_between_fields_are_another_content(phone, email):
+    """No text at the end of one field can look like the beginning of the next."""
+    assume(phone != email)
+    one, other = change(phone=phone, email=email), change(phone=email, email=phone)
+    assert one.fingerprint != other.fingerprint
+
+
+# ---- suppression ----
+
+
+@pytest.mark.parametrize(
+    ("consent", "do_not_call", "expected"),
+    [
+        (False, False, (False, False)),
+        (False, "maybe", (False, False)),
+        (True, True, (True, True)),
+        (None, True, (True, True)),
+        (False, True, (False, True)),
+        (True, False, None),
+        (True, None, None),
+        ("false", False, None),
+        (0, False, None),
+        (None, "true", None),
+        (None, 1, None),
+    ],
+)
+def test_a_rejected_event_suppresses_when_it_withdraws(consent, do_not_call, expected):
+    """Only what is plainly false consent or plainly true do-not-call suppresses, whatever else is wrong."""
+    made = suppression(EVENT._replace(consent=consent, do_not_call=do_not_call), 3)
+    assert (made and (made.contact.consent, made.contact.do_not_call)) == expected
+
+
+def test_a_suppression_keeps_identity_and_order_but_no_contact_data():
+    """It meets the state of its contact, is judged by its version, and says nothing but the two flags."""
+    made = suppression(EVENT._replace(consent=False), 3)
+    assert made == Change(
+        Operation.SUPPRESS,
+        Contact("c-1", "", "", consent=False, do_not_call=False, attributes={}),
+        change().identity,
+        SUPPRESSED,
+        5,
+        1000,
+        3,
+        withdrawal=True,
+    )
+
+
+@pytest.mark.parametrize("external_id", [None, 7, "", "  "])
+def test_nobody_is_suppressed_without_an_external_id(external_id):
+    """A rejected event that names nobody changes nobody."""
+    assert suppression(EVENT._replace(external_id=external_id, consent=False), 3) is None
+
+
+def test_a_withdrawal_carried_out_as_a_delete_stays_the_same_withdrawal():
+    """Only what is done and remembered differs: the contact, its order and its urgency are kept."""
+    withdrawal = change(consent=False)
+    made = as_delete(withdrawal)
+    assert made == withdrawal._replace(operation=Operation.DELETE, fingerprint=DELETED)
+    assert accepted(made, None).deleted
+
+
+# ---- judging: the order of changes ----
+
+
+def test_a_contact_without_a_state_is_new():
+    """Nothing was delivered yet, so anything is sent."""
+    assert judge(change(consent=False), None) is Verdict.NEW
+
+
+OLD, NEW = 900, 1100
+ORDER = {
+    # both have versions: they decide, whatever time and offset say
+    "higher version": ({"version": 6, "at": OLD, "offset": 1}, {}, "changed", "changed"),
+    "lower version": ({"version": 4, "at": NEW, "offset": 99}, {}, "stale", "stale"),
+    "same version, higher offset": ({"offset": 11, "at": OLD}, {}, "changed", "changed"),
+    "same version, same offset": ({}, {}, "changed", "changed"),
+    "same version, lower offset": ({"offset": 9}, {}, "stale", "stale"),
+    "negative versions": ({"version": -4}, {"version": -5}, "changed", "changed"),
+    "version 0 is a version": ({"version": 0, "offset": 11}, {"version": 0}, "changed", "changed"),
+    # neither has one: the order of the partition, unless the topic was made anew
+    "higher offset": (
+        {"version": None, "offset": 11, "at": OLD},
+        {"version": None, "versioned": False},
+        "changed",
+        "changed",
+    ),
+    "same offset": ({"version": None, "at": NEW}, {"version": None, "versioned": False}, "changed", "changed"),
+    "lower offset, older": (
+        {"version": None, "offset": 9, "at": OLD},
+        {"version": None, "versioned": False},
+        "stale",
+        "stale",
+    ),
+    "lower offset, same time": (
+        {"version": None, "offset": 9},
+        {"version": None, "versioned": False},
+        "stale",
+        "stale",
+    ),
+    "recreated topic": (
+        {"version": None, "offset": 0, "at": NEW},
+        {"version": None, "versioned": False},
+        "changed",
+        "changed",
+    ),
+    "versionless after versionless after a version": (
+        {"version": None, "offset": 11, "at": OLD},
+        {"version": 5, "versioned": False},
+        "changed",
+        "changed",
+    ),
+    # one has a version, the other none: a withdrawal applies, a grant needs the later time
+    "versionless after a version, later": ({"version": None, "at": NEW, "offset": 1}, {}, "changed", "changed"),
+    "versionless after a version, same time": ({"version": None, "offset": 99}, {}, "stale", "changed"),
+    "versionless after a version, earlier": ({"version": None, "at": OLD, "offset": 99}, {}, "stale", "changed"),
+    "first version, later": ({"at": NEW, "offset": 1}, {"version": None, "versioned": False}, "changed", "changed"),
+    "first version, same time": ({"offset": 99}, {"version": None, "versioned": False}, "stale", "changed"),
+    "first version, earlier": ({"at": OLD, "offset": 99}, {"version": None, "versioned": False}, "stale", "changed"),
+    # the last accepted change had no version, but an earlier one had
+    "higher version after versionless, later": ({"version": 6, "at": NEW}, {"versioned": False}, "changed", "changed"),
+    "higher version after versionless, earlier": ({"version": 6, "at": OLD}, {"versioned": False}, "stale", "changed"),
+    "same version after versionless, earlier": ({"at": OLD, "offset": 99}, {"versioned": False}, "stale", "changed"),
+    "lower version after versionless, later": ({"version": 4, "at": NEW}, {"versioned": False}, "stale", "stale"),
+}
+
+
+@pytest.mark.parametrize(("later", "before", "grant", "withdrawal"), ORDER.values(), ids=ORDER)
+def test_the_order_of_changes(later, before, grant, withdrawal):
+    """What is older is stale; where the order cannot be told, a withdrawal applies and a grant needs the later time."""
+    assert judge(change(**later), state(**before)) == grant
+    assert judge(change(**later, consent=False), state(**before)) == withdrawal
+
+
+@pytest.mark.parametrize(("later", "before", "withdrawal"), [(a, b, d) for a, b, _, d in ORDER.values()], ids=ORDER)
+def test_the_same_content_is_a_duplicate_where_it_is_not_older(later, before, withdrawal):
+    """A repeat is never sent, and what is certainly older stays stale even with the same content."""
+    repeat = change(**later)
+    verdict = judge(repeat, state(**before, fingerprint=repeat.fingerprint))
+    assert verdict == ("stale" if withdrawal == "stale" else "duplicate")
+
+
+def test_a_deleted_contact_comes_back_with_a_newer_version_only():
+    """The marker of a delete stops late updates and lets a new start through; a second delete is a duplicate."""
+    deleted = accepted(change(kind=ChangeType.DELETE), None)
+    assert judge(change(version=4), deleted) is Verdict.STALE
+    assert judge(change(version=6), deleted) is Verdict.CHANGED
+    assert judge(change(version=6, kind=ChangeType.DELETE), deleted) is Verdict.DUPLICATE
+
+
+def test_after_a_suppression_whatever_the_crm_says_next_is_sent():
+    """No content equals that of a suppressed contact, not even the one before."""
+    remembered = accepted(suppressed(version=6), accepted(change(), None))
+    assert judge(change(version=7), remembered) is Verdict.CHANGED
+    assert judge(change(version=7, kind=ChangeType.DELETE), remembered) is Verdict.CHANGED
+    assert judge(suppressed(version=7), remembered) is Verdict.DUPLICATE
+
+
+# ---- what is remembered ----
+
+
+def test_the_state_is_that_of_the_accepted_change():
+    """Content, version, time and offset; a delete leaves a marker."""
+    made = change(version=7, at=3, offset=4)
+    assert accepted(made, None) == State(made.fingerprint, 7, True, 3, 4, deleted=False)
+    assert accepted(change(kind=ChangeType.DELETE), None) == State(DELETED, 5, True, 1000, 10, deleted=True)
+
+
+def test_a_versionless_change_keeps_the_highest_version_known():
+    """So that what is older than an earlier version stays stale."""
+    first = accepted(change(version=None), None)
+    assert (first.version, first.versioned) == (None, False)
+    after = accepted(change(version=None, offset=11), state(version=5))
+    assert (after.version, after.versioned) == (5, False)
+    assert judge(change(version=4, at=9999, consent=False), after) is Verdict.STALE
+
+
+def test_a_noted_suppression_stops_older_grants_of_a_contact_that_is_not_in_genesys():
+    """The contact is remembered as not there, with the version of the withdrawal."""
+    remembered = noted(suppressed(), None)
+    assert remembered == State(SUPPRESSED, 5, True, 1000, 10, deleted=True)
+    assert judge(change(version=4), remembered) is Verdict.STALE
+    assert judge(change(version=6), remembered) is Verdict.CHANGED
+
+
+@pytest.mark.parametrize(
+    ("version", "known", "moves"),
+    [(6, 5, True), (5, 5, False), (4, 5, False), (0, None, True), (None, 5, False), (None, None, False)],
+)
+def test_a_duplicate_moves_the_version_forward_only(version, known, moves):
+    """A newer version is remembered with its time and offset, the content stays; otherwise nothing is written."""
+    before = state(version=known, versioned=known is not None)
+    after = advanced(change(version=version, at=2000, offset=20), before)
+    expected = State(before.fingerprint, version, True, 2000, 20, deleted=False) if moves else None
+    assert after == expected
+
+
+def test_a_duplicate_does_not_bring_a_deleted_contact_back():
+    """Moving the version of a delete's marker keeps it a marker."""
+    after = advanced(change(kind=ChangeType.DELETE, version=6), state(deleted=True, fingerprint=DELETED))
+    assert after is not None
+    assert after.deleted
+    assert after.version == 6
+
+
+# ---- bytes ----
+
+longs = st.integers(-(2**63), 2**63 - 1)
+states = st.builds(
+    State,
+    fingerprint=st.binary(min_size=32, max_size=32),
+    version=st.none() | longs,
+    versioned=st.booleans(),
+    occurred_at=longs,
+    offset=longs,
+    deleted=st.booleans(),
+)
+
+
+def as_avro(it):
+    """The state as a datum of the schema."""
+    flags = (it.version is not None) | it.versioned << 1 | it.deleted << 2
+    return {
+        "format": b"\1",
+        "flags": bytes([flags]),
+        "fingerprint": it.fingerprint,
+        "version": (it.version or 0).to_bytes(8, "big", signed=True),
+        "occurredAt": it.occurred_at.to_bytes(8, "big", signed=True),
+        "offset": it.offset.to_bytes(8, "big", signed=True),
+    }
+
+
+@given(states)
+def test_an_avro_reader_and_writer_see_the_same_bytes(it):
+    """What is packed is what fastavro writes and reads with the published schema."""
+    out = BytesIO()
+    fastavro.schemaless_writer(out, AVRO, as_avro(it))
+    assert encode_state(it) == out.getvalue()
+    assert fastavro.schemaless_reader(BytesIO(encode_state(it)), AVRO, None) == as_avro(it)
+
+
+@given(states)
+def test_a_state_comes_back_from_its_bytes(it):
+    """Version 0 and no version are told apart, as is everything else."""
+    assert decode_state(encode_state(it)) == it
+
+
+@pytest.mark.parametrize("raw", [b"", b"\1", bytes(58), b"\2" + bytes(57), b"\1" + bytes(56), b"\1" + bytes(58)])
+def test_bytes_of_another_format_are_refused(raw):
+    """A store of another release is not misread; the message tells the length alone."""
+    with pytest.raises(ValueError, match=f"unknown format \\({len(raw)} bytes\\)"):
+        decode_state(raw)
+
+
+# ---- whatever comes ----
+
+versions = st.none() | st.integers(-2, 4)
+changes = st.builds(
+    change,
+    at=st.integers(0, 4),
+    offset=st.integers(0, 6),
+    version=versions,
+    consent=st.booleans(),
+    phone=st.sampled_from(["+14155550100", "+14155550101"]),
+    kind=st.sampled_from([ChangeType.UPDATE, ChangeType.DELETE]),
+)
+histories = st.lists(changes, min_size=1, max_size=8)
+
+
+def after(made, before):
+    """The state once a change was dealt with as its verdict asks."""
+    verdict = judge(made, before)
+    if verdict in {Verdict.NEW, Verdict.CHANGED}:
+        return accepted(made, before)
+    return (advanced(made, before) if verdict is Verdict.DUPLICATE and before else None) or before
+
+
+def told(history):
+    """The states that a history leaves behind, one for each of its changes."""
+    states = [None]
+    for each in history:
+        states.append(after(each, states[-1]))
+    return states[1:]
+
+
+def in_offset_order(history):
+    """The changes as one partition gives them."""
+    return [each._replace(offset=n) for n, each in enumerate(history)]
+
+
+@given(changes, st.none() | states)
+def test_what_was_accepted_last_is_a_duplicate_when_it_comes_again(made, before):
+    """Nobody is called twice because an event was replayed."""
+    assert judge(made, accepted(made, before)) is Verdict.DUPLICATE
+
+
+@given(histories)
+def test_the_highest_version_known_never_goes_down(history):
+    """Whatever is accepted or repeated, in whatever order, what is older than it stays stale."""
+    known = [it.version for it in told(history) if it.version is not None]
+    assert known == sorted(known)
+
+
+@given(st.booleans(), histories)
+def test_a_replay_of_a_whole_partition_sends_nothing(versioned, history):
+    """Offsets set back to the beginning: whatever was delivered in order is a duplicate or stale now."""
+    ordered = [each._replace(version=n if versioned else None, occurred_at=n) for n, each in enumerate(history)]
+    *_, remembered = told(in_offset_order(ordered))
+    assert {judge(each, remembered) for each in in_offset_order(ordered)} <= {Verdict.DUPLICATE, Verdict.STALE}
+
+
+@given(histories)
+def test_what_counts_is_the_newest_whatever_the_order(history):
+    """Distinct versions in any order leave what the highest of them says."""
+    versioned = in_offset_order(history)
+    shuffled = sorted(versioned, key=lambda each: (each.occurred_at, each.fingerprint))
+    *_, remembered = told([each._replace(version=each.offset) for each in shuffled])
+    assert (remembered.version, remembered.fingerprint) == (len(history) - 1, versioned[-1].fingerprint)
+
+
+@pytest.mark.parametrize("versions", [(1, 2, 3), (None, None, None), (1, None, 2), (None, 1, None)], ids=str)
+def test_grant_revoke_grant_are_three_deliveries(versions):
+    """The third equals the first in content, and still is sent, with versions or without."""
+    remembered = None
+    for n, version in enumerate(versions):
+        made = change(version=version, offset=n, at=n, consent=n != 1)
+        assert judge(made, remembered) in {Verdict.NEW, Verdict.CHANGED}
+        remembered = accepted(made, remembered)
+
+
+@given(histories, changes)
+def test_a_withdrawal_is_sent_unless_it_is_a_repeat_or_certainly_older(history, made):
+    """A withdrawal is stale only to a higher version, or to what came behind it in its own order."""
+    assume(made.withdrawal)
+    *_, remembered = told(in_offset_order(history))
+    if judge(made, remembered) is Verdict.STALE:
+        lower = made.version is not None and remembered.version is not None and made.version < remembered.version
+        behind = made.offset < remembered.offset and remembered.versioned is (made.version is not None)
+        assert lower or behind
+
+
+@given(histories, changes)
+def test_what_is_certainly_newer_is_never_stale(history, made):
+    """A version above all, or a later place of the partition where there are no versions."""
+    *_, remembered = told([each._replace(version=None) for each in in_offset_order(history)])
+    assert judge(made._replace(version=None, offset=len(history)), remembered) is not Verdict.STALE
+    *_, remembered = told([each._replace(version=1) for each in in_offset_order(history)])
+    assert judge(made._replace(version=2), remembered) is not Verdict.STALE
+
+
+@given(changes)
+def test_judging_changes_nothing(made):
+    """The same question has the same answer."""
+    remembered = state(version=2, offset=3, at=2)
+    assert judge(made, remembered) is judge(made, remembered)
+    assert remembered == state(version=2, offset=3, at=2)
+
+
+# ---- another contact list ----
+
+
+@pytest.mark.parametrize("consent", [True, False])
+@pytest.mark.parametrize("version", [5, None])
+def test_a_state_of_another_contact_list_does_not_hide_a_contact(version, consent):
+    """The settings name another list: what the first one got is sent to the second."""
+    first = accepted(change(version=version, consent=consent), None)
+    assert judge(change(version=version, consent=consent, list_id="list-b"), first) is Verdict.CHANGED
+
+
+@pytest.mark.parametrize("version", [5, None])
+def test_a_state_of_another_contact_list_does_not_hide_a_delete(version):
+    """Deleted from the first list, the person may still stand in the second: the delete is sent there too."""
+    first = accepted(change(version=version, kind=ChangeType.DELETE), None)
+    again = change(version=version, kind=ChangeType.DELETE, list_id="list-b")
+    assert judge(again, first) is Verdict.CHANGED

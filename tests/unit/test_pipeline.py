@@ -1,0 +1,495 @@
+"""What the pipeline does when the outside does not behave: outages, refusals, rebalances, schemas that come late."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from consumer.errors import FatalError, SinkUnavailable, SourceUnavailable, Throttled, TransientError
+from consumer.model import Record, TopicPartition
+from consumer.ports import ChangelogChunk, ChangelogOvertaken
+from tests import virtual_time
+from tests.checker import check
+from tests.lives import Life, live
+from tests.memory_ports import SCHEMA, MemorySchemas, MemoryStore, MemoryTopics, World, outage
+from tests.stories import BAD_RECORDS, TOPIC, Event, Story
+from tests.virtual_time import passes, until
+
+P0, P1 = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
+
+
+def _world(story: Story) -> World:
+    world = World()
+    world.append(story.records())
+    return world
+
+
+def _contacts(count: int, version: int = 1) -> list[Event]:
+    return [Event(f"contact-{n}", version) for n in range(count)]
+
+
+def _outcomes(world: World) -> list[Any]:
+    """Outcomes in the order of the audit topic."""
+    return [event["outcome"] for event in world.events()]
+
+
+def _in_life(
+    world: World, act: Callable[[Life], Coroutine[Any, Any, None]], schemas: MemorySchemas | None = None, **changed: Any
+) -> None:
+    """Run a life that does not end by itself, and act beside it."""
+
+    async def main() -> None:
+        life = Life(world, schemas, **changed)
+        running = asyncio.create_task(life.run(until_caught_up=False))
+        try:
+            await act(life)
+        finally:
+            life.stop.set()
+            await running
+
+    virtual_time.run(main())
+
+
+def test_an_outage_loses_nothing_and_opens_the_breaker() -> None:
+    """Ten failures in a row: nothing is lost, and work resumes only after the breaker's pauses."""
+    story = Story().tell(0, *_contacts(50))
+    world = _world(story)
+    world.answer = outage(10, SinkUnavailable("no answer"))
+    life = live(world)
+    check(world, story, set())
+    assert life.telemetry.retries["unavailable"] == 10
+    assert life.pipeline.gate.limit < 100
+
+
+def test_work_resumes_with_small_batches_that_grow_back() -> None:
+    """After the breaker was open, batches hold a tenth, then twice as many each time."""
+    world = _world(Story().tell(0, *_contacts(300)))
+    world.answer = outage(3, SinkUnavailable("no answer"))
+    live(world, genesys_max_in_flight=1)
+    assert [len(names) for _, names in world.sent] == [10, 20, 40, 80, 100, 50]
+
+
+def test_a_throttled_request_waits_as_long_as_was_asked() -> None:
+    """After a 429 with Retry-After no request starts before that time, and nothing counts as a failure."""
+    starts: list[float] = []
+
+    def answer() -> None:
+        starts.append(asyncio.get_running_loop().time())
+        if len(starts) == 1:
+            raise Throttled("too many requests", retry_after=42)
+
+    world = _world(Story().tell(0, *_contacts(3)))
+    world.answer = answer
+    life = live(world)
+    assert starts[1] - starts[0] >= 42
+    assert life.telemetry.retries == {"throttled": 1}
+    assert _outcomes(world) == ["delivered"] * 3
+
+
+def test_the_client_keeps_to_its_requests_per_minute() -> None:
+    """No minute sees more requests than the setting allows."""
+    starts: list[float] = []
+    world = _world(Story().tell(0, *_contacts(500)))
+    world.answer = lambda: starts.append(asyncio.get_running_loop().time())
+    live(world, genesys_requests_per_minute=30, batch_max_records=5)
+    assert len(starts) == 100
+    assert max(sum(1 for other in starts if 0 <= other - start < 60) for start in starts) <= 30
+
+
+def test_a_fatal_error_stops_the_pipeline() -> None:
+    """A missing permission ends the run with that error; nothing is settled that was not answered."""
+    world = _world(Story().tell(0, *_contacts(3)))
+    world.answer = outage(1, FatalError("outbound:contact:add is missing"))
+    with pytest.raises(ExceptionGroup) as caught:
+        live(world)
+    assert caught.group_contains(FatalError, match="outbound:contact:add")
+    assert not world.committed
+
+
+def test_one_poison_contact_among_a_hundred_stands_alone() -> None:
+    """Its 99 neighbours are delivered, it is undeliverable with Genesys' code, and its batch is told as partial."""
+    story = Story().tell(0, *_contacts(100))
+    world = _world(story)
+    world.poison = {"contact-37"}
+    live(world)
+    check(world, story, world.poison)
+    undelivered = [event for event in world.events() if event["outcome"] != "delivered"]
+    assert [event["reasons"] for event in undelivered] == [["genesys:contact.datum.length.limit.exceeded"]]
+    (batch,) = world.events("batch")
+    assert (batch["status"], batch["recordsIn"], batch["recordsOut"]) == ("partial", 100, 99)
+    assert batch["attempts"] <= 15
+
+
+def test_a_withdrawal_that_genesys_refuses_is_carried_out_as_a_delete() -> None:
+    """The person leaves the list even though the data of the withdrawal is refused."""
+    story = Story().tell(0, Event("contact-0", 1))
+    world = _world(story)
+    live(world)
+    assert world.list["contact-0"]["callable"] is True
+    world.poison = {"contact-0"}
+    story.tell(0, Event("contact-0", 2, consent=False))
+    world.append(story.records()[1:])
+    live(world)
+    assert world.list == {}
+    last = world.events()[-1]
+    assert (last["outcome"], last["operation"]) == ("delivered", "delete")
+    assert last["reasons"] == ["genesys:contact.datum.length.limit.exceeded"]
+    assert not world.dead_letters
+
+
+def test_a_refused_delete_is_tried_again_until_it_is_done() -> None:
+    """A contact that is being dialled is deleted later; the delete is not given up."""
+    world = _world(Story().tell(0, Event("contact-0", 1), Event("contact-1", 1, delete=True)))
+    world.in_use = {"contact-1"}
+
+    async def act(life: Life) -> None:
+        await until(lambda: len(life.pipeline.lanes) == 1 and "contact-0" in world.list)
+        await passes(100)
+        world.in_use = set()
+        await until(lambda: world.committed.get(P0) == 2)
+
+    _in_life(world, act)
+    assert _outcomes(world) == ["delivered", "delivered"]
+
+
+def test_grant_revoke_grant_are_three_deliveries() -> None:
+    """The third event equals the first, and still is no duplicate."""
+    story = Story().tell(0, Event("contact-0", 1))
+    world = _world(story)
+    for n, event in enumerate((Event("contact-0", 2, consent=False), Event("contact-0", 3)), 1):
+        live(world)
+        story.tell(0, event)
+        world.append(story.records()[n:])
+    live(world)
+    check(world, story, set())
+    assert _outcomes(world) == ["delivered"] * 3
+    assert world.list["contact-0"]["callable"] is True
+
+
+def test_a_duplicate_with_a_newer_version_makes_what_lies_between_stale() -> None:
+    """Version 5 repeats version 1: a late version 3 must not come after it."""
+    story = Story().tell(0, Event("contact-0", 1))
+    world = _world(story)
+    for n, event in enumerate((Event("contact-0", 5), Event("contact-0", 3, phone="+15550199")), 1):
+        live(world)
+        story.tell(0, event)
+        world.append(story.records()[n:])
+    live(world)
+    assert _outcomes(world) == ["delivered", "duplicate", "stale"]
+
+
+def test_a_late_update_does_not_bring_a_deleted_person_back() -> None:
+    """The marker of a delete knows its version."""
+    story = Story().tell(0, Event("contact-0", 1), Event("contact-0", 3, delete=True))
+    world = _world(story)
+    live(world)
+    story.tell(0, Event("contact-0", 2))
+    world.append(story.records()[2:])
+    live(world)
+    check(world, story, set())
+    assert world.list == {}
+
+
+def test_a_rejected_withdrawal_suppresses_and_settles_with_the_answer() -> None:
+    """A conflict is rejected and dead-lettered, and the contact is not callable once it settles."""
+    story = Story().tell(0, Event("contact-0", 1))
+    world = _world(story)
+    live(world)
+    conflict = ("consent_conflicts_with_do_not_call",)
+    story.tell(0, Event("contact-0", 2, do_not_call=True, reasons=conflict))
+    world.append(story.records()[1:])
+    settled_callable: list[object] = []
+
+    async def act(_: Life) -> None:
+        await until(lambda: world.committed[P0] == 2)
+        settled_callable.append(world.list["contact-0"]["callable"])
+
+    _in_life(world, act)
+    assert settled_callable == [False]
+    check(world, story, set())
+    assert world.events()[-1]["operation"] == "suppress"
+
+
+@pytest.mark.parametrize("delivered", [True, False])
+def test_a_grant_older_than_the_last_rejected_withdrawal_is_stale(*, delivered: bool) -> None:
+    """Two conflicts, then a grant whose version lies between them: the person is not to be called."""
+    conflict = ("consent_conflicts_with_do_not_call",)
+    story = Story().tell(0, *([Event("contact-0", 1)] if delivered else []))
+    for version in (2, 4):
+        story.tell(0, Event("contact-0", version, do_not_call=True, reasons=conflict))
+    story.tell(0, Event("contact-0", 3))
+    records, world = story.records(), World()
+    for record in records:
+        world.append([record])
+        live(world)
+    check(world, story, set())
+    assert _outcomes(world)[-3:] == ["rejected", "rejected", "stale"]
+
+
+def test_before_a_rejected_withdrawal_nothing_goes_out_as_callable() -> None:
+    """The grant that still waits when the conflict arrives is sent as not callable."""
+    conflict = ("consent_conflicts_with_do_not_call",)
+    story = Story().tell(0, Event("contact-0", 1), Event("contact-0", 2, do_not_call=True, reasons=conflict))
+    world = _world(story)
+    seen: list[object] = []
+    world.answer = lambda: seen.extend(body["callable"] for body in world.list.values())
+    live(world)
+    check(world, story, set())
+    assert True not in seen
+
+
+def test_a_partition_with_an_unknown_schema_waits_and_the_others_go_on() -> None:
+    """The registry lags: the partition's records are delivered once it knows, in their order."""
+    story = Story().tell(0, *_contacts(3)).tell(1, *[Event(f"other-{n}", 1) for n in range(3)])
+    world = _world(story)
+    world.log[P0] = [record._replace(value=b"\0\0\0\0\7" + (record.value or b"")[5:]) for record in world.log[P0]]
+    order: list[int] = []
+    schemas = MemorySchemas({7: [SourceUnavailable("down"), None, None, SCHEMA]})
+    world.answer = lambda: order.append(len(world.list))
+    live(world, schemas)
+    assert len(world.list) == 6
+    assert world.committed == {P0: 3, P1: 3}
+    assert set(_outcomes(world)) == {"delivered"}
+    first = next(event for event in world.events() if event["outcome"] == "delivered")
+    assert first["source"]["partition"] == 1
+
+
+def test_a_schema_that_stays_unknown_rejects_after_the_set_time() -> None:
+    """After the time-out each of its records is rejected as schema_unknown; later records of known schemas go on."""
+    story = Story().tell(0, Event("contact-0", 1))
+    world = _world(story)
+    unknown = Record(TOPIC, 0, 1, 0, b"contact-1", b"\0\0\0\0\7junk")
+    known = Record(TOPIC, 0, 2, 0, b"contact-2", Event("contact-2", 1).value())
+    world.append([unknown, known])
+    live(world, MemorySchemas({7: [None]}), schema_unknown_timeout_s=90)
+    assert _outcomes(world) == ["delivered", "rejected", "delivered"]
+    assert world.events()[1]["reasons"] == ["schema_unknown"]
+    assert world.dead_letters == [(unknown, "schema_unknown")]
+
+
+def test_a_registry_that_is_down_is_waited_for_without_limit() -> None:
+    """An hour without an answer rejects nothing."""
+    world = _world(Story().tell(0, Event("contact-0", 1)))
+    world.log[P0] = [record._replace(value=b"\0\0\0\0\7" + (record.value or b"")[5:]) for record in world.log[P0]]
+    live(world, MemorySchemas({7: [SourceUnavailable("down")] * 3600 + [SCHEMA]}), schema_unknown_timeout_s=60)
+    assert _outcomes(world) == ["delivered"]
+
+
+def test_memory_stays_bounded_while_genesys_does_not_answer() -> None:
+    """A stalled sink pauses the partitions near the set number of records, and all is delivered in the end."""
+    story = Story().tell(0, *_contacts(2000)).tell(1, *[Event(f"other-{n}", 1) for n in range(2000)])
+    world = _world(story)
+    held: list[int] = []
+
+    async def act(life: Life) -> None:
+        world.answer = outage(1000, SinkUnavailable("no answer"))
+        await passes(60)
+        held.append(life.pipeline.partitions.unsettled)
+        world.answer = lambda: None
+        await until(lambda: world.committed == {P0: 2000, P1: 2000})
+
+    _in_life(world, act, read_ahead_records=300)
+    assert 300 <= held[0] <= 320
+    check(world, story, set())
+
+
+def test_a_revoked_partition_is_settled_before_it_moves_and_goes_on_elsewhere() -> None:
+    """Requests under way are finished and settled; what was not sent is left to the next owner."""
+    story = Story().tell(0, *_contacts(200)).tell(1, *[Event(f"other-{n}", 1) for n in range(200)])
+    world = _world(story)
+    world.latency = 5.0
+
+    async def act(life: Life) -> None:
+        await until(lambda: bool(life.pipeline.lanes) and life.pipeline.gate.in_flight > 0)
+        await life.source.revoke([P0])
+        settled = world.committed.get(P0, 0)
+        await passes(60)
+        assert world.committed.get(P0, 0) == settled, "settled after it was let go"
+        life.source.assign([P0])
+        await until(lambda: world.committed == {P0: 200, P1: 200})
+
+    _in_life(world, act, batch_max_records=20)
+    check(world, story, set())
+
+
+def test_what_comes_back_for_a_lost_partition_is_not_settled() -> None:
+    """The answer to a request of a lost partition changes neither offsets nor store; the next owner repeats it."""
+    story = Story().tell(0, *_contacts(50))
+    world = _world(story)
+    world.latency = 5.0
+
+    async def act(life: Life) -> None:
+        await until(lambda: life.pipeline.gate.in_flight > 0)
+        life.source.lose([P0])
+        await passes(30)
+        assert world.sent, "the request was answered"
+        assert not world.committed
+        assert not world.audit
+        life.source.assign([P0])
+        await until(lambda: world.committed == {P0: 50})
+
+    _in_life(world, act)
+    check(world, story, set())
+
+
+def test_a_stop_finishes_what_is_under_way() -> None:
+    """Told to stop, the pipeline sends what waits without linger, and settles it."""
+    story = Story().tell(0, *_contacts(7))
+    world = _world(story)
+
+    async def act(life: Life) -> None:
+        await until(lambda: len(life.pipeline.lanes) == 7)
+
+    _in_life(world, act, batch_linger_ms=60_000)
+    check(world, story, set())
+
+
+def test_a_stop_gives_up_at_its_deadline() -> None:
+    """With Genesys away the drain ends at the deadline, and the records stay for the next start."""
+    story = Story().tell(0, *_contacts(7))
+    world = _world(story)
+    world.answer = outage(10**6, SinkUnavailable("no answer"))
+
+    async def act(life: Life) -> None:
+        await until(lambda: life.telemetry.retries["unavailable"] > 0)
+
+    _in_life(world, act, drain_timeout_s=3)
+    assert not world.committed
+    world.answer = lambda: None
+    live(world)
+    check(world, story, set())
+
+
+def test_a_failed_transaction_is_made_again_without_repeats() -> None:
+    """Three failed settlements leave one audit event for each record."""
+    story = Story().tell(0, *_contacts(20))
+    world = _world(story)
+
+    async def act(life: Life) -> None:
+        life.topics.failures = [TransientError("not enough replicas")] * 3
+        await until(lambda: world.committed == {P0: 20})
+
+    _in_life(world, act)
+    check(world, story, set())
+
+
+class _FullDisk(MemoryStore):
+    """A store without room for its first writes."""
+
+    left = 5
+
+    async def write(self, *args: Any) -> None:
+        if self.left:
+            self.left -= 1
+            raise TransientError("no space left on device")
+        await super().write(*args)
+
+
+def test_a_full_disk_stops_settling_and_loses_nothing() -> None:
+    """While there is no room nothing more is settled and the state says so; with room it goes on by itself."""
+    story = Story().tell(0, *_contacts(20))
+    world = _world(story)
+    said: list[str | None] = []
+
+    async def act(life: Life) -> None:
+        await until(lambda: life.pipeline.degraded is not None)
+        said.append(life.pipeline.degraded)
+        await until(lambda: life.pipeline.degraded is None and world.committed == {P0: 20})
+
+    async def main() -> None:
+        life = Life(world)
+        store = _FullDisk(world)
+        life.pipeline._store = store
+        life.pipeline._settler._store = store
+        life.pipeline._admission._store = store
+        running = asyncio.create_task(life.run(until_caught_up=False))
+        await act(life)
+        life.stop.set()
+        await running
+
+    virtual_time.run(main())
+    assert said == ["no space left on device"]
+    check(world, story, set())
+
+
+class _Overtaken(MemoryTopics):
+    """A changelog that was cleaned up beyond where the store stands."""
+
+    async def changelog(self, partition: TopicPartition, start: int) -> AsyncIterator[ChangelogChunk]:
+        if start > 0:
+            raise ChangelogOvertaken
+        async for chunk in super().changelog(partition, start):
+            yield chunk
+
+
+def test_a_store_that_the_changelog_does_not_know_is_rebuilt() -> None:
+    """A store ahead of its changelog is set aside and rebuilt from zero, and judging is right."""
+    story = Story().tell(0, *_contacts(20))
+    world = _world(story)
+    live(world)
+    world.stores[P0] = ({}, 999)
+    story.tell(0, *_contacts(20))
+    world.append(story.records()[20:])
+
+    async def main() -> None:
+        life = Life(world)
+        life.pipeline._topics = _Overtaken(world)
+        await life.run()
+
+    virtual_time.run(main())
+    assert _outcomes(world)[20:] == ["duplicate"] * 20
+    check(world, story, set())
+
+
+def test_a_hole_in_the_offsets_is_told_and_survived() -> None:
+    """Offsets that do not follow on are reported once with both ends, and the records are processed."""
+    world = _world(Story().tell(0, *_contacts(2)))
+    late = [record._replace(offset=record.offset + 5) for record in world.log[P0]]
+    world.log[P0] = late
+
+    async def main() -> Life:
+        life = Life(world)
+        running = asyncio.create_task(life.run(until_caught_up=False))
+        await until(lambda: world.committed.get(P0) == 7)
+        life.stop.set()
+        await running
+        return life
+
+    life = virtual_time.run(main())
+    assert life.telemetry.gaps == [(P0, 0, 5)]
+
+
+def test_tombstones_delete() -> None:
+    """A null value deletes the contact that its key names."""
+    story = Story().tell(
+        0, Event("contact-0", None), Event("contact-1", None), Event("contact-0", None, tombstone=True)
+    )
+    world = _world(story)
+    live(world)
+    assert set(world.list) == {"contact-1"}
+    assert world.events()[2]["operation"] == "delete"
+
+
+@pytest.mark.parametrize("kind", BAD_RECORDS)
+def test_bytes_that_are_no_change_event_cost_one_dead_letter_and_nothing_else(kind: str) -> None:
+    """The record is rejected with its code, its bytes are in the dead letters, its neighbours are delivered."""
+    value, reason = BAD_RECORDS[kind]
+    world = _world(Story().tell(0, *_contacts(1)))
+    bad = Record(TOPIC, 0, 1, 0, b"contact-9", value, (("h", b"\xff"),))
+    world.append([bad, Record(TOPIC, 0, 2, 0, b"contact-1", Event("contact-1", 1).value())])
+    live(world)
+    assert _outcomes(world) == ["delivered", "rejected", "delivered"]
+    assert world.events()[1]["reasons"] == [reason]
+    assert world.dead_letters == [(bad, reason)]
+
+
+def test_no_personal_data_is_in_audit_events() -> None:
+    """Neither phone nor external id of any contact stands in an audit event."""
+    world = _world(
+        Story().tell(0, *_contacts(5), Event("contact-7", 1, phone="+1 555 0199", reasons=("phone_not_e164",)))
+    )
+    live(world)
+    everything = b"".join(key + value for key, value in world.audit)
+    assert b"contact-" not in everything
+    assert b"555" not in everything.replace(b"5555", b"")

@@ -1,0 +1,218 @@
+"""Metrics as Prometheus reads them, and when there are spans at all."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from consumer import ports
+from consumer.adapters.telemetry.adapter import Telemetry
+from consumer.adapters.telemetry.metrics import Levels
+from consumer.model import Outcome, TopicPartition
+from consumer.ports import SettledRecord
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+LABELLED = ["records", "records_rejected", "batches", "requests", "request_retries", "lag", "request_seconds"]
+LABELLED += ["offset_gaps", "source_overtaken"]
+PLAIN = ["batch_size", "deliver_seconds", "end_to_end_seconds", "withdrawal_seconds", "settle_seconds", "error_rate"]
+PLAIN += ["breaker_state", "rate_limit_remaining", "in_flight", "store_keys", "store_bytes", "restore_seconds"]
+
+
+@pytest.fixture(autouse=True)
+def _no_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", raising=False)
+
+
+def telemetry(monotonic: Callable[[], float] = lambda: 0.0) -> Telemetry:
+    """Telemetry of one topic."""
+    return Telemetry(["changes"], "group", monotonic)
+
+
+def levels(rate_limit_remaining: float | None = 250.0) -> Levels:
+    """Levels that stand still."""
+    return Levels(
+        breaker_state=lambda: 2,
+        rate_limit_remaining=lambda: rate_limit_remaining,
+        in_flight=lambda: 3,
+        lag=lambda: {TopicPartition("changes", 0): 7, TopicPartition("changes", 1): 0},
+        store_size=lambda: (1000, 65536),
+    )
+
+
+def record(
+    outcome: Outcome,
+    *reasons: str,
+    appended_ms: int = 1_000_000,
+    applied_at: float | None = None,
+    withdrawal: bool = False,
+) -> SettledRecord:
+    """A settled record, appended at 1000 s."""
+    return SettledRecord(outcome, reasons, appended_ms, applied_at, withdrawal)
+
+
+def samples(of: Telemetry) -> dict[str, float]:
+    """Every sample as a scraper reads it: name without prefix, then the values of its labels."""
+    families = text_string_to_metric_families(of.render(OPENMETRICS)[0].decode())
+    return {
+        " ".join((sample.name.removeprefix("genesys_consumer_"), *sample.labels.values())): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_it_is_the_port() -> None:
+    """The adapter must have every method of the port, with its signature: mypy reads the annotation."""
+    port: ports.Telemetry = telemetry()
+    assert all(hasattr(port, name) for name in vars(ports.Telemetry) if not name.startswith("_"))
+
+
+def test_every_promised_metric_is_there() -> None:
+    """Dashboards rely on the names: each must be in the output, even before anything happened."""
+    subject = telemetry()
+    subject.bind(levels())
+    text = subject.render(OPENMETRICS)[0].decode()
+    families = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE genesys_consumer_")}
+    assert families == {f"genesys_consumer_{name}" for name in LABELLED + PLAIN}
+
+
+def test_outcomes_are_counted_from_zero() -> None:
+    """A settlement must add to the counters of its outcomes; the other outcomes are there with 0."""
+    subject = telemetry()
+    subject.settled([record(Outcome.DELIVERED), record(Outcome.DELIVERED), record(Outcome.STALE)], 1001.0, 0.2)
+    found = samples(subject)
+    assert found["records_total delivered"] == 2
+    assert found["records_total stale"] == 1
+    assert found["records_total undeliverable"] == 0
+    assert found["settle_seconds_count"] == 1
+    assert subject.outcomes() == {
+        "delivered": 2, "stale": 1, "duplicate": 0, "superseded": 0, "rejected": 0, "undeliverable": 0,
+    }  # fmt: skip
+
+
+def test_every_reason_is_counted() -> None:
+    """A record with two reasons must count under both, also when Genesys refused it."""
+    subject = telemetry()
+    subject.settled(
+        [
+            record(Outcome.REJECTED, "email_invalid", "phone_not_e164"),
+            record(Outcome.REJECTED, "email_invalid"),
+            record(Outcome.UNDELIVERABLE, "genesys:bad"),
+        ],
+        1001.0,
+        0.2,
+    )
+    found = samples(subject)
+    assert found["records_rejected_total email_invalid"] == 2
+    assert found["records_rejected_total phone_not_e164"] == 1
+    assert found["records_rejected_total genesys:bad"] == 1
+    assert found["records_rejected_total not_decodable"] == 0
+
+
+def test_ages_run_from_the_append() -> None:
+    """End to end must run until settled, a withdrawal until applied; a clock behind Kafka's counts as no time."""
+    subject = telemetry()
+    subject.settled(
+        [
+            record(Outcome.DELIVERED, applied_at=1002.0, withdrawal=True),
+            record(Outcome.DELIVERED, applied_at=1002.0),
+            record(Outcome.DUPLICATE, withdrawal=True),
+            record(Outcome.DUPLICATE, appended_ms=1_009_000),
+        ],
+        1005.0,
+        0.2,
+    )
+    found = samples(subject)
+    assert (found["end_to_end_seconds_count"], found["end_to_end_seconds_sum"]) == (4, 15.0)
+    assert (found["withdrawal_seconds_count"], found["withdrawal_seconds_sum"]) == (1, 2.0)
+
+
+def test_the_error_rate_is_that_of_the_last_minute() -> None:
+    """Rejected and undeliverable records must weigh for 60 seconds, then be forgotten."""
+    now = 100.0
+    subject = telemetry(lambda: now)
+    assert samples(subject)["error_rate"] == 0
+    subject.settled([record(Outcome.REJECTED), record(Outcome.UNDELIVERABLE)], 1001.0, 0.1)
+    subject.settled([record(Outcome.DELIVERED), record(Outcome.DUPLICATE)], 1001.0, 0.1)
+    assert samples(subject)["error_rate"] == 0.5
+    now = 130.0
+    subject.settled([record(Outcome.DELIVERED)] * 4, 1001.0, 0.1)
+    assert samples(subject)["error_rate"] == 0.25
+    now = 160.0
+    assert samples(subject)["error_rate"] == 0
+    now = 190.0
+    assert subject.error_rate() == 0
+    assert not subject._last_minute._seconds
+
+
+def test_levels_are_read_when_asked() -> None:
+    """Levels must come from where they are bound to, at each scrape; what nobody knows is left out."""
+    subject = telemetry()
+    subject.bind(levels(rate_limit_remaining=None))
+    found = samples(subject)
+    assert found["breaker_state"] == 2
+    assert found["in_flight"] == 3
+    assert found["lag 0 changes"] == 7
+    assert found["store_keys"] == 1000
+    assert found["store_bytes"] == 65536
+    assert "rate_limit_remaining" not in found
+
+
+def test_batches_and_requests_are_counted() -> None:
+    """Each answer of a batch, each attempt of a request and each retry must show."""
+    subject = telemetry()
+    subject.batch_sent("upsert", 100, "success", 0.4)
+    subject.batch_sent("upsert", 50, "failure", 0.1)
+    subject.on_request("upsert", "200", 0.3)
+    subject.on_retry("throttled")
+    subject.restored(3.0)
+    subject.offset_gap(TopicPartition("changes", 0), 5, 7)
+    subject.source_overtaken(TopicPartition("changes", 0))
+    found = samples(subject)
+    assert found["batches_total success"] == found["batches_total failure"] == 1
+    assert (found["batch_size_count"], found["batch_size_sum"]) == (2, 150)
+    assert found["deliver_seconds_sum"] == 0.5
+    assert found["requests_total upsert 200"] == 1
+    assert found["request_seconds_count upsert"] == 1
+    assert found["request_retries_total throttled"] == 1
+    assert found["restore_seconds_sum"] == 3
+    assert found["offset_gaps_total changes"] == found["source_overtaken_total changes"] == 1
+
+
+def test_old_scrapers_get_plain_text() -> None:
+    """Who does not ask for OpenMetrics must get the classic format."""
+    assert telemetry().render("")[1].startswith("text/plain")
+    assert telemetry().render(OPENMETRICS)[1].startswith("application/openmetrics-text")
+
+
+def test_without_an_endpoint_there_are_no_spans() -> None:
+    """No endpoint: no trace id, and requests to Genesys are not traced either."""
+    subject = telemetry()
+    with subject.poll_span(1), subject.settle_span(1), subject.batch_span("upsert", "b", 1, [b"\xff"]) as trace_id:
+        assert trace_id is None
+        assert not subject.tracer.start_span("POST").is_recording()
+
+
+@pytest.mark.parametrize(
+    "switch", ["OTEL_SDK_DISABLED=true", "OTEL_TRACES_EXPORTER=none", "OTEL_EXPORTER_OTLP_ENDPOINT="]
+)
+def test_traces_can_be_switched_off(switch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenTelemetry's own switches must hold although an endpoint is set; an empty endpoint is none."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv(*switch.split("="))
+    subject = telemetry()
+    with subject.batch_span("upsert", "b", 1, []) as trace_id:
+        assert trace_id is None
+    assert subject._spans is None
+
+
+def test_the_sdk_is_not_even_imported() -> None:
+    """Without an endpoint the program must start without the tracing SDK, which takes long to import."""
+    code = (
+        "import sys; from consumer.adapters.telemetry.adapter import Telemetry; Telemetry(['t'], 'g');"
+        "sys.exit(any(name.startswith('opentelemetry.sdk') for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603 -- our own text
