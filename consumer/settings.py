@@ -2,7 +2,7 @@
 
 Environment variables come first, then the TOML file of `--config`, then the default. In the file a setting has its
 name in lower case, tables joined by an underscore: `[kafka] group_id` is `KAFKA_GROUP_ID`. This module reads the
-environment, that file, and the `…_FILE` files that settings name. `OTEL_*` variables are the OpenTelemetry SDK's own.
+environment, that file, and the files that settings name. `OTEL_*` variables are the OpenTelemetry SDK's own.
 """
 
 import os
@@ -40,6 +40,31 @@ REGIONS = {
 
 RESERVED_COLUMNS = ("external_id", "phone_number", "email", "consent_flag", "do_not_call")
 """The contact list columns that every list has; attribute columns come after them."""
+
+OWN_PROPERTIES = {
+    "bootstrap.servers": "set KAFKA_BOOTSTRAP_SERVERS",
+    "metadata.broker.list": "set KAFKA_BOOTSTRAP_SERVERS",
+    "group.id": "set KAFKA_GROUP_ID",
+    "group.instance.id": "set KAFKA_GROUP_INSTANCE_ID",
+    "auto.offset.reset": "set KAFKA_START",
+    "transactional.id": "the program chooses it",
+    "enable.auto.commit": "offsets are committed when their records are settled",
+    "enable.auto.offset.store": "offsets are committed when their records are settled",
+    "enable.partition.eof": "the program needs it",
+    "isolation.level": "it is always read_committed",
+    "partition.assignment.strategy": "it is cooperative-sticky; set group.protocol=consumer for the new protocol",
+    "enable.idempotence": "it is always on",
+    "acks": "it is always all",
+    "request.required.acks": "it is always all",
+}
+"""Properties of librdkafka on which the guarantees rest, and where to turn instead."""
+
+
+class KafkaProperties(dict[str, str]):
+    """Properties for every Kafka client, by name. Some are secrets, so its text shows none."""
+
+    def __repr__(self) -> str:  # type: ignore[explicit-override]  # typing has it from 3.12 on
+        return f"<{len(self)} properties>"
 
 
 class _BadError(ValueError):
@@ -132,11 +157,30 @@ def _path(raw: str) -> Path:
     return Path(raw)
 
 
-def _file(raw: str) -> Path:
-    path = Path(raw)
-    if not path.is_file():
-        raise _BadError("must be a file that exists")
-    return path
+def _properties(raw: str) -> KafkaProperties:
+    """The properties of a file: `key=value` lines, empty lines, and comments that begin with `#`."""
+    properties = KafkaProperties()
+    problems: list[str] = []
+    for number, line in enumerate(map(str.strip, Path(raw).read_text(encoding="utf-8").splitlines()), start=1):
+        if line and not line.startswith("#"):
+            name, equals, value = (part.strip() for part in line.partition("="))
+            problem = _problem(name, equals, properties)
+            problems += [f"line {number}: {problem}"] if problem else []
+            properties[name] = value
+    if problems:
+        raise _BadError("; ".join(problems))
+    return properties
+
+
+def _problem(name: str, equals: str, before: Mapping[str, str]) -> str | None:
+    """What is wrong with a line, without its text: that may be a secret."""
+    if not equals or not name:
+        return "must be `key=value`, or a comment that begins with `#`"
+    if name in before:
+        return f"{name} is given twice"
+    if name in OWN_PROPERTIES:
+        return f"{name} is not for this file: {OWN_PROPERTIES[name]}"
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +227,8 @@ class Settings:
     kafka_changelog_topic: str = _setting(
         "Compacted topic that holds the dedupe state; unset: `<group id>-dedupe-changelog`"
     )
-    kafka_properties_file: Path | None = _setting(
-        "File of librdkafka properties, one `key=value` a line: TLS, SASL, anything", _file
+    kafka_properties_file: KafkaProperties = _setting(
+        "File of librdkafka properties, one `key=value` a line: TLS, SASL, anything", _properties
     )
     kafka_start: str = _setting(
         "Where a group without offsets begins: `earliest` or `latest`",
@@ -243,21 +287,19 @@ class Settings:
     )
 
 
-def _derived(name: str, known: Mapping[str, object]) -> object:
-    """The value of an unset setting that follows from others, None where nothing does."""
-    match name:
-        case "kafka_changelog_topic":
-            return f"{known['kafka_group_id']}-dedupe-changelog"
-        case "genesys_login_url":
-            return f"https://login.{known['genesys_region']}"
-        case "genesys_api_url":
-            return f"https://api.{known['genesys_region']}"
-        case "schemas_dir":
-            return packaged_schemas()
-        case "genesys_attribute_columns":
-            return ()
-        case _:
-            return None
+_DERIVED: dict[str, Callable[[Mapping[str, object]], object]] = {
+    "kafka_changelog_topic": lambda known: f"{known['kafka_group_id']}-dedupe-changelog",
+    "kafka_properties_file": lambda _: KafkaProperties(),
+    "genesys_login_url": lambda known: f"https://login.{known['genesys_region']}",
+    "genesys_api_url": lambda known: f"https://api.{known['genesys_region']}",
+    "schemas_dir": lambda _: packaged_schemas(),
+    "genesys_attribute_columns": lambda _: (),
+}
+"""What an unset setting becomes, where that is not None; it may follow from those before it."""
+
+
+def _unset(_: Mapping[str, object]) -> None:
+    return None
 
 
 def rules() -> dict[str, _Rule]:
@@ -286,7 +328,7 @@ def load(
             raw = _raw(name, rule, environ, below)
             if not raw and rule.default is None and not name.startswith(unneeded):
                 problems.append(f"{name}: required ({rule.help})")
-            known[name.lower()] = rule.parse(raw) if raw else _derived(name.lower(), known)
+            known[name.lower()] = rule.parse(raw) if raw else _DERIVED.get(name.lower(), _unset)(known)
         except (_BadError, OSError, UnicodeDecodeError) as error:
             problems.append(f"{name}: {error}")
             known[name.lower()] = None
@@ -298,6 +340,20 @@ def load(
 
 def _contradictions(known: Mapping[str, object]) -> list[str]:
     """What no setting breaks alone."""
+    return _shared_topics(known) + _late_requests(known)
+
+
+def _late_requests(known: Mapping[str, object]) -> list[str]:
+    """A request must be over before another consumer can own its partition, or it could land after a newer one."""
+    properties, limit_s = known["kafka_properties_file"], known["genesys_request_timeout_s"]
+    session_ms = properties.get("session.timeout.ms", "") if isinstance(properties, KafkaProperties) else ""
+    if not (isinstance(limit_s, int) and session_ms.isdecimal() and int(session_ms) < limit_s * 1000):
+        return []
+    return [f"GENESYS_REQUEST_TIMEOUT_S: {limit_s} s is longer than session.timeout.ms={session_ms} of Kafka"]
+
+
+def _shared_topics(known: Mapping[str, object]) -> list[str]:
+    """Topics of which two settings make use."""
     topics = [known["kafka_audit_topic"], known["kafka_dead_letter_topic"], known["kafka_changelog_topic"]]
     sources = known["kafka_source_topics"]
     every = [*topics, *(sources if isinstance(sources, tuple) else ())]

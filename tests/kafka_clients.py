@@ -38,6 +38,7 @@ def settings(bootstrap: str, topic: str, **more: str) -> Settings:
         "GENESYS_OAUTH_CLIENT_ID": "id",
         "GENESYS_OAUTH_CLIENT_SECRET": "secret",
         "GENESYS_CONTACT_LIST": "list",
+        "GENESYS_REQUEST_TIMEOUT_S": "1",
     }
     return consumer_settings.load(environ | more)
 

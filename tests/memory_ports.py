@@ -95,7 +95,7 @@ class MemorySource:
 
     def __init__(self, world: World, size: int = 7) -> None:
         self._world = world
-        self._size = size
+        self.size = size
         self._events: asyncio.Queue[SourceEvent] = asyncio.Queue()
         self._positions: dict[TopicPartition, int] = {}
         self.paused: set[TopicPartition] = set()
@@ -140,7 +140,7 @@ class MemorySource:
     def _poll(self) -> Polled | None:
         for key, position in self._positions.items():
             if key not in self.paused and position < len(self._world.log[key]):
-                records = self._world.log[key][position : position + self._size]
+                records = self._world.log[key][position : position + self.size]
                 self._positions[key] += len(records)
                 with self._world.step():
                     return Polled(records)

@@ -6,6 +6,7 @@ external id or a phone number can be reversed by trying them all. Touches nothin
 
 import hashlib
 import hmac
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -19,7 +20,7 @@ COMPLIANCE_CHECKS = ("external_id", "phone_e164", "email_rfc5322", "consent", "d
 AuditEvent = tuple[bytes, bytes]
 """Key and value for the audit topic."""
 
-_TRACEPARENT_PARTS = 4
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 
 
 class Auditor:
@@ -101,10 +102,8 @@ def event_id(record: Record) -> str:
 def trace_id(headers: Headers) -> str | None:
     """The trace id of a record's `traceparent` header; None without a valid one."""
     for name, value in headers:
-        if name == "traceparent" and value:
-            parts = value.split(b"-")
-            if len(parts) >= _TRACEPARENT_PARTS and len(parts[1]) == 32 and parts[1].isalnum():  # noqa: PLR2004
-                return parts[1].decode("ascii", "replace")
+        if name == "traceparent" and value and (match := _TRACEPARENT.fullmatch(value)):
+            return match[1].decode()
     return None
 
 

@@ -13,12 +13,6 @@ import orjson
 
 from consumer.model import Change, ChangeEvent, ChangeType, Contact, Operation, State, Verdict
 
-DELETED = bytes(32)
-"""Fingerprint of a deleted contact: differs from every content."""
-
-SUPPRESSED = b"\xff" * 32
-"""Fingerprint after a suppression: differs from every content, so that whatever the CRM says next is sent."""
-
 _STATE = struct.Struct(">BB32sqqq")
 _FORMAT = 1
 _HAS_VERSION, _VERSIONED, _DELETED = 1, 2, 4
@@ -41,7 +35,7 @@ def to_change(event: ChangeEvent, contact: Contact, offset: int, contact_list_id
         Operation.DELETE if deletes else Operation.UPSERT,
         contact,
         hashlib.sha256(contact.external_id.encode()).digest(),
-        DELETED if deletes else _fingerprint(contact, contact_list_id),
+        without_content(Operation.DELETE, contact_list_id) if deletes else _fingerprint(contact, contact_list_id),
         event.version,
         event.occurred_at,
         offset,
@@ -49,22 +43,34 @@ def to_change(event: ChangeEvent, contact: Contact, offset: int, contact_list_id
     )
 
 
-def suppression(event: ChangeEvent, offset: int) -> Change | None:
+def suppression(event: ChangeEvent, offset: int, contact_list_id: str) -> Change | None:
     """The change that a rejected event still asks for: one that withdraws consent or sets do-not-call suppresses."""
     if not (event.consent is False or event.do_not_call is True):
         return None
     if not isinstance(event.external_id, str) or not event.external_id.strip():
         return None
     contact = Contact(event.external_id, "", "", event.consent is not False, event.do_not_call is True, {})
-    identity = hashlib.sha256(contact.external_id.encode()).digest()
     return Change(
-        Operation.SUPPRESS, contact, identity, SUPPRESSED, event.version, event.occurred_at, offset, withdrawal=True
+        Operation.SUPPRESS,
+        contact,
+        hashlib.sha256(contact.external_id.encode()).digest(),
+        without_content(Operation.SUPPRESS, contact_list_id),
+        event.version,
+        event.occurred_at,
+        offset,
+        withdrawal=True,
     )
 
 
-def as_delete(change: Change) -> Change:
+def as_delete(change: Change, contact_list_id: str) -> Change:
     """The same withdrawal, carried out as a delete."""
-    return change._replace(operation=Operation.DELETE, fingerprint=DELETED)
+    fingerprint = without_content(Operation.DELETE, contact_list_id)
+    return change._replace(operation=Operation.DELETE, fingerprint=fingerprint)
+
+
+def without_content(operation: Operation, contact_list_id: str) -> bytes:
+    """Fingerprint after a delete or a suppression: that of no content, so that whatever the CRM says next is sent."""
+    return hashlib.sha256(f"{operation} {contact_list_id}".encode()).digest()
 
 
 def judge(change: Change, state: State | None) -> Verdict:

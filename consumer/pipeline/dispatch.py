@@ -214,7 +214,7 @@ class Dispatcher:
     def _withdraw_by_delete(self, lane: Lane, code: str) -> None:
         log.error("withdrawal_refused", code=code, remedy="the contact is deleted instead", record=_name(lane))
         lane.work.reasons = (*lane.work.reasons, f"genesys:{code}")
-        lane.work.change = as_delete(lane.change)
+        lane.work.change = as_delete(lane.change, self._sink.contact_list_id)
         self._lanes.put_back(Batch(Operation.DELETE, [lane]))
 
     def _delete_later(self, batch: Batch, code: str) -> None:

@@ -78,9 +78,10 @@ class Intake:
             The id of a schema that must be fetched first; then the records from there on are held.
         """
         for start in range(0, len(records), CHUNK):
-            missing = self._take_chunk(partition, records[start : start + CHUNK])
+            taken, missing = self._take_chunk(partition, records[start : start + CHUNK])
             if missing is not None:
-                partition.held.extend(records[start + CHUNK :])
+                # In front: what was polled meanwhile may be held already.
+                partition.held[:0] = records[start + taken :]
                 return missing
             await asyncio.sleep(0)
         return None
@@ -110,9 +111,10 @@ class Intake:
             return make_reader(text)
         return DecodeError((Reason.SCHEMA_UNKNOWN,), f"schema id {schema_id} is unknown") if final else None
 
-    def _take_chunk(self, partition: Partition, records: Sequence[Record]) -> int | None:
+    def _take_chunk(self, partition: Partition, records: Sequence[Record]) -> tuple[int, int | None]:
+        """How many records were taken, and the id of the schema that the next one needs."""
         if partition.closing:
-            return None
+            return 0, None
         results, missing = decode.decode(records, self._readers)
         self._report_gaps(partition, records[: len(results)])
         works = partition.tracker.add(records[: len(results)])
@@ -124,8 +126,7 @@ class Intake:
             else:
                 self._prepare(work, result, next(contacts))
         self._admission.admit(partition, works)
-        partition.held.extend(records[len(results) :])
-        return missing
+        return len(results), missing
 
     def _prepare(self, work: Work, event: ChangeEvent, contact: Contact | ValidationError) -> None:
         """Give a work its change, or its rejection; a rejected withdrawal has both a change and reasons."""
@@ -133,7 +134,7 @@ class Intake:
         if isinstance(contact, ValidationError):
             work.external_id = event.external_id if isinstance(event.external_id, str) else None
             work.reasons, work.detail = contact.reasons, contact.detail
-            work.change = dedupe.suppression(event, offset)
+            work.change = dedupe.suppression(event, offset, self._contact_list_id)
             work.accepted_as = Outcome.REJECTED
             work.outcome = Outcome.REJECTED if work.change is None else None
         else:

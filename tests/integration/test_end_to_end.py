@@ -51,6 +51,7 @@ def _settings(kafka: KafkaCluster, topic: str, simulator: Simulator, directory: 
         "GENESYS_LOGIN_URL": simulator.url,
         "GENESYS_API_URL": simulator.url,
         "GENESYS_REQUESTS_PER_MINUTE": "100000",
+        "GENESYS_REQUEST_TIMEOUT_S": "5",
         "STATE_DIR": str(directory / "state"),
         "HTTP_ADDRESS": "127.0.0.1:0",
         "LOG_LEVEL": "info",

@@ -8,8 +8,6 @@ import pytest
 from hypothesis import assume, given, strategies as st
 
 from consumer.core.dedupe import (
-    DELETED,
-    SUPPRESSED,
     accepted,
     advanced,
     as_delete,
@@ -19,6 +17,7 @@ from consumer.core.dedupe import (
     noted,
     suppression,
     to_change,
+    without_content,
 )
 from consumer.model import Change, ChangeEvent, ChangeType, Contact, Operation, State, Verdict
 
@@ -40,11 +39,13 @@ EVENT = ChangeEvent(
     attributes={},
 )
 LIST = "list-a"
+DELETED = without_content(Operation.DELETE, LIST)
+SUPPRESSED = without_content(Operation.SUPPRESS, LIST)
 
 
 def suppressed(*, version=5, offset=10):
     """The suppression that a rejected event with a withdrawal asks for."""
-    made = suppression(EVENT._replace(version=version, consent=False), offset)
+    made = suppression(EVENT._replace(version=version, consent=False), offset, LIST)
     assert made is not None
     return made
 
@@ -165,13 +166,13 @@ def test_values_that_move_between_fields_are_another_content(phone, email):
 )
 def test_a_rejected_event_suppresses_when_it_withdraws(consent, do_not_call, expected):
     """Only what is plainly false consent or plainly true do-not-call suppresses, whatever else is wrong."""
-    made = suppression(EVENT._replace(consent=consent, do_not_call=do_not_call), 3)
+    made = suppression(EVENT._replace(consent=consent, do_not_call=do_not_call), 3, LIST)
     assert (made and (made.contact.consent, made.contact.do_not_call)) == expected
 
 
 def test_a_suppression_keeps_identity_and_order_but_no_contact_data():
     """It meets the state of its contact, is judged by its version, and says nothing but the two flags."""
-    made = suppression(EVENT._replace(consent=False), 3)
+    made = suppression(EVENT._replace(consent=False), 3, LIST)
     assert made == Change(
         Operation.SUPPRESS,
         Contact("c-1", "", "", consent=False, do_not_call=False, attributes={}),
@@ -187,13 +188,13 @@ def test_a_suppression_keeps_identity_and_order_but_no_contact_data():
 @pytest.mark.parametrize("external_id", [None, 7, "", "  "])
 def test_nobody_is_suppressed_without_an_external_id(external_id):
     """A rejected event that names nobody changes nobody."""
-    assert suppression(EVENT._replace(external_id=external_id, consent=False), 3) is None
+    assert suppression(EVENT._replace(external_id=external_id, consent=False), 3, LIST) is None
 
 
 def test_a_withdrawal_carried_out_as_a_delete_stays_the_same_withdrawal():
     """Only what is done and remembered differs: the contact, its order and its urgency are kept."""
     withdrawal = change(consent=False)
-    made = as_delete(withdrawal)
+    made = as_delete(withdrawal, LIST)
     assert made == withdrawal._replace(operation=Operation.DELETE, fingerprint=DELETED)
     assert accepted(made, None).deleted
 

@@ -12,7 +12,7 @@ from consumer.ports import ChangelogChunk, ChangelogOvertaken
 from tests import virtual_time
 from tests.checker import check
 from tests.lives import Life, live
-from tests.memory_ports import SCHEMA, MemorySchemas, MemoryStore, MemoryTopics, World, outage
+from tests.memory_ports import SCHEMA, MemorySchemas, MemorySource, MemoryStore, MemoryTopics, World, outage
 from tests.stories import BAD_RECORDS, TOPIC, Event, Story
 from tests.virtual_time import passes, until
 
@@ -253,6 +253,28 @@ def test_a_partition_with_an_unknown_schema_waits_and_the_others_go_on() -> None
     assert set(_outcomes(world)) == {"delivered"}
     first = next(event for event in world.events() if event["outcome"] == "delivered")
     assert first["source"]["partition"] == 1
+
+
+def test_records_keep_their_order_when_polls_go_on_while_schemas_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Polls that were under way when the partition was paused come behind what waits for a second schema."""
+    story = Story().tell(0, *_contacts(1500))
+    world = _world(story)
+    for offset, schema_id in ((0, 7), (450, 8), (1100, 9)):
+        record = world.log[P0][offset]
+        value = b"\0\0\0\0" + bytes([schema_id]) + (record.value or b"")[5:]
+        world.log[P0][offset] = record._replace(value=value)
+    world.poll_s = 0
+    monkeypatch.setattr(MemorySource, "pause", lambda *_: None)
+
+    async def main() -> Life:
+        life = Life(world, MemorySchemas({number: [SCHEMA] for number in (7, 8, 9)}))
+        life.source.size = 600
+        await life.run()
+        return life
+
+    life = virtual_time.run(main())
+    assert life.telemetry.gaps == []
+    assert _outcomes(world) == ["delivered"] * 1500
 
 
 def test_a_schema_that_stays_unknown_rejects_after_the_set_time() -> None:

@@ -1,14 +1,13 @@
 """How every Kafka client of the program is made: addresses, security, logging.
 
-Answers for: the properties file, the properties that the program keeps to itself, and librdkafka's log lines without
-secrets. Reads the file that KAFKA_PROPERTIES_FILE names; clients open their own connections.
+Answers for: properties that librdkafka does not know, and its log lines without secrets. Touches nothing; clients open
+their own connections.
 """
 
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import structlog
@@ -19,24 +18,6 @@ from consumer.adapters.kafka.failures import error_of
 from consumer.errors import SettingsError
 from consumer.model import TopicPartition
 from consumer.settings import Settings
-
-OWN_PROPERTIES = {
-    "bootstrap.servers": "set KAFKA_BOOTSTRAP_SERVERS",
-    "metadata.broker.list": "set KAFKA_BOOTSTRAP_SERVERS",
-    "group.id": "set KAFKA_GROUP_ID",
-    "group.instance.id": "set KAFKA_GROUP_INSTANCE_ID",
-    "auto.offset.reset": "set KAFKA_START",
-    "transactional.id": "the program chooses it",
-    "enable.auto.commit": "offsets are committed when their records are settled",
-    "enable.auto.offset.store": "offsets are committed when their records are settled",
-    "enable.partition.eof": "the program needs it",
-    "isolation.level": "it is always read_committed",
-    "partition.assignment.strategy": "it is cooperative-sticky; set group.protocol=consumer for the new protocol",
-    "enable.idempotence": "it is always on",
-    "acks": "it is always all",
-    "request.required.acks": "it is always all",
-}
-"""Properties on which the guarantees rest, and where to turn instead."""
 
 SECRET_WORDS = ("password", "secret", "key.pem", "keystore.pem", "jaas", "credential")
 """A property whose name has one of these holds a secret."""
@@ -62,13 +43,8 @@ class Connection:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """Read the properties file.
-
-        Raises:
-            SettingsError: The file cannot be read, or lines of it are wrong.
-        """
-        path = settings.kafka_properties_file
-        return cls(settings.kafka_bootstrap_servers, _read(path) if path else {})
+        """The connection that the settings describe."""
+        return cls(settings.kafka_bootstrap_servers, settings.kafka_properties_file)
 
     def consumer(self, defaults: Mapping[str, object], own: Mapping[str, object]) -> Consumer:
         """A consumer; the properties file overrides `defaults` but never `own`."""
@@ -138,33 +114,3 @@ def native(partition: TopicPartition, offset: int | None = None) -> NativePartit
 def of_native(partition: NativePartition) -> TopicPartition:
     """The library's partition as the program has it."""
     return TopicPartition(partition.topic, partition.partition)
-
-
-def _read(path: Path) -> dict[str, str]:
-    """Properties of a file: `key=value` lines, empty lines, and comments that begin with `#`."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError([f"KAFKA_PROPERTIES_FILE: {path} cannot be read: {type(error).__name__}"]) from None
-    properties: dict[str, str] = {}
-    problems: list[str] = []
-    for number, line in enumerate(map(str.strip, lines), start=1):
-        if line and not line.startswith("#"):
-            name, equals, value = (part.strip() for part in line.partition("="))
-            problem = _problem(name, equals, properties)
-            properties[name] = value
-            problems += [f"KAFKA_PROPERTIES_FILE: line {number}: {problem}"] if problem else []
-    if problems:
-        raise SettingsError(problems)
-    return properties
-
-
-def _problem(name: str, equals: str, before: Mapping[str, str]) -> str | None:
-    """What is wrong with a line, without its text: that may be a secret."""
-    if not equals or not name:
-        return "must be `key=value`, or a comment that begins with `#`"
-    if name in before:
-        return f"{name} is given twice"
-    if name in OWN_PROPERTIES:
-        return f"{name} is not for this file: {OWN_PROPERTIES[name]}"
-    return None
