@@ -28,11 +28,13 @@ class Auditor:
 
     def __init__(self, contact_list_id: str, key: bytes) -> None:
         self._contact_list_id = contact_list_id
-        self._key = key
+        self._keyed = hmac.new(key, digestmod="sha256")
 
     def pseudonym(self, external_id: str) -> str:
         """The name that a contact has in audit events: hex HMAC-SHA-256 of its external id."""
-        return hmac.digest(self._key, external_id.encode(), "sha256").hex()
+        pseudonym = self._keyed.copy()
+        pseudonym.update(external_id.encode())
+        return pseudonym.hexdigest()
 
     def records(self, works: Sequence[Work], head: ChainHead, now: float) -> tuple[list[AuditEvent], ChainHead]:
         """Events of decided works of one partition, in order, and the new end of its chain.
