@@ -37,8 +37,8 @@ log = structlog.get_logger(__name__)
 STUCK_S = 60.0
 """A poll loop that did not go round for so long is stuck: liveness fails."""
 
-CLOSE_S = 5.0
-"""Deadline of each close at the end."""
+EXPORT_S = 5.0
+"""Time for the last spans at the end; what else closes brings its own deadline."""
 
 _RETRY_MAX_S = 30.0
 
@@ -87,7 +87,7 @@ class App:
             ConsumerError: What made it stop, possibly in an exception group.
         """
         async with AsyncExitStack() as closing:
-            closing.push_async_callback(self._telemetry.close, CLOSE_S)
+            closing.push_async_callback(self._telemetry.close, EXPORT_S)
             await self.server.start()
             closing.push_async_callback(self.server.stop)
             starting = asyncio.create_task(self._start(closing))

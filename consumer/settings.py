@@ -81,6 +81,12 @@ def _name(raw: str) -> str:
     return raw
 
 
+def _key(raw: str) -> str:
+    if len(raw) < 16:  # noqa: PLR2004 -- what a person makes up, others can guess
+        raise _BadError("must have 16 characters or more, for example of `openssl rand -hex 32`")
+    return raw
+
+
 def _names(raw: str) -> tuple[str, ...]:
     names = tuple(part.strip() for part in raw.split(",") if part.strip())
     if not names:
@@ -276,7 +282,8 @@ class Settings:
     settle_interval_ms: int = _setting("Longest wait before a transaction", _integer(1, 60_000), "200")
     state_dir: Path = _setting("Directory of the RocksDB stores", _path, "./state")
     pseudonym_key: str | None = _setting(
-        "Key of the pseudonyms in audit events; unset: made at random, kept in the state directory",
+        "Key of the pseudonyms in audit events, 16 characters or more; unset: random, kept in the state directory",
+        _key,
         secret=True,
     )
     http_address: tuple[str, int] = _setting("Probes, metrics and status page", _http_address, "0.0.0.0:8080")

@@ -15,6 +15,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition as NativePartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewPartitions
 
 from consumer import settings as consumer_settings
 from consumer.adapters.kafka.connection import Connection
@@ -125,6 +126,12 @@ def settlement(
 ) -> Settlement:
     """A settlement of what the test is about."""
     return Settlement(audit, dead_letters, changelog, dict(offsets))
+
+
+def grow(bootstrap: str, topic: str, partitions: int) -> None:
+    """Give a topic more partitions."""
+    admin = AdminClient({"bootstrap.servers": bootstrap, **QUIET})
+    admin.create_partitions([NewPartitions(topic, partitions)])[topic].result(WITHIN_S)
 
 
 class Watcher:

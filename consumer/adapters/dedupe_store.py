@@ -434,9 +434,12 @@ def instance_id(state_dir: Path) -> str:
 
 @_file_errors()
 def pseudonym_key(state_dir: Path) -> bytes:
-    """Key of the pseudonyms: made at random once, kept in the state directory, readable by its owner alone."""
+    """Key of the pseudonyms: made at random once, kept in the state directory, readable by its owner alone.
+
+    It is text, so that it may become the PSEUDONYM_KEY of all instances.
+    """
     path = state_dir / "pseudonym.key"
-    key = _created_once(path, secrets.token_bytes(_KEY_BYTES))
-    if len(key) != _KEY_BYTES:
+    key = _created_once(path, secrets.token_hex(_KEY_BYTES).encode())
+    if len(key) != 2 * _KEY_BYTES:
         raise FatalError(f"{path} is damaged: put it back, or set PSEUDONYM_KEY; a new key makes new pseudonyms")
     return key

@@ -88,9 +88,10 @@ class Gate:
         asked = THROTTLED_DEFAULT_S if retry_after is None else retry_after
         self._not_before = max(self._not_before, now + asked + dice)
 
-    def failed(self, now: float, dice: float) -> None:
-        """No answer, or not one of a working service. `dice` is in [0, 1)."""
+    def failed(self, now: float, dice: float, retry_after: float | None = None) -> None:
+        """No answer, or not one of a working service, which may still say how long to wait. `dice` is in [0, 1)."""
         self.in_flight -= 1
+        self._not_before = max(self._not_before, now + (retry_after or 0.0))
         self._failures += 1
         if self._failures >= BREAKER_FAILURES or self._opened_until is not None:
             self._opened_until = now + BREAKER_OPEN_S

@@ -169,7 +169,7 @@ class Dispatcher:
         if isinstance(error, Throttled):
             self._gate.throttled(self._clock(), error.retry_after, self._dice())
         else:
-            self._gate.failed(self._clock(), self._dice())
+            self._gate.failed(self._clock(), self._dice(), error.retry_after)
         self._telemetry.on_retry("throttled" if isinstance(error, Throttled) else "unavailable")
         log.warning("genesys_retry", operation=batch.operation, contacts=len(batch.lanes), error=str(error))
         self._put_back(batch)

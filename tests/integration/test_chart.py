@@ -316,7 +316,7 @@ def test_the_margin_covers_every_close() -> None:
         source.CLOSE_WITHIN_S,  # again with everything else: it waits once more if the first did not succeed
         event_topics.CLOSE_WITHIN_S,
         health._LAST_ANSWERS_S,
-        app.CLOSE_S,
+        app.EXPORT_S,
     ]
     assert _schema()["properties"]["drain"]["properties"]["marginSeconds"]["minimum"] >= sum(closes)
 
@@ -394,7 +394,7 @@ def test_notes_say_what_to_check_next(helm: Helm, tmp_path: Path, override: Path
     override.write_text(f"kind: {kind}")
     notes = helm.render(DEFAULT, override, chart=chart)["Notes"]["notes"]
     assert f"rollout status {kind.lower()}/{NAME}\n" in notes
-    assert f"exec {kind.lower()}/{NAME} -- genesys-consumer check\n" in notes
+    assert f"port-forward {kind.lower()}/{NAME} 8080\n" in notes
     assert "WARNING: secretKeys.pseudonymKey is not set" in notes
     assert ("replays the changelog" in notes) == (kind == "Deployment")
 

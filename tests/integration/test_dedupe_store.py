@@ -527,9 +527,9 @@ class TestPlace:
             instance_id(tmp_path)
 
     def test_the_pseudonym_key_is_made_once_and_private(self, tmp_path):
-        """32 random bytes that nobody but the owner reads, the same at every start."""
+        """32 random bytes in hex, which nobody but the owner reads, the same at every start."""
         key = pseudonym_key(tmp_path / "a")
-        assert len(key) == 32
+        assert len(bytes.fromhex(key.decode())) == 32
         assert pseudonym_key(tmp_path / "a") == key
         assert pseudonym_key(tmp_path / "b") != key
         assert stat.S_IMODE((tmp_path / "a" / "pseudonym.key").stat().st_mode) == 0o600

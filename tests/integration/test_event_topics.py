@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from confluent_kafka import Message, Producer
 
-from consumer.adapters.kafka import changelog as changelog_reader, event_topics
+from consumer.adapters.kafka import event_topics
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.event_topics import KafkaEventTopics
+from consumer.adapters.kafka.topics import ensure
 from consumer.errors import FatalError, SourceUnavailable
 from consumer.model import DeadLetter, Record, TopicPartition
 from consumer.ports import ChangelogChunk, ChangelogOvertaken
@@ -25,6 +26,7 @@ from tests.kafka_clients import (
     both,
     committed,
     delete_records,
+    grow,
     produce,
     properties,
     read,
@@ -470,8 +472,13 @@ async def test_reading_the_changelog_leaves_the_group_alone(kafka: KafkaCluster)
         assert await topics.settle(settlement({tp: 2}, changelog=[(tp, b"x", b"2")])) == {tp: 3}
 
 
-async def test_a_changelog_without_leader_is_tried_again(kafka: KafkaCluster) -> None:
-    """A changelog that nobody serves now is an outage, not an empty changelog."""
-    chosen = settings(kafka.bootstrap, "never-made")
-    with pytest.raises(SourceUnavailable, match="changelog"):
-        await anext(changelog_reader.read(Connection.of(chosen), chosen, first_of(chosen), 0))
+async def test_the_changelog_follows_a_source_that_got_more_partitions(kafka: KafkaCluster) -> None:
+    """Its missing partition is an outage, not an empty changelog, and is there when it is asked for again."""
+    chosen = settings(kafka.bootstrap, kafka.create_topic())
+    await ensure(Connection.of(chosen), chosen)
+    grow(kafka.bootstrap, chosen.kafka_source_topics[0], 3)
+    async with opened(chosen, lambda _: None) as topics:
+        new = TopicPartition(chosen.kafka_source_topics[0], 2)
+        with pytest.raises(SourceUnavailable, match="changelog"):
+            await entries(topics, new)
+        assert await entries(topics, new) == []

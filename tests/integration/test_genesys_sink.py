@@ -50,7 +50,7 @@ CONTACT_LIST = {
 }
 CANARIES = ["+15550100999", "canary@example.com", "Canaryville", "crm-canary-1"]
 JANE = Contact("crm-canary-1", "+15550100999", "canary@example.com", True, False, {"city": "Canaryville"})
-JOHN = Contact("crm-2", "+15550100002", "", False, True, {})
+JOHN = Contact("crm-2", "+15550100002", "", False, True, {"city": ""})
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -731,6 +731,13 @@ async def test_unknown_id_is_fatal(bench):
     bench.genesys.script = [error(404, "contact.list.not.found")]
     with pytest.raises(FatalError, match="GENESYS_CONTACT_LIST"):
         await bench.open(GENESYS_CONTACT_LIST=LIST_ID)
+
+
+async def test_refused_look_up_is_fatal(bench):
+    """A look-up that Genesys blames ends the start with its code, not with a trace."""
+    bench.genesys.script = [error(400, "invalid.value")]
+    with pytest.raises(FatalError, match=r"look up the contact list: invalid\.value"):
+        await bench.open()
 
 
 async def test_missing_list_is_created(bench):

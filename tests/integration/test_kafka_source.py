@@ -3,24 +3,24 @@
 import asyncio
 import itertools
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import TopicPartition as NativePartition
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewPartitions
 
 from consumer.adapters.kafka.poller import Poller
 from consumer.errors import FatalError, SettingsError, SourceUnavailable
 from consumer.model import TopicPartition
+from consumer.ports import Assigned
 from tests.kafka_clients import (
-    QUIET,
     WITHIN_S,
     both,
     commit,
     committed,
     delete_records,
+    grow,
     produce,
     properties,
     settings,
@@ -158,15 +158,29 @@ async def test_a_revoked_partition_moves_once_it_is_released(kafka: KafkaCluster
         async with watched(chosen) as new:
             await both(old, new, lambda: old.revoked)
             (moving,) = old.revoked[0].partitions
-            assert not new.assigned
+            assert not new.positions
             await old.source.commit({moving: 7})
             old.revoked[0].release()
-            await both(old, new, lambda: new.assigned)
-            assert new.assigned[0].positions == {moving: 7}
+            await both(old, new, lambda: new.positions)
+            assert new.positions == {moving: 7}
             assert list(old.positions) == [TopicPartition(topic, 1 - moving.partition)]
             with pytest.raises(SourceUnavailable, match="moved away"):
                 old.source.group_metadata([moving])
             assert old.source.group_metadata(list(old.positions))
+
+
+async def test_a_member_without_partitions_is_told_that_it_has_none(kafka: KafkaCluster, attentive: str) -> None:
+    """More members than partitions: the one that gets nothing hears so, and takes over when the other leaves."""
+    topic = kafka.create_topic()
+    chosen = settings(kafka.bootstrap, topic, KAFKA_PROPERTIES_FILE=attentive)
+    async with AsyncExitStack() as leaving:
+        busy = await leaving.enter_async_context(watched(chosen))
+        await busy.until(lambda: busy.positions)
+        async with watched(chosen) as idle:
+            await both(busy, idle, lambda: idle.assigned)
+            assert idle.assigned == [Assigned({}, {})]
+            await leaving.aclose()
+            await idle.until(lambda: idle.positions)
 
 
 async def test_a_revocation_does_not_wait_for_ever(kafka: KafkaCluster, attentive: str) -> None:
@@ -176,7 +190,7 @@ async def test_a_revocation_does_not_wait_for_ever(kafka: KafkaCluster, attentiv
     async with watched(chosen, revoke_timeout_s=0.3) as old:
         await old.until(lambda: len(old.positions) == 2)
         async with watched(chosen) as new:
-            await both(old, new, lambda: old.lost and new.assigned)
+            await both(old, new, lambda: old.lost and new.positions)
             assert old.lost[0].partitions == old.revoked[0].partitions == list(new.positions)
 
 
@@ -269,8 +283,8 @@ async def test_the_consumer_protocol_serves_as_well(kafka: KafkaCluster, tmp_pat
             (moving,) = old.revoked[0].partitions
             await old.source.commit({moving: 7})
             old.revoked[0].release()
-            await both(old, new, lambda: new.assigned)
-            assert new.assigned[0].positions == {moving: 7}
+            await both(old, new, lambda: new.positions)
+            assert new.positions == {moving: 7}
 
 
 # -- commits without a transaction
@@ -360,8 +374,7 @@ async def test_latest_reads_a_partition_that_was_added_later_from_its_beginning(
     chosen = settings(kafka.bootstrap, topic, KAFKA_START="latest", KAFKA_PROPERTIES_FILE=path)
     async with watched(chosen) as watcher:
         await watcher.until(lambda: watcher.assigned)
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap, **QUIET})
-    admin.create_partitions([NewPartitions(topic, 2)])[topic].result(WITHIN_S)
+    grow(kafka.bootstrap, topic, 2)
     produce(kafka.bootstrap, topic, numbered(2), partition=1)
     async with watched(chosen) as watcher:
         await watcher.until(lambda: len(watcher.positions) == 2)

@@ -87,6 +87,21 @@ def test_a_throttled_request_waits_as_long_as_was_asked() -> None:
     assert _outcomes(world) == ["delivered"] * 3
 
 
+def test_a_service_that_says_when_it_is_back_is_not_asked_before() -> None:
+    """A 503 with Retry-After: no request starts before that time, although one failure alone backs off for a second."""
+    starts: list[float] = []
+
+    def answer() -> None:
+        starts.append(asyncio.get_running_loop().time())
+        if len(starts) == 1:
+            raise SinkUnavailable("maintenance", retry_after=20)
+
+    world = _world(Story().tell(0, *_contacts(3)))
+    world.answer = answer
+    live(world)
+    assert starts[1] - starts[0] >= 20
+
+
 def test_the_client_keeps_to_its_requests_per_minute() -> None:
     """No minute sees more requests than the setting allows."""
     starts: list[float] = []

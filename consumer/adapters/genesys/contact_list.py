@@ -46,11 +46,16 @@ async def open_list(client: Client, settings: Settings) -> str:
         TransientError: Not now.
     """
     wanted = columns(settings)
-    if _ID.fullmatch(settings.genesys_contact_list):
-        listed = await client.call(_READ, deadline=client.deadline(), list_id=settings.genesys_contact_list)
-    else:
-        listed = await _find_or_create(client, settings.genesys_contact_list, wanted)
-    return _checked(listed, wanted)
+    try:
+        return _checked(await _look_up(client, settings.genesys_contact_list, wanted), wanted)
+    except RefusedByGenesys as refused:
+        raise FatalError(f"Genesys refuses to look up the contact list: {refused.code}") from None
+
+
+async def _look_up(client: Client, name_or_id: str, wanted: Sequence[str]) -> object:
+    if _ID.fullmatch(name_or_id):
+        return await client.call(_READ, deadline=client.deadline(), list_id=name_or_id)
+    return await _find_or_create(client, name_or_id, wanted)
 
 
 async def _find_or_create(client: Client, name: str, wanted: Sequence[str]) -> object:

@@ -31,7 +31,13 @@ DEFAULTS = {
     "fetch.queue.backoff.ms": 5,
     "fetch.wait.max.ms": 50,  # the end is known one empty fetch after the last entry
 }
+NO_PARTITION = frozenset({KafkaError._NOENT, KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART})
+
 _log = structlog.get_logger(__name__)
+
+
+class PartitionMissing(Exception):
+    """The source topic got more partitions, and the changelog did not."""
 
 
 def prefix_of(source: TopicPartition) -> bytes:
@@ -46,6 +52,7 @@ async def read(
 
     Raises:
         ChangelogOvertaken: The changelog does not have `start`, no longer or not yet.
+        PartitionMissing: It has no such partition.
         TransientError: The brokers cannot tell now.
         FatalError: They never will.
     """
@@ -140,6 +147,8 @@ def _bounds(connection: Connection, partition: TopicPartition) -> tuple[int, int
     try:
         return offsets(low)[partition], offsets(high)[partition]
     except KafkaException as failure:
+        if error_of(failure).code() in NO_PARTITION:
+            raise PartitionMissing from None
         raise policy(error_of(failure), "cannot ask for the end of the changelog") from None
     except TimeoutError:
         raise SourceUnavailable("the brokers do not tell the end of the changelog") from None

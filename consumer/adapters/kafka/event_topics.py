@@ -17,6 +17,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from consumer.adapters.kafka import changelog
 from consumer.adapters.kafka.connection import Connection, native
 from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
+from consumer.adapters.kafka.topics import ensure
 from consumer.adapters.kafka.worker import Worker
 from consumer.errors import ConsumerError, SourceUnavailable
 from consumer.model import DeadLetter, Settlement, TopicPartition
@@ -91,8 +92,13 @@ class KafkaEventTopics:
         await self._commit(settlement.offsets)
         return positions
 
-    def changelog(self, partition: TopicPartition, start: int) -> AsyncIterator[ChangelogChunk]:
-        return changelog.read(self._connection, self._settings, partition, start)
+    async def changelog(self, partition: TopicPartition, start: int) -> AsyncIterator[ChangelogChunk]:
+        try:
+            async for chunk in changelog.read(self._connection, self._settings, partition, start):
+                yield chunk
+        except changelog.PartitionMissing:
+            await ensure(self._connection, self._settings)
+            raise SourceUnavailable(f"the changelog had no partition for {partition}, which is new") from None
 
     async def close(self) -> None:
         """Give the producer up; a settlement under way gets a little time."""

@@ -237,6 +237,8 @@ class Poller:
         """Take note; fetching starts when it is known where. The call tells the library not to start by itself."""
         self._consumer.incremental_assign([])
         self._starts.add(map(of_native, partitions))
+        if not partitions and not self._owned and not self._starts:
+            self._handoff.emit(Assigned({}, {}))  # a member like others, with nothing to do
 
     def _begin(self, starts: Mapping[TopicPartition, Start]) -> None:
         """Fetch partitions from where they start: new ones are announced, paused."""
