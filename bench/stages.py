@@ -35,6 +35,7 @@ from consumer.model import Assignment, ChainHead, Change, ChangeEvent, Contact, 
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.intake import CHUNK, make_reader
 from consumer.pipeline.partitions import Partition, Partitions
+from consumer.pipeline.reports import Reports
 from consumer.settings import Settings, load, packaged_schemas
 
 SOURCE = TopicPartition("crm.contacts.changes", 0)
@@ -74,8 +75,16 @@ class _Flow:
         self.partition = Partition(assignment, self.tracker, len(records))
         self.partitions[SOURCE] = self.partition
         self.lanes = Lanes(100, 500_000, 0.0, lambda work, _: sink.encode(_change(work).contact, callable_=True))
-        self.admission = Admission(self.partitions, self.lanes, store, lambda: 0.0, lambda: None)
         self.auditor = Auditor(LIST_ID, b"k" * 32)
+        self.admission = Admission(
+            partitions=self.partitions,
+            lanes=self.lanes,
+            store=store,
+            reports=Reports(self.auditor, lambda: NOW),
+            contact_list_id=LIST_ID,
+            clock=lambda: 0.0,
+            decided=lambda: None,
+        )
         self.events: list[ChangeEvent] = []
         self.contacts: list[Contact] = []
         self.works: list[Work] = []

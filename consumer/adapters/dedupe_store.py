@@ -167,16 +167,6 @@ class _Handle:
             raise _Untrusted("the database is not the one that the marker names")
         self.position = int.from_bytes(found[-8:])
 
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[Rdict]:
-        """The database. `TransientError` instead of waiting, since the event loop reads."""
-        if not self.lock.acquire(blocking=False):
-            raise TransientError(f"the store is being reopened: {self.directory}")
-        try:
-            yield self.db
-        finally:
-            self.lock.release()
-
     def distrust(self, error: Exception) -> FatalError:
         """Have the next start set the store aside."""
         with contextlib.suppress(OSError):
@@ -185,11 +175,10 @@ class _Handle:
 
     def close(self) -> None:
         """Release the database; after a failed write RocksDB repeats its complaint here, and lets go all the same."""
-        with self.lock:
-            try:
-                self.db.close()
-            except Exception as error:  # noqa: BLE001 -- rocksdict raises nothing narrower
-                log.warning("store did not close cleanly", directory=str(self.directory), error=str(error))
+        try:
+            self.db.close()
+        except Exception as error:  # noqa: BLE001 -- rocksdict raises nothing narrower
+            log.warning("store did not close cleanly", directory=str(self.directory), error=str(error))
 
     def bytes_on_disk(self) -> int:
         """Size of the database's files; one that vanishes meanwhile counts nothing."""
@@ -228,9 +217,9 @@ class RocksStore:
 
     def read(self, partition: TopicPartition, keys: Sequence[bytes]) -> list[bytes | None]:
         handle = self._handles[partition]
-        with handle.reading() as db:
+        with handle.lock:  # the event loop waits while the database is reopened: rare, and over in a moment
             try:
-                return list(db.get(list(keys)) or ())
+                return list(handle.db.get(list(keys)) or ())
             except Exception as error:
                 raise handle.distrust(error) from error
 
@@ -253,8 +242,8 @@ class RocksStore:
         """
         keys = size = 0
         for handle in list(self._handles.values()):
-            with contextlib.suppress(Exception), handle.reading() as db:  # closed or reopened just now
-                keys += max((db.property_int_value("rocksdb.estimate-num-keys") or 0) - 1, 0)
+            with contextlib.suppress(Exception), handle.lock:  # closed just now
+                keys += max((handle.db.property_int_value("rocksdb.estimate-num-keys") or 0) - 1, 0)
                 size += handle.bytes_on_disk()
         return keys, size
 
@@ -332,23 +321,25 @@ class RocksStore:
                 handle.commit(handle.batch(entries, position), flush_at)
             except FatalError as error:
                 log.warning("store reopened after a failed write", directory=str(handle.directory), error=str(error))
-                self._reopen(partition)
+                self._reopen(handle)
                 handle.commit(handle.batch(entries, position), flush_at)
         except _Untrusted as error:
             raise handle.distrust(error) from error
         handle.position = position
 
-    def _reopen(self, partition: TopicPartition) -> None:
-        handle = self._handles.pop(partition)
-        handle.close()
+    def _reopen(self, handle: _Handle) -> None:
         with handle.lock:
-            handle.db = self._database(handle.directory, create=False)
-        self._handles[partition] = handle
+            handle.close()
+            try:
+                handle.db = self._database(handle.directory, create=False)
+            except TransientError as error:  # what is closed cannot be written to: the restart waits for room
+                raise FatalError(f"the store cannot be reopened: {error}") from error
 
     def _close(self, partition: TopicPartition) -> None:
         handle = self._handles.pop(partition, None)
         if handle is not None:
-            handle.close()
+            with handle.lock:
+                handle.close()
 
 
 def _marked_uuid(path: Path, identity: str) -> UUID:

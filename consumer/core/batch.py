@@ -33,26 +33,29 @@ class Lane:
     Attributes:
         work: What is sent next, or is being sent.
         base: State of the contact that the work was judged against.
+        expected: State of the contact once the work and all that waits behind it are accepted.
         payload: The encoded contact when the work is an upsert.
         since: When the work began to wait, seconds of the monotonic clock.
         urgent: Goes ahead of everything that is not.
         withheld: A withdrawal waits behind this upsert: it is sent as not callable.
         waiting: Later works of the contact, judged once this one has its answer.
+        superseded: Earlier works whose place the work took. They end with it, not before: one of them may have been
+            applied, and must come again together with the work if that is not delivered.
         queue: Where the lane waits; None while it is sent.
         report: Of the batch that took it.
-        attempts: Requests that it was part of.
     """
 
     work: Work
     base: State | None
+    expected: State
     payload: bytes
     since: float
     urgent: bool
     withheld: bool = False
     waiting: list[Work] = field(default_factory=list)
+    superseded: list[Work] = field(default_factory=list)
     queue: Queue | None = None
     report: BatchReport | None = None
-    attempts: int = 0
 
     @property
     def change(self) -> Change:
@@ -101,6 +104,7 @@ class Lanes:
         self._normal_records = 0
         self._normal_bytes = 0
         self._groups: list[tuple[Operation, Queue]] = []
+        self._parked = Queue()
         self.draining = False
 
     def __len__(self) -> int:
@@ -110,57 +114,66 @@ class Lanes:
         """The lane of a contact, None when nothing of it is under way."""
         return self._lanes.get(identity)
 
-    def open(self, work: Work, change: Change, base: State | None, now: float) -> None:
+    def open(self, work: Work, change: Change, base: State | None, expected: State, now: float) -> None:
         """Begin a lane for a contact that has none."""
-        lane = Lane(work, base, b"", now, urgent=change.withdrawal)
+        lane = Lane(work, base, expected, b"", now, urgent=change.withdrawal)
         self._lanes[change.identity] = lane
         self._enqueue(lane)
 
-    def replace(self, lane: Lane, work: Work) -> Work:
-        """Let a newer work take the place of the one that waits; the older one comes back, superseded."""
-        older, lane.work = lane.work, work
+    def replace(self, lane: Lane, work: Work, expected: State) -> None:
+        """Let a newer work take the place of the one that waits."""
+        lane.superseded.append(lane.work)
+        lane.work, lane.expected = work, expected
         lane.urgent, lane.withheld = lane.change.withdrawal, False
-        self._leave(lane)
-        self._enqueue(lane)
-        return older
+        self._requeue(lane)
 
-    def wait(self, lane: Lane, work: Work, change: Change) -> None:
-        """Let a work wait behind its contact's lane. Before a withdrawal, nothing goes out as callable."""
+    def wait(self, lane: Lane, work: Work, expected: State, *, withdraws: bool) -> None:
+        """Let a work wait behind its contact's lane. Before one that withdraws, nothing goes out as callable."""
         lane.waiting.append(work)
-        if change.withdrawal and not lane.sent and not lane.urgent:
+        lane.expected = expected
+        if withdraws and not lane.sent and not lane.urgent:
             lane.urgent = lane.withheld = True
-            self._leave(lane)
-            self._enqueue(lane)
+            self._requeue(lane)
 
     def close(self, lane: Lane) -> list[Work]:
-        """End a lane whose work has its outcome; the works behind it come back, to be judged."""
+        """End a lane; the works of it that have no outcome come back, to be judged."""
         self._leave(lane)
         del self._lanes[lane.change.identity]
-        waiting, lane.waiting = lane.waiting, []
-        return waiting
+        left, lane.superseded, lane.waiting = [*lane.superseded, *lane.waiting], [], []
+        return left
 
     def put_back(self, batch: Batch) -> None:
         """Queue sent lanes again, in front: the request may or may not have been applied."""
         for lane in reversed(batch.lanes):
-            lane.attempts += 1
             self._enqueue(lane, first=True)
 
     def put_back_as_group(self, operation: Operation, lanes: list[Lane]) -> None:
         """Queue sent lanes again, to be sent together and with nobody else."""
         group = Queue(lanes)
         for lane in lanes:
-            lane.attempts += 1
             lane.queue = group
         self._groups.append((operation, group))
 
-    def drop(self, assignment: Assignment) -> list[Work]:
-        """Forget everything of an assignment that is not sent; works of others that waited behind come back."""
+    def park(self, lane: Lane) -> None:
+        """Keep a sent lane back; like one that waits it can be replaced or dropped, but it is not taken."""
+        lane.queue = self._parked
+
+    def release(self, lane: Lane) -> None:
+        """Queue a parked lane again; one that has left meanwhile is left alone."""
+        if lane.queue is self._parked:
+            self._requeue(lane)
+
+    def drop(self, assignment: Assignment) -> tuple[list[Lane], list[Work]]:
+        """Forget everything of an assignment that is not sent: its lanes, and works of others that these held up."""
+        dropped: list[Lane] = []
         freed: list[Work] = []
         for lane in list(self._lanes.values()):
             lane.waiting = [work for work in lane.waiting if work.assignment is not assignment]
+            lane.superseded = [work for work in lane.superseded if work.assignment is not assignment]
             if lane.work.assignment is assignment and not lane.sent:
+                dropped.append(lane)
                 freed += self.close(lane)
-        return freed
+        return dropped, freed
 
     def busy(self, assignment: Assignment) -> bool:
         """Whether a request with a contact of the assignment is under way."""
@@ -214,12 +227,19 @@ class Lanes:
             lanes.append(head)
         return lanes
 
-    def _enqueue(self, lane: Lane, *, first: bool = False) -> None:
-        """Put a lane where its work belongs."""
+    def _requeue(self, lane: Lane) -> None:
+        """Put a waiting lane where its work belongs now; in the same queue it keeps its place."""
+        before = lane.queue
+        self._leave(lane)
+        self._enqueue(lane, before)
+
+    def _enqueue(self, lane: Lane, before: Queue | None = None, *, first: bool = False) -> None:
+        """Put a lane where its work belongs, unless it stands there already."""
         operation = lane.change.operation
         lane.payload = self._encode(lane.work, lane.withheld) if operation is Operation.UPSERT else b""
         lane.queue = self._urgent[operation] if lane.urgent else self._normal
-        (lane.queue.appendleft if first else lane.queue.append)(lane)
+        if lane.queue is not before:
+            (lane.queue.appendleft if first else lane.queue.append)(lane)
         self._count(lane, 1)
 
     def _leave(self, lane: Lane) -> None:

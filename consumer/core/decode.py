@@ -89,6 +89,16 @@ def decode(records: Sequence[Record], readers: Mapping[int, Reader | DecodeError
     return Decoded(results, None)
 
 
+def schema_ids(records: Iterable[Record]) -> set[int]:
+    """Every schema id that these records name."""
+    found = set()
+    for record in records:
+        with suppress(DecodeError):
+            if record.value is not None:
+                found.add(schema_id(record.value))
+    return found
+
+
 def schema_id(value: bytes) -> int:
     """The id of the writer's schema in the registry, from the Confluent wire format.
 

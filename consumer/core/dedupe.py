@@ -69,7 +69,7 @@ def as_delete(change: Change, contact_list_id: str) -> Change:
 
 
 def without_content(operation: Operation, contact_list_id: str) -> bytes:
-    """Fingerprint after a delete or a suppression: that of no content, so that whatever the CRM says next is sent."""
+    """Fingerprint of no content, or of unknown content: whatever the CRM says next differs from it, and is sent."""
     return hashlib.sha256(f"{operation} {contact_list_id}".encode()).digest()
 
 
@@ -103,6 +103,11 @@ def accepted(change: Change, state: State | None) -> State:
 def noted(change: Change, state: State | None) -> State:
     """The state after a suppression of a contact that is not in Genesys: no older grant may come after it."""
     return accepted(change, state)._replace(deleted=True)
+
+
+def forgotten(state: State, contact_list_id: str) -> State:
+    """The state of a contact whose content in Genesys nobody knows: whatever the CRM says next is sent."""
+    return state._replace(fingerprint=without_content(Operation.UPSERT, contact_list_id))
 
 
 def advanced(change: Change, state: State) -> State | None:

@@ -37,6 +37,16 @@ class Tracker:
             self.expected = works[-1].record.offset + 1
         return works
 
+    def fresh(self, records: Sequence[Record]) -> list[Record]:
+        """The records without repeats of what was added before, or stands among them: each offset ends once."""
+        expected = self.expected
+        fresh = []
+        for record in records:
+            if record.offset >= expected:
+                fresh.append(record)
+                expected = record.offset + 1
+        return fresh
+
     def gaps(self, records: Iterable[Record]) -> list[tuple[int, int]]:
         """Pairs (expected, seen) where offsets do not follow on; legal only with compaction and transactions."""
         found = []

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 
 from consumer.core import dedupe
 from consumer.core.batch import Lane, Lanes
-from consumer.model import Change, Operation, Outcome, State, Verdict, Work
+from consumer.model import Assignment, Change, Operation, Outcome, State, Verdict, Work
 from consumer.pipeline.partitions import Partition, Partitions
+from consumer.pipeline.reports import Reports
 from consumer.ports import Store
 
 
@@ -20,23 +21,32 @@ class Admission:
         partitions: The assigned ones.
         lanes: Contacts on their way.
         store: What was delivered.
+        reports: Told of contacts that leave their batch.
+        contact_list_id: Part of each fingerprint.
         clock: Monotonic seconds.
         decided: Called when works got their outcome.
     """
 
     def __init__(
         self,
+        *,
         partitions: Partitions,
         lanes: Lanes,
         store: Store,
+        reports: Reports,
+        contact_list_id: str,
         clock: Callable[[], float],
         decided: Callable[[], None],
     ) -> None:
         self._partitions = partitions
         self._lanes = lanes
         self._store = store
+        self._reports = reports
+        self._contact_list_id = contact_list_id
         self._clock = clock
         self._decided = decided
+
+    # -- in
 
     def admit(self, partition: Partition, works: Sequence[Work]) -> None:
         """Let in works of one partition that ask for a change, in their order, with one read of the store."""
@@ -59,6 +69,15 @@ class Admission:
             if partition is not None and not partition.closing:
                 self.admit(partition, [work])
 
+    def reconsider(self, lanes: Sequence[Lane]) -> None:
+        """What waits behind lanes that are queued again may take their place now."""
+        for lane in lanes:
+            waiting, lane.waiting = lane.waiting, []
+            lane.expected = dedupe.accepted(lane.change, lane.base)
+            self.readmit(waiting)
+
+    # -- out
+
     def accept(self, lane: Lane, *, applied_at: float) -> None:
         """Genesys has applied the work of a lane."""
         work, change = lane.work, lane.change
@@ -66,40 +85,63 @@ class Admission:
         work.operation = change.operation
         work.applied_at = applied_at
         self._remember(work, change, dedupe.accepted(change, lane.base))
-        self.finish(lane)
+        self._end(lane, accepted=True)
 
     def refuse(self, lane: Lane, code: str) -> None:
         """Genesys refuses the work of a lane for good."""
-        lane.work.outcome = Outcome.UNDELIVERABLE
-        lane.work.operation = lane.change.operation
-        lane.work.reasons = (f"genesys:{code}",)
-        lane.work.detail = "Genesys refused the contact's data"
-        self.finish(lane)
+        work, change = lane.work, lane.change
+        work.outcome = Outcome.UNDELIVERABLE
+        work.operation = change.operation
+        work.reasons = (f"genesys:{code}",)
+        work.detail = "Genesys refused the contact's data"
+        if lane.superseded and lane.base is not None:  # one of them may have been applied: nobody knows what is there
+            self._remember(work, change, dedupe.forgotten(lane.base, self._contact_list_id))
+        self._end(lane, accepted=False)
 
-    def finish(self, lane: Lane) -> None:
-        """End a lane; whatever waited behind it is judged now."""
+    def abandon(self, lane: Lane) -> None:
+        """The partition of a lane is somebody else's now; what the lane held up of others is judged again."""
+        self._reports.abandoned(lane)
+        self.readmit(self._lanes.close(lane))
+
+    def drop(self, assignment: Assignment) -> None:
+        """Forget everything of an assignment that is not sent."""
+        lanes, freed = self._lanes.drop(assignment)
+        for lane in lanes:
+            self._reports.abandoned(lane)
+        self.readmit(freed)
+
+    def _end(self, lane: Lane, *, accepted: bool) -> None:
+        """End a lane, and with it what it superseded; whatever waited behind it is judged now."""
+        for work in lane.superseded:
+            work.outcome = Outcome.SUPERSEDED
+        lane.superseded = []
+        self._reports.answered(lane, accepted=accepted)
         self.readmit(self._lanes.close(lane))
         self._decided()
+
+    # -- judging
 
     def _admit(self, partition: Partition, work: Work, change: Change, stored: State | None) -> None:
         lane = self._lanes.get(change.identity)
         if lane is None:
             self._judge(work, change, partition.overlay.get(change.identity, stored))
-        elif self._may_replace(lane, change):
-            self._supersede(self._lanes.replace(lane, work))
         else:
-            self._lanes.wait(lane, work, change)
+            self._join(lane, work, change)
+
+    def _join(self, lane: Lane, work: Work, change: Change) -> None:
+        """Take the place of a lane's work that is not sent, the last write wins, or wait behind it."""
+        verdict = dedupe.judge(change, lane.expected)
+        if verdict is Verdict.CHANGED and self._may_be_replaced(lane, change):
+            self._lanes.replace(lane, work, dedupe.accepted(change, lane.base))
+        else:
+            expected = _once_accepted(change, lane.expected, verdict)
+            withdraws = change.withdrawal and verdict is Verdict.CHANGED
+            self._lanes.wait(lane, work, expected, withdraws=withdraws)
 
     @staticmethod
-    def _may_replace(lane: Lane, change: Change) -> bool:
-        """Whether a newer change may take the place of one that is not sent: the last write wins."""
-        if lane.sent or lane.waiting or Operation.SUPPRESS in {lane.change.operation, change.operation}:
-            return False
-        return dedupe.judge(change, dedupe.accepted(lane.change, lane.base)) is Verdict.CHANGED
-
-    @staticmethod
-    def _supersede(work: Work) -> None:
-        work.outcome = Outcome.SUPERSEDED
+    def _may_be_replaced(lane: Lane, change: Change) -> bool:
+        suppresses = Operation.SUPPRESS in {lane.change.operation, change.operation}
+        return not (lane.sent or lane.waiting or suppresses)
 
     def _judge(self, work: Work, change: Change, base: State | None) -> None:
         verdict = dedupe.judge(change, base)
@@ -111,7 +153,7 @@ class Admission:
             work.outcome = Outcome.DUPLICATE
             self._remember(work, change, dedupe.advanced(change, base))
         else:
-            self._lanes.open(work, change, base, self._clock())
+            self._open(work, change, base)
 
     def _judge_suppression(self, work: Work, change: Change, base: State | None, verdict: Verdict) -> None:
         """A rejected record suppresses its contact; one that is not in Genesys is only noted."""
@@ -124,7 +166,10 @@ class Admission:
             work.outcome = Outcome.REJECTED
             self._remember(work, change, dedupe.noted(change, base))
         else:
-            self._lanes.open(work, change, base, self._clock())
+            self._open(work, change, base)
+
+    def _open(self, work: Work, change: Change, base: State | None) -> None:
+        self._lanes.open(work, change, base, dedupe.accepted(change, base), self._clock())
 
     def _remember(self, work: Work, change: Change, state: State | None) -> None:
         partition = self._partitions.of(work.assignment)
@@ -134,3 +179,12 @@ class Admission:
     def _stored(self, partition: Partition, identities: list[bytes]) -> dict[bytes, State]:
         values = self._store.read(partition.key, identities) if identities else []
         return {key: dedupe.decode_state(raw) for key, raw in zip(identities, values, strict=True) if raw is not None}
+
+
+def _once_accepted(change: Change, before: State, verdict: Verdict) -> State:
+    """The state of a contact once a change that waits has been judged."""
+    if verdict is Verdict.STALE:
+        return before
+    if verdict is Verdict.DUPLICATE:
+        return dedupe.advanced(change, before) or before
+    return dedupe.accepted(change, before)

@@ -6,28 +6,25 @@ alone. A withdrawal is never given up: refused for its data, it is carried out a
 """
 
 import asyncio
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import groupby
 
 import structlog
 
-from consumer.core.audit import AuditEvent, Auditor, event_id
+from consumer.core.audit import event_id
 from consumer.core.batch import Batch, Lane, Lanes
 from consumer.core.dedupe import as_delete
 from consumer.core.delivery import Gate
 from consumer.errors import RefusedByGenesys, Throttled, TransientError
-from consumer.model import BatchReport, Operation
+from consumer.model import Operation
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.partitions import Partitions
 from consumer.pipeline.progress import Progress
+from consumer.pipeline.reports import Reports
 from consumer.ports import Sink, Telemetry
 
 log = structlog.get_logger(__name__)
-
-BATCH_NAMESPACE = uuid.UUID("5f0f5a4e-55d2-5a53-8a7c-6f3d8f8f3f2a")
-"""Namespace of batch ids, which are derived from the positions of the batch's records."""
 
 DELETE_RETRY_S = 30.0
 """How long a refused delete waits: the contact is being dialled, for example."""
@@ -43,7 +40,7 @@ class Dispatcher:
         gate: Decides when a request may start.
         sink: Genesys.
         telemetry: Spans and metrics.
-        auditor: Writes the event of each batch.
+        reports: Keep account of batches.
         clock: Monotonic seconds.
         now: Seconds since the epoch.
         dice: Random number in [0, 1), for jitter.
@@ -59,7 +56,7 @@ class Dispatcher:
         gate: Gate,
         sink: Sink,
         telemetry: Telemetry,
-        auditor: Auditor,
+        reports: Reports,
         clock: Callable[[], float],
         now: Callable[[], float],
         dice: Callable[[], float],
@@ -71,13 +68,12 @@ class Dispatcher:
         self._gate = gate
         self._sink = sink
         self._telemetry = telemetry
-        self._auditor = auditor
+        self._reports = reports
         self._clock = clock
         self._now = now
         self._dice = dice
         self._progress = progress
         self._wake = asyncio.Event()
-        self.batch_events: list[AuditEvent] = []
 
     def wake(self) -> None:
         """Something may be due."""
@@ -119,13 +115,9 @@ class Dispatcher:
             self._gate.abandoned()
             self._progress.made()
             return
-        self._report(batch)
+        batch_id = self._reports.sent(batch.lanes)
         started = self._clock()
-        headers = [
-            value for lane in batch.lanes for name, value in lane.work.record.headers if value and name == "traceparent"
-        ]
-        batch_id = batch.lanes[0].report.batch_id if batch.lanes[0].report else ""
-        with self._telemetry.batch_span(batch.operation, batch_id, len(batch.lanes), headers) as trace_id:
+        with self._telemetry.batch_span(batch.operation, batch_id, len(batch.lanes), _trace_parents(batch)) as trace_id:
             for lane in batch.lanes:
                 lane.work.trace_id = trace_id
             try:
@@ -143,7 +135,7 @@ class Dispatcher:
         """The batch without the lanes whose assignment is over; those end here."""
         for lane in batch.lanes:
             if not lane.work.assignment.alive:
-                self._admission.finish(lane)
+                self._admission.abandon(lane)
         return Batch(batch.operation, [lane for lane in batch.lanes if lane.work.assignment.alive])
 
     async def _request(self, batch: Batch) -> None:
@@ -160,46 +152,39 @@ class Dispatcher:
     def _accepted(self, batch: Batch, seconds: float) -> None:
         self._gate.succeeded()
         self._telemetry.batch_sent(batch.operation, len(batch.lanes), "success", seconds)
+        applied_at = self._now()
         for lane in self._owned(batch).lanes:
-            self._admission.accept(lane, applied_at=self._now())
-            self._count(lane, accepted=True)
+            self._admission.accept(lane, applied_at=applied_at)
 
     def _try_again(self, batch: Batch, error: TransientError) -> None:
         """The request may or may not have been applied: it is made again, unless a newer change takes its place."""
-        if isinstance(error, Throttled):
+        throttled = isinstance(error, Throttled)
+        if throttled:
             self._gate.throttled(self._clock(), error.retry_after, self._dice())
         else:
             self._gate.failed(self._clock(), self._dice(), error.retry_after)
-        self._telemetry.on_retry("throttled" if isinstance(error, Throttled) else "unavailable")
+        self._telemetry.on_retry("throttled" if throttled else "unavailable")
         log.warning("genesys_retry", operation=batch.operation, contacts=len(batch.lanes), error=str(error))
-        self._put_back(batch)
-        for lane in batch.lanes:
-            waiting, lane.waiting = lane.waiting, []
-            self._admission.readmit(waiting)
-
-    def _put_back(self, batch: Batch) -> None:
-        """Queue the lanes again; those of partitions that move away are forgotten."""
-        self._lanes.put_back(self._owned(batch))
-        for partition in self._partitions.values():
-            if partition.closing:
-                self._admission.readmit(self._lanes.drop(partition.assignment))
+        batch = self._owned(batch)
+        self._lanes.put_back(batch)
+        self._queued_again(batch.lanes)
 
     def _refused(self, batch: Batch, code: str, seconds: float) -> None:
-        """Genesys blames the data: split, or decide what becomes of the contact that stands alone."""
+        """Genesys blames the data: split, or decide what becomes of the contact that was alone in the request."""
         self._gate.succeeded()
         self._telemetry.batch_sent(batch.operation, len(batch.lanes), "failure", seconds)
+        alone = len(batch.lanes) == 1
         batch = self._owned(batch)
         if not batch.lanes:
             return
-        if len(batch.lanes) > 1:
+        if not alone:
             self._split(batch)
         elif batch.operation is Operation.DELETE:
-            self._delete_later(batch, code)
+            self._delete_later(batch.lanes[0], code)
         elif batch.lanes[0].change.withdrawal:
             self._withdraw_by_delete(batch.lanes[0], code)
         else:
             self._admission.refuse(batch.lanes[0], code)
-            self._count(batch.lanes[0], accepted=False)
 
     def _split(self, batch: Batch) -> None:
         """Queue the two halves, withdrawals apart from the rest where both are there."""
@@ -208,47 +193,38 @@ class Dispatcher:
         if len(parts) == 1:
             middle = len(lanes) // 2
             parts = [lanes[:middle], lanes[middle:]]
-        for part in parts:
+        for part in filter(None, parts):
             self._lanes.put_back_as_group(batch.operation, part)
+        self._queued_again(lanes)
 
     def _withdraw_by_delete(self, lane: Lane, code: str) -> None:
         log.error("withdrawal_refused", code=code, remedy="the contact is deleted instead", record=_name(lane))
         lane.work.reasons = (*lane.work.reasons, f"genesys:{code}")
         lane.work.change = as_delete(lane.change, self._sink.contact_list_id)
         self._lanes.put_back(Batch(Operation.DELETE, [lane]))
+        self._queued_again([lane])
 
-    def _delete_later(self, batch: Batch, code: str) -> None:
-        log.error(
-            "delete_refused", code=code, remedy=f"tried again in {DELETE_RETRY_S:.0f} s", record=_name(batch.lanes[0])
-        )
-        asyncio.get_running_loop().call_later(DELETE_RETRY_S, self._delete_again, batch)
+    def _delete_later(self, lane: Lane, code: str) -> None:
+        log.error("delete_refused", code=code, remedy=f"tried again in {DELETE_RETRY_S:.0f} s", record=_name(lane))
+        self._lanes.park(lane)
+        asyncio.get_running_loop().call_later(DELETE_RETRY_S, self._delete_again, lane)
+        self._queued_again([lane])
 
-    def _delete_again(self, batch: Batch) -> None:
-        self._put_back(batch)
+    def _delete_again(self, lane: Lane) -> None:
+        self._lanes.release(lane)
         self.wake()
 
-    def _report(self, batch: Batch) -> None:
-        """Begin the report of a batch, or go on with that of the batch that was split."""
-        fresh = [lane for lane in batch.lanes if lane.report is None]
-        if fresh:
-            positions = ",".join(event_id(lane.work.record) for lane in fresh)
-            report = BatchReport(str(uuid.uuid5(BATCH_NAMESPACE, positions)), len(fresh), self._now(), len(fresh))
-            for lane in fresh:
-                lane.report = report
-        for report in {lane.report for lane in batch.lanes if lane.report is not None}:
-            report.attempts += 1
-        for lane in batch.lanes:
-            lane.work.batch_id = lane.report.batch_id if lane.report else None
+    def _queued_again(self, lanes: Sequence[Lane]) -> None:
+        """Forget what belongs to partitions that move away, and let newer changes take the place of the rest."""
+        for partition in list(self._partitions.values()):
+            if partition.closing:
+                self._admission.drop(partition.assignment)
+        self._admission.reconsider(lanes)
 
-    def _count(self, lane: Lane, *, accepted: bool) -> None:
-        """Take down the answer for one contact; with the last one of its batch, the batch gets its event."""
-        report = lane.report
-        if report is None:
-            return
-        report.undecided -= 1
-        report.records_out += accepted
-        if report.undecided == 0:
-            self.batch_events.append(self._auditor.batch(report, self._now()))
+
+def _trace_parents(batch: Batch) -> list[bytes]:
+    headers = [header for lane in batch.lanes for header in lane.work.record.headers]
+    return [value for name, value in headers if value and name == "traceparent"]
 
 
 def _name(lane: Lane) -> str:

@@ -77,6 +77,7 @@ class Intake:
         Returns:
             The id of a schema that must be fetched first; then the records from there on are held.
         """
+        records = self._fresh(partition, records)
         for start in range(0, len(records), CHUNK):
             taken, missing = self._take_chunk(partition, records[start : start + CHUNK])
             if missing is not None:
@@ -86,7 +87,12 @@ class Intake:
             await asyncio.sleep(0)
         return None
 
-    async def learn(self, schema_id: int) -> None:
+    async def learn(self, schema_id: int, held: Sequence[Record]) -> None:
+        """Fetch a schema, and at the same time all others that the held records will need."""
+        missing = {schema_id, *decode.schema_ids(held)} - self._readers.keys()
+        await asyncio.gather(*map(self._learn, missing))
+
+    async def _learn(self, schema_id: int) -> None:
         """Fetch a schema, for as long as it takes; one that stays unknown makes its records rejected."""
         give_up = self._clock() + self._unknown_timeout
         while schema_id not in self._readers:
@@ -140,6 +146,13 @@ class Intake:
         else:
             work.external_id = contact.external_id
             work.change = dedupe.to_change(event, contact, offset, self._contact_list_id)
+
+    @staticmethod
+    def _fresh(partition: Partition, records: Sequence[Record]) -> Sequence[Record]:
+        fresh = partition.tracker.fresh(records)
+        if len(fresh) < len(records):
+            log.warning("records_came_again", partition=partition.key, records=len(records) - len(fresh))
+        return fresh
 
     def _report_gaps(self, partition: Partition, records: Sequence[Record]) -> None:
         for expected, seen in partition.tracker.gaps(records):

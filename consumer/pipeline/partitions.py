@@ -19,6 +19,7 @@ class Partition:
         held: Records that wait while it is blocked.
         restored: Whether the store stands.
         blocked: Whether new records have to wait: for the store, for a schema, or behind held ones.
+        held_back: Whether it waits because too much is held already.
         closing: Whether it is about to move away: nothing more is taken in.
         head: End of its chain of audit events.
     """
@@ -31,6 +32,7 @@ class Partition:
     held: list[Record] = field(default_factory=list)
     restored: bool = False
     blocked: bool = True
+    held_back: bool = False
     closing: bool = False
     head: ChainHead = field(default_factory=ChainHead)
 
@@ -44,6 +46,11 @@ class Partition:
         """Whether everything up to the end at assignment is settled."""
         settled = not self.blocked and len(self.tracker) == 0
         return settled and max(self.tracker.committable, self.reached) >= self.end
+
+    @property
+    def unsettled(self) -> int:
+        """Records held in memory."""
+        return len(self.tracker) + len(self.held)
 
     @property
     def lag(self) -> int:
@@ -73,9 +80,4 @@ class Partitions(dict[TopicPartition, Partition]):
     @property
     def unsettled(self) -> int:
         """Records held in memory."""
-        return sum(len(partition.tracker) + len(partition.held) for partition in self.values())
-
-    @property
-    def unsettled_bytes(self) -> int:
-        """Bytes of their values."""
-        return sum(partition.tracker.bytes for partition in self.values())
+        return sum(partition.unsettled for partition in self.values())

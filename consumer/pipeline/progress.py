@@ -14,6 +14,11 @@ class Progress:
         pulse, self._next = self._next, asyncio.Event()
         pulse.set()
 
+    @property
+    def next(self) -> asyncio.Event:
+        """The next pulse, to take before looking at what may change."""
+        return self._next
+
     async def wait(self) -> None:
         """Wait for the next pulse."""
         await self._next.wait()

@@ -23,6 +23,7 @@ from consumer.pipeline.dispatch import Dispatcher
 from consumer.pipeline.intake import Intake
 from consumer.pipeline.partitions import Partition, Partitions
 from consumer.pipeline.progress import Progress
+from consumer.pipeline.reports import Reports
 from consumer.pipeline.settle import CHAIN_KEY, Settler
 from consumer.ports import (
     Assigned,
@@ -101,7 +102,16 @@ class Pipeline:
             settings.batch_linger_ms / 1000,
             lambda work, withheld: _encode(sink, work, withheld=withheld),
         )
-        self._admission = Admission(self.partitions, self.lanes, store, clock, self._on_decided)
+        reports = Reports(auditor, now)
+        self._admission = Admission(
+            partitions=self.partitions,
+            lanes=self.lanes,
+            store=store,
+            reports=reports,
+            contact_list_id=sink.contact_list_id,
+            clock=clock,
+            decided=self._on_decided,
+        )
         self._intake = Intake(
             schemas=schemas,
             admission=self._admission,
@@ -118,7 +128,7 @@ class Pipeline:
             gate=self.gate,
             sink=sink,
             telemetry=telemetry,
-            auditor=auditor,
+            reports=reports,
             clock=clock,
             now=now,
             dice=dice,
@@ -130,7 +140,7 @@ class Pipeline:
             store=store,
             telemetry=telemetry,
             auditor=auditor,
-            batch_events=self._dispatcher.batch_events,
+            batch_events=reports.events,
             interval=settings.settle_interval_ms / 1000,
             now=now,
             clock=clock,
@@ -138,16 +148,15 @@ class Pipeline:
         )
         self._tasks = asyncio.TaskGroup()
         self._spawned: set[asyncio.Task[None]] = set()
-        self._held_back = False
         self._draining = False
-        self._assigned_once = False
+        self._member = False
 
     # -- what health and the status page ask
 
     @property
     def ready(self) -> bool:
-        """Whether every assigned partition is restored, and there has been an assignment."""
-        return self._assigned_once and all(partition.restored for partition in self.partitions.values())
+        """Whether this is a member of the group, possibly one without partitions, and all that it has is restored."""
+        return self._member and all(partition.restored for partition in self.partitions.values())
 
     @property
     def breaker(self) -> Breaker:
@@ -210,8 +219,11 @@ class Pipeline:
         """Wait for the reason to end."""
         stopped = asyncio.create_task(stop.wait())
         try:
-            while not stop.is_set() and not (until_caught_up and self._caught_up()):
-                progress = asyncio.create_task(self._progress.wait())
+            while not stop.is_set():
+                pulse = self._progress.next
+                if until_caught_up and self._caught_up():
+                    return
+                progress = asyncio.create_task(pulse.wait())
                 await asyncio.wait({stopped, progress}, return_when=asyncio.FIRST_COMPLETED)
                 progress.cancel()
         finally:
@@ -295,33 +307,42 @@ class Pipeline:
         """Take in what was held, learning schemas on the way, until nothing is; then the partition flows again."""
         while True:
             if missing is not None:
-                await self._intake.learn(missing)
+                await self._intake.learn(missing, partition.held)
             records, partition.held = partition.held, []
             if not records or partition.closing:
                 break
             missing = await self._intake.take(partition, records)
         partition.blocked = False
-        if not self._held_back and not self._draining:
+        if not partition.held_back and not self._draining:
             self._source.resume([partition.key])
         self._progress.made()
 
     # -- memory
 
     def _hold_back(self) -> None:
-        """Pause everything while more is held than the settings allow."""
-        if not self._held_back and self._fill() > 1:
-            self._held_back = True
-            self._source.pause(list(self.partitions))
+        """Pause every partition that holds its share of what the settings allow.
+
+        The others go on: one that cannot settle, or waits for a schema, does not keep them from being read.
+        """
+        full = [each for each in self.partitions.values() if not each.held_back and self._fill(each) > 1]
+        for partition in full:
+            partition.held_back = True
+        if full:
+            self._source.pause([partition.key for partition in full])
 
     def _let_go(self) -> None:
-        if self._held_back and not self._draining and self._fill() < _RESUME_BELOW:
-            self._held_back = False
-            self._source.resume([key for key, partition in self.partitions.items() if not partition.blocked])
+        if self._draining:
+            return
+        freed = [each for each in self.partitions.values() if each.held_back and self._fill(each) < _RESUME_BELOW]
+        for partition in freed:
+            partition.held_back = False
+        if freed:
+            self._source.resume([partition.key for partition in freed if not partition.blocked])
 
-    def _fill(self) -> float:
-        """Share of the allowed records and bytes that is held."""
-        records = self.partitions.unsettled / self._settings.read_ahead_records
-        return max(records, self.partitions.unsettled_bytes / READ_AHEAD_BYTES)
+    def _fill(self, partition: Partition) -> float:
+        """How much of its share of the allowed records and bytes a partition holds."""
+        records = partition.unsettled / self._settings.read_ahead_records
+        return max(records, partition.tracker.bytes / READ_AHEAD_BYTES) * len(self.partitions)
 
     async def _balance(self) -> None:
         """Whenever something got done there may be room again."""
@@ -332,7 +353,7 @@ class Pipeline:
     # -- ownership
 
     def _assign(self, positions: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> None:
-        self._assigned_once = True
+        self._member = True
         for key, position in positions.items():
             assignment = Assignment(key)
             partition = Partition(assignment, Tracker(assignment, position), ends.get(key, position))
@@ -345,9 +366,7 @@ class Pipeline:
         started = self._clock()
         while partition.assignment.alive and not partition.closing:
             try:
-                await self._replay(partition, await self._store.open(partition.key))
-            except ChangelogOvertaken:
-                await self._store.reset(partition.key)
+                await self._bring_up(partition)
             except TransientError as error:
                 log.warning("restore_failed", partition=partition.key, error=str(error))
                 await asyncio.sleep(_RETRY_S)
@@ -356,6 +375,13 @@ class Pipeline:
         self._telemetry.restored(self._clock() - started)
         partition.restored = True
         await self._unblock(partition, None)
+
+    async def _bring_up(self, partition: Partition) -> None:
+        try:
+            await self._replay(partition, await self._store.open(partition.key))
+        except ChangelogOvertaken:
+            await self._store.reset(partition.key)
+            await self._replay(partition, 0)
 
     async def _replay(self, partition: Partition, position: int) -> None:
         async for chunk in self._topics.changelog(partition.key, position):
@@ -371,7 +397,7 @@ class Pipeline:
         for partition in leaving:
             partition.closing = True
         for partition in leaving:
-            self._admission.readmit(self.lanes.drop(partition.assignment))
+            self._admission.drop(partition.assignment)
         await self._finish(
             lambda: any(self.lanes.busy(partition.assignment) for partition in leaving),
             self._settings.genesys_request_timeout_s + REVOKE_MARGIN_S,
@@ -384,11 +410,12 @@ class Pipeline:
         for partition in partitions:
             partition.assignment.alive = False
             partition.closing = True
-            self._admission.readmit(self.lanes.drop(partition.assignment))
+            self._admission.drop(partition.assignment)
             if self.partitions.of(partition.assignment):
                 del self.partitions[partition.key]
                 await self._store.close(partition.key)
                 log.info("let_go", partition=partition.key, offset=partition.tracker.committable)
+        self._member = self._member and bool(self.partitions)  # else the group will say what this one is to have
         self._progress.made()
 
 
