@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from consumer.errors import RefusedByGenesys
+from consumer.errors import RefusedByGenesys, SinkUnavailable
 from consumer.model import Contact, Record, Settlement, TopicPartition
 from consumer.ports import (
     Assigned,
@@ -48,6 +48,9 @@ class World:
         poison: External ids whose data Genesys refuses.
         in_use: External ids that Genesys does not delete now.
         answer: Called for each request before its effect; may raise.
+        answer_lost: Upserts are applied, and their answers do not come.
+        on_upsert: Told the contacts of each upsert before its effect.
+        requested: External ids of every request made.
     """
 
     def __init__(self) -> None:
@@ -62,6 +65,9 @@ class World:
         self.poison: set[str] = set()
         self.in_use: set[str] = set()
         self.answer: Callable[[], None] = lambda: None
+        self.answer_lost = False
+        self.on_upsert: Callable[[list[dict[str, Any]]], None] = lambda _: None
+        self.requested: list[tuple[str, ...]] = []
         self.latency = 0.01
         self.poll_s = 0.004
         self.steps = 0
@@ -124,6 +130,10 @@ class MemorySource:
         for key in partitions:
             del self._positions[key]
         self._events.put_nowait(Lost(list(partitions)))
+        self._woken.set()
+
+    def wake(self) -> None:
+        """Records were put on the topics."""
         self._woken.set()
 
     async def next(self) -> SourceEvent:
@@ -251,11 +261,14 @@ class MemorySink:
 
     async def upsert(self, contacts: Sequence[bytes]) -> None:
         bodies = {body["externalId"]: body for raw in contacts for body in [orjson.loads(raw)]}
+        self._world.on_upsert(list(bodies.values()))
         async with self._request("upsert", list(bodies)):
             if self._world.poison & set(bodies):
                 raise RefusedByGenesys("contact.datum.length.limit.exceeded")
             for external_id, body in bodies.items():
                 self._world.list[external_id] = {"callable": body["callable"], **body["data"]}
+        if self._world.answer_lost:
+            raise SinkUnavailable("no answer, and applied")
 
     async def delete(self, external_ids: Sequence[str]) -> None:
         async with self._request("delete", external_ids):
@@ -274,6 +287,7 @@ class MemorySink:
     async def _request(self, operation: str, external_ids: Sequence[str]) -> AsyncIterator[None]:
         """One request under way: the body is its effect."""
         world = self._world
+        world.requested.append(tuple(external_ids))
         world.in_flight.update(external_ids)
         try:
             twice = [name for name in external_ids if world.in_flight[name] > 1]

@@ -1,0 +1,425 @@
+"""What must hold when answers, later changes and moving partitions interleave: each test is one such story."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import orjson
+import pytest
+
+from consumer.errors import SinkUnavailable, SourceUnavailable, TransientError
+from consumer.model import Record, TopicPartition
+from consumer.ports import ChangelogOvertaken
+from tests import virtual_time
+from tests.checker import check
+from tests.lives import Life, live, survive
+from tests.memory_ports import MemorySchemas, MemorySink, MemoryStore, MemoryTopics, World, outage
+from tests.stories import TOPIC, Event, Story
+from tests.virtual_time import passes, until
+
+P0, P1 = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
+CONFLICT = ("consent_conflicts_with_do_not_call",)
+
+
+def _world(story: Story) -> World:
+    world = World()
+    world.append(story.records())
+    return world
+
+
+def _in_life(
+    world: World, act: Callable[[Life], Coroutine[Any, Any, None]], schemas: MemorySchemas | None = None, **changed: Any
+) -> None:
+    """Run a life that does not end by itself, and act beside it."""
+
+    async def main() -> None:
+        life = Life(world, schemas, **changed)
+        running = asyncio.create_task(life.run(until_caught_up=False))
+        try:
+            await act(life)
+        finally:
+            life.stop.set()
+            await running
+
+    virtual_time.run(main())
+
+
+def _arrives(world: World, life: Life, story: Story) -> None:
+    """Put on the topics what the story tells beyond what is there."""
+    for key, told in story.events.items():
+        known = len(world.log.get(key, ()))
+        records = [record for record in story.records() if TopicPartition(*record[:2]) == key]
+        world.log[key] = [*world.log.get(key, ()), *records[known : len(told)]]
+    life.source.wake()
+
+
+# -- what was superseded
+
+
+def test_a_withdrawal_behind_a_grant_that_was_perhaps_applied_is_sent_by_the_next_owner() -> None:
+    """Withdrawn, granted (applied, answer lost), withdrawn again, partition lost: the last one is no duplicate."""
+    story = Story().tell(0, Event("c", 1, consent=False))
+    world = _world(story)
+    live(world)
+
+    async def act(life: Life) -> None:
+        world.latency = 1.0
+        world.answer_lost = True
+        _arrives(world, life, story.tell(0, Event("c", 2)))
+        await until(lambda: world.list["c"]["callable"] is True)
+        world.answer = outage(1000, SinkUnavailable("refused"))
+        _arrives(world, life, story.tell(0, Event("c", 3, consent=False)))
+        await passes(20)
+        life.source.lose([P0])
+        await passes(1)
+        world.answer, world.answer_lost = lambda: None, False
+        life.source.assign([P0])
+        await until(lambda: world.committed.get(P0) == 3)
+
+    _in_life(world, act)
+    check(world, story, set())
+    assert world.list["c"]["callable"] is False
+
+
+def test_a_delete_behind_a_create_that_was_applied_before_a_crash_is_sent() -> None:
+    """Deleted, created (applied, then a crash), deleted, another crash before that is sent: it is no duplicate."""
+    story = Story().tell(0, Event("c", 1), Event("c", 2, delete=True))
+    world = _world(story)
+    live(world)
+    world.append(story.tell(0, Event("c", 3)).records()[2:])
+    step = 1
+    while not (survive(world, step, after_effect=True) and "c" in world.list and world.committed[P0] == 2):
+        step += 1
+    world.append(story.tell(0, Event("c", 4, delete=True)).records()[3:])
+    world.die_at = None
+    world.answer = outage(10**6, SinkUnavailable("down"))
+    _in_life(world, lambda _: passes(100), drain_timeout_s=1)
+    world.answer = lambda: None
+    live(world)
+    check(world, story, set())
+    assert world.list == {}
+
+
+def test_content_that_was_perhaps_applied_before_a_refused_change_is_overwritten() -> None:
+    """Withdrawn, granted (applied, answer lost), refused change, withdrawn as before: the last one is sent."""
+    story = Story().tell(0, Event("c", 1, consent=False))
+    world = _world(story)
+    live(world)
+
+    async def act(life: Life) -> None:
+        world.answer_lost = True
+        world.latency = 1.0
+        _arrives(world, life, story.tell(0, Event("c", 2)))
+        await until(lambda: world.list["c"]["callable"] is True)
+        world.poison = {"c"}
+        _arrives(world, life, story.tell(0, Event("c", 3, phone="+15550199")))
+        await until(lambda: world.committed.get(P0) == 3)
+        world.poison, world.answer_lost = set(), False
+        _arrives(world, life, story.tell(0, Event("c", 4, consent=False)))
+        await until(lambda: world.committed.get(P0) == 4)
+
+    _in_life(world, act)
+    assert [event["outcome"] for event in world.events()] == ["delivered", "superseded", "undeliverable", "delivered"]
+    assert world.list["c"]["callable"] is False
+
+
+# -- withdrawals that meet a request
+
+
+def test_a_withdrawal_that_arrives_during_a_request_takes_the_grants_place_when_that_is_split() -> None:
+    """After the refusal of the whole request the grant is not sent again as callable."""
+    story = Story().tell(0, *[Event(f"n-{n}", 1) for n in range(7)], Event("poison", 1), Event("c", 1))
+    world = _world(story)
+    world.poison, world.latency = {"poison"}, 1.0
+    sent: list[tuple[str, bool]] = []
+
+    async def act(life: Life) -> None:
+        await until(lambda: life.pipeline.gate.in_flight == 1)
+        _arrives(world, life, story.tell(0, Event("c", 2, consent=False)))
+        await passes(0.5)
+        world.on_upsert = lambda bodies: sent.extend((body["externalId"], body["callable"]) for body in bodies)
+        await until(lambda: world.committed.get(P0) == 10)
+
+    _in_life(world, act, genesys_max_in_flight=1, batch_max_records=9)
+    assert ("c", False) in sent
+    assert ("c", True) not in sent
+
+
+@pytest.mark.parametrize(
+    "older",
+    [
+        [Event("c", 5), Event("c", 3, consent=False)],
+        [Event("c", 5), Event("c", 3, do_not_call=True, reasons=CONFLICT)],
+        [Event("c", 1), Event("c", 3, phone="+15550100"), Event("c", 2, consent=False)],
+    ],
+    ids=["withdrawal", "suppression", "behind a duplicate"],
+)
+def test_a_stale_withdrawal_withholds_nothing(older: Sequence[Event]) -> None:
+    """A withdrawal that is older than what it waits behind leaves the contact callable."""
+    world = _world(Story().tell(0, *older))
+    live(world)
+    assert world.list["c"]["callable"] is True
+
+
+@pytest.mark.parametrize("consent", [True, False], ids=["grant", "withdrawal"])
+def test_a_good_contact_is_not_blamed_when_the_guilty_one_left_meanwhile(*, consent: bool) -> None:
+    """Two contacts in a refused request, one of a partition that is lost before the answer: the other is sent again."""
+    story = Story().tell(0, Event("a", 1)).tell(1, Event("b", 1))
+    world = _world(story)
+    world.poison = {"poison"}
+
+    async def act(life: Life) -> None:
+        await until(lambda: world.committed == {P0: 1, P1: 1})
+        world.latency = 5.0
+        _arrives(world, life, story.tell(0, Event("first", 1, consent=False)))
+        await until(lambda: life.pipeline.gate.in_flight == 1)
+        _arrives(
+            world, life, story.tell(0, Event("good", 1, consent=consent)).tell(1, Event("poison", 1, consent=consent))
+        )
+        await until(lambda: {"good", "poison"} <= set(world.requested[-1]))
+        life.source.lose([P1])
+        await until(lambda: world.committed.get(P0) == 3)
+
+    _in_life(world, act, genesys_max_in_flight=1)
+    assert "good" in world.list
+    assert world.dead_letters == []
+
+
+# -- partitions that move
+
+
+def test_a_batch_whose_partition_was_lost_still_gets_its_event() -> None:
+    """What other partitions had in it is accounted for."""
+    world = _world(Story().tell(0, Event("a", 1)).tell(1, Event("b", 1)))
+    world.latency = 5.0
+
+    async def act(life: Life) -> None:
+        await until(lambda: life.pipeline.gate.in_flight == 1)
+        life.source.lose([P0])
+        await until(lambda: world.committed.get(P1) == 1)
+        life.source.assign([P0])
+        await until(lambda: world.committed.get(P0) == 1)
+        await passes(1)
+
+    _in_life(world, act)
+    events = {event["batchId"]: event for event in world.events("batch")}
+    assert {event["batchId"] for event in world.events()} == set(events)
+    assert [(each["recordsIn"], each["recordsOut"], each["status"]) for each in events.values()] == [
+        (1, 1, "success")
+    ] * 2
+
+
+def test_a_refused_request_is_not_split_for_a_partition_that_moves_away() -> None:
+    """When the partition is released nothing of it is under way, however long the hunt would have taken."""
+    story = Story().tell(0, *[Event(f"n-{n}", 1) for n in range(7)], Event("poison", 1))
+    world = _world(story)
+    world.poison, world.latency = {"poison"}, 12.0
+    under_way: list[int] = []
+
+    async def act(life: Life) -> None:
+        await until(lambda: life.pipeline.gate.in_flight == 1)
+        await life.source.revoke([P0])
+        under_way.append(sum(world.in_flight.values()))
+
+    _in_life(world, act)
+    assert under_way == [0]
+    live(world)
+    check(world, story, world.poison)
+
+
+def test_a_refused_delete_does_not_hold_up_a_revocation() -> None:
+    """A delete that waits for its next try is not under way: its partition moves at once."""
+    world = _world(Story().tell(0, Event("x", 1, delete=True)))
+    world.in_use = {"x"}
+    waited: list[float] = []
+
+    async def act(life: Life) -> None:
+        await until(lambda: len(world.requested) == 1)
+        await passes(1)
+        begun = asyncio.get_running_loop().time()
+        await life.source.revoke([P0])
+        waited.append(asyncio.get_running_loop().time() - begun)
+
+    _in_life(world, act)
+    assert waited[0] < 1
+
+
+def test_caught_up_is_not_said_of_partitions_that_are_away_for_a_moment() -> None:
+    """Everything lost and assigned again: the run ends only when all is settled."""
+    story = Story().tell(0, *[Event(f"n-{n}", 1) for n in range(50)])
+    world = _world(story)
+    world.latency = 5.0
+
+    async def main() -> None:
+        life = Life(world)
+        running = asyncio.create_task(life.run())
+        await until(lambda: life.pipeline.gate.in_flight == 1)
+        life.source.lose([P0])
+        await passes(1)
+        life.source.assign([P0])
+        await running
+
+    virtual_time.run(main())
+    check(world, story, set())
+
+
+def test_a_member_without_partitions_is_ready_and_caught_up() -> None:
+    """More members than partitions: the idle one is at work like the others, and has nothing left to do."""
+    world = World()
+    ready: list[bool] = []
+
+    async def main() -> None:
+        life = Life(world)
+        ready.append(life.pipeline.ready)
+        await life.run()
+        ready.append(life.pipeline.ready)
+
+    virtual_time.run(main())
+    assert ready == [False, True]
+
+
+# -- one stuck partition
+
+
+def test_a_delete_that_is_refused_for_ever_stops_its_own_partition_alone() -> None:
+    """The other partition is read and settled to its end."""
+    story = Story().tell(0, Event("x", 1, delete=True), *[Event(f"n-{n}", 1) for n in range(400)])
+    story.tell(1, *[Event(f"o-{n}", 1, consent=False) for n in range(1000)])
+    world = _world(story)
+    world.in_use = {"x"}
+    _in_life(world, lambda _: passes(3600), read_ahead_records=300, drain_timeout_s=1)
+    assert world.committed == {P1: 1000}
+
+
+def test_a_registry_outage_of_one_partition_leaves_the_others_alone() -> None:
+    """What is held for a schema that cannot be had fills that partition's share of the read-ahead, and no more."""
+    story = (
+        Story().tell(0, *[Event(f"n-{n}", 1) for n in range(500)]).tell(1, *[Event(f"o-{n}", 1) for n in range(500)])
+    )
+    world = _world(story)
+    world.log[P0] = [record._replace(value=b"\0\0\0\0\7" + (record.value or b"")[5:]) for record in world.log[P0]]
+
+    async def act(life: Life) -> None:
+        life.source.size = 150
+        await passes(3600)
+
+    _in_life(world, act, MemorySchemas({7: [SourceUnavailable("down")]}), read_ahead_records=100, drain_timeout_s=1)
+    assert world.committed == {P1: 500}
+
+
+def test_schemas_that_stay_unknown_cost_their_time_once() -> None:
+    """Twenty records of twenty unknown schemas: what comes behind them waits as long as for one."""
+    world = World()
+    world.append([Record(TOPIC, 0, n, 0, b"k", b"\0\0\0\1" + bytes([n]) + b"junk") for n in range(20)])
+    world.append([Record(TOPIC, 0, 20, 0, b"c", Event("c", 1).value())])
+    took: list[float] = []
+
+    async def main() -> None:
+        life = Life(world, schema_unknown_timeout_s=60)
+        life.source.size = 40
+        begun = asyncio.get_running_loop().time()
+        await life.run()
+        took.append(asyncio.get_running_loop().time() - begun)
+
+    virtual_time.run(main())
+    assert took[0] < 65
+    assert len(world.events()) == 21
+
+
+# -- what comes again, what fails for a moment
+
+
+def test_an_offset_that_comes_again_has_one_audit_event() -> None:
+    """A repeat within a poll and one of an earlier poll are dropped."""
+    story = Story().tell(0, *[Event(f"n-{n}", 1) for n in range(20)])
+    world = _world(story)
+    polled = world.log[P0]
+    world.log[P0] = [*polled[:3], *polled[1:10], *polled[2:]]
+
+    async def act(_: Life) -> None:
+        await until(lambda: world.committed.get(P0) == 20)
+
+    _in_life(world, act)
+    assert [event["source"]["offset"] for event in world.events()] == list(range(20))
+
+
+class _ResetFailsOnce(MemoryStore):
+    """A disk that is full when the store is to begin anew."""
+
+    failures = 1
+
+    async def reset(self, partition: TopicPartition) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise TransientError("no space left in the state directory")
+        await super().reset(partition)
+
+
+class _Overtaken(MemoryTopics):
+    """A changelog that does not have the position of any store."""
+
+    async def changelog(self, partition: TopicPartition, start: int) -> Any:
+        if start > 0:
+            raise ChangelogOvertaken
+        async for chunk in super().changelog(partition, start):
+            yield chunk
+
+
+def test_a_disk_that_is_full_when_a_store_begins_anew_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Restoring is tried again, as with any other outage."""
+    monkeypatch.setattr("tests.lives.MemoryStore", _ResetFailsOnce)
+    monkeypatch.setattr("tests.lives.MemoryTopics", _Overtaken)
+    world = _world(Story().tell(0, Event("a", 1)))
+    world.stores[P0] = ({}, 999)
+    live(world)
+    assert [event["outcome"] for event in world.events()] == ["delivered"]
+
+
+def test_a_pulse_between_looking_and_waiting_is_not_missed() -> None:
+    """Caught up in the very turn in which it was asked: the run ends."""
+    world = _world(Story().tell(0, Event("a", 1)))
+
+    async def main() -> None:
+        life = Life(world)
+        answers = iter([False, True])
+
+        def caught_up() -> bool:
+            answer = next(answers)
+            if not answer:
+                asyncio.get_running_loop().call_soon(life.pipeline._progress.made)
+            return answer
+
+        life.pipeline._caught_up = caught_up  # type: ignore[method-assign]
+        async with asyncio.timeout(3600):
+            await life.pipeline._ended(life.stop, until_caught_up=True)
+
+    virtual_time.run(main())
+
+
+def test_many_changes_of_one_contact_leave_one_entry_in_the_queue() -> None:
+    """A contact that changes all the time while Genesys is away waits in one place."""
+    world = _world(Story().tell(0, *[Event("hot", n, phone=f"+1555{n:07d}") for n in range(1, 3001)]))
+    entries: list[int] = []
+
+    async def act(life: Life) -> None:
+        world.answer = outage(10**6, SinkUnavailable("down"))
+        await until(lambda: life.pipeline.partitions.unsettled == 3000)
+        entries.append(len(life.pipeline.lanes._normal))
+
+    _in_life(world, act, drain_timeout_s=1)
+    assert entries == [1]
+
+
+def test_the_memory_sink_loses_answers_after_the_effect() -> None:
+    """The stories above rest on it."""
+    world = World()
+    world.answer_lost = True
+
+    async def main() -> None:
+        sink = MemorySink(world)
+        body = orjson.dumps({"externalId": "a", "callable": True, "data": {}})
+        with pytest.raises(SinkUnavailable):
+            await sink.upsert([body])
+
+    virtual_time.run(main())
+    assert "a" in world.list
