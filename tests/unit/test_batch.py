@@ -1,0 +1,822 @@
+"""Contacts on their way: what is taken when, in what order, and that no contact is ever taken twice."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import pytest
+from hypothesis import given, settings, strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from consumer.core.batch import MAX_PER_REQUEST, Batch, Lane, Lanes
+from consumer.model import Assignment, Change, Contact, Operation, Record, State, TopicPartition, Work
+
+UPSERT, DELETE, SUPPRESS = Operation
+OURS = Assignment(TopicPartition("crm.contacts.changes", 0))
+THEIRS = Assignment(TopicPartition("crm.contacts.changes", 1))
+LINGER_S = 0.5
+PLENTY = 1000
+STATE = State(b"f" * 32, None, False, 0, 0, deleted=False)
+"""What is expected of a contact: nothing here looks at it."""
+
+SEPARATOR = 1
+"""Bytes that stand between two contacts."""
+
+
+def work(
+    name: str,
+    operation: Operation = UPSERT,
+    *,
+    withdrawal: bool | None = None,
+    assignment: Assignment = OURS,
+    size: int = 0,
+    offset: int = 0,
+) -> Work:
+    """A work that asks for a change of a contact; a delete or a suppression is a withdrawal."""
+    withdraws = operation is not UPSERT if withdrawal is None else withdrawal
+    contact = Contact(name, "", "", not withdraws, do_not_call=False, attributes={"padding": "x" * size})
+    identity = hashlib.sha256(name.encode()).digest()
+    change = Change(operation, contact, identity, b"f" * 32, None, 0, offset, withdraws)
+    return Work(Record(*assignment.partition, offset, 0, None, b""), assignment, name, change)
+
+
+def change_of(work: Work) -> Change:
+    """The change of a work, which it has."""
+    assert work.change is not None
+    return work.change
+
+
+def encode(work: Work, withheld: bool) -> bytes:
+    """Stands for the sink's encoding: the name, whether it may be called, and as many bytes as the test asks for."""
+    change = change_of(work)
+    callable_ = change.contact.callable and not withheld
+    return f"{change.contact.external_id}:{'yes' if callable_ else 'no'}".encode() + b"x" * len(
+        change.contact.attributes["padding"]
+    )
+
+
+def lanes(max_records: int = 100, max_bytes: int = 1_000_000) -> Lanes:
+    """No contact on its way."""
+    return Lanes(max_records, max_bytes, LINGER_S, encode)
+
+
+def begin(on: Lanes, *works: Work, now: float = 0.0) -> list[Lane]:
+    """Open a lane for each of these."""
+    for each in works:
+        on.open(each, change_of(each), None, STATE, now)
+    return [lane_of(on, each) for each in works]
+
+
+def lane_of(on: Lanes, work: Work) -> Lane:
+    """The lane of the work's contact."""
+    lane = on.get(change_of(work).identity)
+    assert lane is not None
+    return lane
+
+
+def take(on: Lanes, now: float = 0.0, limit: int = PLENTY) -> Batch:
+    """The batch that is due now."""
+    batch = on.take(now, limit)
+    assert batch is not None
+    return batch
+
+
+def names(of: Batch | Sequence[Lane]) -> list[str]:
+    """The contacts of a batch, in its order."""
+    taken = of.lanes if isinstance(of, Batch) else of
+    return [lane.change.contact.external_id for lane in taken]
+
+
+def drained(on: Lanes, now: float = 0.0, limit: int = PLENTY) -> list[list[str]]:
+    """Whatever waits, batch by batch."""
+    on.draining = True
+    taken = []
+    while batch := on.take(now, limit):
+        taken.append(names(batch))
+    return taken
+
+
+def several(prefix: str, count: int, operation: Operation = UPSERT, **more: Any) -> list[Work]:
+    """Works of so many contacts."""
+    return [work(f"{prefix}{n}", operation, **more) for n in range(count)]
+
+
+# -- when a batch is due
+
+
+def test_nothing_waits_at_first() -> None:
+    """Without a contact on its way nothing is ever due."""
+    idle = lanes()
+    assert (len(idle), idle.due(0.0, PLENTY), idle.take(1e9, PLENTY)) == (0, None, None)
+
+
+def test_a_change_lingers() -> None:
+    """A batch that does not fill is due when its oldest change has waited for the set time, and not before."""
+    on = lanes()
+    begin(on, work("a"), now=10.0)
+    begin(on, work("b"), now=10.4)
+    assert on.due(10.0, PLENTY) == on.due(10.45, PLENTY) == 10.5
+    assert on.take(10.499, PLENTY) is None
+    assert names(take(on, 10.5)) == ["a", "b"]
+    assert on.due(10.5, PLENTY) is None
+
+
+def test_the_next_batch_lingers_for_its_own_oldest_change() -> None:
+    """What was not taken counts from when it came."""
+    on = lanes(max_records=2)
+    begin(on, *several("a", 2), now=10.0)
+    begin(on, work("late"), now=10.3)
+    take(on, 10.3)
+    assert on.due(10.3, PLENTY) == 10.8
+
+
+def test_what_is_overdue_is_due_now() -> None:
+    """A moment that has passed is told as now: whoever sleeps until then does not sleep backwards."""
+    on = lanes()
+    begin(on, work("a"), now=10.0)
+    assert on.due(99.0, PLENTY) == 99.0
+
+
+@pytest.mark.parametrize(
+    ("waiting", "limit", "at_once"), [(9, PLENTY, False), (10, PLENTY, True), (4, 5, False), (5, 5, True)]
+)
+def test_a_full_batch_does_not_linger(waiting: int, limit: int, *, at_once: bool) -> None:
+    """As many as a request may hold, by the setting or by what the gate allows now, are due at once."""
+    on = lanes(max_records=10)
+    begin(on, *several("c", waiting), now=10.0)
+    assert on.due(10.0, limit) == (10.0 if at_once else 10.5)
+
+
+@pytest.mark.parametrize(("size", "at_once"), [(400, False), (500, True)])
+def test_a_batch_that_is_full_by_bytes_does_not_linger(size: int, *, at_once: bool) -> None:
+    """As many bytes as a request may hold are due at once, too."""
+    on = lanes(max_bytes=1000)
+    begin(on, *several("c", 2, size=size), now=10.0)
+    assert on.due(10.0, PLENTY) == (10.0 if at_once else 10.5)
+
+
+@pytest.mark.parametrize("operation", list(Operation))
+def test_a_withdrawal_does_not_linger(operation: Operation) -> None:
+    """One is enough, whatever it takes."""
+    on = lanes()
+    begin(on, work("a", operation, withdrawal=True), now=10.0)
+    assert on.due(10.0, PLENTY) == 10.0
+    assert take(on, 10.0).operation is operation
+
+
+def test_draining_does_not_linger() -> None:
+    """At the end everything goes out at once, in batches as ever."""
+    on = lanes(max_records=3)
+    begin(on, *several("c", 7), now=10.0)
+    assert [len(batch) for batch in drained(on, 10.0)] == [3, 3, 1]
+
+
+# -- how much a batch holds
+
+
+@pytest.mark.parametrize(("limit", "sizes"), [(PLENTY, [10, 10, 5]), (4, [4] * 6 + [1]), (1, [1] * 25)])
+def test_a_batch_holds_no_more_than_allowed(limit: int, sizes: list[int]) -> None:
+    """Neither more than the setting nor more than the gate allows now, in the order in which they came."""
+    on = lanes(max_records=10)
+    begin(on, *several("c", 25))
+    taken = drained(on, limit=limit)
+    assert [len(batch) for batch in taken] == sizes
+    assert list(chain(*taken)) == [f"c{n}" for n in range(25)]
+
+
+@pytest.mark.parametrize(("operation", "most"), [(DELETE, 100), (SUPPRESS, 50)])
+@pytest.mark.parametrize("limit", [PLENTY, 30])
+def test_deletes_and_suppressions_have_limits_of_their_own(operation: Operation, most: int, limit: int) -> None:
+    """However large an upsert may be, Genesys takes a hundred ids in a delete and the program reads fifty back."""
+    on = lanes(max_records=1000)
+    begin(on, *several("c", 130, operation))
+    assert MAX_PER_REQUEST[operation] == most
+    assert max(len(batch) for batch in drained(on, limit=limit)) == min(most, limit)
+
+
+def test_a_batch_is_cut_by_bytes() -> None:
+    """What would make the request too large waits for the next one."""
+    on = lanes(max_bytes=1000)
+    begin(on, *several("c", 5, size=400))
+    assert [len(batch) for batch in drained(on)] == [2, 2, 1]
+
+
+def test_a_contact_that_is_too_large_goes_alone() -> None:
+    """It must not hold up the others for ever: Genesys is asked, and blames it."""
+    on = lanes(max_bytes=1000)
+    begin(on, work("a"), work("huge", size=5000), work("b"))
+    assert drained(on) == [["a"], ["huge"], ["b"]]
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 600)), min_size=1, max_size=30),
+    st.integers(1, 12),
+    st.integers(300, 2000),
+)
+def test_no_batch_is_larger_than_allowed(contacts: list[tuple[bool, int]], max_records: int, max_bytes: int) -> None:
+    """Withdrawals with others behind them or not: never more contacts or bytes, save a single contact too large."""
+    on = lanes(max_records, max_bytes)
+    begin(on, *(work(f"c{n}", withdrawal=urgent, size=size) for n, (urgent, size) in enumerate(contacts)))
+    on.draining = True
+    left = len(contacts)
+    while batch := on.take(0.0, PLENTY):
+        left -= len(batch.lanes)
+        assert len(batch.lanes) <= max_records
+        assert len(batch.lanes) == 1 or sum(len(lane.payload) for lane in batch.lanes) <= max_bytes
+    assert left == 0
+
+
+# -- withdrawals first
+
+
+def test_withdrawals_go_first() -> None:
+    """They overtake everything that waits, also a full batch that came before."""
+    on = lanes(max_records=3)
+    begin(on, *several("early", 6), now=0.0)
+    begin(on, work("gone", DELETE), now=0.9)
+    begin(on, work("revoked", withdrawal=True), now=1.0)
+    assert drained(on, 1.0)[:2] == [["gone"], ["revoked", "early0", "early1"]]
+
+
+def test_among_withdrawals_the_longest_wait_goes_first() -> None:
+    """A stream of one kind does not hold up the others."""
+    on = lanes()
+    order = [SUPPRESS, DELETE, UPSERT]
+    for n, operation in enumerate(order):
+        begin(on, work(f"c{n}", operation, withdrawal=True), now=float(n))
+    assert [take(on, 5.0).operation for _ in order] == order
+
+
+def test_an_urgent_upsert_is_filled_up_with_others() -> None:
+    """A request that goes out anyway takes along what would linger, in its order, up to the limit."""
+    on = lanes(max_records=4)
+    begin(on, *several("early", 5), now=0.0)
+    begin(on, work("revoked", withdrawal=True), now=0.1)
+    assert names(take(on, 0.1)) == ["revoked", "early0", "early1", "early2"]
+    assert on.take(0.1, PLENTY) is None, "the rest lingers"
+
+
+@pytest.mark.parametrize("operation", [DELETE, SUPPRESS])
+def test_other_requests_are_not_filled_up(operation: Operation) -> None:
+    """Only an upsert can take upserts along."""
+    on = lanes()
+    begin(on, *several("early", 5), work("gone", operation))
+    assert names(take(on)) == ["gone"]
+
+
+def test_an_urgent_batch_that_is_full_takes_nobody_along() -> None:
+    """Withdrawals fill their batch before anybody else does."""
+    on = lanes(max_records=3)
+    begin(on, *several("early", 3), *several("revoked", 4, withdrawal=True))
+    assert drained(on) == [
+        ["revoked0", "revoked1", "revoked2"],
+        ["revoked3", "early0", "early1"],
+        ["early2"],
+    ]
+
+
+# -- a newer change takes the place of one that waits
+
+
+def test_a_replaced_work_ends_with_its_lane() -> None:
+    """The newer one is sent, newly encoded, once; the older one is kept until that has its answer, and comes back."""
+    on = lanes()
+    older, newer = work("a", size=10), work("a", size=20)
+    (lane,) = begin(on, older)
+    on.replace(lane, newer, STATE)
+    assert (lane.work, lane.payload) == (newer, encode(newer, False))
+    assert drained(on) == [["a"]]
+    assert on.close(lane) == [older]
+
+
+def test_a_replaced_work_keeps_its_place_and_its_wait() -> None:
+    """A contact that changes all the time is not sent last for it, nor made to linger again."""
+    on = lanes()
+    first, _ = begin(on, work("a"), work("b"), now=10.0)
+    on.replace(first, work("a"), STATE)
+    begin(on, work("c"), now=10.2)
+    assert on.due(10.3, PLENTY) == 10.5
+    assert names(take(on, 10.5, limit=1)) == ["a"]
+    assert drained(on, 10.5) == [["b", "c"]]
+
+
+@pytest.mark.parametrize("times", [1, 2, 5])
+def test_replacing_does_not_fill_a_batch(times: int) -> None:
+    """Contacts and bytes are counted as they are, not once for each change."""
+    on = lanes(max_records=2, max_bytes=1000)
+    (lane,) = begin(on, work("a", size=100), now=10.0)
+    for _ in range(times):
+        on.replace(lane, work("a", size=600), STATE)
+    assert on.due(10.0, PLENTY) == 10.5
+    on.replace(lane, work("a", size=1000), STATE)
+    assert on.due(10.0, PLENTY) == 10.0
+    on.replace(lane, work("a", size=10), STATE)
+    assert on.due(10.0, PLENTY) == 10.5
+
+
+def test_a_withdrawal_in_the_place_of_a_grant_goes_first() -> None:
+    """The contact moves ahead of all others, and is not sent as callable."""
+    on = lanes()
+    _, lane = begin(on, *several("c", 2), now=10.0)
+    on.replace(lane, work("c1", withdrawal=True), STATE)
+    assert on.due(10.0, PLENTY) == 10.0
+    batch = take(on, 10.0)
+    assert names(batch) == ["c1", "c0"]
+    assert batch.lanes[0].payload.startswith(b"c1:no")
+
+
+def test_a_grant_in_the_place_of_a_withdrawal_lingers_again() -> None:
+    """Nobody is in a hurry to be called; the withdrawal that was replaced leaves nothing behind."""
+    on = lanes()
+    (lane,) = begin(on, work("a", DELETE), now=10.0)
+    on.replace(lane, work("a"), STATE)
+    assert on.due(10.0, PLENTY) == 10.5
+    batch = take(on, 10.5)
+    assert (batch.operation, names(batch), batch.lanes[0].payload) == (UPSERT, ["a"], b"a:yes")
+    assert drained(on, 10.5) == []
+
+
+def test_a_delete_has_no_payload() -> None:
+    """What a grant before it was encoded to is not sent."""
+    on = lanes()
+    (lane,) = begin(on, work("a", size=10))
+    on.replace(lane, work("a", DELETE), STATE)
+    assert (take(on).operation, lane.payload) == (DELETE, b"")
+
+
+def test_a_contact_that_moves_to_and_fro_is_sent_once() -> None:
+    """Between withdrawal and grant any number of times: one contact in one batch."""
+    on = lanes()
+    first, *_ = begin(on, work("a"), work("b"))
+    for n in range(5):
+        on.replace(first, work("a", (DELETE, UPSERT, UPSERT)[n % 3], withdrawal=n % 2 == 0), STATE)
+    assert sorted(chain(*drained(on))) == ["a", "b"]
+
+
+# -- a change waits behind the one before
+
+
+def test_what_waits_comes_back_in_its_order() -> None:
+    """When the lane ends, the works behind it are handed back to be judged, and the contact has no lane any more."""
+    on = lanes()
+    first, second, third = (work("a", offset=n) for n in range(3))
+    (lane,) = begin(on, first)
+    take(on, LINGER_S)
+    on.wait(lane, second, STATE, withdraws=change_of(second).withdrawal)
+    on.wait(lane, third, STATE, withdraws=change_of(third).withdrawal)
+    assert on.close(lane) == [second, third]
+    assert (len(on), on.get(change_of(first).identity)) == (0, None)
+
+
+def test_a_lane_that_is_not_sent_may_end() -> None:
+    """It is not sent any more, and does not count towards a full batch."""
+    on = lanes(max_records=2)
+    first, _ = begin(on, work("a"), work("b"), now=10.0)
+    on.close(first)
+    assert on.due(10.0, PLENTY) == 10.5
+    assert drained(on, 10.0) == [["b"]]
+
+
+def test_before_a_withdrawal_nothing_goes_out_as_callable() -> None:
+    """A grant with a withdrawal behind it is sent at once and as not callable."""
+    on = lanes()
+    begin(on, work("early"), now=0.0)
+    (lane,) = begin(on, work("a"), now=10.0)
+    withdrawal = work("a", SUPPRESS)
+    on.wait(lane, withdrawal, STATE, withdraws=change_of(withdrawal).withdrawal)
+    batch = take(on, 10.0)
+    assert (batch.operation, names(batch)) == (UPSERT, ["a", "early"])
+    assert (lane.payload, lane.withheld) == (b"a:no", True)
+    assert on.close(lane) == [withdrawal]
+
+
+def test_a_grant_that_waits_changes_nothing() -> None:
+    """It neither hurries nor withholds the one before."""
+    on = lanes()
+    (lane,) = begin(on, work("a"), now=10.0)
+    again = work("a")
+    on.wait(lane, again, STATE, withdraws=change_of(again).withdrawal)
+    assert on.due(10.0, PLENTY) == 10.5
+    assert (lane.payload, lane.withheld, lane.urgent) == (b"a:yes", False, False)
+
+
+def test_a_withdrawal_behind_a_request_under_way_leaves_it_alone() -> None:
+    """What is sent is sent: the lane is not queued a second time."""
+    on = lanes()
+    (lane,) = begin(on, work("a"))
+    take(on, LINGER_S)
+    withdrawal = work("a", DELETE)
+    on.wait(lane, withdrawal, STATE, withdraws=change_of(withdrawal).withdrawal)
+    assert lane.sent
+    assert drained(on) == []
+
+
+def test_a_withdrawal_behind_a_withdrawal_leaves_its_place() -> None:
+    """The first one is ahead already."""
+    on = lanes()
+    lane, _ = begin(on, work("a", SUPPRESS), work("b", SUPPRESS))
+    again = work("a", SUPPRESS)
+    on.wait(lane, again, STATE, withdraws=change_of(again).withdrawal)
+    assert drained(on) == [["a", "b"]]
+
+
+def test_a_change_in_the_place_of_a_withheld_one_is_sent_as_it_is() -> None:
+    """Withholding belongs to the work that it was for."""
+    on = lanes()
+    (lane,) = begin(on, work("a"))
+    withdrawal = work("a", SUPPRESS)
+    on.wait(lane, withdrawal, STATE, withdraws=change_of(withdrawal).withdrawal)
+    on.replace(lane, work("a"), STATE)
+    assert (lane.payload, lane.withheld, lane.urgent) == (b"a:yes", False, False)
+
+
+# -- requests that are made again
+
+
+def test_what_is_put_back_is_in_front_in_its_order() -> None:
+    """A failed batch goes before what came meanwhile, as it was."""
+    on = lanes(max_records=3)
+    begin(on, *several("a", 3))
+    batch = take(on)
+    begin(on, *several("b", 3))
+    on.put_back(batch)
+    assert drained(on) == [["a0", "a1", "a2"], ["b0", "b1", "b2"]]
+
+
+def test_what_is_put_back_does_not_linger_again() -> None:
+    """It has waited since it came."""
+    on = lanes()
+    begin(on, work("a"), now=10.0)
+    on.put_back(take(on, 10.5))
+    assert on.due(11.0, PLENTY) == 11.0
+
+
+def test_of_a_batch_that_is_put_back_withdrawals_stay_ahead() -> None:
+    """Those that filled it up go back among the others: fewer may fit the next time."""
+    on = lanes()
+    begin(on, work("early"), work("revoked", withdrawal=True), now=10.0)
+    batch = take(on, 10.0)
+    assert names(batch) == ["revoked", "early"]
+    on.put_back(batch)
+    assert names(take(on, 10.0, limit=1)) == ["revoked"]
+    assert on.due(10.0, PLENTY) == 10.5
+
+
+def test_what_is_put_back_is_encoded_as_its_work_is_now() -> None:
+    """A withdrawal that Genesys refused goes back as the delete that it became."""
+    on = lanes()
+    (lane,) = begin(on, work("a", withdrawal=True))
+    batch = take(on)
+    lane.work.change = change_of(work("a", DELETE))
+    on.put_back(Batch(DELETE, batch.lanes))
+    assert (take(on).operation, lane.payload) == (DELETE, b"")
+
+
+def test_what_is_put_back_may_be_replaced() -> None:
+    """Nobody knows whether it was applied: the newer change is sent instead, once."""
+    on = lanes()
+    begin(on, work("a"), work("b"))
+    batch = take(on, LINGER_S)
+    on.put_back(batch)
+    newer = work("a", size=3)
+    on.replace(batch.lanes[0], newer, STATE)
+    assert drained(on) == [["a", "b"]]
+    assert batch.lanes[0].payload == encode(newer, False)
+
+
+# -- groups: the parts of a batch whose data is blamed
+
+
+def test_a_group_is_sent_together_and_with_nobody_else() -> None:
+    """Neither others nor another group join it, although there is room, and it does not linger."""
+    on = lanes()
+    begin(on, *several("a", 4), now=10.0)
+    batch = take(on, 10.5)
+    begin(on, *several("late", 3), now=10.5)
+    on.put_back_as_group(UPSERT, batch.lanes[:2])
+    on.put_back_as_group(UPSERT, batch.lanes[2:])
+    assert on.due(10.5, PLENTY) == 10.5
+    assert [names(take(on, 10.5)) for _ in range(2)] == [["a0", "a1"], ["a2", "a3"]]
+    assert on.due(10.5, PLENTY) == 11.0
+
+
+@pytest.mark.parametrize("operation", list(Operation))
+def test_a_group_is_sent_as_what_it_was(operation: Operation) -> None:
+    """A part of a delete is a delete, a part of a suppression a suppression."""
+    on = lanes()
+    begin(on, *several("a", 2, operation, withdrawal=True))
+    on.put_back_as_group(operation, take(on).lanes)
+    batch = take(on)
+    assert (batch.operation, names(batch)) == (operation, ["a0", "a1"])
+
+
+def test_withdrawals_go_before_groups_and_groups_before_the_rest() -> None:
+    """A poison contact holds up no withdrawal, and full batches do not hold up the search for it."""
+    on = lanes(max_records=2)
+    begin(on, *several("a", 2))
+    group = take(on).lanes
+    begin(on, *several("early", 4), now=0.0)
+    on.put_back_as_group(UPSERT, group)
+    begin(on, work("gone", DELETE), now=5.0)
+    assert drained(on, 5.0) == [["gone"], ["a0", "a1"], ["early0", "early1"], ["early2", "early3"]]
+
+
+def test_a_group_of_withdrawals_is_one() -> None:
+    """It goes before a group of others that waits longer, and takes turns with withdrawals by their wait."""
+    on = lanes(max_records=2)
+    begin(on, *several("plain", 2), now=0.0)
+    plain = take(on, 0.0)
+    begin(on, *several("revoked", 2, withdrawal=True), now=1.0)
+    revoked = take(on, 1.0)
+    on.put_back_as_group(UPSERT, plain.lanes)
+    on.put_back_as_group(UPSERT, revoked.lanes)
+    begin(on, work("gone", DELETE), now=2.0)
+    assert drained(on, 2.0) == [["revoked0", "revoked1"], ["gone"], ["plain0", "plain1"]]
+
+
+@pytest.mark.parametrize("leaves", ["closed", "replaced", "withheld", "dropped"])
+def test_a_contact_may_leave_its_group(leaves: str) -> None:
+    """What ends, is replaced, is withheld or loses its partition is not sent with the group any more."""
+    on = lanes()
+    begin(on, work("a"), work("b", assignment=THEIRS), now=10.0)
+    first, second = take(on, 10.5).lanes
+    on.put_back_as_group(UPSERT, [first, second])
+    withdrawal = work("b", SUPPRESS)
+    match leaves:
+        case "closed":
+            on.close(second)
+        case "replaced":
+            on.replace(second, work("b", DELETE), STATE)
+        case "withheld":
+            on.wait(second, withdrawal, STATE, withdraws=change_of(withdrawal).withdrawal)
+        case _:
+            on.drop(THEIRS)
+    taken = drained(on, 10.5)
+    expected = {"closed": [["a"]], "dropped": [["a"]]}.get(leaves, [["b"], ["a"]])
+    assert taken == expected
+
+
+def test_an_empty_group_is_forgotten() -> None:
+    """Nothing is due for contacts that all left it."""
+    on = lanes()
+    begin(on, *several("a", 2))
+    batch = take(on, LINGER_S)
+    on.put_back_as_group(UPSERT, batch.lanes)
+    for lane in batch.lanes:
+        on.close(lane)
+    assert (on.due(10.0, PLENTY), on.take(10.0, PLENTY)) == (None, None)
+
+
+# -- a partition moves away
+
+
+def test_a_dropped_assignment_takes_its_waiting_contacts_along() -> None:
+    """Nothing of it is sent any more, what is of others is, and counts are as if it had never been there."""
+    on = lanes(max_records=3)
+    _, *dropped = begin(on, work("a"), work("b", assignment=THEIRS), work("gone", DELETE, assignment=THEIRS), now=10.0)
+    assert on.drop(THEIRS) == (dropped, [])
+    assert len(on) == 1
+    assert on.due(10.0, PLENTY) == 10.5
+    assert drained(on, 10.0) == [["a"]]
+
+
+def test_what_is_sent_stays_until_its_answer() -> None:
+    """The contact must not be in a second request while the first is under way."""
+    on = lanes()
+    (lane,) = begin(on, work("a", assignment=THEIRS))
+    take(on, LINGER_S)
+    assert on.drop(THEIRS) == ([], [])
+    assert on.get(lane.change.identity) is lane
+    assert on.busy(THEIRS)
+
+
+def test_works_of_others_that_waited_come_back() -> None:
+    """Behind a dropped lane there may be works of a partition that stays; those of the dropped one are forgotten."""
+    on = lanes()
+    (lane,) = begin(on, work("a", assignment=THEIRS))
+    behind = [work("a", assignment=OURS), work("a", assignment=THEIRS), work("a", assignment=OURS)]
+    for each in behind:
+        on.wait(lane, each, STATE, withdraws=change_of(each).withdrawal)
+    assert on.drop(THEIRS) == ([lane], [behind[0], behind[2]])
+    assert len(on) == 0
+
+
+@pytest.mark.parametrize("sent", [False, True])
+def test_works_that_wait_behind_others_are_forgotten(*, sent: bool) -> None:
+    """A lane that stays loses what waited behind it of the dropped assignment, and nothing else."""
+    on = lanes()
+    (lane,) = begin(on, work("a"))
+    behind = [work("a", assignment=THEIRS), work("a", assignment=OURS)]
+    for each in behind:
+        on.wait(lane, each, STATE, withdraws=change_of(each).withdrawal)
+    if sent:
+        take(on, LINGER_S)
+    assert on.drop(THEIRS) == ([], [])
+    assert on.close(lane) == [behind[1]]
+
+
+def test_another_epoch_of_the_same_partition_is_another_assignment() -> None:
+    """The partition came back: what was opened under the new ownership is not dropped with the old one."""
+    on = lanes()
+    before, after = Assignment(OURS.partition), Assignment(OURS.partition)
+    begin(on, work("a", assignment=before), work("b", assignment=after))
+    on.drop(before)
+    assert drained(on) == [["b"]]
+
+
+def test_busy_is_who_has_a_request_under_way() -> None:
+    """Waiting is not busy, put back is not, nor are others."""
+    on = lanes()
+    begin(on, work("a"))
+    assert not on.busy(OURS)
+    batch = take(on, LINGER_S)
+    assert on.busy(OURS)
+    assert not on.busy(THEIRS)
+    on.put_back(batch)
+    assert not on.busy(OURS)
+    on.close(take(on, LINGER_S).lanes[0])
+    assert not on.busy(OURS)
+
+
+def test_a_lane_knows_what_it_was_judged_against() -> None:
+    """The state comes back with it, also when a newer work took the place of the judged one."""
+    on = lanes()
+    known = State(b"f" * 32, 3, True, 0, 0, deleted=False)
+    first = work("a")
+    on.open(first, change_of(first), known, STATE, 0.0)
+    lane = lane_of(on, first)
+    on.replace(lane, work("a"), STATE)
+    assert lane.base is known
+
+
+# -- all of it together
+
+
+class Traffic(RuleBasedStateMachine):
+    """Contacts come as the pipeline lets them in, and requests get every kind of answer, in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on = lanes(max_records=4, max_bytes=120)
+        self.now = 0.0
+        self.assignments = [Assignment(TopicPartition("t", n)) for n in range(2)]
+        self.under_way: list[Batch] = []
+        self.submitted: list[Work] = []
+        self.ended: Counter[int] = Counter()
+        self.sent: dict[str, list[int]] = {}
+
+    # what the pipeline does around lanes
+
+    def admit(self, works: Sequence[Work]) -> None:
+        """Let works in as `Admission` does: a lane of their own, the place of another, or behind it."""
+        for each in works:
+            change = change_of(each)
+            lane = self.on.get(change.identity)
+            if lane is None:
+                self.on.open(each, change, None, STATE, self.now)
+            elif lane.sent or lane.waiting or SUPPRESS in {lane.change.operation, change.operation}:
+                self.on.wait(lane, each, STATE, withdraws=change.withdrawal)
+            else:
+                self.on.replace(lane, each, STATE)
+
+    def end(self, work: Work) -> None:
+        """A work has its outcome."""
+        self.ended[work.record.offset] += 1
+
+    def finish(self, lane: Lane) -> None:
+        """A contact has its answer."""
+        self.sent.setdefault(lane.change.contact.external_id, []).append(lane.work.record.offset)
+        for each in [*lane.superseded, lane.work]:
+            self.end(each)
+        lane.superseded = []
+        self.admit(self.on.close(lane))
+
+    def leave(self, lane: Lane) -> None:
+        """A contact's partition was lost while its request was under way."""
+        self.end(lane.work)
+        self.admit(self.on.close(lane))
+
+    def answered(self, data: st.DataObject) -> Batch:
+        """Some request gets its answer; what is of a lost partition ends here."""
+        batch = self.under_way.pop(data.draw(st.integers(0, len(self.under_way) - 1)))
+        for lane in batch.lanes:
+            if not lane.work.assignment.alive:
+                self.leave(lane)
+        return Batch(batch.operation, [lane for lane in batch.lanes if lane.work.assignment.alive])
+
+    # what happens
+
+    @rule(
+        name=st.sampled_from("abcdef"),
+        kind=st.sampled_from([(UPSERT, False), (UPSERT, False), (UPSERT, True), (DELETE, True), (SUPPRESS, True)]),
+        size=st.integers(0, 60),
+        partition=st.integers(0, 1),
+    )
+    def submit(self, name: str, kind: tuple[Operation, bool], size: int, partition: int) -> None:
+        operation, withdrawal = kind
+        assignment = self.assignments[partition]
+        made = work(
+            name, operation, withdrawal=withdrawal, assignment=assignment, size=size, offset=len(self.submitted)
+        )
+        self.submitted.append(made)
+        self.admit([made])
+
+    @rule(seconds=st.sampled_from([0.1, 0.5, 3.0]))
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(limit=st.integers(1, 5))
+    def send(self, limit: int) -> None:
+        due = self.on.due(self.now, limit)
+        batch = self.on.take(self.now, limit)
+        assert (batch is not None) == (due is not None and due <= self.now)
+        if batch is not None:
+            assert batch.lanes
+            self.under_way.append(batch)
+
+    @precondition(lambda self: self.under_way)
+    @rule(data=st.data())
+    def accept(self, data: st.DataObject) -> None:
+        for lane in self.answered(data).lanes:
+            self.finish(lane)
+
+    @precondition(lambda self: self.under_way)
+    @rule(data=st.data())
+    def try_again(self, data: st.DataObject) -> None:
+        batch = self.answered(data)
+        self.on.put_back(batch)
+        for lane in batch.lanes:
+            waiting, lane.waiting = lane.waiting, []
+            self.admit(waiting)
+
+    @precondition(lambda self: self.under_way)
+    @rule(data=st.data())
+    def split(self, data: st.DataObject) -> None:
+        batch = self.answered(data)
+        middle = data.draw(st.integers(0, len(batch.lanes)))
+        for part in (batch.lanes[:middle], batch.lanes[middle:]):
+            if part:
+                self.on.put_back_as_group(batch.operation, part)
+
+    @rule(partition=st.integers(0, 1))
+    def lose(self, partition: int) -> None:
+        lost = self.assignments[partition]
+        lost.alive = False
+        self.assignments[partition] = Assignment(lost.partition)
+        self.admit(self.on.drop(lost)[1])
+        under_way = {lane.work.record.offset for batch in self.under_way for lane in batch.lanes}
+        for each in self.submitted:
+            offset = each.record.offset
+            if each.assignment is lost and offset not in self.ended and offset not in under_way:
+                self.end(each)
+
+    # what must hold
+
+    @invariant()
+    def no_contact_is_in_two_requests(self) -> None:
+        taken = [lane.change.identity for batch in self.under_way for lane in batch.lanes]
+        assert len(set(taken)) == len(taken)
+
+    @invariant()
+    def sent_is_who_is_under_way(self) -> None:
+        taken = {id(lane) for batch in self.under_way for lane in batch.lanes}
+        assert {id(lane) for lane in self.on._lanes.values() if lane.sent} == taken
+
+    @invariant()
+    def counts_are_those_of_the_queue(self) -> None:
+        living = [lane for lane in self.on._lanes.values() if lane.queue is self.on._normal]
+        assert self.on._normal_records == len(living)
+        assert self.on._normal_bytes == sum(len(lane.payload) + SEPARATOR for lane in living)
+
+    @invariant()
+    def whoever_waits_stands_in_its_queue(self) -> None:
+        for lane in self.on._lanes.values():
+            assert lane.queue is None or any(lane is other for other in lane.queue)
+
+    @invariant()
+    def nothing_ends_twice(self) -> None:
+        assert max(self.ended.values(), default=0) <= 1
+
+    @invariant()
+    def changes_of_a_contact_go_out_in_their_order(self) -> None:
+        assert all(offsets == sorted(offsets) for offsets in self.sent.values())
+
+    def teardown(self) -> None:
+        """Every answer comes in, everything that waits is sent: then each work has ended, once."""
+        self.on.draining = True
+        while self.under_way or self.on.due(self.now, PLENTY) is not None:
+            while batch := self.on.take(self.now, PLENTY):
+                self.under_way.append(batch)
+            self.no_contact_is_in_two_requests()
+            for lane in [lane for batch in self.under_way for lane in batch.lanes]:
+                self.finish(lane)
+            self.under_way = []
+        assert len(self.on) == 0
+        assert self.ended == Counter(each.record.offset for each in self.submitted)
+        assert (self.on._normal_records, self.on._normal_bytes) == (0, 0)
+
+
+TestTraffic = Traffic.TestCase
+TestTraffic.settings = settings(max_examples=150, stateful_step_count=40)

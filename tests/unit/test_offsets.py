@@ -1,0 +1,192 @@
+"""Which offset may be committed: never past a record that is not settled, whatever the order of the answers."""
+
+import pytest
+from hypothesis import given, strategies as st
+
+from consumer.core.offsets import Tracker
+from consumer.model import Assignment, Outcome, Record, TopicPartition, Work
+
+PARTITION = TopicPartition("crm.contacts.changes", 3)
+ASSIGNMENT = Assignment(PARTITION)
+
+
+def record(offset: int, value: bytes | None = b"value") -> Record:
+    """A record of the partition."""
+    return Record(*PARTITION, offset, 0, b"key", value)
+
+
+def records(*offsets: int) -> list[Record]:
+    """Records of the partition."""
+    return [record(offset) for offset in offsets]
+
+
+def tracking(*offsets: int) -> tuple[Tracker, list[Work]]:
+    """A tracker that begins with the first of these offsets, and their works."""
+    tracker = Tracker(ASSIGNMENT, offsets[0])
+    return tracker, tracker.add(records(*offsets))
+
+
+def decide(*works: Work) -> None:
+    """Give works their outcome."""
+    for work in works:
+        work.outcome = Outcome.DELIVERED
+
+
+# -- what is tracked
+
+
+def test_works_carry_their_record_and_assignment() -> None:
+    """Each record becomes one work, in its order, under the ownership of the tracker."""
+    _, works = tracking(5, 6, 7)
+    assert [work.record for work in works] == records(5, 6, 7)
+    assert all(work.assignment is ASSIGNMENT and work.outcome is None for work in works)
+
+
+def test_a_fresh_tracker_commits_where_it_begins() -> None:
+    """Without any record, the offset that may be committed and the one expected are the position."""
+    tracker = Tracker(ASSIGNMENT, 42)
+    assert (tracker.expected, tracker.committable, tracker.bytes, len(tracker)) == (42, 42, 0, 0)
+    assert tracker.decided(10) == []
+
+
+@pytest.mark.parametrize("decided", [[1], [2], [1, 2], []], ids=str)
+def test_nothing_is_committable_past_a_work_under_way(decided: list[int]) -> None:
+    """While the first work is under way, the others' outcomes move nothing."""
+    tracker, works = tracking(10, 11, 12)
+    decide(*(works[n] for n in decided))
+    assert tracker.decided(10) == []
+    tracker.settle([])
+    assert tracker.committable == 10
+
+
+def test_committable_follows_the_prefix_of_decided_works() -> None:
+    """What is decided from the first on may be settled, and the next offset is behind it."""
+    tracker, works = tracking(10, 11, 12, 13)
+    decide(works[0], works[1], works[3])
+    assert tracker.decided(10) == works[:2]
+    assert tracker.committable == 10, "decided is not settled yet"
+    tracker.settle(works[:2])
+    assert (tracker.committable, len(tracker)) == (12, 2)
+    decide(works[2])
+    assert tracker.decided(10) == works[2:]
+
+
+def test_asking_what_is_decided_takes_nothing_away() -> None:
+    """A settlement that fails asks again, and gets the same works and those decided since."""
+    tracker, works = tracking(10, 11)
+    decide(works[0])
+    assert tracker.decided(10) == tracker.decided(10) == works[:1]
+    decide(works[1])
+    assert tracker.decided(10) == works
+
+
+@pytest.mark.parametrize(("limit", "count"), [(1, 1), (2, 2), (3, 3), (4, 3)])
+def test_no_more_than_the_limit_is_decided(limit: int, count: int) -> None:
+    """A settlement has a size."""
+    tracker, works = tracking(10, 11, 12)
+    decide(*works)
+    assert tracker.decided(limit) == works[:count]
+
+
+def test_committable_passes_over_holes() -> None:
+    """Offsets that the partition does not have do not hold the commit."""
+    tracker, works = tracking(10, 20, 30)
+    decide(*works)
+    tracker.settle(works[:2])
+    assert tracker.committable == 21
+    tracker.settle(works[2:])
+    assert tracker.committable == tracker.expected == 31
+
+
+@pytest.mark.parametrize("chosen", [[1], [1, 0], [0, 2], [2]], ids=str)
+def test_settling_out_of_order_is_refused(chosen: list[int]) -> None:
+    """Whoever settles a work before an earlier one has a bug that must not pass."""
+    tracker, works = tracking(10, 11, 12)
+    decide(*works)
+    with pytest.raises(AssertionError, match="out of order"):
+        tracker.settle([works[n] for n in chosen])
+
+
+def test_settling_another_trackers_works_is_refused() -> None:
+    """The same offsets of an earlier ownership are not these."""
+    tracker, _ = tracking(10, 11)
+    _, before = tracking(10, 11)
+    decide(*before)
+    with pytest.raises(AssertionError, match="out of order"):
+        tracker.settle(before)
+
+
+# -- bytes held
+
+
+def test_bytes_are_those_of_the_values_held() -> None:
+    """They grow with what is added and shrink with what is settled; a tombstone has none."""
+    tracker = Tracker(ASSIGNMENT, 0)
+    works = tracker.add([record(0, b"four"), record(1, None), record(2, b""), record(3, b"sixsix")])
+    assert tracker.bytes == 10
+    decide(*works)
+    tracker.settle(works[:2])
+    assert tracker.bytes == 6
+    tracker.settle(works[2:])
+    assert tracker.bytes == 0
+
+
+# -- gaps
+
+
+@pytest.mark.parametrize(
+    ("offsets", "gaps"),
+    [
+        ([], []),
+        ([10, 11, 12], []),
+        ([11], [(10, 11)]),
+        ([10, 12], [(11, 12)]),
+        ([10, 15, 16, 20], [(11, 15), (17, 20)]),
+        ([9], [(10, 9)]),
+        ([10, 10], [(11, 10)]),
+        ([10, 11, 5, 6], [(12, 5)]),
+    ],
+    ids=str,
+)
+def test_every_gap_is_told_once_with_both_ends(offsets: list[int], gaps: list[tuple[int, int]]) -> None:
+    """Forward or back, each place where offsets do not follow on is found, and only these."""
+    assert Tracker(ASSIGNMENT, 10).gaps(records(*offsets)) == gaps
+
+
+def test_gaps_are_found_between_polls() -> None:
+    """What comes next is measured by what was added before; looking for gaps adds nothing."""
+    tracker, _ = tracking(10, 11)
+    assert tracker.gaps(records(13)) == [(12, 13)]
+    assert tracker.gaps(records(12)) == []
+    assert (tracker.expected, len(tracker)) == (12, 2)
+
+
+def test_adding_nothing_changes_nothing() -> None:
+    """An empty poll moves neither the expected offset nor anything else."""
+    tracker, _ = tracking(10, 11)
+    assert tracker.add([]) == []
+    assert (tracker.expected, len(tracker), tracker.bytes) == (12, 2, 10)
+
+
+# -- any order
+
+
+@given(st.data())
+def test_in_any_order_of_answers_the_commit_is_the_first_open_record(data: st.DataObject) -> None:
+    """Polls, answers and settlements in any order: the commit stands at the first record without outcome."""
+    tracker, works = Tracker(ASSIGNMENT, 0), list[Work]()
+    settled = 0
+    for _ in range(data.draw(st.integers(1, 12))):
+        works += tracker.add(records(*range(len(works), len(works) + data.draw(st.integers(0, 5)))))
+        if works:
+            decide(*data.draw(st.lists(st.sampled_from(works), unique_by=id)))
+        decided = tracker.decided(data.draw(st.integers(1, 6)))
+        tracker.settle(decided)
+        settled += len(decided)
+        assert decided == works[settled - len(decided) : settled]
+        assert all(work.outcome is not None for work in works[:settled])
+        assert (tracker.committable, tracker.expected, len(tracker)) == (settled, len(works), len(works) - settled)
+    while decided := tracker.decided(3):
+        tracker.settle(decided)
+    first_open = next((work.record.offset for work in works if work.outcome is None), len(works))
+    assert tracker.committable == first_open

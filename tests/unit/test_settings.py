@@ -1,0 +1,608 @@
+"""Settings: where they come from, what they default to, what is refused, and that no secret is shown."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from consumer.errors import SettingsError
+from consumer.settings import OWN_PROPERTIES, REGIONS, RESERVED_COLUMNS, Settings, load, packaged_schemas, rules
+
+REQUIRED = {
+    "KAFKA_BOOTSTRAP_SERVERS": "broker:9092",
+    "GENESYS_OAUTH_CLIENT_ID": "the-id",
+    "GENESYS_OAUTH_CLIENT_SECRET": "the-secret",
+    "GENESYS_CONTACT_LIST": "People",
+}
+
+DEFAULTS: dict[str, object] = {
+    "KAFKA_SOURCE_TOPICS": ("crm.contacts.changes",),
+    "KAFKA_GROUP_ID": "genesys-consumer",
+    "KAFKA_AUDIT_TOPIC": "crm.contacts.audit",
+    "KAFKA_DEAD_LETTER_TOPIC": "crm.contacts.dead-letters",
+    "KAFKA_CHANGELOG_TOPIC": "genesys-consumer-dedupe-changelog",
+    "KAFKA_PROPERTIES_FILE": {},
+    "KAFKA_START": "earliest",
+    "KAFKA_GROUP_INSTANCE_ID": None,
+    "KAFKA_GUARANTEE": "exactly_once",
+    "SCHEMA_REGISTRY_URL": None,
+    "SCHEMA_REGISTRY_USERNAME": None,
+    "SCHEMA_REGISTRY_PASSWORD": None,
+    "SCHEMAS_DIR": packaged_schemas(),
+    "GENESYS_REGION": "mypurecloud.com",
+    "GENESYS_ATTRIBUTE_COLUMNS": (),
+    "GENESYS_LOGIN_URL": "https://login.mypurecloud.com",
+    "GENESYS_API_URL": "https://api.mypurecloud.com",
+    "GENESYS_REQUESTS_PER_MINUTE": 300,
+    "GENESYS_MAX_IN_FLIGHT": 4,
+    "BATCH_MAX_RECORDS": 100,
+    "BATCH_MAX_BYTES": 500_000,
+    "BATCH_LINGER_MS": 500,
+    "READ_AHEAD_RECORDS": 50_000,
+    "SETTLE_INTERVAL_MS": 200,
+    "STATE_DIR": Path("state"),
+    "PSEUDONYM_KEY": None,
+    "HTTP_ADDRESS": ("0.0.0.0", 8080),  # noqa: S104 -- as documented
+    "DRAIN_TIMEOUT_S": 25,
+    "LOG_FORMAT": None,
+    "LOG_LEVEL": "info",
+}
+"""What others rely on."""
+
+SECRETS = ("GENESYS_OAUTH_CLIENT_ID", "GENESYS_OAUTH_CLIENT_SECRET", "SCHEMA_REGISTRY_PASSWORD", "PSEUDONYM_KEY")
+
+
+def read(config: Path | None = None, /, **environ: str) -> Settings:
+    """Settings of the required ones and these."""
+    return load(REQUIRED | environ, config)
+
+
+def value(name: str, config: Path | None = None, /, **environ: str) -> object:
+    """One setting, by the name of its variable."""
+    return getattr(read(config, **environ), name.lower())
+
+
+def problems(config: Path | None = None, required: Mapping[str, str] = REQUIRED, /, **environ: str) -> list[str]:
+    """What is wrong with these, and with those of the required ones that there are."""
+    with pytest.raises(SettingsError) as caught:
+        load({**required, **environ}, config)
+    return list(caught.value.problems)
+
+
+def toml(folder: Path, text: str) -> Path:
+    """A configuration file."""
+    path = folder / "consumer.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def secret_file(folder: Path, content: str | bytes) -> str:
+    """A file that holds a secret."""
+    path = folder / "secret"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
+
+
+def properties(folder: Path, *lines: str) -> str:
+    """A file of Kafka properties."""
+    path = folder / "kafka.properties"
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return str(path)
+
+
+# -- defaults
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_defaults_are_those_of_the_interface(name: str) -> None:
+    """What is not set has the documented default."""
+    assert value(name) == DEFAULTS[name]
+
+
+def test_the_required_ones_are_those_of_the_interface() -> None:
+    """Nothing else must be set, and each of these must."""
+    assert {name for name, rule in rules().items() if rule.default is None} == set(REQUIRED)
+    told = problems(None, {})
+    assert [problem.partition(":")[0] for problem in told] == [name for name in rules() if name in REQUIRED]
+    assert all(": required (" in problem for problem in told)
+
+
+def test_every_setting_of_the_interface_exists() -> None:
+    """Charts and scripts use these names; those that are not in the interface are few and known."""
+    beside = {"SCHEMA_UNKNOWN_TIMEOUT_S", "GENESYS_REQUEST_TIMEOUT_S"}
+    assert set(rules()) - beside == set(DEFAULTS) | set(REQUIRED)
+    assert all(rule.help for rule in rules().values())
+
+
+def test_an_empty_variable_is_not_set() -> None:
+    """Charts pass on empty values: they mean the default, and do not satisfy what is required."""
+    assert value("KAFKA_GROUP_ID", KAFKA_GROUP_ID="") == "genesys-consumer"
+    assert value("SCHEMA_REGISTRY_URL", SCHEMA_REGISTRY_URL="") is None
+    assert [told.partition(":")[0] for told in problems(GENESYS_CONTACT_LIST="")] == ["GENESYS_CONTACT_LIST"]
+
+
+def test_settings_that_a_command_does_not_need_may_be_missing() -> None:
+    """Sample events go to Kafka alone; what is set is checked all the same."""
+    only_kafka = {"KAFKA_BOOTSTRAP_SERVERS": "broker:9092"}
+    assert load(only_kafka, unneeded=("GENESYS_",)).kafka_bootstrap_servers == "broker:9092"
+    with pytest.raises(SettingsError, match="GENESYS_REGION"):
+        load(only_kafka | {"GENESYS_REGION": "mars"}, unneeded=("GENESYS_",))
+    with pytest.raises(SettingsError, match="KAFKA_BOOTSTRAP_SERVERS"):
+        load({}, unneeded=("GENESYS_",))
+
+
+def test_settings_do_not_change() -> None:
+    """Whoever holds them reads what was checked."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        read().kafka_group_id = "other"  # type: ignore[misc]
+
+
+# -- what follows from others
+
+
+def test_the_changelog_is_named_after_the_group() -> None:
+    """Two groups on one cluster do not share their state, unless told to."""
+    assert value("KAFKA_CHANGELOG_TOPIC", KAFKA_GROUP_ID="mine") == "mine-dedupe-changelog"
+    assert value("KAFKA_CHANGELOG_TOPIC", KAFKA_GROUP_ID="mine", KAFKA_CHANGELOG_TOPIC="other") == "other"
+
+
+@pytest.mark.parametrize(("region", "domain"), [*REGIONS.items(), ("mypurecloud.ie", "mypurecloud.ie")])
+def test_a_region_gives_the_hosts(region: str, domain: str) -> None:
+    """By AWS name or by Genesys domain, login and API are those of the region."""
+    chosen = read(GENESYS_REGION=region)
+    assert (chosen.genesys_login_url, chosen.genesys_api_url) == (f"https://login.{domain}", f"https://api.{domain}")
+
+
+@pytest.mark.parametrize(
+    ("region", "domain"),
+    [
+        ("us-east-1", "mypurecloud.com"),
+        ("us-west-2", "usw2.pure.cloud"),
+        ("eu-central-1", "mypurecloud.de"),
+        ("eu-west-1", "mypurecloud.ie"),
+        ("ap-southeast-2", "mypurecloud.com.au"),
+        ("ap-northeast-1", "mypurecloud.jp"),
+    ],
+)
+def test_well_known_regions_have_their_domains(region: str, domain: str) -> None:
+    """Contact data of one region must not go to another."""
+    assert value("GENESYS_REGION", GENESYS_REGION=region) == domain
+
+
+@pytest.mark.parametrize("region", ["mars", "us-east-9", "MYPURECLOUD.COM", "mypurecloud.com.evil.example", " "])
+def test_an_unknown_region_is_refused(region: str) -> None:
+    """Nor is it guessed: the ones there are are named, and no host follows from it."""
+    (problem,) = problems(GENESYS_REGION=region)
+    assert problem.startswith("GENESYS_REGION: ")
+    assert "eu-central-1" in problem
+
+
+# -- what is refused
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "rule"),
+    [
+        ("KAFKA_BOOTSTRAP_SERVERS", " ", "must not be empty"),
+        ("KAFKA_SOURCE_TOPICS", " , ", "at least one"),
+        ("KAFKA_GROUP_ID", "  ", "must not be empty"),
+        ("KAFKA_START", "middle", "earliest, latest"),
+        ("KAFKA_GUARANTEE", "at_most_once", "exactly_once, at_least_once"),
+        ("KAFKA_PROPERTIES_FILE", "/nowhere/kafka.properties", "No such file"),
+        ("SCHEMA_REGISTRY_URL", "registry:8081", "must be a URL"),
+        ("SCHEMA_REGISTRY_URL", "ftp://registry", "must be a URL"),
+        ("SCHEMA_REGISTRY_URL", "https://", "must be a URL"),
+        ("SCHEMAS_DIR", "/nowhere", "directory that exists"),
+        ("GENESYS_REQUESTS_PER_MINUTE", "0", "from 1 to 100000"),
+        ("GENESYS_MAX_IN_FLIGHT", "65", "from 1 to 64"),
+        ("GENESYS_REQUEST_TIMEOUT_S", "41", "from 1 to 40"),
+        ("BATCH_MAX_RECORDS", "1001", "from 1 to 1000"),
+        ("BATCH_MAX_RECORDS", "10.5", "whole number"),
+        ("BATCH_MAX_RECORDS", "ten", "whole number"),
+        ("BATCH_MAX_RECORDS", " 10", "whole number"),
+        ("BATCH_MAX_RECORDS", "\u0661\u0660", "whole number"),
+        ("BATCH_MAX_BYTES", "512001", "from 1000 to 512000"),
+        ("BATCH_LINGER_MS", "-1", "from 0 to 60000"),
+        ("READ_AHEAD_RECORDS", "99", "from 100"),
+        ("SETTLE_INTERVAL_MS", "0", "from 1"),
+        ("SCHEMA_UNKNOWN_TIMEOUT_S", "86401", "to 86400"),
+        ("DRAIN_TIMEOUT_S", "0", "from 1"),
+        ("HTTP_ADDRESS", "8080", "HOST:PORT"),
+        ("HTTP_ADDRESS", ":8080", "HOST:PORT"),
+        ("HTTP_ADDRESS", "127.0.0.1:", "HOST:PORT"),
+        ("HTTP_ADDRESS", "127.0.0.1:65536", "HOST:PORT"),
+        ("HTTP_ADDRESS", "127.0.0.1:http", "HOST:PORT"),
+        ("LOG_FORMAT", "xml", "json, console"),
+        ("LOG_LEVEL", "loud", "debug, info, warning, error"),
+    ],
+)
+def test_a_bad_value_is_refused_with_its_rule(name: str, raw: str, rule: str) -> None:
+    """The sentence begins with the setting and says what would be right."""
+    (problem,) = problems(**{name: raw})
+    assert problem.startswith(f"{name}: ")
+    assert rule in problem
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "expected"),
+    [
+        ("KAFKA_SOURCE_TOPICS", " a, b ,,c ", ("a", "b", "c")),
+        ("KAFKA_START", "LATEST", "latest"),
+        ("BATCH_LINGER_MS", "0", 0),
+        ("BATCH_LINGER_MS", "60000", 60_000),
+        ("HTTP_ADDRESS", "127.0.0.1:0", ("127.0.0.1", 0)),
+        ("HTTP_ADDRESS", "[::1]:8080", ("::1", 8080)),
+        ("SCHEMA_REGISTRY_URL", "http://registry:8081/", "http://registry:8081"),
+        ("STATE_DIR", "/var/lib/consumer", Path("/var/lib/consumer")),
+        ("LOG_LEVEL", "Debug", "debug"),
+    ],
+)
+def test_a_good_value_is_read(name: str, raw: str, expected: object) -> None:
+    """The least, the most, and other spellings of the same."""
+    assert value(name, **{name: raw}) == expected
+
+
+def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+    """Whoever sets the program up does not find the next mistake only after mending the last one."""
+    told = problems(
+        toml(tmp_path, "[kafka]\nstart = 'middle'\nfoo = 1\n"),
+        {"GENESYS_CONTACT_LIST": "People", "GENESYS_OAUTH_CLIENT_ID": "the-id"},
+        GENESYS_OAUTH_CLIENT_SECRET_FILE=str(tmp_path / "nowhere"),
+        GENESYS_REGION="mars",
+        GENESYS_API_URL="http://api.example.org",
+        KAFKA_PROPERTIES_FILE=properties(tmp_path, "acks=1"),
+        KAFKA_AUDIT_TOPIC="same",
+        KAFKA_DEAD_LETTER_TOPIC="same",
+        BATCH_MAX_RECORDS="many",
+    )
+    assert [problem.split(":")[0] for problem in told] == [
+        "KAFKA_BOOTSTRAP_SERVERS",
+        "KAFKA_PROPERTIES_FILE",
+        "KAFKA_START",
+        "GENESYS_REGION",
+        "GENESYS_OAUTH_CLIENT_SECRET",
+        "GENESYS_API_URL",
+        "BATCH_MAX_RECORDS",
+        "KAFKA_FOO",
+        "topic same",
+    ]
+
+
+def test_the_error_tells_all_of_it_in_its_text() -> None:
+    """Also where only the text of the error is seen, nothing is missing."""
+    with pytest.raises(SettingsError, match=r"LOG_LEVEL.*; LOG_FORMAT|LOG_FORMAT.*; LOG_LEVEL"):
+        read(LOG_LEVEL="loud", LOG_FORMAT="xml")
+
+
+# -- where they come from
+
+
+def test_the_environment_goes_before_the_file_and_the_file_before_the_default(tmp_path: Path) -> None:
+    """Each level hides the ones below it, setting by setting."""
+    config = toml(tmp_path, "[kafka]\ngroup_id = 'from file'\n[batch]\nlinger_ms = 7\n")
+    assert value("KAFKA_GROUP_ID", config, KAFKA_GROUP_ID="from environment") == "from environment"
+    assert value("KAFKA_GROUP_ID", config) == "from file"
+    assert value("BATCH_LINGER_MS", config) == 7
+    assert value("BATCH_MAX_RECORDS", config) == 100
+
+
+def test_a_variable_that_is_empty_leaves_the_file_its_say(tmp_path: Path) -> None:
+    """An empty value in a chart does not hide what the file says."""
+    assert value("KAFKA_GROUP_ID", toml(tmp_path, "kafka_group_id = 'mine'"), KAFKA_GROUP_ID="") == "mine"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "kafka_source_topics = ['a', 'b']",
+        "[kafka]\nsource_topics = ['a', 'b']",
+        "[kafka.source]\ntopics = ['a', 'b']",
+        "[kafka]\nsource_topics = 'a,b'",
+        "[KAFKA]\nSource_Topics = ['a', 'b']",
+    ],
+)
+def test_tables_and_lists_of_the_file_are_read(tmp_path: Path, text: str) -> None:
+    """Tables are joined by underscores, in any depth; a list is what the variable has commas for."""
+    assert value("KAFKA_SOURCE_TOPICS", toml(tmp_path, text)) == ("a", "b")
+
+
+def test_the_whole_program_can_be_set_by_the_file(tmp_path: Path) -> None:
+    """Numbers are numbers, and required settings may stand there as well."""
+    config = toml(
+        tmp_path,
+        """
+        state_dir = "/var/lib/consumer"
+        [kafka]
+        bootstrap_servers = "broker:9092"
+        [genesys]
+        contact_list = "People"
+        attribute_columns = ["city", "plan=tariff"]
+        requests_per_minute = 120
+        oauth = { client_id = "the-id", client_secret = "the-secret" }
+        """,
+    )
+    chosen = load({}, config)
+    assert chosen.genesys_attribute_columns == (("city", "city"), ("plan", "tariff"))
+    assert (chosen.genesys_requests_per_minute, chosen.genesys_oauth_client_secret) == (120, "the-secret")
+
+
+def test_a_bad_value_of_the_file_is_refused_like_any_other(tmp_path: Path) -> None:
+    """The same rules hold, wherever a value comes from."""
+    (problem,) = problems(toml(tmp_path, "[batch]\nmax_records = 1.5"))
+    assert problem.startswith("BATCH_MAX_RECORDS: must be a whole number")
+
+
+@pytest.mark.parametrize("text", ["kafka_grup_id = 'x'", "[kafka]\ngrup_id = 'x'", "[kafka.grup]\nid = 'x'"])
+def test_an_unknown_key_of_the_file_is_refused(tmp_path: Path, text: str) -> None:
+    """A typing error must not silently leave the default in place."""
+    (problem,) = problems(toml(tmp_path, text))
+    assert problem.startswith("KAFKA_GRUP_ID: no such setting")
+
+
+def test_unknown_variables_are_none_of_our_business() -> None:
+    """The environment has many others."""
+    assert read(KAFKA_GRUP_ID="x", PATH="/bin").kafka_group_id == "genesys-consumer"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "No such file"), (b"[kafka\n", "line 1"), (b"a = '\xff'", "codec"), (b"a = 1\na = 2", "overwrite")],
+)
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, content: bytes | None, reason: str) -> None:
+    """With its name and what is wrong with it, beside whatever else is wrong."""
+    path = tmp_path / "consumer.toml"
+    if content is not None:
+        path.write_bytes(content)
+    told = problems(path, LOG_LEVEL="loud")
+    assert [problem.split(":")[0] for problem in told] == [f"--config {path}", "LOG_LEVEL"]
+    assert reason in told[0]
+
+
+# -- secrets
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_may_come_as_a_file(tmp_path: Path, name: str) -> None:
+    """Kubernetes mounts secrets as files; the line end that editors leave there is not part of them."""
+    without = {key: text for key, text in REQUIRED.items() if key != name}
+    chosen = load(without | {f"{name}_FILE": secret_file(tmp_path, "s3cr3t of a length\n")})
+    assert getattr(chosen, name.lower()) == "s3cr3t of a length"
+
+
+def test_only_secrets_may_come_as_a_file(tmp_path: Path) -> None:
+    """For other settings there is no such variable, and none such key of the file."""
+    assert value("KAFKA_GROUP_ID", KAFKA_GROUP_ID_FILE=secret_file(tmp_path, "x")) == "genesys-consumer"
+    (problem,) = problems(toml(tmp_path, "[kafka]\ngroup_id_file = '/x'"))
+    assert problem.startswith("KAFKA_GROUP_ID_FILE: no such setting")
+
+
+def test_a_secret_that_is_set_twice_is_the_nearer_one(tmp_path: Path) -> None:
+    """The variable goes before its file, and the environment's file before the configuration's value."""
+    path = secret_file(tmp_path, "from the secret file")
+    config = toml(tmp_path, f"pseudonym_key = 'from the config file'\n[genesys.oauth]\nclient_secret_file = '{path}'")
+    without = {name: text for name, text in REQUIRED.items() if name != "GENESYS_OAUTH_CLIENT_SECRET"}
+    chosen = load(without | {"PSEUDONYM_KEY_FILE": path}, config)
+    assert (chosen.pseudonym_key, chosen.genesys_oauth_client_secret) == (
+        "from the secret file",
+        "from the secret file",
+    )
+    assert (
+        value("PSEUDONYM_KEY", config, PSEUDONYM_KEY_FILE=path, PSEUDONYM_KEY="set in the environment")
+        == "set in the environment"
+    )
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe secret", b"\n"], ids=["missing", "not UTF-8", "empty"])
+def test_a_secret_file_that_cannot_be_read_is_told(tmp_path: Path, content: bytes | None) -> None:
+    """The sentence names the setting and not what the file holds."""
+    path = str(tmp_path / "nowhere") if content is None else secret_file(tmp_path, content)
+    without = {name: text for name, text in REQUIRED.items() if name != "GENESYS_OAUTH_CLIENT_SECRET"}
+    (problem,) = problems(None, without, GENESYS_OAUTH_CLIENT_SECRET_FILE=path)
+    assert problem.startswith("GENESYS_OAUTH_CLIENT_SECRET: ")
+    assert " secret" not in problem.lower().replace("secret of the oauth client", "")
+
+
+def test_no_secret_is_in_the_text_of_settings(tmp_path: Path) -> None:
+    """Settings may be logged: neither secrets nor the properties of Kafka show."""
+    chosen = read(
+        **{name: f"SECRET-{name}" for name in SECRETS},
+        KAFKA_PROPERTIES_FILE=properties(tmp_path, "sasl.password=SECRET-1", "ssl.key.password=SECRET-2"),
+    )
+    assert chosen.kafka_properties_file == {"sasl.password": "SECRET-1", "ssl.key.password": "SECRET-2"}
+    assert "SECRET" not in repr(chosen) + str(chosen) + repr(chosen.kafka_properties_file)
+    assert "genesys-consumer" in repr(chosen), "other settings show"
+
+
+# -- hosts
+
+
+@pytest.mark.parametrize("name", ["GENESYS_LOGIN_URL", "GENESYS_API_URL"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:8090",
+        "http://localhost:8090",
+        "http://[::1]:8090",
+        "https://api.example.org",
+        "HTTP://LOCALHOST",
+    ],
+)
+def test_plain_http_goes_to_loopback_and_https_anywhere(name: str, url: str) -> None:
+    """The simulator needs no certificate."""
+    assert value(name, **{name: url + "/"}) == url
+
+
+@pytest.mark.parametrize("name", ["GENESYS_LOGIN_URL", "GENESYS_API_URL"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://api.example.org",
+        "http://10.0.0.1:8090",
+        "http://127.0.0.1.example.org",
+        "http://localhost@example.org",
+        "http://example.org#localhost",
+        "http://127.0.0.2",
+        "http://0.0.0.0",
+    ],
+)
+def test_plain_http_goes_nowhere_else(name: str, url: str) -> None:
+    """Tokens and contact data must not cross a network in the clear."""
+    (problem,) = problems(**{name: url})
+    assert problem == f"{name}: plain http goes only to loopback: use https://"
+
+
+@pytest.mark.parametrize("url", ["api.example.org", "ftp://localhost", "https://", "//localhost", "http:localhost"])
+def test_what_is_no_url_is_refused(url: str) -> None:
+    """A host alone is not enough."""
+    (problem,) = problems(GENESYS_API_URL=url)
+    assert problem.startswith("GENESYS_API_URL: must be a URL")
+
+
+# -- attribute columns
+
+
+@pytest.mark.parametrize(
+    ("raw", "columns"),
+    [
+        ("city", (("city", "city"),)),
+        (" city , plan = tariff ,, zip=", (("city", "city"), ("plan", "tariff"), ("zip", "zip"))),
+        ("city=town,city=place", (("city", "town"), ("city", "place"))),
+        (",".join(f"a{n}" for n in range(45)), tuple((f"a{n}", f"a{n}") for n in range(45))),
+    ],
+)
+def test_attribute_columns_are_read(raw: str, columns: tuple[tuple[str, str], ...]) -> None:
+    """A source alone is its column's name; one source may fill several columns; forty-five have room."""
+    assert value("GENESYS_ATTRIBUTE_COLUMNS", GENESYS_ATTRIBUTE_COLUMNS=raw) == columns
+
+
+@pytest.mark.parametrize(
+    "raw", ["city,city", "a=city,b=city", *RESERVED_COLUMNS, *(f"x={c}" for c in RESERVED_COLUMNS)]
+)
+def test_a_column_has_one_meaning(raw: str) -> None:
+    """No column is given twice, and none takes the place of one that every list has."""
+    (problem,) = problems(GENESYS_ATTRIBUTE_COLUMNS=raw)
+    assert problem.startswith("GENESYS_ATTRIBUTE_COLUMNS: column names must be unique and none of external_id, ")
+
+
+def test_a_list_has_at_most_fifty_columns() -> None:
+    """One more than forty-five beside the five that every list has is refused."""
+    (problem,) = problems(GENESYS_ATTRIBUTE_COLUMNS=",".join(f"a{n}" for n in range(46)))
+    assert problem == "GENESYS_ATTRIBUTE_COLUMNS: a contact list has at most 50 columns"
+
+
+# -- topics
+
+
+@pytest.mark.parametrize(
+    "topics",
+    [
+        {"KAFKA_AUDIT_TOPIC": "same", "KAFKA_DEAD_LETTER_TOPIC": "same"},
+        {"KAFKA_SOURCE_TOPICS": "a,same", "KAFKA_AUDIT_TOPIC": "same"},
+        {"KAFKA_SOURCE_TOPICS": "same", "KAFKA_CHANGELOG_TOPIC": "same"},
+        {"KAFKA_SOURCE_TOPICS": "same", "KAFKA_DEAD_LETTER_TOPIC": "same"},
+        {"KAFKA_GROUP_ID": "a", "KAFKA_CHANGELOG_TOPIC": "same", "KAFKA_AUDIT_TOPIC": "same"},
+        {"KAFKA_SOURCE_TOPICS": "same,b,same"},
+    ],
+    ids=str,
+)
+def test_every_topic_has_one_purpose(topics: dict[str, str]) -> None:
+    """A topic that is read and written, or written for two purposes, would feed the program its own output."""
+    assert problems(**topics) == ["topic same: named by two settings; each needs its own"]
+
+
+def test_a_topic_that_is_shared_by_default_is_told_too() -> None:
+    """The changelog's name follows from the group's."""
+    told = problems(KAFKA_GROUP_ID="g", KAFKA_AUDIT_TOPIC="g-dedupe-changelog")
+    assert told == ["topic g-dedupe-changelog: named by two settings; each needs its own"]
+
+
+# -- the properties file
+
+
+def test_properties_are_read(tmp_path: Path) -> None:
+    """One `key=value` a line, with blanks around, equals signs in the value, empty lines and comments."""
+    path = properties(
+        tmp_path, "# comment", "", " security.protocol = SASL_SSL ", "sasl.jaas.config=a=b=c", "  #x=y", "ssl.ca.pem="
+    )
+    assert value("KAFKA_PROPERTIES_FILE", KAFKA_PROPERTIES_FILE=path) == {
+        "security.protocol": "SASL_SSL",
+        "sasl.jaas.config": "a=b=c",
+        "ssl.ca.pem": "",
+    }
+
+
+@pytest.mark.parametrize("bad", ["sasl.password SECRET", "SECRET", "=SECRET"])
+def test_a_bad_line_is_named_by_its_number_and_not_shown(tmp_path: Path, bad: str) -> None:
+    """It may be half of a secret."""
+    path = properties(tmp_path, "# first", "", "security.protocol=SSL", bad)
+    (problem,) = problems(KAFKA_PROPERTIES_FILE=path)
+    assert problem.startswith("KAFKA_PROPERTIES_FILE: line 4: must be `key=value`")
+    assert "SECRET" not in problem
+
+
+@pytest.mark.parametrize("name", OWN_PROPERTIES)
+def test_the_programs_own_properties_are_refused_with_the_remedy(tmp_path: Path, name: str) -> None:
+    """What the guarantees rest on cannot be set there, and the sentence says where to turn."""
+    (problem,) = problems(KAFKA_PROPERTIES_FILE=properties(tmp_path, f"{name}=SECRET"))
+    assert problem == f"KAFKA_PROPERTIES_FILE: line 1: {name} is not for this file: {OWN_PROPERTIES[name]}"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["group.id", "bootstrap.servers", "enable.auto.commit", "isolation.level", "acks", "transactional.id"],
+)
+def test_what_the_guarantees_rest_on_is_the_programs_own(tmp_path: Path, name: str) -> None:
+    """Two owners of offsets, or uncommitted reads, would break exactly-once."""
+    assert "is not for this file" in problems(KAFKA_PROPERTIES_FILE=properties(tmp_path, f"{name}=1"))[0]
+
+
+def test_every_bad_line_is_told(tmp_path: Path) -> None:
+    """Also a property that stands there twice: which one would count is anybody's guess."""
+    path = properties(tmp_path, "acks=1", "linger.ms=1", "nonsense", "linger.ms=2")
+    (problem,) = problems(KAFKA_PROPERTIES_FILE=path)
+    assert [part[:7] for part in problem.removeprefix("KAFKA_PROPERTIES_FILE: ").split("; ")] == [
+        "line 1:",
+        "line 3:",
+        "line 4:",
+    ]
+    assert problem.endswith("linger.ms is given twice")
+
+
+def test_a_properties_file_that_is_not_text_is_told(tmp_path: Path) -> None:
+    """A keystore in its place is not decoded, nor shown."""
+    (problem,) = problems(KAFKA_PROPERTIES_FILE=secret_file(tmp_path, b"\xfe\xed\xfe\xed SECRET"))
+    assert problem.startswith("KAFKA_PROPERTIES_FILE: ")
+    assert "SECRET" not in problem
+
+
+@pytest.mark.parametrize(
+    ("session_ms", "limit_s", "refused"), [(19_999, 20, True), (20_000, 20, False), (6000, 5, False)]
+)
+def test_a_request_is_over_before_its_partition_can_be_lost(
+    tmp_path: Path, session_ms: int, limit_s: int, *, refused: bool
+) -> None:
+    """A session that ends sooner than a request could let a late one land after the next owner's."""
+    path = properties(tmp_path, f"session.timeout.ms={session_ms}")
+    environ = {"KAFKA_PROPERTIES_FILE": path, "GENESYS_REQUEST_TIMEOUT_S": str(limit_s)}
+    if refused:
+        (problem,) = problems(**environ)
+        assert problem.startswith(
+            f"GENESYS_REQUEST_TIMEOUT_S: {limit_s} s is longer than session.timeout.ms={session_ms}"
+        )
+    else:
+        assert read(**environ).genesys_request_timeout_s == limit_s
+
+
+# -- schemas
+
+
+def test_the_packaged_schemas_are_there() -> None:
+    """Without a registry and a directory, the native change event is known."""
+    assert (packaged_schemas() / "ids.json").is_file()
+    assert (packaged_schemas() / "crm_contact_change.avsc").is_file()
+
+
+def test_a_directory_of_schemas_may_be_given(tmp_path: Path) -> None:
+    """It takes the place of the packaged one."""
+    assert value("SCHEMAS_DIR", SCHEMAS_DIR=str(tmp_path)) == tmp_path
