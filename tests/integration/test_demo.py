@@ -1,0 +1,47 @@
+"""The demo as its user runs it, and the reckoning at its end."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from consumer.demo.run import Row, _rows
+from consumer.demo.samples import Expectation, Kind
+
+pytestmark = pytest.mark.timeout(150)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--records", "2000"), ("--records", "600", "--faults")], ids=["plain", "with faults"]
+)
+def test_every_number_of_the_demo_matches(arguments: tuple[str, ...]) -> None:
+    """Exit code 0, and each row of the result is what the demo knows it produced."""
+    command = [sys.executable, "-m", "consumer", "demo", "--output", "json", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 -- our own command
+    assert ended.returncode == 0, ended.stderr
+    result = json.loads(ended.stdout)
+    assert result["matches"] is True
+    assert [row for row in result["rows"] if not row["matches"]] == []
+    seen = {row["what"]: row["seen"] for row in result["rows"]}
+    assert seen["records with one audit event"] == int(arguments[1])
+    assert result["genesys"]["contacts"]["requeued"] == 0
+
+
+def _seen(*, outcome: str = "delivered") -> list[Row]:
+    """The reckoning of one created contact."""
+    expected = Expectation(Counter({Kind.CREATE: 1}), {"c": ("+15550100", True)})
+    event: dict[str, object] = {"eventId": "t/0/0", "outcome": outcome, "reasons": []}
+    return _rows(expected, [event], {"c": ("+15550100", True)}, letters=0)
+
+
+def test_a_right_reckoning_matches() -> None:
+    """Nothing more and nothing less than was produced."""
+    assert all(row.matches for row in _seen())
+
+
+def test_a_wrong_outcome_does_not_match() -> None:
+    """One record that ended as something else shows in two rows: where it lacks, and where it is too many."""
+    wrong = [row.what for row in _seen(outcome="stale") if not row.matches]
+    assert wrong == ["delivered, or superseded before", "stale"]

@@ -1,0 +1,152 @@
+"""`run` as a process on real Kafka and the simulator: probes, signals, exit codes."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from consumer.model import TopicPartition
+from consumer.simulator.app import Simulator
+from tests.kafka_clients import committed, produce, settings
+from tests.kafka_cluster import KafkaCluster
+from tests.stories import Event
+from tests.waiting import eventually
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(90)]
+
+EVENTS = [Event(f"contact-{n}", 1).value() for n in range(500)]
+
+
+class Consumer:
+    """A running `run`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
+        self.process = process
+        self._url = f"http://127.0.0.1:{port}"
+
+    async def get(self, path: str) -> tuple[int, Any]:
+        """Status and body of a page; status 0 while nobody answers."""
+        try:
+            async with aiohttp.ClientSession() as session, session.get(self._url + path) as response:
+                body = await (response.json() if response.content_type == "application/json" else response.text())
+                return response.status, body
+        except aiohttp.ClientError:
+            return 0, None
+
+    async def until(self, path: str, status: int) -> Any:
+        """The body of a page once it has this status."""
+        while True:
+            found, body = await self.get(path)
+            if found == status:
+                return body
+            assert self.process.returncode is None, await self.said()
+
+    async def said(self) -> str:
+        """Standard error, after the end."""
+        assert self.process.stderr is not None
+        return (await self.process.stderr.read()).decode()
+
+
+def _environ(bootstrap: str, topic: str, simulator: Simulator, state: Path, **more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "GENESYS_", "OTEL_"))}
+    return kept | {
+        "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
+        "KAFKA_SOURCE_TOPICS": topic,
+        "KAFKA_GROUP_ID": f"{topic}-group",
+        "KAFKA_AUDIT_TOPIC": f"{topic}-audit",
+        "KAFKA_DEAD_LETTER_TOPIC": f"{topic}-dead-letters",
+        "GENESYS_OAUTH_CLIENT_ID": "id",
+        "GENESYS_OAUTH_CLIENT_SECRET": "secret",
+        "GENESYS_CONTACT_LIST": "list",
+        "GENESYS_LOGIN_URL": simulator.url,
+        "GENESYS_API_URL": simulator.url,
+        "STATE_DIR": str(state),
+        **more,
+    }
+
+
+@asynccontextmanager
+async def _running(environ: Mapping[str, str], port: int, *arguments: str) -> AsyncIterator[Consumer]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "consumer", "run", *arguments,
+        env={**environ, "HTTP_ADDRESS": f"127.0.0.1:{port}"},
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        yield Consumer(process, port)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_a_signal_lets_it_finish_what_it_has(kafka: KafkaCluster, tmp_path: Path, unused_tcp_port: int) -> None:
+    """Ready once it works; after SIGTERM what was read is delivered and settled, and the exit code is 0."""
+    topic = kafka.create_topic("run")
+    produce(kafka.bootstrap, topic, EVENTS)
+    async with Simulator() as simulator:
+        environ = _environ(kafka.bootstrap, topic, simulator, tmp_path, BATCH_LINGER_MS="60000")
+        async with _running(environ, unused_tcp_port) as consumer:
+            await consumer.until("/readyz", 200)
+            await consumer.until("/livez", 200)
+            assert "genesys_consumer_records_total" in await consumer.until("/metrics", 200)
+            while (await consumer.until("/status", 200))["records_held"] == 0:
+                assert simulator.stats()["contacts"].get("applied", 0) <= len(EVENTS)
+                if simulator.stats()["contacts"].get("applied", 0) == len(EVENTS):
+                    break
+            consumer.process.send_signal(signal.SIGTERM)
+            assert await consumer.process.wait() == 0, await consumer.said()
+        assert len(simulator.contacts("list")) == len(EVENTS)
+        chosen = settings(kafka.bootstrap, topic)
+        assert committed(kafka.bootstrap, chosen, TopicPartition(topic, 0)) == [len(EVENTS)]
+
+
+async def test_a_missing_permission_ends_it_and_is_named(
+    kafka: KafkaCluster, tmp_path: Path, unused_tcp_port: int
+) -> None:
+    """Exit code 1, and the last line says which permission the OAuth client lacks."""
+    topic = kafka.create_topic("run")
+    produce(kafka.bootstrap, topic, EVENTS[:1])
+    async with Simulator(withheld_permissions=["outbound:contact:add"]) as simulator:
+        environ = _environ(kafka.bootstrap, topic, simulator, tmp_path)
+        async with _running(environ, unused_tcp_port) as consumer:
+            assert await consumer.process.wait() == 1
+            assert "outbound:contact:add" in (await consumer.said()).splitlines()[-1]
+        assert committed(kafka.bootstrap, settings(kafka.bootstrap, topic), TopicPartition(topic, 0)) == [-1001]
+
+
+async def test_brokers_that_are_away_are_waited_for(tmp_path: Path, unused_tcp_port_factory: Any) -> None:
+    """It lives, is not ready, says for what it waits, and still ends with 0 when it is told to."""
+    nobody = f"127.0.0.1:{unused_tcp_port_factory()}"
+    async with Simulator() as simulator:
+        environ = _environ(nobody, "any", simulator, tmp_path)
+        async with _running(environ, unused_tcp_port_factory()) as consumer:
+            await consumer.until("/livez", 200)
+            while "kafka" not in str((await consumer.until("/status", 200))["reason"]):
+                assert (await consumer.until("/readyz", 503))["checks"]["started"] is False
+            consumer.process.send_signal(signal.SIGTERM)
+            assert await consumer.process.wait() == 0, await consumer.said()
+
+
+async def test_a_second_process_without_partitions_is_ready_and_takes_over(
+    kafka: KafkaCluster, tmp_path: Path, unused_tcp_port_factory: Any
+) -> None:
+    """One partition, two processes: both get ready, and the idle one goes on when the other is told to end."""
+    topic = kafka.create_topic("run")
+    async with Simulator() as simulator:
+        environ = [_environ(kafka.bootstrap, topic, simulator, tmp_path / str(n)) for n in range(2)]
+        async with _running(environ[0], unused_tcp_port_factory()) as busy:
+            await busy.until("/readyz", 200)
+            async with _running(environ[1], unused_tcp_port_factory()) as idle:
+                await idle.until("/readyz", 200)
+                busy.process.send_signal(signal.SIGTERM)
+                assert await busy.process.wait() == 0, await busy.said()
+                produce(kafka.bootstrap, topic, EVENTS[:50])
+                await eventually(lambda: simulator.stats()["contacts"].get("applied") == 50, within_s=40)

@@ -1,0 +1,138 @@
+"""The command line: help, usage errors and exit codes, without anything outside."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from consumer import cli
+from consumer.errors import FatalError, SettingsError, SourceUnavailable
+
+OPTIONS = {
+    "run": ["--until-caught-up", "--config"],
+    "demo": ["--records", "--faults", "--hold", "--output"],
+    "simulate-genesys": ["--port", "--rate-limit", "--fault", "--client"],
+    "sample-events": ["--records", "--seed", "--config", "--output"],
+}
+
+
+def python(*arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+    """A new interpreter, with no settings but these."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "GENESYS_", "OTEL_"))}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, env=kept | environ, capture_output=True, text=True, check=False)  # noqa: S603 -- ours
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_help_names_the_options_of_a_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each option is named, and the exit code is 0."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, "--help"])
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    assert all(option in told for option in OPTIONS[command])
+
+
+def test_help_lists_the_commands_and_says_where_to_begin(capsys: pytest.CaptureFixture[str]) -> None:
+    """A newcomer is sent to the demo."""
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    told = capsys.readouterr().out
+    assert all(command in told for command in OPTIONS)
+    assert "genesys-consumer demo" in told
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["fly"],
+        ["run", "--quickly"],
+        ["demo", "--records", "0"],
+        ["demo", "--records", "many"],
+        ["sample-events"],
+        ["simulate-genesys", "--rate-limit", "-1"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The usage is shown on standard error."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 2
+    assert "usage: genesys-consumer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fault", ["no-such-fault", "503:2", "slow"])
+def test_a_fault_that_is_none_is_exit_code_2(fault: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is named, without a trace."""
+    assert cli.main(["simulate-genesys", "--port", "0", "--fault", fault]) == 2
+    assert fault.partition(":")[0] in capsys.readouterr().err
+
+
+def test_help_answers_without_the_client_libraries() -> None:
+    """What takes long to import is imported by the command that needs it."""
+    heavy = "{'aiohttp', 'confluent_kafka', 'fastavro', 'rocksdict', 'opentelemetry.sdk', 'rich'}"
+    code = f"import sys; from consumer import cli; cli._parser(); print(sorted({heavy} & set(sys.modules)))"
+    assert python("-c", code).stdout.strip() == "[]"
+
+
+def test_bad_settings_are_all_told_without_a_trace() -> None:
+    """Every problem has a line of its own on standard error; the exit code is 2."""
+    ended = python("-m", "consumer", "run", KAFKA_START="middle", BATCH_MAX_RECORDS="many")
+    assert ended.returncode == 2
+    first, *lines = ended.stderr.splitlines()
+    assert first == "genesys-consumer: bad settings:"
+    assert sorted(line.split(":")[0].strip() for line in lines) == [
+        "BATCH_MAX_RECORDS",
+        "GENESYS_CONTACT_LIST",
+        "GENESYS_OAUTH_CLIENT_ID",
+        "GENESYS_OAUTH_CLIENT_SECRET",
+        "KAFKA_BOOTSTRAP_SERVERS",
+        "KAFKA_START",
+    ]
+    assert ended.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (FatalError("the list is gone"), 1, "genesys-consumer: stopped: the list is gone\n"),
+        (SourceUnavailable("no broker"), 1, "genesys-consumer: stopped: no broker\n"),
+        (SettingsError(["A: bad", "B: worse"]), 2, "genesys-consumer: bad settings:\n  A: bad\n  B: worse\n"),
+        (
+            ExceptionGroup("tasks", [ExceptionGroup("inner", [FatalError("deep inside")])]),
+            1,
+            "genesys-consumer: stopped: deep inside\n",
+        ),
+        (
+            BaseExceptionGroup("tasks", [KeyboardInterrupt(), FatalError("the reason")]),
+            1,
+            "genesys-consumer: stopped: the reason\n",
+        ),
+    ],
+    ids=["fatal", "outage", "settings", "in groups", "beside others"],
+)
+def test_an_error_ends_with_its_code_and_a_last_line(
+    error: BaseException, code: int, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The project's own errors are told in a sentence, wherever in a group they are."""
+
+    def fail(_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "_demo", fail)
+    assert cli.main(["demo"]) == code
+    assert capsys.readouterr().err == line
+
+
+def test_a_bug_shows_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not the project's own error is not dressed up as one."""
+
+    def fail(_: object) -> int:
+        raise ExceptionGroup("tasks", [ZeroDivisionError()])
+
+    monkeypatch.setattr(cli, "_demo", fail)
+    with pytest.raises(ExceptionGroup):
+        cli.main(["demo"])
