@@ -105,6 +105,7 @@ class MemorySource:
         self._events: asyncio.Queue[SourceEvent] = asyncio.Queue()
         self._positions: dict[TopicPartition, int] = {}
         self.paused: set[TopicPartition] = set()
+        self.leaving: set[TopicPartition] = set()
         self._woken = asyncio.Event()
         self.assign(list(world.log))
 
@@ -121,9 +122,11 @@ class MemorySource:
         released = asyncio.Event()
         for key in partitions:
             del self._positions[key]
+        self.leaving |= set(partitions)
         self._events.put_nowait(Revoked(list(partitions), released.set))
         self._woken.set()
         await released.wait()
+        self.leaving -= set(partitions)
 
     def lose(self, partitions: Sequence[TopicPartition]) -> None:
         """Take partitions away without asking."""
@@ -138,14 +141,14 @@ class MemorySource:
 
     async def next(self) -> SourceEvent:
         while True:
+            self._woken.clear()
             if not self._events.empty():
                 return self._events.get_nowait()
             await passes(self._world.poll_s)
-            polled = self._poll()
-            if polled is not None:
+            if self._events.empty() and (polled := self._poll()) is not None:
                 return polled
-            self._woken.clear()
-            await self._woken.wait()
+            if self._events.empty() and not self._woken.is_set():
+                await self._woken.wait()
 
     def _poll(self) -> Polled | None:
         for key, position in self._positions.items():
