@@ -33,7 +33,7 @@ class Lane:
     Attributes:
         work: What is sent next, or is being sent.
         base: State of the contact that the work was judged against.
-        expected: State of the contact once the work and all that waits behind it are accepted.
+        expected: State of the contact once the work and all that waits behind it are accepted; None where nobody asked.
         payload: The encoded contact when the work is an upsert.
         since: When the work began to wait, seconds of the monotonic clock.
         urgent: Goes ahead of everything that is not.
@@ -47,11 +47,11 @@ class Lane:
 
     work: Work
     base: State | None
-    expected: State
     payload: bytes
     since: float
     urgent: bool
     withheld: bool = False
+    expected: State | None = None
     waiting: list[Work] = field(default_factory=list)
     superseded: list[Work] = field(default_factory=list)
     queue: Queue | None = None
@@ -114,16 +114,16 @@ class Lanes:
         """The lane of a contact, None when nothing of it is under way."""
         return self._lanes.get(identity)
 
-    def open(self, work: Work, change: Change, base: State | None, expected: State, now: float) -> None:
+    def open(self, work: Work, change: Change, base: State | None, now: float) -> None:
         """Begin a lane for a contact that has none."""
-        lane = Lane(work, base, expected, b"", now, urgent=change.withdrawal)
+        lane = Lane(work, base, b"", now, urgent=change.withdrawal)
         self._lanes[change.identity] = lane
         self._enqueue(lane)
 
-    def replace(self, lane: Lane, work: Work, expected: State) -> None:
+    def replace(self, lane: Lane, work: Work) -> None:
         """Let a newer work take the place of the one that waits."""
         lane.superseded.append(lane.work)
-        lane.work, lane.expected = work, expected
+        lane.work, lane.expected = work, None
         lane.urgent, lane.withheld = lane.change.withdrawal, False
         self._requeue(lane)
 

@@ -73,7 +73,7 @@ class Admission:
         """What waits behind lanes that are queued again may take their place now."""
         for lane in lanes:
             waiting, lane.waiting = lane.waiting, []
-            lane.expected = dedupe.accepted(lane.change, lane.base)
+            lane.expected = None
             self.readmit(waiting)
 
     # -- out
@@ -130,11 +130,12 @@ class Admission:
 
     def _join(self, lane: Lane, work: Work, change: Change) -> None:
         """Take the place of a lane's work that is not sent, the last write wins, or wait behind it."""
-        verdict = dedupe.judge(change, lane.expected)
+        before = lane.expected or dedupe.accepted(lane.change, lane.base)
+        verdict = dedupe.judge(change, before)
         if verdict is Verdict.CHANGED and self._may_be_replaced(lane, change):
-            self._lanes.replace(lane, work, dedupe.accepted(change, lane.base))
+            self._lanes.replace(lane, work)
         else:
-            expected = _once_accepted(change, lane.expected, verdict)
+            expected = _once_accepted(change, before, verdict)
             withdraws = change.withdrawal and verdict is Verdict.CHANGED
             self._lanes.wait(lane, work, expected, withdraws=withdraws)
 
@@ -153,7 +154,7 @@ class Admission:
             work.outcome = Outcome.DUPLICATE
             self._remember(work, change, dedupe.advanced(change, base))
         else:
-            self._open(work, change, base)
+            self._lanes.open(work, change, base, self._clock())
 
     def _judge_suppression(self, work: Work, change: Change, base: State | None, verdict: Verdict) -> None:
         """A rejected record suppresses its contact; one that is not in Genesys is only noted."""
@@ -166,10 +167,7 @@ class Admission:
             work.outcome = Outcome.REJECTED
             self._remember(work, change, dedupe.noted(change, base))
         else:
-            self._open(work, change, base)
-
-    def _open(self, work: Work, change: Change, base: State | None) -> None:
-        self._lanes.open(work, change, base, dedupe.accepted(change, base), self._clock())
+            self._lanes.open(work, change, base, self._clock())
 
     def _remember(self, work: Work, change: Change, state: State | None) -> None:
         partition = self._partitions.of(work.assignment)

@@ -65,7 +65,7 @@ def lanes(max_records: int = 100, max_bytes: int = 1_000_000) -> Lanes:
 def begin(on: Lanes, *works: Work, now: float = 0.0) -> list[Lane]:
     """Open a lane for each of these."""
     for each in works:
-        on.open(each, change_of(each), None, STATE, now)
+        on.open(each, change_of(each), None, now)
     return [lane_of(on, each) for each in works]
 
 
@@ -285,7 +285,7 @@ def test_a_replaced_work_ends_with_its_lane() -> None:
     on = lanes()
     older, newer = work("a", size=10), work("a", size=20)
     (lane,) = begin(on, older)
-    on.replace(lane, newer, STATE)
+    on.replace(lane, newer)
     assert (lane.work, lane.payload) == (newer, encode(newer, False))
     assert drained(on) == [["a"]]
     assert on.close(lane) == [older]
@@ -295,7 +295,7 @@ def test_a_replaced_work_keeps_its_place_and_its_wait() -> None:
     """A contact that changes all the time is not sent last for it, nor made to linger again."""
     on = lanes()
     first, _ = begin(on, work("a"), work("b"), now=10.0)
-    on.replace(first, work("a"), STATE)
+    on.replace(first, work("a"))
     begin(on, work("c"), now=10.2)
     assert on.due(10.3, PLENTY) == 10.5
     assert names(take(on, 10.5, limit=1)) == ["a"]
@@ -308,19 +308,52 @@ def test_replacing_does_not_fill_a_batch(times: int) -> None:
     on = lanes(max_records=2, max_bytes=1000)
     (lane,) = begin(on, work("a", size=100), now=10.0)
     for _ in range(times):
-        on.replace(lane, work("a", size=600), STATE)
+        on.replace(lane, work("a", size=600))
     assert on.due(10.0, PLENTY) == 10.5
-    on.replace(lane, work("a", size=1000), STATE)
+    on.replace(lane, work("a", size=1000))
     assert on.due(10.0, PLENTY) == 10.0
-    on.replace(lane, work("a", size=10), STATE)
+    on.replace(lane, work("a", size=10))
     assert on.due(10.0, PLENTY) == 10.5
+
+
+def test_what_was_replaced_comes_back_before_what_waits() -> None:
+    """A lane that ends without an answer hands back all of its contact's other works in the order of the source."""
+    on = lanes()
+    works = [work("a", offset=n) for n in range(5)]
+    (lane,) = begin(on, works[0])
+    for newer in works[1:3]:
+        on.replace(lane, newer)
+    for behind in works[3:]:
+        on.wait(lane, behind, STATE, withdraws=False)
+    assert lane.superseded == works[:2]
+    assert on.close(lane) == [*works[:2], *works[3:]]
+
+
+def test_a_contact_that_changes_all_the_time_stands_in_line_once() -> None:
+    """An outage of any length must not fill the queue with one contact."""
+    on = lanes()
+    (lane,) = begin(on, work("a"))
+    for _ in range(1000):
+        on.replace(lane, work("a"))
+    assert len(on._normal) == 1
+
+
+def test_a_lane_knows_what_its_contact_will_be() -> None:
+    """Where a work waits, it is what that one leaves; otherwise what the lane's own work does, which nobody told."""
+    on = lanes()
+    (lane,) = begin(on, work("a"))
+    assert lane.expected is None
+    on.wait(lane, work("a"), STATE, withdraws=False)
+    assert lane.expected is STATE
+    on.replace(lane, work("a"))
+    assert lane.expected is None
 
 
 def test_a_withdrawal_in_the_place_of_a_grant_goes_first() -> None:
     """The contact moves ahead of all others, and is not sent as callable."""
     on = lanes()
     _, lane = begin(on, *several("c", 2), now=10.0)
-    on.replace(lane, work("c1", withdrawal=True), STATE)
+    on.replace(lane, work("c1", withdrawal=True))
     assert on.due(10.0, PLENTY) == 10.0
     batch = take(on, 10.0)
     assert names(batch) == ["c1", "c0"]
@@ -331,7 +364,7 @@ def test_a_grant_in_the_place_of_a_withdrawal_lingers_again() -> None:
     """Nobody is in a hurry to be called; the withdrawal that was replaced leaves nothing behind."""
     on = lanes()
     (lane,) = begin(on, work("a", DELETE), now=10.0)
-    on.replace(lane, work("a"), STATE)
+    on.replace(lane, work("a"))
     assert on.due(10.0, PLENTY) == 10.5
     batch = take(on, 10.5)
     assert (batch.operation, names(batch), batch.lanes[0].payload) == (UPSERT, ["a"], b"a:yes")
@@ -342,7 +375,7 @@ def test_a_delete_has_no_payload() -> None:
     """What a grant before it was encoded to is not sent."""
     on = lanes()
     (lane,) = begin(on, work("a", size=10))
-    on.replace(lane, work("a", DELETE), STATE)
+    on.replace(lane, work("a", DELETE))
     assert (take(on).operation, lane.payload) == (DELETE, b"")
 
 
@@ -351,7 +384,7 @@ def test_a_contact_that_moves_to_and_fro_is_sent_once() -> None:
     on = lanes()
     first, *_ = begin(on, work("a"), work("b"))
     for n in range(5):
-        on.replace(first, work("a", (DELETE, UPSERT, UPSERT)[n % 3], withdrawal=n % 2 == 0), STATE)
+        on.replace(first, work("a", (DELETE, UPSERT, UPSERT)[n % 3], withdrawal=n % 2 == 0))
     assert sorted(chain(*drained(on))) == ["a", "b"]
 
 
@@ -428,7 +461,7 @@ def test_a_change_in_the_place_of_a_withheld_one_is_sent_as_it_is() -> None:
     (lane,) = begin(on, work("a"))
     withdrawal = work("a", SUPPRESS)
     on.wait(lane, withdrawal, STATE, withdraws=change_of(withdrawal).withdrawal)
-    on.replace(lane, work("a"), STATE)
+    on.replace(lane, work("a"))
     assert (lane.payload, lane.withheld, lane.urgent) == (b"a:yes", False, False)
 
 
@@ -481,9 +514,68 @@ def test_what_is_put_back_may_be_replaced() -> None:
     batch = take(on, LINGER_S)
     on.put_back(batch)
     newer = work("a", size=3)
-    on.replace(batch.lanes[0], newer, STATE)
+    on.replace(batch.lanes[0], newer)
     assert drained(on) == [["a", "b"]]
     assert batch.lanes[0].payload == encode(newer, False)
+
+
+# -- requests that must not be made again at once
+
+
+def parked(on: Lanes, name: str = "a", assignment: Assignment = OURS) -> Lane:
+    """A contact whose delete was refused for now."""
+    begin(on, work(name, DELETE, assignment=assignment))
+    (lane,) = take(on).lanes
+    on.park(lane)
+    return lane
+
+
+def test_a_parked_contact_is_not_taken() -> None:
+    """Neither in its turn nor at the end: nothing is due for it, and its partition may move away."""
+    on = lanes()
+    lane = parked(on)
+    assert (lane.sent, on.busy(OURS), len(on)) == (False, False, 1)
+    assert on.due(1e6, PLENTY) is None
+    assert drained(on, 1e6) == []
+
+
+def test_a_parked_contact_goes_out_once_it_is_released() -> None:
+    """As what it was, and once."""
+    on = lanes()
+    lane = parked(on)
+    on.release(lane)
+    batch = take(on)
+    assert (batch.operation, batch.lanes) == (DELETE, [lane])
+    assert drained(on) == []
+
+
+@pytest.mark.parametrize("newer", [work("a"), work("a", DELETE), work("a", withdrawal=True)], ids=str)
+def test_a_newer_change_takes_the_place_of_a_parked_one(newer: Work) -> None:
+    """It goes out in its own turn without waiting for the release, which then does nothing."""
+    on = lanes()
+    lane = parked(on)
+    on.replace(lane, newer)
+    batch = take(on, LINGER_S)
+    assert (batch.operation, batch.lanes, lane.work) == (change_of(newer).operation, [lane], newer)
+    on.release(lane)
+    assert lane.sent
+    assert drained(on, LINGER_S) == []
+
+
+@pytest.mark.parametrize("leaves", ["closed", "dropped"])
+def test_a_parked_contact_that_ended_is_not_released(leaves: str) -> None:
+    """The release may come late: the contact may have another lane by then."""
+    on = lanes()
+    lane = parked(on, assignment=THEIRS)
+    if leaves == "closed":
+        on.close(lane)
+    else:
+        assert on.drop(THEIRS) == ([lane], [])
+    again, *_ = begin(on, work("a"))
+    on.release(lane)
+    assert drained(on) == [["a"]]
+    assert again.sent
+    assert not lane.urgent or lane.queue is None
 
 
 # -- groups: the parts of a batch whose data is blamed
@@ -548,7 +640,7 @@ def test_a_contact_may_leave_its_group(leaves: str) -> None:
         case "closed":
             on.close(second)
         case "replaced":
-            on.replace(second, work("b", DELETE), STATE)
+            on.replace(second, work("b", DELETE))
         case "withheld":
             on.wait(second, withdrawal, STATE, withdraws=change_of(withdrawal).withdrawal)
         case _:
@@ -603,6 +695,27 @@ def test_works_of_others_that_waited_come_back() -> None:
     assert len(on) == 0
 
 
+def test_works_of_others_that_were_replaced_come_back() -> None:
+    """What a dropped work had taken the place of is judged again, if its partition stays."""
+    on = lanes()
+    works = [work("a", assignment=assignment) for assignment in (OURS, THEIRS, THEIRS)]
+    (lane,) = begin(on, works[0])
+    for newer in works[1:]:
+        on.replace(lane, newer)
+    assert on.drop(THEIRS) == ([lane], [works[0]])
+
+
+def test_replaced_works_of_a_dropped_assignment_are_forgotten() -> None:
+    """A lane that stays does not end what is not ours to end any more."""
+    on = lanes()
+    works = [work("a", assignment=assignment) for assignment in (OURS, THEIRS, OURS)]
+    (lane,) = begin(on, works[0])
+    for newer in works[1:]:
+        on.replace(lane, newer)
+    assert on.drop(THEIRS) == ([], [])
+    assert on.close(lane) == [works[0]]
+
+
 @pytest.mark.parametrize("sent", [False, True])
 def test_works_that_wait_behind_others_are_forgotten(*, sent: bool) -> None:
     """A lane that stays loses what waited behind it of the dropped assignment, and nothing else."""
@@ -645,9 +758,9 @@ def test_a_lane_knows_what_it_was_judged_against() -> None:
     on = lanes()
     known = State(b"f" * 32, 3, True, 0, 0, deleted=False)
     first = work("a")
-    on.open(first, change_of(first), known, STATE, 0.0)
+    on.open(first, change_of(first), known, 0.0)
     lane = lane_of(on, first)
-    on.replace(lane, work("a"), STATE)
+    on.replace(lane, work("a"))
     assert lane.base is known
 
 
@@ -666,6 +779,7 @@ class Traffic(RuleBasedStateMachine):
         self.submitted: list[Work] = []
         self.ended: Counter[int] = Counter()
         self.sent: dict[str, list[int]] = {}
+        self.parked: list[Lane] = []
 
     # what the pipeline does around lanes
 
@@ -675,11 +789,11 @@ class Traffic(RuleBasedStateMachine):
             change = change_of(each)
             lane = self.on.get(change.identity)
             if lane is None:
-                self.on.open(each, change, None, STATE, self.now)
+                self.on.open(each, change, None, self.now)
             elif lane.sent or lane.waiting or SUPPRESS in {lane.change.operation, change.operation}:
                 self.on.wait(lane, each, STATE, withdraws=change.withdrawal)
             else:
-                self.on.replace(lane, each, STATE)
+                self.on.replace(lane, each)
 
     def end(self, work: Work) -> None:
         """A work has its outcome."""
@@ -760,6 +874,18 @@ class Traffic(RuleBasedStateMachine):
             if part:
                 self.on.put_back_as_group(batch.operation, part)
 
+    @precondition(lambda self: self.under_way)
+    @rule(data=st.data())
+    def park(self, data: st.DataObject) -> None:
+        for lane in self.answered(data).lanes:
+            self.on.park(lane)
+            self.parked.append(lane)
+
+    @precondition(lambda self: self.parked)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        self.on.release(self.parked.pop(data.draw(st.integers(0, len(self.parked) - 1))))
+
     @rule(partition=st.integers(0, 1))
     def lose(self, partition: int) -> None:
         lost = self.assignments[partition]
@@ -793,7 +919,7 @@ class Traffic(RuleBasedStateMachine):
     @invariant()
     def whoever_waits_stands_in_its_queue(self) -> None:
         for lane in self.on._lanes.values():
-            assert lane.queue is None or any(lane is other for other in lane.queue)
+            assert lane.queue in (None, self.on._parked) or any(lane is other for other in lane.queue)
 
     @invariant()
     def nothing_ends_twice(self) -> None:
@@ -806,6 +932,8 @@ class Traffic(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Every answer comes in, everything that waits is sent: then each work has ended, once."""
         self.on.draining = True
+        for lane in self.parked:
+            self.on.release(lane)
         while self.under_way or self.on.due(self.now, PLENTY) is not None:
             while batch := self.on.take(self.now, PLENTY):
                 self.under_way.append(batch)

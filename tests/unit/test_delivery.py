@@ -222,6 +222,24 @@ def test_backoff_is_anything_up_to_a_bound_that_doubles(dice: float) -> None:
     assert waits(fail(tried, 1, dice=dice), BEGIN) == pytest.approx(dice * 2.0)
 
 
+@pytest.mark.parametrize(("asked", "dice", "wait"), [(7, 0.5, 7), (0, 0.5, 0.5), (0.2, 0.5, 0.5), (None, 0.5, 0.5)])
+def test_a_failure_that_names_a_time_is_given_it(asked: float | None, dice: float, wait: float) -> None:
+    """A 503 may say how long to wait: at least so long, and at least the backoff."""
+    tried = gate()
+    tried.started(BEGIN, 1)
+    tried.failed(BEGIN, dice, asked)
+    assert waits(tried, BEGIN) == pytest.approx(wait)
+
+
+@pytest.mark.parametrize(("asked", "wait"), [(45, 45), (5, BREAKER_OPEN_S)])
+def test_the_open_breaker_waits_longer_when_asked(asked: float, wait: float) -> None:
+    """What the failure that opens it asks for is kept, also beyond the pause."""
+    tried = fail(gate(), BREAKER_FAILURES - 1)
+    tried.started(BEGIN, 1)
+    tried.failed(BEGIN, 0.0, asked)
+    assert (tried.breaker(BEGIN), waits(tried, BEGIN)) == (Breaker.OPEN, wait)
+
+
 def test_a_success_forgets_failures() -> None:
     """Failures must come in a row to open the breaker, and backoff begins small again."""
     tried = fail(gate(), BREAKER_FAILURES - 1)

@@ -168,6 +168,28 @@ def test_adding_nothing_changes_nothing() -> None:
     assert (tracker.expected, len(tracker), tracker.bytes) == (12, 2, 10)
 
 
+# -- repeats
+
+
+@pytest.mark.parametrize(
+    ("offsets", "fresh"),
+    [
+        ([], []),
+        ([12, 13], [12, 13]),
+        ([10, 11, 12], [12]),
+        ([11], []),
+        ([12, 12, 13, 12, 13, 14], [12, 13, 14]),
+        ([20, 15, 21], [20, 21]),
+    ],
+    ids=str,
+)
+def test_what_came_before_is_not_fresh(offsets: list[int], fresh: list[int]) -> None:
+    """Each offset ends once: repeats of what was added, or of what stands before them, are left out."""
+    tracker, _ = tracking(10, 11)
+    assert tracker.fresh(records(*offsets)) == records(*fresh)
+    assert (tracker.expected, len(tracker)) == (12, 2), "looking adds nothing"
+
+
 # -- any order
 
 

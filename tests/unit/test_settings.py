@@ -213,6 +213,7 @@ def test_an_unknown_region_is_refused(region: str) -> None:
         ("HTTP_ADDRESS", "127.0.0.1:", "HOST:PORT"),
         ("HTTP_ADDRESS", "127.0.0.1:65536", "HOST:PORT"),
         ("HTTP_ADDRESS", "127.0.0.1:http", "HOST:PORT"),
+        ("PSEUDONYM_KEY", "fifteen letters", "16 characters or more"),
         ("LOG_FORMAT", "xml", "json, console"),
         ("LOG_LEVEL", "loud", "debug, info, warning, error"),
     ],
@@ -222,6 +223,7 @@ def test_a_bad_value_is_refused_with_its_rule(name: str, raw: str, rule: str) ->
     (problem,) = problems(**{name: raw})
     assert problem.startswith(f"{name}: ")
     assert rule in problem
+    assert name not in SECRETS or raw not in problem
 
 
 @pytest.mark.parametrize(
@@ -235,6 +237,7 @@ def test_a_bad_value_is_refused_with_its_rule(name: str, raw: str, rule: str) ->
         ("HTTP_ADDRESS", "[::1]:8080", ("::1", 8080)),
         ("SCHEMA_REGISTRY_URL", "http://registry:8081/", "http://registry:8081"),
         ("STATE_DIR", "/var/lib/consumer", Path("/var/lib/consumer")),
+        ("PSEUDONYM_KEY", "sixteen letters!", "sixteen letters!"),
         ("LOG_LEVEL", "Debug", "debug"),
     ],
 )
