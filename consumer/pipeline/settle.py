@@ -29,7 +29,7 @@ from consumer.ports import EventTopics, SettledRecord, Store, Telemetry
 log = structlog.get_logger(__name__)
 
 MAX_RECORDS = 10_000
-"""Records of one partition in a transaction."""
+"""Records in a transaction, of which each assigned partition may have an equal share."""
 
 CHAIN_KEY = b"chain"
 """Store key of the end of a partition's chain of audit events; the other keys are identities of 32 bytes."""
@@ -114,10 +114,11 @@ class Settler:
 
     def _shares(self) -> list[_Share]:
         now = self._now()
+        limit = max(1, MAX_RECORDS // max(1, len(self._partitions)))
         return [
             self._share(partition, works, now)
             for partition in self._partitions.values()
-            if partition.assignment.alive and (works := partition.tracker.decided(MAX_RECORDS))
+            if partition.assignment.alive and (works := partition.tracker.decided(limit))
         ]
 
     def _share(self, partition: Partition, works: Sequence[Work], now: float) -> _Share:
