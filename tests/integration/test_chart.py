@@ -28,6 +28,9 @@ SECRETS = "/etc/genesys-consumer/secrets"
 STATE = "/var/lib/genesys-consumer"
 NAME = f"{RELEASE}-genesys-consumer"
 
+SECRET = "any.property=a secret of some length"
+"""What every secret file holds: good as a key, a password, and as a line of properties."""
+
 DECIDED = {"KAFKA_PROPERTIES_FILE", "KAFKA_GROUP_INSTANCE_ID", "STATE_DIR", "HTTP_ADDRESS", "DRAIN_TIMEOUT_S"}
 """Settings that other values decide."""
 
@@ -147,10 +150,10 @@ def test_the_program_accepts_what_the_pod_gets(helm: Helm, values: Path, tmp_pat
             environ[name] = "from-a-reference"
         else:
             mounted = tmp_path / Path(value).relative_to(SECRETS)
-            mounted.write_text("a secret")
+            mounted.write_text(SECRET)
             environ[name] = str(mounted)
     loaded = settings.load(environ)
-    assert loaded.genesys_oauth_client_secret == "a secret"  # noqa: S105
+    assert loaded.genesys_oauth_client_secret == SECRET
     assert str(loaded.state_dir) == STATE
     assert loaded.http_address == ("0.0.0.0", manifests.container["ports"][0]["containerPort"])  # noqa: S104
     files = {f"{name}_FILE" for name, rule in settings.rules().items() if rule.secret}
