@@ -28,7 +28,7 @@ SECRETS = "/etc/genesys-consumer/secrets"
 STATE = "/var/lib/genesys-consumer"
 NAME = f"{RELEASE}-genesys-consumer"
 
-SECRET = "any.property=a secret of some length"
+SECRET = "any.property=a secret of some length"  # noqa: S105 -- a stand-in
 """What every secret file holds: good as a key, a password, and as a line of properties."""
 
 DECIDED = {"KAFKA_PROPERTIES_FILE", "KAFKA_GROUP_INSTANCE_ID", "STATE_DIR", "HTTP_ADDRESS", "DRAIN_TIMEOUT_S"}
