@@ -3,6 +3,8 @@
 - `run` owns the life of the pipeline: assignments come and go, drain, the end.
 - `intake` takes polled records through decode and validate.
 - `admission` judges works and takes down how they end.
+- `back_pressure` pauses partitions that hold their share of the memory.
 - `dispatch` sends batches to Genesys.
+- `reports` keep account of batches.
 - `settle` makes outcomes visible: the order of effects is written there.
 """

@@ -19,6 +19,7 @@ from consumer.core.offsets import Tracker
 from consumer.errors import TransientError
 from consumer.model import Assignment, Record, TopicPartition, Work
 from consumer.pipeline.admission import Admission
+from consumer.pipeline.back_pressure import BackPressure
 from consumer.pipeline.dispatch import Dispatcher
 from consumer.pipeline.intake import Intake
 from consumer.pipeline.partitions import Partition, Partitions
@@ -42,13 +43,9 @@ from consumer.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-READ_AHEAD_BYTES = 128 * 1024 * 1024
-"""Bytes of record values held, beside the configured number of records."""
-
 REVOKE_MARGIN_S = 5
 """What a revocation may take beyond the time limit of a request."""
 
-_RESUME_BELOW = 0.8
 _RETRY_S = 1.0
 
 
@@ -93,15 +90,9 @@ class Pipeline:
         self.partitions = Partitions()
         self._progress = Progress()
         auditor = Auditor(sink.contact_list_id, key)
-        self.gate = Gate(
-            settings.genesys_requests_per_minute, settings.genesys_max_in_flight, settings.batch_max_records
-        )
-        self.lanes = Lanes(
-            settings.batch_max_records,
-            settings.batch_max_bytes,
-            settings.batch_linger_ms / 1000,
-            lambda work, withheld: _encode(sink, work, withheld=withheld),
-        )
+        self._back_pressure = BackPressure(self.partitions, source, settings.read_ahead_records)
+        self.gate = _gate(settings)
+        self.lanes = _lanes(settings, sink)
         reports = Reports(auditor, now)
         self._admission = Admission(
             partitions=self.partitions,
@@ -291,7 +282,7 @@ class Pipeline:
         for key, end in ends.items():
             if key in self.partitions:
                 self.partitions[key].reached = end
-        self._hold_back()
+        self._back_pressure.hold_back()
 
     async def _feed(self, partition: Partition, records: Sequence[Record]) -> None:
         if partition.blocked:
@@ -317,38 +308,12 @@ class Pipeline:
             self._source.resume([partition.key])
         self._progress.made()
 
-    # -- memory
-
-    def _hold_back(self) -> None:
-        """Pause every partition that holds its share of what the settings allow.
-
-        The others go on: one that cannot settle, or waits for a schema, does not keep them from being read.
-        """
-        full = [each for each in self.partitions.values() if not each.held_back and self._fill(each) > 1]
-        for partition in full:
-            partition.held_back = True
-        if full:
-            self._source.pause([partition.key for partition in full])
-
-    def _let_go(self) -> None:
-        if self._draining:
-            return
-        freed = [each for each in self.partitions.values() if each.held_back and self._fill(each) < _RESUME_BELOW]
-        for partition in freed:
-            partition.held_back = False
-        if freed:
-            self._source.resume([partition.key for partition in freed if not partition.blocked])
-
-    def _fill(self, partition: Partition) -> float:
-        """How much of its share of the allowed records and bytes a partition holds."""
-        records = partition.unsettled / self._settings.read_ahead_records
-        return max(records, partition.tracker.bytes / READ_AHEAD_BYTES) * len(self.partitions)
-
     async def _balance(self) -> None:
         """Whenever something got done there may be room again."""
         while True:
             await self._progress.wait()
-            self._let_go()
+            if not self._draining:
+                self._back_pressure.let_go()
 
     # -- ownership
 
@@ -417,6 +382,19 @@ class Pipeline:
                 log.info("let_go", partition=partition.key, offset=partition.tracker.committable)
         self._member = self._member and bool(self.partitions)  # else the group will say what this one is to have
         self._progress.made()
+
+
+def _gate(settings: Settings) -> Gate:
+    return Gate(settings.genesys_requests_per_minute, settings.genesys_max_in_flight, settings.batch_max_records)
+
+
+def _lanes(settings: Settings, sink: Sink) -> Lanes:
+    return Lanes(
+        settings.batch_max_records,
+        settings.batch_max_bytes,
+        settings.batch_linger_ms / 1000,
+        lambda work, withheld: _encode(sink, work, withheld=withheld),
+    )
 
 
 def _encode(sink: Sink, work: Work, *, withheld: bool) -> bytes:
