@@ -1,6 +1,7 @@
 """Runs pipelines on a world in memory, one life after the other."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from consumer.pipeline.run import Pipeline
@@ -16,6 +17,7 @@ from tests.memory_ports import (
     SilentTelemetry,
     World,
 )
+from tests.stories import Story
 
 REQUIRED = {
     "KAFKA_BOOTSTRAP_SERVERS": "memory:9092",
@@ -69,6 +71,30 @@ def live(world: World, schemas: MemorySchemas | None = None, **changed: object) 
         return life
 
     return virtual_time.run(main())
+
+
+def world_of(story: Story) -> World:
+    """A world whose topics hold a story."""
+    world = World()
+    world.append(story.records())
+    return world
+
+
+def in_life(
+    world: World, act: Callable[[Life], Coroutine[Any, Any, None]], schemas: MemorySchemas | None = None, **changed: Any
+) -> None:
+    """Run a life that does not end by itself, and act beside it."""
+
+    async def main() -> None:
+        life = Life(world, schemas, **changed)
+        running = asyncio.create_task(life.run(until_caught_up=False))
+        try:
+            await act(life)
+        finally:
+            life.stop.set()
+            await running
+
+    virtual_time.run(main())
 
 
 def survive(world: World, die_at: int | None, *, after_effect: bool, **changed: Any) -> bool:

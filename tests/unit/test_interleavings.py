@@ -1,7 +1,7 @@
 """What must hold when answers, later changes and moving partitions interleave: each test is one such story."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -12,36 +12,13 @@ from consumer.model import Record, TopicPartition
 from consumer.ports import ChangelogOvertaken
 from tests import virtual_time
 from tests.checker import check
-from tests.lives import Life, live, survive
+from tests.lives import Life, in_life, live, survive, world_of
 from tests.memory_ports import MemorySchemas, MemorySink, MemoryStore, MemoryTopics, World, outage
 from tests.stories import TOPIC, Event, Story
 from tests.virtual_time import passes, until
 
 P0, P1 = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
 CONFLICT = ("consent_conflicts_with_do_not_call",)
-
-
-def _world(story: Story) -> World:
-    world = World()
-    world.append(story.records())
-    return world
-
-
-def _in_life(
-    world: World, act: Callable[[Life], Coroutine[Any, Any, None]], schemas: MemorySchemas | None = None, **changed: Any
-) -> None:
-    """Run a life that does not end by itself, and act beside it."""
-
-    async def main() -> None:
-        life = Life(world, schemas, **changed)
-        running = asyncio.create_task(life.run(until_caught_up=False))
-        try:
-            await act(life)
-        finally:
-            life.stop.set()
-            await running
-
-    virtual_time.run(main())
 
 
 def _arrives(world: World, life: Life, story: Story) -> None:
@@ -59,7 +36,7 @@ def _arrives(world: World, life: Life, story: Story) -> None:
 def test_a_withdrawal_behind_a_grant_that_was_perhaps_applied_is_sent_by_the_next_owner() -> None:
     """Withdrawn, granted (applied, answer lost), withdrawn again, partition lost: the last one is no duplicate."""
     story = Story().tell(0, Event("c", 1, consent=False))
-    world = _world(story)
+    world = world_of(story)
     live(world)
 
     async def act(life: Life) -> None:
@@ -76,7 +53,7 @@ def test_a_withdrawal_behind_a_grant_that_was_perhaps_applied_is_sent_by_the_nex
         life.source.assign([P0])
         await until(lambda: world.committed.get(P0) == 3)
 
-    _in_life(world, act)
+    in_life(world, act)
     check(world, story, set())
     assert world.list["c"]["callable"] is False
 
@@ -84,7 +61,7 @@ def test_a_withdrawal_behind_a_grant_that_was_perhaps_applied_is_sent_by_the_nex
 def test_a_delete_behind_a_create_that_was_applied_before_a_crash_is_sent() -> None:
     """Deleted, created (applied, then a crash), deleted, another crash before that is sent: it is no duplicate."""
     story = Story().tell(0, Event("c", 1), Event("c", 2, delete=True))
-    world = _world(story)
+    world = world_of(story)
     live(world)
     world.append(story.tell(0, Event("c", 3)).records()[2:])
     step = 1
@@ -93,7 +70,7 @@ def test_a_delete_behind_a_create_that_was_applied_before_a_crash_is_sent() -> N
     world.append(story.tell(0, Event("c", 4, delete=True)).records()[3:])
     world.die_at = None
     world.answer = outage(10**6, SinkUnavailable("down"))
-    _in_life(world, lambda _: passes(100), drain_timeout_s=1)
+    in_life(world, lambda _: passes(100), drain_timeout_s=1)
     world.answer = lambda: None
     live(world)
     check(world, story, set())
@@ -103,7 +80,7 @@ def test_a_delete_behind_a_create_that_was_applied_before_a_crash_is_sent() -> N
 def test_content_that_was_perhaps_applied_before_a_refused_change_is_overwritten() -> None:
     """Withdrawn, granted (applied, answer lost), refused change, withdrawn as before: the last one is sent."""
     story = Story().tell(0, Event("c", 1, consent=False))
-    world = _world(story)
+    world = world_of(story)
     live(world)
 
     async def act(life: Life) -> None:
@@ -118,7 +95,7 @@ def test_content_that_was_perhaps_applied_before_a_refused_change_is_overwritten
         _arrives(world, life, story.tell(0, Event("c", 4, consent=False)))
         await until(lambda: world.committed.get(P0) == 4)
 
-    _in_life(world, act)
+    in_life(world, act)
     assert [event["outcome"] for event in world.events()] == ["delivered", "superseded", "undeliverable", "delivered"]
     assert world.list["c"]["callable"] is False
 
@@ -129,7 +106,7 @@ def test_content_that_was_perhaps_applied_before_a_refused_change_is_overwritten
 def test_a_withdrawal_that_arrives_during_a_request_takes_the_grants_place_when_that_is_split() -> None:
     """After the refusal of the whole request the grant is not sent again as callable."""
     story = Story().tell(0, *[Event(f"n-{n}", 1) for n in range(7)], Event("poison", 1), Event("c", 1))
-    world = _world(story)
+    world = world_of(story)
     world.poison, world.latency = {"poison"}, 1.0
     sent: list[tuple[str, bool]] = []
 
@@ -140,7 +117,7 @@ def test_a_withdrawal_that_arrives_during_a_request_takes_the_grants_place_when_
         world.on_upsert = lambda bodies: sent.extend((body["externalId"], body["callable"]) for body in bodies)
         await until(lambda: world.committed.get(P0) == 10)
 
-    _in_life(world, act, genesys_max_in_flight=1, batch_max_records=9)
+    in_life(world, act, genesys_max_in_flight=1, batch_max_records=9)
     assert ("c", False) in sent
     assert ("c", True) not in sent
 
@@ -156,7 +133,7 @@ def test_a_withdrawal_that_arrives_during_a_request_takes_the_grants_place_when_
 )
 def test_a_stale_withdrawal_withholds_nothing(older: Sequence[Event]) -> None:
     """A withdrawal that is older than what it waits behind leaves the contact callable."""
-    world = _world(Story().tell(0, *older))
+    world = world_of(Story().tell(0, *older))
     live(world)
     assert world.list["c"]["callable"] is True
 
@@ -165,7 +142,7 @@ def test_a_stale_withdrawal_withholds_nothing(older: Sequence[Event]) -> None:
 def test_a_good_contact_is_not_blamed_when_the_guilty_one_left_meanwhile(*, consent: bool) -> None:
     """Two contacts in a refused request, one of a partition that is lost before the answer: the other is sent again."""
     story = Story().tell(0, Event("a", 1)).tell(1, Event("b", 1))
-    world = _world(story)
+    world = world_of(story)
     world.poison = {"poison"}
 
     async def act(life: Life) -> None:
@@ -180,7 +157,7 @@ def test_a_good_contact_is_not_blamed_when_the_guilty_one_left_meanwhile(*, cons
         life.source.lose([P1])
         await until(lambda: world.committed.get(P0) == 3)
 
-    _in_life(world, act, genesys_max_in_flight=1)
+    in_life(world, act, genesys_max_in_flight=1)
     assert "good" in world.list
     assert world.dead_letters == []
 
@@ -190,7 +167,7 @@ def test_a_good_contact_is_not_blamed_when_the_guilty_one_left_meanwhile(*, cons
 
 def test_a_batch_whose_partition_was_lost_still_gets_its_event() -> None:
     """What other partitions had in it is accounted for."""
-    world = _world(Story().tell(0, Event("a", 1)).tell(1, Event("b", 1)))
+    world = world_of(Story().tell(0, Event("a", 1)).tell(1, Event("b", 1)))
     world.latency = 5.0
 
     async def act(life: Life) -> None:
@@ -201,7 +178,7 @@ def test_a_batch_whose_partition_was_lost_still_gets_its_event() -> None:
         await until(lambda: world.committed.get(P0) == 1)
         await passes(1)
 
-    _in_life(world, act)
+    in_life(world, act)
     events = {event["batchId"]: event for event in world.events("batch")}
     assert {event["batchId"] for event in world.events()} == set(events)
     assert [(each["recordsIn"], each["recordsOut"], each["status"]) for each in events.values()] == [
@@ -212,7 +189,7 @@ def test_a_batch_whose_partition_was_lost_still_gets_its_event() -> None:
 def test_a_refused_request_is_not_split_for_a_partition_that_moves_away() -> None:
     """When the partition is released nothing of it is under way, however long the hunt would have taken."""
     story = Story().tell(0, *[Event(f"n-{n}", 1) for n in range(7)], Event("poison", 1))
-    world = _world(story)
+    world = world_of(story)
     world.poison, world.latency = {"poison"}, 12.0
     under_way: list[int] = []
 
@@ -221,7 +198,7 @@ def test_a_refused_request_is_not_split_for_a_partition_that_moves_away() -> Non
         await life.source.revoke([P0])
         under_way.append(sum(world.in_flight.values()))
 
-    _in_life(world, act)
+    in_life(world, act)
     assert under_way == [0]
     live(world)
     check(world, story, world.poison)
@@ -229,7 +206,7 @@ def test_a_refused_request_is_not_split_for_a_partition_that_moves_away() -> Non
 
 def test_a_refused_delete_does_not_hold_up_a_revocation() -> None:
     """A delete that waits for its next try is not under way: its partition moves at once."""
-    world = _world(Story().tell(0, Event("x", 1, delete=True)))
+    world = world_of(Story().tell(0, Event("x", 1, delete=True)))
     world.in_use = {"x"}
     waited: list[float] = []
 
@@ -240,14 +217,14 @@ def test_a_refused_delete_does_not_hold_up_a_revocation() -> None:
         await life.source.revoke([P0])
         waited.append(asyncio.get_running_loop().time() - begun)
 
-    _in_life(world, act)
+    in_life(world, act)
     assert waited[0] < 1
 
 
 def test_caught_up_is_not_said_of_partitions_that_are_away_for_a_moment() -> None:
     """Everything lost and assigned again: the run ends only when all is settled."""
     story = Story().tell(0, *[Event(f"n-{n}", 1) for n in range(50)])
-    world = _world(story)
+    world = world_of(story)
     world.latency = 5.0
 
     async def main() -> None:
@@ -285,9 +262,9 @@ def test_a_delete_that_is_refused_for_ever_stops_its_own_partition_alone() -> No
     """The other partition is read and settled to its end."""
     story = Story().tell(0, Event("x", 1, delete=True), *[Event(f"n-{n}", 1) for n in range(400)])
     story.tell(1, *[Event(f"o-{n}", 1, consent=False) for n in range(1000)])
-    world = _world(story)
+    world = world_of(story)
     world.in_use = {"x"}
-    _in_life(world, lambda _: passes(3600), read_ahead_records=300, drain_timeout_s=1)
+    in_life(world, lambda _: passes(3600), read_ahead_records=300, drain_timeout_s=1)
     assert world.committed == {P1: 1000}
 
 
@@ -296,14 +273,14 @@ def test_a_registry_outage_of_one_partition_leaves_the_others_alone() -> None:
     story = (
         Story().tell(0, *[Event(f"n-{n}", 1) for n in range(500)]).tell(1, *[Event(f"o-{n}", 1) for n in range(500)])
     )
-    world = _world(story)
+    world = world_of(story)
     world.log[P0] = [record._replace(value=b"\0\0\0\0\7" + (record.value or b"")[5:]) for record in world.log[P0]]
 
     async def act(life: Life) -> None:
         life.source.size = 150
         await passes(3600)
 
-    _in_life(world, act, MemorySchemas({7: [SourceUnavailable("down")]}), read_ahead_records=100, drain_timeout_s=1)
+    in_life(world, act, MemorySchemas({7: [SourceUnavailable("down")]}), read_ahead_records=100, drain_timeout_s=1)
     assert world.committed == {P1: 500}
 
 
@@ -332,14 +309,14 @@ def test_schemas_that_stay_unknown_cost_their_time_once() -> None:
 def test_an_offset_that_comes_again_has_one_audit_event() -> None:
     """A repeat within a poll and one of an earlier poll are dropped."""
     story = Story().tell(0, *[Event(f"n-{n}", 1) for n in range(20)])
-    world = _world(story)
+    world = world_of(story)
     polled = world.log[P0]
     world.log[P0] = [*polled[:3], *polled[1:10], *polled[2:]]
 
     async def act(_: Life) -> None:
         await until(lambda: world.committed.get(P0) == 20)
 
-    _in_life(world, act)
+    in_life(world, act)
     assert [event["source"]["offset"] for event in world.events()] == list(range(20))
 
 
@@ -369,7 +346,7 @@ def test_a_disk_that_is_full_when_a_store_begins_anew_is_waited_for(monkeypatch:
     """Restoring is tried again, as with any other outage."""
     monkeypatch.setattr("tests.lives.MemoryStore", _ResetFailsOnce)
     monkeypatch.setattr("tests.lives.MemoryTopics", _Overtaken)
-    world = _world(Story().tell(0, Event("a", 1)))
+    world = world_of(Story().tell(0, Event("a", 1)))
     world.stores[P0] = ({}, 999)
     live(world)
     assert [event["outcome"] for event in world.events()] == ["delivered"]
@@ -377,7 +354,7 @@ def test_a_disk_that_is_full_when_a_store_begins_anew_is_waited_for(monkeypatch:
 
 def test_a_pulse_between_looking_and_waiting_is_not_missed() -> None:
     """Caught up in the very turn in which it was asked: the run ends."""
-    world = _world(Story().tell(0, Event("a", 1)))
+    world = world_of(Story().tell(0, Event("a", 1)))
 
     async def main() -> None:
         life = Life(world)
@@ -398,7 +375,7 @@ def test_a_pulse_between_looking_and_waiting_is_not_missed() -> None:
 
 def test_many_changes_of_one_contact_leave_one_entry_in_the_queue() -> None:
     """A contact that changes all the time while Genesys is away waits in one place."""
-    world = _world(Story().tell(0, *[Event("hot", n, phone=f"+1555{n:07d}") for n in range(1, 3001)]))
+    world = world_of(Story().tell(0, *[Event("hot", n, phone=f"+1555{n:07d}") for n in range(1, 3001)]))
     entries: list[int] = []
 
     async def act(life: Life) -> None:
@@ -406,7 +383,7 @@ def test_many_changes_of_one_contact_leave_one_entry_in_the_queue() -> None:
         await until(lambda: life.pipeline.partitions.unsettled == 3000)
         entries.append(len(life.pipeline.lanes._normal))
 
-    _in_life(world, act, drain_timeout_s=1)
+    in_life(world, act, drain_timeout_s=1)
     assert entries == [1]
 
 

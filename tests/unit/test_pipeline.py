@@ -1,7 +1,7 @@
 """What the pipeline does when the outside does not behave: outages, refusals, rebalances, schemas that come late."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,18 +11,12 @@ from consumer.model import Record, TopicPartition
 from consumer.ports import ChangelogChunk, ChangelogOvertaken
 from tests import virtual_time
 from tests.checker import check
-from tests.lives import Life, live
+from tests.lives import Life, in_life, live, world_of
 from tests.memory_ports import SCHEMA, MemorySchemas, MemorySource, MemoryStore, MemoryTopics, World, outage
 from tests.stories import BAD_RECORDS, TOPIC, Event, Story
 from tests.virtual_time import passes, until
 
 P0, P1 = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
-
-
-def _world(story: Story) -> World:
-    world = World()
-    world.append(story.records())
-    return world
 
 
 def _contacts(count: int, version: int = 1) -> list[Event]:
@@ -34,27 +28,10 @@ def _outcomes(world: World) -> list[Any]:
     return [event["outcome"] for event in world.events()]
 
 
-def _in_life(
-    world: World, act: Callable[[Life], Coroutine[Any, Any, None]], schemas: MemorySchemas | None = None, **changed: Any
-) -> None:
-    """Run a life that does not end by itself, and act beside it."""
-
-    async def main() -> None:
-        life = Life(world, schemas, **changed)
-        running = asyncio.create_task(life.run(until_caught_up=False))
-        try:
-            await act(life)
-        finally:
-            life.stop.set()
-            await running
-
-    virtual_time.run(main())
-
-
 def test_an_outage_loses_nothing_and_opens_the_breaker() -> None:
     """Ten failures in a row: nothing is lost, and work resumes only after the breaker's pauses."""
     story = Story().tell(0, *_contacts(50))
-    world = _world(story)
+    world = world_of(story)
     world.answer = outage(10, SinkUnavailable("no answer"))
     life = live(world)
     check(world, story, set())
@@ -64,7 +41,7 @@ def test_an_outage_loses_nothing_and_opens_the_breaker() -> None:
 
 def test_work_resumes_with_small_batches_that_grow_back() -> None:
     """After the breaker was open, batches hold a tenth, then twice as many each time."""
-    world = _world(Story().tell(0, *_contacts(300)))
+    world = world_of(Story().tell(0, *_contacts(300)))
     world.answer = outage(3, SinkUnavailable("no answer"))
     live(world, genesys_max_in_flight=1)
     assert [len(names) for _, names in world.sent] == [10, 20, 40, 80, 100, 50]
@@ -79,7 +56,7 @@ def test_a_throttled_request_waits_as_long_as_was_asked() -> None:
         if len(starts) == 1:
             raise Throttled("too many requests", retry_after=42)
 
-    world = _world(Story().tell(0, *_contacts(3)))
+    world = world_of(Story().tell(0, *_contacts(3)))
     world.answer = answer
     life = live(world)
     assert starts[1] - starts[0] >= 42
@@ -96,7 +73,7 @@ def test_a_service_that_says_when_it_is_back_is_not_asked_before() -> None:
         if len(starts) == 1:
             raise SinkUnavailable("maintenance", retry_after=20)
 
-    world = _world(Story().tell(0, *_contacts(3)))
+    world = world_of(Story().tell(0, *_contacts(3)))
     world.answer = answer
     live(world)
     assert starts[1] - starts[0] >= 20
@@ -105,7 +82,7 @@ def test_a_service_that_says_when_it_is_back_is_not_asked_before() -> None:
 def test_the_client_keeps_to_its_requests_per_minute() -> None:
     """No minute sees more requests than the setting allows."""
     starts: list[float] = []
-    world = _world(Story().tell(0, *_contacts(500)))
+    world = world_of(Story().tell(0, *_contacts(500)))
     world.answer = lambda: starts.append(asyncio.get_running_loop().time())
     live(world, genesys_requests_per_minute=30, batch_max_records=5)
     assert len(starts) == 100
@@ -114,7 +91,7 @@ def test_the_client_keeps_to_its_requests_per_minute() -> None:
 
 def test_a_fatal_error_stops_the_pipeline() -> None:
     """A missing permission ends the run with that error; nothing is settled that was not answered."""
-    world = _world(Story().tell(0, *_contacts(3)))
+    world = world_of(Story().tell(0, *_contacts(3)))
     world.answer = outage(1, FatalError("outbound:contact:add is missing"))
     with pytest.raises(ExceptionGroup) as caught:
         live(world)
@@ -125,7 +102,7 @@ def test_a_fatal_error_stops_the_pipeline() -> None:
 def test_one_poison_contact_among_a_hundred_stands_alone() -> None:
     """Its 99 neighbours are delivered, it is undeliverable with Genesys' code, and its batch is told as partial."""
     story = Story().tell(0, *_contacts(100))
-    world = _world(story)
+    world = world_of(story)
     world.poison = {"contact-37"}
     live(world)
     check(world, story, world.poison)
@@ -139,7 +116,7 @@ def test_one_poison_contact_among_a_hundred_stands_alone() -> None:
 def test_a_withdrawal_that_genesys_refuses_is_carried_out_as_a_delete() -> None:
     """The person leaves the list even though the data of the withdrawal is refused."""
     story = Story().tell(0, Event("contact-0", 1))
-    world = _world(story)
+    world = world_of(story)
     live(world)
     assert world.list["contact-0"]["callable"] is True
     world.poison = {"contact-0"}
@@ -155,7 +132,7 @@ def test_a_withdrawal_that_genesys_refuses_is_carried_out_as_a_delete() -> None:
 
 def test_a_refused_delete_is_tried_again_until_it_is_done() -> None:
     """A contact that is being dialled is deleted later; the delete is not given up."""
-    world = _world(Story().tell(0, Event("contact-0", 1), Event("contact-1", 1, delete=True)))
+    world = world_of(Story().tell(0, Event("contact-0", 1), Event("contact-1", 1, delete=True)))
     world.in_use = {"contact-1"}
 
     async def act(life: Life) -> None:
@@ -164,14 +141,14 @@ def test_a_refused_delete_is_tried_again_until_it_is_done() -> None:
         world.in_use = set()
         await until(lambda: world.committed.get(P0) == 2)
 
-    _in_life(world, act)
+    in_life(world, act)
     assert _outcomes(world) == ["delivered", "delivered"]
 
 
 def test_grant_revoke_grant_are_three_deliveries() -> None:
     """The third event equals the first, and still is no duplicate."""
     story = Story().tell(0, Event("contact-0", 1))
-    world = _world(story)
+    world = world_of(story)
     for n, event in enumerate((Event("contact-0", 2, consent=False), Event("contact-0", 3)), 1):
         live(world)
         story.tell(0, event)
@@ -185,7 +162,7 @@ def test_grant_revoke_grant_are_three_deliveries() -> None:
 def test_a_duplicate_with_a_newer_version_makes_what_lies_between_stale() -> None:
     """Version 5 repeats version 1: a late version 3 must not come after it."""
     story = Story().tell(0, Event("contact-0", 1))
-    world = _world(story)
+    world = world_of(story)
     for n, event in enumerate((Event("contact-0", 5), Event("contact-0", 3, phone="+15550199")), 1):
         live(world)
         story.tell(0, event)
@@ -197,7 +174,7 @@ def test_a_duplicate_with_a_newer_version_makes_what_lies_between_stale() -> Non
 def test_a_late_update_does_not_bring_a_deleted_person_back() -> None:
     """The marker of a delete knows its version."""
     story = Story().tell(0, Event("contact-0", 1), Event("contact-0", 3, delete=True))
-    world = _world(story)
+    world = world_of(story)
     live(world)
     story.tell(0, Event("contact-0", 2))
     world.append(story.records()[2:])
@@ -209,7 +186,7 @@ def test_a_late_update_does_not_bring_a_deleted_person_back() -> None:
 def test_a_rejected_withdrawal_suppresses_and_settles_with_the_answer() -> None:
     """A conflict is rejected and dead-lettered, and the contact is not callable once it settles."""
     story = Story().tell(0, Event("contact-0", 1))
-    world = _world(story)
+    world = world_of(story)
     live(world)
     conflict = ("consent_conflicts_with_do_not_call",)
     story.tell(0, Event("contact-0", 2, do_not_call=True, reasons=conflict))
@@ -220,7 +197,7 @@ def test_a_rejected_withdrawal_suppresses_and_settles_with_the_answer() -> None:
         await until(lambda: world.committed[P0] == 2)
         settled_callable.append(world.list["contact-0"]["callable"])
 
-    _in_life(world, act)
+    in_life(world, act)
     assert settled_callable == [False]
     check(world, story, set())
     assert world.events()[-1]["operation"] == "suppress"
@@ -246,7 +223,7 @@ def test_before_a_rejected_withdrawal_nothing_goes_out_as_callable() -> None:
     """The grant that still waits when the conflict arrives is sent as not callable."""
     conflict = ("consent_conflicts_with_do_not_call",)
     story = Story().tell(0, Event("contact-0", 1), Event("contact-0", 2, do_not_call=True, reasons=conflict))
-    world = _world(story)
+    world = world_of(story)
     seen: list[object] = []
     world.answer = lambda: seen.extend(body["callable"] for body in world.list.values())
     live(world)
@@ -257,7 +234,7 @@ def test_before_a_rejected_withdrawal_nothing_goes_out_as_callable() -> None:
 def test_a_partition_with_an_unknown_schema_waits_and_the_others_go_on() -> None:
     """The registry lags: the partition's records are delivered once it knows, in their order."""
     story = Story().tell(0, *_contacts(3)).tell(1, *[Event(f"other-{n}", 1) for n in range(3)])
-    world = _world(story)
+    world = world_of(story)
     world.log[P0] = [record._replace(value=b"\0\0\0\0\7" + (record.value or b"")[5:]) for record in world.log[P0]]
     order: list[int] = []
     schemas = MemorySchemas({7: [SourceUnavailable("down"), None, None, SCHEMA]})
@@ -273,7 +250,7 @@ def test_a_partition_with_an_unknown_schema_waits_and_the_others_go_on() -> None
 def test_records_keep_their_order_when_polls_go_on_while_schemas_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Polls that were under way when the partition was paused come behind what waits for a second schema."""
     story = Story().tell(0, *_contacts(1500))
-    world = _world(story)
+    world = world_of(story)
     for offset, schema_id in ((0, 7), (450, 8), (1100, 9)):
         record = world.log[P0][offset]
         value = b"\0\0\0\0" + bytes([schema_id]) + (record.value or b"")[5:]
@@ -295,7 +272,7 @@ def test_records_keep_their_order_when_polls_go_on_while_schemas_are_fetched(mon
 def test_a_schema_that_stays_unknown_rejects_after_the_set_time() -> None:
     """After the time-out each of its records is rejected as schema_unknown; later records of known schemas go on."""
     story = Story().tell(0, Event("contact-0", 1))
-    world = _world(story)
+    world = world_of(story)
     unknown = Record(TOPIC, 0, 1, 0, b"contact-1", b"\0\0\0\0\7junk")
     known = Record(TOPIC, 0, 2, 0, b"contact-2", Event("contact-2", 1).value())
     world.append([unknown, known])
@@ -307,7 +284,7 @@ def test_a_schema_that_stays_unknown_rejects_after_the_set_time() -> None:
 
 def test_a_registry_that_is_down_is_waited_for_without_limit() -> None:
     """An hour without an answer rejects nothing."""
-    world = _world(Story().tell(0, Event("contact-0", 1)))
+    world = world_of(Story().tell(0, Event("contact-0", 1)))
     world.log[P0] = [record._replace(value=b"\0\0\0\0\7" + (record.value or b"")[5:]) for record in world.log[P0]]
     live(world, MemorySchemas({7: [SourceUnavailable("down")] * 3600 + [SCHEMA]}), schema_unknown_timeout_s=60)
     assert _outcomes(world) == ["delivered"]
@@ -316,7 +293,7 @@ def test_a_registry_that_is_down_is_waited_for_without_limit() -> None:
 def test_memory_stays_bounded_while_genesys_does_not_answer() -> None:
     """A stalled sink pauses the partitions near the set number of records, and all is delivered in the end."""
     story = Story().tell(0, *_contacts(2000)).tell(1, *[Event(f"other-{n}", 1) for n in range(2000)])
-    world = _world(story)
+    world = world_of(story)
     held: list[int] = []
 
     async def act(life: Life) -> None:
@@ -326,7 +303,7 @@ def test_memory_stays_bounded_while_genesys_does_not_answer() -> None:
         world.answer = lambda: None
         await until(lambda: world.committed == {P0: 2000, P1: 2000})
 
-    _in_life(world, act, read_ahead_records=300)
+    in_life(world, act, read_ahead_records=300)
     assert 300 <= held[0] <= 320
     check(world, story, set())
 
@@ -334,7 +311,7 @@ def test_memory_stays_bounded_while_genesys_does_not_answer() -> None:
 def test_a_revoked_partition_is_settled_before_it_moves_and_goes_on_elsewhere() -> None:
     """Requests under way are finished and settled; what was not sent is left to the next owner."""
     story = Story().tell(0, *_contacts(200)).tell(1, *[Event(f"other-{n}", 1) for n in range(200)])
-    world = _world(story)
+    world = world_of(story)
     world.latency = 5.0
 
     async def act(life: Life) -> None:
@@ -346,14 +323,14 @@ def test_a_revoked_partition_is_settled_before_it_moves_and_goes_on_elsewhere() 
         life.source.assign([P0])
         await until(lambda: world.committed == {P0: 200, P1: 200})
 
-    _in_life(world, act, batch_max_records=20)
+    in_life(world, act, batch_max_records=20)
     check(world, story, set())
 
 
 def test_what_comes_back_for_a_lost_partition_is_not_settled() -> None:
     """The answer to a request of a lost partition changes neither offsets nor store; the next owner repeats it."""
     story = Story().tell(0, *_contacts(50))
-    world = _world(story)
+    world = world_of(story)
     world.latency = 5.0
 
     async def act(life: Life) -> None:
@@ -366,32 +343,32 @@ def test_what_comes_back_for_a_lost_partition_is_not_settled() -> None:
         life.source.assign([P0])
         await until(lambda: world.committed == {P0: 50})
 
-    _in_life(world, act)
+    in_life(world, act)
     check(world, story, set())
 
 
 def test_a_stop_finishes_what_is_under_way() -> None:
     """Told to stop, the pipeline sends what waits without linger, and settles it."""
     story = Story().tell(0, *_contacts(7))
-    world = _world(story)
+    world = world_of(story)
 
     async def act(life: Life) -> None:
         await until(lambda: len(life.pipeline.lanes) == 7)
 
-    _in_life(world, act, batch_linger_ms=60_000)
+    in_life(world, act, batch_linger_ms=60_000)
     check(world, story, set())
 
 
 def test_a_stop_gives_up_at_its_deadline() -> None:
     """With Genesys away the drain ends at the deadline, and the records stay for the next start."""
     story = Story().tell(0, *_contacts(7))
-    world = _world(story)
+    world = world_of(story)
     world.answer = outage(10**6, SinkUnavailable("no answer"))
 
     async def act(life: Life) -> None:
         await until(lambda: life.telemetry.retries["unavailable"] > 0)
 
-    _in_life(world, act, drain_timeout_s=3)
+    in_life(world, act, drain_timeout_s=3)
     assert not world.committed
     world.answer = lambda: None
     live(world)
@@ -401,13 +378,13 @@ def test_a_stop_gives_up_at_its_deadline() -> None:
 def test_a_failed_transaction_is_made_again_without_repeats() -> None:
     """Three failed settlements leave one audit event for each record."""
     story = Story().tell(0, *_contacts(20))
-    world = _world(story)
+    world = world_of(story)
 
     async def act(life: Life) -> None:
         life.topics.failures = [TransientError("not enough replicas")] * 3
         await until(lambda: world.committed == {P0: 20})
 
-    _in_life(world, act)
+    in_life(world, act)
     check(world, story, set())
 
 
@@ -426,7 +403,7 @@ class _FullDisk(MemoryStore):
 def test_a_full_disk_stops_settling_and_loses_nothing() -> None:
     """While there is no room nothing more is settled and the state says so; with room it goes on by itself."""
     story = Story().tell(0, *_contacts(20))
-    world = _world(story)
+    world = world_of(story)
     said: list[str | None] = []
 
     async def act(life: Life) -> None:
@@ -463,7 +440,7 @@ class _Overtaken(MemoryTopics):
 def test_a_store_that_the_changelog_does_not_know_is_rebuilt() -> None:
     """A store ahead of its changelog is set aside and rebuilt from zero, and judging is right."""
     story = Story().tell(0, *_contacts(20))
-    world = _world(story)
+    world = world_of(story)
     live(world)
     world.stores[P0] = ({}, 999)
     story.tell(0, *_contacts(20))
@@ -481,7 +458,7 @@ def test_a_store_that_the_changelog_does_not_know_is_rebuilt() -> None:
 
 def test_a_hole_in_the_offsets_is_told_and_survived() -> None:
     """Offsets that do not follow on are reported once with both ends, and the records are processed."""
-    world = _world(Story().tell(0, *_contacts(2)))
+    world = world_of(Story().tell(0, *_contacts(2)))
     late = [record._replace(offset=record.offset + 5) for record in world.log[P0]]
     world.log[P0] = late
 
@@ -502,7 +479,7 @@ def test_tombstones_delete() -> None:
     story = Story().tell(
         0, Event("contact-0", None), Event("contact-1", None), Event("contact-0", None, tombstone=True)
     )
-    world = _world(story)
+    world = world_of(story)
     live(world)
     assert set(world.list) == {"contact-1"}
     assert world.events()[2]["operation"] == "delete"
@@ -512,7 +489,7 @@ def test_tombstones_delete() -> None:
 def test_bytes_that_are_no_change_event_cost_one_dead_letter_and_nothing_else(kind: str) -> None:
     """The record is rejected with its code, its bytes are in the dead letters, its neighbours are delivered."""
     value, reason = BAD_RECORDS[kind]
-    world = _world(Story().tell(0, *_contacts(1)))
+    world = world_of(Story().tell(0, *_contacts(1)))
     bad = Record(TOPIC, 0, 1, 0, b"contact-9", value, (("h", b"\xff"),))
     world.append([bad, Record(TOPIC, 0, 2, 0, b"contact-1", Event("contact-1", 1).value())])
     live(world)
@@ -523,7 +500,7 @@ def test_bytes_that_are_no_change_event_cost_one_dead_letter_and_nothing_else(ki
 
 def test_no_personal_data_is_in_audit_events() -> None:
     """Neither phone nor external id of any contact stands in an audit event."""
-    world = _world(
+    world = world_of(
         Story().tell(0, *_contacts(5), Event("contact-7", 1, phone="+1 555 0199", reasons=("phone_not_e164",)))
     )
     live(world)
