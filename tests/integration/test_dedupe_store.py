@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -448,13 +449,45 @@ class TestFailedWrites:
         assert await again.open(PARTITION) in {3, 4}
         assert writes_present(again, 3) == [True] * 3
 
-    async def test_a_read_while_the_database_is_reopened_is_tried_again(self, make_store):
-        """The event loop never waits for the thread that reopens."""
+    async def test_a_read_while_the_database_is_reopened_waits_for_it(self, make_store, monkeypatch):
+        """It is answered from the database that is open then."""
         store = make_store()
         await fill(store, 1)
-        with store._handles[PARTITION].lock, pytest.raises(TransientError):
-            store.read(PARTITION, [identity(0)])
-        assert writes_present(store, 1) == [True]
+        opened, closed, go_on = store._database, threading.Event(), threading.Event()
+
+        def reopen(*where: Path, create: bool) -> Any:
+            closed.set()
+            assert go_on.wait(10)
+            return opened(*where, create=create)
+
+        monkeypatch.setattr(store, "_database", reopen)
+        handle = store._handles[PARTITION]
+        handle.db = FailingOnce(handle.db)
+        writing = asyncio.create_task(store.write(PARTITION, entries_of(1), 2))
+        assert await asyncio.to_thread(closed.wait, 10)
+        reading = asyncio.create_task(asyncio.to_thread(store.read, PARTITION, [identity(0)]))
+        done, _ = await asyncio.wait({reading}, timeout=0.1)
+        assert not done
+        go_on.set()
+        await writing
+        assert None not in await reading
+
+    async def test_no_room_while_the_database_is_reopened_is_fatal(self, make_store, monkeypatch):
+        """What is closed can be neither read nor written: the restart waits for room."""
+        store = make_store()
+        await fill(store, 1)
+
+        def full(*_: Path, **__: bool) -> Any:
+            raise TransientError("no space left in the state directory")
+
+        opened = store._database
+        monkeypatch.setattr(store, "_database", full)
+        handle = store._handles[PARTITION]
+        handle.db = FailingOnce(handle.db)
+        with pytest.raises(FatalError, match="cannot be reopened"):
+            await store.write(PARTITION, entries_of(1), 2)
+        monkeypatch.setattr(store, "_database", opened)
+        await store.close_all()
 
     async def test_a_state_directory_that_cannot_be_used_is_fatal(self, tmp_path, make_store):
         """The message names the path."""
