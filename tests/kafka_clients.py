@@ -129,9 +129,12 @@ def settlement(
 
 
 def grow(bootstrap: str, topic: str, partitions: int) -> None:
-    """Give a topic more partitions."""
+    """Give a topic more partitions, and wait until the broker tells of them."""
     admin = AdminClient({"bootstrap.servers": bootstrap, **QUIET})
     admin.create_partitions([NewPartitions(topic, partitions)])[topic].result(WITHIN_S)
+    deadline = time.monotonic() + WITHIN_S
+    while len(admin.list_topics(timeout=WITHIN_S).topics[topic].partitions) < partitions:
+        assert time.monotonic() < deadline, f"{topic} does not have its {partitions} partitions"
 
 
 class Watcher:

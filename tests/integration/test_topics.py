@@ -9,6 +9,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]  # missing in __all__
 from confluent_kafka.cimpl import NewTopic
 
+from consumer.adapters.kafka import topics
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.topics import Wanted, ensure, wanted
 from consumer.errors import FatalError, SourceUnavailable
@@ -240,6 +241,34 @@ async def test_a_refusal_lists_every_command(kafka: KafkaCluster, monkeypatch: p
     commands = [line.strip() for line in str(refused.value).split("\n")[1:]]
     made = wanted(chosen, {"any": 2})
     assert commands == [topic.create_command(kafka.bootstrap) for topic in made]
+
+
+async def test_topics_that_are_there_need_no_right_to_make_them(
+    kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an administrator made them all, nothing is asked for."""
+    chosen = for_sources(kafka, 2)
+    await ensured(chosen)
+    client = answering(monkeypatch, kafka, "create_topics", KafkaError.CLUSTER_AUTHORIZATION_FAILED)
+    assert await ensured(chosen) == {chosen.kafka_source_topics[0]: 2}
+    assert not client.called
+
+
+async def test_a_changelog_that_another_instance_grew_meanwhile_is_taken(
+    kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between looking and asking it got its partitions: the brokers refuse them a second time, which is fine."""
+    chosen = for_sources(kafka, 1)
+    await ensured(chosen)
+    grow(kafka.bootstrap, chosen.kafka_source_topics[0], 3)
+    grown = topics._grow
+
+    def late(*asked: Any) -> None:
+        grow(kafka.bootstrap, chosen.kafka_changelog_topic, 3)
+        grown(*asked)
+
+    monkeypatch.setattr(topics, "_grow", late)
+    assert await ensured(chosen) == {chosen.kafka_source_topics[0]: 3}
 
 
 async def test_a_changelog_that_may_not_grow_is_told_with_its_command(

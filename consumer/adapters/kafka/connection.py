@@ -19,7 +19,7 @@ from consumer.errors import SettingsError
 from consumer.model import TopicPartition
 from consumer.settings import Settings
 
-SECRET_WORDS = ("password", "secret", "key.pem", "keystore.pem", "jaas", "credential")
+SECRET_WORDS = ("password", "secret", "key.pem", "keystore.pem", "jaas", "credential", "passphrase")
 """A property whose name has one of these holds a secret."""
 
 SAME_LINE_EVERY_S = 30.0
@@ -60,9 +60,9 @@ class Connection:
 
     def without_secrets(self, text: str) -> str:
         """The text with every secret of the properties file blotted out."""
-        for name, value in self.properties.items():
-            if value and any(word in name for word in SECRET_WORDS):
-                text = text.replace(value, "***")
+        secrets = [value for name, value in self.properties.items() if any(word in name for word in SECRET_WORDS)]
+        for secret in sorted(filter(None, secrets), key=len, reverse=True):  # one may be a part of another
+            text = text.replace(secret, "***")
         return text
 
     def _client(
@@ -73,8 +73,11 @@ class Connection:
         try:
             return kind({**common, **defaults, **self.properties, **own, **fixed})
         except KafkaException as failure:
-            text = self.without_secrets(error_of(failure).str())
-            raise SettingsError([f"KAFKA_PROPERTIES_FILE: {text}"]) from None
+            text = error_of(failure).str()
+        except (TypeError, ValueError, AttributeError) as failure:  # a property that takes a function, for example
+            text = str(failure)
+        # Not inside the handler: the foreign error may quote a secret, and would travel along as the context of ours.
+        raise SettingsError([f"KAFKA_PROPERTIES_FILE: {self.without_secrets(text)}"])
 
 
 class ClientLog:

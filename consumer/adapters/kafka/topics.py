@@ -167,6 +167,8 @@ def _grow(admin: AdminClient, connection: Connection, topic: Wanted) -> None:
     try:
         answer[topic.name].result()
     except KafkaException as failure:
+        if error_of(failure).code() == KafkaError.INVALID_PARTITIONS:  # another instance was quicker
+            return
         command = topic.grow_command(connection.bootstrap)
         raise _refused(f"add partitions to {topic.name}", {_reason(failure)}, [command]) from None
     _log.info("partitions_added", topic=topic.name, partitions=topic.partitions)
