@@ -5,12 +5,12 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from confluent_kafka import Message, Producer
+from confluent_kafka import KafkaException, Message, Producer
 
 from consumer.adapters.kafka import event_topics
 from consumer.adapters.kafka.connection import Connection
@@ -245,6 +245,27 @@ async def test_a_fenced_instance_stops(kafka: KafkaCluster) -> None:
                     await topics.settle(settlement({tp: 2}, audit=[(b"k", b"late")]))
             await successor.settle(settlement({tp: 2}, audit=[(b"k", b"theirs")]))
     assert values(read(kafka.bootstrap, chosen.kafka_audit_topic)) == [b"mine", b"theirs"]
+
+
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+async def test_a_fatal_error_that_the_binding_lost_is_still_fatal(kafka: KafkaCluster, guarantee: str) -> None:
+    """The log line of a fatal error, written while that error is being raised, may leave nothing but a SystemError."""
+    chosen = names(kafka, KAFKA_GUARANTEE=guarantee)
+    tp = first_of(chosen)
+
+    def lose() -> None:
+        with suppress(KafkaException, SystemError):
+            real.flush(WITHIN_S)
+        raise SystemError("<built-in method flush of cimpl.Producer object> returned NULL without setting an exception")
+
+    async with at_work(chosen) as (watcher, topics), opened(chosen, watcher.source.group_metadata):
+        assert topics._producer is not None
+        real = topics._producer._producer
+        topics._producer._producer = Interfering(real, "flush", lose, lambda: None)  # type: ignore[assignment]
+        expected = "another instance took over" if guarantee == "exactly_once" else "the client gave up"
+        with pytest.raises(FatalError, match=expected):
+            await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")]))
+    assert committed(kafka.bootstrap, chosen, tp) == [-1001]
 
 
 class Interfering:

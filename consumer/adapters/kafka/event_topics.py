@@ -171,8 +171,10 @@ class _Producer:
             offsets = [native(partition, offset) for partition, offset in settlement.offsets.items()]
             self._insist(lambda: self._producer.send_offsets_to_transaction(offsets, metadata, CALL_S), deadline)
             self._commit()
-        except (KafkaException, SystemError) as failure:
+        except KafkaException as failure:
             raise self._give_up(error_of(failure)) from None
+        except SystemError as failure:
+            raise self._give_up(self._fatal_error(failure)) from None
         except ConsumerError:
             self._abort_quietly()
             raise
@@ -281,6 +283,14 @@ class _Producer:
         if not is_hopeless(error) and self._failed is not None:
             error = self._failed
         return policy(error, "cannot settle")
+
+    def _fatal_error(self, failure: SystemError) -> KafkaError:
+        """The fatal error that the binding may have lost: every call of a transaction gives it again."""
+        try:
+            self._producer.abort_transaction(CALL_S)
+        except KafkaException as told:
+            return error_of(told)
+        return error_of(failure)
 
     def _abort_quietly(self) -> None:
         """Abort if that can be had soon; otherwise the next settlement begins with it."""

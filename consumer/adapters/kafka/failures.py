@@ -50,11 +50,12 @@ REMEDIES = {
 def error_of(failure: KafkaException | SystemError) -> KafkaError:
     """The error inside the exception.
 
-    A fatal error that comes up while the binding calls back leaves it as the cause of a SystemError.
+    A fatal error that comes up while the binding calls back is the cause of a SystemError at best; any other callback
+    of the same call may have swallowed it.
     """
     if isinstance(failure, SystemError):
         if not isinstance(failure.__cause__, KafkaException):
-            raise failure
+            return KafkaError(KafkaError._FATAL, "the client gave up, its log lines tell why", True)
         failure = failure.__cause__
     error = failure.args[0]
     assert isinstance(error, KafkaError)  # noqa: S101 -- the library's own contract
