@@ -1,13 +1,15 @@
 """The values that travel through the pipeline, in the order of the flow.
 
 Record -> ChangeEvent -> Contact -> Change -> Outcome. All are immutable and cheap to make, except `Work`, which
-gathers what becomes of a record. None knows where it came from or goes to. This module imports nothing of the project.
+gathers what becomes of a record. None knows where it came from or goes to, and none of the immutable ones can be part
+of a cycle, so that the garbage collector may skip them. This module imports nothing of the project.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
+
+from msgspec import Struct
 
 
 class TopicPartition(NamedTuple):
@@ -20,7 +22,7 @@ class TopicPartition(NamedTuple):
 Headers = Sequence[tuple[str, bytes | None]]
 
 
-class Record(NamedTuple):
+class Record(Struct, frozen=True, gc=False):
     """What Kafka hands over: bytes with a position.
 
     Attributes:
@@ -51,7 +53,7 @@ class ChangeType(StrEnum):
     UNDELETE = "UNDELETE"
 
 
-class ChangeEvent(NamedTuple):
+class ChangeEvent(Struct, frozen=True, gc=False):
     """A decoded record, not yet validated: fields hold whatever type the writer's schema gave them.
 
     Attributes:
@@ -91,7 +93,7 @@ class Reason(StrEnum):
     ENVELOPE_UNKNOWN = "envelope_unknown"
 
 
-class Contact(NamedTuple):
+class Contact(Struct, frozen=True, gc=False):
     """A validated change event, as Genesys shall know it.
 
     Attributes:
@@ -124,7 +126,7 @@ class Operation(StrEnum):
     SUPPRESS = "suppress"
 
 
-class Change(NamedTuple):
+class Change(Struct, frozen=True, gc=False):
     """A contact with what is needed to judge it against what was delivered before.
 
     Attributes:
@@ -148,7 +150,7 @@ class Change(NamedTuple):
     withdrawal: bool
 
 
-class State(NamedTuple):
+class State(Struct, frozen=True, gc=False):
     """What is remembered of the last change that Genesys accepted for a contact.
 
     Attributes:
@@ -188,8 +190,7 @@ class Outcome(StrEnum):
     UNDELIVERABLE = "undeliverable"
 
 
-@dataclass(eq=False, slots=True)
-class Assignment:
+class Assignment(Struct, eq=False):
     """One ownership of a partition by this consumer. The object itself is the epoch: a new one each time.
 
     Attributes:
@@ -201,8 +202,7 @@ class Assignment:
     alive: bool = True
 
 
-@dataclass(eq=False, slots=True)
-class Work:
+class Work(Struct, eq=False):
     """A record on its way to its outcome.
 
     Attributes:
@@ -236,8 +236,7 @@ class Work:
     applied_at: float | None = None
 
 
-@dataclass(eq=False, slots=True)
-class BatchReport:
+class BatchReport(Struct, eq=False):
     """What becomes of a batch, however many requests it takes.
 
     Attributes:
@@ -257,7 +256,7 @@ class BatchReport:
     attempts: int = 0
 
 
-class ChainHead(NamedTuple):
+class ChainHead(Struct, frozen=True, gc=False):
     """The end of the chain of audit events of a source partition.
 
     Attributes:
@@ -269,7 +268,7 @@ class ChainHead(NamedTuple):
     hash: str = "0" * 64
 
 
-class DeadLetter(NamedTuple):
+class DeadLetter(Struct, frozen=True, gc=False):
     """A record that can never succeed, as it came, and why.
 
     Attributes:
@@ -285,7 +284,7 @@ class DeadLetter(NamedTuple):
     time_ms: int
 
 
-class Settlement(NamedTuple):
+class Settlement(Struct, frozen=True, gc=False):
     """All that one Kafka transaction makes visible.
 
     Attributes:

@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from msgspec import Struct
+
 from consumer.model import Contact, Outcome, Record, Settlement, TopicPartition
 
 
@@ -186,8 +188,7 @@ class Sink(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class SettledRecord:
+class SettledRecord(Struct, frozen=True, gc=False):
     """What telemetry learns of a settled record.
 
     Attributes:

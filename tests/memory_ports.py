@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from msgspec.structs import asdict
 
 from consumer.errors import RefusedByGenesys, SinkUnavailable
 from consumer.model import Contact, Record, Settlement, TopicPartition
@@ -260,7 +261,7 @@ class MemorySink:
         self._world = world
 
     def encode(self, contact: Contact, *, callable_: bool) -> bytes:
-        return orjson.dumps({"externalId": contact.external_id, "callable": callable_, "data": contact._asdict()})
+        return orjson.dumps({"externalId": contact.external_id, "callable": callable_, "data": asdict(contact)})
 
     async def upsert(self, contacts: Sequence[bytes]) -> None:
         bodies = {body["externalId"]: body for raw in contacts for body in [orjson.loads(raw)]}

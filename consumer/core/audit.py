@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import orjson
+from msgspec import Struct
+from msgspec.json import Encoder
 
-from consumer.model import BatchReport, ChainHead, Headers, Record, Work
+from consumer.model import BatchReport, ChainHead, Headers, Operation, Outcome, Record, Work
 
 COMPLIANCE_CHECKS = ("external_id", "phone_e164", "email_rfc5322", "consent", "do_not_call", "consent_conflict")
 """The rules that every contact of a batch has passed."""
@@ -21,6 +23,33 @@ AuditEvent = tuple[bytes, bytes]
 """Key and value for the audit topic."""
 
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+
+
+class _Source(Struct, gc=False):
+    topic: str
+    partition: int
+    offset: int
+
+
+class _RecordEvent(Struct, rename="camel", tag_field="type", tag="record", gc=False):
+    """A record's event without its hash: the fields in the order in which they are written."""
+
+    event_id: str
+    timestamp: str
+    source: _Source
+    contact_ref: str | None
+    operation: Operation | None
+    outcome: Outcome | None
+    reasons: Sequence[str]
+    contact_list_id: str
+    batch_id: str | None
+    trace_id: str | None
+    latency_ms: int
+    seq: int
+    prev: str
+
+
+_encode = Encoder().encode
 
 
 class Auditor:
@@ -46,34 +75,32 @@ class Auditor:
         """
         timestamp = _timestamp(now)
         now_ms = int(now * 1000)
-        seq, prev = head
+        seq, prev = head.seq, head.hash
         events = []
         for work in works:
-            body = self._record(work, timestamp, now_ms, seq, prev)
-            ref = body["contactRef"] or body["eventId"]
-            value, prev = _seal(orjson.dumps(body))
+            event = self._record(work, timestamp, now_ms, seq, prev)
+            value, prev = _seal(_encode(event))
             seq += 1
-            events.append((str(ref).encode(), value))
+            events.append(((event.contact_ref or event.event_id).encode(), value))
         return events, ChainHead(seq, prev)
 
-    def _record(self, work: Work, timestamp: str, now_ms: int, seq: int, prev: str) -> dict[str, object]:
+    def _record(self, work: Work, timestamp: str, now_ms: int, seq: int, prev: str) -> _RecordEvent:
         record = work.record
-        return {
-            "type": "record",
-            "eventId": event_id(record),
-            "timestamp": timestamp,
-            "source": {"topic": record.topic, "partition": record.partition, "offset": record.offset},
-            "contactRef": None if work.external_id is None else self.pseudonym(work.external_id),
-            "operation": work.operation,
-            "outcome": work.outcome,
-            "reasons": work.reasons,
-            "contactListId": self._contact_list_id,
-            "batchId": work.batch_id,
-            "traceId": work.trace_id or trace_id(record.headers),
-            "latencyMs": max(0, now_ms - record.timestamp_ms),
-            "seq": seq,
-            "prev": prev,
-        }
+        return _RecordEvent(
+            event_id(record),
+            timestamp,
+            _Source(record.topic, record.partition, record.offset),
+            None if work.external_id is None else self.pseudonym(work.external_id),
+            work.operation,
+            work.outcome,
+            work.reasons,
+            self._contact_list_id,
+            work.batch_id,
+            work.trace_id or trace_id(record.headers),
+            max(0, now_ms - record.timestamp_ms),
+            seq,
+            prev,
+        )
 
     def batch(self, report: BatchReport, now: float) -> AuditEvent:
         """The event of a batch whose every contact has an answer."""
@@ -111,7 +138,7 @@ def trace_id(headers: Headers) -> str | None:
 
 def encode_head(head: ChainHead) -> bytes:
     """The chain's end as it stands in the store and in the changelog."""
-    return orjson.dumps([*head])
+    return orjson.dumps([head.seq, head.hash])
 
 
 def decode_head(raw: bytes | None) -> ChainHead:

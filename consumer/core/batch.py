@@ -8,7 +8,8 @@ A lane is a contact on its way. It holds one work, which waits in one queue or i
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from consumer.model import Assignment, BatchReport, Change, Operation, State, Work
 
@@ -26,8 +27,7 @@ class Queue(deque["Lane"]):
         return self[0] if self else None
 
 
-@dataclass(eq=False, slots=True)
-class Lane:
+class Lane(Struct, eq=False):
     """One contact on its way to Genesys.
 
     Attributes:
@@ -70,8 +70,7 @@ class Lane:
         return self.queue is None
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Struct, frozen=True, eq=False):
     """Contacts for one request.
 
     Attributes:

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, cast
 from fastavro import parse_schema, schemaless_reader
 from fastavro._read_py import read_data
 from fastavro.io.binary_decoder import BinaryDecoder
-from fastavro.types import DictSchema, NamedSchemas, Schema
+from fastavro.types import AvroMessage, DictSchema, NamedSchemas, Schema
 
 from consumer.errors import DecodeError
 from consumer.model import ChangeEvent, ChangeType, Reason, Record
@@ -164,7 +164,10 @@ class WriterSchema:
         """
         stream = io.BytesIO(payload)
         try:
-            fields = self._read_strictly(stream) if _has_long_run(payload) else self._read(stream)
+            if _has_long_run(payload):
+                fields = self._read_strictly(stream)
+            else:
+                fields = schemaless_reader(stream, self._schema, None)
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001  # fastavro raises what its C code happens to meet
@@ -172,17 +175,14 @@ class WriterSchema:
         else:
             if stream.tell() != len(payload):
                 raise _refused(f"{len(payload) - stream.tell():,} bytes follow the record")
-            return fields
+            return cast("dict[str, object]", fields)
         # Not inside the handler: the foreign error quotes the data, and would travel along as the context of ours.
         raise _refused(f"the body does not fit its schema: {cause}")
 
-    def _read(self, stream: io.BytesIO) -> dict[str, object]:
-        return cast("dict[str, object]", schemaless_reader(stream, self._schema, None))
-
-    def _read_strictly(self, stream: io.BytesIO) -> dict[str, object]:
-        """As `_read`, at three times the cost, for what might hold an integer of more than 64 bits."""
+    def _read_strictly(self, stream: io.BytesIO) -> AvroMessage:
+        """As the library reads in C, at three times the cost, for what might hold an integer of more than 64 bits."""
         decoder = _BoundedDecoder(stream)  # type: ignore[no-untyped-call]
-        return cast("dict[str, object]", read_data(decoder, self._schema, {}))  # type: ignore[no-untyped-call]
+        return cast("AvroMessage", read_data(decoder, self._schema, {}))  # type: ignore[no-untyped-call]
 
 
 class _BoundedDecoder(BinaryDecoder):

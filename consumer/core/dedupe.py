@@ -10,6 +10,7 @@ import struct
 from enum import IntEnum
 
 import orjson
+from msgspec.structs import astuple, replace
 
 from consumer.model import Change, ChangeEvent, ChangeType, Contact, Operation, State, Verdict
 
@@ -65,7 +66,7 @@ def suppression(event: ChangeEvent, offset: int, contact_list_id: str) -> Change
 def as_delete(change: Change, contact_list_id: str) -> Change:
     """The same withdrawal, carried out as a delete."""
     fingerprint = without_content(Operation.DELETE, contact_list_id)
-    return change._replace(operation=Operation.DELETE, fingerprint=fingerprint)
+    return replace(change, operation=Operation.DELETE, fingerprint=fingerprint)
 
 
 def without_content(operation: Operation, contact_list_id: str) -> bytes:
@@ -102,19 +103,19 @@ def accepted(change: Change, state: State | None) -> State:
 
 def noted(change: Change, state: State | None) -> State:
     """The state after a suppression of a contact that is not in Genesys: no older grant may come after it."""
-    return accepted(change, state)._replace(deleted=True)
+    return replace(accepted(change, state), deleted=True)
 
 
 def forgotten(state: State, contact_list_id: str) -> State:
     """The state of a contact whose content in Genesys nobody knows: whatever the CRM says next is sent."""
-    return state._replace(fingerprint=without_content(Operation.UPSERT, contact_list_id))
+    return replace(state, fingerprint=without_content(Operation.UPSERT, contact_list_id))
 
 
 def advanced(change: Change, state: State) -> State | None:
     """The state after a duplicate: a newer version is remembered; None when nothing changes."""
     if change.version is None or (state.version is not None and change.version <= state.version):
         return None
-    return state._replace(version=change.version, versioned=True, occurred_at=change.occurred_at, offset=change.offset)
+    return replace(state, version=change.version, versioned=True, occurred_at=change.occurred_at, offset=change.offset)
 
 
 def _order(change: Change, state: State) -> _Order:
@@ -144,7 +145,7 @@ def _sign(difference: int) -> _Order:
 
 
 def _fingerprint(contact: Contact, contact_list_id: str) -> bytes:
-    content = orjson.dumps((contact_list_id, *contact), option=orjson.OPT_SORT_KEYS)
+    content = orjson.dumps((contact_list_id, *astuple(contact)), option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(content).digest()
 
 

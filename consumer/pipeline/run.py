@@ -408,5 +408,5 @@ def _runs(records: Sequence[Record]) -> list[tuple[TopicPartition, list[Record]]
     """The records of a poll by partition, in their order."""
     runs: dict[tuple[str, int], list[Record]] = {}
     for record in records:
-        runs.setdefault(record[:2], []).append(record)
+        runs.setdefault((record.topic, record.partition), []).append(record)
     return [(TopicPartition(*key), run) for key, run in runs.items()]

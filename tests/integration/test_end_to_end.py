@@ -16,6 +16,7 @@ import orjson
 import pytest
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, Producer, TopicPartition as Native
 from confluent_kafka.admin import AdminClient
+from msgspec.structs import replace
 
 from consumer.model import TopicPartition
 from consumer.simulator.app import Simulator
@@ -114,7 +115,7 @@ def _harvest(bootstrap: str, topic: str, world: World, simulator: Simulator) -> 
     def letter(key: bytes | None, value: bytes | None, headers: dict[str, bytes]) -> None:
         _, partition, offset = headers["dead-letter.source"].decode().rsplit("/", 2)
         original = world.log[TopicPartition(topic, int(partition))][int(offset)]
-        record = original._replace(key=key, value=value)
+        record = replace(original, key=key, value=value)
         world.dead_letters.append((record, headers["dead-letter.reason"].decode()))
 
     _read(bootstrap, f"{topic}.audit", audit)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from msgspec.structs import replace
 from opentelemetry.trace import NoOpTracer
 
 from consumer.adapters.genesys.sink import GenesysSink
@@ -52,12 +53,12 @@ async def put(sink: GenesysSink, contact: Contact) -> None:
 async def test_contact_is_added_changed_suppressed_and_deleted():
     """Each call leaves the list as its name says, and a repeat leaves it the same."""
     async with Simulator() as simulator, opened(simulator) as sink:
-        for contact in (JANE, JANE._replace(phone="+15550100009")):
+        for contact in (JANE, replace(JANE, phone="+15550100009")):
             await put(sink, contact)
             await put(sink, contact)
             held = simulator.contacts("People")[JANES_ID]
             assert (held["data"]["phone_number"], held["callable"]) == (contact.phone, True)
-        await sink.suppress([JANE._replace(consent=False), JANE._replace(external_id="crm-unknown")])
+        await sink.suppress([replace(JANE, consent=False), replace(JANE, external_id="crm-unknown")])
         held = simulator.contacts("People")[JANES_ID]
         assert (held["data"]["consent_flag"], held["data"]["phone_number"]) == ("false", "+15550100009")
         assert not held["callable"]
@@ -68,11 +69,11 @@ async def test_contact_is_added_changed_suppressed_and_deleted():
 
 async def test_full_batches_are_taken():
     """A thousand contacts, a hundred deletes and fifty suppressions fit in one call."""
-    contacts = [JANE._replace(external_id=f"crm-{n}") for n in range(1000)]
+    contacts = [replace(JANE, external_id=f"crm-{n}") for n in range(1000)]
     async with Simulator() as simulator, opened(simulator) as sink:
         await sink.upsert([sink.encode(contact, callable_=True) for contact in contacts])
         await sink.delete([contact.external_id for contact in contacts[:100]])
-        await sink.suppress([contact._replace(do_not_call=True) for contact in contacts[100:150]])
+        await sink.suppress([replace(contact, do_not_call=True) for contact in contacts[100:150]])
         held = simulator.contacts("People")
     assert len(held) == 900
     assert sum(not contact["callable"] for contact in held.values()) == 50
@@ -100,7 +101,7 @@ async def test_list_is_opened_by_its_id():
 async def test_one_bad_contact_refuses_the_batch_and_leaves_the_list():
     """Nothing of a refused request is applied."""
     async with Simulator(poison=Poison.marked("poison")) as simulator, opened(simulator) as sink:
-        batch = [JANE, JANE._replace(external_id="crm-2", attributes={"city": "poison"})]
+        batch = [JANE, replace(JANE, external_id="crm-2", attributes={"city": "poison"})]
         with pytest.raises(RefusedByGenesys):
             await sink.upsert([sink.encode(contact, callable_=True) for contact in batch])
         assert simulator.contacts("People") == {}

@@ -14,6 +14,7 @@ import orjson
 import pytest
 from aiohttp import web
 from jsonschema import Draft202012Validator
+from msgspec.structs import replace
 from opentelemetry import baggage, context
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -345,10 +346,10 @@ async def test_suppress_sends_back_what_genesys_has(bench):
         }
         for external_id in ("crm-canary-1", "crm-2")
     ]
-    conflict, withdrawn = JANE._replace(do_not_call=True), JOHN._replace(do_not_call=False)
+    conflict, withdrawn = replace(JANE, do_not_call=True), replace(JOHN, do_not_call=False)
     bench.genesys.script = [accept, reply(200, read)]
     async with bench.sink() as sink:
-        await sink.suppress([conflict, withdrawn, JOHN._replace(external_id="crm-unknown")])
+        await sink.suppress([conflict, withdrawn, replace(JOHN, external_id="crm-unknown")])
     bulk, add = bench.genesys.calls
     assert bulk.path == f"{CONTACTS}/bulk"
     assert orjson.loads(bulk.body) == [contact_id(id_) for id_ in ("crm-canary-1", "crm-2", "crm-unknown")]

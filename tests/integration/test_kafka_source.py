@@ -12,7 +12,7 @@ from confluent_kafka import TopicPartition as NativePartition
 
 from consumer.adapters.kafka.poller import Poller
 from consumer.errors import FatalError, SettingsError, SourceUnavailable
-from consumer.model import TopicPartition
+from consumer.model import Record, TopicPartition
 from consumer.ports import Assigned
 from tests.kafka_clients import (
     WITHIN_S,
@@ -55,7 +55,7 @@ async def test_records_come_in_order_as_they_are(kafka: KafkaCluster) -> None:
     async with watched(settings(kafka.bootstrap, topic)) as watcher:
         await watcher.until(lambda: watcher.ends)
         first, second, third = watcher.records
-        assert first == (topic, 0, 0, 1234567890123, b"key", b"first", [("a", b"1"), ("a", None)])
+        assert first == Record(topic, 0, 0, 1234567890123, b"key", b"first", [("a", b"1"), ("a", None)])
         assert (second.offset, second.key, second.value, second.headers) == (1, None, None, ())
         assert third.value == b"last"
         assert watcher.ends == {tp: 3}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from consumer.core.batch import Lane, Lanes
 from consumer.core.offsets import Tracker
@@ -76,7 +77,7 @@ def _settle_offsets_first(patch: pytest.MonkeyPatch) -> None:
     async def settle(self: Settler, shares: Sequence[Any]) -> None:
         settlement = whole(self, shares, [])
         await self._topics.settle(Settlement([], [], [], settlement.offsets))
-        positions = await self._topics.settle(settlement._replace(offsets={}))
+        positions = await self._topics.settle(replace(settlement, offsets={}))
         for share in shares:
             await self._write(share, positions)
             self._forget(share)

@@ -496,7 +496,7 @@ def test_memory_running_out_is_not_blamed_on_the_record(monkeypatch):
         raise MemoryError
 
     schema = WriterSchema(NATIVE)
-    monkeypatch.setattr(schema, "_read", exhausted)
+    monkeypatch.setattr("consumer.core.decode.schemaless_reader", exhausted)
     with pytest.raises(MemoryError):
         schema.read(native_payload())
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import fastavro
 import pytest
 from hypothesis import assume, given, strategies as st
+from msgspec.structs import replace
 
 from consumer.core.dedupe import (
     accepted,
@@ -45,15 +46,15 @@ SUPPRESSED = without_content(Operation.SUPPRESS, LIST)
 
 def suppressed(*, version=5, offset=10):
     """The suppression that a rejected event with a withdrawal asks for."""
-    made = suppression(EVENT._replace(version=version, consent=False), offset, LIST)
+    made = suppression(replace(EVENT, version=version, consent=False), offset, LIST)
     assert made is not None
     return made
 
 
 def change(*, at=1000, offset=10, version=5, consent=True, list_id=LIST, kind=ChangeType.UPDATE, **fields):
     """The change of a good event, with what a test varies."""
-    event = EVENT._replace(change_type=kind, occurred_at=at, version=version)
-    return to_change(event, CONTACT._replace(consent=consent, **fields), offset, list_id)
+    event = replace(EVENT, change_type=kind, occurred_at=at, version=version)
+    return to_change(event, replace(CONTACT, consent=consent, **fields), offset, list_id)
 
 
 def state(*, at=1000, offset=10, version=5, versioned=True, fingerprint=b"f" * 32, deleted=False):
@@ -166,13 +167,13 @@ def test_values_that_move_between_fields_are_another_content(phone, email):
 )
 def test_a_rejected_event_suppresses_when_it_withdraws(consent, do_not_call, expected):
     """Only what is plainly false consent or plainly true do-not-call suppresses, whatever else is wrong."""
-    made = suppression(EVENT._replace(consent=consent, do_not_call=do_not_call), 3, LIST)
+    made = suppression(replace(EVENT, consent=consent, do_not_call=do_not_call), 3, LIST)
     assert (made and (made.contact.consent, made.contact.do_not_call)) == expected
 
 
 def test_a_suppression_keeps_identity_and_order_but_no_contact_data():
     """It meets the state of its contact, is judged by its version, and says nothing but the two flags."""
-    made = suppression(EVENT._replace(consent=False), 3, LIST)
+    made = suppression(replace(EVENT, consent=False), 3, LIST)
     assert made == Change(
         Operation.SUPPRESS,
         Contact("c-1", "", "", consent=False, do_not_call=False, attributes={}),
@@ -188,14 +189,14 @@ def test_a_suppression_keeps_identity_and_order_but_no_contact_data():
 @pytest.mark.parametrize("external_id", [None, 7, "", "  "])
 def test_nobody_is_suppressed_without_an_external_id(external_id):
     """A rejected event that names nobody changes nobody."""
-    assert suppression(EVENT._replace(external_id=external_id, consent=False), 3, LIST) is None
+    assert suppression(replace(EVENT, external_id=external_id, consent=False), 3, LIST) is None
 
 
 def test_a_withdrawal_carried_out_as_a_delete_stays_the_same_withdrawal():
     """Only what is done and remembered differs: the contact, its order and its urgency are kept."""
     withdrawal = change(consent=False)
     made = as_delete(withdrawal, LIST)
-    assert made == withdrawal._replace(operation=Operation.DELETE, fingerprint=DELETED)
+    assert made == replace(withdrawal, operation=Operation.DELETE, fingerprint=DELETED)
     assert accepted(made, None).deleted
 
 
@@ -424,7 +425,7 @@ def told(history):
 
 def in_offset_order(history):
     """The changes as one partition gives them."""
-    return [each._replace(offset=n) for n, each in enumerate(history)]
+    return [replace(each, offset=n) for n, each in enumerate(history)]
 
 
 @given(changes, st.none() | states)
@@ -443,7 +444,7 @@ def test_the_highest_version_known_never_goes_down(history):
 @given(st.booleans(), histories)
 def test_a_replay_of_a_whole_partition_sends_nothing(versioned, history):
     """Offsets set back to the beginning: whatever was delivered in order is a duplicate or stale now."""
-    ordered = [each._replace(version=n if versioned else None, occurred_at=n) for n, each in enumerate(history)]
+    ordered = [replace(each, version=n if versioned else None, occurred_at=n) for n, each in enumerate(history)]
     *_, remembered = told(in_offset_order(ordered))
     assert {judge(each, remembered) for each in in_offset_order(ordered)} <= {Verdict.DUPLICATE, Verdict.STALE}
 
@@ -453,7 +454,7 @@ def test_what_counts_is_the_newest_whatever_the_order(history):
     """Distinct versions in any order leave what the highest of them says."""
     versioned = in_offset_order(history)
     shuffled = sorted(versioned, key=lambda each: (each.occurred_at, each.fingerprint))
-    *_, remembered = told([each._replace(version=each.offset) for each in shuffled])
+    *_, remembered = told([replace(each, version=each.offset) for each in shuffled])
     assert (remembered.version, remembered.fingerprint) == (len(history) - 1, versioned[-1].fingerprint)
 
 
@@ -481,10 +482,10 @@ def test_a_withdrawal_is_sent_unless_it_is_a_repeat_or_certainly_older(history, 
 @given(histories, changes)
 def test_what_is_certainly_newer_is_never_stale(history, made):
     """A version above all, or a later place of the partition where there are no versions."""
-    *_, remembered = told([each._replace(version=None) for each in in_offset_order(history)])
-    assert judge(made._replace(version=None, offset=len(history)), remembered) is not Verdict.STALE
-    *_, remembered = told([each._replace(version=1) for each in in_offset_order(history)])
-    assert judge(made._replace(version=2), remembered) is not Verdict.STALE
+    *_, remembered = told([replace(each, version=None) for each in in_offset_order(history)])
+    assert judge(replace(made, version=None, offset=len(history)), remembered) is not Verdict.STALE
+    *_, remembered = told([replace(each, version=1) for each in in_offset_order(history)])
+    assert judge(replace(made, version=2), remembered) is not Verdict.STALE
 
 
 @given(changes)

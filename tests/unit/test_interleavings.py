@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from consumer.errors import SinkUnavailable, SourceUnavailable, TransientError
 from consumer.model import Record, TopicPartition
@@ -25,7 +26,7 @@ def _arrives(world: World, life: Life, story: Story) -> None:
     """Put on the topics what the story tells beyond what is there."""
     for key, told in story.events.items():
         known = len(world.log.get(key, ()))
-        records = [record for record in story.records() if TopicPartition(*record[:2]) == key]
+        records = [record for record in story.records() if TopicPartition(record.topic, record.partition) == key]
         world.log[key] = [*world.log.get(key, ()), *records[known : len(told)]]
     life.source.wake()
 
@@ -274,7 +275,7 @@ def test_a_registry_outage_of_one_partition_leaves_the_others_alone() -> None:
         Story().tell(0, *[Event(f"n-{n}", 1) for n in range(500)]).tell(1, *[Event(f"o-{n}", 1) for n in range(500)])
     )
     world = world_of(story)
-    world.log[P0] = [record._replace(value=b"\0\0\0\0\7" + (record.value or b"")[5:]) for record in world.log[P0]]
+    world.log[P0] = [replace(record, value=b"\0\0\0\0\7" + (record.value or b"")[5:]) for record in world.log[P0]]
 
     async def act(life: Life) -> None:
         life.source.size = 150

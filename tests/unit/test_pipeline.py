@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from consumer.errors import FatalError, SinkUnavailable, SourceUnavailable, Throttled, TransientError
 from consumer.model import Record, TopicPartition
@@ -235,7 +236,7 @@ def test_a_partition_with_an_unknown_schema_waits_and_the_others_go_on() -> None
     """The registry lags: the partition's records are delivered once it knows, in their order."""
     story = Story().tell(0, *_contacts(3)).tell(1, *[Event(f"other-{n}", 1) for n in range(3)])
     world = world_of(story)
-    world.log[P0] = [record._replace(value=b"\0\0\0\0\7" + (record.value or b"")[5:]) for record in world.log[P0]]
+    world.log[P0] = [replace(record, value=b"\0\0\0\0\7" + (record.value or b"")[5:]) for record in world.log[P0]]
     order: list[int] = []
     schemas = MemorySchemas({7: [SourceUnavailable("down"), None, None, SCHEMA]})
     world.answer = lambda: order.append(len(world.list))
@@ -254,7 +255,7 @@ def test_records_keep_their_order_when_polls_go_on_while_schemas_are_fetched(mon
     for offset, schema_id in ((0, 7), (450, 8), (1100, 9)):
         record = world.log[P0][offset]
         value = b"\0\0\0\0" + bytes([schema_id]) + (record.value or b"")[5:]
-        world.log[P0][offset] = record._replace(value=value)
+        world.log[P0][offset] = replace(record, value=value)
     world.poll_s = 0
     monkeypatch.setattr(MemorySource, "pause", lambda *_: None)
 
@@ -285,7 +286,7 @@ def test_a_schema_that_stays_unknown_rejects_after_the_set_time() -> None:
 def test_a_registry_that_is_down_is_waited_for_without_limit() -> None:
     """An hour without an answer rejects nothing."""
     world = world_of(Story().tell(0, Event("contact-0", 1)))
-    world.log[P0] = [record._replace(value=b"\0\0\0\0\7" + (record.value or b"")[5:]) for record in world.log[P0]]
+    world.log[P0] = [replace(record, value=b"\0\0\0\0\7" + (record.value or b"")[5:]) for record in world.log[P0]]
     live(world, MemorySchemas({7: [SourceUnavailable("down")] * 3600 + [SCHEMA]}), schema_unknown_timeout_s=60)
     assert _outcomes(world) == ["delivered"]
 
@@ -459,7 +460,7 @@ def test_a_store_that_the_changelog_does_not_know_is_rebuilt() -> None:
 def test_a_hole_in_the_offsets_is_told_and_survived() -> None:
     """Offsets that do not follow on are reported once with both ends, and the records are processed."""
     world = world_of(Story().tell(0, *_contacts(2)))
-    late = [record._replace(offset=record.offset + 5) for record in world.log[P0]]
+    late = [replace(record, offset=record.offset + 5) for record in world.log[P0]]
     world.log[P0] = late
 
     async def main() -> Life:

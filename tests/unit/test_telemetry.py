@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable
 
 import pytest
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from consumer import ports
@@ -128,6 +130,26 @@ def test_ages_run_from_the_append() -> None:
     found = samples(subject)
     assert (found["end_to_end_seconds_count"], found["end_to_end_seconds_sum"]) == (4, 15.0)
     assert (found["withdrawal_seconds_count"], found["withdrawal_seconds_sum"]) == (1, 2.0)
+
+
+@pytest.mark.parametrize("accept", ["", OPENMETRICS])
+def test_ages_look_like_those_of_the_library(accept: str) -> None:
+    """Whoever reads the histogram of ages must not see that it is counted in bulk: at bounds and beyond them too."""
+    name = "genesys_consumer_end_to_end_seconds"
+    ages = [0.0, 0.125, 0.5, 86400.0, 90000.0]
+    subject, reference = telemetry(), CollectorRegistry()
+    subject.settled([record(Outcome.DUPLICATE, appended_ms=round((1e5 - age) * 1000)) for age in ages], 1e5, 0.1)
+    bounds = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21600, 86400)
+    expected = Histogram(name, "From append in Kafka to settled.", buckets=bounds, registry=reference)
+    for age in ages:
+        expected.observe(age)
+    encode, _ = choose_encoder(accept)
+    assert lines(subject.render(accept)[0], name) == lines(encode(reference), name)
+
+
+def lines(text: bytes, name: str) -> list[str]:
+    """What a page of metrics says of one of them."""
+    return [line for line in text.decode().splitlines() if name in line]
 
 
 def test_the_error_rate_is_that_of_the_last_minute() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import email_validator
 import pytest
 from hypothesis import example, given, settings, strategies as st
+from msgspec.structs import replace
 
 from consumer.core import validate as stage
 from consumer.core.validate import validate
@@ -31,7 +32,7 @@ EVENT = ChangeEvent(
 
 def verdict(**changes):
     """What becomes of a good event with these changes."""
-    return validate([EVENT._replace(**changes)], ())[0]
+    return validate([replace(EVENT, **changes)], ())[0]
 
 
 def reasons(**changes):
@@ -93,7 +94,7 @@ def test_a_delete_needs_the_external_id_alone():
         "do_not_call": None,
         "attributes": {"city": "Zürich"},
     }
-    assert validate([EVENT._replace(change_type=ChangeType.DELETE, **nothing)], [("city", "city")]) == [
+    assert validate([replace(EVENT, change_type=ChangeType.DELETE, **nothing)], [("city", "city")]) == [
         Contact("c-1", "", "", consent=False, do_not_call=False, attributes={})
     ]
     assert reasons(change_type=ChangeType.DELETE, external_id=None, **nothing) == (Reason.EXTERNAL_ID_MISSING,)
@@ -101,7 +102,7 @@ def test_a_delete_needs_the_external_id_alone():
 
 def test_each_event_has_its_result_in_order():
     """A bad event is answered in its place and does not keep the others from being valid."""
-    results = validate([EVENT, EVENT._replace(phone=""), EVENT._replace(external_id="c-2")], ())
+    results = validate([EVENT, replace(EVENT, phone=""), replace(EVENT, external_id="c-2")], ())
     assert [type(result) for result in results] == [Contact, ValidationError, Contact]
     assert validate([], ()) == []
 

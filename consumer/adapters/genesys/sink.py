@@ -78,16 +78,15 @@ class GenesysSink:
         return self._list_id
 
     def encode(self, contact: Contact, *, callable_: bool) -> bytes:
-        external_id, phone, email, consent, do_not_call, attributes = contact
         data = {
-            "external_id": external_id,
-            "phone_number": phone,
-            "email": email,
-            "consent_flag": _FLAGS[consent],
-            "do_not_call": _FLAGS[do_not_call],
-            **attributes,
+            "external_id": contact.external_id,
+            "phone_number": contact.phone,
+            "email": contact.email,
+            "consent_flag": _FLAGS[contact.consent],
+            "do_not_call": _FLAGS[contact.do_not_call],
+            **contact.attributes,
         }
-        return self._encoded(contact_id(external_id), data, callable_=callable_)
+        return self._encoded(contact_id(contact.external_id), data, callable_=callable_)
 
     async def upsert(self, contacts: Sequence[bytes]) -> None:
         await self._add(contacts, self._client.deadline())
