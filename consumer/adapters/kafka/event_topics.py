@@ -30,6 +30,8 @@ SETTLE_WITHIN_S = 30.0
 CALL_S = 5.0
 CONFLICT_S = 0.1
 QUEUE_POLL_S = 0.1
+ANY_PARTITION = -1
+"""The partition is chosen by the key."""
 CLOSE_WITHIN_S = 10.0
 
 DEFAULTS = {
@@ -200,7 +202,7 @@ class _Producer:
         for key, value in settlement.audit[:-1]:
             self._send(deadline, audit, value, key)
         for key, value in settlement.audit[-1:]:
-            self._send(deadline, audit, value, key, on_delivery=self._note)
+            self._send(deadline, audit, value, key, ANY_PARTITION, self._note)
         for letter in settlement.dead_letters:
             self._send_dead_letter(deadline, letter)
         last = {entry[0]: number for number, entry in enumerate(settlement.changelog)}
@@ -208,7 +210,7 @@ class _Producer:
         topic = self._settings.kafka_changelog_topic
         for number, (source, key, state) in enumerate(settlement.changelog):
             told = self._noter(source) if last[source] == number else None
-            self._send(deadline, topic, state, prefixes[source] + key, partition=source.partition, on_delivery=told)
+            self._send(deadline, topic, state, prefixes[source] + key, source.partition, told)
 
     def _send_dead_letter(self, deadline: float, letter: DeadLetter) -> None:
         record = letter.record
@@ -220,15 +222,15 @@ class _Producer:
             ("dead-letter.time", _iso(letter.time_ms).encode()),
         ]
         # Not the record's own time: retention would delete the letter of an old record at once.
-        more = {"headers": headers, "timestamp": letter.time_ms, "on_delivery": self._note}
         topic = self._settings.kafka_dead_letter_topic
-        self._send(deadline, topic, record.value, record.key, **more)
+        more = {"timestamp": letter.time_ms, "headers": headers}
+        self._send(deadline, topic, record.value, record.key, ANY_PARTITION, self._note, **more)
 
-    def _send(self, deadline: float, topic: str, value: bytes | None, key: bytes | None, **more: Any) -> None:
-        """Queue a record; a full queue is waited for. `produce_batch` would drop the headers."""
+    def _send(self, deadline: float, *record: Any, **more: Any) -> None:
+        """Queue a record, given as `Producer.produce` takes it; a full queue is waited for."""
         while True:
             try:
-                self._producer.produce(topic, value, key, **more)
+                self._producer.produce(*record, **more)
             except BufferError:
                 if self.closing.is_set() or time.monotonic() >= deadline:
                     raise SourceUnavailable("the brokers take no more records") from None
