@@ -19,7 +19,7 @@ def main() -> None:
     """Run all benchmarks and tell the medians."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--events", type=int, default=200_000, help="events of each workload (default 200000)")
-    parser.add_argument("--runs", type=int, default=3, help="runs of each workload (default 3)")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each workload (default 5)")
     arguments = parser.parse_args()
     machine.stay_on(machine.CONSUMER_CORE)
     costs = stages.measure(min(arguments.events, 50_000))

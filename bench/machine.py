@@ -11,7 +11,7 @@ from pathlib import Path
 from socket import create_server
 from typing import IO
 
-MEASURED = ("confluent-kafka", "fastavro", "orjson", "rocksdict", "aiohttp")
+MEASURED = ("confluent-kafka", "fastavro", "msgspec", "orjson", "rocksdict", "aiohttp")
 
 CONSUMER_CORE, OTHER_CORE = (min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0)))
 """The consumer has a core to itself where there are two; everything else is on the other one."""
