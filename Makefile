@@ -12,7 +12,7 @@ heading = @printf '\n==> %s\n' "$(1)"
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint types imports chart unit integration coverage format lock bench clean machine
+.PHONY: help demo test lint types imports chart unit integration coverage format lock bench chaos clean machine
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -66,6 +66,9 @@ lock: $(VENV)/.dev ## requirements/*.txt from pyproject.toml (ARGS="--upgrade" f
 
 bench: $(VENV)/.dev ## benchmarks
 	$(BIN)/python -m bench $(ARGS)
+
+chaos: $(VENV)/.dev ## 200 rounds of kills, broken networks and full disks on three brokers: an hour
+	$(BIN)/python -m tests.chaos --json bench/chaos.json $(ARGS)
 
 clean: ## remove reports, builds and caches; .venv and .cache stay
 	rm -rf .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist

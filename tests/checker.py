@@ -55,7 +55,8 @@ def _check_chain(world: World) -> None:
         seq, prev = heads[source]
         assert (event["seq"], event["prev"]) == (seq, prev), f"the chain of {source} breaks at {event['eventId']}"
         body, _, _ = value.rpartition(b',"hash":"')
-        assert hashlib.sha256(body + b"}").hexdigest() == event["hash"]
+        computed = hashlib.sha256(body + b"}").hexdigest()
+        assert computed == event["hash"], f"the hash of {event['eventId']} is not that of its bytes"
         heads[source] = (seq + 1, event["hash"])
 
 
@@ -98,7 +99,7 @@ def _check_dead_letters(world: World, outcomes: dict[tuple[str, int, int], dict[
     """Dead letters are the rejected and the undeliverable records, bytes unchanged."""
     expected = {where for where, event in outcomes.items() if event["outcome"] in {"rejected", "undeliverable"}}
     letters = [(record.topic, record.partition, record.offset) for record, _ in world.dead_letters]
-    assert sorted(letters) == sorted(expected)
+    assert sorted(letters) == sorted(expected), "dead letters are not those of the refused records"
     for record, _ in world.dead_letters:
         assert record == world.log[TopicPartition(record.topic, record.partition)][record.offset]
 

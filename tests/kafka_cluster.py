@@ -56,11 +56,18 @@ class KafkaFailedError(Exception):
 
 @dataclass
 class Broker:
-    """One process that is broker and controller at once."""
+    """One process that is broker and controller at once.
+
+    Attributes:
+        outer_port: Of a second listener, which tells its clients to come to `proxy_port`.
+        proxy_port: Where whoever wants to stand between clients and broker listens, and passes on to `outer_port`.
+    """
 
     number: int
     port: int
     controller_port: int
+    outer_port: int
+    proxy_port: int
     folder: Path
     process: subprocess.Popen[bytes] | None = None
 
@@ -106,6 +113,16 @@ class KafkaCluster:
     def bootstrap(self) -> str:
         """What goes into `bootstrap.servers`."""
         return ",".join(broker.address for broker in self._brokers.values())
+
+    @property
+    def proxied_bootstrap(self) -> str:
+        """The same for clients that come through proxies."""
+        return ",".join(f"127.0.0.1:{port}" for port in self.routes)
+
+    @property
+    def routes(self) -> dict[int, int]:
+        """Where proxies have to listen, with the ports of the brokers behind them."""
+        return {broker.proxy_port: broker.outer_port for broker in self._brokers.values()}
 
     def start(self) -> None:
         """Formats the storage, starts every broker and waits until each knows all of them."""
@@ -236,8 +253,11 @@ def _move_into_place(fresh: Path, folder: Path) -> None:
 
 
 def _lay_out(size: int, root: Path) -> dict[int, Broker]:
-    ports = _free_ports(2 * size)
-    brokers = {number: Broker(number, next(ports), next(ports), root / str(number)) for number in range(1, size + 1)}
+    ports = _free_ports(4 * size)
+    brokers = {
+        number: Broker(number, next(ports), next(ports), next(ports), next(ports), root / str(number))
+        for number in range(1, size + 1)
+    }
     voters = ",".join(f"{broker.number}@127.0.0.1:{broker.controller_port}" for broker in brokers.values())
     for broker in brokers.values():
         broker.folder.mkdir()
@@ -254,7 +274,12 @@ def _settings(broker: Broker, voters: str, size: int) -> dict[str, object]:
         "node.id": broker.number,
         "controller.quorum.voters": voters,
         "controller.listener.names": "CONTROLLER",
-        "listeners": f"PLAINTEXT://{broker.address},CONTROLLER://127.0.0.1:{broker.controller_port}",
+        "listeners": (
+            f"PLAINTEXT://{broker.address},OUTER://127.0.0.1:{broker.outer_port},"
+            f"CONTROLLER://127.0.0.1:{broker.controller_port}"
+        ),
+        "advertised.listeners": f"PLAINTEXT://{broker.address},OUTER://127.0.0.1:{broker.proxy_port}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,OUTER:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "log.dirs": broker.folder / "data",
         "auto.create.topics.enable": "false",
         "default.replication.factor": replicas,
@@ -264,11 +289,16 @@ def _settings(broker: Broker, voters: str, size: int) -> dict[str, object]:
         "transaction.state.log.replication.factor": replicas,
         "transaction.state.log.min.isr": in_sync,
         "transaction.state.log.num.partitions": 4,
+        "log.index.size.max.bytes": 262_144,  # by default each replica of each partition sets aside 20 MB
         # Tests wait for these. A killed broker may come back only after its session has run out.
         "broker.session.timeout.ms": 3000,
         "broker.heartbeat.interval.ms": 500,
         "group.initial.rebalance.delay.ms": 0,
         "group.min.session.timeout.ms": 1000,
+        "group.consumer.min.session.timeout.ms": 1000,
+        "group.consumer.session.timeout.ms": 6000,
+        "group.consumer.min.heartbeat.interval.ms": 500,
+        "group.consumer.heartbeat.interval.ms": 1000,
         "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1000,
     }
 

@@ -8,19 +8,15 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import orjson
 import pytest
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, Producer, TopicPartition as Native
-from confluent_kafka.admin import AdminClient
-from msgspec.structs import replace
 
-from consumer.model import TopicPartition
 from consumer.simulator.app import Simulator
 from consumer.simulator.contacts import Poison
+from tests import harvest
 from tests.checker import check
 from tests.kafka_cluster import KafkaCluster
 from tests.memory_ports import World
@@ -73,67 +69,11 @@ async def _consumer(settings: Mapping[str, str], *arguments: str) -> AsyncIterat
 
 
 def _produce(bootstrap: str, world: World) -> None:
-    producer = Producer({"bootstrap.servers": bootstrap, "message.max.bytes": 1_100_000, "linger.ms": 20})
+    producer = harvest.producer(bootstrap)
     for log in world.log.values():
         for record in log:
-            while True:
-                try:
-                    producer.produce(
-                        record.topic, record.value, record.key, record.partition, timestamp=record.timestamp_ms
-                    )
-                    break
-                except BufferError:
-                    producer.poll(0.1)
+            harvest.produce(producer, record)
     assert producer.flush(60) == 0
-
-
-def _read(bootstrap: str, topic: str, take: Callable[[bytes | None, bytes | None, dict[str, bytes]], None]) -> None:
-    """Read a topic as a committed reader does, to its end."""
-    consumer = Consumer({
-        "bootstrap.servers": bootstrap, "group.id": "reader", "isolation.level": "read_committed",
-        "enable.partition.eof": True,
-    })  # fmt: skip
-    left = len(consumer.list_topics(topic).topics[topic].partitions)
-    consumer.assign([Native(topic, number, 0) for number in range(left)])
-    while left:
-        for message in consumer.consume(5000, 1.0):
-            error = message.error()
-            if error is None:
-                take(message.key(), message.value(), dict(message.headers() or ()))  # type: ignore[arg-type]
-            else:
-                assert error.code() == KafkaError._PARTITION_EOF
-                left -= 1
-    consumer.close()
-
-
-def _harvest(bootstrap: str, topic: str, world: World, simulator: Simulator) -> None:
-    """Bring what is on the topics and in the list into the world, for the checker."""
-
-    def audit(key: bytes | None, value: bytes | None, _: dict[str, bytes]) -> None:
-        world.audit.append((key or b"", value or b""))
-
-    def letter(key: bytes | None, value: bytes | None, headers: dict[str, bytes]) -> None:
-        _, partition, offset = headers["dead-letter.source"].decode().rsplit("/", 2)
-        original = world.log[TopicPartition(topic, int(partition))][int(offset)]
-        record = replace(original, key=key, value=value)
-        world.dead_letters.append((record, headers["dead-letter.reason"].decode()))
-
-    _read(bootstrap, f"{topic}.audit", audit)
-    world.audit.sort(key=_by_chain)
-    _read(bootstrap, f"{topic}.dead-letters", letter)
-    request = ConsumerGroupTopicPartitions(topic, [Native(*key) for key in world.log])
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    committed = admin.list_consumer_group_offsets([request])[topic].result().topic_partitions
-    world.committed = {TopicPartition(each.topic, each.partition): each.offset for each in committed}
-    for contact in simulator.contacts("end to end").values():
-        data = contact["data"]
-        world.list[data["external_id"]] = {"phone": data["phone_number"], "callable": contact["callable"]}
-
-
-def _by_chain(event: tuple[bytes, bytes]) -> tuple[int, int]:
-    """The audit topic has the order of its keys; the chain has that of the source."""
-    body = orjson.loads(event[1])
-    return (body["source"]["partition"], body["seq"]) if body["type"] == "record" else (-1, 0)
 
 
 async def test_killed_in_the_middle_and_finished_every_offset_has_one_audit_event(
@@ -154,7 +94,14 @@ async def test_killed_in_the_middle_and_finished_every_offset_has_one_audit_even
             await first.wait()
         async with _consumer(settings, "--until-caught-up") as second, asyncio.timeout(120):
             assert await second.wait() == 0
-        _harvest(kafka.bootstrap, topic, world, simulator)
+        harvest.harvest(
+            world,
+            bootstrap=kafka.bootstrap,
+            group=topic,
+            audit_topic=f"{topic}.audit",
+            dead_letter_topic=f"{topic}.dead-letters",
+            contacts=simulator.contacts("end to end"),
+        )
         check(world, story, poison)
         assert not simulator.journal.overlapping_contacts()
         assert simulator.stats()["contacts"]["requeued"] == 0

@@ -1,0 +1,84 @@
+"""A TCP proxy that can be told to cut, refuse, delay or swallow what passes through it. Touches loopback ports."""
+
+import asyncio
+from contextlib import suppress
+
+CHUNK_BYTES = 65_536
+
+
+class Proxy:
+    """Passes one port on to another, as well as it is told to.
+
+    Attributes:
+        delay_s: How long each piece waits before it is passed on.
+        refuses: New connections are closed at once.
+        swallows: Nothing is passed on, in either direction, and nothing is closed.
+    """
+
+    def __init__(self, target_port: int) -> None:
+        self._target_port = target_port
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._passing = asyncio.Event()
+        self._passing.set()
+        self.delay_s = 0.0
+        self.refuses = False
+
+    @property
+    def swallows(self) -> bool:
+        return not self._passing.is_set()
+
+    @swallows.setter
+    def swallows(self, value: bool) -> None:
+        (self._passing.clear if value else self._passing.set)()
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        assert self._server is not None
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def start(self, port: int = 0) -> None:
+        """Listen on loopback; port 0 takes a free one."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port, limit=CHUNK_BYTES)
+
+    async def stop(self) -> None:
+        """Stop listening and cut everything."""
+        assert self._server is not None
+        self._server.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """Close every connection, whatever is under way in it."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    def heal(self) -> None:
+        """Pass everything on again."""
+        self.delay_s, self.refuses, self.swallows = 0.0, False, False
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.refuses:
+            writer.transport.abort()
+            return
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target_port, limit=CHUNK_BYTES)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers |= {writer, far_writer}
+        try:
+            await asyncio.gather(self._pass_on(reader, far_writer), self._pass_on(far_reader, writer))
+        finally:
+            self._writers -= {writer, far_writer}
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while piece := await reader.read(CHUNK_BYTES):
+                if self.delay_s:
+                    await asyncio.sleep(self.delay_s)
+                await self._passing.wait()
+                writer.write(piece)
+                await writer.drain()
+        writer.close()

@@ -1,0 +1,109 @@
+"""Puts a story on a real topic; brings what is left on the topics and in the list into a `World`, for the checker."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    Message,
+    Producer,
+    TopicPartition as Native,
+)
+from confluent_kafka.admin import AdminClient
+from msgspec.structs import replace
+
+from consumer.model import Record, TopicPartition
+from tests.kafka_clients import QUIET
+from tests.memory_ports import World
+
+
+def produce(producer: Producer, record: Record) -> None:
+    """Queue a record where it belongs; wait for room."""
+    while True:
+        try:
+            producer.produce(record.topic, record.value, record.key, record.partition, timestamp=record.timestamp_ms)
+        except BufferError:
+            producer.poll(0.1)
+        else:
+            return
+
+
+def producer(bootstrap: str) -> Producer:
+    """One that takes the largest records of a story."""
+    return Producer({"bootstrap.servers": bootstrap, "message.max.bytes": 1_100_000, "linger.ms": 20, **QUIET})
+
+
+def read(bootstrap: str, topic: str, take: Callable[[Message], None]) -> None:
+    """Read a topic as a committed reader does, to its end."""
+    consumer = Consumer({
+        "bootstrap.servers": bootstrap, "group.id": "reader", "isolation.level": "read_committed",
+        "enable.partition.eof": True, **QUIET,
+    })  # fmt: skip
+    left = len(consumer.list_topics(topic).topics[topic].partitions)
+    consumer.assign([Native(topic, number, 0) for number in range(left)])
+    while left:
+        for message in consumer.consume(5000, 1.0):
+            error = message.error()
+            if error is None:
+                take(message)
+            else:
+                assert error.code() == KafkaError._PARTITION_EOF
+                left -= 1
+    consumer.close()
+
+
+def committed(admin: AdminClient, group: str, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+    """Committed offsets of a group."""
+    request = ConsumerGroupTopicPartitions(group, [Native(*key) for key in partitions])
+    found = admin.list_consumer_group_offsets([request])[group].result(10).topic_partitions
+    return {TopicPartition(each.topic, each.partition): each.offset for each in found}
+
+
+def harvest(
+    world: World,
+    *,
+    bootstrap: str,
+    group: str,
+    audit_topic: str,
+    dead_letter_topic: str,
+    contacts: Mapping[str, Mapping[str, Any]],
+) -> list[Message]:
+    """Bring everything into the world.
+
+    Args:
+        world: Holds the source records already.
+        bootstrap: Of the brokers.
+        group: Whose offsets.
+        audit_topic: Its name.
+        dead_letter_topic: Its name.
+        contacts: What the simulator shows of the list.
+
+    Returns:
+        The messages of the audit topic.
+    """
+    messages: list[Message] = []
+
+    def letter(message: Message) -> None:
+        headers: dict[str, bytes] = dict(message.headers() or ())  # type: ignore[arg-type]
+        topic, partition, offset = headers["dead-letter.source"].decode().rsplit("/", 2)
+        original = world.log[TopicPartition(topic, int(partition))][int(offset)]
+        record = replace(original, key=message.key(), value=message.value())
+        world.dead_letters.append((record, headers["dead-letter.reason"].decode()))
+
+    read(bootstrap, audit_topic, messages.append)
+    world.audit = sorted(((m.key() or b"", m.value() or b"") for m in messages), key=_by_chain)
+    read(bootstrap, dead_letter_topic, letter)
+    world.committed = committed(AdminClient({"bootstrap.servers": bootstrap, **QUIET}), group, list(world.log))
+    for contact in contacts.values():
+        data = contact["data"]
+        world.list[data["external_id"]] = {"phone": data["phone_number"], "callable": contact["callable"]}
+    return messages
+
+
+def _by_chain(event: tuple[bytes, bytes]) -> tuple[int, int]:
+    """The audit topic has the order of its keys; the chain has that of the source."""
+    body = orjson.loads(event[1])
+    return (body["source"]["partition"], body["seq"]) if body["type"] == "record" else (-1, 0)
