@@ -31,6 +31,7 @@ def run() -> int:
 
     delivery.BREAKER_OPEN_S = 2.0
     event_topics.SETTLE_WITHIN_S = 8.0
+    event_topics.HANGS_AFTER_S = 4.0
     event_topics.TRANSACTION_TIMEOUT_MS = 10_000
     return main()
 

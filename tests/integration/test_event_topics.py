@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -10,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from consumer.adapters.kafka import event_topics
 from consumer.adapters.kafka.connection import Connection
@@ -36,6 +37,7 @@ from tests.kafka_clients import (
     watched,
 )
 from tests.kafka_cluster import KafkaCluster
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.kafka
 
@@ -304,6 +306,51 @@ def stop_and_go(kafka: KafkaCluster, topics: KafkaEventTopics, call: str) -> Int
     )
     topics._producer._producer = interfering  # type: ignore[assignment]
     return interfering
+
+
+async def test_a_call_that_never_comes_back_costs_a_producer_and_nothing_else(
+    kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the library waits for ever, the settlement is tried again by another producer, and is there once.
+
+    What hung may come back at any time later: it is fenced.
+    """
+    monkeypatch.setattr(event_topics, "HANGS_AFTER_S", 0.3)
+    comes_back = threading.Event()
+    chosen = names(kafka)
+    tp = first_of(chosen)
+    attempt = settlement({tp: 1}, audit=[(b"k", b"v")])
+    async with at_work(chosen) as (_, topics):
+        former = topics._producer
+        assert former is not None
+        former._producer = Interfering(former._producer, "send_offsets_to_transaction", comes_back.wait, lambda: None)  # type: ignore[assignment,arg-type]
+        hung = [thread for thread in threading.enumerate() if thread.name == "kafka-offsets"]
+        with pytest.raises(SourceUnavailable, match="hangs"):
+            await topics.settle(attempt)
+        await topics.settle(attempt)
+        comes_back.set()
+        await eventually(lambda: not any(thread.is_alive() for thread in hung), WITHIN_S)
+    assert values(read(kafka.bootstrap, chosen.kafka_audit_topic)) == [b"v"]
+    assert committed(kafka.bootstrap, chosen, tp) == [1]
+
+
+async def test_a_static_member_that_rejoined_goes_on(kafka: KafkaCluster) -> None:
+    """Its old membership is refused: the partitions moved away, which is no reason to stop the program."""
+    chosen = names(kafka)
+    tp = first_of(chosen)
+
+    def refuse() -> None:
+        raise KafkaException(KafkaError(KafkaError.FENCED_INSTANCE_ID))
+
+    async with at_work(chosen) as (_, topics):
+        assert topics._producer is not None
+        real = topics._producer._producer
+        refusing = Interfering(real, "send_offsets_to_transaction", refuse, lambda: None)
+        topics._producer._producer = refusing  # type: ignore[assignment]
+        with pytest.raises(SourceUnavailable, match="moved away"):
+            await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")]))
+        await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")]))
+    assert values(read(kafka.bootstrap, chosen.kafka_audit_topic)) == [b"v"]
 
 
 async def test_an_unknown_commit_is_asked_for_again(kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,12 @@ topics and, in a transaction, the group's offsets. Every call that blocks does s
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition as NativePartition
 
 from consumer.adapters.kafka import changelog
 from consumer.adapters.kafka.connection import Connection, native
@@ -28,18 +28,26 @@ SETTLE_WITHIN_S = 30.0
 """Time for all that comes before the commit; shorter than a transaction may last."""
 
 CALL_S = 5.0
+HANGS_AFTER_S = 15.0
+"""A call that has its time limit from the socket's alone, and is not over by then, never will be."""
+
 CONFLICT_S = 0.1
 QUEUE_POLL_S = 0.1
 ANY_PARTITION = -1
 """The partition is chosen by the key."""
 CLOSE_WITHIN_S = 10.0
+REJOINED = KafkaError.FENCED_INSTANCE_ID
+"""The group knows the static member by a newer id: its own after its session ran out, or that of another process.
+
+Which of them, only the consumer is told.
+"""
 
 DEFAULTS = {
     "compression.type": "lz4",
     "linger.ms": 5,
     "message.max.bytes": 2_000_000,  # a dead letter is a record of up to 1 MB, and headers
     "queue.buffering.max.kbytes": 65_536,
-    "socket.timeout.ms": 10_000,  # the only limit that send_offsets_to_transaction keeps to
+    "socket.timeout.ms": 10_000,  # the only limit that send_offsets_to_transaction keeps to, if any
 }
 TRANSACTION_TIMEOUT_MS = 60_000
 
@@ -89,7 +97,7 @@ class KafkaEventTopics:
         """Make the settlement visible as one. Comes back only when it is known whether that happened."""
         if self._exactly_once:
             metadata = self._group_metadata(settlement.offsets)
-            return await self._run(lambda: self._opened().transact(settlement, metadata))
+            return await self._run(lambda: self._transact(settlement, metadata))
         positions = await self._run(lambda: self._opened().deliver(settlement))
         await self._commit(settlement.offsets)
         return positions
@@ -116,6 +124,15 @@ class KafkaEventTopics:
     async def _run(self, call: Callable[[], T]) -> T:
         return await asyncio.wrap_future(self._worker.submit(call))
 
+    def _transact(self, settlement: Settlement, metadata: object) -> Mapping[TopicPartition, int]:
+        """Settle in a transaction; a producer that hangs is left behind, and fenced by the next one."""
+        self._open()
+        try:
+            return self._opened().transact(settlement, metadata)
+        except _HangsError as hanging:
+            self._forget()
+            raise SourceUnavailable(str(hanging)) from None
+
     def _open(self) -> None:
         if self._producer is None:
             own: dict[str, object] = {"enable.idempotence": True}
@@ -125,7 +142,7 @@ class KafkaEventTopics:
             else:
                 own["delivery.timeout.ms"] = int(SETTLE_WITHIN_S * 1000)
             self._producer = _Producer(self._connection, self._settings, own)
-        if self._exactly_once:
+        if self._exactly_once and not self._producer.ready:
             self._producer.init()
 
     def _opened(self) -> "_Producer":
@@ -133,7 +150,13 @@ class KafkaEventTopics:
         return self._producer
 
     def _forget(self) -> None:
+        if self._producer is not None:
+            self._producer.stop()
         self._producer = None
+
+
+class _HangsError(ConsumerError):
+    """The library does not come back from a call before the commit: nothing of the transaction can become visible."""
 
 
 class _Producer:
@@ -141,6 +164,7 @@ class _Producer:
 
     Attributes:
         closing: Set when waiting any longer serves nobody.
+        ready: Former instances are fenced.
     """
 
     def __init__(self, connection: Connection, settings: Settings, own: Mapping[str, object]) -> None:
@@ -151,7 +175,9 @@ class _Producer:
         self._aborting = False
         self._failed: KafkaError | None = None
         self._positions: dict[TopicPartition, int] = {}
+        self._watched = Worker("kafka-offsets")
         self.closing = threading.Event()
+        self.ready = False
 
     def init(self) -> None:
         """Fence former instances and end their transaction."""
@@ -159,6 +185,11 @@ class _Producer:
             self._insist(lambda: self._producer.init_transactions(CALL_S), time.monotonic() + SETTLE_WITHIN_S)
         except KafkaException as failure:
             raise policy(error_of(failure), "cannot begin to settle") from None
+        self.ready = True
+
+    def stop(self) -> None:
+        """End its thread, once that comes back."""
+        self._watched.stop()
 
     def transact(self, settlement: Settlement, metadata: object) -> dict[TopicPartition, int]:
         """Settle in one transaction."""
@@ -171,13 +202,13 @@ class _Producer:
             self._produce(settlement, deadline)
             self._flush(deadline)
             offsets = [native(partition, offset) for partition, offset in settlement.offsets.items()]
-            self._insist(lambda: self._producer.send_offsets_to_transaction(offsets, metadata, CALL_S), deadline)
+            self._insist(lambda: self._send_offsets(offsets, metadata), deadline)
             self._commit()
         except KafkaException as failure:
             raise self._give_up(error_of(failure)) from None
         except SystemError as failure:
             raise self._give_up(self._fatal_error(failure)) from None
-        except ConsumerError:
+        except SourceUnavailable:
             self._abort_quietly()
             raise
         self._aborting = False
@@ -256,6 +287,18 @@ class _Producer:
             if self.closing.is_set() or time.monotonic() >= deadline:
                 raise SourceUnavailable("the brokers do not take what is to be settled")
 
+    def _send_offsets(self, offsets: Sequence[NativePartition], metadata: object) -> None:
+        """Make the offsets part of the transaction.
+
+        When the coordinator's connection breaks at the wrong moment, the library waits for ever (librdkafka #5456,
+        #5511), so the call is made in a thread that can be left behind.
+        """
+        sent = self._watched.submit(lambda: self._producer.send_offsets_to_transaction(list(offsets), metadata, CALL_S))
+        try:
+            sent.result(HANGS_AFTER_S)
+        except TimeoutError:
+            raise _HangsError("the Kafka client hangs, and is replaced") from None
+
     def _commit(self) -> None:
         """Commit, asking again for as long as it is not known whether it happened: there is no other way to know."""
         while True:
@@ -282,6 +325,8 @@ class _Producer:
         """End the transaction; the error to raise for it. A failed record's own error says more than the commit's."""
         if not error.fatal():
             self._abort_quietly()
+        if error.code() == REJOINED:
+            return SourceUnavailable(f"cannot settle: {error.name()}: partitions moved away")
         if not is_hopeless(error) and self._failed is not None:
             error = self._failed
         return policy(error, "cannot settle")
