@@ -44,7 +44,7 @@ chart: $(VENV)/.dev ## tests of the Helm chart
 
 unit: $(VENV)/.dev ## quick tests only: no process outside
 	$(call heading,Unit tests)
-	$(PYTEST) tests/unit -m "not helm" $(unit_cover) $(ARGS)
+	$(PYTEST) tests/unit -m "not helm" --numprocesses auto $(unit_cover) $(ARGS)
 
 integration: $(VENV)/.dev ## tests with real parts, Apache Kafka among them
 	$(call heading,Integration tests)

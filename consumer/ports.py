@@ -78,6 +78,10 @@ class Source(Protocol):
         """Fetch again, from where it stopped. Unknown partitions are ignored."""
         ...
 
+    def owns(self, partition: TopicPartition) -> bool:
+        """Whether the partition is this consumer's now; False while that is not sure. Runs ahead of the events."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ChangelogChunk:

@@ -107,6 +107,7 @@ class MemorySource:
         self._positions: dict[TopicPartition, int] = {}
         self.paused: set[TopicPartition] = set()
         self.leaving: set[TopicPartition] = set()
+        self.sure = True
         self._woken = asyncio.Event()
         self.assign(list(world.log))
 
@@ -166,6 +167,9 @@ class MemorySource:
     def resume(self, partitions: Collection[TopicPartition]) -> None:
         self.paused -= set(partitions)
         self._woken.set()
+
+    def owns(self, partition: TopicPartition) -> bool:
+        return self.sure and (partition in self._positions or partition in self.leaving)
 
 
 class MemoryTopics:

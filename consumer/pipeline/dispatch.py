@@ -1,8 +1,9 @@
 """Sends batches to Genesys, and reads from the answers how each contact ended and when the next request may start.
 
-Before a request is sent, each contact's assignment is checked once more; after the answer, what came back for an
-assignment that is over is forgotten. A request that is blamed for its data is split until the guilty contact stands
-alone. A withdrawal is never given up: refused for its data, it is carried out as a delete.
+Before a request is sent, each contact's assignment is checked once more, and the source is asked, which may know more
+than its events have told yet; after the answer, what came back for an assignment that is over is forgotten. A request
+that is blamed for its data is split until the guilty contact stands alone. A withdrawal is never given up: refused for
+its data, it is carried out as a delete.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from consumer.core.batch import Batch, Lane, Lanes
 from consumer.core.dedupe import as_delete
 from consumer.core.delivery import Gate
 from consumer.errors import RefusedByGenesys, Throttled, TransientError
-from consumer.model import Operation
+from consumer.model import Operation, TopicPartition
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.partitions import Partitions
 from consumer.pipeline.progress import Progress
@@ -25,6 +26,9 @@ from consumer.pipeline.reports import Reports
 from consumer.ports import Sink, Telemetry
 
 log = structlog.get_logger(__name__)
+
+LOOK_AGAIN_S = 0.05
+"""How often the source is asked whether it is sure again."""
 
 DELETE_RETRY_S = 30.0
 """How long a refused delete waits: the contact is being dialled, for example."""
@@ -39,6 +43,7 @@ class Dispatcher:
         admission: Told how they end.
         gate: Decides when a request may start.
         sink: Genesys.
+        owns: Whether a partition is ours now, as far as the source knows.
         telemetry: Spans and metrics.
         reports: Keep account of batches.
         clock: Monotonic seconds.
@@ -55,6 +60,7 @@ class Dispatcher:
         admission: Admission,
         gate: Gate,
         sink: Sink,
+        owns: Callable[[TopicPartition], bool],
         telemetry: Telemetry,
         reports: Reports,
         clock: Callable[[], float],
@@ -67,6 +73,7 @@ class Dispatcher:
         self._admission = admission
         self._gate = gate
         self._sink = sink
+        self._owns = owns
         self._telemetry = telemetry
         self._reports = reports
         self._clock = clock
@@ -110,7 +117,7 @@ class Dispatcher:
 
     async def _deliver(self, batch: Batch) -> None:
         """Make one request and act on its answer. Nothing of an assignment that is over is sent."""
-        batch = self._owned(batch)
+        batch = await self._surely_owned(batch)
         if not batch.lanes:
             self._gate.abandoned()
             self._progress.made()
@@ -130,6 +137,14 @@ class Dispatcher:
                 self._accepted(batch, self._clock() - started)
         self._progress.made()
         self.wake()
+
+    async def _surely_owned(self, batch: Batch) -> Batch:
+        """What is left of the batch once the source is sure of it."""
+        batch = self._owned(batch)
+        while not all(map(self._owns, {lane.work.assignment.partition for lane in batch.lanes})):
+            await asyncio.sleep(LOOK_AGAIN_S)
+            batch = self._owned(batch)
+        return batch
 
     def _owned(self, batch: Batch) -> Batch:
         """The batch without the lanes whose assignment is over; those end here."""

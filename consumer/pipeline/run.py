@@ -118,6 +118,7 @@ class Pipeline:
             admission=self._admission,
             gate=self.gate,
             sink=sink,
+            owns=source.owns,
             telemetry=telemetry,
             reports=reports,
             clock=clock,

@@ -268,5 +268,6 @@ def _reckon(drawn: Round, world: World, topics: Topics, bootstrap: str, simulato
 
 def _delete_topics(bootstrap: str, topics: Topics) -> None:
     """A thousand topics would slow the brokers down."""
-    for future in AdminClient({"bootstrap.servers": bootstrap, **QUIET}).delete_topics([*topics]).values():
+    admin = AdminClient({"bootstrap.servers": bootstrap, **QUIET})  # which must outlive the futures
+    for future in admin.delete_topics([*topics]).values():
         future.result(30)

@@ -211,6 +211,24 @@ async def test_a_member_that_was_silent_for_too_long_hears_that_it_lost_everythi
         assert not watcher.revoked
 
 
+async def test_a_process_that_stood_still_starts_over(kafka: KafkaCluster) -> None:
+    """It is sure of nothing until it has forgotten what it had; what the group left it begins anew."""
+    topic = kafka.create_topic()
+    tp = TopicPartition(topic, 0)
+    produce(kafka.bootstrap, topic, [b"first"])
+    async with watched(settings(kafka.bootstrap, topic)) as watcher:
+        await watcher.until(lambda: watcher.records)
+        assert watcher.source.owns(tp)
+        watcher.source._poller.last_poll -= 3600
+        assert not watcher.source.owns(tp)
+        await watcher.until(lambda: watcher.lost and len(watcher.assigned) == 2)
+        assert watcher.lost[0].partitions == [tp]
+        assert watcher.source.owns(tp)
+        await watcher.until(lambda: watcher.values() == [b"first", b"first"])
+        produce(kafka.bootstrap, topic, [b"second"])
+        await watcher.until(lambda: watcher.values()[2:] == [b"second"])
+
+
 async def test_a_raising_callback_stops_the_pipeline_and_loses_nothing(
     kafka: KafkaCluster, attentive: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

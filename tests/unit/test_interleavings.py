@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from consumer.errors import SinkUnavailable, SourceUnavailable, TransientError
 from consumer.model import Record, TopicPartition
-from consumer.ports import ChangelogOvertaken
+from consumer.ports import ChangelogOvertaken, Lost
 from tests import virtual_time
 from tests.checker import check
 from tests.lives import Life, in_life, live, survive, world_of
@@ -29,6 +29,44 @@ def _arrives(world: World, life: Life, story: Story) -> None:
         records = [record for record in story.records() if TopicPartition(record.topic, record.partition) == key]
         world.log[key] = [*world.log.get(key, ()), *records[known : len(told)]]
     life.source.wake()
+
+
+# -- who owns what
+
+
+def test_nothing_is_sent_while_the_source_is_not_sure() -> None:
+    """A process that stood still must not send what it had: what it lost meanwhile is somebody else's to send."""
+    story = Story().tell(0, Event("mine", 1)).tell(1, Event("theirs", 1))
+    world = world_of(story)
+
+    async def act(life: Life) -> None:
+        life.source.sure = False
+        await passes(5)
+        assert world.requested == []
+        life.source.lose([P1])
+        await passes(5)
+        assert world.requested == []
+        life.source.sure = True
+        await until(lambda: world.committed.get(P0) == 1)
+
+    in_life(world, act)
+    assert world.requested == [("mine",)]
+
+
+def test_what_the_source_knows_of_a_loss_counts_before_its_event() -> None:
+    """A partition that is gone is not sent for, although the event that tells so waits behind others."""
+    story = Story().tell(0, *(Event(f"c-{n}", 1) for n in range(50)))
+    world = world_of(story)
+
+    async def act(life: Life) -> None:
+        await until(lambda: len(life.pipeline.lanes) == 50)
+        life.source._positions.clear()
+        await passes(5)
+        life.source._events.put_nowait(Lost([P0]))
+        life.source.wake()
+
+    in_life(world, act)
+    assert world.requested == []
 
 
 # -- what was superseded

@@ -36,11 +36,18 @@ POLL_WHILE_STARTING_S = 0.01
 LOOK_UP_S = 0.05
 """How often a waiting thread looks whether it is still to wait."""
 
+SURE_SHARE = 2 / 3
+"""Share of the session time-out after which somebody who stood still is not sure of his partitions any more.
+
+The group counts from the last heartbeat, which may have been a third of the time-out ago.
+"""
+
+SESSION_TIMEOUT_MS = 45_000
 PROBE_EVERY_S = 5.0
 PROBE_S = 1.0
 
 DEFAULTS = {
-    "session.timeout.ms": 45_000,
+    "session.timeout.ms": SESSION_TIMEOUT_MS,
     "max.poll.interval.ms": 300_000,
     "queued.max.messages.kbytes": 16_384,
     "queued.min.messages": 20_000,
@@ -102,11 +109,20 @@ class Poller:
         self._fetched: dict[TopicPartition, int] = {}  # with the offsets that come next
         self._paused: set[TopicPartition] = set()
         self._next_probe = 0.0
+        session_ms = int(connection.properties.get("session.timeout.ms", SESSION_TIMEOUT_MS))
+        self._sure_for_s = SURE_SHARE * session_ms / 1000
         self._consumer: Consumer
         self.closing = False
         self.membership: Membership | None = None
         self.connected = False
         self.last_poll = time.monotonic()
+
+    def owns(self, partition: TopicPartition) -> bool:
+        """Whether the partition is ours, and the thread has gone round lately. May be called from any thread."""
+        return self._is_sure() and self.membership is not None and partition in self.membership.owned
+
+    def _is_sure(self) -> bool:
+        return time.monotonic() - self.last_poll < self._sure_for_s
 
     # -- the thread
 
@@ -170,6 +186,21 @@ class Poller:
         if self._handoff.wait_for_room(LOOK_UP_S):
             self._hand_over(self._poll())
             self._publish_membership()
+        self._went_round()
+
+    def _went_round(self) -> None:
+        """Take the time; a process that stood still for too long starts over with what it had.
+
+        The group may have given its partitions away, and the library may need a moment to learn of it. If it never
+        does, they are still ours.
+        """
+        if self._owned and not self._is_sure():
+            partitions = list(self._owned)
+            seconds = round(time.monotonic() - self.last_poll, 1)
+            _log.warning("stood_still", seconds=seconds, partitions=partitions)
+            self._handoff.emit(Lost(partitions))
+            self._let_go(partitions)
+            self._starts.add(partitions)
         self.last_poll = time.monotonic()
 
     def _poll(self) -> list[Message]:
@@ -294,13 +325,13 @@ class Poller:
         self._handoff.emit(Revoked(partitions, release))
         deadline = time.monotonic() + self._revoke_timeout_s
         while not released.is_set() and not self.closing:
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= deadline or not self._is_sure():
                 _log.warning("revoked_without_release", partitions=partitions, seconds=self._revoke_timeout_s)
                 self._handoff.emit(Lost(partitions))
                 return
+            self.last_poll = time.monotonic()
             self._handoff.serve()
             self._handoff.wait(released.is_set, LOOK_UP_S)
-            self.last_poll = time.monotonic()
 
     def _on_lost(self, _: Consumer, partitions: Sequence[NativePartition]) -> None:
         leaving = [of_native(partition) for partition in partitions]

@@ -66,6 +66,9 @@ class KafkaSource:
     def resume(self, partitions: Collection[TopicPartition]) -> None:
         self._handoff.command(lambda: self._poller.resume(partitions))
 
+    def owns(self, partition: TopicPartition) -> bool:
+        return self._poller.owns(partition)
+
     def group_metadata(self, partitions: Collection[TopicPartition]) -> object:
         """What a transaction needs to commit offsets of these partitions. May be called from any thread.
 
