@@ -163,8 +163,20 @@ class Schemas(Protocol):
         ...
 
 
+Sure = Callable[[], bool]
+"""Whether something may still be done."""
+
+
+def always() -> bool:
+    """It may be done in any case."""
+    return True
+
+
 class Sink(Protocol):
     """The contact list in Genesys Cloud. Every call is one request, except `suppress`, which is two.
+
+    The three effects ask `sure` in the moment in which they write to the wire; when it says no, nothing is written, and
+    a `TransientError` is raised.
 
     The three effects raise, besides the transient and fatal ones, `RefusedByGenesys` when the data is blamed: then
     nothing of the request may be counted as applied.
@@ -179,15 +191,15 @@ class Sink(Protocol):
         """The contact as the JSON object that `upsert` sends."""
         ...
 
-    async def upsert(self, contacts: Sequence[bytes]) -> None:
+    async def upsert(self, contacts: Sequence[bytes], sure: Sure = always) -> None:
         """Add or replace encoded contacts, at most 1000. Each stands in the list once."""
         ...
 
-    async def delete(self, external_ids: Sequence[str]) -> None:
+    async def delete(self, external_ids: Sequence[str], sure: Sure = always) -> None:
         """Delete contacts, at most 100; unknown ones are fine."""
         ...
 
-    async def suppress(self, contacts: Sequence[Contact]) -> None:
+    async def suppress(self, contacts: Sequence[Contact], sure: Sure = always) -> None:
         """Read back, at most 50, and send what Genesys has again as not callable; unknown ones are left alone."""
         ...
 

@@ -24,6 +24,8 @@ from consumer.ports import (
     Revoked,
     SettledRecord,
     SourceEvent,
+    Sure,
+    always,
 )
 from tests.virtual_time import passes
 
@@ -267,10 +269,10 @@ class MemorySink:
     def encode(self, contact: Contact, *, callable_: bool) -> bytes:
         return orjson.dumps({"externalId": contact.external_id, "callable": callable_, "data": asdict(contact)})
 
-    async def upsert(self, contacts: Sequence[bytes]) -> None:
+    async def upsert(self, contacts: Sequence[bytes], sure: Sure = always) -> None:
         bodies = {body["externalId"]: body for raw in contacts for body in [orjson.loads(raw)]}
         self._world.on_upsert(list(bodies.values()))
-        async with self._request("upsert", list(bodies)):
+        async with self._request("upsert", list(bodies), sure):
             if self._world.poison & set(bodies):
                 raise RefusedByGenesys("contact.datum.length.limit.exceeded")
             for external_id, body in bodies.items():
@@ -278,22 +280,24 @@ class MemorySink:
         if self._world.answer_lost:
             raise SinkUnavailable("no answer, and applied")
 
-    async def delete(self, external_ids: Sequence[str]) -> None:
-        async with self._request("delete", external_ids):
+    async def delete(self, external_ids: Sequence[str], sure: Sure = always) -> None:
+        async with self._request("delete", external_ids, sure):
             if self._world.in_use & set(external_ids):
                 raise RefusedByGenesys("contact.in.use")
             for external_id in external_ids:
                 self._world.list.pop(external_id, None)
 
-    async def suppress(self, contacts: Sequence[Contact]) -> None:
-        async with self._request("suppress", [contact.external_id for contact in contacts]):
+    async def suppress(self, contacts: Sequence[Contact], sure: Sure = always) -> None:
+        async with self._request("suppress", [contact.external_id for contact in contacts], sure):
             for contact in contacts:
                 if contact.external_id in self._world.list:
                     self._world.list[contact.external_id]["callable"] = False
 
     @asynccontextmanager
-    async def _request(self, operation: str, external_ids: Sequence[str]) -> AsyncIterator[None]:
+    async def _request(self, operation: str, external_ids: Sequence[str], sure: Sure) -> AsyncIterator[None]:
         """One request under way: the body is its effect."""
+        if not sure():
+            raise SinkUnavailable("not sent")
         world = self._world
         world.requested.append(tuple(external_ids))
         world.in_flight.update(external_ids)

@@ -9,6 +9,7 @@ its data, it is carried out as a delete.
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import groupby
 
 import structlog
@@ -141,10 +142,14 @@ class Dispatcher:
     async def _surely_owned(self, batch: Batch) -> Batch:
         """What is left of the batch once the source is sure of it."""
         batch = self._owned(batch)
-        while not all(map(self._owns, {lane.work.assignment.partition for lane in batch.lanes})):
+        while not self._is_ours(batch):
             await asyncio.sleep(LOOK_AGAIN_S)
             batch = self._owned(batch)
         return batch
+
+    def _is_ours(self, batch: Batch) -> bool:
+        assignments = {lane.work.assignment for lane in batch.lanes}
+        return all(assignment.alive and self._owns(assignment.partition) for assignment in assignments)
 
     def _owned(self, batch: Batch) -> Batch:
         """The batch without the lanes whose assignment is over; those end here."""
@@ -156,13 +161,14 @@ class Dispatcher:
     async def _request(self, batch: Batch) -> None:
         """The effect itself."""
         contacts = [lane.change.contact for lane in batch.lanes]
+        sure = partial(self._is_ours, batch)
         match batch.operation:
             case Operation.UPSERT:
-                await self._sink.upsert([lane.payload for lane in batch.lanes])
+                await self._sink.upsert([lane.payload for lane in batch.lanes], sure)
             case Operation.DELETE:
-                await self._sink.delete([contact.external_id for contact in contacts])
+                await self._sink.delete([contact.external_id for contact in contacts], sure)
             case Operation.SUPPRESS:
-                await self._sink.suppress(contacts)
+                await self._sink.suppress(contacts, sure)
 
     def _accepted(self, batch: Batch, seconds: float) -> None:
         self._gate.succeeded()

@@ -324,6 +324,33 @@ async def test_upsert_sends_a_bare_array_with_every_column(bench):
     ]
 
 
+@pytest.mark.parametrize(
+    "effect",
+    [
+        lambda sink, sure: sink.upsert([sink.encode(JANE, callable_=True)], sure),
+        lambda sink, sure: sink.delete(["crm-2"], sure),
+    ],
+    ids=["upsert", "delete"],
+)
+async def test_what_is_not_sure_at_the_last_moment_is_not_sent(bench, effect):
+    """The answer counts that is given when the request is written, however it was before; nothing reaches Genesys."""
+    async with bench.sink() as sink:
+        with pytest.raises(SinkUnavailable):
+            await effect(sink, lambda: False)
+        assert bench.genesys.calls == []
+        await effect(sink, lambda: True)
+    assert len(bench.genesys.calls) == 1
+
+
+async def test_a_suppression_that_is_not_sure_any_more_only_reads(bench):
+    """What was read back is not written when the contact may be somebody else's by then."""
+    async with bench.sink() as sink:
+        bench.genesys.script = [reply(200, [{"id": contact_id(JANE.external_id), "data": {}}])]
+        with pytest.raises(SinkUnavailable):
+            await sink.suppress([JANE], lambda: False)
+    assert [call.path for call in bench.genesys.calls] == [f"{CONTACTS}/bulk"]
+
+
 async def test_delete_names_the_contacts_in_one_parameter(bench):
     """A hundred ids go comma-joined in one request, and an answer without a body is success."""
     external_ids = [f"crm-{n}" for n in range(100)]

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from consumer.errors import SinkUnavailable, SourceUnavailable, Throttled, TransientError
-from consumer.model import Contact, Settlement, TopicPartition
+from consumer.model import Settlement, TopicPartition
+from consumer.ports import Sure, always
 from tests import virtual_time
 from tests.checker import check_without_outcomes
 from tests.lives import Life
@@ -62,16 +63,16 @@ class StormySink(MemorySink):
 
     weather: Weather
 
-    async def upsert(self, contacts: Any) -> None:
-        await self._stormy(super().upsert, contacts)
+    async def upsert(self, contacts: Any, sure: Sure = always) -> None:
+        await self._stormy(super().upsert, contacts, sure)
 
-    async def delete(self, external_ids: Any) -> None:
-        await self._stormy(super().delete, external_ids)
+    async def delete(self, external_ids: Any, sure: Sure = always) -> None:
+        await self._stormy(super().delete, external_ids, sure)
 
-    async def suppress(self, contacts: list[Contact]) -> None:  # type: ignore[override]
-        await self._stormy(super().suppress, contacts)
+    async def suppress(self, contacts: Any, sure: Sure = always) -> None:
+        await self._stormy(super().suppress, contacts, sure)
 
-    async def _stormy(self, request: Any, subject: Any) -> None:
+    async def _stormy(self, request: Any, subject: Any, sure: Sure) -> None:
         dice = self.weather.dice
         self.weather.world.latency = dice.choice([0.001, 0.01, 0.1, 1.0, 8.0])
         if self.weather.fails(0.1):
@@ -79,7 +80,7 @@ class StormySink(MemorySink):
         if self.weather.fails(0.1):
             await passes(self.weather.world.latency)
             raise SinkUnavailable("out of reach")
-        await request(subject)
+        await request(subject, sure)
         if self.weather.fails(0.2):
             raise SinkUnavailable("no answer, and applied")
 

@@ -69,8 +69,17 @@ class Client:
         list_id: str = "",
         query: Mapping[str, str] | None = None,
         body: bytes | None = None,
+        sure: Callable[[], bool] | None = None,
     ) -> object:
         """Ask Genesys.
+
+        Args:
+            endpoint: What is asked.
+            deadline: When it must be over, on the event loop's clock.
+            list_id: Goes into the path.
+            query: Of the URL.
+            body: JSON; None sends none.
+            sure: Asked in the moment in which the request is written; when it says no, nothing is.
 
         Returns:
             The JSON of the answer, None when it has no body.
@@ -82,7 +91,7 @@ class Client:
         """
         path = endpoint.template.replace("{contactListId}", quote(list_id, safe=""))
         url = URL(self._api_url + path, encoded=True).with_query(query or {})
-        answer = await self._authorised(Request(endpoint, url, _JSON if body else {}, body), deadline)
+        answer = await self._authorised(Request(endpoint, url, _JSON if body else {}, body, sure=sure), deadline)
         return checked(answer, endpoint.permission, time.time())
 
     async def _authorised(self, request: Request, deadline: float) -> Answer:

@@ -18,6 +18,7 @@ from consumer.adapters.genesys.transport import Endpoint, OnRequest
 from consumer.core.contact_id import contact_id
 from consumer.errors import SinkUnavailable
 from consumer.model import Contact
+from consumer.ports import Sure, always
 from consumer.settings import Settings
 
 _ADD = Endpoint("add_contacts", "POST", f"{LIST_PATH}/contacts", "outbound:contact:add")
@@ -102,27 +103,28 @@ class GenesysSink:
         }
         return self._encoded(contact_id(contact.external_id), data, callable_=callable_)
 
-    async def upsert(self, contacts: Sequence[bytes]) -> None:
-        await self._add(contacts, self._client.deadline())
+    async def upsert(self, contacts: Sequence[bytes], sure: Sure = always) -> None:
+        await self._add(contacts, self._client.deadline(), sure)
 
-    async def delete(self, external_ids: Sequence[str]) -> None:
-        ids = ",".join(map(contact_id, external_ids))
-        await self._client.call(
-            _DELETE, deadline=self._client.deadline(), list_id=self._list_id, query={"contactIds": ids}
-        )
+    async def delete(self, external_ids: Sequence[str], sure: Sure = always) -> None:
+        query = {"contactIds": ",".join(map(contact_id, external_ids))}
+        deadline = self._client.deadline()
+        await self._client.call(_DELETE, deadline=deadline, list_id=self._list_id, query=query, sure=sure)
 
-    async def suppress(self, contacts: Sequence[Contact]) -> None:
+    async def suppress(self, contacts: Sequence[Contact], sure: Sure = always) -> None:
         deadline = self._client.deadline()
         by_id = {contact_id(contact.external_id): contact for contact in contacts}
         found = await self._client.call(_READ, deadline=deadline, list_id=self._list_id, body=orjson.dumps([*by_id]))
         if not isinstance(found, list):
             _does_not_match()
         if found:
-            await self._add([self._suppressed(read, by_id) for read in found], deadline)
+            await self._add([self._suppressed(read, by_id) for read in found], deadline, sure)
 
-    async def _add(self, contacts: Sequence[bytes], deadline: float) -> None:
+    async def _add(self, contacts: Sequence[bytes], deadline: float, sure: Sure) -> None:
         body = b"[" + b",".join(contacts) + b"]"
-        added = await self._client.call(_ADD, deadline=deadline, list_id=self._list_id, query=_KEEP_QUEUE, body=body)
+        added = await self._client.call(
+            _ADD, deadline=deadline, list_id=self._list_id, query=_KEEP_QUEUE, body=body, sure=sure
+        )
         if not isinstance(added, list) or len(added) != len(contacts):
             _does_not_match()
 

@@ -12,6 +12,7 @@ from importlib import metadata
 from typing import NamedTuple
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from yarl import URL
@@ -54,6 +55,8 @@ class Request:
         headers: Without those that every request has.
         body: None sends none.
         resend_count: How often it was sent before.
+        sure: Asked in the moment in which the request is written, also by the library's own repeats; when it says no,
+            nothing is. None asks nobody.
     """
 
     endpoint: Endpoint
@@ -61,6 +64,25 @@ class Request:
     headers: Mapping[str, str]
     body: bytes | None = None
     resend_count: int = 0
+    sure: Callable[[], bool] | None = None
+
+
+class _Body(aiohttp.BytesPayload):
+    """A body that asks before it is written; the request's head goes with it, so that nothing is sent otherwise.
+
+    Between a request's start and this moment the event loop may do other things, and the process may stand still.
+    """
+
+    def __init__(self, value: bytes, sure: Callable[[], bool]) -> None:
+        super().__init__(value)
+        self._sure = sure
+
+    async def write_with_length(  # type: ignore[explicit-override]  # typing.override is of Python 3.12
+        self, writer: AbstractStreamWriter, content_length: int | None
+    ) -> None:
+        if not self._sure():
+            raise SinkUnavailable("not sent: partitions may have moved away")
+        await super().write_with_length(writer, content_length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +157,7 @@ class Transport:
         async with self._session.request(
             request.endpoint.method,
             request.url,
-            data=request.body,
+            data=request.body if request.sure is None else _Body(request.body or b"", request.sure),
             headers=headers,
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=limit_s, connect=min(limit_s, _CONNECT_S), sock_read=limit_s),
