@@ -120,7 +120,11 @@ class _Flow:
         self.auditor.records(self.works, ChainHead(), NOW)
 
     async def remember(self) -> None:
-        entries = [(_change(work).identity, dedupe.encode_state(work.state)) for work in self.works if work.state]
+        entries = [
+            (_change(work).identity, dedupe.encode_state(work.state, int(NOW * 1000)))
+            for work in self.works
+            if work.state
+        ]
         for position, chunk in enumerate(_chunks(entries, STORE_WRITE)):
             await self.store.write(SOURCE, chunk, position)
 

@@ -139,6 +139,10 @@ class Store(Protocol):
         """Values of an open store in the order of the keys, None where there is none."""
         ...
 
+    async def scan(self, partition: TopicPartition, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Entries whose keys follow `after`, in the order of the keys, at most `limit`; none of a closed store."""
+        ...
+
     async def write(
         self, partition: TopicPartition, entries: Sequence[tuple[bytes, bytes | None]], position: int
     ) -> None:

@@ -281,6 +281,9 @@ class Settings:
     )
     settle_interval_ms: int = _setting("Longest wait before a transaction", _integer(1, 60_000), "200")
     state_dir: Path = _setting("Directory of the RocksDB stores", _path, "./state")
+    state_retention_days: int = _setting(
+        "Days after which a contact without changes is forgotten; 0: never", _integer(0, 36_500), "0"
+    )
     pseudonym_key: str | None = _setting(
         "Key of the pseudonyms in audit events, 16 characters or more; unset: random, kept in the state directory",
         _key,

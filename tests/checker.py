@@ -117,7 +117,9 @@ def _check_stores(world: World) -> None:
     for key, (entries, position) in world.stores.items():
         replayed: dict[bytes, bytes] = {}
         for name, value in world.changelog[key][:position]:
-            assert value is not None
-            replayed[name] = value
+            if value is None:
+                replayed.pop(name, None)
+            else:
+                replayed[name] = value
         assert entries == replayed
         assert position == len(world.changelog[key])

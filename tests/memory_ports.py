@@ -223,6 +223,12 @@ class MemoryStore:
         entries, _ = self._world.stores[partition]
         return [entries.get(key) for key in keys]
 
+    async def scan(self, partition: TopicPartition, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        if partition not in self._open:
+            return []
+        entries, _ = self._world.stores[partition]
+        return sorted(entry for entry in entries.items() if entry[0] > after)[:limit]
+
     async def write(
         self, partition: TopicPartition, entries: Sequence[tuple[bytes, bytes | None]], position: int
     ) -> None:

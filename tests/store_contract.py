@@ -59,6 +59,27 @@ class StoreContract:
         await store.write(PARTITION, [(identity(1), None), (identity(3), None)], 4)
         assert store.read(PARTITION, [identity(1), identity(2), identity(3)]) == [None, b"two", None]
 
+    async def test_a_scan_goes_through_all_entries_in_slices(self, stores):
+        """In the order of the keys, each once, with the current values and nothing of the store's own."""
+        store = stores()
+        await store.open(PARTITION)
+        entries = {identity(number): b"%d" % number for number in range(10)} | {b"chain": b"head"}
+        await store.write(PARTITION, [(identity(0), b"former"), (identity(99), b"gone")], 1)
+        await store.write(PARTITION, [*entries.items(), (identity(99), None)], 2)
+        found: list[tuple[bytes, bytes]] = []
+        while piece := await store.scan(PARTITION, found[-1][0] if found else b"", 4):
+            assert len(piece) <= 4
+            found += piece
+        assert found == sorted(entries.items())
+
+    async def test_a_closed_store_has_nothing_to_scan(self, stores):
+        """A partition may go while somebody walks through it."""
+        store = stores()
+        await store.open(PARTITION)
+        await store.write(PARTITION, [(identity(1), b"one")], 1)
+        await store.close(PARTITION)
+        assert await store.scan(PARTITION, b"", 4) == []
+
     async def test_the_last_entry_of_a_key_counts(self, stores):
         """Entries of one write apply oldest first, as they stand in the changelog."""
         store = stores()

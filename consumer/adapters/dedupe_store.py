@@ -34,6 +34,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 from uuid import UUID, uuid4
@@ -44,7 +45,7 @@ from rocksdict import BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMod
 from consumer.errors import ConsumerError, FatalError, TransientError
 from consumer.model import TopicPartition
 
-FORMAT = 1
+FORMAT = 2
 """Changes with every change in how entries or the position are laid down; another one is set aside."""
 
 _POSITION_KEY = b"\0position"
@@ -223,6 +224,9 @@ class RocksStore:
             except Exception as error:
                 raise handle.distrust(error) from error
 
+    async def scan(self, partition: TopicPartition, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        return await self._run(lambda: self._scan(partition, after, limit))
+
     async def write(self, partition: TopicPartition, entries: Entries, position: int) -> None:
         await self._run(lambda: self._write(partition, entries, position))
 
@@ -313,6 +317,15 @@ class RocksStore:
         _set_aside(directory, "the changelog does not have its position")
         self._open(partition)
 
+    def _scan(self, partition: TopicPartition, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        handle = self._handles.get(partition)
+        if handle is None:
+            return []
+        try:
+            return list(islice(_entries_after(handle.db, after), limit))
+        except Exception as error:
+            raise handle.distrust(error) from error
+
     def _write(self, partition: TopicPartition, entries: Entries, position: int) -> None:
         handle = self._handles[partition]
         flush_at = min(_UNFLUSHED_BYTES_OF_ONE, _UNFLUSHED_BYTES // len(self._handles))
@@ -340,6 +353,18 @@ class RocksStore:
         if handle is not None:
             with handle.lock:
                 handle.close()
+
+
+def _entries_after(db: Rdict, after: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Entries in the order of their keys, without the position; a damaged file raises instead of ending it."""
+    cursor = db.iter()
+    cursor.seek(after + b"\0")
+    while cursor.valid():
+        key, value = bytes(cursor.key()), bytes(cursor.value())
+        if key != _POSITION_KEY:
+            yield key, value
+        cursor.next()
+    cursor.status()
 
 
 def _marked_uuid(path: Path, identity: str) -> UUID:

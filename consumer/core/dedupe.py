@@ -14,8 +14,10 @@ from msgspec.structs import astuple, replace
 
 from consumer.model import Change, ChangeEvent, ChangeType, Contact, Operation, State, Verdict
 
-_STATE = struct.Struct(">BB32sqqq")
-_FORMAT = 1
+IDENTITY_BYTES = 32
+
+_STATE = struct.Struct(">BB32sqqqq")
+_FORMAT = 2
 _HAS_VERSION, _VERSIONED, _DELETED = 1, 2, 4
 
 
@@ -149,10 +151,11 @@ def _fingerprint(contact: Contact, contact_list_id: str) -> bytes:
     return hashlib.sha256(content).digest()
 
 
-def encode_state(state: State) -> bytes:
-    """The state as it stands in the store and in the changelog."""
+def encode_state(state: State, settled_ms: int) -> bytes:
+    """The state as it stands in the store and in the changelog, with the time at which it was settled."""
     flags = (state.version is not None) * _HAS_VERSION | state.versioned * _VERSIONED | state.deleted * _DELETED
-    return _STATE.pack(_FORMAT, flags, state.fingerprint, state.version or 0, state.occurred_at, state.offset)
+    version = state.version or 0
+    return _STATE.pack(_FORMAT, flags, state.fingerprint, version, state.occurred_at, state.offset, settled_ms)
 
 
 def decode_state(raw: bytes) -> State:
@@ -161,9 +164,7 @@ def decode_state(raw: bytes) -> State:
     Raises:
         ValueError: The bytes are of another format.
     """
-    if len(raw) != _STATE.size or raw[0] != _FORMAT:
-        raise ValueError(f"dedupe state of an unknown format ({len(raw)} bytes)")
-    _, flags, fingerprint, version, occurred_at, offset = _STATE.unpack(raw)
+    flags, fingerprint, version, occurred_at, offset, _ = _unpacked(raw)
     return State(
         fingerprint,
         version if flags & _HAS_VERSION else None,
@@ -172,3 +173,20 @@ def decode_state(raw: bytes) -> State:
         offset,
         bool(flags & _DELETED),
     )
+
+
+def settled_ms(raw: bytes) -> int:
+    """When the state in these bytes was settled, milliseconds since the epoch, UTC.
+
+    Raises:
+        ValueError: The bytes are of another format.
+    """
+    return _unpacked(raw)[-1]
+
+
+def _unpacked(raw: bytes) -> tuple[int, bytes, int, int, int, int]:
+    """Flags, fingerprint, version, time, offset, time of settling."""
+    if len(raw) != _STATE.size or raw[0] != _FORMAT:
+        raise ValueError(f"dedupe state of an unknown format ({len(raw)} bytes)")
+    _, flags, fingerprint, version, occurred_at, offset, settled = _STATE.unpack(raw)
+    return flags, fingerprint, version, occurred_at, offset, settled

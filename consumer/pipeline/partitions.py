@@ -16,6 +16,7 @@ class Partition:
         end: Its end offset when it was assigned.
         reached: Highest offset known to be the end since then, also past control records.
         overlay: States decided but not yet in the store, by identity.
+        expired: Entries of its store to be forgotten with the next settlement, as they were found.
         held: Records that wait while it is blocked.
         restored: Whether the store stands.
         blocked: Whether new records have to wait: for the store, for a schema, or behind held ones.
@@ -29,6 +30,7 @@ class Partition:
     end: int
     reached: int = 0
     overlay: dict[bytes, State] = field(default_factory=dict)
+    expired: dict[bytes, bytes] = field(default_factory=dict)
     held: list[Record] = field(default_factory=list)
     restored: bool = False
     blocked: bool = True

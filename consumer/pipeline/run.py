@@ -25,6 +25,7 @@ from consumer.pipeline.intake import Intake
 from consumer.pipeline.partitions import Partition, Partitions
 from consumer.pipeline.progress import Progress
 from consumer.pipeline.reports import Reports
+from consumer.pipeline.retention import Retention
 from consumer.pipeline.settle import CHAIN_KEY, Settler
 from consumer.ports import (
     Assigned,
@@ -46,6 +47,7 @@ log = structlog.get_logger(__name__)
 REVOKE_MARGIN_S = 5
 """What a revocation may take beyond the time limit of a request."""
 
+DAY_S = 86_400
 _RETRY_S = 1.0
 
 
@@ -138,6 +140,13 @@ class Pipeline:
             clock=clock,
             progress=self._progress,
         )
+        self._retention = Retention(
+            partitions=self.partitions,
+            store=store,
+            retention_s=settings.state_retention_days * DAY_S,
+            now=now,
+            found=self._settler.wake,
+        )
         self._tasks = asyncio.TaskGroup()
         self._spawned: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -195,6 +204,8 @@ class Pipeline:
         async with self._tasks:
             for work in (self._take_events, self._dispatcher.run, self._settler.run, self._balance):
                 self._spawn(work())
+            if self._settings.state_retention_days:
+                self._spawn(self._retention.run())
             await self._ended(stop, until_caught_up=until_caught_up)
             await self._drain()
             for task in self._spawned:

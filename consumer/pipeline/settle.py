@@ -49,6 +49,11 @@ class _Share:
     head: ChainHead
     entries: Sequence[StoreEntry]
 
+    @property
+    def next_offset(self) -> int:
+        """Where its source goes on. Without works it is said again: only with an offset is a former owner refused."""
+        return self.works[-1].record.offset + 1 if self.works else self.partition.tracker.committable
+
 
 class Settler:
     """Settles decided works, at most one transaction at a time.
@@ -118,14 +123,23 @@ class Settler:
         return [
             self._share(partition, works, now)
             for partition in self._partitions.values()
-            if partition.assignment.alive and (works := partition.tracker.decided(limit))
+            if partition.assignment.alive and ((works := partition.tracker.decided(limit)) or partition.expired)
         ]
 
     def _share(self, partition: Partition, works: Sequence[Work], now: float) -> _Share:
         events, head = self._auditor.records(works, partition.head, now)
         states = {work.change.identity: work.state for work in works if work.change and work.state}
-        entries = [(identity, dedupe.encode_state(state)) for identity, state in states.items()]
-        return _Share(partition, works, events, head, [*entries, (CHAIN_KEY, audit.encode_head(head))])
+        now_ms = int(now * 1000)
+        entries = [(identity, dedupe.encode_state(state, now_ms)) for identity, state in states.items()]
+        forgotten = [(identity, None) for identity in self._to_forget(partition)]
+        return _Share(partition, works, events, head, [*entries, *forgotten, (CHAIN_KEY, audit.encode_head(head))])
+
+    def _to_forget(self, partition: Partition) -> list[bytes]:
+        """Expired entries that are still as they were found, of contacts about which nothing new is decided."""
+        expired, partition.expired = partition.expired, {}
+        identities = [identity for identity in expired if identity not in partition.overlay]
+        current = self._store.read(partition.key, identities) if identities else []
+        return [identity for identity, raw in zip(identities, current, strict=True) if raw == expired[identity]]
 
     async def _settle(self, shares: Sequence[_Share]) -> None:
         """The order of effects; a step that fails for now is taken again before the next."""
@@ -156,7 +170,7 @@ class Settler:
                 if work.outcome is Outcome.REJECTED or work.outcome is Outcome.UNDELIVERABLE
             ],
             changelog=[(share.partition.key, key, value) for share in shares for key, value in share.entries],
-            offsets={share.partition.key: share.works[-1].record.offset + 1 for share in shares},
+            offsets={share.partition.key: share.next_offset for share in shares},
         )
 
     async def _write(self, share: _Share, positions: Mapping[TopicPartition, int]) -> None:

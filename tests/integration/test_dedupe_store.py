@@ -273,7 +273,7 @@ class TestDamage:
             new_database,
             lose("store.json"),
             garbled_marker,
-            mark(format=2),
+            mark(format=3),
             mark(uuid="00000000-0000-0000-0000-000000000001"),
             mark(uuid=7),
             mark(identity="another group"),

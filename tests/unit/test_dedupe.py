@@ -16,6 +16,7 @@ from consumer.core.dedupe import (
     encode_state,
     judge,
     noted,
+    settled_ms,
     suppression,
     to_change,
     without_content,
@@ -40,6 +41,7 @@ EVENT = ChangeEvent(
     attributes={},
 )
 LIST = "list-a"
+SETTLED_MS = 1_800_000_000_123
 DELETED = without_content(Operation.DELETE, LIST)
 SUPPRESSED = without_content(Operation.SUPPRESS, LIST)
 
@@ -361,12 +363,13 @@ def as_avro(it):
     """The state as a datum of the schema."""
     flags = (it.version is not None) | it.versioned << 1 | it.deleted << 2
     return {
-        "format": b"\1",
+        "format": b"\2",
         "flags": bytes([flags]),
         "fingerprint": it.fingerprint,
         "version": (it.version or 0).to_bytes(8, "big", signed=True),
         "occurredAt": it.occurred_at.to_bytes(8, "big", signed=True),
         "offset": it.offset.to_bytes(8, "big", signed=True),
+        "settledAt": SETTLED_MS.to_bytes(8, "big", signed=True),
     }
 
 
@@ -375,21 +378,23 @@ def test_an_avro_reader_and_writer_see_the_same_bytes(it):
     """What is packed is what fastavro writes and reads with the published schema."""
     out = BytesIO()
     fastavro.schemaless_writer(out, AVRO, as_avro(it))
-    assert encode_state(it) == out.getvalue()
-    assert fastavro.schemaless_reader(BytesIO(encode_state(it)), AVRO, None) == as_avro(it)
+    assert encode_state(it, SETTLED_MS) == out.getvalue()
+    assert fastavro.schemaless_reader(BytesIO(encode_state(it, SETTLED_MS)), AVRO, None) == as_avro(it)
 
 
 @given(states)
 def test_a_state_comes_back_from_its_bytes(it):
-    """Version 0 and no version are told apart, as is everything else."""
-    assert decode_state(encode_state(it)) == it
+    """Version 0 and no version are told apart, as is everything else; and so does the time of settling."""
+    assert decode_state(encode_state(it, SETTLED_MS)) == it
+    assert settled_ms(encode_state(it, SETTLED_MS)) == SETTLED_MS
 
 
-@pytest.mark.parametrize("raw", [b"", b"\1", bytes(58), b"\2" + bytes(57), b"\1" + bytes(56), b"\1" + bytes(58)])
-def test_bytes_of_another_format_are_refused(raw):
+@pytest.mark.parametrize("read", [decode_state, settled_ms])
+@pytest.mark.parametrize("raw", [b"", b"\2", bytes(66), b"\1" + bytes(65), b"\2" + bytes(64), b"\2" + bytes(66)])
+def test_bytes_of_another_format_are_refused(raw, read):
     """A store of another release is not misread; the message tells the length alone."""
     with pytest.raises(ValueError, match=f"unknown format \\({len(raw)} bytes\\)"):
-        decode_state(raw)
+        read(raw)
 
 
 # ---- whatever comes ----

@@ -24,6 +24,8 @@ from consumer.model import DeadLetter, Settlement, TopicPartition
 from consumer.ports import ChangelogChunk
 from consumer.settings import Settings
 
+# ruff: noqa: SLF001 -- the names of librdkafka's own codes begin with an underscore, and are public
+
 SETTLE_WITHIN_S = 30.0
 """Time for all that comes before the commit; shorter than a transaction may last."""
 
@@ -36,6 +38,9 @@ QUEUE_POLL_S = 0.1
 ANY_PARTITION = -1
 """The partition is chosen by the key."""
 CLOSE_WITHIN_S = 10.0
+PURGED = KafkaError._PURGE_QUEUE
+"""The record did not fail by itself: the library gave it up because another one did."""
+
 REJOINED = KafkaError.FENCED_INSTANCE_ID
 """The group knows the static member by a newer id: its own after its session ran out, or that of another process.
 
@@ -252,10 +257,9 @@ class _Producer:
             ("dead-letter.source", f"{record.topic}/{record.partition}/{record.offset}".encode()),
             ("dead-letter.time", _iso(letter.time_ms).encode()),
         ]
-        # Not the record's own time: retention would delete the letter of an old record at once.
         topic = self._settings.kafka_dead_letter_topic
-        more = {"timestamp": letter.time_ms, "headers": headers}
-        self._send(deadline, topic, record.value, record.key, ANY_PARTITION, self._note, **more)
+        # Without a time it gets that of now. With the record's own, retention could delete it at once.
+        self._send(deadline, topic, record.value, record.key, ANY_PARTITION, self._note, headers=headers)
 
     def _send(self, deadline: float, *record: Any, **more: Any) -> None:
         """Queue a record, given as `Producer.produce` takes it; a full queue is waited for."""
@@ -271,7 +275,8 @@ class _Producer:
 
     def _note(self, error: KafkaError | None, _: Message) -> None:
         """Answer to a record. Runs inside of the library: it must not raise."""
-        self._failed = self._failed or error
+        if error is not None and error.code() != PURGED:
+            self._failed = self._failed or error
 
     def _noter(self, source: TopicPartition) -> Callable[[KafkaError | None, Message], None]:
         def note(error: KafkaError | None, message: Message) -> None:

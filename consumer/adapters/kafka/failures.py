@@ -41,7 +41,10 @@ HOPELESS = frozenset(
 )
 """Trying again would give the same answer for ever."""
 
+CLOCK_AHEAD = "is the clock of this machine an hour or more ahead of the brokers'?"
 REMEDIES = {
+    KafkaError.INVALID_RECORD: CLOCK_AHEAD,
+    KafkaError.INVALID_TIMESTAMP: CLOCK_AHEAD,
     KafkaError._FENCED: "another instance took over, or brokers were away for longer than a transaction may last",
     KafkaError.MSG_SIZE_TOO_LARGE: "raise the topic's max.message.bytes, and message.max.bytes in the properties file",
 }

@@ -1,0 +1,86 @@
+"""Forgets contacts of which nothing was settled for longer than the set retention. Off unless it is set.
+
+Walks the stores of the assigned partitions slice by slice, beside the flow. What it finds is not removed here: the next
+settlement takes it along, so that changelog and store stay equal, and only if it is then as it was found.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from consumer.core import dedupe
+from consumer.errors import TransientError
+from consumer.pipeline.partitions import Partition, Partitions
+from consumer.ports import Store
+
+log = structlog.get_logger(__name__)
+
+SLICE = 1_000
+"""Entries looked at in one go: few enough that the store's thread and the event loop are not held up."""
+
+PACE_S = 0.05
+"""Between two slices: a million contacts take a minute."""
+
+WALK_EVERY_S = 3600.0
+
+
+class Retention:
+    """Finds what is to be forgotten.
+
+    Args:
+        partitions: The assigned ones.
+        store: What was delivered.
+        retention_s: How long an entry is kept after it was last settled, seconds.
+        now: Seconds since the epoch.
+        found: Called when a partition has something to forget.
+    """
+
+    def __init__(
+        self,
+        *,
+        partitions: Partitions,
+        store: Store,
+        retention_s: float,
+        now: Callable[[], float],
+        found: Callable[[], None],
+    ) -> None:
+        self._partitions = partitions
+        self._store = store
+        self._retention_s = retention_s
+        self._now = now
+        self._found = found
+
+    async def run(self) -> None:
+        """Walk through all stores every hour, until cancelled."""
+        while True:
+            for partition in list(self._partitions.values()):
+                await self._walk(partition)
+            await asyncio.sleep(WALK_EVERY_S)
+
+    async def _walk(self, partition: Partition) -> None:
+        """Look at every entry of a partition's store, as long as that is ours."""
+        after, count = b"", 0
+        while partition.restored and partition.assignment.alive and not partition.closing:
+            try:
+                entries = await self._store.scan(partition.key, after, SLICE)
+            except TransientError as error:
+                log.warning("retention_interrupted", partition=partition.key, error=str(error))
+                return
+            if not entries:
+                break
+            after = entries[-1][0]
+            count += self._forget(partition, [entry for entry in entries if self._is_old(*entry)])
+            await asyncio.sleep(PACE_S)
+        if count:
+            log.info("state_expired", partition=partition.key, entries=count)
+
+    def _is_old(self, key: bytes, raw: bytes) -> bool:
+        settled_ms = dedupe.settled_ms(raw) if len(key) == dedupe.IDENTITY_BYTES else None
+        return settled_ms is not None and settled_ms / 1000 < self._now() - self._retention_s
+
+    def _forget(self, partition: Partition, entries: list[tuple[bytes, bytes]]) -> int:
+        partition.expired.update(entries)
+        if entries:
+            self._found()
+        return len(entries)

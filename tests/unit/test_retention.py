@@ -1,0 +1,147 @@
+"""What is forgotten after the set time, what is not, and what that leaves behind."""
+
+import hashlib
+from collections.abc import Collection
+
+import orjson
+import pytest
+
+from consumer.core import dedupe
+from consumer.model import TopicPartition
+from consumer.pipeline import retention
+from consumer.pipeline.settle import CHAIN_KEY
+from tests.checker import check_without_outcomes
+from tests.lives import Life, in_life, live, survive, world_of
+from tests.memory_ports import World
+from tests.stories import TOPIC, Event, Story
+from tests.virtual_time import passes, until
+
+P0 = TopicPartition(TOPIC, 0)
+DAY_MS = 86_400_000
+DAYS = 30
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Walks every second: an hour of virtual time has millions of turns."""
+    monkeypatch.setattr(retention, "WALK_EVERY_S", 1.0)
+
+
+def identity(name: str) -> bytes:
+    """The key of a contact in the store."""
+    return hashlib.sha256(name.encode()).digest()
+
+
+def aged(world: World, names: Collection[str], days: int = DAYS + 1) -> None:
+    """Let what was settled of these contacts be so many days older, in the store and in the changelog."""
+    keys = set(map(identity, names))
+
+    def older(raw: bytes) -> bytes:
+        return dedupe.encode_state(dedupe.decode_state(raw), dedupe.settled_ms(raw) - days * DAY_MS)
+
+    entries, position = world.stores[P0]
+    world.stores[P0] = ({key: older(raw) if key in keys else raw for key, raw in entries.items()}, position)
+    world.changelog[P0] = [
+        (key, older(raw) if raw is not None and key in keys else raw) for key, raw in world.changelog[P0]
+    ]
+
+
+def remembered(world: World) -> set[bytes]:
+    """Whose state the store holds."""
+    return set(world.stores[P0][0]) - {CHAIN_KEY}
+
+
+def delivered(*names: str) -> tuple[Story, World]:
+    """A world in which these contacts were delivered."""
+    story = Story().tell(0, *(Event(name, 1) for name in names))
+    world = world_of(story)
+    live(world)
+    return story, world
+
+
+def test_by_default_nothing_is_forgotten() -> None:
+    """A state of any age stays, and still tells a duplicate."""
+    _, world = delivered("old")
+    aged(world, ["old"], days=10_000)
+    in_life(world, lambda _: passes(10))
+    assert remembered(world) == {identity("old")}
+
+
+def test_what_is_old_is_forgotten_in_store_and_changelog_alike() -> None:
+    """Only what is older goes; the end of the chain stays; a reader of the changelog sees the same."""
+    story, world = delivered("old", "young")
+    aged(world, ["old"])
+    aged(world, ["young"], days=DAYS - 1)
+    in_life(world, lambda _: until(lambda: len(remembered(world)) == 1), state_retention_days=DAYS)
+    assert remembered(world) == {identity("young")}
+    assert world.changelog[P0][-2:][0] == (identity("old"), None)
+    assert CHAIN_KEY in world.stores[P0][0]
+    check_without_outcomes(world, story, set())
+
+
+def test_a_contact_that_was_forgotten_is_new() -> None:
+    """The same content again is sent again, as if it had never been."""
+    story, world = delivered("old")
+    aged(world, ["old"])
+    in_life(world, lambda _: until(lambda: not remembered(world)), state_retention_days=DAYS)
+    world.append(story.tell(0, Event("old", 1)).records()[1:])
+    live(world)
+    assert [event["outcome"] for event in world.events()] == ["delivered", "delivered"]
+
+
+def test_a_deleted_contact_is_forgotten_too() -> None:
+    """The marker that stops late updates has its time like everything else."""
+    story, world = delivered("gone")
+    world.append(story.tell(0, Event("gone", 2, delete=True)).records()[1:])
+    live(world)
+    aged(world, ["gone"])
+    in_life(world, lambda _: until(lambda: not remembered(world)), state_retention_days=DAYS)
+
+
+def test_a_duplicate_of_a_higher_version_begins_the_time_anew() -> None:
+    """Whatever is written of a contact says that it is still there."""
+    story, world = delivered("seen")
+    aged(world, ["seen"])
+    world.append(story.tell(0, Event("seen", 2)).records()[1:])
+    live(world)
+    in_life(world, lambda _: passes(10), state_retention_days=DAYS)
+    assert remembered(world) == {identity("seen")}
+
+
+def test_a_contact_with_news_is_not_forgotten() -> None:
+    """What is decided between the find and the settlement counts: the entry is not what it was."""
+    story, world = delivered("busy")
+    aged(world, ["busy"])
+    entries, _ = world.stores[P0]
+
+    async def act(life: Life) -> None:
+        await until(lambda: P0 in life.pipeline.partitions and life.pipeline.partitions[P0].restored)
+        partition = life.pipeline.partitions[P0]
+        world.append(story.tell(0, Event("busy", 2, phone="+15550199")).records()[1:])
+        life.source.wake()
+        await until(lambda: bool(partition.overlay))
+        partition.expired = {identity("busy"): entries[identity("busy")]}
+        await until(lambda: world.committed[P0] == 2)
+        partition.expired = {identity("busy"): entries[identity("busy")]}
+        life.pipeline._settler.wake()
+        await until(lambda: not partition.expired)
+        await passes(1)
+
+    in_life(world, act)
+    assert remembered(world) == {identity("busy")}
+
+
+@pytest.mark.parametrize("after_effect", [False, True])
+def test_a_crash_on_the_way_leaves_store_and_changelog_equal_in_the_end(after_effect: bool) -> None:
+    """Killed at any step of a life that forgets, the next life makes good what is missing."""
+    step, dies = 1, True
+    while dies:
+        story, world = delivered("old", "young")
+        aged(world, ["old"])
+        world.append(story.tell(0, Event("late", 1)).records()[2:])
+        dies = survive(world, step, after_effect=after_effect, state_retention_days=DAYS)
+        world.die_at = None
+        in_life(world, lambda _: until(lambda: identity("old") not in remembered(world)), state_retention_days=DAYS)  # noqa: B023 -- used at once
+        assert [orjson.loads(value)["seq"] for _, value in world.audit if b'"record"' in value] == [0, 1, 2]
+        check_without_outcomes(world, story, set())
+        step += 1
