@@ -251,7 +251,18 @@ async def _settled(bootstrap: str, topics: Topics, world: World) -> None:
                 except KafkaException:  # a coordinator has just died
                     continue
     except TimeoutError:
-        raise AssertionError(f"not settled within {SETTLED_WITHIN_S:.0f} s: {found} of {expected}") from None
+        behind = {key: f"{found.get(key)} of {end}" for key, end in expected.items() if found.get(key) != end}
+        members = await asyncio.to_thread(_members_of, admin, topics.source)
+        raise AssertionError(f"not settled within {SETTLED_WITHIN_S:.0f} s: {behind}; members: {members}") from None
+
+
+def _members_of(admin: AdminClient, group: str) -> list[str]:
+    """Who has what, as the brokers see it."""
+    described = admin.describe_consumer_groups([group])[group].result(10)
+    return [
+        f"{member.member_id}: {[(p.topic, p.partition) for p in member.assignment.topic_partitions]}"
+        for member in described.members
+    ]
 
 
 def _reckon(drawn: Round, world: World, topics: Topics, bootstrap: str, simulator: Simulator) -> Reckoning:
