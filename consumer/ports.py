@@ -90,10 +90,12 @@ class ChangelogChunk:
     Attributes:
         entries: Store key and value (None removes), oldest first.
         position: Changelog offset that a store reflects once it has these.
+        end: Changelog offset at which the reading ends.
     """
 
     entries: Sequence[tuple[bytes, bytes | None]]
     position: int
+    end: int
 
 
 class EventTopics(Protocol):

@@ -198,7 +198,7 @@ class MemoryTopics:
         for begin in range(start, len(entries), 10):
             with self._world.step():
                 chunk = entries[begin : begin + 10]
-            yield ChangelogChunk(chunk, begin + len(chunk))
+            yield ChangelogChunk(chunk, begin + len(chunk), len(entries))
 
 
 class MemoryStore:

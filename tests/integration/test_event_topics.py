@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from consumer.adapters.kafka import event_topics
+from consumer.adapters.kafka import changelog, event_topics
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.event_topics import KafkaEventTopics
 from consumer.adapters.kafka.topics import ensure
@@ -514,6 +514,33 @@ async def test_a_long_changelog_comes_in_chunks(kafka: KafkaCluster) -> None:
         assert expected == 25_000
 
 
+async def test_the_next_chunk_is_read_while_this_one_is_written(
+    kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Brokers and disk work at the same time; only one chunk is ahead."""
+    chosen = names(kafka)
+    tp = first_of(chosen)
+    key = tp.topic.encode() + b"\0k"
+    produce(kafka.bootstrap, chosen.kafka_changelog_topic, (b"%d" % number for number in range(25_000)), key=key)
+    read_so_far = threading.Semaphore(0)
+    reading = changelog._Reader.next
+
+    def counted(reader: changelog._Reader) -> ChangelogChunk | None:
+        chunk = reading(reader)
+        if chunk is not None:
+            read_so_far.release()
+        return chunk
+
+    monkeypatch.setattr(changelog._Reader, "next", counted)
+    async with opened(chosen, lambda _: None) as topics:
+        chunks = topics.changelog(tp, 0)
+        await anext(chunks)
+        for _ in range(2):
+            assert await asyncio.to_thread(read_so_far.acquire, timeout=WITHIN_S)
+        assert not read_so_far.acquire(blocking=False)
+        await chunks.aclose()  # type: ignore[attr-defined]  # an async generator
+
+
 @pytest.mark.parametrize(
     ("end", "found", "position"),
     [("commit", [b"before", b"open"], 2), ("abort", [b"before"], 3)],  # 3 is past the control record
@@ -533,7 +560,7 @@ async def test_the_changelog_waits_for_an_open_transaction(
     async with opened(chosen, lambda _: None) as topics:
         chunks = topics.changelog(tp, 0)
         first = await anext(chunks)
-        assert first == ChangelogChunk([(b"k", b"before")], 1)
+        assert first == ChangelogChunk([(b"k", b"before")], position=1, end=2)
         rest = asyncio.ensure_future(anext(chunks))
         done, _ = await asyncio.wait({rest}, timeout=0.5)
         assert not done

@@ -27,7 +27,10 @@ POLL_S = 0.2
 SILENCE_S = 10.0
 
 DEFAULTS = {
-    "queued.max.messages.kbytes": 16_384,
+    # Small: an entry costs the library five times its size, and all partitions of a pod may be read at the same time.
+    "fetch.message.max.bytes": 262_144,
+    "queued.min.messages": 2_000,
+    "queued.max.messages.kbytes": 1_024,
     "fetch.queue.backoff.ms": 5,
     "fetch.wait.max.ms": 50,  # the end is known one empty fetch after the last entry
 }
@@ -59,10 +62,14 @@ async def read(
     worker = Worker("kafka-changelog")
     try:
         reader = await asyncio.wrap_future(worker.submit(_Reader, connection, settings, source, start))
+        chunk: ChangelogChunk | None = None
         while not reader.finished:
-            chunk = await asyncio.wrap_future(worker.submit(reader.next))
+            coming = worker.submit(reader.next)  # read while the store writes the one before
             if chunk is not None:
                 yield chunk
+            chunk = await asyncio.wrap_future(coming)
+        if chunk is not None:
+            yield chunk
     finally:
         worker.stop()  # the reader goes with it, and its consumer
 
@@ -92,7 +99,7 @@ class _Reader:
         messages = [] if first is None else [first, *self._consumer.consume(CHUNK_ENTRIES - 1, 0)]
         entries = self._entries(messages)
         self._watch(moved=self._position > before)
-        return ChangelogChunk(entries, self._position) if self._position > before else None
+        return ChangelogChunk(entries, self._position, self._end) if self._position > before else None
 
     def _entries(self, messages: Sequence[Message]) -> list[tuple[bytes, bytes | None]]:
         entries: list[tuple[bytes, bytes | None]] = []
