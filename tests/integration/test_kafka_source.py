@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 from confluent_kafka import TopicPartition as NativePartition
+from structlog.testing import capture_logs
 
+from consumer.adapters.kafka import starts
 from consumer.adapters.kafka.poller import Poller
 from consumer.errors import FatalError, SettingsError, SourceUnavailable
 from consumer.model import Record, TopicPartition
@@ -347,8 +349,11 @@ async def test_a_group_goes_on_where_it_committed(kafka: KafkaCluster) -> None:
         assert watcher.values() == numbered(3, 2)
 
 
-async def test_offsets_of_an_open_transaction_are_waited_for(kafka: KafkaCluster) -> None:
-    """While a dead instance's transaction may still move the offset, its partition does not begin; others do."""
+async def test_offsets_of_an_open_transaction_are_waited_for(
+    kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a dead instance's transaction may still move the offset, its partition does not begin, and says so."""
+    monkeypatch.setattr(starts, "TELL_EVERY_S", 0.3)
     topic = kafka.create_topic(partitions=2)
     for partition in range(2):
         produce(kafka.bootstrap, topic, numbered(10), partition=partition)
@@ -362,7 +367,9 @@ async def test_offsets_of_an_open_transaction_are_waited_for(kafka: KafkaCluster
         producer.send_offsets_to_transaction([NativePartition(*held, 4)], metadata, WITHIN_S)
     async with watched(chosen) as second:
         await second.until(lambda: second.positions)
-        await second.stay(lambda: second.positions == {free: 0}, polls_for=0.7)
+        with capture_logs() as logs:
+            await second.stay(lambda: second.positions == {free: 0}, polls_for=0.7)
+        assert next(entry["partitions"] for entry in logs if entry["event"] == "offsets_not_told") == [held]
         producer.commit_transaction(WITHIN_S)
         await second.until(lambda: held in second.positions)
         assert second.positions == {held: 4, free: 0}

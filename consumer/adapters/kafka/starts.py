@@ -19,7 +19,8 @@ from consumer.model import TopicPartition
 from consumer.settings import Settings
 
 RETRY_S = 0.5
-"""Offsets of a dead instance's open transaction are not told until the transaction has timed out."""
+TELL_EVERY_S = 30.0
+"""How often it is told that partitions wait: offsets in a dead instance's open transaction are not known yet."""
 
 _log = structlog.get_logger(__name__)
 
@@ -54,6 +55,7 @@ class Starts:
         self._admin: AdminClient | None = None
         self._questions: _Questions | None = None
         self._not_before = 0.0
+        self._told_at: float | None = None
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -74,8 +76,9 @@ class Starts:
             FatalError: The brokers refuse to tell.
         """
         if not self._pending:
-            self._admin = self._questions = None
+            self._admin = self._questions = self._told_at = None
             return {}
+        self._tell(now)
         if self._questions is None:
             if now >= self._not_before:
                 self._admin = self._admin or self._connection.admin()
@@ -92,6 +95,15 @@ class Starts:
             return {}
         self.discard(known)
         return known
+
+    def _tell(self, now: float) -> None:
+        """Say which partitions wait, from the second time on."""
+        if self._told_at is None:
+            self._told_at = now
+        elif now - self._told_at >= TELL_EVERY_S:
+            self._told_at = now
+            remedy = "an open transaction of a former owner ends with its time-out"
+            _log.warning("offsets_not_told", partitions=sorted(self._pending), remedy=remedy)
 
     def _decide(self, questions: "_Questions", consumer: Consumer) -> dict[TopicPartition, Start]:
         committed, begun = questions.committed(), questions.begun_topics()
