@@ -96,6 +96,7 @@ def test_a_deleted_contact_is_forgotten_too() -> None:
     live(world)
     aged(world, ["gone"])
     in_life(world, lambda _: until(lambda: not remembered(world)), state_retention_days=DAYS)
+    assert remembered(world) == set()
 
 
 def test_a_duplicate_of_a_higher_version_begins_the_time_anew() -> None:
