@@ -21,7 +21,7 @@ from consumer.adapters.health import StatusServer
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.event_topics import KafkaEventTopics
 from consumer.adapters.kafka.source import KafkaSource
-from consumer.adapters.kafka.topics import ensure
+from consumer.adapters.kafka.topics import changelog_id, ensure
 from consumer.adapters.schema_registry import LocalSchemas, RegistrySchemas
 from consumer.adapters.telemetry.adapter import Telemetry
 from consumer.adapters.telemetry.metrics import Levels
@@ -108,12 +108,14 @@ class App:
         settings = self._settings
         schemas = self._schemas(closing)
         key = settings.pseudonym_key.encode() if settings.pseudonym_key else pseudonym_key(settings.state_dir)
-        store = RocksStore(settings.state_dir, f"{settings.kafka_group_id}/{settings.kafka_changelog_topic}")
-        closing.push_async_callback(store.close_all)
         sink = await self._reached("genesys", self._open_sink)
         closing.push_async_callback(sink.close)
         connection = Connection.of(settings)
         await self._reached("kafka", lambda: ensure(connection, settings))
+        changelog = await self._reached("kafka", lambda: changelog_id(connection, settings))
+        identity = f"{settings.kafka_group_id}/{settings.kafka_changelog_topic}/{changelog}"
+        store = RocksStore(settings.state_dir, identity)
+        closing.push_async_callback(store.close_all)
         source = KafkaSource(
             connection,
             settings,

@@ -137,6 +137,15 @@ def grow(bootstrap: str, topic: str, partitions: int) -> None:
         assert time.monotonic() < deadline, f"{topic} does not have its {partitions} partitions"
 
 
+def delete(bootstrap: str, topic: str) -> None:
+    """Delete a topic, and wait until the broker does not tell of it any more."""
+    admin = AdminClient({"bootstrap.servers": bootstrap, **QUIET})
+    admin.delete_topics([topic])[topic].result(WITHIN_S)
+    deadline = time.monotonic() + WITHIN_S
+    while topic in admin.list_topics(timeout=WITHIN_S).topics:
+        assert time.monotonic() < deadline, f"{topic} is still there"
+
+
 class Watcher:
     """Takes the events of a source, and keeps what they tell.
 

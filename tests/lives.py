@@ -35,12 +35,20 @@ def settings(**changed: object) -> Settings:
 class Life:
     """One process on a world: its ports and its pipeline."""
 
-    def __init__(self, world: World, schemas: MemorySchemas | None = None, **changed: object) -> None:
+    def __init__(
+        self,
+        world: World,
+        schemas: MemorySchemas | None = None,
+        *,
+        topics: MemoryTopics | None = None,
+        store: MemoryStore | None = None,
+        **changed: object,
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.world = world
         self.source = MemorySource(world)
-        self.topics = MemoryTopics(world)
-        self.store = MemoryStore(world)
+        self.topics = topics or MemoryTopics(world)
+        self.store = store or MemoryStore(world)
         self.telemetry = SilentTelemetry()
         self.stop = asyncio.Event()
         self.pipeline = Pipeline(
@@ -62,7 +70,7 @@ class Life:
         await self.pipeline.run(self.stop, until_caught_up=until_caught_up)
 
 
-def live(world: World, schemas: MemorySchemas | None = None, **changed: object) -> Life:
+def live(world: World, schemas: MemorySchemas | None = None, **changed: Any) -> Life:
     """One whole life in virtual time."""
 
     async def main() -> Life:

@@ -202,7 +202,7 @@ class RocksStore:
 
         Args:
             state_dir: Directory of all stores.
-            identity: What the stores belong to (consumer group, changelog topic): one of another identity is set aside.
+            identity: What the stores belong to (group, changelog, topic id); one of another identity is set aside.
         """
         self._state_dir = state_dir
         self._identity = identity
@@ -379,7 +379,7 @@ def _marked_uuid(path: Path, identity: str) -> UUID:
     if marker.get("format") != FORMAT:
         raise _Untrusted(f"its format is not {FORMAT}")
     if marker.get("identity") != identity:
-        raise _Untrusted("it belongs to another consumer group or changelog")
+        raise _Untrusted("it belongs to another consumer group or changelog topic")
     return uuid
 
 

@@ -19,6 +19,7 @@ class Partition:
         expired: Entries of its store to be forgotten with the next settlement, as they were found.
         held: Records that wait while it is blocked.
         restored: Whether the store stands.
+        changelog_left: Offsets of the changelog that are still to be read for that, None while that is not known.
         blocked: Whether new records have to wait: for the store, for a schema, or behind held ones.
         held_back: Whether it waits because too much is held already.
         closing: Whether it is about to move away: nothing more is taken in.
@@ -33,6 +34,7 @@ class Partition:
     expired: dict[bytes, bytes] = field(default_factory=dict)
     held: list[Record] = field(default_factory=list)
     restored: bool = False
+    changelog_left: int | None = None
     blocked: bool = True
     held_back: bool = False
     closing: bool = False
@@ -68,6 +70,7 @@ class Partition:
             "state": state,
             "settled": self.tracker.committable,
             "lag": self.lag,
+            "changelog_left": 0 if self.restored else self.changelog_left,
         }
 
 

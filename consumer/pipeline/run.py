@@ -11,12 +11,10 @@ from contextlib import suppress
 
 import structlog
 
-from consumer.core import audit
 from consumer.core.audit import Auditor
 from consumer.core.batch import Lanes
 from consumer.core.delivery import Breaker, Gate
 from consumer.core.offsets import Tracker
-from consumer.errors import TransientError
 from consumer.model import Assignment, Record, TopicPartition, Work
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.back_pressure import BackPressure
@@ -25,11 +23,11 @@ from consumer.pipeline.intake import Intake
 from consumer.pipeline.partitions import Partition, Partitions
 from consumer.pipeline.progress import Progress
 from consumer.pipeline.reports import Reports
+from consumer.pipeline.restore import Restorer
 from consumer.pipeline.retention import Retention
-from consumer.pipeline.settle import CHAIN_KEY, Settler
+from consumer.pipeline.settle import Settler
 from consumer.ports import (
     Assigned,
-    ChangelogOvertaken,
     EventTopics,
     Lost,
     Polled,
@@ -48,7 +46,6 @@ REVOKE_MARGIN_S = 5
 """What a revocation may take beyond the time limit of a request."""
 
 DAY_S = 86_400
-_RETRY_S = 1.0
 
 
 class Pipeline:
@@ -85,7 +82,6 @@ class Pipeline:
     ) -> None:
         self._settings = settings
         self._source = source
-        self._topics = topics
         self._store = store
         self._telemetry = telemetry
         self._clock = clock
@@ -140,6 +136,7 @@ class Pipeline:
             clock=clock,
             progress=self._progress,
         )
+        self._restorer = Restorer(topics, store, telemetry, clock)
         self._retention = Retention(
             partitions=self.partitions,
             store=store,
@@ -339,34 +336,9 @@ class Pipeline:
             self._spawn(self._restore(partition))
 
     async def _restore(self, partition: Partition) -> None:
-        """Bring the store of a partition up to the end of its changelog; then records may be judged."""
-        started = self._clock()
-        while partition.assignment.alive and not partition.closing:
-            try:
-                await self._bring_up(partition)
-            except TransientError as error:
-                log.warning("restore_failed", partition=partition.key, error=str(error))
-                await asyncio.sleep(_RETRY_S)
-            else:
-                break
-        self._telemetry.restored(self._clock() - started)
-        partition.restored = True
+        """Have its store stand; then its records may be judged."""
+        await self._restorer.restore(partition)
         await self._unblock(partition, None)
-
-    async def _bring_up(self, partition: Partition) -> None:
-        try:
-            await self._replay(partition, await self._store.open(partition.key))
-        except ChangelogOvertaken:
-            await self._store.reset(partition.key)
-            await self._replay(partition, 0)
-
-    async def _replay(self, partition: Partition, position: int) -> None:
-        async for chunk in self._topics.changelog(partition.key, position):
-            if not partition.assignment.alive:
-                return
-            await self._store.write(partition.key, chunk.entries, chunk.position)
-        if partition.assignment.alive:
-            partition.head = audit.decode_head(self._store.read(partition.key, [CHAIN_KEY])[0])
 
     async def _revoke(self, keys: Sequence[TopicPartition], release: Callable[[], None]) -> None:
         """Let go of partitions in an orderly way, within a deadline longer than any request may take."""

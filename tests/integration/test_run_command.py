@@ -12,9 +12,11 @@ from typing import Any
 import aiohttp
 import pytest
 
+from consumer.adapters.kafka.connection import Connection
+from consumer.adapters.kafka.topics import ensure
 from consumer.model import TopicPartition
 from consumer.simulator.app import Simulator
-from tests.kafka_clients import committed, produce, settings
+from tests.kafka_clients import committed, delete, produce, settings
 from tests.kafka_cluster import KafkaCluster
 from tests.stories import Event
 from tests.waiting import eventually
@@ -106,6 +108,25 @@ async def test_a_signal_lets_it_finish_what_it_has(kafka: KafkaCluster, tmp_path
         assert len(simulator.contacts("list")) == len(EVENTS)
         chosen = settings(kafka.bootstrap, topic)
         assert committed(kafka.bootstrap, chosen, TopicPartition(topic, 0)) == [len(EVENTS)]
+
+
+async def test_a_changelog_made_anew_is_not_taken_for_the_old_one(
+    kafka: KafkaCluster, tmp_path: Path, unused_tcp_port: int
+) -> None:
+    """Although the new one has the offset at which the store stands, the store is set aside."""
+    topic = kafka.create_topic("run")
+    produce(kafka.bootstrap, topic, EVENTS)
+    chosen = settings(kafka.bootstrap, topic)
+    async with Simulator() as simulator:
+        environ = _environ(kafka.bootstrap, topic, simulator, tmp_path)
+        for changelog in ("old", "new"):
+            if changelog == "new":
+                delete(kafka.bootstrap, chosen.kafka_changelog_topic)
+                await ensure(Connection.of(chosen), chosen)
+                produce(kafka.bootstrap, chosen.kafka_changelog_topic, [b"of somebody else"] * 10 * len(EVENTS))
+            async with _running(environ, unused_tcp_port, "--until-caught-up") as consumer:
+                assert await consumer.process.wait() == 0, await consumer.said()
+    assert [path.name for path in (tmp_path / topic).glob("*.set-aside-*")] == ["0.set-aside-1"]
 
 
 async def test_a_missing_permission_ends_it_and_is_named(

@@ -11,10 +11,10 @@ from confluent_kafka.cimpl import NewTopic
 
 from consumer.adapters.kafka import topics
 from consumer.adapters.kafka.connection import Connection
-from consumer.adapters.kafka.topics import Wanted, ensure, wanted
+from consumer.adapters.kafka.topics import Wanted, changelog_id, ensure, wanted
 from consumer.errors import FatalError, SourceUnavailable
 from consumer.settings import Settings
-from tests.kafka_clients import QUIET, WITHIN_S, grow, settings
+from tests.kafka_clients import QUIET, WITHIN_S, delete, grow, settings
 from tests.kafka_cluster import KafkaCluster
 
 pytestmark = pytest.mark.kafka
@@ -75,6 +75,16 @@ async def test_missing_topics_are_made_to_fit_the_source(kafka: KafkaCluster) ->
     assert config(kafka, chosen.kafka_changelog_topic)["cleanup.policy"] == "compact"
     assert config(kafka, chosen.kafka_dead_letter_topic)["max.message.bytes"] == "2000000"
     assert config(kafka, chosen.kafka_audit_topic)["cleanup.policy"] == "delete"
+
+
+async def test_a_changelog_made_anew_has_another_id(kafka: KafkaCluster) -> None:
+    """Its offsets begin again and mean other entries: the id is what tells, since the name does not."""
+    chosen = for_sources(kafka, 1)
+    await ensured(chosen)
+    first, again = [await changelog_id(Connection.of(chosen), chosen) for _ in range(2)]
+    delete(kafka.bootstrap, chosen.kafka_changelog_topic)
+    await ensured(chosen)
+    assert first == again != await changelog_id(Connection.of(chosen), chosen)
 
 
 async def test_several_sources_share_what_fits_the_largest(kafka: KafkaCluster) -> None:

@@ -1,7 +1,6 @@
 """What the pipeline does when the outside does not behave: outages, refusals, rebalances, schemas that come late."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -9,11 +8,10 @@ from msgspec.structs import replace
 
 from consumer.errors import FatalError, SinkUnavailable, SourceUnavailable, Throttled, TransientError
 from consumer.model import Record, TopicPartition
-from consumer.ports import ChangelogChunk, ChangelogOvertaken
 from tests import virtual_time
 from tests.checker import check
 from tests.lives import Life, in_life, live, world_of
-from tests.memory_ports import SCHEMA, MemorySchemas, MemorySource, MemoryStore, MemoryTopics, World, outage
+from tests.memory_ports import SCHEMA, MemorySchemas, MemorySource, MemoryStore, World, outage
 from tests.stories import BAD_RECORDS, TOPIC, Event, Story
 from tests.virtual_time import passes, until
 
@@ -412,48 +410,8 @@ def test_a_full_disk_stops_settling_and_loses_nothing() -> None:
         said.append(life.pipeline.degraded)
         await until(lambda: life.pipeline.degraded is None and world.committed == {P0: 20})
 
-    async def main() -> None:
-        life = Life(world)
-        store = _FullDisk(world)
-        life.pipeline._store = store
-        life.pipeline._settler._store = store
-        life.pipeline._admission._store = store
-        running = asyncio.create_task(life.run(until_caught_up=False))
-        await act(life)
-        life.stop.set()
-        await running
-
-    virtual_time.run(main())
+    in_life(world, act, store=_FullDisk(world))
     assert said == ["no space left on device"]
-    check(world, story, set())
-
-
-class _Overtaken(MemoryTopics):
-    """A changelog that was cleaned up beyond where the store stands."""
-
-    async def changelog(self, partition: TopicPartition, start: int) -> AsyncIterator[ChangelogChunk]:
-        if start > 0:
-            raise ChangelogOvertaken
-        async for chunk in super().changelog(partition, start):
-            yield chunk
-
-
-def test_a_store_that_the_changelog_does_not_know_is_rebuilt() -> None:
-    """A store ahead of its changelog is set aside and rebuilt from zero, and judging is right."""
-    story = Story().tell(0, *_contacts(20))
-    world = world_of(story)
-    live(world)
-    world.stores[P0] = ({}, 999)
-    story.tell(0, *_contacts(20))
-    world.append(story.records()[20:])
-
-    async def main() -> None:
-        life = Life(world)
-        life.pipeline._topics = _Overtaken(world)
-        await life.run()
-
-    virtual_time.run(main())
-    assert _outcomes(world)[20:] == ["duplicate"] * 20
     check(world, story, set())
 
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]  # missing in __all__
 from confluent_kafka.admin._metadata import ClusterMetadata
 from confluent_kafka.cimpl import NewPartitions, NewTopic
@@ -96,7 +96,7 @@ async def ensure(connection: Connection, settings: Settings) -> Mapping[str, int
 def _ensure(connection: Connection, settings: Settings) -> Mapping[str, int]:
     admin = connection.admin()
     known = _known(admin)
-    mock = str(known.cluster_id).startswith(MOCK_CLUSTER)
+    mock = _is_mock(known)
     if mock:
         for name in _names(settings):
             admin.list_topics(name, timeout=ANSWER_WITHIN_S)
@@ -112,6 +112,31 @@ def _ensure(connection: Connection, settings: Settings) -> Mapping[str, int]:
         _check_compacted(admin, connection, changelog)
     _await_visible(admin, outputs, changelog)
     return sources
+
+
+async def changelog_id(connection: Connection, settings: Settings) -> str:
+    """What tells the changelog from another topic of its name; always the same where brokers give topics no ids.
+
+    Raises:
+        SourceUnavailable: The brokers do not answer.
+        FatalError: They refuse.
+    """
+    return await asyncio.to_thread(_changelog_id, connection, settings.kafka_changelog_topic)
+
+
+def _changelog_id(connection: Connection, name: str) -> str:
+    admin = connection.admin()
+    if _is_mock(_known(admin)):
+        return ""
+    try:
+        found = admin.describe_topics(TopicCollection([name]), request_timeout=ANSWER_WITHIN_S)[name].result()
+    except KafkaException as failure:
+        raise policy(error_of(failure), "cannot describe the changelog") from None
+    return str(found.topic_id)
+
+
+def _is_mock(known: ClusterMetadata) -> bool:
+    return str(known.cluster_id).startswith(MOCK_CLUSTER)
 
 
 def _names(settings: Settings) -> list[str]:

@@ -1,0 +1,81 @@
+"""Brings the store of a partition up to the end of its changelog, and tells how far it is.
+
+Nothing else writes a store until it stands, and no record of its partition is judged before. The other partitions go on
+meanwhile.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from consumer.core import audit
+from consumer.errors import TransientError
+from consumer.pipeline.partitions import Partition
+from consumer.pipeline.settle import CHAIN_KEY
+from consumer.ports import ChangelogChunk, ChangelogOvertaken, EventTopics, Store, Telemetry
+
+log = structlog.get_logger(__name__)
+
+TELL_EVERY_S = 5.0
+_RETRY_S = 1.0
+
+
+class Restorer:
+    """Restores partitions, any number of them at the same time.
+
+    Args:
+        topics: Where the changelog is.
+        store: What is brought up to it.
+        telemetry: Told how long each took.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, topics: EventTopics, store: Store, telemetry: Telemetry, clock: Callable[[], float]) -> None:
+        self._topics = topics
+        self._store = store
+        self._telemetry = telemetry
+        self._clock = clock
+
+    async def restore(self, partition: Partition) -> None:
+        """Come back when the store stands, or the partition is about to go."""
+        started = self._clock()
+        while partition.assignment.alive and not partition.closing:
+            try:
+                await self._bring_up(partition)
+            except TransientError as error:
+                log.warning("restore_failed", partition=partition.key, error=str(error))
+                await asyncio.sleep(_RETRY_S)
+            else:
+                self._done(partition, self._clock() - started)
+                return
+
+    async def _bring_up(self, partition: Partition) -> None:
+        try:
+            await self._replay(partition, await self._store.open(partition.key))
+        except ChangelogOvertaken:
+            await self._store.reset(partition.key)
+            await self._replay(partition, 0)
+
+    async def _replay(self, partition: Partition, position: int) -> None:
+        told_at = self._clock()
+        async for chunk in self._topics.changelog(partition.key, position):
+            if not partition.assignment.alive:
+                return
+            await self._store.write(partition.key, chunk.entries, chunk.position)
+            partition.changelog_left = chunk.end - chunk.position
+            if self._clock() - told_at >= TELL_EVERY_S:
+                told_at = self._clock()
+                _tell(partition, chunk)
+
+    def _done(self, partition: Partition, seconds: float) -> None:
+        if not partition.assignment.alive:
+            return
+        partition.head = audit.decode_head(self._store.read(partition.key, [CHAIN_KEY])[0])
+        partition.restored = True
+        self._telemetry.restored(seconds)
+        log.info("restored", partition=partition.key, seconds=round(seconds, 3))
+
+
+def _tell(partition: Partition, chunk: ChangelogChunk) -> None:
+    log.info("restoring", partition=partition.key, position=chunk.position, end=chunk.end)

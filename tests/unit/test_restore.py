@@ -1,0 +1,166 @@
+"""How stores are brought up to their changelogs, and what is told meanwhile."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from consumer.core.offsets import Tracker
+from consumer.errors import SourceUnavailable
+from consumer.model import Assignment, TopicPartition
+from consumer.pipeline.partitions import Partition
+from consumer.pipeline.restore import TELL_EVERY_S, Restorer
+from consumer.ports import ChangelogChunk, ChangelogOvertaken
+from tests import virtual_time
+from tests.checker import check
+from tests.lives import Life, in_life, live, world_of
+from tests.memory_ports import MemoryStore, MemoryTopics, SilentTelemetry, World
+from tests.stories import TOPIC, Event, Story
+from tests.virtual_time import until
+
+P0, P1 = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
+CHUNKS, CHUNK_S = 4, 2.0
+
+
+class _Changelog(MemoryTopics):
+    """A changelog of four chunks of ten, each two seconds after the one before.
+
+    Attributes:
+        outages: How often it breaks off after the first chunk.
+        starts: Where its readers began.
+    """
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.outages = 0
+        self.starts: list[int] = []
+
+    async def changelog(self, partition: TopicPartition, start: int) -> AsyncIterator[ChangelogChunk]:
+        self.starts.append(start)
+        for begin in range(start, 10 * CHUNKS, 10):
+            await asyncio.sleep(CHUNK_S)
+            yield ChangelogChunk([(begin.to_bytes(32), b"state")], begin + 10, 10 * CHUNKS)
+            if self.outages:
+                self.outages -= 1
+                raise SourceUnavailable("no broker")
+
+
+def _restore(world: World, topics: _Changelog, beside: Any = None) -> tuple[Partition, list[Any]]:
+    """Restore a partition in virtual time; the partition, and the lines of the log."""
+    partition = Partition(Assignment(P0), Tracker(Assignment(P0), 0), 0)
+
+    async def main() -> None:
+        restorer = Restorer(topics, MemoryStore(world), SilentTelemetry(), asyncio.get_running_loop().time)
+        watching = asyncio.create_task(beside(partition)) if beside else None
+        await restorer.restore(partition)
+        if watching:
+            await watching
+
+    with capture_logs() as logs:
+        virtual_time.run(main())
+    return partition, logs
+
+
+def test_progress_is_told_in_the_log_and_on_the_status_page() -> None:
+    """Every five seconds a line, not one for each chunk; what is left counts down to nothing."""
+    seen: list[Any] = []
+
+    async def watch(partition: Partition) -> None:
+        while not partition.restored:
+            if not seen or partition.status()["changelog_left"] != seen[-1]:
+                seen.append(partition.status()["changelog_left"])
+            await asyncio.sleep(CHUNK_S / 10)
+        seen.append(partition.status()["changelog_left"])
+
+    world = World()
+    partition, logs = _restore(world, _Changelog(world), watch)
+    assert partition.restored
+    assert seen == [None, 30, 20, 10, 0]
+    assert len(world.stores[P0][0]) == CHUNKS
+    assert world.stores[P0][1] == 10 * CHUNKS
+    told = [(line["event"], line.get("position"), line.get("end")) for line in logs]
+    assert CHUNK_S * 2 < TELL_EVERY_S < CHUNK_S * 3
+    assert told == [("restoring", 30, 40), ("restored", None, None)]
+    assert logs[-1]["seconds"] == pytest.approx(CHUNKS * CHUNK_S, abs=0.1)
+
+
+def test_an_outage_on_the_way_goes_on_where_the_store_stands() -> None:
+    """What was read is kept: the next attempt begins behind it."""
+    world = World()
+    topics = _Changelog(world)
+    topics.outages = 1
+    partition, logs = _restore(world, topics)
+    assert partition.restored
+    assert topics.starts == [0, 10]
+    assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["restore_failed"]
+
+
+def test_a_partition_that_is_lost_meanwhile_is_not_ready() -> None:
+    """Nothing more is written to its store, and it never counts as restored."""
+    world = World()
+
+    async def lose(partition: Partition) -> None:
+        await until(lambda: partition.changelog_left == 20)
+        partition.assignment.alive = False
+
+    partition, logs = _restore(world, _Changelog(world), lose)
+    assert not partition.restored
+    assert world.stores[P0][1] == 20
+    assert logs == []
+
+
+def test_other_partitions_work_meanwhile() -> None:
+    """A store that takes long to restore holds up its own partition alone; the process is not ready before."""
+    story = Story().tell(0, Event("slow", 1)).tell(1, Event("quick", 1))
+    world = world_of(story)
+    ready: list[bool] = []
+
+    class _OneSlow(MemoryTopics):
+        async def changelog(self, partition: TopicPartition, start: int) -> AsyncIterator[ChangelogChunk]:
+            if partition == P0:
+                await until(lambda: world.committed.get(P1) == 1)
+            async for chunk in super().changelog(partition, start):
+                yield chunk
+
+    async def act(life: Life) -> None:
+        await until(lambda: world.committed.get(P1) == 1)
+        ready.append(life.pipeline.ready)
+        await until(lambda: world.committed.get(P0) == 1)
+        ready.append(life.pipeline.ready)
+
+    in_life(world, act, topics=_OneSlow(world))
+    assert ready == [False, True]
+    check(world, story, set())
+
+
+class _Overtaken(MemoryTopics):
+    """A changelog that was cleaned up beyond where the store stands."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.starts: list[int] = []
+
+    async def changelog(self, partition: TopicPartition, start: int) -> AsyncIterator[ChangelogChunk]:
+        self.starts.append(start)
+        if start > 0:
+            raise ChangelogOvertaken
+        async for chunk in super().changelog(partition, start):
+            yield chunk
+
+
+def test_a_store_that_the_changelog_does_not_know_is_rebuilt() -> None:
+    """A store ahead of its changelog is set aside and rebuilt from zero, and judging is right."""
+    story = Story().tell(0, *[Event(f"contact-{n}", 1) for n in range(20)])
+    world = world_of(story)
+    live(world)
+    world.stores[P0] = ({}, 999)
+    story.tell(0, *[Event(f"contact-{n}", 1) for n in range(20)])
+    world.append(story.records()[20:])
+
+    topics = _Overtaken(world)
+    live(world, topics=topics)
+    assert topics.starts == [999, 0]
+    assert [event["outcome"] for event in world.events()][20:] == ["duplicate"] * 20
+    check(world, story, set())
