@@ -51,7 +51,7 @@ FORMAT = 2
 _POSITION_KEY = b"\0position"
 """Cannot be an entry's: those are the 32 bytes of an identity, or `chain`."""
 
-_CACHE_BYTES = 32 << 20
+CACHE_BYTES = 32 << 20
 _UNFLUSHED_BYTES = 64 << 20
 _UNFLUSHED_BYTES_OF_ONE = 8 << 20
 _WRITE_BUFFER_BYTES = 16 << 20
@@ -91,7 +91,7 @@ def _mapped(error: Exception, directory: Path) -> ConsumerError:
     return _Untrusted(text)
 
 
-def _options(cache: Cache, *, create: bool) -> Options:
+def rocks_options(cache: Cache, *, create: bool) -> Options:
     """Sized for many databases in one process: what they share is bounded, what each has of its own is small."""
     blocks = BlockBasedOptions()
     blocks.set_block_cache(cache)
@@ -206,7 +206,7 @@ class RocksStore:
         """
         self._state_dir = state_dir
         self._identity = identity
-        self._cache = Cache(_CACHE_BYTES)
+        self._cache = Cache(CACHE_BYTES)
         self._handles: dict[TopicPartition, _Handle] = {}
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="store")
 
@@ -307,7 +307,7 @@ class RocksStore:
 
     def _database(self, directory: Path, *, create: bool) -> Rdict:
         try:
-            return Rdict(str(directory / "db"), _options(self._cache, create=create))
+            return Rdict(str(directory / "db"), rocks_options(self._cache, create=create))
         except Exception as error:
             raise _mapped(error, directory) from error
 

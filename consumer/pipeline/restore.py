@@ -17,12 +17,15 @@ from consumer.ports import ChangelogChunk, ChangelogOvertaken, EventTopics, Stor
 
 log = structlog.get_logger(__name__)
 
+AT_ONCE = 8
+"""Partitions being restored: each holds what was read ahead of it. The others wait for their turn."""
+
 TELL_EVERY_S = 5.0
 _RETRY_S = 1.0
 
 
 class Restorer:
-    """Restores partitions, any number of them at the same time.
+    """Restores partitions, a few at the same time.
 
     Args:
         topics: Where the changelog is.
@@ -36,13 +39,15 @@ class Restorer:
         self._store = store
         self._telemetry = telemetry
         self._clock = clock
+        self._turns = asyncio.Semaphore(AT_ONCE)
 
     async def restore(self, partition: Partition) -> None:
         """Come back when the store stands, or the partition is about to go."""
         started = self._clock()
         while partition.assignment.alive and not partition.closing:
             try:
-                await self._bring_up(partition)
+                async with self._turns:
+                    await self._bring_up(partition)
             except TransientError as error:
                 log.warning("restore_failed", partition=partition.key, error=str(error))
                 await asyncio.sleep(_RETRY_S)

@@ -12,6 +12,7 @@ from confluent_kafka import TopicPartition as NativePartition
 from structlog.testing import capture_logs
 
 from consumer.adapters.kafka import starts
+from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.poller import Poller
 from consumer.errors import FatalError, SettingsError, SourceUnavailable
 from consumer.model import Record, TopicPartition
@@ -30,6 +31,7 @@ from tests.kafka_clients import (
     watched,
 )
 from tests.kafka_cluster import KafkaCluster
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.kafka
 
@@ -373,6 +375,28 @@ async def test_offsets_of_an_open_transaction_are_waited_for(
         producer.commit_transaction(WITHIN_S)
         await second.until(lambda: held in second.positions)
         assert second.positions == {held: 4, free: 0}
+
+
+async def test_answers_from_before_a_partition_went_away_do_not_count(kafka: KafkaCluster) -> None:
+    """It comes back while they are on the way: another member may have committed since."""
+    topic = kafka.create_topic()
+    produce(kafka.bootstrap, topic, numbered(10))
+    chosen, partition = settings(kafka.bootstrap, topic), TopicPartition(topic, 0)
+    connection = Connection.of(chosen)
+    subject = starts.Starts(connection, chosen)
+    bystander = connection.consumer({}, {"group.id": chosen.kafka_group_id})
+    commit(kafka.bootstrap, chosen, partition, 2)
+    subject.add([partition])
+    assert subject.poll(bystander, 0.0) == {}
+    await eventually(lambda: subject._answers is not None and subject._answers.done(), WITHIN_S)
+    subject.discard([partition])
+    commit(kafka.bootstrap, chosen, partition, 7)
+    subject.add([partition])
+    answers: list[dict[TopicPartition, starts.Start]] = []
+    while not any(answers):
+        await asyncio.sleep(0.01)
+        answers.append(subject.poll(bystander, 1.0))
+    assert answers[-1] == {partition: starts.Start(7, 10, 7)}
 
 
 async def test_latest_skips_what_was_there_and_nothing_that_comes_after(kafka: KafkaCluster) -> None:

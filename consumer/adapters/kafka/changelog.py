@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator, Sequence
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka.admin import AdminClient
 
 from consumer.adapters.kafka.connection import Connection, native
 from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
-from consumer.adapters.kafka.watermarks import ask_high, ask_low, offsets
+from consumer.adapters.kafka.watermarks import low_and_high
 from consumer.adapters.kafka.worker import Worker
-from consumer.errors import SourceUnavailable
 from consumer.model import TopicPartition
 from consumer.ports import ChangelogChunk, ChangelogOvertaken
 from consumer.settings import Settings
@@ -49,9 +49,16 @@ def prefix_of(source: TopicPartition) -> bytes:
 
 
 async def read(
-    connection: Connection, settings: Settings, source: TopicPartition, start: int
+    connection: Connection, admin: AdminClient, settings: Settings, source: TopicPartition, start: int
 ) -> AsyncIterator[ChangelogChunk]:
     """Chunks of the changelog of a source partition, as `EventTopics.changelog` has them.
+
+    Args:
+        connection: For the consumer that reads.
+        admin: Asked for the end.
+        settings: Name the changelog.
+        source: The partition whose entries are wanted.
+        start: Changelog offset to begin at.
 
     Raises:
         ChangelogOvertaken: The changelog does not have `start`, no longer or not yet.
@@ -61,7 +68,7 @@ async def read(
     """
     worker = Worker("kafka-changelog")
     try:
-        reader = await asyncio.wrap_future(worker.submit(_Reader, connection, settings, source, start))
+        reader = await asyncio.wrap_future(worker.submit(_Reader, connection, admin, settings, source, start))
         chunk: ChangelogChunk | None = None
         while not reader.finished:
             coming = worker.submit(reader.next)  # read while the store writes the one before
@@ -77,10 +84,12 @@ async def read(
 class _Reader:
     """A consumer at the changelog partition. Every call blocks for a short time."""
 
-    def __init__(self, connection: Connection, settings: Settings, source: TopicPartition, start: int) -> None:
+    def __init__(
+        self, connection: Connection, admin: AdminClient, settings: Settings, source: TopicPartition, start: int
+    ) -> None:
         self._changelog = TopicPartition(settings.kafka_changelog_topic, source.partition)
         self._prefix = prefix_of(source)
-        low, self._end = _bounds(connection, self._changelog)
+        low, self._end = _bounds(admin, self._changelog)
         if start > self._end or 0 < start < low:
             raise ChangelogOvertaken(f"changelog of {source} begins at {low}, ends at {self._end}, wanted: {start}")
         self._position = max(start, low)
@@ -147,15 +156,12 @@ class _Reader:
         return consumer
 
 
-def _bounds(connection: Connection, partition: TopicPartition) -> tuple[int, int]:
+def _bounds(admin: AdminClient, partition: TopicPartition) -> tuple[int, int]:
     """First offset and end of a partition now; the end includes open transactions."""
-    admin = connection.admin()
-    low, high = ask_low(admin, [partition]), ask_high(admin, [partition])
     try:
-        return offsets(low)[partition], offsets(high)[partition]
+        low, high = low_and_high(admin, [partition])
     except KafkaException as failure:
         if error_of(failure).code() in NO_PARTITION:
             raise PartitionMissing from None
         raise policy(error_of(failure), "cannot ask for the end of the changelog") from None
-    except TimeoutError:
-        raise SourceUnavailable("the brokers do not tell the end of the changelog") from None
+    return low[partition], high[partition]

@@ -56,7 +56,7 @@ class Connection:
 
     def admin(self) -> AdminClient:
         """An admin client. It must outlive the futures that it returns."""
-        return self._client(AdminClient, {}, {})
+        return self._client(AdminClient, {}, {"allow.auto.create.topics": False})  # to ask for a topic makes none
 
     def without_secrets(self, text: str) -> str:
         """The text with every secret of the properties file blotted out."""

@@ -9,10 +9,12 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, TypeVar
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition as NativePartition
+from confluent_kafka.admin import AdminClient
 
 from consumer.adapters.kafka import changelog
 from consumer.adapters.kafka.connection import Connection, native
@@ -89,6 +91,10 @@ class KafkaEventTopics:
         self._worker = Worker("kafka-produce")
         self._producer: _Producer | None = None
 
+    @cached_property
+    def _admin(self) -> AdminClient:
+        return self._connection.admin()
+
     async def open(self) -> None:
         """Make the producer; end whatever transaction a former instance left open.
 
@@ -109,7 +115,7 @@ class KafkaEventTopics:
 
     async def changelog(self, partition: TopicPartition, start: int) -> AsyncIterator[ChangelogChunk]:
         try:
-            async for chunk in changelog.read(self._connection, self._settings, partition, start):
+            async for chunk in changelog.read(self._connection, self._admin, self._settings, partition, start):
                 yield chunk
         except changelog.PartitionMissing:
             await ensure(self._connection, self._settings)

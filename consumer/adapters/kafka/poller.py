@@ -134,6 +134,7 @@ class Poller:
             while not self.closing:
                 self._turn()
             self._consumer.close()
+            self._starts.close()
         except ConsumerError as error:
             self._handoff.emit(error)
         except KafkaException as failure:

@@ -5,7 +5,9 @@ brokers; commits offsets only for a group that starts at the latest ones, so tha
 skips nothing.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import Future
+from functools import cached_property
 from typing import NamedTuple
 
 import structlog
@@ -14,7 +16,8 @@ from confluent_kafka.admin import AdminClient
 
 from consumer.adapters.kafka.connection import Connection, native, of_native
 from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
-from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, ask_high, ask_low, ask_stable, offsets
+from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, Offsets, know_leaders, low_and_high, stable_ends
+from consumer.adapters.kafka.worker import Worker
 from consumer.model import TopicPartition
 from consumer.settings import Settings
 
@@ -39,6 +42,22 @@ class Start(NamedTuple):
     expected: int | None
 
 
+class _Answers(NamedTuple):
+    """What the brokers say of partitions.
+
+    Attributes:
+        committed: Offsets, None where there is none; without those that an open transaction may still change.
+        begun: Topics of which the group has committed any offset.
+        low: First offsets.
+        high: High watermarks.
+    """
+
+    committed: Mapping[TopicPartition, int | None]
+    begun: Collection[str]
+    low: Offsets
+    high: Offsets
+
+
 class Starts:
     """Partitions without a known first offset.
 
@@ -52,10 +71,15 @@ class Starts:
         self._group = settings.kafka_group_id
         self._latest = settings.kafka_start == "latest"
         self._pending: dict[TopicPartition, int | None] = {}
-        self._admin: AdminClient | None = None
-        self._questions: _Questions | None = None
+        self._worker = Worker("kafka-starts")
+        self._answers: Future[_Answers] | None = None
+        self._asked: set[TopicPartition] = set()
         self._not_before = 0.0
         self._told_at: float | None = None
+
+    @cached_property
+    def _admin(self) -> AdminClient:
+        return self._connection.admin()
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -65,9 +89,14 @@ class Starts:
         self._pending.update(dict.fromkeys(partitions, expected))
 
     def discard(self, partitions: Iterable[TopicPartition]) -> None:
-        """They are not ours any more."""
+        """They are not ours any more; if they come back, answers on the way are too old for them."""
         for partition in partitions:
             self._pending.pop(partition, None)
+            self._asked.discard(partition)
+
+    def close(self) -> None:
+        """Ask nothing more."""
+        self._worker.stop()
 
     def poll(self, consumer: Consumer, now: float) -> dict[TopicPartition, Start]:
         """What has become known. Asks, and asks again, without waiting for answers.
@@ -75,88 +104,67 @@ class Starts:
         Raises:
             FatalError: The brokers refuse to tell.
         """
-        if not self._pending:
-            self._admin = self._questions = self._told_at = None
-            return {}
         self._tell(now)
-        if self._questions is None:
-            if now >= self._not_before:
-                self._admin = self._admin or self._connection.admin()
-                self._questions = _Questions(self._admin, self._group, list(self._pending))
+        if self._answers is None:
+            if self._pending and now >= self._not_before:
+                self._asked = set(self._pending)
+                self._answers = self._worker.submit(_ask, self._admin, self._group, list(self._pending))
             return {}
-        if not self._questions.answered():
+        if not self._answers.done():
             return {}
-        questions, self._questions = self._questions, None
-        self._not_before = now + RETRY_S
+        answers, self._answers = self._answers, None
         try:
-            known = self._decide(questions, consumer)
+            known = self._decide(answers.result(), consumer)
         except KafkaException as failure:
             _fail_if_hopeless(failure)
-            return {}
+            known = {}
         self.discard(known)
+        self._not_before = now + RETRY_S if self._asked else now
         return known
 
     def _tell(self, now: float) -> None:
         """Say which partitions wait, from the second time on."""
-        if self._told_at is None:
+        if not self._pending:
+            self._told_at = None
+        elif self._told_at is None:
             self._told_at = now
         elif now - self._told_at >= TELL_EVERY_S:
             self._told_at = now
             remedy = "an open transaction of a former owner ends with its time-out"
             _log.warning("offsets_not_told", partitions=sorted(self._pending), remedy=remedy)
 
-    def _decide(self, questions: "_Questions", consumer: Consumer) -> dict[TopicPartition, Start]:
-        committed, begun = questions.committed(), questions.begun_topics()
-        low, high = questions.low(), questions.high()
+    def _decide(self, answers: _Answers, consumer: Consumer) -> dict[TopicPartition, Start]:
         known: dict[TopicPartition, Start] = {}
-        for partition in questions.partitions & self._pending.keys() & committed.keys():
+        for partition in self._asked & answers.committed.keys():
             expected = self._pending[partition]
-            expected = committed[partition] if expected is None else expected
-            if expected is not None or not self._latest or partition.topic in begun:
-                offset = _first(expected, low[partition], high[partition])
-                known[partition] = Start(offset, high[partition], expected)
+            expected = answers.committed[partition] if expected is None else expected
+            if expected is not None or not self._latest or partition.topic in answers.begun:
+                low, high = answers.low[partition], answers.high[partition]
+                known[partition] = Start(_first(expected, low, high), high, expected)
             elif partition.partition == 0:
-                _commit_latest(consumer, questions.admin, partition.topic)
+                _commit_latest(consumer, self._admin, partition.topic)
         return known
 
 
-class _Questions:
-    """What is asked of the brokers about partitions, all at the same time."""
+def _ask(admin: AdminClient, group: str, partitions: Collection[TopicPartition]) -> _Answers:
+    """Ask the brokers; the ends last, so that they are not before what is committed."""
+    know_leaders(admin, partitions)
+    ours = ConsumerGroupTopicPartitions(group, [native(partition) for partition in partitions])
+    limit = ANSWER_WITHIN_S
+    stable = admin.list_consumer_group_offsets([ours], require_stable=True, request_timeout=limit)[group]
+    every = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=limit)[group]
+    begun = {partition.topic for partition in every.result().topic_partitions}
+    return _Answers(_committed(stable.result()), begun, *low_and_high(admin, partitions))
 
-    def __init__(self, admin: AdminClient, group: str, partitions: Collection[TopicPartition]) -> None:
-        self.admin = admin
-        self.partitions = frozenset(partitions)
-        ours = ConsumerGroupTopicPartitions(group, [native(partition) for partition in partitions])
-        limit = ANSWER_WITHIN_S
-        self._committed = admin.list_consumer_group_offsets([ours], require_stable=True, request_timeout=limit)[group]
-        every = ConsumerGroupTopicPartitions(group)
-        self._begun = admin.list_consumer_group_offsets([every], request_timeout=limit)[group]
-        self._low = ask_low(admin, partitions)
-        self._high = ask_high(admin, partitions)
 
-    def answered(self) -> bool:
-        futures = [self._committed, self._begun, *self._low.values(), *self._high.values()]
-        return all(future.done() for future in futures)
-
-    def committed(self) -> dict[TopicPartition, int | None]:
-        """Committed offsets, None where there is none; without those that an open transaction may still change."""
-        answers: dict[TopicPartition, int | None] = {}
-        for partition in self._committed.result().topic_partitions:
-            if partition.error is None:
-                answers[of_native(partition)] = partition.offset if partition.offset >= 0 else None
-            elif partition.error.code() != KafkaError.UNSTABLE_OFFSET_COMMIT:
-                raise KafkaException(partition.error)
-        return answers
-
-    def begun_topics(self) -> set[str]:
-        """Topics of which the group has committed any offset."""
-        return {partition.topic for partition in self._begun.result().topic_partitions}
-
-    def low(self) -> dict[TopicPartition, int]:
-        return offsets(self._low)
-
-    def high(self) -> dict[TopicPartition, int]:
-        return offsets(self._high)
+def _committed(answer: ConsumerGroupTopicPartitions) -> dict[TopicPartition, int | None]:
+    committed: dict[TopicPartition, int | None] = {}
+    for partition in answer.topic_partitions or ():
+        if partition.error is None:
+            committed[of_native(partition)] = partition.offset if partition.offset >= 0 else None
+        elif partition.error.code() != KafkaError.UNSTABLE_OFFSET_COMMIT:
+            raise KafkaException(partition.error)
+    return committed
 
 
 def _first(expected: int | None, low: int, high: int) -> int:
@@ -172,7 +180,7 @@ def _commit_latest(consumer: Consumer, admin: AdminClient, topic: str) -> None:
     """
     partitions = consumer.list_topics(topic, timeout=ANSWER_WITHIN_S).topics[topic].partitions
     every = [TopicPartition(topic, number) for number in partitions]
-    ends = offsets(ask_stable(admin, every))
+    ends = stable_ends(admin, every)
     commit = [native(partition, end) for partition, end in ends.items()]
     consumer.commit(offsets=commit, asynchronous=True)  # whether it worked shows in the next answers
     _log.info("group_starts_at_latest", topic=topic, partitions=len(ends))

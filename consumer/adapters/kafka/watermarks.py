@@ -1,9 +1,10 @@
-"""First and last offsets of partitions, asked without waiting.
+"""First and last offsets of partitions.
 
-Answers for: asking the brokers. An admin client must outlive the futures that are got with it.
+Answers for: asking the brokers, which takes as long as they do. An admin client that does not know who leads a
+partition asks again only after three seconds when it was not connected yet; so the leaders are asked for first.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from concurrent.futures import Future
 
 from confluent_kafka import IsolationLevel
@@ -18,36 +19,48 @@ from consumer.model import TopicPartition
 
 ANSWER_WITHIN_S = 5.0
 
-Answers = dict[TopicPartition, "Future[ListOffsetsResultInfo]"]
+Offsets = dict[TopicPartition, int]
+_Answers = dict[TopicPartition, "Future[ListOffsetsResultInfo]"]
 
 
-def ask_low(admin: AdminClient, partitions: Iterable[TopicPartition]) -> Answers:
-    """First offsets that the partitions still have."""
-    return _ask(admin, partitions, OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED)  # type: ignore[no-untyped-call]
+def know_leaders(admin: AdminClient, partitions: Collection[TopicPartition]) -> None:
+    """Have the client connected, and know who leads the partitions.
+
+    Raises:
+        KafkaException: No broker answers.
+    """
+    for topic in {partition.topic for partition in partitions}:
+        admin.list_topics(topic, timeout=ANSWER_WITHIN_S)
 
 
-def ask_high(admin: AdminClient, partitions: Iterable[TopicPartition]) -> Answers:
-    """Ends of the partitions, open transactions included."""
-    return _ask(admin, partitions, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)  # type: ignore[no-untyped-call]
-
-
-def ask_stable(admin: AdminClient, partitions: Iterable[TopicPartition]) -> Answers:
-    """Ends of the partitions, open transactions left out."""
-    return _ask(admin, partitions, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)  # type: ignore[no-untyped-call]
-
-
-def offsets(answers: Answers) -> dict[TopicPartition, int]:
-    """The offsets, waiting for them.
+def low_and_high(admin: AdminClient, partitions: Collection[TopicPartition]) -> tuple[Offsets, Offsets]:
+    """First offsets that the partitions still have, and their ends, open transactions included.
 
     Raises:
         KafkaException: One of them cannot be had.
     """
-    return {partition: future.result().offset for partition, future in answers.items()}
+    know_leaders(admin, partitions)
+    low = _ask(admin, partitions, OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED)  # type: ignore[no-untyped-call]
+    high = _ask(admin, partitions, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)  # type: ignore[no-untyped-call]
+    return _offsets(low), _offsets(high)
+
+
+def stable_ends(admin: AdminClient, partitions: Collection[TopicPartition]) -> Offsets:
+    """Ends of the partitions, open transactions left out.
+
+    Raises:
+        KafkaException: One of them cannot be had.
+    """
+    return _offsets(_ask(admin, partitions, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED))  # type: ignore[no-untyped-call]
 
 
 def _ask(
-    admin: AdminClient, partitions: Iterable[TopicPartition], which: OffsetSpec, isolation: IsolationLevel
-) -> Answers:
+    admin: AdminClient, partitions: Collection[TopicPartition], which: OffsetSpec, isolation: IsolationLevel
+) -> _Answers:
     asked = {native(partition): which for partition in partitions}
     answers = admin.list_offsets(asked, isolation_level=isolation, request_timeout=ANSWER_WITHIN_S)
     return {of_native(partition): future for partition, future in answers.items()}
+
+
+def _offsets(answers: _Answers) -> Offsets:
+    return {partition: future.result().offset for partition, future in answers.items()}
