@@ -8,7 +8,7 @@
     │    ├─ DecodeError   └─ ValidationError
     ├─ RefusedByGenesys(code)             the data of a request is blamed: split it until one contact stands alone
     ├─ TransientError(retry_after)        pause, back off, try again, for as long as it takes
-    │    ├─ Throttled   ├─ SinkUnavailable   └─ SourceUnavailable
+    │    ├─ Throttled   ├─ SinkUnavailable   └─ SourceUnavailable └─ Rebalancing
     └─ FatalError                         stop with a clear last line; Kubernetes restarts  exit 1
          ├─ Unauthorized (credentials or the permission's name)   └─ ContactListMismatch
 
@@ -92,6 +92,15 @@ class SinkUnavailable(TransientError):
 
 class SourceUnavailable(TransientError):
     """Kafka or the schema registry cannot be reached."""
+
+
+class Rebalancing(SourceUnavailable):
+    """Partitions are moving between the members of the group: nothing is settled for a moment. It is no outage."""
+
+    RETRY_AFTER_S = 0.2
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, self.RETRY_AFTER_S)
 
 
 class FatalError(ConsumerError):

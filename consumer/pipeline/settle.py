@@ -20,7 +20,7 @@ import structlog
 
 from consumer.core import audit, dedupe
 from consumer.core.audit import AuditEvent, Auditor
-from consumer.errors import TransientError
+from consumer.errors import Rebalancing, TransientError
 from consumer.model import ChainHead, DeadLetter, Outcome, Settlement, TopicPartition, Work
 from consumer.pipeline.partitions import Partition, Partitions
 from consumer.pipeline.progress import Progress
@@ -148,6 +148,10 @@ class Settler:
         with self._telemetry.settle_span(sum(len(share.works) for share in shares)):
             try:
                 positions = await self._topics.settle(self._settlement(shares, batch_events))
+            except Rebalancing as error:
+                log.info("settle_postponed", error=str(error), remedy="made again in a moment")
+                await asyncio.sleep(error.RETRY_AFTER_S)
+                return
             except TransientError as error:
                 await self._wait("settle_failed", error)
                 return

@@ -17,8 +17,9 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from consumer.adapters.kafka import changelog, event_topics
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.event_topics import KafkaEventTopics
+from consumer.adapters.kafka.failures import REBALANCING
 from consumer.adapters.kafka.topics import ensure
-from consumer.errors import FatalError, SourceUnavailable
+from consumer.errors import FatalError, Rebalancing, SourceUnavailable
 from consumer.model import DeadLetter, Record, TopicPartition
 from consumer.ports import ChangelogChunk, ChangelogOvertaken
 from consumer.settings import Settings
@@ -362,20 +363,21 @@ async def test_a_call_that_never_comes_back_costs_a_producer_and_nothing_else(
     assert committed(kafka.bootstrap, chosen, tp) == [1]
 
 
-async def test_a_static_member_that_rejoined_goes_on(kafka: KafkaCluster) -> None:
-    """Its old membership is refused: the partitions moved away, which is no reason to stop the program."""
+@pytest.mark.parametrize("code", sorted(REBALANCING | {KafkaError.FENCED_INSTANCE_ID}))
+async def test_a_membership_of_the_past_is_no_reason_to_stop(kafka: KafkaCluster, code: int) -> None:
+    """The group has moved on, or a static member has rejoined: the same settlement succeeds with the next one."""
     chosen = names(kafka)
     tp = first_of(chosen)
 
     def refuse() -> None:
-        raise KafkaException(KafkaError(KafkaError.FENCED_INSTANCE_ID))
+        raise KafkaException(KafkaError(code))
 
     async with at_work(chosen) as (_, topics):
         assert topics._producer is not None
         real = topics._producer._producer
         refusing = Interfering(real, "send_offsets_to_transaction", refuse, lambda: None)
         topics._producer._producer = refusing  # type: ignore[assignment]
-        with pytest.raises(SourceUnavailable, match="moved away"):
+        with pytest.raises(Rebalancing):
             await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")]))
         await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")]))
     assert values(read(kafka.bootstrap, chosen.kafka_audit_topic)) == [b"v"]

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
-from consumer.errors import FatalError, SinkUnavailable, SourceUnavailable, Throttled, TransientError
+from consumer.errors import FatalError, Rebalancing, SinkUnavailable, SourceUnavailable, Throttled, TransientError
 from consumer.model import Record, TopicPartition
 from tests import virtual_time
 from tests.checker import check
@@ -384,6 +385,28 @@ def test_a_failed_transaction_is_made_again_without_repeats() -> None:
         await until(lambda: world.committed == {P0: 20})
 
     in_life(world, act)
+    check(world, story, set())
+
+
+def test_a_rebalance_postpones_settling_and_is_no_outage() -> None:
+    """The group moved on before this member heard of it: settled a moment later, without alarm."""
+    story = Story().tell(0, *_contacts(20))
+    world = world_of(story)
+    took: list[float] = []
+
+    async def act(life: Life) -> None:
+        loop = asyncio.get_running_loop()
+        life.topics.failures = [Rebalancing("ILLEGAL_GENERATION")]
+        await until(lambda: not life.topics.failures)
+        refused_at = loop.time()
+        await until(lambda: world.committed == {P0: 20})
+        took.append(loop.time() - refused_at)
+
+    with capture_logs() as logs:
+        in_life(world, act)
+    assert took[0] < 2 * Rebalancing.RETRY_AFTER_S
+    told = [(entry["log_level"], entry["event"]) for entry in logs if "settle" in entry["event"]]
+    assert told == [("info", "settle_postponed")]
     check(world, story, set())
 
 

@@ -92,6 +92,8 @@ class ClientLog:
         """Pass a line on to the program's log; librdkafka calls this with five arguments."""
         if "will be ignored by this" in text:  # the one properties file serves consumers and producers alike
             return
+        if facility == "TXNERR":  # the failed call tells the same
+            return
         if self._told_just_now(facility, client):
             return
         with suppress(Exception):  # there is nowhere left to say it

@@ -21,7 +21,7 @@ from consumer.adapters.kafka.connection import Connection, native
 from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
 from consumer.adapters.kafka.topics import ensure
 from consumer.adapters.kafka.worker import Worker
-from consumer.errors import ConsumerError, SourceUnavailable
+from consumer.errors import ConsumerError, Rebalancing, SourceUnavailable
 from consumer.model import DeadLetter, Settlement, TopicPartition
 from consumer.ports import ChangelogChunk
 from consumer.settings import Settings
@@ -337,7 +337,7 @@ class _Producer:
         if not error.fatal():
             self._abort_quietly()
         if error.code() == REJOINED:
-            return SourceUnavailable(f"cannot settle: {error.name()}: partitions moved away")
+            return Rebalancing(f"cannot settle: {error.name()}: partitions moved away")
         if not is_hopeless(error) and self._failed is not None:
             error = self._failed
         return policy(error, "cannot settle")

@@ -5,7 +5,7 @@ Answers for: mapping librdkafka's errors to the project's, once, with texts that
 
 from confluent_kafka import KafkaError, KafkaException
 
-from consumer.errors import ConsumerError, FatalError, SourceUnavailable, Unauthorized
+from consumer.errors import ConsumerError, FatalError, Rebalancing, SourceUnavailable, Unauthorized
 
 # ruff: noqa: SLF001 -- the names of librdkafka's own codes begin with an underscore, and are public
 
@@ -50,6 +50,18 @@ REMEDIES = {
 }
 
 
+REBALANCING = frozenset(
+    {
+        KafkaError.FENCED_MEMBER_EPOCH,
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError.STALE_MEMBER_EPOCH,
+        KafkaError.UNKNOWN_MEMBER_ID,
+    }
+)
+"""The group has moved on, and this member has not heard of it yet."""
+
+
 def error_of(failure: KafkaException | SystemError) -> KafkaError:
     """The error inside the exception.
 
@@ -77,4 +89,6 @@ def policy(error: KafkaError, doing: str) -> ConsumerError:
         text += f" ({REMEDIES[error.code()]})"
     if error.code() in UNAUTHORIZED:
         return Unauthorized(text)
+    if error.code() in REBALANCING:
+        return Rebalancing(text)
     return FatalError(text) if is_hopeless(error) else SourceUnavailable(text)

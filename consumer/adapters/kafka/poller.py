@@ -23,7 +23,7 @@ from consumer.adapters.kafka.connection import Connection, native, of_native
 from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
 from consumer.adapters.kafka.handoff import Handoff
 from consumer.adapters.kafka.starts import Start, Starts
-from consumer.errors import ConsumerError, FatalError, SourceUnavailable
+from consumer.errors import ConsumerError, FatalError, Rebalancing
 from consumer.model import Headers, Record, TopicPartition
 from consumer.ports import Assigned, Lost, Polled, Revoked
 from consumer.settings import Settings
@@ -48,6 +48,7 @@ PROBE_S = 1.0
 
 DEFAULTS = {
     "session.timeout.ms": SESSION_TIMEOUT_MS,
+    "heartbeat.interval.ms": 1_000,  # a member learns with its next heartbeat that partitions are to move
     "max.poll.interval.ms": 300_000,
     "queued.max.messages.kbytes": 16_384,
     "queued.min.messages": 20_000,
@@ -55,7 +56,7 @@ DEFAULTS = {
     "fetch.wait.max.ms": 100,
     "partition.assignment.strategy": "cooperative-sticky",
 }
-OF_THE_CLASSIC_PROTOCOL = {"session.timeout.ms", "partition.assignment.strategy"}
+OF_THE_CLASSIC_PROTOCOL = {"heartbeat.interval.ms", "session.timeout.ms", "partition.assignment.strategy"}
 
 Overtaken = Callable[[TopicPartition, int, int], None]
 _log = structlog.get_logger(__name__)
@@ -381,7 +382,7 @@ class Poller:
             FatalError: They never will be.
         """
         if not self._owned.issuperset(offsets):
-            raise SourceUnavailable("cannot commit offsets: partitions moved away")
+            raise Rebalancing("cannot commit offsets: partitions moved away")
         try:
             for partition, offset in offsets.items():
                 self._consumer.store_offsets(offsets=[native(partition, offset)])

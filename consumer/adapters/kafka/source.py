@@ -15,7 +15,7 @@ from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.handoff import Handoff
 from consumer.adapters.kafka.poller import Overtaken, Poller
 from consumer.adapters.kafka.worker import carry_out
-from consumer.errors import SourceUnavailable
+from consumer.errors import Rebalancing, SourceUnavailable
 from consumer.model import TopicPartition
 from consumer.ports import SourceEvent
 from consumer.settings import Settings
@@ -73,11 +73,11 @@ class KafkaSource:
         """What a transaction needs to commit offsets of these partitions. May be called from any thread.
 
         Raises:
-            SourceUnavailable: They are not all owned by this consumer: nothing of them may be committed.
+            Rebalancing: They are not all owned by this consumer: nothing of them may be committed.
         """
         membership = self._poller.membership
         if membership is None or not membership.owned.issuperset(partitions):
-            raise SourceUnavailable("cannot commit offsets: partitions moved away")
+            raise Rebalancing("cannot commit offsets: partitions moved away")
         return membership.metadata
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
