@@ -1,7 +1,7 @@
 """`python -m tests.chaos.member`: the program itself, in a hurry, with a wall clock that can be set.
 
-A breaker that stays open for 30 s, and a transaction that is given up after 60 s when its producer is gone for good,
-would be most of a round's time. The clock is the program's alone: the library's waits, which end by the wall clock of
+A breaker that stays open for 30 s, a transaction that is given up after 60 s when its producer is gone for good, and a
+session of 45 s would be most of a round's time. The clock is the program's alone: the library's waits, which end by the wall clock of
 the machine, do not see it.
 """
 
@@ -25,10 +25,11 @@ def _stepped() -> float:
 def run() -> int:
     """The program, changed as said."""
     time.time = _stepped
-    from consumer.adapters.kafka import event_topics  # noqa: PLC0415 -- after the clock is set
+    from consumer.adapters.kafka import event_topics, poller  # noqa: PLC0415 -- after the clock is set
     from consumer.cli import main  # noqa: PLC0415
     from consumer.core import delivery  # noqa: PLC0415
 
+    poller.SESSION_TIMEOUT_MS = 6_000  # the brokers', for the `consumer` protocol
     delivery.BREAKER_OPEN_S = 2.0
     event_topics.SETTLE_WITHIN_S = 8.0
     event_topics.HANGS_AFTER_S = 4.0

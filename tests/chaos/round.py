@@ -39,7 +39,7 @@ POISON_CODE = "contact.datum.length.limit.exceeded"
 PROTOCOLS = ("classic", "classic", "consumer")
 PROPERTIES = {
     "classic": "session.timeout.ms=3000\nheartbeat.interval.ms=500\n",
-    "consumer": "group.protocol=consumer\n",
+    "consumer": "group.protocol=consumer\nmax.poll.interval.ms=20000\n",
 }
 
 

@@ -2,8 +2,8 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ import pytest
 from confluent_kafka import TopicPartition as NativePartition
 from structlog.testing import capture_logs
 
-from consumer.adapters.kafka import starts
+from consumer.adapters.kafka import poller, starts
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.poller import Poller
 from consumer.errors import FatalError, SettingsError, SourceUnavailable
 from consumer.model import Record, TopicPartition
 from consumer.ports import Assigned
+from tests.chaos.proxy import Proxy
 from tests.kafka_clients import (
     WITHIN_S,
     both,
@@ -233,6 +234,46 @@ async def test_a_process_that_stood_still_starts_over(kafka: KafkaCluster) -> No
         await watcher.until(lambda: watcher.values()[2:] == [b"second"])
 
 
+@asynccontextmanager
+async def proxied(kafka: KafkaCluster) -> AsyncIterator[list[Proxy]]:
+    """Proxies before all brokers."""
+    proxies = [Proxy(target) for target in kafka.routes.values()]
+    async with AsyncExitStack() as stack:
+        for proxy, port in zip(proxies, kafka.routes, strict=True):
+            await proxy.start(port)
+            stack.push_async_callback(proxy.stop)
+        yield proxies
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+async def test_a_member_that_is_cut_off_owns_nothing_once_another_one_does(
+    kafka: KafkaCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    """No answer comes from the brokers, and nothing tells it so: it counts the time itself. Healed, they share."""
+    monkeypatch.setattr(poller, "SESSION_TIMEOUT_MS", 6000)  # the brokers', with the other protocol
+    classic = {"session_timeout_ms": 3000, "heartbeat_interval_ms": 300} if protocol == "classic" else {}
+    path = properties(tmp_path, group_protocol=protocol, socket_timeout_ms=2000, **classic)
+    topic = kafka.create_topic(partitions=2)
+    both_partitions = [TopicPartition(topic, 0), TopicPartition(topic, 1)]
+    async with (
+        proxied(kafka) as proxies,
+        watched(settings(kafka.proxied_bootstrap, topic, KAFKA_PROPERTIES_FILE=path)) as cut_off,
+    ):
+        await cut_off.until(lambda: len(cut_off.positions) == 2)
+        assert all(map(cut_off.source.owns, both_partitions))
+        for proxy in proxies:
+            proxy.swallows = True
+        async with watched(settings(kafka.bootstrap, topic, KAFKA_PROPERTIES_FILE=path)) as other:
+            await both(cut_off, other, lambda: other.positions)
+            assert not any(map(cut_off.source.owns, both_partitions))
+            assert cut_off.lost
+            for proxy in proxies:
+                proxy.heal()
+            await both(cut_off, other, lambda: len(cut_off.positions) == len(other.positions) == 1)
+            (ours,) = cut_off.positions
+            assert cut_off.source.owns(ours)
+
+
 async def test_a_raising_callback_stops_the_pipeline_and_loses_nothing(
     kafka: KafkaCluster, attentive: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,6 +322,7 @@ async def test_a_restarted_instance_of_the_same_name_gets_its_partitions_back(
         for name in ("ours", "theirs")
     )
     async with watched(theirs, revoke_timeout_s=0.1) as other:
+        await other.until(lambda: other.assigned)
         async with watched(ours) as first:
             await both(first, other, lambda: len(first.positions) == len(other.positions) == 1)
             before = dict(first.positions)

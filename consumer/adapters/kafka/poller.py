@@ -22,6 +22,7 @@ from confluent_kafka import (
 from consumer.adapters.kafka.connection import Connection, native, of_native
 from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
 from consumer.adapters.kafka.handoff import Handoff
+from consumer.adapters.kafka.lease import Lease
 from consumer.adapters.kafka.starts import Start, Starts
 from consumer.errors import ConsumerError, FatalError, Rebalancing
 from consumer.model import Headers, Record, TopicPartition
@@ -37,19 +38,27 @@ LOOK_UP_S = 0.05
 """How often a waiting thread looks whether it is still to wait."""
 
 SURE_SHARE = 2 / 3
-"""Share of the session time-out after which somebody who stood still is not sure of his partitions any more.
+"""Share of the session time-out for which somebody is sure of his partitions, standing still or without an answer.
 
 The group counts from the last heartbeat, which may have been a third of the time-out ago.
 """
 
+LOOKS_IN_LEASE = 10
+"""How often the coordinator's answers are looked at in that time."""
+
 SESSION_TIMEOUT_MS = 45_000
+"""The default; with the `consumer` protocol it is the brokers' setting, of which this is the default and the least."""
+
 PROBE_EVERY_S = 5.0
 PROBE_S = 1.0
 
 DEFAULTS = {
     "session.timeout.ms": SESSION_TIMEOUT_MS,
     "heartbeat.interval.ms": 1_000,  # a member learns with its next heartbeat that partitions are to move
-    "max.poll.interval.ms": 300_000,
+    # Longer than any revocation. With the `consumer` protocol it is also for how long the group waits for a member that
+    # missed an answer: the library does not ask for its assignment again.
+    "max.poll.interval.ms": 90_000,
+    "socket.timeout.ms": 10_000,  # an answer that got lost is waited for so long, also the coordinator's address
     "queued.max.messages.kbytes": 16_384,
     "queued.min.messages": 20_000,
     "fetch.queue.backoff.ms": 20,
@@ -112,6 +121,7 @@ class Poller:
         self._next_probe = 0.0
         session_ms = int(connection.properties.get("session.timeout.ms", SESSION_TIMEOUT_MS))
         self._sure_for_s = SURE_SHARE * session_ms / 1000
+        self._lease = Lease(self._sure_for_s)
         self._consumer: Consumer
         self.closing = False
         self.membership: Membership | None = None
@@ -119,11 +129,13 @@ class Poller:
         self.last_poll = time.monotonic()
 
     def owns(self, partition: TopicPartition) -> bool:
-        """Whether the partition is ours, and the thread has gone round lately. May be called from any thread."""
+        """Whether the partition is ours, and that is sure. May be called from any thread."""
         return self._is_sure() and self.membership is not None and partition in self.membership.owned
 
     def _is_sure(self) -> bool:
-        return time.monotonic() - self.last_poll < self._sure_for_s
+        """Whether the thread has gone round lately, and the group's coordinator has answered lately."""
+        now = time.monotonic()
+        return now - self.last_poll < self._sure_for_s and self._lease.holds(now)
 
     # -- the thread
 
@@ -158,6 +170,8 @@ class Poller:
             "enable.partition.eof": True,
             "isolation.level": "read_committed",
             "error_cb": self._guarded(self._on_error),
+            "stats_cb": self._guarded(self._on_statistics),
+            "statistics.interval.ms": int(self._sure_for_s * 1000 / LOOKS_IN_LEASE),
         } | ({"group.instance.id": instance} if instance else {})
 
     def _subscribe(self) -> None:
@@ -183,7 +197,8 @@ class Poller:
 
     def _turn(self) -> None:
         self._handoff.serve()
-        self._begin(self._starts.poll(self._consumer, time.monotonic()))
+        if self._is_sure():
+            self._begin(self._starts.poll(self._consumer, time.monotonic()))
         self._probe()
         if self._handoff.wait_for_room(LOOK_UP_S):
             self._hand_over(self._poll())
@@ -191,15 +206,16 @@ class Poller:
         self._went_round()
 
     def _went_round(self) -> None:
-        """Take the time; a process that stood still for too long starts over with what it had.
+        """Take the time; whoever is not sure of his partitions any more starts over with them.
 
-        The group may have given its partitions away, and the library may need a moment to learn of it. If it never
-        does, they are still ours.
+        The group may have given them away, and the library may need a moment to learn of it. If it never does, they are
+        still ours.
         """
+        now = time.monotonic()
         if self._owned and not self._is_sure():
             partitions = list(self._owned)
-            seconds = round(time.monotonic() - self.last_poll, 1)
-            _log.warning("stood_still", seconds=seconds, partitions=partitions)
+            stood_still, silent = round(now - self.last_poll, 1), round(self._lease.silent_s(now), 1)
+            _log.warning("ownership_unsure", partitions=partitions, stood_still_s=stood_still, no_answer_s=silent)
             self._handoff.emit(Lost(partitions))
             self._let_go(partitions)
             self._starts.add(partitions)
@@ -242,6 +258,9 @@ class Poller:
         else:
             self._on_error(error)
 
+    def _on_statistics(self, statistics: str) -> None:
+        self._lease.observe(statistics, time.monotonic())
+
     def _on_error(self, error: KafkaError) -> None:
         if is_hopeless(error):
             self._handoff.emit(policy(error, "the group consumer failed"))
@@ -269,6 +288,7 @@ class Poller:
     def _on_assign(self, _: Consumer, partitions: Sequence[NativePartition]) -> None:
         """Take note; fetching starts when it is known where. The call tells the library not to start by itself."""
         self._consumer.incremental_assign([])
+        self._lease.renew(self.last_poll)
         self._starts.add(map(of_native, partitions))
         if not partitions and not self._owned and not self._starts:
             self._handoff.emit(Assigned({}, {}))  # a member like others, with nothing to do

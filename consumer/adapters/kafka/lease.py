@@ -1,0 +1,54 @@
+"""For how long the group is sure to count this consumer among its members.
+
+Answers for: never saying yes when the group may have given the partitions to somebody else. The library tells of that
+only once it hears so from the group's coordinator; while that cannot be reached it tells nothing (for as long as it
+takes with the `consumer` protocol), and waits for an answer that got lost up to `socket.timeout.ms`. So the
+coordinator's answers are watched, in the library's statistics. Touches nothing.
+"""
+
+import math
+
+import orjson
+
+COORDINATOR = "GroupCoordinator"
+"""What the library's statistics call its connection for membership, whichever broker it leads to."""
+
+
+class Lease:
+    """Time that is counted from the coordinator's last good answer.
+
+    Args:
+        lasts_s: For how long an answer counts, seconds.
+    """
+
+    def __init__(self, lasts_s: float) -> None:
+        self._lasts_s = lasts_s
+        self._answered_at = -math.inf
+        self._perhaps_at = -math.inf
+        self._clocks_differ_s = math.inf
+
+    def renew(self, now: float) -> None:
+        """The group has just assigned partitions."""
+        self._answered_at = now
+
+    def observe(self, statistics: str, now: float) -> None:
+        """Take in the library's statistics.
+
+        An answer counts only with the statistics after those that show it: if it was that others own the partitions
+        now, the library has said so in between.
+        """
+        told = orjson.loads(statistics)
+        self._answered_at = max(self._answered_at, self._perhaps_at)
+        taken_at = told["ts"] / 1e6
+        self._clocks_differ_s = min(self._clocks_differ_s, now - taken_at)  # what is above is time spent waiting
+        silent_us = told["brokers"].get(COORDINATOR, {}).get("rxidle", -1)
+        if silent_us >= 0:
+            self._perhaps_at = taken_at + self._clocks_differ_s - silent_us / 1e6
+
+    def holds(self, now: float) -> bool:
+        """Whether partitions that were assigned are still ours."""
+        return self.silent_s(now) < self._lasts_s
+
+    def silent_s(self, now: float) -> float:
+        """Seconds since the last answer that counts."""
+        return now - self._answered_at

@@ -1,0 +1,74 @@
+"""For how long a member is sure of its partitions."""
+
+import json
+
+import pytest
+
+from consumer.adapters.kafka.lease import Lease
+
+LASTS_S = 30.0
+
+
+def statistics(taken_at: float, silent_s: float | None) -> str:
+    """What the library tells: when, by its clock, and for how long the coordinator has said nothing."""
+    idle = -1 if silent_s is None else int(silent_s * 1e6)
+    return json.dumps(
+        {"ts": int(taken_at * 1e6), "brokers": {"GroupCoordinator": {"rxidle": idle}, "1": {"rxidle": 0}}}
+    )
+
+
+def test_nothing_is_sure_before_the_group_has_assigned_anything() -> None:
+    """A new member has no partitions that could be its own."""
+    assert not Lease(LASTS_S).holds(0.0)
+
+
+def test_an_assignment_counts_from_when_it_came() -> None:
+    """It lasts for its time and no longer, when nothing more is heard."""
+    lease = Lease(LASTS_S)
+    lease.renew(100.0)
+    assert lease.holds(100.0 + LASTS_S - 0.1)
+    assert not lease.holds(100.0 + LASTS_S)
+
+
+def test_an_answer_counts_from_when_it_came_not_from_when_it_was_told() -> None:
+    """The silence that the statistics tell of is subtracted."""
+    lease = Lease(LASTS_S)
+    lease.observe(statistics(100.0, silent_s=4.0), 100.0)
+    lease.observe(statistics(103.0, silent_s=7.0), 103.0)
+    assert lease.silent_s(103.0) == pytest.approx(7.0)
+
+
+def test_an_answer_counts_with_the_statistics_after_it() -> None:
+    """It may have been the bad news itself: that is told before the next statistics come."""
+    lease = Lease(LASTS_S)
+    lease.observe(statistics(100.0, silent_s=0.0), 100.0)
+    assert not lease.holds(100.0)
+    lease.observe(statistics(103.0, silent_s=3.0), 103.0)
+    assert lease.holds(103.0)
+
+
+def test_statistics_that_waited_are_as_old_as_they_are() -> None:
+    """The process stood still between their making and their taking: time passed for the group."""
+    lease = Lease(LASTS_S)
+    lease.observe(statistics(100.0, silent_s=0.0), 100.0)
+    lease.observe(statistics(103.0, silent_s=0.0), 200.0)
+    lease.observe(statistics(106.0, silent_s=3.0), 200.0)
+    assert lease.silent_s(200.0) == pytest.approx(97.0)
+
+
+def test_the_library_may_count_from_another_moment() -> None:
+    """Its clock need not be Python's, only as quick."""
+    lease = Lease(LASTS_S)
+    lease.observe(statistics(5_000_000.0, silent_s=1.0), 100.0)
+    lease.observe(statistics(5_000_003.0, silent_s=4.0), 103.0)
+    assert lease.silent_s(103.0) == pytest.approx(4.0)
+
+
+def test_a_coordinator_that_was_never_heard_renews_nothing() -> None:
+    """Also when the statistics do not know of one."""
+    lease = Lease(LASTS_S)
+    lease.renew(100.0)
+    for _ in range(3):
+        lease.observe(statistics(150.0, silent_s=None), 150.0)
+        lease.observe('{"ts": 150000000, "brokers": {}}', 150.0)
+    assert not lease.holds(150.0)
