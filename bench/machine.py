@@ -13,6 +13,7 @@ from typing import IO
 
 MEASURED = ("confluent-kafka", "fastavro", "msgspec", "orjson", "rocksdict", "aiohttp")
 
+CORES = len(os.sched_getaffinity(0))
 CONSUMER_CORE, OTHER_CORE = (min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0)))
 """The consumer has a core to itself where there are two; everything else is on the other one."""
 
@@ -23,7 +24,7 @@ def described() -> dict[str, str]:
     libraries = ", ".join(f"{name} {version(name)}" for name in MEASURED)
     return {
         "cpu": model.partition(":")[2].strip(),
-        "cores": str(len(os.sched_getaffinity(0))),
+        "cores": str(CORES),
         "python": platform.python_version(),
         "libraries": libraries,
     }

@@ -12,8 +12,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar, cast
+from typing import TypeVar, cast
 
 import fastavro
 import orjson
@@ -47,7 +48,8 @@ RUNS = 5
 T = TypeVar("T")
 
 
-class Stage(NamedTuple):
+@dataclass(frozen=True)
+class Stage:
     """The cost of a stage, CPU microseconds per event.
 
     Attributes:

@@ -1,8 +1,8 @@
 """`python -m tests.chaos.member`: the program itself, in a hurry, with a wall clock that can be set.
 
 A breaker that stays open for 30 s, a transaction that is given up after 60 s when its producer is gone for good, and a
-session of 45 s would be most of a round's time. The clock is the program's alone: the library's waits, which end by the wall clock of
-the machine, do not see it.
+session of 45 s would be most of a round's time. The clock is the program's alone: the library's waits, which end by the
+wall clock of the machine, do not see it.
 """
 
 import os

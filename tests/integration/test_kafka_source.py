@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from consumer.adapters.kafka import poller, starts
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.poller import Poller
+from consumer.adapters.kafka.watermarks import low_and_high
 from consumer.errors import FatalError, SettingsError, SourceUnavailable
 from consumer.model import Record, TopicPartition
 from consumer.ports import Assigned
@@ -439,6 +440,16 @@ async def test_answers_from_before_a_partition_went_away_do_not_count(kafka: Kaf
         await asyncio.sleep(0.01)
         answers.append(subject.poll(bystander, 1.0))
     assert answers[-1] == {partition: starts.Start(7, 10, 7)}
+
+
+def test_offsets_are_known_after_a_broker_came_back(kafka: KafkaCluster) -> None:
+    """It leads with a new epoch, of which an admin client that was made before has not heard."""
+    topic = kafka.create_topic()
+    produce(kafka.bootstrap, topic, numbered(3))
+    admin, tp = Connection.of(settings(kafka.bootstrap, topic)).admin(), TopicPartition(topic, 0)
+    assert low_and_high(admin, [tp]) == ({tp: 0}, {tp: 3})
+    kafka.restart(1)
+    assert low_and_high(admin, [tp]) == ({tp: 0}, {tp: 3})
 
 
 async def test_latest_skips_what_was_there_and_nothing_that_comes_after(kafka: KafkaCluster) -> None:
