@@ -48,7 +48,7 @@ unit: $(VENV)/.dev ## quick tests only: no process outside
 
 integration: $(VENV)/.dev ## tests with real parts, Apache Kafka among them
 	$(call heading,Integration tests)
-	$(PYTEST) tests/integration -m "not helm" $(integration_cover) $(ARGS)
+	$(PYTEST) tests/integration -m "not helm" --numprocesses 2 --dist loadfile $(integration_cover) $(ARGS)
 
 coverage: $(VENV)/.dev
 	$(call heading,Coverage: at least 95 % of the core)

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import structlog
+from confluent_kafka import KafkaError, KafkaException
 from structlog.testing import LogCapture
 
 from consumer.adapters.kafka import connection
-from consumer.adapters.kafka.connection import ClientLog, Connection
+from consumer.adapters.kafka.connection import Admin, ClientLog, Connection
 from consumer.errors import SettingsError
 from tests.kafka_clients import WITHIN_S, properties, settings
 
@@ -290,3 +291,16 @@ def test_a_client_that_cannot_be_made_is_a_wrong_setting() -> None:
     subject = connected({"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN"})
     with pytest.raises(SettingsError, match=r"^KAFKA_PROPERTIES_FILE: .*sasl\.username and sasl\.password must be set"):
         client(subject, "Producer")
+
+
+def test_an_admin_client_is_kept_until_it_fails() -> None:
+    """The one after a failure knows nothing of brokers that the old one knew wrongly."""
+    admin = Admin(Connection(CLOSED))
+    with admin.client() as first:
+        pass
+    with pytest.raises(KafkaException), admin.client() as again:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+    with admin.client() as fresh:
+        pass
+    assert again is first
+    assert fresh is not first

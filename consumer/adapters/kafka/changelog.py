@@ -10,9 +10,8 @@ from collections.abc import AsyncIterator, Sequence
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
-from confluent_kafka.admin import AdminClient
 
-from consumer.adapters.kafka.connection import Connection, native
+from consumer.adapters.kafka.connection import Admin, Connection, native
 from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
 from consumer.adapters.kafka.watermarks import low_and_high
 from consumer.adapters.kafka.worker import Worker
@@ -49,7 +48,7 @@ def prefix_of(source: TopicPartition) -> bytes:
 
 
 async def read(
-    connection: Connection, admin: AdminClient, settings: Settings, source: TopicPartition, start: int
+    connection: Connection, admin: Admin, settings: Settings, source: TopicPartition, start: int
 ) -> AsyncIterator[ChangelogChunk]:
     """Chunks of the changelog of a source partition, as `EventTopics.changelog` has them.
 
@@ -85,7 +84,7 @@ class _Reader:
     """A consumer at the changelog partition. Every call blocks for a short time."""
 
     def __init__(
-        self, connection: Connection, admin: AdminClient, settings: Settings, source: TopicPartition, start: int
+        self, connection: Connection, admin: Admin, settings: Settings, source: TopicPartition, start: int
     ) -> None:
         self._changelog = TopicPartition(settings.kafka_changelog_topic, source.partition)
         self._prefix = prefix_of(source)
@@ -156,10 +155,11 @@ class _Reader:
         return consumer
 
 
-def _bounds(admin: AdminClient, partition: TopicPartition) -> tuple[int, int]:
+def _bounds(admin: Admin, partition: TopicPartition) -> tuple[int, int]:
     """First offset and end of a partition now; the end includes open transactions."""
     try:
-        low, high = low_and_high(admin, [partition])
+        with admin.client() as client:
+            low, high = low_and_high(client, [partition])
     except KafkaException as failure:
         if error_of(failure).code() in NO_PARTITION:
             raise PartitionMissing from None

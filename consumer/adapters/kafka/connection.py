@@ -5,8 +5,8 @@ their own connections.
 """
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
@@ -78,6 +78,31 @@ class Connection:
             text = str(failure)
         # Not inside the handler: the foreign error may quote a secret, and would travel along as the context of ours.
         raise SettingsError([f"KAFKA_PROPERTIES_FILE: {self.without_secrets(text)}"])
+
+
+class Admin:
+    """An admin client that is kept while it works.
+
+    After a failure the next one is new: what the old one believes of brokers that came back may be what fails.
+
+    Args:
+        connection: To the brokers.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._client: AdminClient | None = None
+
+    @contextmanager
+    def client(self) -> Iterator[AdminClient]:
+        """The client; it is given up when a `KafkaException` leaves the block. May be used in any thread."""
+        if (client := self._client) is None:  # not by its truth: that is the length of its queue
+            client = self._client = self._connection.admin()
+        try:
+            yield client
+        except KafkaException:
+            self._client = None
+            raise
 
 
 class ClientLog:

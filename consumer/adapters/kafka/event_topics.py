@@ -9,15 +9,13 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import Any, TypeVar
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition as NativePartition
-from confluent_kafka.admin import AdminClient
 
 from consumer.adapters.kafka import changelog
-from consumer.adapters.kafka.connection import Connection, native
+from consumer.adapters.kafka.connection import Admin, Connection, native
 from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
 from consumer.adapters.kafka.topics import ensure
 from consumer.adapters.kafka.worker import Worker
@@ -88,12 +86,9 @@ class KafkaEventTopics:
         self._transactional_id = transactional_id
         self._group_metadata = group_metadata
         self._commit = commit
+        self._admin = Admin(connection)
         self._worker = Worker("kafka-produce")
         self._producer: _Producer | None = None
-
-    @cached_property
-    def _admin(self) -> AdminClient:
-        return self._connection.admin()
 
     async def open(self) -> None:
         """Make the producer; end whatever transaction a former instance left open.

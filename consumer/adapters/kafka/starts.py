@@ -7,14 +7,13 @@ skips nothing.
 
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import Future
-from functools import cached_property
 from typing import NamedTuple
 
 import structlog
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from consumer.adapters.kafka.connection import Connection, native, of_native
+from consumer.adapters.kafka.connection import Admin, Connection, native, of_native
 from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
 from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, Offsets, know_leaders, low_and_high, stable_ends
 from consumer.adapters.kafka.worker import Worker
@@ -67,7 +66,7 @@ class Starts:
     """
 
     def __init__(self, connection: Connection, settings: Settings) -> None:
-        self._connection = connection
+        self._admin = Admin(connection)
         self._group = settings.kafka_group_id
         self._latest = settings.kafka_start == "latest"
         self._pending: dict[TopicPartition, int | None] = {}
@@ -76,10 +75,6 @@ class Starts:
         self._asked: set[TopicPartition] = set()
         self._not_before = 0.0
         self._told_at: float | None = None
-
-    @cached_property
-    def _admin(self) -> AdminClient:
-        return self._connection.admin()
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -142,11 +137,17 @@ class Starts:
                 low, high = answers.low[partition], answers.high[partition]
                 known[partition] = Start(_first(expected, low, high), high, expected)
             elif partition.partition == 0:
-                _commit_latest(consumer, self._admin, partition.topic)
+                with self._admin.client() as admin:
+                    _commit_latest(consumer, admin, partition.topic)
         return known
 
 
-def _ask(admin: AdminClient, group: str, partitions: Collection[TopicPartition]) -> _Answers:
+def _ask(admin: Admin, group: str, partitions: Collection[TopicPartition]) -> _Answers:
+    with admin.client() as client:
+        return _answers(client, group, partitions)
+
+
+def _answers(admin: AdminClient, group: str, partitions: Collection[TopicPartition]) -> _Answers:
     """Ask the brokers; the ends last, so that they are not before what is committed."""
     know_leaders(admin, partitions)
     ours = ConsumerGroupTopicPartitions(group, [native(partition) for partition in partitions])
