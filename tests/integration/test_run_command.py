@@ -16,7 +16,7 @@ from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.topics import ensure
 from consumer.model import TopicPartition
 from consumer.simulator.app import Simulator
-from tests.kafka_clients import committed, delete, produce, settings
+from tests.kafka_clients import committed, delete, produce, properties, settings
 from tests.kafka_cluster import KafkaCluster
 from tests.stories import Event
 from tests.waiting import eventually
@@ -156,13 +156,15 @@ async def test_brokers_that_are_away_are_waited_for(tmp_path: Path, unused_tcp_p
             assert await consumer.process.wait() == 0, await consumer.said()
 
 
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
 async def test_a_second_process_without_partitions_is_ready_and_takes_over(
-    kafka: KafkaCluster, tmp_path: Path, unused_tcp_port_factory: Any
+    kafka: KafkaCluster, tmp_path: Path, unused_tcp_port_factory: Any, protocol: str
 ) -> None:
     """One partition, two processes: both get ready, and the idle one goes on when the other is told to end."""
     topic = kafka.create_topic("run")
     async with Simulator() as simulator:
-        environ = [_environ(kafka.bootstrap, topic, simulator, tmp_path / str(n)) for n in range(2)]
+        own = {"KAFKA_PROPERTIES_FILE": properties(tmp_path, group_protocol=protocol)}
+        environ = [_environ(kafka.bootstrap, topic, simulator, tmp_path / str(n), **own) for n in range(2)]
         async with _running(environ[0], unused_tcp_port_factory()) as busy:
             await busy.until("/readyz", 200)
             async with _running(environ[1], unused_tcp_port_factory()) as idle:

@@ -1,6 +1,7 @@
 """For how long a member is sure of its partitions."""
 
-import json
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -9,12 +10,10 @@ from consumer.adapters.kafka.lease import Lease
 LASTS_S = 30.0
 
 
-def statistics(taken_at: float, silent_s: float | None) -> str:
+def statistics(taken_at: float, silent_s: float | None) -> Mapping[str, Any]:
     """What the library tells: when, by its clock, and for how long the coordinator has said nothing."""
     idle = -1 if silent_s is None else int(silent_s * 1e6)
-    return json.dumps(
-        {"ts": int(taken_at * 1e6), "brokers": {"GroupCoordinator": {"rxidle": idle}, "1": {"rxidle": 0}}}
-    )
+    return {"ts": int(taken_at * 1e6), "brokers": {"GroupCoordinator": {"rxidle": idle}, "1": {"rxidle": 0}}}
 
 
 def test_nothing_is_sure_before_the_group_has_assigned_anything() -> None:
@@ -70,5 +69,5 @@ def test_a_coordinator_that_was_never_heard_renews_nothing() -> None:
     lease.renew(100.0)
     for _ in range(3):
         lease.observe(statistics(150.0, silent_s=None), 150.0)
-        lease.observe('{"ts": 150000000, "brokers": {}}', 150.0)
+        lease.observe({"ts": 150_000_000, "brokers": {}}, 150.0)
     assert not lease.holds(150.0)

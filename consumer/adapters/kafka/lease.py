@@ -7,8 +7,8 @@ coordinator's answers are watched, in the library's statistics. Touches nothing.
 """
 
 import math
-
-import orjson
+from collections.abc import Mapping
+from typing import Any
 
 COORDINATOR = "GroupCoordinator"
 """What the library's statistics call its connection for membership, whichever broker it leads to."""
@@ -31,17 +31,16 @@ class Lease:
         """The group has just assigned partitions."""
         self._answered_at = now
 
-    def observe(self, statistics: str, now: float) -> None:
-        """Take in the library's statistics.
+    def observe(self, statistics: Mapping[str, Any], now: float) -> None:
+        """Take in the library's statistics, parsed.
 
         An answer counts only with the statistics after those that show it: if it was that others own the partitions
         now, the library has said so in between.
         """
-        told = orjson.loads(statistics)
         self._answered_at = max(self._answered_at, self._perhaps_at)
-        taken_at = told["ts"] / 1e6
+        taken_at = statistics["ts"] / 1e6
         self._clocks_differ_s = min(self._clocks_differ_s, now - taken_at)  # what is above is time spent waiting
-        silent_us = told["brokers"].get(COORDINATOR, {}).get("rxidle", -1)
+        silent_us = statistics["brokers"].get(COORDINATOR, {}).get("rxidle", -1)
         if silent_us >= 0:
             self._perhaps_at = taken_at + self._clocks_differ_s - silent_us / 1e6
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+import orjson
 import structlog
 from confluent_kafka import (
     Consumer,
@@ -45,6 +46,9 @@ The group counts from the last heartbeat, which may have been a third of the tim
 
 LOOKS_IN_LEASE = 10
 """How often the coordinator's answers are looked at in that time."""
+
+IDLE = "init"
+"""What the statistics say of a member without partitions, with the `consumer` protocol: it calls nothing back."""
 
 SESSION_TIMEOUT_MS = 45_000
 """The default; with the `consumer` protocol it is the brokers' setting, of which this is the default and the least."""
@@ -155,8 +159,12 @@ class Poller:
         except Exception as error:  # noqa: BLE001 -- whatever it is, the pipeline must hear of it
             self._handoff.emit(_unexpected(error))
 
+    @property
+    def _new_protocol(self) -> bool:
+        return self._connection.properties.get("group.protocol") == "consumer"
+
     def _defaults(self) -> dict[str, object]:
-        if self._connection.properties.get("group.protocol") == "consumer":
+        if self._new_protocol:
             return {name: value for name, value in DEFAULTS.items() if name not in OF_THE_CLASSIC_PROTOCOL}
         return dict(DEFAULTS)
 
@@ -259,7 +267,10 @@ class Poller:
             self._on_error(error)
 
     def _on_statistics(self, statistics: str) -> None:
-        self._lease.observe(statistics, time.monotonic())
+        told, now = orjson.loads(statistics), time.monotonic()
+        self._lease.observe(told, now)
+        if self._new_protocol and told["cgrp"]["join_state"] == IDLE and self._lease.holds(now):
+            self._tell_idle()
 
     def _on_error(self, error: KafkaError) -> None:
         if is_hopeless(error):
@@ -290,8 +301,13 @@ class Poller:
         self._consumer.incremental_assign([])
         self._lease.renew(self.last_poll)
         self._starts.add(map(of_native, partitions))
-        if not partitions and not self._owned and not self._starts:
-            self._handoff.emit(Assigned({}, {}))  # a member like others, with nothing to do
+        if not partitions:
+            self._tell_idle()
+
+    def _tell_idle(self) -> None:
+        """A member like others, with nothing to do."""
+        if not self._owned and not self._starts:
+            self._handoff.emit(Assigned({}, {}))
 
     def _begin(self, starts: Mapping[TopicPartition, Start]) -> None:
         """Fetch partitions from where they start: new ones are announced, paused."""
