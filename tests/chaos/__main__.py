@@ -11,6 +11,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from tests.kafka_cluster import PROJECT, KafkaCluster
 
 KEPT = PROJECT / ".cache" / "chaos"
 BROKERS = 3
+LANES = 2
 
 
 @dataclass
@@ -80,17 +82,25 @@ class Tally:
 
 
 async def campaign(arguments: argparse.Namespace) -> Tally:
-    """Play rounds, one after the other, on one cluster."""
+    """Play rounds, two at a time: most of a round is waiting."""
     tally = Tally()
     ends_at = time.monotonic() + arguments.minutes * 60
-    async with AsyncExitStack() as stack:
-        cluster = stack.enter_context(KafkaCluster(BROKERS))
-        proxies = [await _proxy(stack, port, target) for port, target in cluster.routes.items()]
-        for seed in range(arguments.seed, arguments.seed + arguments.rounds):
-            if time.monotonic() >= ends_at:
-                break
-            await _round(cluster, proxies, seed, arguments.events, tally)
+    seeds = iter(range(arguments.seed, arguments.seed + arguments.rounds))
+    async with asyncio.TaskGroup() as lanes:
+        for _ in range(min(LANES, arguments.rounds)):
+            lanes.create_task(_lane(seeds, ends_at, arguments.events, tally))
     return tally
+
+
+async def _lane(seeds: Iterator[int], ends_at: float, events: int, tally: Tally) -> None:
+    """Play rounds, one after the other, on one cluster."""
+    async with AsyncExitStack() as stack:
+        cluster = KafkaCluster(BROKERS)
+        stack.push_async_callback(asyncio.to_thread, cluster.stop)
+        await asyncio.to_thread(cluster.start)
+        proxies = [await _proxy(stack, port, target) for port, target in cluster.routes.items()]
+        while time.monotonic() < ends_at and (seed := next(seeds, None)) is not None:
+            await _round(cluster, proxies, seed, events, tally)
 
 
 async def _proxy(stack: AsyncExitStack, port: int, target: int) -> Proxy:
@@ -107,11 +117,11 @@ async def _round(cluster: KafkaCluster, proxies: list[Proxy], seed: int, events:
         played = await play(cluster, proxies, seed, events, folder)
     except Exception:  # noqa: BLE001 -- whatever it is, the round is to be looked at, and the others go on
         tally.failed.append(seed)
-        print(f"  FAILED, its logs are in {_kept(folder, seed)}\n{traceback.format_exc()}", flush=True)
+        print(f"round {seed} FAILED, its logs are in {_kept(folder, seed)}\n{traceback.format_exc()}", flush=True)
     else:
         tally.add(played)
         again = played.reckoning.applied_again
-        print(f"  ok in {played.seconds:.0f} s, {again} contacts applied again", flush=True)
+        print(f"round {seed} ok in {played.seconds:.0f} s, {again} contacts applied again", flush=True)
     finally:
         shutil.rmtree(folder)
 
