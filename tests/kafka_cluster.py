@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -303,11 +304,25 @@ def _settings(broker: Broker, voters: str, size: int) -> dict[str, object]:
     }
 
 
+_given: set[int] = set()
+"""Ports of this process' clusters: one that has just got them may not listen yet."""
+_giving = threading.Lock()
+
+
 def _free_ports(count: int) -> Iterator[int]:
     """Finds ports below the ephemeral range, where no client's own socket can sit while a broker is down."""
-    start = 20_000 + os.getpid() * 16 % 12_000
+    with _giving:
+        ports = _find_ports(count)
+        _given.update(ports)
+    return iter(ports)
+
+
+def _find_ports(count: int) -> list[int]:
+    start = 20_000 + os.getpid() * 64 % 12_000
     held: list[socket.socket] = []
     for port in itertools.chain(range(start, 32_000), range(20_000, start)):
+        if port in _given:
+            continue
         probe = socket.socket()
         held.append(probe)
         # As a broker does, so that a port with connections left over from the last one counts as free.
@@ -321,7 +336,7 @@ def _free_ports(count: int) -> Iterator[int]:
     ports = [probe.getsockname()[1] for probe in held]
     for probe in held:
         probe.close()
-    return iter(ports)
+    return ports
 
 
 def _java(jars: Path, main: str, *arguments: str | Path) -> list[str]:
