@@ -1,5 +1,6 @@
 """Puts a story on a real topic; brings what is left on the topics and in the list into a `World`, for the checker."""
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,9 @@ from consumer.model import Record, TopicPartition
 from tests.kafka_clients import QUIET
 from tests.memory_ports import World
 
+TRANSACTIONS_END_WITHIN_S = 60.0
+"""A producer that is gone for good leaves its transaction to the brokers, which look every ten seconds."""
+
 
 def produce(producer: Producer, record: Record) -> None:
     """Queue a record where it belongs; wait for room."""
@@ -37,22 +41,39 @@ def producer(bootstrap: str) -> Producer:
 
 
 def read(bootstrap: str, topic: str, take: Callable[[Message], None]) -> None:
-    """Read a topic as a committed reader does, to its end."""
-    consumer = Consumer({
-        "bootstrap.servers": bootstrap, "group.id": "reader", "isolation.level": "read_committed",
-        "enable.partition.eof": True, **QUIET,
-    })  # fmt: skip
-    left = len(consumer.list_topics(topic).topics[topic].partitions)
-    consumer.assign([Native(topic, number, 0) for number in range(left)])
-    while left:
+    """Read a topic as a committed reader does, to its end: a transaction that is still open is waited for."""
+    consumer = _reader(bootstrap, "read_committed")
+    ends = _ends(bootstrap, topic)
+    consumer.assign([Native(topic, number, 0) for number in ends])
+    deadline = time.monotonic() + TRANSACTIONS_END_WITHIN_S
+    while ends:
+        assert time.monotonic() < deadline, f"{topic} is held up by a transaction that does not end: {ends}"
         for message in consumer.consume(5000, 1.0):
             error = message.error()
             if error is None:
                 take(message)
-            else:
-                assert error.code() == KafkaError._PARTITION_EOF
-                left -= 1
+                continue
+            assert error.code() == KafkaError._PARTITION_EOF
+            if (message.offset() or 0) >= ends.get(message.partition() or 0, 0):
+                ends.pop(message.partition() or 0, None)
     consumer.close()
+
+
+def _ends(bootstrap: str, topic: str) -> dict[int, int]:
+    """Where the partitions end, open transactions included."""
+    consumer = _reader(bootstrap, "read_uncommitted")
+    ends: dict[int, int] = {}
+    for number in consumer.list_topics(topic).topics[topic].partitions:
+        bounds = consumer.get_watermark_offsets(Native(topic, number), 10)
+        assert bounds is not None, f"no broker tells where {topic} ends"
+        ends[number] = bounds[1]
+    consumer.close()
+    return ends
+
+
+def _reader(bootstrap: str, isolation: str) -> Consumer:
+    own = {"group.id": "reader", "isolation.level": isolation, "enable.partition.eof": True}
+    return Consumer({"bootstrap.servers": bootstrap, **own, **QUIET})
 
 
 def committed(admin: AdminClient, group: str, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:

@@ -8,6 +8,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -137,6 +138,8 @@ class KafkaEventTopics:
             return self._opened().transact(settlement, metadata)
         except _HangsError as hanging:
             self._forget()
+            with suppress(SourceUnavailable):
+                self._open()  # at once: the transaction that was left open holds up every reader of the topics
             raise SourceUnavailable(str(hanging)) from None
 
     def _open(self) -> None:
