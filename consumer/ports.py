@@ -14,6 +14,10 @@ from msgspec import Struct
 from consumer.model import Contact, Outcome, Record, Settlement, TopicPartition
 
 
+def nothing() -> None:
+    """Nobody waits."""
+
+
 @dataclass(frozen=True, slots=True)
 class Assigned:
     """Partitions now belong to this consumer; they are paused until `Source.resume`.
@@ -42,9 +46,15 @@ class Revoked:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Partitions already belong to somebody else: whatever is unsettled of them must be forgotten."""
+    """Partitions belong to somebody else already, or may do so: whatever is unsettled of them must be forgotten.
+
+    Attributes:
+        partitions: What is lost.
+        forgotten: Call it once, when no settlement of them is under way any more: then they may begin anew.
+    """
 
     partitions: Sequence[TopicPartition]
+    forgotten: Callable[[], None] = nothing
 
 
 @dataclass(frozen=True, slots=True)

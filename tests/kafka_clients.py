@@ -154,6 +154,7 @@ class Watcher:
         ends: Ends that were reached.
         positions: Of partitions that are owned, as assigned.
         assigned, revoked, lost: Those events.
+        forgets: Whether what is lost counts as forgotten at once.
     """
 
     def __init__(self, source: KafkaSource, *, resume: bool = True) -> None:
@@ -164,6 +165,7 @@ class Watcher:
         self.assigned: list[Assigned] = []
         self.revoked: list[Revoked] = []
         self.lost: list[Lost] = []
+        self.forgets = True
         self._resume = resume
 
     async def until(self, holds: Callable[[], object], within: float = WITHIN_S) -> None:
@@ -199,10 +201,12 @@ class Watcher:
             case Polled(records, ends):
                 self.records += records
                 self.ends |= ends
-            case Revoked(partitions, _) | Lost(partitions):
+            case Revoked(partitions, _) | Lost(partitions, _):
                 (self.revoked if isinstance(event, Revoked) else self.lost).append(event)  # type: ignore[arg-type]
                 for partition in partitions:
                     self.positions.pop(partition, None)
+                if isinstance(event, Lost) and self.forgets:
+                    event.forgotten()
 
 
 @asynccontextmanager

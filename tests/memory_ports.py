@@ -26,6 +26,7 @@ from consumer.ports import (
     SourceEvent,
     Sure,
     always,
+    nothing,
 )
 from tests.virtual_time import passes
 
@@ -132,11 +133,11 @@ class MemorySource:
         await released.wait()
         self.leaving -= set(partitions)
 
-    def lose(self, partitions: Sequence[TopicPartition]) -> None:
+    def lose(self, partitions: Sequence[TopicPartition], forgotten: Callable[[], None] = nothing) -> None:
         """Take partitions away without asking."""
         for key in partitions:
             del self._positions[key]
-        self._events.put_nowait(Lost(list(partitions)))
+        self._events.put_nowait(Lost(list(partitions), forgotten))
         self._woken.set()
 
     def wake(self) -> None:

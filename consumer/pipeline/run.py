@@ -276,8 +276,9 @@ class Pipeline:
                     self._assign(positions, ends)
                 case Revoked(partitions, release):
                     self._spawn(self._revoke(partitions, release))
-                case Lost(partitions):
+                case Lost(partitions, forgotten):
                     await self._lose([self.partitions[key] for key in partitions if key in self.partitions])
+                    self._spawn(self._tell_forgotten(forgotten))
             self._progress.made()
 
     async def _take(self, records: Sequence[Record], ends: Mapping[TopicPartition, int]) -> None:
@@ -353,6 +354,11 @@ class Pipeline:
         )
         await self._lose(leaving)
         release()
+
+    async def _tell_forgotten(self, forgotten: Callable[[], None]) -> None:
+        """Not before the settlement under way: it may still succeed, and its records must not come again."""
+        await self._settler.rest()
+        forgotten()
 
     async def _lose(self, partitions: Sequence[Partition]) -> None:
         """Forget partitions: from here on nothing of them is sent or settled."""

@@ -117,6 +117,11 @@ class Settler:
             while shares := self._shares():
                 await self._settle(shares)
 
+    async def rest(self) -> None:
+        """Wait until no settlement is under way."""
+        async with self._one_at_a_time:
+            pass
+
     def _shares(self) -> list[_Share]:
         now = self._now()
         limit = max(1, MAX_RECORDS // max(1, len(self._partitions)))

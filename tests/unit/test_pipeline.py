@@ -1,6 +1,7 @@
 """What the pipeline does when the outside does not behave: outages, refusals, rebalances, schemas that come late."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -8,11 +9,11 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from consumer.errors import FatalError, Rebalancing, SinkUnavailable, SourceUnavailable, Throttled, TransientError
-from consumer.model import Record, TopicPartition
+from consumer.model import Record, Settlement, TopicPartition
 from tests import virtual_time
 from tests.checker import check
 from tests.lives import Life, in_life, live, world_of
-from tests.memory_ports import SCHEMA, MemorySchemas, MemorySource, MemoryStore, World, outage
+from tests.memory_ports import SCHEMA, MemorySchemas, MemorySource, MemoryStore, MemoryTopics, World, outage
 from tests.stories import BAD_RECORDS, TOPIC, Event, Story
 from tests.virtual_time import passes, until
 
@@ -345,6 +346,43 @@ def test_what_comes_back_for_a_lost_partition_is_not_settled() -> None:
 
     in_life(world, act)
     check(world, story, set())
+
+
+class _SlowTopics(MemoryTopics):
+    """A transaction that takes until it is told to go on."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.begun, self.goes_on = asyncio.Event(), asyncio.Event()
+
+    async def settle(self, settlement: Settlement) -> Mapping[TopicPartition, int]:
+        self.begun.set()
+        await self.goes_on.wait()
+        return await super().settle(settlement)
+
+
+def test_a_lost_partition_is_forgotten_once_the_settlement_under_way_is_over() -> None:
+    """It may still succeed: where the partition begins anew must not be asked before."""
+    world = world_of(Story().tell(0, *_contacts(20)))
+    committed: list[int | None] = []
+
+    async def main() -> None:
+        topics = _SlowTopics(world)
+        life = Life(world, topics=topics)
+        running = asyncio.create_task(life.run(until_caught_up=False))
+        await topics.begun.wait()
+        life.source.lose([P0], lambda: committed.append(world.committed.get(P0)))
+        await until(lambda: not life.pipeline.partitions)
+        await passes(5)
+        assert committed == []
+        topics.goes_on.set()
+        await until(lambda: bool(committed))
+        life.stop.set()
+        await running
+
+    virtual_time.run(main())
+    assert committed == [world.committed[P0]]
+    assert committed[0]
 
 
 def test_a_stop_finishes_what_is_under_way() -> None:

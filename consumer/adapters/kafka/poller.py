@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import orjson
@@ -120,6 +121,7 @@ class Poller:
         self._on_overtaken = on_overtaken
         self._starts = Starts(connection, settings)
         self._owned: set[TopicPartition] = set()
+        self._doubtful: dict[TopicPartition, list[TopicPartition]] = {}  # with those that became so together
         self._fetched: dict[TopicPartition, int] = {}  # with the offsets that come next
         self._paused: set[TopicPartition] = set()
         self._next_probe = 0.0
@@ -224,10 +226,18 @@ class Poller:
             partitions = list(self._owned)
             stood_still, silent = round(now - self.last_poll, 1), round(self._lease.silent_s(now), 1)
             _log.warning("ownership_unsure", partitions=partitions, stood_still_s=stood_still, no_answer_s=silent)
-            self._handoff.emit(Lost(partitions))
             self._let_go(partitions)
-            self._starts.add(partitions)
+            self._doubtful.update(dict.fromkeys(partitions, partitions))
+            forgotten = partial(self._handoff.command, partial(self._begin_anew, partitions))
+            self._handoff.emit(Lost(partitions, forgotten))
         self.last_poll = time.monotonic()
+
+    def _begin_anew(self, partitions: list[TopicPartition]) -> None:
+        """No settlement is under way any more: they begin where it is committed now, if they are still ours."""
+        ours = [partition for partition in partitions if self._doubtful.get(partition) is partitions]
+        for partition in ours:
+            del self._doubtful[partition]
+        self._starts.add(ours)
 
     def _poll(self) -> list[Message]:
         """What there is: `poll` returns with the first record, `consume` would always wait for its whole time."""
@@ -385,6 +395,8 @@ class Poller:
         """From here on nothing of these partitions can be committed or passed on."""
         fetched = self._fetched.keys() & partitions
         self._starts.discard(partitions)
+        for partition in self._doubtful.keys() & partitions:
+            del self._doubtful[partition]
         self._owned.difference_update(partitions)
         self._paused.difference_update(partitions)
         for partition in fetched:
