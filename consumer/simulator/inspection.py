@@ -55,7 +55,7 @@ def add_routes(
             dnc_list = dnc_lists.look_up(request.match_info["name_or_id"])
         except LookupError:
             raise web.HTTPNotFound from None
-        return _json(dnc_list.entries)
+        return _json({kind.value: held for kind, held in dnc_list.entries.items()})
 
     async def show_stats(_: web.Request) -> web.StreamResponse:
         return _json(stats())
