@@ -16,6 +16,7 @@ from consumer.simulator.api import Api
 from consumer.simulator.contacts import ContactView, Poison
 from consumer.simulator.dnc import DncLists, EntryKind
 from consumer.simulator.dnc_api import DncApi
+from consumer.simulator.dnc_jobs import DncJobs
 from consumer.simulator.errors import REQUEST_BYTES_MAX
 from consumer.simulator.exchange import Exchanges
 from consumer.simulator.faults import Fault, FaultPlan
@@ -82,7 +83,7 @@ class Simulator:
         self.faults = FaultPlan(faults, script, seed)
         self.journal = Journal(journal_limit)
         self._lists = ContactLists(clock, job_seconds, rows_per_second)
-        self._dnc_lists = DncLists(wall_clock)
+        self._dnc_lists = DncLists(wall_clock, clock=clock, job_seconds=job_seconds, rows_per_second=rows_per_second)
         self._access = Access(
             clock,
             clients=clients,
@@ -92,12 +93,11 @@ class Simulator:
         )
         uploads = Uploads(self._lists, poison, clock)
         jobs = ListJobs(self._lists, poison)
-        dnc = DncApi(self._dnc_lists)
+        dnc, dnc_jobs = DncApi(self._dnc_lists), DncJobs(self._dnc_lists, uploads)
         limits = Limits(lambda: self._access.requests_per_minute)
-        self._api = Api(
-            self._lists, poison, contacts_in_use, uploads.actions, jobs.actions, dnc.actions, limits.actions
-        )
-        transfers = Transfers(self._lists, uploads)
+        others = (uploads.actions, jobs.actions, dnc.actions, dnc_jobs.actions, limits.actions)
+        self._api = Api(self._lists, poison, contacts_in_use, *others)
+        transfers = Transfers(self._lists, self._dnc_lists, uploads)
         self._exchanges = Exchanges(clock, self._access, self._api, transfers, faults=self.faults, journal=self.journal)
         self._runner: web.AppRunner | None = None
         self._url = ""

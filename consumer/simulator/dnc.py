@@ -1,10 +1,12 @@
 """Answers for do-not-call lists: what a list must be, which there are, and what they hold.
 
-The wall clock, for expiry and `dateCreated`, is an argument; touches nothing else. Where Genesys publishes no rule it
-chooses: entries are kept as they are given, whatever they look like; an expired entry holds nobody back but stays
+The clocks are arguments: the wall clock is for expiry and dates. Touches nothing else. Where Genesys publishes no rule
+it chooses: entries are kept as they are given, whatever they look like; an expired entry holds nobody back but stays
 until it is deleted; an expiration lies in the future, within 180 days.
 """
 
+import math
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,21 +17,22 @@ from uuid import uuid4
 from consumer.simulator.errors import ApiError, dnc_list_not_found, invalid_value
 from consumer.simulator.lists import HOME_DIVISION, LISTS_MAX, Definition, check_name, checked_fields
 from consumer.simulator.operations import DNC_LISTS_PATH
+from consumer.simulator.tasks import Tasks
 
 RECORDS_PER_LIST_MAX = 1_000_000
 RECORDS_PER_ORGANIZATION_MAX = 2_000_000
 EXPIRATION_DAYS_MAX = 180
+EXPIRATION = "%Y-%m-%dT%H:%MZ"
 
 CONTACT_METHODS = ("Email", "Phone", "Any", "WhatsApp")
 SOURCE_TYPES = ("rds", "rds_custom", "dnc.com", "gryphon")
 
 _DAY_S = 86_400
-_EXPIRATION = "%Y-%m-%dT%H:%MZ"
 _FIELD_TYPES: Mapping[str, type] = {
     "name": str, "dncSourceType": str, "contactMethod": str, "loginId": str, "campaignId": str, "dncCodes": list,
     "licenseId": str, "division": dict, "customExclusionColumn": str,
 }  # fmt: skip
-_VIEWED_FIELDS = ("id", "name", "division", "dncSourceType", "contactMethod")
+_VIEWED_FIELDS = ("id", "name", "division", "dncSourceType", "contactMethod", "size", "importStatus")
 
 
 class EntryKind(StrEnum):
@@ -94,12 +97,12 @@ def expiration(text: str, now: float) -> float | None:
     if not text:
         return None
     try:
-        expires = datetime.strptime(text, _EXPIRATION).replace(tzinfo=UTC)
+        expires = datetime.strptime(text, EXPIRATION).replace(tzinfo=UTC)
     except ValueError:
         expires = None
     if (
         expires is None
-        or expires.strftime(_EXPIRATION) != text
+        or expires.strftime(EXPIRATION) != text
         or not now < expires.timestamp() <= now + EXPIRATION_DAYS_MAX * _DAY_S
     ):
         message = f"The expiration must be spelled yyyy-MM-ddTHH:mmZ and lie within {EXPIRATION_DAYS_MAX} days."
@@ -107,19 +110,21 @@ def expiration(text: str, now: float) -> float | None:
     return expires.timestamp()
 
 
-def _spelled(now: float) -> str:
+def spelled(now: float) -> str:
+    """A time, in seconds since 1970, as Genesys writes it."""
     return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class DncList:
-    """One do-not-call list: its definition and its entries, each with the time at which it expires."""
+    """One do-not-call list: its definition, its entries with the time at which each expires, and what goes on in it."""
 
-    def __init__(self, definition: Definition, now: float) -> None:
-        list_id, made_at = str(uuid4()), _spelled(now)
+    def __init__(self, definition: Definition, now: float, tasks: Tasks) -> None:
+        list_id, made_at = str(uuid4()), spelled(now)
         made = {"id": list_id, "dateCreated": made_at, "dateModified": made_at, "version": 1}
         uri = {"selfUri": f"{DNC_LISTS_PATH}/{list_id}"}
         self.definition: Definition = {"division": HOME_DIVISION} | definition | made | uri
         self.entries: dict[EntryKind, dict[str, float | None]] = {kind: {} for kind in EntryKind}
+        self.tasks = tasks
 
     def __len__(self) -> int:
         return sum(map(len, self.entries.values()))
@@ -134,15 +139,16 @@ class DncList:
         """Its name, unique in the organisation."""
         return str(self.definition["name"])
 
-    def body(self, *, with_size: bool) -> Definition:
+    def body(self, *, with_size: bool, with_import_status: bool = False) -> Definition:
         """The list as Genesys describes it."""
-        return self.definition | {"size": len(self)} if with_size else self.definition
+        body = self.definition | {"size": len(self)} if with_size else self.definition
+        return body | {"importStatus": self.tasks.import_status()} if with_import_status else body
 
-    def view(self, *, with_size: bool) -> Definition:
+    def view(self, *, with_size: bool, with_import_status: bool = False) -> Definition:
         """The little that those see of it who may only search."""
-        seen = {field: self.definition[field] for field in _VIEWED_FIELDS if field in self.definition}
-        uri = {"selfUri": f"{DNC_LISTS_PATH}/divisionviews/{self.id}"}
-        return seen | uri | ({"size": len(self)} if with_size else {})
+        body = self.body(with_size=with_size, with_import_status=with_import_status)
+        seen = {field: body[field] for field in _VIEWED_FIELDS if field in body}
+        return seen | {"selfUri": f"{DNC_LISTS_PATH}/divisionviews/{self.id}"}
 
     def check_takes(self, kind: EntryKind) -> None:
         """Refuse entries that a list of this source or contact method does not hold.
@@ -176,15 +182,20 @@ class DncList:
             if definition.get(field) != self.definition.get(field):
                 raise _refused(code, f"The {field} cannot be changed.", field)
         kept = {field: self.definition[field] for field in ("division", "id", "dateCreated", "selfUri")}
-        changed = {"dateModified": _spelled(now), "version": self.definition["version"] + 1}
+        changed = {"dateModified": spelled(now), "version": self.definition["version"] + 1}
         self.definition = kept | definition | changed
 
 
 class DncLists:
     """The do-not-call lists of the organisation, in order of creation.
 
+    Whoever looks at one sees what is due in it done.
+
     Args:
         now: The wall clock, in seconds since 1970.
+        clock: Seconds that only grow, for what takes time.
+        job_seconds: The least that an import or an export takes.
+        rows_per_second: Records that they handle in a second.
         per_list_max: How many entries a list may have.
         per_organization_max: How many entries all lists may have.
 
@@ -196,10 +207,16 @@ class DncLists:
         self,
         now: Callable[[], float],
         *,
+        clock: Callable[[], float] = time.monotonic,
+        job_seconds: float = 0.0,
+        rows_per_second: float = math.inf,
         per_list_max: int = RECORDS_PER_LIST_MAX,
         per_organization_max: int = RECORDS_PER_ORGANIZATION_MAX,
     ) -> None:
         self.now = now
+        self._clock = clock
+        self._job_seconds = job_seconds
+        self._rows_per_second = rows_per_second
         self._per_list_max = per_list_max
         self._per_organization_max = per_organization_max
         self._lists: dict[str, DncList] = {}
@@ -207,6 +224,8 @@ class DncLists:
 
     def all(self) -> list[DncList]:
         """Every list."""
+        for dnc_list in self._lists.values():
+            dnc_list.tasks.catch_up()
         return list(self._lists.values())
 
     def create(self, definition: Definition) -> DncList:
@@ -218,7 +237,8 @@ class DncLists:
         self._check_name_is_free(definition["name"])
         if len(self._lists) >= LISTS_MAX:
             raise ApiError(400, "max.entity.count.reached", f"There are already {LISTS_MAX} do-not-call lists.")
-        created = DncList(definition, self.now())
+        tasks = Tasks(self._clock, self._job_seconds, self._rows_per_second, "dnc.list")
+        created = DncList(definition, self.now(), tasks)
         self._lists[created.id] = created
         return created
 
@@ -244,10 +264,11 @@ class DncLists:
         Raises:
             ApiError: There is none; the code differs from operation to operation.
         """
-        try:
-            return self._lists[list_id]
-        except KeyError:
-            raise dnc_list_not_found(code) from None
+        found = self._lists.get(list_id)
+        if found is None:
+            raise dnc_list_not_found(code)
+        found.tasks.catch_up()
+        return found
 
     def look_up(self, name_or_id: str) -> DncList:
         """The list with this id or name.
@@ -255,7 +276,7 @@ class DncLists:
         Raises:
             LookupError: There is none.
         """
-        for dnc_list in self._lists.values():
+        for dnc_list in self.all():
             if name_or_id in (dnc_list.id, dnc_list.name):
                 return dnc_list
         raise LookupError(f"no do-not-call list {name_or_id!r}")
@@ -279,16 +300,26 @@ class DncLists:
         Raises:
             ApiError: There is no room for all of them.
         """
-        held = dnc_list.entries[kind]
-        new = len(set(values) - held.keys())
+        self.check_room(dnc_list, len(set(values) - dnc_list.entries[kind].keys()))
+        self.write(dnc_list, kind, values, expires)
+
+    def write(self, dnc_list: DncList, kind: EntryKind, values: Sequence[str], expires: float | None) -> None:
+        """Write entries that there is room for."""
+        dnc_list.entries[kind].update(dict.fromkeys(values, expires))
+        self.tally["added"] += len(values)
+
+    def check_room(self, dnc_list: DncList, new: int) -> None:
+        """Refuse so many new entries when there is no room for them.
+
+        Raises:
+            ApiError: There is none.
+        """
         if len(dnc_list) + new > self._per_list_max:
             message = f"A do-not-call list may have {self._per_list_max} records."
             raise ApiError(400, "dnc.records.per.list.limit.exceeded", message)
         if sum(map(len, self._lists.values())) + new > self._per_organization_max:
             message = f"The organization may have {self._per_organization_max} do-not-call records."
             raise ApiError(400, "dnc.records.per.organization.limit.exceeded", message)
-        held.update(dict.fromkeys(values, expires))
-        self.tally["added"] += len(values)
 
     def remove(self, dnc_list: DncList, kind: EntryKind, values: Iterable[str]) -> None:
         """Remove entries; what is not there counts as removed."""

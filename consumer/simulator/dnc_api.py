@@ -37,6 +37,14 @@ def _check_patch(request: object, kind: EntryKind) -> dict[str, object]:
     return request
 
 
+def _included(call: Call) -> dict[str, bool]:
+    """What a call wants to know of a list besides its definition."""
+    return {
+        "with_size": call.flag("includeSize") or False,
+        "with_import_status": call.flag("includeImportStatus") or False,
+    }
+
+
 def _check_source_takes(dnc_list: DncList, kind: EntryKind) -> None:
     """A POST knows one refusal for what a list does not hold, where PATCH and DELETE know two."""
     try:
@@ -87,9 +95,8 @@ class DncApi:
 
     def _page(self, call: Call, path: str, describe: Callable[..., Definition]) -> Done:
         number, size = call.number("pageNumber", 1), call.number("pageSize", 25, PAGE_MAX)
-        with_size = call.flag("includeSize") or False
-        found = self._found(call)
-        shown = [describe(each, with_size=with_size) for each in found[(number - 1) * size : number * size]]
+        included, found = _included(call), self._found(call)
+        shown = [describe(each, **included) for each in found[(number - 1) * size : number * size]]
         return Done(orjson.dumps(page(path, shown, number, size, len(found))))
 
     def _found(self, call: Call) -> list[DncList]:
@@ -114,12 +121,10 @@ class DncApi:
         return Done(orjson.dumps(created.body(with_size=False)))
 
     def _get(self, call: Call) -> Done:
-        with_size = call.flag("includeSize") or False
-        return Done(orjson.dumps(self._lists.find(call.list_id).body(with_size=with_size)))
+        return Done(orjson.dumps(self._lists.find(call.list_id).body(**_included(call))))
 
     def _get_view(self, call: Call) -> Done:
-        with_size = call.flag("includeSize") or False
-        return Done(orjson.dumps(self._lists.find(call.list_id, "resource.not.found").view(with_size=with_size)))
+        return Done(orjson.dumps(self._lists.find(call.list_id, "resource.not.found").view(**_included(call))))
 
     def _update(self, call: Call) -> Done:
         return Done(orjson.dumps(self._lists.update(call.list_id, call.payload).body(with_size=False)))
@@ -154,5 +159,6 @@ class DncApi:
     def _clear(self, kind: EntryKind, call: Call) -> Done:
         dnc_list = self._lists.find(call.list_id)
         dnc_list.check_takes(kind)
+        dnc_list.tasks.refuse_while_importing()
         gone = self._lists.clear(dnc_list, kind, expired_only=call.flag("expiredOnly") or False)
         return Done(status=_NO_CONTENT, dnc_entries=gone)

@@ -21,8 +21,8 @@ from consumer.simulator.errors import ApiError, OAuthRefusal, Reply, bad_credent
 from consumer.simulator.faults import Fault, FaultKind, FaultPlan
 from consumer.simulator.journal import Entry, Journal
 from consumer.simulator.operations import DOWNLOAD, UPLOAD_FORM, Operation, Route
-from consumer.simulator.transfers import Arrived, Transfers
-from consumer.simulator.uploads import StorageRefusal
+from consumer.simulator.transfers import Transfers
+from consumer.simulator.uploads import Incoming, StorageRefusal
 
 _EDGE_PAGE = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 _NO_LINGER = struct.pack("ii", 1, 0)
@@ -47,7 +47,7 @@ def _whole(seconds: float | None) -> int | None:
     return None if seconds is None else math.ceil(seconds)
 
 
-Receive = Callable[[web.Request], Awaitable[Arrived]]
+Receive = Callable[[web.Request], Awaitable[Incoming]]
 
 
 class _Cut(Exception):
@@ -276,7 +276,7 @@ class Exchanges:
         refusal = await self._before(fault, request)
         if refusal is not None:
             return _Answer(refusal)
-        self._transfers.begin(arrived)
+        arrived.arrive()
         entry.applied = True
         return await self._after(fault, Reply(200, b""))
 

@@ -5,6 +5,7 @@ contacts are selected when it is asked for. `downloadURI` is left out: what the 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import orjson
@@ -12,10 +13,11 @@ import orjson
 from consumer.simulator.api import Action, Call, Done
 from consumer.simulator.contacts import Contact, Match, Poison
 from consumer.simulator.errors import ApiError, invalid_property, invalid_value
+from consumer.simulator.exports import export
 from consumer.simulator.filters import selection
 from consumer.simulator.lists import ContactList, ContactLists, timestamp
 from consumer.simulator.operations import CONTACT_LISTS_PATH, DOWNLOADS_PATH, Operation
-from consumer.simulator.tasks import Export, Job
+from consumer.simulator.tasks import Export, Job, Tasks
 
 _SELECTORS = frozenset({"contactListFilterId", "criteria"})
 _EXPORT_FIELDS = _SELECTORS | {"contactIds"}
@@ -44,6 +46,20 @@ def _matching(contact_list: ContactList, match: Match | None, ids: Sequence[str]
         return contact_list.contacts.snapshot(match)
     chosen = set(ids)
     return contact_list.contacts.snapshot(lambda each: each["id"] in chosen and (match is None or match(each)))
+
+
+def available_export(tasks: Tasks, call: Call) -> Done:
+    """Where the latest export of a list is.
+
+    Raises:
+        ApiError: There is none, or none yet.
+    """
+    if tasks.export is None or tasks.exporting:
+        raise ApiError(404, "no.available.list.export.uri", "There is no available export of the list.")
+    uri = f"{call.origin}{DOWNLOADS_PATH}/{tasks.export.id}"
+    if call.flag("download"):
+        return Done(status=303, location=uri)
+    return Done(orjson.dumps({"uri": uri, "exportTimestamp": tasks.export.made}))
 
 
 class ListJobs:
@@ -88,17 +104,12 @@ class ListJobs:
         _check_fields(request, _EXPORT_FIELDS)
         match = selection(request, contact_list.definition["columnNames"])
         rows = _matching(contact_list, match, _given_ids(request))
-        contact_list.tasks.export = Export(rows, contact_list.tasks.end_of(len(rows)), timestamp())
+        chunks = partial(export, contact_list.definition, rows)
+        contact_list.tasks.export = Export(chunks, contact_list.tasks.end_of(len(rows)), timestamp())
         return Done(orjson.dumps({"id": contact_list.id, "selfUri": f"{CONTACT_LISTS_PATH}/{contact_list.id}/export"}))
 
     def _get_export(self, call: Call) -> Done:
-        tasks = self._lists.find(call.list_id).tasks
-        if tasks.export is None or tasks.exporting:
-            raise ApiError(404, "no.available.list.export.uri", "There is no available export of the contact list.")
-        uri = f"{call.origin}{DOWNLOADS_PATH}/{tasks.export.id}"
-        if call.flag("download"):
-            return Done(status=303, location=uri)
-        return Done(orjson.dumps({"uri": uri, "exportTimestamp": tasks.export.made}))
+        return available_export(self._lists.find(call.list_id).tasks, call)
 
     def _bulk_remove(self, call: Call) -> Done:
         contact_list, request = self._open_bulk(call, _REMOVE_FIELDS)

@@ -62,6 +62,10 @@ class Operation(StrEnum):
     DELETE_DNC_WHATSAPP_NUMBERS = "delete_dnc_whatsapp_numbers"
     PATCH_DNC_CUSTOM_VALUES = "patch_dnc_custom_values"
     DELETE_DNC_CUSTOM_VALUES = "delete_dnc_custom_values"
+    START_DNC_EXPORT = "start_dnc_export"
+    GET_DNC_EXPORT = "get_dnc_export"
+    GET_DNC_UPLOAD_URL = "get_dnc_upload_url"
+    GET_DNC_IMPORT_STATUS = "get_dnc_import_status"
 
     GET_LIMITS = "get_limits"
     GET_DEFAULT_LIMITS = "get_default_limits"
@@ -90,11 +94,13 @@ _DNC_PHONES = _DNC_LIST + "/phonenumbers"
 _DNC_EMAILS = _DNC_LIST + "/emailaddresses"
 _DNC_WHATSAPP = _DNC_LIST + "/whatsappnumbers"
 _DNC_CUSTOM = _DNC_LIST + "/customexclusioncolumns"
+_DNC_EXPORT_PERMISSIONS = "outbound:dnc:view outbound:dncList:view"
 _DNC_ADD, _DNC_EDIT, _DNC_DELETE = "outbound:dnc:add", "outbound:dnc:edit", "outbound:dnc:delete"
 
 _DNC_ROUTES = (
     Route(Operation.LIST_DNC_LISTS, "GET", DNC_LISTS_PATH, "outbound:dncList:view"),
     Route(Operation.CREATE_DNC_LIST, "POST", DNC_LISTS_PATH, "outbound:dncList:add"),
+    Route(Operation.GET_DNC_UPLOAD_URL, "POST", DNC_LISTS_PATH + "/uploads", "outbound:dncList:upload"),
     Route(Operation.LIST_DNC_DIVISION_VIEWS, "GET", _DNC_VIEWS, "outbound:dncList:search"),
     Route(Operation.GET_DNC_DIVISION_VIEW, "GET", _DNC_VIEWS + "/{list_id}", "outbound:dncList:search"),
     Route(Operation.GET_DNC_LIST, "GET", _DNC_LIST, "outbound:dncList:view"),
@@ -110,6 +116,9 @@ _DNC_ROUTES = (
     Route(Operation.DELETE_DNC_WHATSAPP_NUMBERS, "DELETE", _DNC_WHATSAPP, _DNC_DELETE),
     Route(Operation.PATCH_DNC_CUSTOM_VALUES, "PATCH", _DNC_CUSTOM, _DNC_EDIT),
     Route(Operation.DELETE_DNC_CUSTOM_VALUES, "DELETE", _DNC_CUSTOM, _DNC_DELETE),
+    Route(Operation.START_DNC_EXPORT, "POST", _DNC_LIST + "/export", _DNC_EXPORT_PERMISSIONS),
+    Route(Operation.GET_DNC_EXPORT, "GET", _DNC_LIST + "/export", _DNC_EXPORT_PERMISSIONS),
+    Route(Operation.GET_DNC_IMPORT_STATUS, "GET", _DNC_LIST + "/importstatus", "outbound:dncList:view"),
 )
 _LIMITS_ROUTES = (
     Route(Operation.GET_LIMITS, "GET", LIMITS_PATH + "/{namespace}"),

@@ -5,9 +5,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import urllib3
 from PureCloudPlatformClientV2 import (  # type: ignore[import-untyped]
     DncList,
     DncListCreate,
+    DNCListUploadUrlRequest,
     DncPatchCustomExclusionColumnsRequest,
     DncPatchEmailsRequest,
     DncPatchPhoneNumbersRequest,
@@ -23,7 +25,7 @@ ABSENT = "5f4dcc3b-5aa7-4f6b-9f65-6f1a3f0d1c2e"
 
 
 class Clock:
-    """The organisation's wall clock, moved by hand."""
+    """The organisation's clock, moved by hand."""
 
     def __init__(self) -> None:
         self.ahead = timedelta()
@@ -41,7 +43,7 @@ def clock() -> Clock:
 @pytest.fixture(scope="module")
 def sdk(clock: Clock) -> Iterator[OfficialSdk]:
     """The SDK, logged in to one organisation for all tests here; each makes its own lists."""
-    with official_sdk(journal_limit=1_000, wall_clock=clock) as made:
+    with official_sdk(journal_limit=1_000, clock=clock, wall_clock=clock) as made:
         yield made
 
 
@@ -301,6 +303,43 @@ def test_nothing_can_be_done_in_a_list_that_is_not(outbound: OutboundApi):
     asked = DncList()
     asked.name, asked.dnc_source_type, asked.version = "absent", "rds", 1
     assert refusal(outbound.put_outbound_dnclist, ABSENT, asked) == (404, "resource.not.found")
+
+
+def file_url(list_id: str) -> DNCListUploadUrlRequest:
+    """A request for a URL to put a file of numbers to."""
+    asked = DNCListUploadUrlRequest()
+    asked.id, asked.content_type, asked.phone_columns = list_id, "text/csv", "phone"
+    return asked
+
+
+def test_a_file_is_imported(sdk: OfficialSdk, outbound: OutboundApi, made: DncList, clock: Clock):
+    """The SDK gets the URL, urllib3 (which it brings) puts the file there, and the SDK reads how far the import is."""
+    issued = outbound.post_outbound_dnclists_uploads(file_url(made.id))
+    body = f"name,phone\nJane,{JANE}\n"
+    assert urllib3.request("PUT", issued.url, body=body, headers=issued.headers).status == 200
+    assert outbound.get_outbound_dnclist_importstatus(made.id).state == "IN_PROGRESS"
+    clock.ahead += timedelta(minutes=1)
+    assert outbound.get_outbound_dnclist_importstatus(made.id).percent_complete == 100
+    assert sdk.simulator.dnc_numbers(made.id) == {JANE}
+    assert outbound.get_outbound_dnclist(made.id, include_import_status=True).import_status.total_records == 1
+
+
+def test_a_url_for_a_list_that_is_not_is_refused(outbound: OutboundApi):
+    """It is a 404."""
+    assert refusal(outbound.post_outbound_dnclists_uploads, file_url(ABSENT)) == (404, "not.found")
+
+
+def test_a_list_is_exported(sdk: OfficialSdk, outbound: OutboundApi, made: DncList, clock: Clock):
+    """There is no export until one is asked for and made; the file needs the bearer token."""
+    assert refusal(outbound.get_outbound_dnclist_export, made.id) == (404, "no.available.list.export.uri")
+    outbound.post_outbound_dnclist_phonenumbers(made.id, [JANE])
+    assert outbound.post_outbound_dnclist_export(made.id).id == made.id
+    assert refusal(outbound.post_outbound_dnclist_export, made.id) == (400, "dnc.list.export.in.progress")
+    clock.ahead += timedelta(minutes=1)
+    uri = outbound.get_outbound_dnclist_export(made.id).uri
+    assert urllib3.request("GET", uri).status == 401
+    answer = urllib3.request("GET", uri, headers={"Authorization": f"Bearer {sdk.client.access_token}"})
+    assert JANE.encode() in answer.data
 
 
 def test_an_organisation_tells_its_limits():

@@ -3,6 +3,7 @@
 It makes do-not-call lists of its own and deletes them.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,6 +21,9 @@ PHONES = LIST + "/phonenumbers"
 EMAILS = LIST + "/emailaddresses"
 WHATSAPP = LIST + "/whatsappnumbers"
 CUSTOM = LIST + "/customexclusioncolumns"
+EXPORT = LIST + "/export"
+IMPORT_STATUS = LIST + "/importstatus"
+UPLOADS = LISTS + "/uploads"
 LIMITS = "/api/v2/organizations/limits/namespaces/{namespaceName}"
 
 JANE, JOHN = "+15550100001", "+15550100002"
@@ -235,6 +239,9 @@ async def test_email_addresses_are_posted(lists: Lists):
         ("DELETE", WHATSAPP, None),
         ("PATCH", CUSTOM, {"action": "Add", "customExclusionColumnEntries": ["x"]}),
         ("DELETE", CUSTOM, None),
+        ("POST", EXPORT, None),
+        ("GET", EXPORT, None),
+        ("GET", IMPORT_STATUS, None),
     ],
 )
 async def test_nothing_can_be_done_in_a_list_that_is_not(lists: Lists, method: str, template: str, body: Any):
@@ -252,6 +259,38 @@ async def test_only_json_is_taken(lists: Lists, list_id: str):
     """Another media type is a 415."""
     answer = await lists.org.call("POST", PHONES, list_id, body=b"[]", headers={"Content-Type": "text/csv"})
     assert (answer.status, answer.code) == (415, "unsupported.media.type")
+
+
+async def test_a_list_is_exported_in_a_while(lists: Lists, list_id: str):
+    """POST names the list, GET is a 404 until the file is there, and then says where."""
+    assert (await lists.org.call("POST", EXPORT, list_id)).body["id"] == list_id
+    exported = await lists.org.settled("GET", EXPORT, list_id)
+    async with lists.org.http.get(
+        exported.body["uri"], headers={"Authorization": f"Bearer {lists.org.token}"}
+    ) as response:
+        assert response.status == 200
+        assert (await response.read()).startswith(b"\xef\xbb\xbf")
+
+
+async def test_a_file_is_imported(lists: Lists, list_id: str):
+    """What is put to the URL with its headers is imported; the status is complete in the end."""
+    asked = {"contentType": "text/csv", "id": list_id, "phoneColumns": "phone"}
+    issued = (await lists.org.call("POST", UPLOADS, body=asked)).body
+    async with lists.org.http.put(issued["url"], data=f"phone\n{JANE}\n", headers=issued["headers"]) as response:
+        assert response.status == 200
+    async with asyncio.timeout(30):
+        while (await lists.org.call("GET", IMPORT_STATUS, list_id)).body["percentComplete"] < 100:
+            await asyncio.sleep(0.1)
+    assert await lists.size(list_id) == 1
+
+
+@pytest.mark.parametrize(
+    "changes", [{"contentType": "text/html"}, {"id": UNKNOWN}, {"phoneColumns": 1}, {"contactIdName": "id"}], ids=str
+)
+async def test_a_url_that_may_not_be_is_refused(lists: Lists, list_id: str, changes: dict[str, Any]):
+    """A wrong type, list, column or property is refused."""
+    asked = {"contentType": "text/csv", "id": list_id, "phoneColumns": "phone"} | changes
+    assert (await lists.org.call("POST", UPLOADS, body=asked)).status in {400, 404}
 
 
 @pytest.mark.parametrize("suffix", ["", "/defaults"])

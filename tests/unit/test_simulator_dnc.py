@@ -29,7 +29,7 @@ VENDOR = {"name": "vendor", "dncSourceType": "gryphon", "licenseId": "license"}
 class Bench:
     """An organisation with one internal list of phone numbers, asked without HTTP."""
 
-    def __init__(self, **limits: int) -> None:
+    def __init__(self, **limits: Any) -> None:
         self.now = JUNE_1
         self.lists = DncLists(lambda: self.now, **limits)
         self.api = DncApi(self.lists)
