@@ -19,6 +19,7 @@ from consumer.simulator.exchange import Exchanges
 from consumer.simulator.faults import Fault, FaultPlan
 from consumer.simulator.inspection import add_routes
 from consumer.simulator.journal import Journal
+from consumer.simulator.list_api import ListApi
 from consumer.simulator.list_jobs import ListJobs
 from consumer.simulator.lists import ContactLists
 from consumer.simulator.operations import API_ROUTES, DOWNLOAD, UPLOAD_FILE, UPLOAD_FORM
@@ -86,7 +87,9 @@ class Simulator:
         )
         uploads = Uploads(self._lists, poison, clock)
         jobs = ListJobs(self._lists, poison)
-        self._api = Api(self._lists, poison, contacts_in_use, uploads.actions, jobs.actions)
+        self._api = Api(
+            self._lists, poison, contacts_in_use, ListApi(self._lists).actions, uploads.actions, jobs.actions
+        )
         transfers = Transfers(self._lists, uploads)
         self._exchanges = Exchanges(clock, self._access, self._api, transfers, faults=self.faults, journal=self.journal)
         self._runner: web.AppRunner | None = None

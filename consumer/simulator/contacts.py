@@ -255,9 +255,15 @@ class Contacts:
         """Delete the contact; tell whether there was one."""
         return self._rows.pop(contact_id, None) is not None
 
-    def page(self, start: int, size: int, wanted: Match | None) -> tuple[list[Contact], int]:
-        """Some of the contacts that are wanted, or of all, in order of arrival; and how many those are."""
+    def page(
+        self, start: int, size: int, wanted: Match | None, order: Callable[[list[Contact]], None] | None = None
+    ) -> tuple[list[Contact], int]:
+        """Some of the contacts that are wanted, or of all, in order of arrival or another; and how many those are."""
         rows = self._rows if wanted is None else self.snapshot(wanted)
+        if order is not None:
+            contacts = [self._read(*item) for item in rows.items()]
+            order(contacts)
+            return contacts[start : start + size], len(contacts)
         return [self._read(*item) for item in islice(rows.items(), start, start + size)], len(rows)
 
     def views(self) -> Iterator[tuple[str, ContactView]]:
