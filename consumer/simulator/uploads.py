@@ -77,7 +77,7 @@ def _checked(request: Mapping[str, object]) -> None:
         raise invalid_value("contactIdName", "a string")
     if type(request.get("clearSystemData")) not in (bool, type(None)):
         raise invalid_value("clearSystemData", "a boolean")
-    timeout = request.get("signedUrlTimeoutSeconds") or _TIMEOUT_S
+    timeout = request.get("signedUrlTimeoutSeconds", _TIMEOUT_S)
     if type(timeout) is not int or not 1 <= timeout <= TIMEOUT_MAX_S:
         raise invalid_value("signedUrlTimeoutSeconds", f"from 1 to {TIMEOUT_MAX_S}")
 
@@ -99,8 +99,8 @@ class Uploads:
     def _issue(self, call: Call) -> Done:
         request = call.json_object()
         _checked(request)
-        contact_list = self._lists.find(request["id"])
-        seconds = request.get("signedUrlTimeoutSeconds") or _TIMEOUT_S
+        contact_list = self._lists.find(request["id"], "not.found")
+        seconds = request.get("signedUrlTimeoutSeconds", _TIMEOUT_S)
         key, signature = secrets.token_hex(16), secrets.token_hex(32)
         headers = {"Content-Type": _CSV, "x-amz-tagging": "organizationId=simulator&originPlatform=PureCloud"}
         self._tickets[key] = Ticket(

@@ -181,7 +181,7 @@ async def test_a_file_of_unknown_length_is_refused(client: Client):
         ({"id": None}, "invalid.value"),
         ({"contactIdName": 7}, "invalid.value"),
         ({"clearSystemData": "yes"}, "invalid.value"),
-        ({"id": "no-such-list"}, "contact.list.not.found"),
+        ({"id": "no-such-list"}, "not.found"),
         ({"importTemplateId": "t"}, "bad.request"),
         ({"surprise": 1}, "invalid.property"),
     ],
