@@ -16,8 +16,8 @@ from threading import Thread
 from typing import Any, NamedTuple
 from unittest import mock
 
-from PureCloudPlatformClientV2 import ApiClient, OrganizationApi, OutboundApi  # type: ignore[import-untyped]
-from PureCloudPlatformClientV2.rest import ApiException  # type: ignore[import-untyped]
+from PureCloudPlatformClientV2 import ApiClient, OrganizationApi, OutboundApi
+from PureCloudPlatformClientV2.rest import ApiException
 
 from consumer.simulator.app import Simulator
 

@@ -11,14 +11,14 @@ import orjson
 from consumer.simulator.contacts import Contact, Contacts, Poison, check_id
 from consumer.simulator.errors import ApiError, invalid_parameter, invalid_value
 from consumer.simulator.filters import selection
-from consumer.simulator.lists import ContactList, ContactLists, Definition, check_definition, name_filter
+from consumer.simulator.lists import ContactLists
 from consumer.simulator.operations import CONTACT_LISTS_PATH, Operation
+from consumer.simulator.sorts import ordering
 
 ADD_MAX = 1_000
 DELETE_MAX = 250
 READ_MAX = 50
 PAGE_MAX = 100
-LIST_IDS_MAX = 100
 
 _FLAGS = ("priority", "clearSystemData", "doNotQueue")
 _BOOLEANS = {"true": True, "false": False}
@@ -98,12 +98,8 @@ class Call:
         """What is said of how contacts are added."""
         return {name: value for name in _FLAGS if (value := self.flag(name)) is not None}
 
-    def listed_ids(self) -> list[str]:
-        """The ids of `contactIds`."""
-        return self.values("contactIds")
-
-    def values(self, name: str) -> list[str]:
-        """All values of a parameter, repeated as the swagger says or joined by commas as the official SDK does."""
+    def ids(self, name: str) -> list[str]:
+        """A parameter's ids, repeated or joined by commas."""
         return [part for value in self.query.get(name, ()) for part in value.split(",") if part]
 
 
@@ -123,7 +119,7 @@ Action = Callable[[Call], Done]
 def named_contacts(operation: Operation, call: Call) -> tuple[str, ...]:
     """The contacts that a call names, as far as it can be read."""
     if operation is Operation.DELETE_CONTACTS:
-        return tuple(call.listed_ids())
+        return tuple(call.ids("contactIds"))
     if operation is not Operation.ADD_CONTACTS:
         return (call.contact_id,) if call.contact_id else ()
     try:
@@ -153,7 +149,7 @@ def page(path: str, entities: Sequence[Mapping[str, Any]], number: int, size: in
 
 
 class Api:
-    """The operations on contact lists and contacts.
+    """The operations on contacts, and whatever others it is given.
 
     Every operation checks all it was given before it changes anything: a refused request has changed nothing.
     """
@@ -169,10 +165,6 @@ class Api:
         self._poison = poison
         self.contacts_in_use = set(contacts_in_use)
         self._actions: dict[Operation, Action] = {
-            Operation.LIST_CONTACT_LISTS: self._list_contact_lists,
-            Operation.CREATE_CONTACT_LIST: self._create_contact_list,
-            Operation.GET_CONTACT_LIST: self._get_contact_list,
-            Operation.DELETE_CONTACT_LIST: self._delete_contact_list,
             Operation.ADD_CONTACTS: self._add_contacts,
             Operation.DELETE_CONTACTS: self._delete_contacts,
             Operation.READ_CONTACTS: self._read_contacts,
@@ -191,43 +183,6 @@ class Api:
             ApiError: It is refused, and nothing has changed.
         """
         return self._actions[operation](call)
-
-    def _list_contact_lists(self, call: Call) -> Done:
-        number, size = call.number("pageNumber", 1), call.number("pageSize", 25, PAGE_MAX)
-        ids, divisions = call.values("id"), call.values("divisionId")
-        if len(ids) > LIST_IDS_MAX:
-            message = f"Only {LIST_IDS_MAX} contact lists can be retrieved at once."
-            raise ApiError(400, "too.many.bulk.retrieves", message, field="id")
-        matches, name = name_filter(call.text("filterType", "Prefix")), call.text("name")
-        found = [
-            contact_list
-            for contact_list in self._lists.all()
-            if (not name or matches(contact_list.name, name))
-            and (not ids or contact_list.id in ids)
-            and (not divisions or contact_list.definition["division"].get("id") in divisions)
-        ]
-        sort_by = call.text("sortBy")
-        if sort_by:
-            descending = call.text("sortOrder").startswith("d")
-            found.sort(key=lambda each: str(each.definition.get(sort_by, "")), reverse=descending)
-        shown = found[(number - 1) * size : number * size]
-        bodies = [self._body(each, call) for each in shown]
-        return Done(orjson.dumps(page(CONTACT_LISTS_PATH, bodies, number, size, len(found))))
-
-    def _create_contact_list(self, call: Call) -> Done:
-        created = self._lists.create(check_definition(call.payload))
-        return Done(orjson.dumps(created.body(with_size=False)))
-
-    def _get_contact_list(self, call: Call) -> Done:
-        return Done(orjson.dumps(self._body(self._lists.find(call.list_id), call)))
-
-    def _body(self, contact_list: ContactList, call: Call) -> Definition:
-        with_size, with_import_status = call.flag("includeSize"), call.flag("includeImportStatus")
-        return contact_list.body(with_size=with_size or False, with_import_status=with_import_status or False)
-
-    def _delete_contact_list(self, call: Call) -> Done:
-        self._lists.delete(call.list_id)
-        return Done()
 
     def _add_contacts(self, call: Call) -> Done:
         flags = call.flags()
@@ -258,7 +213,7 @@ class Api:
 
     def _delete_contacts(self, call: Call) -> Done:
         contacts = self._lists.find(call.list_id).contacts
-        ids = call.listed_ids()
+        ids = call.ids("contactIds")
         if not ids:
             raise ApiError(400, "no.contacts.specified", "No contacts were specified.", field="contactIds")
         if len(ids) > DELETE_MAX:
@@ -282,13 +237,14 @@ class Api:
     def _search_contacts(self, call: Call) -> Done:
         contact_list = self._lists.find(call.list_id)
         request = call.json_object()
-        match = selection(request, contact_list.definition["columnNames"])
+        columns = contact_list.definition["columnNames"]
+        match, order = selection(request, columns), ordering(request, columns)
         number, size = request.get("pageNumber"), request.get("pageSize")
         if type(number) is not int or number < 1:
             raise invalid_value("pageNumber", "a positive number")
         if type(size) is not int or not 1 <= size <= PAGE_MAX:
             raise invalid_value("pageSize", f"from 1 to {PAGE_MAX}")
-        entities, total = contact_list.contacts.page((number - 1) * size, size, match)
+        entities, total = contact_list.contacts.page((number - 1) * size, size, match, order)
         path = f"{CONTACT_LISTS_PATH}/{call.list_id}/contacts/search"
         body = page(path, entities, number, size, total)
         return Done(orjson.dumps(body | {"contactsCount": total}))

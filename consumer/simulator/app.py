@@ -23,6 +23,7 @@ from consumer.simulator.faults import Fault, FaultPlan
 from consumer.simulator.inspection import add_routes
 from consumer.simulator.journal import Journal
 from consumer.simulator.limits import Limits
+from consumer.simulator.list_api import ListApi
 from consumer.simulator.list_jobs import ListJobs
 from consumer.simulator.lists import ContactLists
 from consumer.simulator.operations import API_ROUTES, DOWNLOAD, UPLOAD_FILE, UPLOAD_FORM
@@ -95,8 +96,8 @@ class Simulator:
         jobs = ListJobs(self._lists, poison)
         dnc, dnc_jobs = DncApi(self._dnc_lists), DncJobs(self._dnc_lists, uploads)
         limits = Limits(lambda: self._access.requests_per_minute)
-        others = (uploads.actions, jobs.actions, dnc.actions, dnc_jobs.actions, limits.actions)
-        self._api = Api(self._lists, poison, contacts_in_use, *others)
+        parts = (ListApi(self._lists), uploads, jobs, dnc, dnc_jobs, limits)
+        self._api = Api(self._lists, poison, contacts_in_use, *(part.actions for part in parts))
         transfers = Transfers(self._lists, self._dnc_lists, uploads)
         self._exchanges = Exchanges(clock, self._access, self._api, transfers, faults=self.faults, journal=self.journal)
         self._runner: web.AppRunner | None = None

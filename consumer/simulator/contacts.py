@@ -81,6 +81,10 @@ def new_row(values: Sequence[str]) -> bytes:
     return _compact([True, None, *values])
 
 
+# How the row of such a contact begins.
+_NEW = b"[true,null,"
+
+
 def read_row(row: bytes) -> tuple[bool, Contact, list[str]]:
     """Whether the contact is callable, what else is known of it, and its values in column order."""
     callable_, status, *values = orjson.loads(row)
@@ -227,7 +231,7 @@ class Contacts:
             afresh: Whether what is known of it besides its data is forgotten.
         """
         before = None if afresh else self._rows.get(contact_id)
-        if before is not None:
+        if before is not None and not before.startswith(_NEW):
             row = _compact(orjson.loads(before)[:2] + orjson.loads(row)[2:])
         self._rows[contact_id] = row
         self._applied[contact_id] = self._applied.get(contact_id, 0) + 1
@@ -255,9 +259,15 @@ class Contacts:
         """Delete the contact; tell whether there was one."""
         return self._rows.pop(contact_id, None) is not None
 
-    def page(self, start: int, size: int, wanted: Match | None) -> tuple[list[Contact], int]:
-        """Some of the contacts that are wanted, or of all, in order of arrival; and how many those are."""
+    def page(
+        self, start: int, size: int, wanted: Match | None, order: Callable[[list[Contact]], None] | None = None
+    ) -> tuple[list[Contact], int]:
+        """Some of the contacts that are wanted, or of all, in order of arrival or another; and how many those are."""
         rows = self._rows if wanted is None else self.snapshot(wanted)
+        if order is not None:
+            contacts = [self._read(*item) for item in rows.items()]
+            order(contacts)
+            return contacts[start : start + size], len(contacts)
         return [self._read(*item) for item in islice(rows.items(), start, start + size)], len(rows)
 
     def views(self) -> Iterator[tuple[str, ContactView]]:

@@ -5,10 +5,11 @@ from functools import partial
 
 import orjson
 
-from consumer.simulator.api import LIST_IDS_MAX, PAGE_MAX, Action, Call, Done, page
+from consumer.simulator.api import PAGE_MAX, Action, Call, Done, page
 from consumer.simulator.dnc import DncList, DncLists, EntryKind, check_dnc_definition, expiration
 from consumer.simulator.errors import ApiError, invalid_property, invalid_value
-from consumer.simulator.lists import Definition, name_filter
+from consumer.simulator.list_api import selected
+from consumer.simulator.lists import Definition
 from consumer.simulator.operations import DNC_LISTS_PATH, Operation
 
 REMOVE_MAX = 250
@@ -88,33 +89,15 @@ class DncApi:
         return self._page(call, DNC_LISTS_PATH, DncList.body)
 
     def _list_views(self, call: Call) -> Done:
-        if len(call.values("id")) > LIST_IDS_MAX:
-            message = f"Only {LIST_IDS_MAX} do-not-call lists can be retrieved at once."
-            raise ApiError(400, "too.many.bulk.retrieves", message, field="id")
         return self._page(call, DNC_LISTS_PATH + "/divisionviews", DncList.view)
 
     def _page(self, call: Call, path: str, describe: Callable[..., Definition]) -> Done:
         number, size = call.number("pageNumber", 1), call.number("pageSize", 25, PAGE_MAX)
-        included, found = _included(call), self._found(call)
+        included, source = _included(call), call.text("dncSourceType")
+        lists = [each for each in self._lists.all() if not source or each.definition["dncSourceType"] == source]
+        found = selected(call, lists)
         shown = [describe(each, **included) for each in found[(number - 1) * size : number * size]]
         return Done(orjson.dumps(page(path, shown, number, size, len(found))))
-
-    def _found(self, call: Call) -> list[DncList]:
-        matches, name = name_filter(call.text("filterType", "Prefix")), call.text("name")
-        source, ids, divisions = call.text("dncSourceType"), call.values("id"), call.values("divisionId")
-        found = [
-            dnc_list
-            for dnc_list in self._lists.all()
-            if (not name or matches(dnc_list.name, name))
-            and (not source or dnc_list.definition["dncSourceType"] == source)
-            and (not ids or dnc_list.id in ids)
-            and (not divisions or dnc_list.definition["division"].get("id") in divisions)
-        ]
-        sort_by = call.text("sortBy")
-        if sort_by:
-            descending = call.text("sortOrder").startswith("d")
-            found.sort(key=lambda each: str(each.definition.get(sort_by, "")), reverse=descending)
-        return found
 
     def _create(self, call: Call) -> Done:
         created = self._lists.create(check_dnc_definition(call.payload))

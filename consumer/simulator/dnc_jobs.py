@@ -12,7 +12,7 @@ from consumer.simulator.errors import ApiError, invalid_property, invalid_value
 from consumer.simulator.list_jobs import available_export
 from consumer.simulator.operations import DNC_LISTS_PATH, Operation
 from consumer.simulator.tasks import Export
-from consumer.simulator.uploads import Incoming, Uploads, check_url_request
+from consumer.simulator.uploads import URL_LIFETIME_S, Incoming, Uploads, check_url_request
 
 _COLUMN_FIELDS = {
     "phoneColumns": EntryKind.PHONE_NUMBERS,
@@ -93,7 +93,7 @@ class DncJobs:
         dnc_list = self._lists.find(request["id"], "not.found")
         _check_takes(dnc_list, columns)
         opened = partial(self._open, dnc_list.id, columns, expiration_column)
-        return self._uploads.issue(opened, call.origin, request.get("signedUrlTimeoutSeconds"))
+        return self._uploads.issue(opened, call.origin, request.get("signedUrlTimeoutSeconds", URL_LIFETIME_S))
 
     def _open(self, list_id: str, columns: Columns, expiration_column: str) -> Incoming:
         self._lists.find(list_id)

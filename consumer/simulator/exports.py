@@ -46,12 +46,16 @@ class ExportedColumns:
         self._per_column = [(kind, column) for column in phones for kind in _PER_PHONE]
         own = [f"{kind}-{column}" for kind, column in self._per_column]
         self.header = [_ID, *definition["columnNames"], *_OVERALL, *own]
+        self._unknown = self._known({})
 
     def values(self, contact_id: str, row: bytes) -> list[str]:
         """A contact's line."""
         callable_, status, values = read_row(row)
-        overall = [_bit(callable_), *(self._overall(kind, status) for kind in _OVERALL[1:])]
-        return [contact_id, *values, *overall, *(self._own(kind, column, status) for kind, column in self._per_column)]
+        return [contact_id, *values, _bit(callable_), *(self._known(status) if status else self._unknown)]
+
+    def _known(self, status: Status) -> list[str]:
+        overall = [self._overall(kind, status) for kind in _OVERALL[1:]]
+        return overall + [self._own(kind, column, status) for kind, column in self._per_column]
 
     def _overall(self, kind: str, status: Status) -> str:
         if kind not in _MEDIA:

@@ -155,13 +155,13 @@ class ListJobs:
         return Done(orjson.dumps(_described(contact_list, job)), ids, status=202)
 
     def _list_jobs(self, call: Call) -> Done:
-        contact_list = self._lists.find(call.list_id)
+        contact_list = self._lists.find(call.list_id, "resource.not.found")
         jobs = [_described(contact_list, job) for job in reversed(contact_list.tasks.jobs)]
         uri = f"{CONTACT_LISTS_PATH}/{contact_list.id}/contacts/bulk/jobs"
         return Done(orjson.dumps({"total": len(jobs), "entities": jobs, "selfUri": uri}))
 
     def _get_job(self, call: Call) -> Done:
-        contact_list = self._lists.find(call.list_id)
+        contact_list = self._lists.find(call.list_id, "resource.not.found")
         for job in contact_list.tasks.jobs:
             if job.id == call.job_id:
                 return Done(orjson.dumps(_described(contact_list, job)))

@@ -33,6 +33,7 @@ HOME_DIVISION = {
     "name": "Home",
     "selfUri": "/api/v2/authorization/divisions/00000000-0000-4000-8000-000000000001",
 }
+_NO_COLUMNS: Definition = {"phoneColumns": [], "emailColumns": [], "whatsAppColumns": []}
 _READ_ONLY_FIELDS = frozenset({"id", "dateCreated", "dateModified", "importStatus", "size", "selfUri", "version"})
 _FIELD_TYPES: Mapping[str, type] = {
     "name": str, "division": dict, "columnNames": list, "phoneColumns": list, "emailColumns": list,
@@ -40,6 +41,24 @@ _FIELD_TYPES: Mapping[str, type] = {
     "automaticTimeZoneMapping": bool, "zipCodeColumnName": str, "columnDataTypeSpecifications": list,
     "trimWhitespace": bool, "retentionType": str, "retentionDays": int, "dateExpiration": str, "timeZone": str,
 }  # fmt: skip
+
+
+# What a list keeps for good, and how Genesys refuses to change it.
+_FIXED_FIELDS: Mapping[str, tuple[str, str]] = {
+    "columnNames": ("cannot.update.contact.column.names", "Contact column names are different"),
+    "phoneColumns": ("cannot.update.phone.columns", "Phone number columns are different"),
+    "emailColumns": ("cannot.update.email.columns", "Email columns are different"),
+    "whatsAppColumns": ("cannot.update.whatsapp.columns", "WhatsApp columns are different"),
+    "columnDataTypeSpecifications": (
+        "cannot.update.column.data.type.specifications",
+        "Column data type specifications are different",
+    ),
+    "automaticTimeZoneMapping": (
+        "cannot.edit.automatic.time.zone.mapping.settings",
+        "Automatic time zone mapping is different",
+    ),
+    "zipCodeColumnName": ("cannot.edit.automatic.time.zone.mapping.settings", "The zip code column is different"),
+}
 
 
 class _Channel(NamedTuple):
@@ -205,6 +224,14 @@ def _check_specifications(definition: Definition) -> None:
         raise _refused(code, "A column has no data type specification.", field)
 
 
+def _check_fixed(known: Definition, given: Mapping[str, Any]) -> None:
+    for field, (code, difference) in _FIXED_FIELDS.items():
+        # Nothing, an empty list and false are all the absence of a property.
+        if (known.get(field) or None) != (given.get(field) or None):
+            message = f"An attempt was made to update a ContactList in an invalid way. Details: {difference}"
+            raise _refused(code, message, field)
+
+
 def timestamp() -> str:
     """The wall clock as Genesys writes it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -216,7 +243,7 @@ class ContactList:
     def __init__(self, definition: Definition, tasks: Tasks) -> None:
         list_id = str(uuid4())
         now = timestamp()
-        given = {"phoneColumns": [], "emailColumns": [], "whatsAppColumns": [], "division": HOME_DIVISION}
+        given = _NO_COLUMNS | {"division": HOME_DIVISION}
         made = {"id": list_id, "dateCreated": now, "dateModified": now, "version": 1}
         self.definition: Definition = given | definition | made | {"selfUri": f"{CONTACT_LISTS_PATH}/{list_id}"}
         self.contacts = Contacts(list_id, definition["columnNames"])
@@ -231,6 +258,17 @@ class ContactList:
     def name(self) -> str:
         """Its name, unique in the organisation."""
         return str(self.definition["name"])
+
+    def replace(self, definition: Definition) -> None:
+        """Become what a checked definition says; only the division may be left out of it and stays."""
+        kept = {field: self.definition[field] for field in ("id", "dateCreated", "selfUri", "division")}
+        self.definition = _NO_COLUMNS | kept | definition | {"version": self.definition["version"]}
+        self.change({})
+
+    def change(self, changes: Definition) -> None:
+        """Take over checked properties; the list has another version afterwards."""
+        version = self.definition["version"] + 1
+        self.definition = self.definition | changes | {"version": version, "dateModified": timestamp()}
 
     def body(self, *, with_size: bool, with_import_status: bool = False) -> Definition:
         """The list as Genesys describes it."""
@@ -277,23 +315,44 @@ class ContactLists:
         Raises:
             ApiError: The name is taken, or there are too many lists.
         """
-        if any(existing.name == definition["name"] for existing in self._lists.values()):
-            raise _refused("duplicate.name", "A contact list of this name exists.", "name")
+        self._check_name_is_free(definition["name"], None)
         if len(self._lists) >= LISTS_MAX:
             raise ApiError(400, "max.entity.count.reached", f"There are already {LISTS_MAX} contact lists.")
         created = ContactList(definition, Tasks(self._clock, self._job_seconds, self._rows_per_second))
         self._lists[created.id] = created
         return created
 
-    def find(self, list_id: str) -> ContactList:
+    def update(self, contact_list: ContactList, body: Mapping[str, Any]) -> None:
+        """Replace a list's definition.
+
+        Raises:
+            ApiError: It is not of the version last read, changes what is fixed, or may not be.
+        """
+        if body.get("version") != contact_list.definition["version"]:
+            message = "The version of the contact list does not match the current version."
+            raise ApiError(409, "invalid.update.wrong.version", message, field="version")
+        _check_fixed(contact_list.definition, body)
+        definition = check_definition(body)
+        self._check_name_is_free(definition["name"], contact_list)
+        contact_list.replace(definition)
+
+    def _check_name_is_free(self, name: str, owner: ContactList | None) -> None:
+        if any(existing.name == name for existing in self._lists.values() if existing is not owner):
+            raise _refused("duplicate.name", "A contact list of this name exists.", "name")
+
+    def find(self, list_id: str, absent: str = "contact.list.not.found") -> ContactList:
         """The list with this id.
+
+        Args:
+            list_id: The id.
+            absent: The code of the operation's refusal when there is none.
 
         Raises:
             ApiError: There is none.
         """
         found = self._lists.get(list_id)
         if found is None:
-            raise list_not_found()
+            raise list_not_found(absent)
         found.tasks.catch_up()
         return found
 

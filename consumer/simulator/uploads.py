@@ -20,7 +20,7 @@ from consumer.simulator.operations import UPLOADS_PATH, Operation
 
 CSV = "text/csv"
 TIMEOUT_MAX_S = 604_800
-_TIMEOUT_S = 600
+URL_LIFETIME_S = 600
 _FIELDS = frozenset({
     "signedUrlTimeoutSeconds", "contentType", "id", "contactIdName", "importTemplateId", "listNamePrefix",
     "clearSystemData", "divisionIdForTargetContactLists", "fileSpecificationTemplateId", "retentionTypeColumn",
@@ -90,7 +90,7 @@ def check_url_request(request: Mapping[str, object]) -> None:
         raise invalid_value("contentType", f"{CSV}, the only type that the simulator reads")
     if type(request.get("id")) is not str:
         raise invalid_value("id", "the id of a list")
-    timeout = request.get("signedUrlTimeoutSeconds") or _TIMEOUT_S
+    timeout = request.get("signedUrlTimeoutSeconds", URL_LIFETIME_S)
     if type(timeout) is not int or not 1 <= timeout <= TIMEOUT_MAX_S:
         raise invalid_value("signedUrlTimeoutSeconds", f"from 1 to {TIMEOUT_MAX_S}")
 
@@ -125,12 +125,12 @@ class Uploads:
     def _issue(self, call: Call) -> Done:
         request = call.json_object()
         _checked(request)
-        list_id = self._lists.find(request["id"]).id
+        list_id = self._lists.find(request["id"], "not.found").id
         id_column, afresh = request.get("contactIdName"), request.get("clearSystemData") or False
         opened = partial(self._open, list_id, id_column, afresh=afresh)
-        return self.issue(opened, call.origin, request.get("signedUrlTimeoutSeconds"))
+        return self.issue(opened, call.origin, request.get("signedUrlTimeoutSeconds", URL_LIFETIME_S))
 
-    def issue(self, opened: Callable[[], Incoming], origin: str, seconds: int | None) -> Done:
+    def issue(self, opened: Callable[[], Incoming], origin: str, seconds: int) -> Done:
         """A presigned URL.
 
         Args:
@@ -138,7 +138,6 @@ class Uploads:
             origin: Where the simulator was reached.
             seconds: How long the URL is good.
         """
-        seconds = seconds or _TIMEOUT_S
         key, signature = secrets.token_hex(16), secrets.token_hex(32)
         headers = {"Content-Type": CSV, "x-amz-tagging": "organizationId=simulator&originPlatform=PureCloud"}
         self._tickets[key] = Ticket(opened, signature, headers, self._clock() + seconds)

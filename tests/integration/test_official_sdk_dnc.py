@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import urllib3
-from PureCloudPlatformClientV2 import (  # type: ignore[import-untyped]
+from PureCloudPlatformClientV2 import (
     DncList,
     DncListCreate,
     DNCListUploadUrlRequest,

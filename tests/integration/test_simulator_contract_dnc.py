@@ -3,7 +3,6 @@
 It makes do-not-call lists of its own and deletes them.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -278,9 +277,7 @@ async def test_a_file_is_imported(lists: Lists, list_id: str):
     issued = (await lists.org.call("POST", UPLOADS, body=asked)).body
     async with lists.org.http.put(issued["url"], data=f"phone\n{JANE}\n", headers=issued["headers"]) as response:
         assert response.status == 200
-    async with asyncio.timeout(30):
-        while (await lists.org.call("GET", IMPORT_STATUS, list_id)).body["percentComplete"] < 100:
-            await asyncio.sleep(0.1)
+    await lists.org.until(lambda answer: answer.body["percentComplete"] == 100, "GET", IMPORT_STATUS, list_id)
     assert await lists.size(list_id) == 1
 
 

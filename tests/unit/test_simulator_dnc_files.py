@@ -1,4 +1,4 @@
-"""Files of do-not-call entries: uploads as they are read and imported, exports as they are made; the clock stands still."""
+"""Files of do-not-call entries: uploads as they are read and imported, exports as they are made; no socket."""
 
 import csv
 import io

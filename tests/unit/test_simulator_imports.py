@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import tracemalloc
 from collections.abc import Sequence
 
 import pytest
@@ -245,3 +246,22 @@ def test_an_export_can_be_imported_again():
     raw, _ = exported(made)
     staging = staged(raw, id_column="inin-outbound-id", trim=False)
     assert dict(staging.rows) == made.contacts.snapshot()
+
+
+def test_no_file_is_held_whole():
+    """Neither one that comes in, beyond the rows that wait, nor one that goes out."""
+    chunk = b"".join(b"%d,1,%s\n" % (number, b"x" * 600) for number in range(100))
+    staging = Staging(COLUMNS, "id", None, trim=True, afresh=False)
+    staging.feed(b"id,phone,note\n")
+    made = make_list(ContactLists())
+    for number in range(5_000):
+        made.contacts.put(str(number), {"data": {"phone": "1", "note": "x" * 500}}, afresh=False)
+    rows = made.contacts.snapshot()
+    tracemalloc.start()
+    for _ in range(100):
+        staging.feed(chunk)
+    size = sum(len(part) for part in export(made.definition, rows))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (staging.total, size > 2_500_000) == (10_000, True)
+    assert peak < 1_500_000
