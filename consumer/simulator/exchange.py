@@ -21,7 +21,10 @@ from consumer.simulator.errors import ApiError, OAuthRefusal, Reply, bad_credent
 from consumer.simulator.faults import Fault, FaultKind, FaultPlan
 from consumer.simulator.journal import Entry, Journal
 from consumer.simulator.operations import Operation, Route
+from consumer.simulator.struck import struck_answer
 
+_PORTAL_PAGE = b"<html><head><title>Welcome</title></head><body><h1>Please log in to this network</h1></body></html>"
+_ELSEWHERE = "https://elsewhere.invalid/login"
 _EDGE_PAGE = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 _NO_LINGER = struct.pack("ii", 1, 0)
 _NO_ANSWER = "none"
@@ -34,11 +37,24 @@ _REFUSALS: Mapping[FaultKind, Callable[[Fault], ApiError]] = {
     FaultKind.GATEWAY_TIMEOUT: lambda _: ApiError(504, "request.timeout", "The request timed out."),
     FaultKind.THROTTLED: lambda fault: throttled(_whole(fault.seconds) or 1),
     FaultKind.TOKEN_EXPIRED: lambda _: bad_credentials(),
+    FaultKind.TOO_LARGE: lambda _: too_large(),
+    FaultKind.CLEARING: lambda _: _busy("contact.list.clear.in.progress", "is being cleared"),
+    FaultKind.IMPORTING: lambda _: _busy("contact.list.import.in.progress", "is being imported to"),
+    FaultKind.BULK_JOB: lambda _: _busy("contact.bulk.operation.in.progress", "has a bulk operation in progress"),
+}
+_FOREIGN_ANSWERS = {
+    FaultKind.BAD_GATEWAY: Reply(502, _EDGE_PAGE, content_type="text/html"),
+    FaultKind.HTML: Reply(200, _PORTAL_PAGE, content_type="text/html"),
+    FaultKind.REDIRECT: Reply(302, b"", {"Location": _ELSEWHERE}),
 }
 _TOKEN_REFUSALS = {
     FaultKind.THROTTLED: OAuthRefusal("invalid_request", "rate limit exceeded; too many tokens were requested"),
     FaultKind.TOKEN_EXPIRED: OAuthRefusal("invalid_client", "authentication failed", 401),
 }
+
+
+def _busy(code: str, state: str) -> ApiError:
+    return ApiError(400, code, f"The contact list {state}.")
 
 
 def _whole(seconds: float | None) -> int | None:
@@ -82,17 +98,6 @@ def _cut(request: web.Request, *, reset: bool) -> web.StreamResponse:
             transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         transport.abort()
     return web.Response()
-
-
-async def _truncate(request: web.Request, reply: Reply, headers: Mapping[str, str]) -> web.StreamResponse:
-    body = reply.body or b"{}"
-    response = web.StreamResponse(status=reply.status, headers=headers)
-    response.content_length = len(body)
-    await response.prepare(request)
-    await response.write(body[: (len(body) + 1) // 2])
-    if request.transport is not None:
-        request.transport.close()
-    return response
 
 
 class Exchanges:
@@ -159,9 +164,8 @@ class Exchanges:
             entry.ended = self._clock()
             self._count(entry)
         headers = self._headers(reply, correlation_id)
-        if fault is not None and fault.kind is FaultKind.TRUNCATED:
-            return await _truncate(request, reply, headers)
-        return web.Response(status=reply.status, body=reply.body, headers=headers)
+        struck = None if fault is None else await struck_answer(request, reply, headers, fault)
+        return struck or web.Response(status=reply.status, body=reply.body, headers=headers)
 
     def _headers(self, reply: Reply, correlation_id: str) -> dict[str, str]:
         return {"Content-Type": reply.content_type, "ININ-Correlation-Id": correlation_id, **reply.headers}
@@ -218,13 +222,11 @@ class Exchanges:
             raise _Cut(reset=True)
         if fault.kind is FaultKind.HANG:
             await self._wait(None)
-        if fault.kind is FaultKind.BAD_GATEWAY:
-            return Reply(502, _EDGE_PAGE, content_type="text/html")
         if fault.kind is FaultKind.TOKEN_EXPIRED:
             self._access.revoke(request.headers.get("Authorization", ""))
         if fault.kind in _REFUSALS:
             raise _REFUSALS[fault.kind](fault)
-        return None
+        return _FOREIGN_ANSWERS.get(fault.kind)
 
     async def _after(self, fault: Fault | None, reply: Reply) -> _Answer:
         if fault is None:

@@ -98,9 +98,13 @@ async def test_a_simulator_watches_our_client_alone(monkeypatch: pytest.MonkeyPa
     watch = Watch()
     for name in ("api", "unknown"):
         monkeypatch.setattr(Exchanges, name, watched_exchange(watch, getattr(Exchanges, name).__wrapped__))
-    async with Simulator() as simulator, aiohttp.ClientSession(headers={"User-Agent": agent}) as http:
-        async with http.get(f"{simulator.url}{LISTS}?page=1") as refused, http.get(f"{simulator.url}/nowhere") as no:
-            assert (refused.status, no.status) == (401, 404)
+    async with (
+        Simulator() as simulator,
+        aiohttp.ClientSession(headers={"User-Agent": agent}) as http,
+        http.get(f"{simulator.url}{LISTS}?page=1") as refused,
+        http.get(f"{simulator.url}/nowhere") as unknown,
+    ):
+        assert (refused.status, unknown.status) == (401, 404)
     assert (watch.checked, len(watch.take())) == (checked, checked)
 
 
