@@ -28,11 +28,12 @@ class Call:
     """A request, read from its socket.
 
     Attributes:
-        list_id: The contact list in the path, or nothing.
+        list_id: The contact list or do-not-call list in the path, or nothing.
         contact_id: The contact in the path, or nothing.
         query: The query parameters, each with all its values.
         content_type: The body's media type.
         body: The body.
+        namespace: The namespace of limits in the path, or nothing.
     """
 
     list_id: str = ""
@@ -40,6 +41,7 @@ class Call:
     query: Mapping[str, Sequence[str]] = field(default_factory=dict)
     content_type: str = "application/json"
     body: bytes = b""
+    namespace: str = ""
 
     @cached_property
     def payload(self) -> Any:
@@ -95,6 +97,11 @@ class Done(NamedTuple):
 
     body: bytes = b""
     contact_ids: tuple[str, ...] = ()
+    status: int = 200
+    dnc_entries: tuple[str, ...] = ()
+
+
+Action = Callable[[Call], Done]
 
 
 def named_contacts(operation: Operation, call: Call) -> tuple[str, ...]:
@@ -111,7 +118,8 @@ def named_contacts(operation: Operation, call: Call) -> tuple[str, ...]:
     return tuple(contact_id for contact_id in ids if isinstance(contact_id, str))
 
 
-def _page(path: str, entities: Sequence[Mapping[str, Any]], number: int, size: int, total: int) -> dict[str, Any]:
+def page(path: str, entities: Sequence[Mapping[str, Any]], number: int, size: int, total: int) -> dict[str, Any]:
+    """A page as Genesys describes it; number and size count from 1."""
     pages = -(-total // size)
 
     def uri(page: int) -> str:
@@ -132,13 +140,17 @@ class Api:
     """The operations on contact lists and contacts.
 
     Every operation checks all it was given before it changes anything: a refused request has changed nothing.
+
+    Attributes:
+        actions: How each operation is carried out.
+        contacts_in_use: Ids of contacts that cannot be deleted.
     """
 
     def __init__(self, lists: ContactLists, poison: Poison | None, contacts_in_use: Collection[str]) -> None:
         self._lists = lists
         self._poison = poison
         self.contacts_in_use = set(contacts_in_use)
-        self._actions: Mapping[Operation, Callable[[Call], Done]] = {
+        self.actions: Mapping[Operation, Action] = {
             Operation.LIST_CONTACT_LISTS: self._list_contact_lists,
             Operation.CREATE_CONTACT_LIST: self._create_contact_list,
             Operation.GET_CONTACT_LIST: self._get_contact_list,
@@ -158,7 +170,7 @@ class Api:
         Raises:
             ApiError: It is refused, and nothing has changed.
         """
-        return self._actions[operation](call)
+        return self.actions[operation](call)
 
     def _list_contact_lists(self, call: Call) -> Done:
         number, size = call.number("pageNumber", 1), call.number("pageSize", 25, PAGE_MAX)
@@ -180,7 +192,7 @@ class Api:
             found.sort(key=lambda each: str(each.definition.get(sort_by, "")), reverse=descending)
         shown = found[(number - 1) * size : number * size]
         bodies = [each.body(with_size=call.flag("includeSize") or False) for each in shown]
-        return Done(orjson.dumps(_page(CONTACT_LISTS_PATH, bodies, number, size, len(found))))
+        return Done(orjson.dumps(page(CONTACT_LISTS_PATH, bodies, number, size, len(found))))
 
     def _create_contact_list(self, call: Call) -> Done:
         created = self._lists.create(check_definition(call.payload))
@@ -257,7 +269,7 @@ class Api:
             raise invalid_value("pageSize", f"from 1 to {PAGE_MAX}")
         entities = contacts.page((number - 1) * size, size)
         path = f"{CONTACT_LISTS_PATH}/{call.list_id}/contacts/search"
-        body = _page(path, entities, number, size, len(contacts))
+        body = page(path, entities, number, size, len(contacts))
         return Done(orjson.dumps(body | {"contactsCount": len(contacts)}))
 
     def _get_contact(self, call: Call) -> Done:

@@ -14,11 +14,14 @@ from aiohttp import web
 from consumer.simulator.access import Access
 from consumer.simulator.api import Api
 from consumer.simulator.contacts import ContactView, Poison
+from consumer.simulator.dnc import DncLists, EntryKind
+from consumer.simulator.dnc_api import DncApi
 from consumer.simulator.errors import REQUEST_BYTES_MAX
 from consumer.simulator.exchange import Exchanges
 from consumer.simulator.faults import Fault, FaultPlan
 from consumer.simulator.inspection import add_routes
 from consumer.simulator.journal import Journal
+from consumer.simulator.limits import Limits
 from consumer.simulator.lists import ContactLists
 from consumer.simulator.operations import API_ROUTES
 
@@ -51,6 +54,7 @@ class Simulator:
         contacts_in_use: Collection[str] = (),
         journal_limit: int = 0,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """Describe the organisation.
 
@@ -66,10 +70,12 @@ class Simulator:
             contacts_in_use: Ids of contacts that a campaign uses, so that they cannot be deleted.
             journal_limit: How many requests the journal keeps.
             clock: Seconds that only grow, for tokens, rates and the journal.
+            wall_clock: Seconds since 1970, for what expires in do-not-call lists.
         """
         self.faults = FaultPlan(faults, script, seed)
         self.journal = Journal(journal_limit)
         self._lists = ContactLists()
+        self._dnc_lists = DncLists(wall_clock)
         self._access = Access(
             clock,
             clients=clients,
@@ -78,7 +84,9 @@ class Simulator:
             withheld_permissions=withheld_permissions,
         )
         self._api = Api(self._lists, poison, contacts_in_use)
-        self._exchanges = Exchanges(clock, self._access, self._api, self.faults, self.journal)
+        limits = Limits(lambda: self._access.requests_per_minute)
+        actions = {**self._api.actions, **DncApi(self._dnc_lists).actions, **limits.actions}
+        self._exchanges = Exchanges(clock, self._access, actions, self.faults, self.journal)
         self._runner: web.AppRunner | None = None
         self._url = ""
 
@@ -118,7 +126,7 @@ class Simulator:
         router.add_route("POST", "/oauth/token", self._exchanges.token)
         for route in API_ROUTES:
             router.add_route(route.method, route.path, partial(self._exchanges.api, route))
-        add_routes(router, self._lists, self.stats)
+        add_routes(router, self._lists, self._dnc_lists, self.stats)
         router.add_route("*", "/{path:.*}", self._exchanges.unknown)
         return application
 
@@ -157,10 +165,23 @@ class Simulator:
         """
         return self._lists.look_up(name_or_id).contacts.applied
 
+    def dnc_lists(self) -> list[dict[str, Any]]:
+        """Every do-not-call list as Genesys describes it, with its size."""
+        return [dnc_list.body(with_size=True) for dnc_list in self._dnc_lists.all()]
+
+    def dnc_numbers(self, name_or_id: str) -> set[str]:
+        """The phone numbers of a do-not-call list that must not be called now.
+
+        Raises:
+            LookupError: There is no such list.
+        """
+        return self._dnc_lists.in_force(self._dnc_lists.look_up(name_or_id), EntryKind.PHONE_NUMBERS)
+
     def stats(self) -> dict[str, Any]:
-        """Requests by operation and status, faults by kind, and what was done to contacts."""
+        """Requests by operation and status, faults by kind, and what was done to contacts and do-not-call entries."""
         return {
             "requests": {operation.value: dict(counts) for operation, counts in self._exchanges.answered.items()},
             "faults": dict(self._exchanges.struck),
             "contacts": dict(self._lists.tally),
+            "dncEntries": dict(self._dnc_lists.tally),
         }

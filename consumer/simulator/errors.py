@@ -114,3 +114,8 @@ def invalid_property(name: str) -> ApiError:
 def list_not_found() -> ApiError:
     """No contact list has this id."""
     return ApiError(404, "contact.list.not.found", "The contact list was not found.")
+
+
+def dnc_list_not_found(code: str) -> ApiError:
+    """No do-not-call list has this id; the code differs from operation to operation."""
+    return ApiError(404, code, "The do-not-call list was not found.")

@@ -16,7 +16,7 @@ from uuid import uuid4
 from aiohttp import web
 
 from consumer.simulator.access import Access
-from consumer.simulator.api import Api, Call, named_contacts
+from consumer.simulator.api import Action, Call, named_contacts
 from consumer.simulator.errors import ApiError, OAuthRefusal, Reply, bad_credentials, throttled, too_large
 from consumer.simulator.faults import Fault, FaultKind, FaultPlan
 from consumer.simulator.journal import Entry, Journal
@@ -85,6 +85,7 @@ async def _read(request: web.Request) -> Call:
     return Call(
         list_id=request.match_info.get("list_id", ""),
         contact_id=request.match_info.get("contact_id", ""),
+        namespace=request.match_info.get("namespace", ""),
         query={name: query.getall(name) for name in set(query)} if query else {},
         content_type=request.content_type,
         body=body,
@@ -109,11 +110,16 @@ class Exchanges:
     """
 
     def __init__(
-        self, clock: Callable[[], float], access: Access, api: Api, faults: FaultPlan, journal: Journal
+        self,
+        clock: Callable[[], float],
+        access: Access,
+        actions: Mapping[Operation, Action],
+        faults: FaultPlan,
+        journal: Journal,
     ) -> None:
         self._clock = clock
         self._access = access
-        self._api = api
+        self._actions = actions
         self._faults = faults
         self._journal = journal
         self._closing = asyncio.Event()
@@ -197,10 +203,11 @@ class Exchanges:
         refusal = await self._before(fault, request)
         if refusal is not None:
             return _Answer(refusal)
-        done = self._api.carry_out(route.operation, call)
+        done = self._actions[route.operation](call)
         entry.applied = True
         entry.contact_ids = done.contact_ids or entry.contact_ids
-        return await self._after(fault, Reply(200, done.body))
+        entry.dnc_entries = done.dnc_entries
+        return await self._after(fault, Reply(done.status, done.body))
 
     def _note(self, entry: Entry, call: Call) -> None:
         if self._journal.kept:

@@ -4,6 +4,8 @@ from enum import StrEnum
 from typing import NamedTuple
 
 CONTACT_LISTS_PATH = "/api/v2/outbound/contactlists"
+DNC_LISTS_PATH = "/api/v2/outbound/dnclists"
+LIMITS_PATH = "/api/v2/organizations/limits/namespaces"
 
 
 class Operation(StrEnum):
@@ -22,21 +24,77 @@ class Operation(StrEnum):
     UPDATE_CONTACT = "update_contact"
     DELETE_CONTACT = "delete_contact"
 
+    LIST_DNC_LISTS = "list_dnc_lists"
+    CREATE_DNC_LIST = "create_dnc_list"
+    GET_DNC_LIST = "get_dnc_list"
+    UPDATE_DNC_LIST = "update_dnc_list"
+    DELETE_DNC_LIST = "delete_dnc_list"
+    LIST_DNC_DIVISION_VIEWS = "list_dnc_division_views"
+    GET_DNC_DIVISION_VIEW = "get_dnc_division_view"
+    ADD_DNC_PHONE_NUMBERS = "add_dnc_phone_numbers"
+    PATCH_DNC_PHONE_NUMBERS = "patch_dnc_phone_numbers"
+    DELETE_DNC_PHONE_NUMBERS = "delete_dnc_phone_numbers"
+    ADD_DNC_EMAIL_ADDRESSES = "add_dnc_email_addresses"
+    PATCH_DNC_EMAIL_ADDRESSES = "patch_dnc_email_addresses"
+    DELETE_DNC_EMAIL_ADDRESSES = "delete_dnc_email_addresses"
+    PATCH_DNC_WHATSAPP_NUMBERS = "patch_dnc_whatsapp_numbers"
+    DELETE_DNC_WHATSAPP_NUMBERS = "delete_dnc_whatsapp_numbers"
+    PATCH_DNC_CUSTOM_VALUES = "patch_dnc_custom_values"
+    DELETE_DNC_CUSTOM_VALUES = "delete_dnc_custom_values"
+
+    GET_LIMITS = "get_limits"
+    GET_DEFAULT_LIMITS = "get_default_limits"
+
 
 class Route(NamedTuple):
-    """Where an operation is reached and which permission it needs."""
+    """Where an operation is reached and which permission it needs, if any."""
 
     operation: Operation
     method: str
     path: str
-    permission: str
+    permission: str = ""
 
 
 _LIST = CONTACT_LISTS_PATH + "/{list_id}"
 _CONTACTS = _LIST + "/contacts"
 _CONTACT = _CONTACTS + "/{contact_id}"
 
+
+_DNC_VIEWS = DNC_LISTS_PATH + "/divisionviews"
+_DNC_LIST = DNC_LISTS_PATH + "/{list_id}"
+_DNC_PHONES = _DNC_LIST + "/phonenumbers"
+_DNC_EMAILS = _DNC_LIST + "/emailaddresses"
+_DNC_WHATSAPP = _DNC_LIST + "/whatsappnumbers"
+_DNC_CUSTOM = _DNC_LIST + "/customexclusioncolumns"
+_DNC_ADD, _DNC_EDIT, _DNC_DELETE = "outbound:dnc:add", "outbound:dnc:edit", "outbound:dnc:delete"
+
+_DNC_ROUTES = (
+    Route(Operation.LIST_DNC_LISTS, "GET", DNC_LISTS_PATH, "outbound:dncList:view"),
+    Route(Operation.CREATE_DNC_LIST, "POST", DNC_LISTS_PATH, "outbound:dncList:add"),
+    Route(Operation.LIST_DNC_DIVISION_VIEWS, "GET", _DNC_VIEWS, "outbound:dncList:search"),
+    Route(Operation.GET_DNC_DIVISION_VIEW, "GET", _DNC_VIEWS + "/{list_id}", "outbound:dncList:search"),
+    Route(Operation.GET_DNC_LIST, "GET", _DNC_LIST, "outbound:dncList:view"),
+    Route(Operation.UPDATE_DNC_LIST, "PUT", _DNC_LIST, "outbound:dncList:edit"),
+    Route(Operation.DELETE_DNC_LIST, "DELETE", _DNC_LIST, "outbound:dncList:delete"),
+    Route(Operation.ADD_DNC_PHONE_NUMBERS, "POST", _DNC_PHONES, _DNC_ADD),
+    Route(Operation.PATCH_DNC_PHONE_NUMBERS, "PATCH", _DNC_PHONES, _DNC_EDIT),
+    Route(Operation.DELETE_DNC_PHONE_NUMBERS, "DELETE", _DNC_PHONES, _DNC_DELETE),
+    Route(Operation.ADD_DNC_EMAIL_ADDRESSES, "POST", _DNC_EMAILS, _DNC_ADD),
+    Route(Operation.PATCH_DNC_EMAIL_ADDRESSES, "PATCH", _DNC_EMAILS, _DNC_EDIT),
+    Route(Operation.DELETE_DNC_EMAIL_ADDRESSES, "DELETE", _DNC_EMAILS, _DNC_DELETE),
+    Route(Operation.PATCH_DNC_WHATSAPP_NUMBERS, "PATCH", _DNC_WHATSAPP, _DNC_EDIT),
+    Route(Operation.DELETE_DNC_WHATSAPP_NUMBERS, "DELETE", _DNC_WHATSAPP, _DNC_DELETE),
+    Route(Operation.PATCH_DNC_CUSTOM_VALUES, "PATCH", _DNC_CUSTOM, _DNC_EDIT),
+    Route(Operation.DELETE_DNC_CUSTOM_VALUES, "DELETE", _DNC_CUSTOM, _DNC_DELETE),
+)
+_LIMITS_ROUTES = (
+    Route(Operation.GET_LIMITS, "GET", LIMITS_PATH + "/{namespace}"),
+    Route(Operation.GET_DEFAULT_LIMITS, "GET", LIMITS_PATH + "/{namespace}/defaults"),
+)
+
 API_ROUTES = (
+    *_DNC_ROUTES,
+    *_LIMITS_ROUTES,
     Route(Operation.LIST_CONTACT_LISTS, "GET", CONTACT_LISTS_PATH, "outbound:contactList:view"),
     Route(Operation.CREATE_CONTACT_LIST, "POST", CONTACT_LISTS_PATH, "outbound:contactList:add"),
     Route(Operation.GET_CONTACT_LIST, "GET", _LIST, "outbound:contactList:view"),
