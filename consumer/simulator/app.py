@@ -24,6 +24,7 @@ from consumer.simulator.journal import Journal
 from consumer.simulator.limits import Limits
 from consumer.simulator.lists import ContactLists
 from consumer.simulator.operations import API_ROUTES
+from consumer.simulator.page import add_page
 
 _REQUEST_LINE_MAX = 65_536
 _SHUTDOWN_TIMEOUT_S = 1.0
@@ -127,6 +128,7 @@ class Simulator:
         for route in API_ROUTES:
             router.add_route(route.method, route.path, partial(self._exchanges.api, route))
         add_routes(router, self._lists, self._dnc_lists, self.stats)
+        add_page(router)
         router.add_route("*", "/{path:.*}", self._exchanges.unknown)
         return application
 
