@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, wraps
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, parse_qsl
 
@@ -22,8 +21,7 @@ from yarl import URL
 from consumer.adapters.genesys.transport import Answer, Request, Transport
 from consumer.simulator.exchange import Exchanges
 from consumer.simulator.operations import Route
-
-CONTRACT = json.loads((Path(__file__).parent / "data" / "genesys" / "contract.json").read_text(encoding="utf-8"))
+from tests.contract import CONTRACT, closed
 
 _OURS = "genesys-consumer/"
 _JSON = "application/json"
@@ -43,16 +41,6 @@ class Sent(NamedTuple):
     def name(self) -> str:
         """What it asked, without its query, which may name people."""
         return f"{self.method} {self.url.raw_path}"
-
-
-def closed(schema: Any) -> Any:
-    """The schema with no room for properties that the contract does not name."""
-    if isinstance(schema, list):
-        return [closed(part) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    inner = {key: closed(part) for key, part in schema.items()}
-    return {"additionalProperties": False} | inner if "properties" in inner else inner
 
 
 class Endpoint:

@@ -88,8 +88,12 @@ class Call:
         return {name: value for name in _FLAGS if (value := self.flag(name)) is not None}
 
     def listed_ids(self) -> list[str]:
-        """The ids of `contactIds`, repeated or joined by commas."""
-        return [part for value in self.query.get("contactIds", ()) for part in value.split(",") if part]
+        """The ids of `contactIds`."""
+        return self.values("contactIds")
+
+    def values(self, name: str) -> list[str]:
+        """All values of a parameter, repeated as the swagger says or joined by commas as the official SDK does."""
+        return [part for value in self.query.get(name, ()) for part in value.split(",") if part]
 
 
 class Done(NamedTuple):
@@ -174,7 +178,7 @@ class Api:
 
     def _list_contact_lists(self, call: Call) -> Done:
         number, size = call.number("pageNumber", 1), call.number("pageSize", 25, PAGE_MAX)
-        ids, divisions = call.query.get("id", ()), call.query.get("divisionId", ())
+        ids, divisions = call.values("id"), call.values("divisionId")
         if len(ids) > LIST_IDS_MAX:
             message = f"Only {LIST_IDS_MAX} contact lists can be retrieved at once."
             raise ApiError(400, "too.many.bulk.retrieves", message, field="id")

@@ -80,7 +80,7 @@ class DncApi:
         return self._page(call, DNC_LISTS_PATH, DncList.body)
 
     def _list_views(self, call: Call) -> Done:
-        if len(call.query.get("id", ())) > LIST_IDS_MAX:
+        if len(call.values("id")) > LIST_IDS_MAX:
             message = f"Only {LIST_IDS_MAX} do-not-call lists can be retrieved at once."
             raise ApiError(400, "too.many.bulk.retrieves", message, field="id")
         return self._page(call, DNC_LISTS_PATH + "/divisionviews", DncList.view)
@@ -94,7 +94,7 @@ class DncApi:
 
     def _found(self, call: Call) -> list[DncList]:
         matches, name = name_filter(call.text("filterType", "Prefix")), call.text("name")
-        source, ids, divisions = call.text("dncSourceType"), call.query.get("id", ()), call.query.get("divisionId", ())
+        source, ids, divisions = call.text("dncSourceType"), call.values("id"), call.values("divisionId")
         found = [
             dnc_list
             for dnc_list in self._lists.all()

@@ -242,8 +242,6 @@ class Exchanges:
             raise _Cut
         if fault.kind is FaultKind.SLOW:
             await self._wait(fault.seconds)
-        if fault.kind is FaultKind.BAD_JSON:
-            return _Answer(reply._replace(body=b'{"entities": ['))
         return _Answer(reply, fault)
 
     async def _wait(self, seconds: float | None) -> None:

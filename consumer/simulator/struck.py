@@ -11,6 +11,7 @@ from consumer.simulator.faults import Fault, FaultKind
 
 _CHUNK = b"0," * 32_768
 _DEPTH = 100_000
+_STATUS_WITH_A_BODY = {204: 200}
 
 
 async def struck_answer(
@@ -18,9 +19,10 @@ async def struck_answer(
 ) -> web.StreamResponse | None:
     """Write an answer as its fault has it; None when that is as any other.
 
-    What lasts is ended by the client, which leaves, or a second after the simulator is told to stop.
+    A 204 has no body that could be struck: it becomes a 200. What lasts is ended by the client, which leaves, or a
+    second after the simulator is told to stop.
     """
-    response = web.StreamResponse(status=reply.status, headers=headers)
+    response = web.StreamResponse(status=_STATUS_WITH_A_BODY.get(reply.status, reply.status), headers=headers)
     body = reply.body or b"{}"
     match fault.kind:
         case FaultKind.TRUNCATED:
@@ -30,11 +32,18 @@ async def struck_answer(
         case FaultKind.ENDLESS:
             await _endless(request, response)
         case FaultKind.DEEP:
-            await response.prepare(request)
-            await response.write(b"[" * _DEPTH + b"]" * _DEPTH)
+            await _whole(request, response, b"[" * _DEPTH + b"]" * _DEPTH)
+        case FaultKind.BAD_JSON:
+            await _whole(request, response, b'{"entities": [')
         case _:
             return None
     return response
+
+
+async def _whole(request: web.Request, response: web.StreamResponse, body: bytes) -> None:
+    response.content_length = len(body)
+    await response.prepare(request)
+    await response.write(body)
 
 
 async def _half(request: web.Request, response: web.StreamResponse, body: bytes) -> None:

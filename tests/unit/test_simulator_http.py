@@ -15,6 +15,7 @@ from consumer.simulator.journal import Entry
 from consumer.simulator.operations import Operation
 
 LISTS = "/api/v2/outbound/contactlists"
+DNC_LISTS = "/api/v2/outbound/dnclists"
 LOST = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
 
 
@@ -241,6 +242,23 @@ async def test_a_hanging_request_lasts_until_the_client_goes(client: Client):
             await client.add("a")
     await until(lambda: client.last().ended is not None)
     assert (client.held(), client.last().status, client.last().applied) == (set(), None, False)
+
+
+@pytest.mark.parametrize("fault", ["truncated", "drip=30", "endless", "deep", "bad_json"])
+async def test_an_answer_without_a_body_is_struck_too(client: Client, fault: str):
+    """Where Genesys answers 204 there is nothing to strike: a 200 comes instead, and is no whole JSON in time."""
+    definition = {"name": "never", "dncSourceType": "rds", "contactMethod": "Phone"}
+    path = f"{DNC_LISTS}/{(await client.call('POST', DNC_LISTS, definition)).body['id']}/phonenumbers"
+    client.simulator.faults.inject(Fault.parse(fault))
+    headers = {"Authorization": f"Bearer {client.token}"}
+    patch = {"action": "Add", "phoneNumbers": ["+15550100001"]}
+    async with client.http.patch(client.simulator.url + path, json=patch, headers=headers) as answer:
+        assert answer.status == 200
+        with pytest.raises((TimeoutError, aiohttp.ClientPayloadError, json.JSONDecodeError, RecursionError)):
+            async with asyncio.timeout(0.3):
+                json.loads(await answer.read())
+        answer.close()
+    assert client.simulator.dnc_numbers("never") == {"+15550100001"}
 
 
 @pytest.mark.parametrize("fault", ["drip=0.01", "endless"])
