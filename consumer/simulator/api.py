@@ -10,7 +10,8 @@ import orjson
 
 from consumer.simulator.contacts import Contact, Contacts, Poison, check_id
 from consumer.simulator.errors import ApiError, invalid_parameter, invalid_value
-from consumer.simulator.lists import ContactLists, check_definition, name_filter
+from consumer.simulator.filters import selection
+from consumer.simulator.lists import ContactList, ContactLists, Definition, check_definition, name_filter
 from consumer.simulator.operations import CONTACT_LISTS_PATH, Operation
 
 ADD_MAX = 1_000
@@ -30,6 +31,8 @@ class Call:
     Attributes:
         list_id: The contact list or do-not-call list in the path, or nothing.
         contact_id: The contact in the path, or nothing.
+        job_id: The bulk operation in the path, or nothing.
+        origin: Where the simulator was reached, such as `http://127.0.0.1:8080`.
         query: The query parameters, each with all its values.
         content_type: The body's media type.
         body: The body.
@@ -42,6 +45,8 @@ class Call:
     content_type: str = "application/json"
     body: bytes = b""
     namespace: str = ""
+    job_id: str = ""
+    origin: str = ""
 
     @cached_property
     def payload(self) -> Any:
@@ -56,6 +61,12 @@ class Call:
             return orjson.loads(self.body)
         except orjson.JSONDecodeError:
             raise ApiError(400, "bad.request", "The request could not be understood: the body is not JSON.") from None
+
+    def json_object(self) -> dict[str, Any]:
+        """The body's JSON, which must be an object."""
+        if not isinstance(self.payload, dict):
+            raise ApiError(400, "bad.request", "The request could not be understood: the body is not an object.")
+        return self.payload
 
     def array(self) -> list[Any]:
         """The body's JSON, which must be an array."""
@@ -103,6 +114,7 @@ class Done(NamedTuple):
     contact_ids: tuple[str, ...] = ()
     status: int = 200
     dnc_entries: tuple[str, ...] = ()
+    location: str = ""
 
 
 Action = Callable[[Call], Done]
@@ -144,17 +156,19 @@ class Api:
     """The operations on contact lists and contacts.
 
     Every operation checks all it was given before it changes anything: a refused request has changed nothing.
-
-    Attributes:
-        actions: How each operation is carried out.
-        contacts_in_use: Ids of contacts that cannot be deleted.
     """
 
-    def __init__(self, lists: ContactLists, poison: Poison | None, contacts_in_use: Collection[str]) -> None:
+    def __init__(
+        self,
+        lists: ContactLists,
+        poison: Poison | None,
+        contacts_in_use: Collection[str],
+        *others: Mapping[Operation, Action],
+    ) -> None:
         self._lists = lists
         self._poison = poison
         self.contacts_in_use = set(contacts_in_use)
-        self.actions: Mapping[Operation, Action] = {
+        self._actions: dict[Operation, Action] = {
             Operation.LIST_CONTACT_LISTS: self._list_contact_lists,
             Operation.CREATE_CONTACT_LIST: self._create_contact_list,
             Operation.GET_CONTACT_LIST: self._get_contact_list,
@@ -167,6 +181,8 @@ class Api:
             Operation.UPDATE_CONTACT: self._update_contact,
             Operation.DELETE_CONTACT: self._delete_contact,
         }
+        for actions in others:
+            self._actions |= actions
 
     def carry_out(self, operation: Operation, call: Call) -> Done:
         """Carry out an operation.
@@ -174,7 +190,7 @@ class Api:
         Raises:
             ApiError: It is refused, and nothing has changed.
         """
-        return self.actions[operation](call)
+        return self._actions[operation](call)
 
     def _list_contact_lists(self, call: Call) -> Done:
         number, size = call.number("pageNumber", 1), call.number("pageSize", 25, PAGE_MAX)
@@ -195,7 +211,7 @@ class Api:
             descending = call.text("sortOrder").startswith("d")
             found.sort(key=lambda each: str(each.definition.get(sort_by, "")), reverse=descending)
         shown = found[(number - 1) * size : number * size]
-        bodies = [each.body(with_size=call.flag("includeSize") or False) for each in shown]
+        bodies = [self._body(each, call) for each in shown]
         return Done(orjson.dumps(page(CONTACT_LISTS_PATH, bodies, number, size, len(found))))
 
     def _create_contact_list(self, call: Call) -> Done:
@@ -203,8 +219,11 @@ class Api:
         return Done(orjson.dumps(created.body(with_size=False)))
 
     def _get_contact_list(self, call: Call) -> Done:
-        with_size = call.flag("includeSize") or False
-        return Done(orjson.dumps(self._lists.find(call.list_id).body(with_size=with_size)))
+        return Done(orjson.dumps(self._body(self._lists.find(call.list_id), call)))
+
+    def _body(self, contact_list: ContactList, call: Call) -> Definition:
+        with_size, with_import_status = call.flag("includeSize"), call.flag("includeImportStatus")
+        return contact_list.body(with_size=with_size or False, with_import_status=with_import_status or False)
 
     def _delete_contact_list(self, call: Call) -> Done:
         self._lists.delete(call.list_id)
@@ -213,6 +232,7 @@ class Api:
     def _add_contacts(self, call: Call) -> Done:
         flags = call.flags()
         contact_list = self._lists.find(call.list_id)
+        contact_list.tasks.refuse_while_clearing()
         given = call.array()
         if len(given) > ADD_MAX:
             message = f"Only {ADD_MAX} contacts can be added at once."
@@ -260,21 +280,18 @@ class Api:
         return Done(orjson.dumps([found for contact_id in ids if (found := contacts.get(contact_id)) is not None]))
 
     def _search_contacts(self, call: Call) -> Done:
-        contacts = self._lists.find(call.list_id).contacts
-        request = call.payload
-        if not isinstance(request, dict):
-            raise ApiError(400, "bad.request", "The search must be a JSON object.")
-        if request.get("criteria") is not None or request.get("contactListFilterId") is not None:
-            raise ApiError(400, "invalid.contact.list.filter", "The simulator searches without a filter only.")
+        contact_list = self._lists.find(call.list_id)
+        request = call.json_object()
+        match = selection(request, contact_list.definition["columnNames"])
         number, size = request.get("pageNumber"), request.get("pageSize")
         if type(number) is not int or number < 1:
             raise invalid_value("pageNumber", "a positive number")
         if type(size) is not int or not 1 <= size <= PAGE_MAX:
             raise invalid_value("pageSize", f"from 1 to {PAGE_MAX}")
-        entities = contacts.page((number - 1) * size, size)
+        entities, total = contact_list.contacts.page((number - 1) * size, size, match)
         path = f"{CONTACT_LISTS_PATH}/{call.list_id}/contacts/search"
-        body = page(path, entities, number, size, len(contacts))
-        return Done(orjson.dumps(body | {"contactsCount": len(contacts)}))
+        body = page(path, entities, number, size, total)
+        return Done(orjson.dumps(body | {"contactsCount": total}))
 
     def _get_contact(self, call: Call) -> Done:
         contact = self._lists.find(call.list_id).contacts.get(call.contact_id)
@@ -283,7 +300,9 @@ class Api:
         return Done(orjson.dumps(contact))
 
     def _update_contact(self, call: Call) -> Done:
-        contacts = self._lists.find(call.list_id).contacts
+        contact_list = self._lists.find(call.list_id)
+        contact_list.tasks.refuse_while_clearing()
+        contacts = contact_list.contacts
         contact = contacts.check(call.payload, self._poison, replaces=True)
         if contact.get("id", call.contact_id) != call.contact_id:
             raise invalid_value("id", "the id in the path")

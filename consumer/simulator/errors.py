@@ -3,7 +3,7 @@
 No text here carries a contact's data: a message names a column, a limit or an operation, never a value.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -19,6 +19,8 @@ class Reply(NamedTuple):
     body: bytes
     headers: Mapping[str, str] = _NO_HEADERS
     content_type: str = "application/json"
+    chunks: Iterator[bytes] | None = None
+    """What is streamed instead of the body."""
 
 
 class ApiError(Exception):

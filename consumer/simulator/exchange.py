@@ -8,7 +8,7 @@ import math
 import socket
 import struct
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 from uuid import uuid4
@@ -16,12 +16,14 @@ from uuid import uuid4
 from aiohttp import web
 
 from consumer.simulator.access import Access
-from consumer.simulator.api import Action, Call, named_contacts
+from consumer.simulator.api import Api, Call, named_contacts
 from consumer.simulator.errors import ApiError, OAuthRefusal, Reply, bad_credentials, throttled, too_large
 from consumer.simulator.faults import Fault, FaultKind, FaultPlan
 from consumer.simulator.journal import Entry, Journal
-from consumer.simulator.operations import Operation, Route
+from consumer.simulator.operations import DOWNLOAD, UPLOAD_FORM, Operation, Route
 from consumer.simulator.struck import struck_answer
+from consumer.simulator.transfers import Arrived, Transfers
+from consumer.simulator.uploads import StorageRefusal
 
 _PORTAL_PAGE = b"<html><head><title>Welcome</title></head><body><h1>Please log in to this network</h1></body></html>"
 _ELSEWHERE = "https://elsewhere.invalid/login"
@@ -61,6 +63,9 @@ def _whole(seconds: float | None) -> int | None:
     return None if seconds is None else math.ceil(seconds)
 
 
+Receive = Callable[[web.Request], Awaitable[Arrived]]
+
+
 class _Cut(Exception):
     """The connection is closed instead of an answer."""
 
@@ -86,6 +91,8 @@ async def _read(request: web.Request) -> Call:
         list_id=request.match_info.get("list_id", ""),
         contact_id=request.match_info.get("contact_id", ""),
         namespace=request.match_info.get("namespace", ""),
+        job_id=request.match_info.get("job_id", ""),
+        origin=str(request.url.origin()),
         query={name: query.getall(name) for name in set(query)} if query else {},
         content_type=request.content_type,
         body=body,
@@ -101,6 +108,16 @@ def _cut(request: web.Request, *, reset: bool) -> web.StreamResponse:
     return web.Response()
 
 
+async def _stream(
+    request: web.Request, status: int, chunks: Iterator[bytes], headers: Mapping[str, str]
+) -> web.StreamResponse:
+    response = web.StreamResponse(status=status, headers=headers)
+    await response.prepare(request)
+    for chunk in chunks:
+        await response.write(chunk)
+    return response
+
+
 class Exchanges:
     """Answers requests.
 
@@ -113,13 +130,16 @@ class Exchanges:
         self,
         clock: Callable[[], float],
         access: Access,
-        actions: Mapping[Operation, Action],
+        api: Api,
+        transfers: Transfers,
+        *,
         faults: FaultPlan,
         journal: Journal,
     ) -> None:
         self._clock = clock
         self._access = access
-        self._actions = actions
+        self._api = api
+        self._transfers = transfers
         self._faults = faults
         self._journal = journal
         self._closing = asyncio.Event()
@@ -146,6 +166,38 @@ class Exchanges:
 
         return await self._exchange(request, route.operation, answer)
 
+    async def upload_file(self, request: web.Request) -> web.StreamResponse:
+        """Answer the file store's request: a file is put to a presigned URL."""
+
+        async def answer(request: web.Request, entry: Entry) -> _Answer:
+            return await self._receive(self._transfers.receive_file, request, entry)
+
+        return await self._exchange(request, Operation.UPLOAD_FILE, answer)
+
+    async def upload_form(self, request: web.Request) -> web.StreamResponse:
+        """Answer the apps host's request: a file comes in a form."""
+
+        async def answer(request: web.Request, entry: Entry) -> _Answer:
+            self._access.admit(request.headers.get("Authorization", ""), UPLOAD_FORM.permission)
+            return await self._receive(self._transfers.receive_form, request, entry)
+
+        return await self._exchange(request, Operation.UPLOAD_FORM, answer)
+
+    async def download(self, request: web.Request) -> web.StreamResponse:
+        """Answer the request for an exported file."""
+
+        async def answer(request: web.Request, entry: Entry) -> _Answer:
+            self._access.admit(request.headers.get("Authorization", ""), DOWNLOAD.permission)
+            fault = self._draw(entry)
+            refusal = await self._before(fault, request)
+            if refusal is not None:
+                return _Answer(refusal)
+            reply = self._transfers.download(request.match_info["download_id"])
+            entry.applied = True
+            return await self._after(fault, reply)
+
+        return await self._exchange(request, Operation.DOWNLOAD_EXPORT, answer)
+
     async def unknown(self, _: web.Request) -> web.StreamResponse:
         """Answer a request for what there is not."""
         correlation_id = str(uuid4())
@@ -171,7 +223,11 @@ class Exchanges:
             self._count(entry)
         headers = self._headers(reply, correlation_id)
         struck = None if fault is None else await struck_answer(request, reply, headers, fault)
-        return struck or web.Response(status=reply.status, body=reply.body, headers=headers)
+        if struck is not None:
+            return struck
+        if reply.chunks is not None:
+            return await _stream(request, reply.status, reply.chunks, headers)
+        return web.Response(status=reply.status, body=reply.body, headers=headers)
 
     def _headers(self, reply: Reply, correlation_id: str) -> dict[str, str]:
         return {"Content-Type": reply.content_type, "ININ-Correlation-Id": correlation_id, **reply.headers}
@@ -203,11 +259,28 @@ class Exchanges:
         refusal = await self._before(fault, request)
         if refusal is not None:
             return _Answer(refusal)
-        done = self._actions[route.operation](call)
+        done = self._api.carry_out(route.operation, call)
         entry.applied = True
         entry.contact_ids = done.contact_ids or entry.contact_ids
         entry.dnc_entries = done.dnc_entries
-        return await self._after(fault, Reply(done.status, done.body))
+        headers = {"Location": done.location} if done.location else {}
+        return await self._after(fault, Reply(done.status, done.body, headers))
+
+    async def _receive(self, receive: Receive, request: web.Request, entry: Entry) -> _Answer:
+        try:
+            arrived = await receive(request)
+        except StorageRefusal as error:
+            return _Answer(error.reply())
+        except (ConnectionError, web.RequestPayloadError):
+            raise _Cut from None
+        entry.list_id = arrived.list_id
+        fault = self._draw(entry)
+        refusal = await self._before(fault, request)
+        if refusal is not None:
+            return _Answer(refusal)
+        self._transfers.begin(arrived)
+        entry.applied = True
+        return await self._after(fault, Reply(200, b""))
 
     def _note(self, entry: Entry, call: Call) -> None:
         if self._journal.kept:

@@ -3,17 +3,21 @@
 Reads the wall clock for `dateCreated`; touches nothing else.
 """
 
+import math
 import operator
 import re
+import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 from consumer.simulator.contacts import Contacts
 from consumer.simulator.errors import ApiError, invalid_parameter, invalid_property, invalid_value, list_not_found
+from consumer.simulator.imports import NO_ROOM, Staging
 from consumer.simulator.operations import CONTACT_LISTS_PATH
+from consumer.simulator.tasks import Tasks
 
 NAME_LENGTH_MAX = 64
 COLUMNS_MAX = 50
@@ -201,16 +205,22 @@ def _check_specifications(definition: Definition) -> None:
         raise _refused(code, "A column has no data type specification.", field)
 
 
-class ContactList:
-    """One contact list: its definition and its contacts."""
+def timestamp() -> str:
+    """The wall clock as Genesys writes it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
-    def __init__(self, definition: Definition) -> None:
+
+class ContactList:
+    """One contact list: its definition, its contacts, and what goes on in it."""
+
+    def __init__(self, definition: Definition, tasks: Tasks) -> None:
         list_id = str(uuid4())
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        now = timestamp()
         given = {"phoneColumns": [], "emailColumns": [], "whatsAppColumns": [], "division": HOME_DIVISION}
         made = {"id": list_id, "dateCreated": now, "dateModified": now, "version": 1}
         self.definition: Definition = given | definition | made | {"selfUri": f"{CONTACT_LISTS_PATH}/{list_id}"}
         self.contacts = Contacts(list_id, definition["columnNames"])
+        self.tasks = tasks
 
     @property
     def id(self) -> str:
@@ -222,25 +232,43 @@ class ContactList:
         """Its name, unique in the organisation."""
         return str(self.definition["name"])
 
-    def body(self, *, with_size: bool) -> Definition:
+    def body(self, *, with_size: bool, with_import_status: bool = False) -> Definition:
         """The list as Genesys describes it."""
-        return self.definition | {"size": len(self.contacts)} if with_size else self.definition
+        body = self.definition | {"size": len(self.contacts)} if with_size else self.definition
+        return body | {"importStatus": self.tasks.import_status()} if with_import_status else body
 
 
 class ContactLists:
-    """The contact lists of the organisation, in order of creation.
+    """The contact lists of the organisation, in order of creation; whoever looks at one sees what is due in it done.
 
     Attributes:
         tally: How many contacts were applied and deleted, and how many updates asked for the contact to be queued
             again, which may call a person twice.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        job_seconds: float = 0.0,
+        rows_per_second: float = math.inf,
+    ) -> None:
+        """Describe how long things take.
+
+        Args:
+            clock: Seconds that only grow.
+            job_seconds: The least that a clear, an import, an export or a bulk operation takes.
+            rows_per_second: Contacts that they handle in a second.
+        """
+        self._clock = clock
+        self._job_seconds = job_seconds
+        self._rows_per_second = rows_per_second
         self._lists: dict[str, ContactList] = {}
         self.tally: Counter[str] = Counter(applied=0, deleted=0, requeued=0)
 
     def all(self) -> list[ContactList]:
         """Every list."""
+        for contact_list in self._lists.values():
+            contact_list.tasks.catch_up()
         return list(self._lists.values())
 
     def create(self, definition: Definition) -> ContactList:
@@ -253,7 +281,7 @@ class ContactLists:
             raise _refused("duplicate.name", "A contact list of this name exists.", "name")
         if len(self._lists) >= LISTS_MAX:
             raise ApiError(400, "max.entity.count.reached", f"There are already {LISTS_MAX} contact lists.")
-        created = ContactList(definition)
+        created = ContactList(definition, Tasks(self._clock, self._job_seconds, self._rows_per_second))
         self._lists[created.id] = created
         return created
 
@@ -263,10 +291,11 @@ class ContactLists:
         Raises:
             ApiError: There is none.
         """
-        try:
-            return self._lists[list_id]
-        except KeyError:
-            raise list_not_found() from None
+        found = self._lists.get(list_id)
+        if found is None:
+            raise list_not_found()
+        found.tasks.catch_up()
+        return found
 
     def look_up(self, name_or_id: str) -> ContactList:
         """The list with this id or name.
@@ -274,7 +303,7 @@ class ContactLists:
         Raises:
             LookupError: There is none.
         """
-        for contact_list in self._lists.values():
+        for contact_list in self.all():
             if name_or_id in (contact_list.id, contact_list.name):
                 return contact_list
         raise LookupError(f"no contact list {name_or_id!r}")
@@ -283,9 +312,25 @@ class ContactLists:
         """Delete a list with its contacts.
 
         Raises:
-            ApiError: There is none.
+            ApiError: There is none, or an import into it goes on.
         """
-        del self._lists[self.find(list_id).id]
+        doomed = self.find(list_id)
+        doomed.tasks.refuse_while_importing()
+        del self._lists[doomed.id]
+
+    def begin_import(self, contact_list: ContactList, staging: Staging) -> None:
+        """Import a file that has arrived whole, in a while."""
+        try:
+            self.check_room(contact_list, [contact_id for contact_id, _ in staging.rows])
+        except ApiError:
+            staging.fail(NO_ROOM)
+        work = self._counted(staging.applied_to(contact_list.contacts))
+        contact_list.tasks.begin_import(work, staging.total, staging.failure)
+
+    def _counted(self, steps: Iterator[bool]) -> Iterator[None]:
+        for written in steps:
+            self.tally["applied"] += written
+            yield
 
     def check_room(self, contact_list: ContactList, contact_ids: Sequence[str]) -> None:
         """Refuse contacts that the organisation has no room for."""

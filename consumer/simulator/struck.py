@@ -1,8 +1,9 @@
 """Answers for how an answer that a fault has struck goes over the wire: cut, in drips, without end, or too deep."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from itertools import chain
 
 from aiohttp import web
 
@@ -23,12 +24,12 @@ async def struck_answer(
     second after the simulator is told to stop.
     """
     response = web.StreamResponse(status=_STATUS_WITH_A_BODY.get(reply.status, reply.status), headers=headers)
-    body = reply.body or b"{}"
+    parts = reply.chunks if reply.chunks is not None else iter([reply.body or b"{}"])
     match fault.kind:
         case FaultKind.TRUNCATED:
-            await _half(request, response, body)
+            await _half(request, response, next(parts))
         case FaultKind.DRIP:
-            await _drip(request, response, body, fault.seconds or 0)
+            await _drip(request, response, parts, fault.seconds or 0)
         case FaultKind.ENDLESS:
             await _endless(request, response)
         case FaultKind.DEEP:
@@ -54,11 +55,10 @@ async def _half(request: web.Request, response: web.StreamResponse, body: bytes)
         request.transport.close()
 
 
-async def _drip(request: web.Request, response: web.StreamResponse, body: bytes, seconds: float) -> None:
-    response.content_length = len(body)
+async def _drip(request: web.Request, response: web.StreamResponse, parts: Iterator[bytes], seconds: float) -> None:
     await response.prepare(request)
-    for place in range(len(body)):
-        await response.write(body[place : place + 1])
+    for byte in chain.from_iterable(parts):
+        await response.write(bytes([byte]))
         await asyncio.sleep(seconds)
 
 
