@@ -8,7 +8,7 @@ request on purpose says so with the marker `off_contract`.
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache, wraps
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, parse_qsl
@@ -27,6 +27,15 @@ _OURS = "genesys-consumer/"
 _JSON = "application/json"
 _FORM = "application/x-www-form-urlencoded"
 _BOOLEANS = {"true", "false"}
+_EXPORTED_FILE: Mapping[str, Any] = {
+    "method": "GET",
+    "path": "{ExportUri.uri}",
+    "query_params": [],
+    "request_body": None,
+}
+"""Where an export is fetched is told by an answer: no endpoint of the contract."""
+_TOLD = re.compile(rb'"ur[il]": ?"([^"]+)"')
+_SHORT = 10_000
 
 
 class Sent(NamedTuple):
@@ -51,12 +60,12 @@ class Endpoint:
         self.path: str = described["path"]
         self._parameters = {parameter["name"]: parameter for parameter in described["query_params"]}
         self._body: Mapping[str, Any] | None = described["request_body"]
-        parts = re.split(r"\{\w+\}", self.path)
-        self._pattern = re.compile("[^/]+".join(map(re.escape, parts)))
+        self.told = self.path.startswith("{")  # as {UploadUrlResponse.url}: an answer says where
+        self._pattern = re.compile("[^/]+".join(map(re.escape, re.split(r"\{[\w.]+\}", self.path))))
 
-    def serves(self, method: str, path: str) -> bool:
-        """Whether a request is for it."""
-        return method == self.method and self._pattern.fullmatch(path) is not None
+    def serves(self, method: str, path: str, told: Collection[str]) -> bool:
+        """Whether a request is for it; told are the paths that answers gave to go to."""
+        return method == self.method and (path in told if self.told else self._pattern.fullmatch(path) is not None)
 
     def deviations(self, sent: Sent) -> Iterator[str]:
         """What is wrong with a request; no value that it carries is told."""
@@ -81,9 +90,12 @@ class Endpoint:
             if body:
                 yield "there is a body, where none can be"
             return
-        if content_type != self._body["content_type"]:
+        expected = self._body["content_type"]
+        if not content_type or ("/" in expected and content_type != expected):
             yield f"the content type is {content_type or 'not given'}"
             return
+        if content_type not in {_JSON, _FORM}:
+            return  # a file
         try:
             value = _value(content_type, body)
         except ValueError:
@@ -105,7 +117,7 @@ def _validator(schema: str) -> Draft202012Validator:
 def _value(content_type: str, body: bytes) -> object:
     if content_type == _FORM:
         return {name: values[0] for name, values in parse_qs(body.decode(), strict_parsing=True).items()}
-    return json.loads(body) if content_type == _JSON else body
+    return json.loads(body)
 
 
 def _has_type(value: str, schema: Mapping[str, Any]) -> bool:
@@ -130,8 +142,9 @@ class Watch:
     """
 
     def __init__(self, endpoints: Sequence[Mapping[str, Any]] = CONTRACT["endpoints"]) -> None:
-        self._endpoints = [Endpoint(described) for described in endpoints]
+        self._endpoints = [Endpoint(described) for described in (*endpoints, _EXPORTED_FILE)]
         self._sent_here: set[int] = set()
+        self._told: set[str] = set()
         self._found: list[str] = []
         self.checked = 0
         self.endpoints: set[tuple[str, str]] = set()
@@ -147,7 +160,8 @@ class Watch:
 
     def _deviations(self, sent: Sent) -> Iterator[str]:
         # A path that a template and a plain name both fit is the plain name's.
-        fitting = [each for each in self._endpoints if each.serves(sent.method, sent.url.raw_path)]
+        path = sent.url.raw_path
+        fitting = [each for each in self._endpoints if each.serves(sent.method, path, self._told)]
         if not fitting:
             yield "the contract has no such endpoint"
             return
@@ -164,6 +178,11 @@ class Watch:
         """Check a request that a simulator answers, unless it was seen where it was sent."""
         if hash(sent) not in self._sent_here:
             self.look(sent)
+
+    def answered(self, body: object) -> None:
+        """Remember where an answer tells to go."""
+        if isinstance(body, bytes) and len(body) < _SHORT:
+            self._told |= {URL(found.decode()).raw_path for found in _TOLD.findall(body)}
 
     def take(self) -> list[str]:
         """What was found since this was last asked."""
@@ -183,6 +202,7 @@ def watched_send(watch: Watch, send: Callable[..., Any]) -> Callable[..., Any]:
         content_type = _media_type(request.headers.get("Content-Type", ""))
         watch.sent(Sent(request.endpoint.method, request.url, content_type, request.body or b""))
         answer: Answer = await send(transport, request, limit_s)
+        watch.answered(answer.body)
         return answer
 
     return send_watched
@@ -197,6 +217,7 @@ def watched_exchange(watch: Watch, served: Callable[..., Any]) -> Callable[..., 
         assert isinstance(request, web.Request)
         try:
             response: web.StreamResponse = await served(exchanges, *route_and_request)
+            watch.answered(getattr(response, "body", None))
         finally:
             if request.headers.get("User-Agent", "").startswith(_OURS):
                 content_type = _media_type(request.headers.get("Content-Type", ""))
@@ -218,7 +239,7 @@ class Plugin:
     def pytest_configure(self) -> None:
         """Begin to look."""
         self._undo.setattr(Transport, "send", watched_send(self.watch, Transport.send))
-        for name in ("token", "api", "unknown"):
+        for name in ("token", "api", "upload_file", "upload_form", "download", "unknown"):
             self._undo.setattr(Exchanges, name, watched_exchange(self.watch, getattr(Exchanges, name)))
 
     def pytest_unconfigure(self) -> None:

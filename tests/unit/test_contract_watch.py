@@ -80,6 +80,29 @@ def test_a_request_that_is_not_of_the_contract_is_found(
     assert "+1555" not in deviation
 
 
+def test_a_file_goes_only_where_an_answer_said():
+    """What an answer gave as its url or uri may be asked, with any type of file; a path of one's own may not."""
+    upload = {
+        "method": "PUT",
+        "path": "{UploadUrlResponse.url}",
+        "query_params": [],
+        "request_body": {"content_type": "as given in contentType", "required": True, "schema": {}},
+    }
+    watch = Watch([upload])
+    watch.answered(b'{"url":"http://127.0.0.1/store/key-1?signature=x","uploadKey":"key-1"}')
+    watch.answered(b'{"uri": "/api/v2/downloads/5f4dcc3b"}')
+    host = URL("http://127.0.0.1")
+    watch.look(Sent("PUT", host / "store/key-1", "text/csv", b"id\r\n"))
+    watch.look(Sent("GET", host / "api/v2/downloads/5f4dcc3b", "", b""))
+    assert watch.take() == []
+    watch.look(Sent("PUT", host / "store/key-2", "text/csv", b"id\r\n"))
+    watch.look(Sent("PUT", host / "store/key-1", "", b"id\r\n"))
+    assert [each.partition(": ")[2] for each in watch.take()] == [
+        "the contract has no such endpoint",
+        "the content type is not given",
+    ]
+
+
 def test_a_request_that_was_seen_where_it_was_sent_counts_once():
     """The simulator's side of a request of this process adds nothing; one of another process does."""
     watch = Watch()
@@ -162,6 +185,7 @@ def run_pytest(folder: Path, arguments: Sequence[str] = ()) -> subprocess.Comple
     )
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("arguments", [[], ["-n", "2"]], ids=["one process", "two processes"])
 def test_a_planted_request_fails_the_test_that_it_came_in(tmp_path: Path, arguments: list[str]):
     """Of three tests the one that sends a wrong request unasked is in error, and the summary counts it."""
@@ -173,6 +197,7 @@ def test_a_planted_request_fails_the_test_that_it_came_in(tmp_path: Path, argume
     assert "contract: 3 requests checked, 1 endpoints, 1 deviations" in run.stdout
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("arguments", [[], ["-n", "1"]], ids=["one process", "another process"])
 def test_a_planted_request_outside_of_tests_fails_the_run(tmp_path: Path, arguments: list[str]):
     """All tests pass, and yet the run fails and says why."""
