@@ -27,6 +27,7 @@ from consumer.simulator.list_api import ListApi
 from consumer.simulator.list_jobs import ListJobs
 from consumer.simulator.lists import ContactLists
 from consumer.simulator.operations import API_ROUTES, DOWNLOAD, UPLOAD_FILE, UPLOAD_FORM
+from consumer.simulator.page import add_page
 from consumer.simulator.transfers import Transfers
 from consumer.simulator.uploads import Uploads
 
@@ -143,6 +144,7 @@ class Simulator:
         router.add_route(UPLOAD_FILE.method, UPLOAD_FILE.path, self._exchanges.upload_file)
         router.add_route(UPLOAD_FORM.method, UPLOAD_FORM.path, self._exchanges.upload_form)
         add_routes(router, self._lists, self._dnc_lists, self.stats)
+        add_page(router)
         router.add_route("*", "/{path:.*}", self._exchanges.unknown)
         return application
 

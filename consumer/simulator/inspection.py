@@ -1,6 +1,7 @@
 """Answers for the view inside from other processes: `/simulator/...`, JSON, no token. Reads, never changes."""
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -17,12 +18,23 @@ def _json(value: Any) -> web.Response:
     return web.Response(body=orjson.dumps(value), content_type="application/json")
 
 
+def _limit(request: web.Request) -> int | None:
+    """How many contacts, or entries of each kind, are wanted; None is all."""
+    limit = request.query.get("limit")
+    if limit is None:
+        return None
+    if not limit.isdecimal():
+        raise web.HTTPBadRequest(text="limit must be a number")
+    return int(limit)
+
+
 async def _stream(request: web.Request, contacts: Contacts) -> web.StreamResponse:
+    wanted = islice(contacts.views(), _limit(request))
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
     chunk: list[bytes] = []
     opening = b"{"
-    for contact_id, view in contacts.views():
+    for contact_id, view in wanted:
         applied = contacts.applied[contact_id]
         chunk.append(orjson.dumps(contact_id) + b":" + orjson.dumps(view | {"applied": applied}))
         if len(chunk) == _CHUNK_CONTACTS:
@@ -55,7 +67,8 @@ def add_routes(
             dnc_list = dnc_lists.look_up(request.match_info["name_or_id"])
         except LookupError:
             raise web.HTTPNotFound from None
-        return _json({kind.value: held for kind, held in dnc_list.entries.items()})
+        limit = _limit(request)
+        return _json({kind.value: dict(islice(held.items(), limit)) for kind, held in dnc_list.entries.items()})
 
     async def show_stats(_: web.Request) -> web.StreamResponse:
         return _json(stats())

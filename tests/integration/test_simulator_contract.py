@@ -14,7 +14,6 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 from uuid import uuid4
@@ -26,8 +25,8 @@ from yarl import URL
 
 from consumer.simulator.app import Simulator
 from consumer.simulator.faults import Fault
+from tests.contract import CONTRACT, closed
 
-CONTRACT = json.loads((Path(__file__).parents[1] / "data" / "genesys" / "contract.json").read_text())
 ENDPOINTS = {(endpoint["method"], endpoint["path"]): endpoint for endpoint in CONTRACT["endpoints"]}
 
 LISTS = "/api/v2/outbound/contactlists"
@@ -76,16 +75,6 @@ class Answer(NamedTuple):
     @property
     def code(self) -> str:
         return str(self.body["code"])
-
-
-def closed(schema: Any) -> Any:
-    """The schema with no room for properties that the contract does not name."""
-    if isinstance(schema, list):
-        return [closed(part) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    inner = {key: closed(part) for key, part in schema.items()}
-    return {"additionalProperties": False} | inner if "properties" in inner else inner
 
 
 @cache
