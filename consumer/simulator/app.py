@@ -22,7 +22,7 @@ from consumer.simulator.journal import Journal
 from consumer.simulator.list_api import ListApi
 from consumer.simulator.list_jobs import ListJobs
 from consumer.simulator.lists import ContactLists
-from consumer.simulator.operations import API_ROUTES, DOWNLOAD, UPLOAD_FILE, UPLOAD_FORM
+from consumer.simulator.operations import API_ROUTES, FETCH_FILE, UPLOAD_FILE, UPLOAD_FORM
 from consumer.simulator.transfers import Transfers
 from consumer.simulator.uploads import Uploads
 
@@ -131,7 +131,7 @@ class Simulator:
         router.add_route("POST", "/oauth/token", self._exchanges.token)
         for route in API_ROUTES:
             router.add_route(route.method, route.path, partial(self._exchanges.api, route))
-        router.add_route(DOWNLOAD.method, DOWNLOAD.path, self._exchanges.download)
+        router.add_route(FETCH_FILE.method, FETCH_FILE.path, self._exchanges.fetch_file)
         router.add_route(UPLOAD_FILE.method, UPLOAD_FILE.path, self._exchanges.upload_file)
         router.add_route(UPLOAD_FORM.method, UPLOAD_FORM.path, self._exchanges.upload_form)
         add_routes(router, self._lists, self.stats)

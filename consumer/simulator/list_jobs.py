@@ -1,7 +1,9 @@
 """Answers for the API's operations that go on after their answer: clears, bulk operations, exports, imports. No socket.
 
 What the schema leaves open is assumed: a bulk update merges its contact into each selected one, column by column; the
-contacts are selected when it is asked for. `downloadURI` is left out: what the file would hold is not published.
+contacts are selected when it is asked for; a new export takes the place of the old one at once. `downloadURI` of a bulk
+operation is left out: what the file would hold is not published. An export's URI answers with a redirect to a presigned
+URL, as the official SDK describes `GET /api/v2/downloads`; the status 302 is assumed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +16,7 @@ from consumer.simulator.contacts import Contact, Match, Poison
 from consumer.simulator.errors import ApiError, invalid_property, invalid_value
 from consumer.simulator.filters import selection
 from consumer.simulator.lists import ContactList, ContactLists, timestamp
-from consumer.simulator.operations import CONTACT_LISTS_PATH, DOWNLOADS_PATH, Operation
+from consumer.simulator.operations import CONTACT_LISTS_PATH, DOWNLOADS_PATH, STORAGE_PATH, Operation
 from consumer.simulator.tasks import Export, Job
 
 _SELECTORS = frozenset({"contactListFilterId", "criteria"})
@@ -64,6 +66,7 @@ class ListJobs:
             Operation.GET_JOB: self._get_job,
             Operation.START_EXPORT: self._start_export,
             Operation.GET_EXPORT: self._get_export,
+            Operation.GET_DOWNLOAD: self._get_download,
             Operation.GET_IMPORT_STATUS: self._get_import_status,
         }
 
@@ -97,8 +100,17 @@ class ListJobs:
             raise ApiError(404, "no.available.list.export.uri", "There is no available export of the contact list.")
         uri = f"{call.origin}{DOWNLOADS_PATH}/{tasks.export.id}"
         if call.flag("download"):
-            return Done(status=303, location=uri)
+            return Done(status=302, location=uri)
         return Done(orjson.dumps({"uri": uri, "exportTimestamp": tasks.export.made}))
+
+    def _get_download(self, call: Call) -> Done:
+        found = self._lists.exported(call.download_id)
+        if found is None:
+            raise ApiError(404, "not.found", "The requested resource was not found.")
+        url = f"{call.origin}{STORAGE_PATH}/exports/{call.download_id}?X-Amz-Signature={found[1].signature}"
+        if call.flag("issueRedirect") is False:
+            return Done(orjson.dumps({"url": url}))
+        return Done(status=302, location=url)
 
     def _bulk_remove(self, call: Call) -> Done:
         contact_list, request = self._open_bulk(call, _REMOVE_FIELDS)

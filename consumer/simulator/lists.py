@@ -17,7 +17,7 @@ from consumer.simulator.contacts import Contacts
 from consumer.simulator.errors import ApiError, invalid_parameter, invalid_property, invalid_value, list_not_found
 from consumer.simulator.imports import NO_ROOM, Staging
 from consumer.simulator.operations import CONTACT_LISTS_PATH
-from consumer.simulator.tasks import Tasks
+from consumer.simulator.tasks import Export, Tasks
 
 NAME_LENGTH_MAX = 64
 COLUMNS_MAX = 50
@@ -365,6 +365,14 @@ class ContactLists:
         doomed = self.find(list_id)
         doomed.tasks.refuse_while_importing()
         del self._lists[doomed.id]
+
+    def exported(self, download_id: str) -> tuple[ContactList, Export] | None:
+        """The export with this id, when it is ready, and its list."""
+        for contact_list in self.all():
+            made = contact_list.tasks.export
+            if made is not None and made.id == download_id and not contact_list.tasks.exporting:
+                return contact_list, made
+        return None
 
     def begin_import(self, contact_list: ContactList, staging: Staging) -> None:
         """Import a file that has arrived whole, in a while."""

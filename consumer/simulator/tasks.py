@@ -4,6 +4,7 @@ Nothing runs by itself: whoever looks at a list first lets happen what is due by
 with a clock of its own sees every moment of it.
 """
 
+import secrets
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -87,13 +88,15 @@ class Export:
     Attributes:
         rows: The contacts as they were when it was asked for, by id.
         ready_at: When it can be downloaded.
-        made: That moment as a client reads it.
+        made: When it was asked for, as a client reads it.
+        signature: What the URL of the file is signed with.
     """
 
     rows: dict[str, bytes]
     ready_at: float
     made: str
     id: str = field(default_factory=lambda: uuid4().hex)
+    signature: str = field(default_factory=lambda: secrets.token_hex(32))
 
 
 class Tasks:

@@ -15,7 +15,7 @@ from consumer.simulator.contacts import Poison
 from consumer.simulator.errors import ApiError, Reply, invalid_property, invalid_value
 from consumer.simulator.imports import Staging
 from consumer.simulator.lists import ContactLists
-from consumer.simulator.operations import UPLOADS_PATH, Operation
+from consumer.simulator.operations import STORAGE_PATH, Operation
 
 TIMEOUT_MAX_S = 604_800
 _TIMEOUT_S = 600
@@ -111,7 +111,7 @@ class Uploads:
             headers=headers,
             expires_at=self._clock() + seconds,
         )
-        url = f"{call.origin}{UPLOADS_PATH}/files/{key}?X-Amz-Expires={seconds}&X-Amz-Signature={signature}"
+        url = f"{call.origin}{STORAGE_PATH}/uploads/{key}?X-Amz-Expires={seconds}&X-Amz-Signature={signature}"
         return Done(orjson.dumps({"url": url, "uploadKey": key, "headers": headers}))
 
     def presented(self, key: str, signature: str, headers: Mapping[str, str]) -> Ticket:
