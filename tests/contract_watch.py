@@ -239,7 +239,7 @@ class Plugin:
     def pytest_configure(self) -> None:
         """Begin to look."""
         self._undo.setattr(Transport, "send", watched_send(self.watch, Transport.send))
-        for name in ("token", "api", "upload_file", "upload_form", "download", "unknown"):
+        for name in ("token", "api", "upload_file", "upload_form", "fetch_file", "unknown"):
             self._undo.setattr(Exchanges, name, watched_exchange(self.watch, getattr(Exchanges, name)))
 
     def pytest_unconfigure(self) -> None:

@@ -32,6 +32,7 @@ class Call:
         list_id: The contact list or do-not-call list in the path, or nothing.
         contact_id: The contact in the path, or nothing.
         job_id: The bulk operation in the path, or nothing.
+        download_id: The exported file in the path, or nothing.
         origin: Where the simulator was reached, such as `http://127.0.0.1:8080`.
         query: The query parameters, each with all its values.
         content_type: The body's media type.
@@ -46,6 +47,7 @@ class Call:
     body: bytes = b""
     namespace: str = ""
     job_id: str = ""
+    download_id: str = ""
     origin: str = ""
 
     @cached_property

@@ -17,6 +17,7 @@ from consumer.simulator.contacts import ContactView, Poison
 from consumer.simulator.dnc import DncLists, EntryKind
 from consumer.simulator.dnc_api import DncApi
 from consumer.simulator.dnc_jobs import DncJobs
+from consumer.simulator.downloads import Downloads
 from consumer.simulator.errors import REQUEST_BYTES_MAX
 from consumer.simulator.exchange import Exchanges
 from consumer.simulator.faults import Fault, FaultPlan
@@ -26,8 +27,9 @@ from consumer.simulator.limits import Limits
 from consumer.simulator.list_api import ListApi
 from consumer.simulator.list_jobs import ListJobs
 from consumer.simulator.lists import ContactLists
-from consumer.simulator.operations import API_ROUTES, DOWNLOAD, UPLOAD_FILE, UPLOAD_FORM
+from consumer.simulator.operations import API_ROUTES, FETCH_FILE, UPLOAD_FILE, UPLOAD_FORM
 from consumer.simulator.page import add_page
+from consumer.simulator.tasks import Tasks
 from consumer.simulator.transfers import Transfers
 from consumer.simulator.uploads import Uploads
 
@@ -97,12 +99,17 @@ class Simulator:
         jobs = ListJobs(self._lists, poison)
         dnc, dnc_jobs = DncApi(self._dnc_lists), DncJobs(self._dnc_lists, uploads)
         limits = Limits(lambda: self._access.requests_per_minute)
-        parts = (ListApi(self._lists), uploads, jobs, dnc, dnc_jobs, limits)
+        downloads = Downloads(self._all_tasks)
+        parts = (ListApi(self._lists), uploads, downloads, jobs, dnc, dnc_jobs, limits)
         self._api = Api(self._lists, poison, contacts_in_use, *(part.actions for part in parts))
-        transfers = Transfers(self._lists, self._dnc_lists, uploads)
+        transfers = Transfers(downloads, uploads)
         self._exchanges = Exchanges(clock, self._access, self._api, transfers, faults=self.faults, journal=self.journal)
         self._runner: web.AppRunner | None = None
         self._url = ""
+
+    def _all_tasks(self) -> list[Tasks]:
+        contact_tasks = [contact_list.tasks for contact_list in self._lists.all()]
+        return contact_tasks + [dnc_list.tasks for dnc_list in self._dnc_lists.all()]
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
         """Listen; port 0 takes a free one."""
@@ -140,7 +147,7 @@ class Simulator:
         router.add_route("POST", "/oauth/token", self._exchanges.token)
         for route in API_ROUTES:
             router.add_route(route.method, route.path, partial(self._exchanges.api, route))
-        router.add_route(DOWNLOAD.method, DOWNLOAD.path, self._exchanges.download)
+        router.add_route(FETCH_FILE.method, FETCH_FILE.path, self._exchanges.fetch_file)
         router.add_route(UPLOAD_FILE.method, UPLOAD_FILE.path, self._exchanges.upload_file)
         router.add_route(UPLOAD_FORM.method, UPLOAD_FORM.path, self._exchanges.upload_form)
         add_routes(router, self._lists, self._dnc_lists, self.stats)

@@ -20,7 +20,7 @@ from consumer.simulator.api import Api, Call, named_contacts
 from consumer.simulator.errors import ApiError, OAuthRefusal, Reply, bad_credentials, throttled, too_large
 from consumer.simulator.faults import Fault, FaultKind, FaultPlan
 from consumer.simulator.journal import Entry, Journal
-from consumer.simulator.operations import DOWNLOAD, UPLOAD_FORM, Operation, Route
+from consumer.simulator.operations import UPLOAD_FORM, Operation, Route
 from consumer.simulator.struck import struck_answer
 from consumer.simulator.transfers import Transfers
 from consumer.simulator.uploads import Incoming, StorageRefusal
@@ -92,6 +92,7 @@ async def _read(request: web.Request) -> Call:
         contact_id=request.match_info.get("contact_id", ""),
         namespace=request.match_info.get("namespace", ""),
         job_id=request.match_info.get("job_id", ""),
+        download_id=request.match_info.get("download_id", ""),
         origin=str(request.url.origin()),
         query={name: query.getall(name) for name in set(query)} if query else {},
         content_type=request.content_type,
@@ -183,20 +184,22 @@ class Exchanges:
 
         return await self._exchange(request, Operation.UPLOAD_FORM, answer)
 
-    async def download(self, request: web.Request) -> web.StreamResponse:
-        """Answer the request for an exported file."""
+    async def fetch_file(self, request: web.Request) -> web.StreamResponse:
+        """Answer the file store's request: an exported file is fetched from a presigned URL."""
 
         async def answer(request: web.Request, entry: Entry) -> _Answer:
-            self._access.admit(request.headers.get("Authorization", ""), DOWNLOAD.permission)
             fault = self._draw(entry)
             refusal = await self._before(fault, request)
             if refusal is not None:
                 return _Answer(refusal)
-            reply = self._transfers.download(request.match_info["download_id"])
+            try:
+                reply = self._transfers.fetch(request)
+            except StorageRefusal as error:
+                return _Answer(error.reply())
             entry.applied = True
             return await self._after(fault, reply)
 
-        return await self._exchange(request, Operation.DOWNLOAD_EXPORT, answer)
+        return await self._exchange(request, Operation.FETCH_FILE, answer)
 
     async def unknown(self, _: web.Request) -> web.StreamResponse:
         """Answer a request for what there is not."""

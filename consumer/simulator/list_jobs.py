@@ -1,7 +1,8 @@
 """Answers for the API's operations that go on after their answer: clears, bulk operations, exports, imports. No socket.
 
 What the schema leaves open is assumed: a bulk update merges its contact into each selected one, column by column; the
-contacts are selected when it is asked for. `downloadURI` is left out: what the file would hold is not published.
+contacts are selected when it is asked for; a new export takes the place of the old one at once. `downloadURI` of a bulk
+operation is left out: what the file would hold is not published.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,12 +13,13 @@ import orjson
 
 from consumer.simulator.api import Action, Call, Done
 from consumer.simulator.contacts import Contact, Match, Poison
+from consumer.simulator.downloads import available_export
 from consumer.simulator.errors import ApiError, invalid_property, invalid_value
 from consumer.simulator.exports import export
 from consumer.simulator.filters import selection
 from consumer.simulator.lists import ContactList, ContactLists, timestamp
-from consumer.simulator.operations import CONTACT_LISTS_PATH, DOWNLOADS_PATH, Operation
-from consumer.simulator.tasks import Export, Job, Tasks
+from consumer.simulator.operations import CONTACT_LISTS_PATH, Operation
+from consumer.simulator.tasks import Export, Job
 
 _SELECTORS = frozenset({"contactListFilterId", "criteria"})
 _EXPORT_FIELDS = _SELECTORS | {"contactIds"}
@@ -46,20 +48,6 @@ def _matching(contact_list: ContactList, match: Match | None, ids: Sequence[str]
         return contact_list.contacts.snapshot(match)
     chosen = set(ids)
     return contact_list.contacts.snapshot(lambda each: each["id"] in chosen and (match is None or match(each)))
-
-
-def available_export(tasks: Tasks, call: Call) -> Done:
-    """Where the latest export of a list is.
-
-    Raises:
-        ApiError: There is none, or none yet.
-    """
-    if tasks.export is None or tasks.exporting:
-        raise ApiError(404, "no.available.list.export.uri", "There is no available export of the list.")
-    uri = f"{call.origin}{DOWNLOADS_PATH}/{tasks.export.id}"
-    if call.flag("download"):
-        return Done(status=303, location=uri)
-    return Done(orjson.dumps({"uri": uri, "exportTimestamp": tasks.export.made}))
 
 
 class ListJobs:

@@ -6,9 +6,9 @@ from typing import NamedTuple
 CONTACT_LISTS_PATH = "/api/v2/outbound/contactlists"
 DIVISION_VIEWS_PATH = CONTACT_LISTS_PATH + "/divisionviews"
 DOWNLOADS_PATH = "/api/v2/downloads"
-UPLOADS_PATH = "/uploads/v2"
 DNC_LISTS_PATH = "/api/v2/outbound/dnclists"
 LIMITS_PATH = "/api/v2/organizations/limits/namespaces"
+STORAGE_PATH = "/storage"
 
 
 class Operation(StrEnum):
@@ -39,7 +39,8 @@ class Operation(StrEnum):
     GET_JOB = "get_job"
     START_EXPORT = "start_export"
     GET_EXPORT = "get_export"
-    DOWNLOAD_EXPORT = "download_export"
+    GET_DOWNLOAD = "get_download"
+    FETCH_FILE = "fetch_file"
     GET_UPLOAD_URL = "get_upload_url"
     UPLOAD_FILE = "upload_file"
     UPLOAD_FORM = "upload_form"
@@ -143,6 +144,7 @@ API_ROUTES = (
     Route(Operation.GET_IMPORT_STATUS, "GET", _LIST + "/importstatus", "outbound:contactList:view"),
     Route(Operation.START_EXPORT, "POST", _EXPORT, _EXPORT_PERMISSIONS),
     Route(Operation.GET_EXPORT, "GET", _EXPORT, _EXPORT_PERMISSIONS),
+    Route(Operation.GET_DOWNLOAD, "GET", DOWNLOADS_PATH + "/{download_id}"),
     Route(Operation.ADD_CONTACTS, "POST", _CONTACTS, "outbound:contact:add"),
     Route(Operation.DELETE_CONTACTS, "DELETE", _CONTACTS, "outbound:contact:delete"),
     Route(Operation.READ_CONTACTS, "POST", _CONTACTS + "/bulk", "outbound:contact:view"),
@@ -157,6 +159,6 @@ API_ROUTES = (
 )
 
 # What carries files streams: it goes neither through a call's body nor through an answer's.
-DOWNLOAD = Route(Operation.DOWNLOAD_EXPORT, "GET", DOWNLOADS_PATH + "/{download_id}")
-UPLOAD_FILE = Route(Operation.UPLOAD_FILE, "PUT", UPLOADS_PATH + "/files/{upload_key}")
-UPLOAD_FORM = Route(Operation.UPLOAD_FORM, "POST", UPLOADS_PATH + "/contactlist")
+FETCH_FILE = Route(Operation.FETCH_FILE, "GET", STORAGE_PATH + "/exports/{download_id}")
+UPLOAD_FILE = Route(Operation.UPLOAD_FILE, "PUT", STORAGE_PATH + "/uploads/{upload_key}")
+UPLOAD_FORM = Route(Operation.UPLOAD_FORM, "POST", "/uploads/v2/contactlist")

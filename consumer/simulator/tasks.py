@@ -4,6 +4,7 @@ The clock is an argument. Nothing runs by itself: whoever looks at a list first 
 (`Tasks.catch_up`), so that a test with a clock of its own sees every moment of it.
 """
 
+import secrets
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -87,13 +88,15 @@ class Export:
     Attributes:
         chunks: Makes the file, as the list was when it was asked for.
         ready_at: When it can be downloaded.
-        made: That moment as a client reads it.
+        made: When it was asked for, as a client reads it.
+        signature: What the URL of the file is signed with.
     """
 
     chunks: Callable[[], Iterator[bytes]]
     ready_at: float
     made: str
     id: str = field(default_factory=lambda: uuid4().hex)
+    signature: str = field(default_factory=lambda: secrets.token_hex(32))
 
 
 class Tasks:

@@ -16,7 +16,7 @@ from consumer.simulator.contacts import Poison
 from consumer.simulator.errors import ApiError, Reply, invalid_property, invalid_value
 from consumer.simulator.imports import StagedFile, Staging
 from consumer.simulator.lists import ContactLists
-from consumer.simulator.operations import UPLOADS_PATH, Operation
+from consumer.simulator.operations import STORAGE_PATH, Operation
 
 CSV = "text/csv"
 TIMEOUT_MAX_S = 604_800
@@ -141,7 +141,7 @@ class Uploads:
         key, signature = secrets.token_hex(16), secrets.token_hex(32)
         headers = {"Content-Type": CSV, "x-amz-tagging": "organizationId=simulator&originPlatform=PureCloud"}
         self._tickets[key] = Ticket(opened, signature, headers, self._clock() + seconds)
-        url = f"{origin}{UPLOADS_PATH}/files/{key}?X-Amz-Expires={seconds}&X-Amz-Signature={signature}"
+        url = f"{origin}{STORAGE_PATH}/uploads/{key}?X-Amz-Expires={seconds}&X-Amz-Signature={signature}"
         return Done(orjson.dumps({"url": url, "uploadKey": key, "headers": headers}))
 
     def presented(self, key: str, signature: str, headers: Mapping[str, str]) -> Ticket:

@@ -85,7 +85,7 @@ def test_the_last_line_needs_no_line_break():
         (b"", NO_HEADER),
         (b"id,phone,note\na,1,\xff\n", NOT_A_CSV),
         (b'id,phone,note\na,1,"never closed\n', NOT_A_CSV),
-        (b'id,phone,note\na,1,"x"y\n', NOT_A_CSV),
+        (b'id,phone,note\ngood,1,x\na,1,"x"y\n', NOT_A_CSV),
         (b'id,phone,note\na,1,"' + b"x" * (RECORD_LENGTH_MAX + 1), NOT_A_CSV),
     ],
 )
@@ -142,11 +142,16 @@ def test_an_import_goes_by_the_clock():
     made = make_list(lists)
     lists.begin_import(made, rows_of(100))
     seen = []
-    for now in (100.0, 105.0, 110.0):
+    for now in (100.0, 102.5, 105.0, 110.0):
         clock.now = now
         status = lists.find(made.id).tasks.import_status()
         seen.append((status.get("state"), status["completedRecords"], status["percentComplete"], len(made.contacts)))
-    assert seen == [("IN_PROGRESS", 0, 0, 0), ("IN_PROGRESS", 50, 50, 50), (None, 100, 100, 100)]
+    assert seen == [
+        ("IN_PROGRESS", 0, 0, 0),
+        ("IN_PROGRESS", 25, 25, 25),
+        ("IN_PROGRESS", 50, 50, 50),
+        (None, 100, 100, 100),
+    ]
 
 
 def test_files_are_imported_one_after_the_other_and_after_a_clear():

@@ -14,6 +14,7 @@ import pytest
 from consumer.simulator.app import Simulator
 from consumer.simulator.faults import Fault, FaultKind
 from consumer.simulator.journal import Entry
+from consumer.simulator.operations import Operation
 from tests.waiting import eventually
 
 LISTS = "/api/v2/outbound/contactlists"
@@ -275,7 +276,14 @@ async def export_of(client: Client, body: Any = None) -> Answer:
     assert (await client.on_list("POST", "export", body)).status == 200
     client.clock.now += 1
     answer = await client.on_list("GET", "export?download=false")
-    return await client.call("GET", answer.body["uri"])
+    return await fetched(client, answer.body["uri"])
+
+
+async def fetched(client: Client, uri: str) -> Answer:
+    """The file behind the URI of an export: with the token to where it is, without it from there."""
+    answer = await client.call("GET", uri)
+    assert answer.status == 302
+    return await client.call("GET", answer.headers["Location"], bearer=False)
 
 
 def ids_in(answer: Answer) -> list[str]:
@@ -302,7 +310,7 @@ async def test_an_export_is_there_when_it_is_ready(client: Client):
     client.clock.now += 1
     uri = (await client.on_list("GET", "export")).body["uri"]
     assert (await client.call("GET", uri, bearer=False)).code == "authentication.required"
-    file = await client.call("GET", uri)
+    file = await fetched(client, uri)
     assert (file.status, file.headers["Content-Type"]) == (200, "text/csv")
     assert ids_in(file) == [f"c{number}" for number in range(1200)]
 
@@ -314,7 +322,7 @@ async def test_an_export_holds_what_there_was_when_it_was_asked_for(client: Clie
     await client.on_list("DELETE", "contacts/c0")
     client.clock.now += 1
     uri = (await client.on_list("GET", "export")).body["uri"]
-    assert ids_in(await client.call("GET", uri)) == ["c0", "c1"]
+    assert ids_in(await fetched(client, uri)) == ["c0", "c1"]
 
 
 async def test_an_export_can_be_of_some_contacts(client: Client):
@@ -345,19 +353,25 @@ async def test_an_export_can_be_asked_to_redirect(client: Client):
     """With download=true the answer leads to the file."""
     await export_of(client)
     answer = await client.on_list("GET", "export?download=true")
-    assert answer.status == 303
-    assert ids_in(await client.call("GET", answer.headers["Location"])) == []
+    assert answer.status == 302
+    assert ids_in(await fetched(client, answer.headers["Location"])) == []
 
 
 async def test_there_is_no_download_but_of_an_export(client: Client):
-    """Any other id is not found."""
+    """Any other id is not found, and no file is without its signature."""
     assert (await client.call("GET", "/api/v2/downloads/nothing")).code == "not.found"
+    await export_of(client)
+    uri = (await client.on_list("GET", "export")).body["uri"]
+    url = (await client.call("GET", uri + "?issueRedirect=false")).body["url"]
+    assert (await client.call("GET", url, bearer=False)).status == 200
+    forged = await client.call("GET", url[:-1] + "x", bearer=False)
+    assert (forged.status, forged.code) == (403, "SignatureDoesNotMatch")
 
 
 async def test_a_download_can_be_cut(client: Client):
     """A truncated one breaks off after its first chunk, and the client sees that it did."""
     await fill(client, 2000)
-    client.simulator.faults.inject(Fault(FaultKind.TRUNCATED, operation=client.last().operation.DOWNLOAD_EXPORT))
+    client.simulator.faults.inject(Fault(FaultKind.TRUNCATED, operation=Operation.FETCH_FILE))
     with pytest.raises(aiohttp.ClientPayloadError):
         await export_of(client)
 
