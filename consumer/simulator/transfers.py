@@ -6,7 +6,7 @@ A file that breaks off half way leaves nothing behind: its rows wait apart until
 import secrets
 import tempfile
 from collections.abc import AsyncIterator
-from typing import IO
+from typing import IO, NamedTuple
 
 import aiohttp
 from aiohttp import web
@@ -22,12 +22,11 @@ _FIELD_BYTES_MAX = 4_096
 _SPOOL_BYTES = 1_000_000
 
 
-class Arrived:
-    """A file that has arrived whole."""
+class Arrived(NamedTuple):
+    """A file that has arrived whole, and the list it is for."""
 
-    def __init__(self, list_id: str, staging: Staging) -> None:
-        self.list_id = list_id
-        self.staging = staging
+    list_id: str
+    staging: Staging
 
 
 class Transfers:
