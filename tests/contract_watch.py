@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache, wraps
+from inspect import iscoroutinefunction
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, parse_qsl
 
@@ -69,7 +70,8 @@ class Endpoint:
 
     def deviations(self, sent: Sent) -> Iterator[str]:
         """What is wrong with a request; no value that it carries is told."""
-        yield from self._of_query(sent.url)
+        if not self.told:
+            yield from self._of_query(sent.url)
         if sent.body is not None:
             yield from self._of_body(sent.content_type, sent.body)
 
@@ -239,8 +241,9 @@ class Plugin:
     def pytest_configure(self) -> None:
         """Begin to look."""
         self._undo.setattr(Transport, "send", watched_send(self.watch, Transport.send))
-        for name in ("token", "api", "upload_file", "upload_form", "fetch_file", "unknown"):
-            self._undo.setattr(Exchanges, name, watched_exchange(self.watch, getattr(Exchanges, name)))
+        for name, handler in list(vars(Exchanges).items()):
+            if iscoroutinefunction(handler) and not name.startswith("_"):
+                self._undo.setattr(Exchanges, name, watched_exchange(self.watch, handler))
 
     def pytest_unconfigure(self) -> None:
         """Look no more."""

@@ -20,8 +20,8 @@ async def struck_answer(
 ) -> web.StreamResponse | None:
     """Write an answer as its fault has it; None when that is as any other.
 
-    A 204 has no body that could be struck: it becomes a 200. What lasts is ended by the client, which leaves, or a
-    second after the simulator is told to stop.
+    A 204 has no body that could be struck: it becomes a 200. What lasts is ended by the client, which leaves, or soon
+    after the simulator is told to stop.
     """
     response = web.StreamResponse(status=_STATUS_WITH_A_BODY.get(reply.status, reply.status), headers=headers)
     parts = reply.chunks if reply.chunks is not None else iter([reply.body or b"{}"])

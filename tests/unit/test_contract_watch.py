@@ -92,7 +92,7 @@ def test_a_file_goes_only_where_an_answer_said():
     watch.answered(b'{"url":"http://127.0.0.1/store/key-1?signature=x","uploadKey":"key-1"}')
     watch.answered(b'{"uri": "/api/v2/downloads/5f4dcc3b"}')
     host = URL("http://127.0.0.1")
-    watch.look(Sent("PUT", host / "store/key-1", "text/csv", b"id\r\n"))
+    watch.look(Sent("PUT", host / "store/key-1" % {"signature": "x"}, "text/csv", b"id\r\n"))
     watch.look(Sent("GET", host / "api/v2/downloads/5f4dcc3b", "", b""))
     assert watch.take() == []
     watch.look(Sent("PUT", host / "store/key-2", "text/csv", b"id\r\n"))
