@@ -113,7 +113,7 @@ class Dispatcher:
         now = self._clock()
         batch = self._lanes.take(now, self._gate.limit)
         if batch is not None:
-            self._gate.started(now, 2 if batch.operation is Operation.SUPPRESS else 1)
+            self._gate.started(now)
             requests.create_task(self._deliver(batch))
 
     async def _deliver(self, batch: Batch) -> None:

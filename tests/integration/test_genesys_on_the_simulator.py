@@ -10,6 +10,7 @@ from opentelemetry.trace import NoOpTracer
 
 from consumer.adapters.genesys.sink import GenesysSink
 from consumer.core.contact_id import contact_id
+from consumer.core.delivery import Throttle
 from consumer.errors import ConsumerError, RefusedByGenesys, SinkUnavailable, Throttled, Unauthorized
 from consumer.model import Contact
 from consumer.settings import load
@@ -32,7 +33,9 @@ async def open_sink(simulator: Simulator, **environ: str) -> GenesysSink:
         "GENESYS_LOGIN_URL": simulator.url,
         "GENESYS_API_URL": simulator.url,
     }
-    return await GenesysSink.open(load(settings | environ), on_request=lambda *_: None, tracer=NoOpTracer())
+    return await GenesysSink.open(
+        load(settings | environ), on_request=lambda *_: None, tracer=NoOpTracer(), throttle=Throttle(100_000)
+    )
 
 
 @asynccontextmanager

@@ -24,6 +24,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from consumer.adapters.genesys import transport
 from consumer.adapters.genesys.sink import GenesysSink
 from consumer.core.contact_id import contact_id
+from consumer.core.delivery import Throttle
 from consumer.errors import (
     ConsumerError,
     ContactListMismatch,
@@ -248,6 +249,7 @@ class Bench:
             load(environ | settings),
             on_request=lambda operation, status, _: self.requests.append((operation, status)),
             tracer=provider.get_tracer("test"),
+            throttle=Throttle(100_000),
             monotonic=lambda: self.now,
         )
 

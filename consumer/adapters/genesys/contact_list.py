@@ -54,7 +54,7 @@ async def open_list(client: Client, settings: Settings) -> str:
 
 async def _look_up(client: Client, name_or_id: str, wanted: Sequence[str]) -> object:
     if _ID.fullmatch(name_or_id):
-        return await client.call(_READ, deadline=client.deadline(), list_id=name_or_id)
+        return await client.call(_READ, deadline=client.deadline(), path={"contactListId": name_or_id})
     return await _find_or_create(client, name_or_id, wanted)
 
 

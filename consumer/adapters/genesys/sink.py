@@ -16,6 +16,7 @@ from consumer.adapters.genesys.client import Client
 from consumer.adapters.genesys.contact_list import LIST_PATH, columns, open_list
 from consumer.adapters.genesys.transport import Endpoint, OnRequest
 from consumer.core.contact_id import contact_id
+from consumer.core.delivery import Throttle
 from consumer.errors import SinkUnavailable
 from consumer.model import Contact
 from consumer.ports import Sure, always
@@ -46,12 +47,15 @@ _encode = Encoder().encode
 class GenesysSink:
     """A contact list in Genesys Cloud, a `consumer.ports.Sink`. Each call is over within one request's time limit.
 
+    The throttle must know of the first request of each call; it is asked for the others.
+
     Use `open`, and `close` at the end.
     """
 
     def __init__(self, client: Client, list_id: str, column_names: Sequence[str]) -> None:
         self._client = client
         self._list_id = list_id
+        self._path = {"contactListId": list_id}
         self._columns = tuple(column_names)
 
     @classmethod
@@ -61,6 +65,7 @@ class GenesysSink:
         *,
         on_request: OnRequest,
         tracer: Tracer,
+        throttle: Throttle,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> Self:
         """Log in, and find or create the contact list.
@@ -69,13 +74,14 @@ class GenesysSink:
             settings: Hosts, credentials, limits, the list and its columns.
             on_request: Told of each physical request: operation, HTTP status or error, seconds.
             tracer: Makes one CLIENT span for each physical request.
+            throttle: The limit of requests, on the event loop's clock.
             monotonic: Clock of the token's expiry, in seconds.
 
         Raises:
             FatalError: Wrong credentials, a missing permission, or a list that cannot be used.
             TransientError: Not now; it may be called again.
         """
-        client = Client(settings, on_request=on_request, tracer=tracer, monotonic=monotonic)
+        client = Client(settings, on_request=on_request, tracer=tracer, monotonic=monotonic, throttle=throttle)
         try:
             list_id = await open_list(client, settings)
         except BaseException:
@@ -104,26 +110,28 @@ class GenesysSink:
         return self._encoded(contact_id(contact.external_id), data, callable_=callable_)
 
     async def upsert(self, contacts: Sequence[bytes], sure: Sure = always) -> None:
-        await self._add(contacts, self._client.deadline(), sure)
+        await self._add(contacts, self._client.deadline(), sure, paid=True)
 
     async def delete(self, external_ids: Sequence[str], sure: Sure = always) -> None:
         query = {"contactIds": ",".join(map(contact_id, external_ids))}
         deadline = self._client.deadline()
-        await self._client.call(_DELETE, deadline=deadline, list_id=self._list_id, query=query, sure=sure)
+        await self._client.call(_DELETE, deadline=deadline, path=self._path, query=query, sure=sure, paid=True)
 
     async def suppress(self, contacts: Sequence[Contact], sure: Sure = always) -> None:
         deadline = self._client.deadline()
         by_id = {contact_id(contact.external_id): contact for contact in contacts}
-        found = await self._client.call(_READ, deadline=deadline, list_id=self._list_id, body=orjson.dumps([*by_id]))
+        found = await self._client.call(
+            _READ, deadline=deadline, path=self._path, body=orjson.dumps([*by_id]), paid=True
+        )
         if not isinstance(found, list):
             _does_not_match()
         if found:
-            await self._add([self._suppressed(read, by_id) for read in found], deadline, sure)
+            await self._add([self._suppressed(read, by_id) for read in found], deadline, sure, paid=False)
 
-    async def _add(self, contacts: Sequence[bytes], deadline: float, sure: Sure) -> None:
+    async def _add(self, contacts: Sequence[bytes], deadline: float, sure: Sure, *, paid: bool) -> None:
         body = b"[" + b",".join(contacts) + b"]"
         added = await self._client.call(
-            _ADD, deadline=deadline, list_id=self._list_id, query=_KEEP_QUEUE, body=body, sure=sure
+            _ADD, deadline=deadline, path=self._path, query=_KEEP_QUEUE, body=body, sure=sure, paid=paid
         )
         if not isinstance(added, list) or len(added) != len(contacts):
             _does_not_match()
