@@ -4,7 +4,7 @@ Touches Genesys through the client.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NoReturn, Self
 
 import orjson
@@ -28,6 +28,8 @@ _READ = Endpoint("read_contacts", "POST", f"{LIST_PATH}/contacts/bulk", "outboun
 
 _KEEP_QUEUE = {"doNotQueue": "true"}
 """A contact that was dialled already is not dialled again because its data came again."""
+
+_Data = dict[str, str | None]
 
 _FLAGS = {True: "true", False: "false"}
 
@@ -112,21 +114,39 @@ class GenesysSink:
     async def upsert(self, contacts: Sequence[bytes], sure: Sure = always) -> None:
         await self._add(contacts, self._client.deadline(), sure, paid=True)
 
-    async def delete(self, external_ids: Sequence[str], sure: Sure = always) -> None:
-        query = {"contactIds": ",".join(map(contact_id, external_ids))}
+    async def delete(self, external_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
+        by_id = {contact_id(external_id): external_id for external_id in external_ids}
         deadline = self._client.deadline()
+        query = {"contactIds": ",".join(by_id)}
         await self._client.call(_DELETE, deadline=deadline, path=self._path, query=query, sure=sure, paid=True)
+        left = await self._read(list(by_id), deadline, paid=False)
+        if left:
+            data = [(id_, self._complete(has)) for id_, has in left.items()]
+            await self._add([self._encoded(id_, has, callable_=False) for id_, has in data], deadline, sure, paid=False)
+        return {by_id[id_] for id_ in left}
 
-    async def suppress(self, contacts: Sequence[Contact], sure: Sure = always) -> None:
+    async def suppress(self, contacts: Sequence[Contact], sure: Sure = always) -> Collection[str]:
         deadline = self._client.deadline()
         by_id = {contact_id(contact.external_id): contact for contact in contacts}
-        found = await self._client.call(
-            _READ, deadline=deadline, path=self._path, body=orjson.dumps([*by_id]), paid=True
-        )
-        if not isinstance(found, list):
-            _does_not_match()
+        found = await self._read(list(by_id), deadline, paid=True)
         if found:
-            await self._add([self._suppressed(read, by_id) for read in found], deadline, sure, paid=False)
+            suppressed = [self._suppressed(id_, has, by_id[id_]) for id_, has in found.items()]
+            await self._add(suppressed, deadline, sure, paid=False)
+        return {contact.external_id for id_, contact in by_id.items() if id_ not in found}
+
+    async def _read(self, ids: Sequence[str], deadline: float, *, paid: bool) -> dict[str, _Data]:
+        """What Genesys has of these contacts, at most 50, by id."""
+        answer = await self._client.call(_READ, deadline=deadline, path=self._path, body=orjson.dumps(ids), paid=paid)
+        if not isinstance(answer, list):
+            _does_not_match()
+        found: dict[str, _Data] = {}
+        for contact in answer:
+            match contact:
+                case {"id": str(id_), "data": dict(data)} if id_ in ids:
+                    found[id_] = data
+                case _:
+                    _does_not_match()
+        return found
 
     async def _add(self, contacts: Sequence[bytes], deadline: float, sure: Sure, *, paid: bool) -> None:
         body = b"[" + b",".join(contacts) + b"]"
@@ -136,19 +156,18 @@ class GenesysSink:
         if not isinstance(added, list) or len(added) != len(contacts):
             _does_not_match()
 
-    def _suppressed(self, read: object, by_id: dict[str, Contact]) -> bytes:
+    def _suppressed(self, id_: str, has: _Data, contact: Contact) -> bytes:
         """A contact as Genesys has it, with the withdrawn flags, not callable."""
-        match read:
-            case {"id": str(id_), "data": dict(has)} if id_ in by_id:
-                contact = by_id[id_]
-            case _:
-                _does_not_match()
-        data = {column: has.get(column) or "" for column in self._columns}
+        data = self._complete(has)
         if not contact.consent:
             data["consent_flag"] = "false"
         if contact.do_not_call:
             data["do_not_call"] = "true"
         return self._encoded(id_, data, callable_=False)
+
+    def _complete(self, has: _Data) -> dict[str, str]:
+        """Data as it was read, with a value in every column: Genesys takes no other."""
+        return {column: has.get(column) or "" for column in self._columns}
 
     def _encoded(self, id_: str, data: dict[str, str], *, callable_: bool) -> bytes:
         return _encode(_Contact(id_, self._list_id, callable_, data))
