@@ -212,7 +212,11 @@ class App:
         """What the status page shows."""
         if self._pipeline is None:
             return {"state": "starting", "reason": self._starting}
-        return {"outcomes": self._telemetry.outcomes(), **self._pipeline.status()}
+        return {
+            "outcomes": self._telemetry.outcomes(),
+            "slowest_withdrawal_s": round(self._telemetry.slowest_withdrawal_s, 3),
+            **self._pipeline.status(),
+        }
 
     @staticmethod
     def _levels(pipeline: Pipeline, store: RocksStore) -> Levels:

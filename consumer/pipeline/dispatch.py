@@ -186,7 +186,8 @@ class Dispatcher:
                 self._admission.accept(lane, applied_at=applied_at)
             elif batch.operation is Operation.DELETE:
                 lane.work.applied_at = lane.work.applied_at or applied_at  # it is not callable any more
-                self._later(lane, DELETE_RETRY_S, "delete_postponed", "in use by a campaign")
+                log.warning("delete_postponed", record=_name(lane), remedy="none needed: not callable, deleted later")
+                self._later(lane, DELETE_RETRY_S)
             else:
                 self._missed(lane, applied_at)
         if blamed := batch.blamed():
@@ -196,7 +197,8 @@ class Dispatcher:
         """Genesys does not know a contact that it accepted: what it reads may lag behind what was written."""
         lane.misses += 1
         if lane.misses < MISSES:
-            self._later(lane, MISSED_RETRY_S, "suppression_postponed", "Genesys does not know the contact yet")
+            log.warning("suppression_postponed", record=_name(lane), remedy="none needed: it is looked for again")
+            self._later(lane, MISSED_RETRY_S)
         else:
             log.warning(
                 "suppressed_contact_unknown", record=_name(lane), remedy="none needed: Genesys has no such contact"
@@ -232,7 +234,8 @@ class Dispatcher:
         if not alone:
             self._split(batch, error)
         elif batch.operation is Operation.DELETE:
-            self._later(batch.lanes[0], DELETE_RETRY_S, "delete_refused", error.code)
+            log.error("delete_refused", code=error.code, record=_name(batch.lanes[0]), remedy="it is tried again")
+            self._later(batch.lanes[0], DELETE_RETRY_S)
         elif batch.lanes[0].change.withdrawal:
             self._withdraw_by_delete(batch.lanes[0], error.code)
         else:
@@ -268,9 +271,8 @@ class Dispatcher:
         self._lanes.put_back(Batch(Operation.DELETE, [lane]))
         self._queued_again([lane])
 
-    def _later(self, lane: Lane, seconds: float, event: str, why: str) -> None:
+    def _later(self, lane: Lane, seconds: float) -> None:
         """Keep a contact back for a while; it can be replaced or dropped meanwhile."""
-        log.warning(event, why=why, record=_name(lane), remedy=f"tried again in {seconds:.0f} s")
         self._lanes.park(lane)
         asyncio.get_running_loop().call_later(seconds, self._again, lane)
         self._queued_again([lane])
