@@ -103,8 +103,8 @@ class Access:
         if token is None or now >= token.expires_at:
             raise bad_credentials()
         self._count(token, now)
-        if permission in self.withheld_permissions:
-            message = f"Unable to perform the requested action. You are missing the following permission: {permission}"
+        for missing in self.withheld_permissions.intersection(permission.split()):
+            message = f"Unable to perform the requested action. You are missing the following permission: {missing}"
             raise ApiError(403, "missing.any.permissions", message)
 
     def _count(self, token: _Token, now: float) -> None:

@@ -10,14 +10,15 @@ import orjson
 
 from consumer.simulator.contacts import Contact, Contacts, Poison, check_id
 from consumer.simulator.errors import ApiError, invalid_parameter, invalid_value
-from consumer.simulator.lists import ContactLists, check_definition, name_filter
+from consumer.simulator.filters import selection
+from consumer.simulator.lists import ContactLists
 from consumer.simulator.operations import CONTACT_LISTS_PATH, Operation
+from consumer.simulator.sorts import ordering
 
 ADD_MAX = 1_000
 DELETE_MAX = 250
 READ_MAX = 50
 PAGE_MAX = 100
-LIST_IDS_MAX = 100
 
 _FLAGS = ("priority", "clearSystemData", "doNotQueue")
 _BOOLEANS = {"true": True, "false": False}
@@ -30,6 +31,9 @@ class Call:
     Attributes:
         list_id: The contact list in the path, or nothing.
         contact_id: The contact in the path, or nothing.
+        job_id: The bulk operation in the path, or nothing.
+        download_id: The exported file in the path, or nothing.
+        origin: Where the simulator was reached, such as `http://127.0.0.1:8080`.
         query: The query parameters, each with all its values.
         content_type: The body's media type.
         body: The body.
@@ -40,6 +44,9 @@ class Call:
     query: Mapping[str, Sequence[str]] = field(default_factory=dict)
     content_type: str = "application/json"
     body: bytes = b""
+    job_id: str = ""
+    download_id: str = ""
+    origin: str = ""
 
     @cached_property
     def payload(self) -> Any:
@@ -54,6 +61,12 @@ class Call:
             return orjson.loads(self.body)
         except orjson.JSONDecodeError:
             raise ApiError(400, "bad.request", "The request could not be understood: the body is not JSON.") from None
+
+    def json_object(self) -> dict[str, Any]:
+        """The body's JSON, which must be an object."""
+        if not isinstance(self.payload, dict):
+            raise ApiError(400, "bad.request", "The request could not be understood: the body is not an object.")
+        return self.payload
 
     def array(self) -> list[Any]:
         """The body's JSON, which must be an array."""
@@ -85,9 +98,9 @@ class Call:
         """What is said of how contacts are added."""
         return {name: value for name in _FLAGS if (value := self.flag(name)) is not None}
 
-    def listed_ids(self) -> list[str]:
-        """The ids of `contactIds`, repeated or joined by commas."""
-        return [part for value in self.query.get("contactIds", ()) for part in value.split(",") if part]
+    def ids(self, name: str) -> list[str]:
+        """A parameter's ids, repeated or joined by commas."""
+        return [part for value in self.query.get(name, ()) for part in value.split(",") if part]
 
 
 class Done(NamedTuple):
@@ -95,12 +108,17 @@ class Done(NamedTuple):
 
     body: bytes = b""
     contact_ids: tuple[str, ...] = ()
+    status: int = 200
+    location: str = ""
+
+
+Action = Callable[[Call], Done]
 
 
 def named_contacts(operation: Operation, call: Call) -> tuple[str, ...]:
     """The contacts that a call names, as far as it can be read."""
     if operation is Operation.DELETE_CONTACTS:
-        return tuple(call.listed_ids())
+        return tuple(call.ids("contactIds"))
     if operation is not Operation.ADD_CONTACTS:
         return (call.contact_id,) if call.contact_id else ()
     try:
@@ -111,7 +129,8 @@ def named_contacts(operation: Operation, call: Call) -> tuple[str, ...]:
     return tuple(contact_id for contact_id in ids if isinstance(contact_id, str))
 
 
-def _page(path: str, entities: Sequence[Mapping[str, Any]], number: int, size: int, total: int) -> dict[str, Any]:
+def page(path: str, entities: Sequence[Mapping[str, Any]], number: int, size: int, total: int) -> dict[str, Any]:
+    """One page of a listing as Genesys describes it."""
     pages = -(-total // size)
 
     def uri(page: int) -> str:
@@ -129,20 +148,22 @@ def _page(path: str, entities: Sequence[Mapping[str, Any]], number: int, size: i
 
 
 class Api:
-    """The operations on contact lists and contacts.
+    """The operations on contacts, and whatever others it is given.
 
     Every operation checks all it was given before it changes anything: a refused request has changed nothing.
     """
 
-    def __init__(self, lists: ContactLists, poison: Poison | None, contacts_in_use: Collection[str]) -> None:
+    def __init__(
+        self,
+        lists: ContactLists,
+        poison: Poison | None,
+        contacts_in_use: Collection[str],
+        *others: Mapping[Operation, Action],
+    ) -> None:
         self._lists = lists
         self._poison = poison
         self.contacts_in_use = set(contacts_in_use)
-        self._actions: Mapping[Operation, Callable[[Call], Done]] = {
-            Operation.LIST_CONTACT_LISTS: self._list_contact_lists,
-            Operation.CREATE_CONTACT_LIST: self._create_contact_list,
-            Operation.GET_CONTACT_LIST: self._get_contact_list,
-            Operation.DELETE_CONTACT_LIST: self._delete_contact_list,
+        self._actions: dict[Operation, Action] = {
             Operation.ADD_CONTACTS: self._add_contacts,
             Operation.DELETE_CONTACTS: self._delete_contacts,
             Operation.READ_CONTACTS: self._read_contacts,
@@ -151,6 +172,8 @@ class Api:
             Operation.UPDATE_CONTACT: self._update_contact,
             Operation.DELETE_CONTACT: self._delete_contact,
         }
+        for actions in others:
+            self._actions |= actions
 
     def carry_out(self, operation: Operation, call: Call) -> Done:
         """Carry out an operation.
@@ -160,43 +183,10 @@ class Api:
         """
         return self._actions[operation](call)
 
-    def _list_contact_lists(self, call: Call) -> Done:
-        number, size = call.number("pageNumber", 1), call.number("pageSize", 25, PAGE_MAX)
-        ids, divisions = call.query.get("id", ()), call.query.get("divisionId", ())
-        if len(ids) > LIST_IDS_MAX:
-            message = f"Only {LIST_IDS_MAX} contact lists can be retrieved at once."
-            raise ApiError(400, "too.many.bulk.retrieves", message, field="id")
-        matches, name = name_filter(call.text("filterType", "Prefix")), call.text("name")
-        found = [
-            contact_list
-            for contact_list in self._lists.all()
-            if (not name or matches(contact_list.name, name))
-            and (not ids or contact_list.id in ids)
-            and (not divisions or contact_list.definition["division"].get("id") in divisions)
-        ]
-        sort_by = call.text("sortBy")
-        if sort_by:
-            descending = call.text("sortOrder").startswith("d")
-            found.sort(key=lambda each: str(each.definition.get(sort_by, "")), reverse=descending)
-        shown = found[(number - 1) * size : number * size]
-        bodies = [each.body(with_size=call.flag("includeSize") or False) for each in shown]
-        return Done(orjson.dumps(_page(CONTACT_LISTS_PATH, bodies, number, size, len(found))))
-
-    def _create_contact_list(self, call: Call) -> Done:
-        created = self._lists.create(check_definition(call.payload))
-        return Done(orjson.dumps(created.body(with_size=False)))
-
-    def _get_contact_list(self, call: Call) -> Done:
-        with_size = call.flag("includeSize") or False
-        return Done(orjson.dumps(self._lists.find(call.list_id).body(with_size=with_size)))
-
-    def _delete_contact_list(self, call: Call) -> Done:
-        self._lists.delete(call.list_id)
-        return Done()
-
     def _add_contacts(self, call: Call) -> Done:
         flags = call.flags()
         contact_list = self._lists.find(call.list_id)
+        contact_list.tasks.refuse_while_clearing()
         given = call.array()
         if len(given) > ADD_MAX:
             message = f"Only {ADD_MAX} contacts can be added at once."
@@ -222,7 +212,7 @@ class Api:
 
     def _delete_contacts(self, call: Call) -> Done:
         contacts = self._lists.find(call.list_id).contacts
-        ids = call.listed_ids()
+        ids = call.ids("contactIds")
         if not ids:
             raise ApiError(400, "no.contacts.specified", "No contacts were specified.", field="contactIds")
         if len(ids) > DELETE_MAX:
@@ -244,21 +234,19 @@ class Api:
         return Done(orjson.dumps([found for contact_id in ids if (found := contacts.get(contact_id)) is not None]))
 
     def _search_contacts(self, call: Call) -> Done:
-        contacts = self._lists.find(call.list_id).contacts
-        request = call.payload
-        if not isinstance(request, dict):
-            raise ApiError(400, "bad.request", "The search must be a JSON object.")
-        if request.get("criteria") is not None or request.get("contactListFilterId") is not None:
-            raise ApiError(400, "invalid.contact.list.filter", "The simulator searches without a filter only.")
+        contact_list = self._lists.find(call.list_id)
+        request = call.json_object()
+        columns = contact_list.definition["columnNames"]
+        match, order = selection(request, columns), ordering(request, columns)
         number, size = request.get("pageNumber"), request.get("pageSize")
         if type(number) is not int or number < 1:
             raise invalid_value("pageNumber", "a positive number")
         if type(size) is not int or not 1 <= size <= PAGE_MAX:
             raise invalid_value("pageSize", f"from 1 to {PAGE_MAX}")
-        entities = contacts.page((number - 1) * size, size)
+        entities, total = contact_list.contacts.page((number - 1) * size, size, match, order)
         path = f"{CONTACT_LISTS_PATH}/{call.list_id}/contacts/search"
-        body = _page(path, entities, number, size, len(contacts))
-        return Done(orjson.dumps(body | {"contactsCount": len(contacts)}))
+        body = page(path, entities, number, size, total)
+        return Done(orjson.dumps(body | {"contactsCount": total}))
 
     def _get_contact(self, call: Call) -> Done:
         contact = self._lists.find(call.list_id).contacts.get(call.contact_id)
@@ -267,7 +255,9 @@ class Api:
         return Done(orjson.dumps(contact))
 
     def _update_contact(self, call: Call) -> Done:
-        contacts = self._lists.find(call.list_id).contacts
+        contact_list = self._lists.find(call.list_id)
+        contact_list.tasks.refuse_while_clearing()
+        contacts = contact_list.contacts
         contact = contacts.check(call.payload, self._poison, replaces=True)
         if contact.get("id", call.contact_id) != call.contact_id:
             raise invalid_value("id", "the id in the path")

@@ -19,8 +19,12 @@ from consumer.simulator.exchange import Exchanges
 from consumer.simulator.faults import Fault, FaultPlan
 from consumer.simulator.inspection import add_routes
 from consumer.simulator.journal import Journal
+from consumer.simulator.list_api import ListApi
+from consumer.simulator.list_jobs import ListJobs
 from consumer.simulator.lists import ContactLists
-from consumer.simulator.operations import API_ROUTES
+from consumer.simulator.operations import API_ROUTES, FETCH_FILE, UPLOAD_FILE, UPLOAD_FORM
+from consumer.simulator.transfers import Transfers
+from consumer.simulator.uploads import Uploads
 
 _REQUEST_LINE_MAX = 65_536
 _SHUTDOWN_TIMEOUT_S = 1.0
@@ -50,6 +54,8 @@ class Simulator:
         poison: Poison | None = None,
         contacts_in_use: Collection[str] = (),
         journal_limit: int = 0,
+        job_seconds: float = 0.2,
+        rows_per_second: float = 50_000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Describe the organisation.
@@ -65,11 +71,13 @@ class Simulator:
             poison: Contacts that are refused.
             contacts_in_use: Ids of contacts that a campaign uses, so that they cannot be deleted.
             journal_limit: How many requests the journal keeps.
-            clock: Seconds that only grow, for tokens, rates and the journal.
+            job_seconds: The least that a clear, an import, an export or a bulk operation takes.
+            rows_per_second: Contacts that they handle in a second.
+            clock: Seconds that only grow, for all that takes time here.
         """
         self.faults = FaultPlan(faults, script, seed)
         self.journal = Journal(journal_limit)
-        self._lists = ContactLists()
+        self._lists = ContactLists(clock, job_seconds, rows_per_second)
         self._access = Access(
             clock,
             clients=clients,
@@ -77,8 +85,13 @@ class Simulator:
             requests_per_minute=requests_per_minute,
             withheld_permissions=withheld_permissions,
         )
-        self._api = Api(self._lists, poison, contacts_in_use)
-        self._exchanges = Exchanges(clock, self._access, self._api, self.faults, self.journal)
+        uploads = Uploads(self._lists, poison, clock)
+        jobs = ListJobs(self._lists, poison)
+        self._api = Api(
+            self._lists, poison, contacts_in_use, ListApi(self._lists).actions, uploads.actions, jobs.actions
+        )
+        transfers = Transfers(self._lists, uploads)
+        self._exchanges = Exchanges(clock, self._access, self._api, transfers, faults=self.faults, journal=self.journal)
         self._runner: web.AppRunner | None = None
         self._url = ""
 
@@ -118,6 +131,9 @@ class Simulator:
         router.add_route("POST", "/oauth/token", self._exchanges.token)
         for route in API_ROUTES:
             router.add_route(route.method, route.path, partial(self._exchanges.api, route))
+        router.add_route(FETCH_FILE.method, FETCH_FILE.path, self._exchanges.fetch_file)
+        router.add_route(UPLOAD_FILE.method, UPLOAD_FILE.path, self._exchanges.upload_file)
+        router.add_route(UPLOAD_FORM.method, UPLOAD_FORM.path, self._exchanges.upload_form)
         add_routes(router, self._lists, self.stats)
         router.add_route("*", "/{path:.*}", self._exchanges.unknown)
         return application

@@ -32,6 +32,7 @@ _REPLACEABLE_FIELDS = _WRITABLE_FIELDS | {
 _POISON_CODE = "contact.datum.length.limit.exceeded"
 
 Contact = dict[str, Any]
+Match = Callable[[Contact], bool]
 
 
 class ContactView(TypedDict):
@@ -73,6 +74,21 @@ def check_id(contact_id: object) -> None:
         raise ApiError(400, "contact.id.length.limit.exceeded", message, field="id")
     if not _ID.fullmatch(contact_id):
         raise ApiError(400, "invalid.contact.id", "The contact id has special characters.", field="id")
+
+
+def new_row(values: Sequence[str]) -> bytes:
+    """The row of a contact of which nothing is known but its values, in column order."""
+    return _compact([True, None, *values])
+
+
+# How the row of such a contact begins.
+_NEW = b"[true,null,"
+
+
+def read_row(row: bytes) -> tuple[bool, Contact, list[str]]:
+    """Whether the contact is callable, what else is known of it, and its values in column order."""
+    callable_, status, *values = orjson.loads(row)
+    return callable_, status or {}, values
 
 
 def _compact(row: list[Any]) -> bytes:
@@ -158,6 +174,34 @@ class Contacts:
         message = f"The contact has no value for column '{missing}'."
         return ApiError(400, "contact.missing.columns", message, field=missing)
 
+    def check_patch(self, given: object, poison: Poison | None) -> Contact:
+        """Return what a bulk update may change of contacts: any of their columns, callable and statuses.
+
+        Raises:
+            ApiError: It may not.
+        """
+        if type(given) is not dict:
+            raise ApiError(400, "invalid.update", "A bulk update needs a contact.", field="contact")
+        if not given.keys() <= _REPLACEABLE_FIELDS:
+            raise invalid_property(min(given.keys() - _REPLACEABLE_FIELDS))
+        self._check_status(given)
+        data = given.get("data") or {}
+        if type(data) is not dict or not data.keys() <= self._column_set:
+            raise ApiError(400, "invalid.update", "The contact has columns that the list does not have.", field="data")
+        if any(type(value) is not str or len(value) > VALUE_LENGTH_MAX for value in data.values()):
+            raise _wrong_value(data)
+        if poison is not None:
+            poison.check(data)
+        return given | {"data": data}
+
+    def patch(self, contact_id: str, patch: Contact) -> bool:
+        """Merge a checked patch into a contact; tell whether there was one."""
+        before = self.get(contact_id)
+        if before is None:
+            return False
+        self.put(contact_id, patch | {"data": before["data"] | patch["data"]}, afresh=False)
+        return True
+
     def put(self, contact_id: str, contact: Contact, *, afresh: bool) -> Contact:
         """Write a checked contact and return it as a read would.
 
@@ -178,11 +222,36 @@ class Contacts:
         self._applied[contact_id] = self._applied.get(contact_id, 0) + 1
         return self._body(contact_id, data, callable_, status)
 
+    def load(self, contact_id: str, row: bytes, *, afresh: bool) -> None:
+        """Write a row of an import: `row` is what `new_row` made.
+
+        Args:
+            contact_id: Its id; a contact that has it is replaced.
+            row: Its values.
+            afresh: Whether what is known of it besides its data is forgotten.
+        """
+        before = None if afresh else self._rows.get(contact_id)
+        if before is not None and not before.startswith(_NEW):
+            row = _compact(orjson.loads(before)[:2] + orjson.loads(row)[2:])
+        self._rows[contact_id] = row
+        self._applied[contact_id] = self._applied.get(contact_id, 0) + 1
+
+    def clear(self) -> None:
+        """Delete every contact."""
+        self._rows.clear()
+
+    def snapshot(self, wanted: Match | None = None) -> dict[str, bytes]:
+        """The rows as they are now, by id; those of the contacts that are wanted, or all."""
+        if wanted is None:
+            return self._rows.copy()
+        return {contact_id: row for contact_id, row in self._rows.items() if wanted(self._read(contact_id, row))}
+
     def get(self, contact_id: str) -> Contact | None:
         """The contact as Genesys describes it."""
         row = self._rows.get(contact_id)
-        if row is None:
-            return None
+        return None if row is None else self._read(contact_id, row)
+
+    def _read(self, contact_id: str, row: bytes) -> Contact:
         callable_, status, *values = orjson.loads(row)
         return self._body(contact_id, dict(zip(self._columns, values, strict=True)), callable_, status)
 
@@ -190,10 +259,16 @@ class Contacts:
         """Delete the contact; tell whether there was one."""
         return self._rows.pop(contact_id, None) is not None
 
-    def page(self, start: int, size: int) -> list[Contact]:
-        """Contacts in order of arrival."""
-        ids = list(islice(self._rows, start, start + size))
-        return [contact for contact_id in ids if (contact := self.get(contact_id)) is not None]
+    def page(
+        self, start: int, size: int, wanted: Match | None, order: Callable[[list[Contact]], None] | None = None
+    ) -> tuple[list[Contact], int]:
+        """Some of the contacts that are wanted, or of all, in order of arrival or another; and how many those are."""
+        rows = self._rows if wanted is None else self.snapshot(wanted)
+        if order is not None:
+            contacts = [self._read(*item) for item in rows.items()]
+            order(contacts)
+            return contacts[start : start + size], len(contacts)
+        return [self._read(*item) for item in islice(rows.items(), start, start + size)], len(rows)
 
     def views(self) -> Iterator[tuple[str, ContactView]]:
         """Every contact as it is now, even if it changes while this goes on."""

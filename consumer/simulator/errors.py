@@ -3,7 +3,7 @@
 No text here carries a contact's data: a message names a column, a limit or an operation, never a value.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -19,6 +19,8 @@ class Reply(NamedTuple):
     body: bytes
     headers: Mapping[str, str] = _NO_HEADERS
     content_type: str = "application/json"
+    chunks: Iterator[bytes] | None = None
+    """What is streamed instead of the body."""
 
 
 class ApiError(Exception):
@@ -111,6 +113,6 @@ def invalid_property(name: str) -> ApiError:
     return ApiError(400, "invalid.property", f"The property '{name}' is not known.", field=name)
 
 
-def list_not_found() -> ApiError:
-    """No contact list has this id."""
-    return ApiError(404, "contact.list.not.found", "The contact list was not found.")
+def list_not_found(code: str = "contact.list.not.found") -> ApiError:
+    """No contact list has this id; some operations have another code for it."""
+    return ApiError(404, code, "The contact list was not found.")

@@ -8,7 +8,7 @@ import math
 import socket
 import struct
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 from uuid import uuid4
@@ -20,7 +20,9 @@ from consumer.simulator.api import Api, Call, named_contacts
 from consumer.simulator.errors import ApiError, OAuthRefusal, Reply, bad_credentials, throttled, too_large
 from consumer.simulator.faults import Fault, FaultKind, FaultPlan
 from consumer.simulator.journal import Entry, Journal
-from consumer.simulator.operations import Operation, Route
+from consumer.simulator.operations import UPLOAD_FORM, Operation, Route
+from consumer.simulator.transfers import Arrived, Transfers
+from consumer.simulator.uploads import StorageRefusal
 
 _EDGE_PAGE = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 _NO_LINGER = struct.pack("ii", 1, 0)
@@ -43,6 +45,9 @@ _TOKEN_REFUSALS = {
 
 def _whole(seconds: float | None) -> int | None:
     return None if seconds is None else math.ceil(seconds)
+
+
+Receive = Callable[[web.Request], Awaitable[Arrived]]
 
 
 class _Cut(Exception):
@@ -69,6 +74,9 @@ async def _read(request: web.Request) -> Call:
     return Call(
         list_id=request.match_info.get("list_id", ""),
         contact_id=request.match_info.get("contact_id", ""),
+        job_id=request.match_info.get("job_id", ""),
+        download_id=request.match_info.get("download_id", ""),
+        origin=str(request.url.origin()),
         query={name: query.getall(name) for name in set(query)} if query else {},
         content_type=request.content_type,
         body=body,
@@ -95,6 +103,19 @@ async def _truncate(request: web.Request, reply: Reply, headers: Mapping[str, st
     return response
 
 
+async def _stream(
+    request: web.Request, status: int, chunks: Iterator[bytes], headers: Mapping[str, str], *, truncated: bool
+) -> web.StreamResponse:
+    response = web.StreamResponse(status=status, headers=headers)
+    await response.prepare(request)
+    for chunk in chunks:
+        await response.write(chunk)
+        if truncated and request.transport is not None:
+            request.transport.close()
+            break
+    return response
+
+
 class Exchanges:
     """Answers requests.
 
@@ -104,11 +125,19 @@ class Exchanges:
     """
 
     def __init__(
-        self, clock: Callable[[], float], access: Access, api: Api, faults: FaultPlan, journal: Journal
+        self,
+        clock: Callable[[], float],
+        access: Access,
+        api: Api,
+        transfers: Transfers,
+        *,
+        faults: FaultPlan,
+        journal: Journal,
     ) -> None:
         self._clock = clock
         self._access = access
         self._api = api
+        self._transfers = transfers
         self._faults = faults
         self._journal = journal
         self._closing = asyncio.Event()
@@ -135,6 +164,40 @@ class Exchanges:
 
         return await self._exchange(request, route.operation, answer)
 
+    async def upload_file(self, request: web.Request) -> web.StreamResponse:
+        """Answer the file store's request: a file is put to a presigned URL."""
+
+        async def answer(request: web.Request, entry: Entry) -> _Answer:
+            return await self._receive(self._transfers.receive_file, request, entry)
+
+        return await self._exchange(request, Operation.UPLOAD_FILE, answer)
+
+    async def upload_form(self, request: web.Request) -> web.StreamResponse:
+        """Answer the apps host's request: a file comes in a form."""
+
+        async def answer(request: web.Request, entry: Entry) -> _Answer:
+            self._access.admit(request.headers.get("Authorization", ""), UPLOAD_FORM.permission)
+            return await self._receive(self._transfers.receive_form, request, entry)
+
+        return await self._exchange(request, Operation.UPLOAD_FORM, answer)
+
+    async def fetch_file(self, request: web.Request) -> web.StreamResponse:
+        """Answer the file store's request: an exported file is fetched from a presigned URL."""
+
+        async def answer(request: web.Request, entry: Entry) -> _Answer:
+            fault = self._draw(entry)
+            refusal = await self._before(fault, request)
+            if refusal is not None:
+                return _Answer(refusal)
+            try:
+                reply = self._transfers.fetch(request)
+            except StorageRefusal as error:
+                return _Answer(error.reply())
+            entry.applied = True
+            return await self._after(fault, reply)
+
+        return await self._exchange(request, Operation.FETCH_FILE, answer)
+
     async def unknown(self, _: web.Request) -> web.StreamResponse:
         """Answer a request for what there is not."""
         correlation_id = str(uuid4())
@@ -159,7 +222,10 @@ class Exchanges:
             entry.ended = self._clock()
             self._count(entry)
         headers = self._headers(reply, correlation_id)
-        if fault is not None and fault.kind is FaultKind.TRUNCATED:
+        truncated = fault is not None and fault.kind is FaultKind.TRUNCATED
+        if reply.chunks is not None:
+            return await _stream(request, reply.status, reply.chunks, headers, truncated=truncated)
+        if truncated:
             return await _truncate(request, reply, headers)
         return web.Response(status=reply.status, body=reply.body, headers=headers)
 
@@ -196,7 +262,24 @@ class Exchanges:
         done = self._api.carry_out(route.operation, call)
         entry.applied = True
         entry.contact_ids = done.contact_ids or entry.contact_ids
-        return await self._after(fault, Reply(200, done.body))
+        headers = {"Location": done.location} if done.location else {}
+        return await self._after(fault, Reply(done.status, done.body, headers))
+
+    async def _receive(self, receive: Receive, request: web.Request, entry: Entry) -> _Answer:
+        try:
+            arrived = await receive(request)
+        except StorageRefusal as error:
+            return _Answer(error.reply())
+        except (ConnectionError, web.RequestPayloadError):
+            raise _Cut from None
+        entry.list_id = arrived.list_id
+        fault = self._draw(entry)
+        refusal = await self._before(fault, request)
+        if refusal is not None:
+            return _Answer(refusal)
+        self._transfers.begin(arrived)
+        entry.applied = True
+        return await self._after(fault, Reply(200, b""))
 
     def _note(self, entry: Entry, call: Call) -> None:
         if self._journal.kept:
@@ -234,7 +317,7 @@ class Exchanges:
         if fault.kind is FaultKind.SLOW:
             await self._wait(fault.seconds)
         if fault.kind is FaultKind.BAD_JSON:
-            return _Answer(reply._replace(body=b'{"entities": ['))
+            return _Answer(reply._replace(body=b'{"entities": [', chunks=None))
         return _Answer(reply, fault)
 
     async def _wait(self, seconds: float | None) -> None:

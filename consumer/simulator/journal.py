@@ -9,7 +9,10 @@ from itertools import count
 from consumer.simulator.faults import FaultKind
 from consumer.simulator.operations import Operation
 
-_WRITES = {Operation.ADD_CONTACTS, Operation.UPDATE_CONTACT, Operation.DELETE_CONTACT, Operation.DELETE_CONTACTS}
+_WRITES = {
+    Operation.ADD_CONTACTS, Operation.UPDATE_CONTACT, Operation.DELETE_CONTACT, Operation.DELETE_CONTACTS,
+    Operation.BULK_REMOVE, Operation.BULK_UPDATE,
+}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -22,7 +25,7 @@ class Entry:
         started: When its head had arrived, by the simulator's clock.
         ended: Just before its answer was written or its connection cut; None while it is open.
         list_id: The contact list it named.
-        contact_ids: The contacts it named, and those it made.
+        contact_ids: The contacts it named, made, or selected for a bulk operation; those in a file are not told.
         flags: `priority`, `clearSystemData` and `doNotQueue`, as far as they were given.
         fault: What was made to go wrong.
         status: The status answered; None when no answer was sent.

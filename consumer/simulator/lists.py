@@ -3,17 +3,21 @@
 Reads the wall clock for `dateCreated`; touches nothing else.
 """
 
+import math
 import operator
 import re
+import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 from consumer.simulator.contacts import Contacts
 from consumer.simulator.errors import ApiError, invalid_parameter, invalid_property, invalid_value, list_not_found
+from consumer.simulator.imports import NO_ROOM, Staging
 from consumer.simulator.operations import CONTACT_LISTS_PATH
+from consumer.simulator.tasks import Export, Tasks
 
 NAME_LENGTH_MAX = 64
 COLUMNS_MAX = 50
@@ -29,6 +33,7 @@ _HOME_DIVISION = {
     "name": "Home",
     "selfUri": "/api/v2/authorization/divisions/00000000-0000-4000-8000-000000000001",
 }
+_NO_COLUMNS: Definition = {"phoneColumns": [], "emailColumns": [], "whatsAppColumns": []}
 _READ_ONLY_FIELDS = frozenset({"id", "dateCreated", "dateModified", "importStatus", "size", "selfUri", "version"})
 _FIELD_TYPES: Mapping[str, type] = {
     "name": str, "division": dict, "columnNames": list, "phoneColumns": list, "emailColumns": list,
@@ -36,6 +41,24 @@ _FIELD_TYPES: Mapping[str, type] = {
     "automaticTimeZoneMapping": bool, "zipCodeColumnName": str, "columnDataTypeSpecifications": list,
     "trimWhitespace": bool, "retentionType": str, "retentionDays": int, "dateExpiration": str, "timeZone": str,
 }  # fmt: skip
+
+
+# What a list keeps for good, and how Genesys refuses to change it.
+_FIXED_FIELDS: Mapping[str, tuple[str, str]] = {
+    "columnNames": ("cannot.update.contact.column.names", "Contact column names are different"),
+    "phoneColumns": ("cannot.update.phone.columns", "Phone number columns are different"),
+    "emailColumns": ("cannot.update.email.columns", "Email columns are different"),
+    "whatsAppColumns": ("cannot.update.whatsapp.columns", "WhatsApp columns are different"),
+    "columnDataTypeSpecifications": (
+        "cannot.update.column.data.type.specifications",
+        "Column data type specifications are different",
+    ),
+    "automaticTimeZoneMapping": (
+        "cannot.edit.automatic.time.zone.mapping.settings",
+        "Automatic time zone mapping is different",
+    ),
+    "zipCodeColumnName": ("cannot.edit.automatic.time.zone.mapping.settings", "The zip code column is different"),
+}
 
 
 class _Channel(NamedTuple):
@@ -190,16 +213,30 @@ def _check_specifications(definition: Definition) -> None:
         raise _refused(code, "A column has no data type specification.", field)
 
 
-class ContactList:
-    """One contact list: its definition and its contacts."""
+def _check_fixed(known: Definition, given: Mapping[str, Any]) -> None:
+    for field, (code, difference) in _FIXED_FIELDS.items():
+        # Nothing, an empty list and false are all the absence of a property.
+        if (known.get(field) or None) != (given.get(field) or None):
+            message = f"An attempt was made to update a ContactList in an invalid way. Details: {difference}"
+            raise _refused(code, message, field)
 
-    def __init__(self, definition: Definition) -> None:
+
+def timestamp() -> str:
+    """The wall clock as Genesys writes it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class ContactList:
+    """One contact list: its definition, its contacts, and what goes on in it."""
+
+    def __init__(self, definition: Definition, tasks: Tasks) -> None:
         list_id = str(uuid4())
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        given = {"phoneColumns": [], "emailColumns": [], "whatsAppColumns": [], "division": _HOME_DIVISION}
+        now = timestamp()
+        given = _NO_COLUMNS | {"division": _HOME_DIVISION}
         made = {"id": list_id, "dateCreated": now, "dateModified": now, "version": 1}
         self.definition: Definition = given | definition | made | {"selfUri": f"{CONTACT_LISTS_PATH}/{list_id}"}
         self.contacts = Contacts(list_id, definition["columnNames"])
+        self.tasks = tasks
 
     @property
     def id(self) -> str:
@@ -211,25 +248,54 @@ class ContactList:
         """Its name, unique in the organisation."""
         return str(self.definition["name"])
 
-    def body(self, *, with_size: bool) -> Definition:
+    def replace(self, definition: Definition) -> None:
+        """Become what a checked definition says; only the division may be left out of it and stays."""
+        kept = {field: self.definition[field] for field in ("id", "dateCreated", "selfUri", "division")}
+        self.definition = _NO_COLUMNS | kept | definition | {"version": self.definition["version"]}
+        self.change({})
+
+    def change(self, changes: Definition) -> None:
+        """Take over checked properties; the list has another version afterwards."""
+        version = self.definition["version"] + 1
+        self.definition = self.definition | changes | {"version": version, "dateModified": timestamp()}
+
+    def body(self, *, with_size: bool, with_import_status: bool = False) -> Definition:
         """The list as Genesys describes it."""
-        return self.definition | {"size": len(self.contacts)} if with_size else self.definition
+        body = self.definition | {"size": len(self.contacts)} if with_size else self.definition
+        return body | {"importStatus": self.tasks.import_status()} if with_import_status else body
 
 
 class ContactLists:
-    """The contact lists of the organisation, in order of creation.
+    """The contact lists of the organisation, in order of creation; whoever looks at one sees what is due in it done.
 
     Attributes:
         tally: How many contacts were applied and deleted, and how many updates asked for the contact to be queued
             again, which may call a person twice.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        job_seconds: float = 0.0,
+        rows_per_second: float = math.inf,
+    ) -> None:
+        """Describe how long things take.
+
+        Args:
+            clock: Seconds that only grow.
+            job_seconds: The least that a clear, an import, an export or a bulk operation takes.
+            rows_per_second: Contacts that they handle in a second.
+        """
+        self._clock = clock
+        self._job_seconds = job_seconds
+        self._rows_per_second = rows_per_second
         self._lists: dict[str, ContactList] = {}
         self.tally: Counter[str] = Counter(applied=0, deleted=0, requeued=0)
 
     def all(self) -> list[ContactList]:
         """Every list."""
+        for contact_list in self._lists.values():
+            contact_list.tasks.catch_up()
         return list(self._lists.values())
 
     def create(self, definition: Definition) -> ContactList:
@@ -238,24 +304,46 @@ class ContactLists:
         Raises:
             ApiError: The name is taken, or there are too many lists.
         """
-        if any(existing.name == definition["name"] for existing in self._lists.values()):
-            raise _refused("duplicate.name", "A contact list of this name exists.", "name")
+        self._check_name_is_free(definition["name"], None)
         if len(self._lists) >= LISTS_MAX:
             raise ApiError(400, "max.entity.count.reached", f"There are already {LISTS_MAX} contact lists.")
-        created = ContactList(definition)
+        created = ContactList(definition, Tasks(self._clock, self._job_seconds, self._rows_per_second))
         self._lists[created.id] = created
         return created
 
-    def find(self, list_id: str) -> ContactList:
+    def update(self, contact_list: ContactList, body: Mapping[str, Any]) -> None:
+        """Replace a list's definition.
+
+        Raises:
+            ApiError: It is not of the version last read, changes what is fixed, or may not be.
+        """
+        if body.get("version") != contact_list.definition["version"]:
+            message = "The version of the contact list does not match the current version."
+            raise ApiError(409, "invalid.update.wrong.version", message, field="version")
+        _check_fixed(contact_list.definition, body)
+        definition = check_definition(body)
+        self._check_name_is_free(definition["name"], contact_list)
+        contact_list.replace(definition)
+
+    def _check_name_is_free(self, name: str, owner: ContactList | None) -> None:
+        if any(existing.name == name for existing in self._lists.values() if existing is not owner):
+            raise _refused("duplicate.name", "A contact list of this name exists.", "name")
+
+    def find(self, list_id: str, absent: str = "contact.list.not.found") -> ContactList:
         """The list with this id.
+
+        Args:
+            list_id: The id.
+            absent: The code of the operation's refusal when there is none.
 
         Raises:
             ApiError: There is none.
         """
-        try:
-            return self._lists[list_id]
-        except KeyError:
-            raise list_not_found() from None
+        found = self._lists.get(list_id)
+        if found is None:
+            raise list_not_found(absent)
+        found.tasks.catch_up()
+        return found
 
     def look_up(self, name_or_id: str) -> ContactList:
         """The list with this id or name.
@@ -263,7 +351,7 @@ class ContactLists:
         Raises:
             LookupError: There is none.
         """
-        for contact_list in self._lists.values():
+        for contact_list in self.all():
             if name_or_id in (contact_list.id, contact_list.name):
                 return contact_list
         raise LookupError(f"no contact list {name_or_id!r}")
@@ -272,9 +360,33 @@ class ContactLists:
         """Delete a list with its contacts.
 
         Raises:
-            ApiError: There is none.
+            ApiError: There is none, or an import into it goes on.
         """
-        del self._lists[self.find(list_id).id]
+        doomed = self.find(list_id)
+        doomed.tasks.refuse_while_importing()
+        del self._lists[doomed.id]
+
+    def exported(self, download_id: str) -> tuple[ContactList, Export] | None:
+        """The export with this id, when it is ready, and its list."""
+        for contact_list in self.all():
+            made = contact_list.tasks.export
+            if made is not None and made.id == download_id and not contact_list.tasks.exporting:
+                return contact_list, made
+        return None
+
+    def begin_import(self, contact_list: ContactList, staging: Staging) -> None:
+        """Import a file that has arrived whole, in a while."""
+        try:
+            self.check_room(contact_list, [contact_id for contact_id, _ in staging.rows])
+        except ApiError:
+            staging.fail(NO_ROOM)
+        work = self._counted(staging.applied_to(contact_list.contacts))
+        contact_list.tasks.begin_import(work, staging.total, staging.failure)
+
+    def _counted(self, steps: Iterator[bool]) -> Iterator[None]:
+        for written in steps:
+            self.tally["applied"] += written
+            yield
 
     def check_room(self, contact_list: ContactList, contact_ids: Sequence[str]) -> None:
         """Refuse contacts that the organisation has no room for."""

@@ -4,6 +4,9 @@ from enum import StrEnum
 from typing import NamedTuple
 
 CONTACT_LISTS_PATH = "/api/v2/outbound/contactlists"
+DIVISION_VIEWS_PATH = CONTACT_LISTS_PATH + "/divisionviews"
+DOWNLOADS_PATH = "/api/v2/downloads"
+STORAGE_PATH = "/storage"
 
 
 class Operation(StrEnum):
@@ -13,7 +16,14 @@ class Operation(StrEnum):
     LIST_CONTACT_LISTS = "list_contact_lists"
     CREATE_CONTACT_LIST = "create_contact_list"
     GET_CONTACT_LIST = "get_contact_list"
+    UPDATE_CONTACT_LIST = "update_contact_list"
     DELETE_CONTACT_LIST = "delete_contact_list"
+    DELETE_CONTACT_LISTS = "delete_contact_lists"
+    UPDATE_CONTACT_LISTS = "update_contact_lists"
+    LIST_DIVISION_VIEWS = "list_division_views"
+    GET_DIVISION_VIEW = "get_division_view"
+    PREVIEW_TIME_ZONES = "preview_time_zones"
+    CLEAR_CONTACT_LIST = "clear_contact_list"
     ADD_CONTACTS = "add_contacts"
     DELETE_CONTACTS = "delete_contacts"
     READ_CONTACTS = "read_contacts"
@@ -21,31 +31,67 @@ class Operation(StrEnum):
     GET_CONTACT = "get_contact"
     UPDATE_CONTACT = "update_contact"
     DELETE_CONTACT = "delete_contact"
+    BULK_REMOVE = "bulk_remove"
+    BULK_UPDATE = "bulk_update"
+    LIST_JOBS = "list_jobs"
+    GET_JOB = "get_job"
+    START_EXPORT = "start_export"
+    GET_EXPORT = "get_export"
+    GET_DOWNLOAD = "get_download"
+    FETCH_FILE = "fetch_file"
+    GET_UPLOAD_URL = "get_upload_url"
+    UPLOAD_FILE = "upload_file"
+    UPLOAD_FORM = "upload_form"
+    GET_IMPORT_STATUS = "get_import_status"
 
 
 class Route(NamedTuple):
-    """Where an operation is reached and which permission it needs."""
+    """Where an operation is reached and which permissions it needs, all of them; none: any token will do."""
 
     operation: Operation
     method: str
     path: str
-    permission: str
+    permission: str = ""
 
 
 _LIST = CONTACT_LISTS_PATH + "/{list_id}"
 _CONTACTS = _LIST + "/contacts"
 _CONTACT = _CONTACTS + "/{contact_id}"
+_JOBS = _CONTACTS + "/bulk/jobs"
+_EXPORT = _LIST + "/export"
+_EXPORT_PERMISSIONS = "outbound:contact:view outbound:contactList:view"
 
 API_ROUTES = (
     Route(Operation.LIST_CONTACT_LISTS, "GET", CONTACT_LISTS_PATH, "outbound:contactList:view"),
     Route(Operation.CREATE_CONTACT_LIST, "POST", CONTACT_LISTS_PATH, "outbound:contactList:add"),
+    Route(Operation.DELETE_CONTACT_LISTS, "DELETE", CONTACT_LISTS_PATH, "outbound:contactList:delete"),
+    Route(Operation.UPDATE_CONTACT_LISTS, "POST", CONTACT_LISTS_PATH + "/bulk/update", "outbound:contactList:edit"),
+    Route(Operation.GET_UPLOAD_URL, "POST", CONTACT_LISTS_PATH + "/uploads", "outbound:contactList:upload"),
+    Route(Operation.LIST_DIVISION_VIEWS, "GET", DIVISION_VIEWS_PATH, "outbound:contactList:search"),
+    Route(Operation.GET_DIVISION_VIEW, "GET", DIVISION_VIEWS_PATH + "/{list_id}", "outbound:contactList:search"),
     Route(Operation.GET_CONTACT_LIST, "GET", _LIST, "outbound:contactList:view"),
+    Route(Operation.UPDATE_CONTACT_LIST, "PUT", _LIST, "outbound:contactList:edit"),
     Route(Operation.DELETE_CONTACT_LIST, "DELETE", _LIST, "outbound:contactList:delete"),
+    Route(Operation.PREVIEW_TIME_ZONES, "GET", _LIST + "/timezonemappingpreview", "outbound:contactList:view"),
+    Route(Operation.CLEAR_CONTACT_LIST, "POST", _LIST + "/clear", "outbound:contact:delete"),
+    Route(Operation.GET_IMPORT_STATUS, "GET", _LIST + "/importstatus", "outbound:contactList:view"),
+    Route(Operation.START_EXPORT, "POST", _EXPORT, _EXPORT_PERMISSIONS),
+    Route(Operation.GET_EXPORT, "GET", _EXPORT, _EXPORT_PERMISSIONS),
+    Route(Operation.GET_DOWNLOAD, "GET", DOWNLOADS_PATH + "/{download_id}"),
     Route(Operation.ADD_CONTACTS, "POST", _CONTACTS, "outbound:contact:add"),
     Route(Operation.DELETE_CONTACTS, "DELETE", _CONTACTS, "outbound:contact:delete"),
     Route(Operation.READ_CONTACTS, "POST", _CONTACTS + "/bulk", "outbound:contact:view"),
     Route(Operation.SEARCH_CONTACTS, "POST", _CONTACTS + "/search", "outbound:contact:view"),
+    Route(Operation.BULK_REMOVE, "POST", _CONTACTS + "/bulk/remove", "outbound:contact:delete"),
+    Route(Operation.BULK_UPDATE, "POST", _CONTACTS + "/bulk/update", "outbound:contact:edit"),
+    Route(Operation.LIST_JOBS, "GET", _JOBS, "outbound:contactList:view"),
+    Route(Operation.GET_JOB, "GET", _JOBS + "/{job_id}", "outbound:contactList:view"),
     Route(Operation.GET_CONTACT, "GET", _CONTACT, "outbound:contact:view"),
     Route(Operation.UPDATE_CONTACT, "PUT", _CONTACT, "outbound:contact:edit"),
     Route(Operation.DELETE_CONTACT, "DELETE", _CONTACT, "outbound:contact:delete"),
 )
+
+# What carries files streams: it goes neither through a call's body nor through an answer's.
+FETCH_FILE = Route(Operation.FETCH_FILE, "GET", STORAGE_PATH + "/exports/{download_id}")
+UPLOAD_FILE = Route(Operation.UPLOAD_FILE, "PUT", STORAGE_PATH + "/uploads/{upload_key}")
+UPLOAD_FORM = Route(Operation.UPLOAD_FORM, "POST", "/uploads/v2/contactlist")

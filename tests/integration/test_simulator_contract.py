@@ -6,9 +6,12 @@ them. Every answer, wanted or refused, is held against tests/data/genesys/contra
 """
 
 import asyncio
+import csv
+import io
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +21,7 @@ from uuid import uuid4
 import aiohttp
 import pytest
 from jsonschema import Draft202012Validator
+from yarl import URL
 
 from consumer.simulator.app import Simulator
 from consumer.simulator.faults import Fault
@@ -31,11 +35,35 @@ CONTACTS = LIST + "/contacts"
 BULK = CONTACTS + "/bulk"
 SEARCH = CONTACTS + "/search"
 CONTACT = CONTACTS + "/{contactId}"
+VIEWS = LISTS + "/divisionviews"
+VIEW = VIEWS + "/{contactListId}"
+UPDATE_LISTS = LISTS + "/bulk/update"
+TIME_ZONES = LIST + "/timezonemappingpreview"
+CLEAR = LIST + "/clear"
+REMOVE = BULK + "/remove"
+UPDATE = BULK + "/update"
+JOBS = BULK + "/jobs"
+JOB = JOBS + "/{jobId}"
+EXPORT = LIST + "/export"
+UPLOADS = LISTS + "/uploads"
+IMPORT_STATUS = LIST + "/importstatus"
+UPLOAD_URL = "{UploadUrlResponse.url}"
 
 COLUMNS = ("external_id", "phone_number", "email")
 PHONE = {"columnName": "phone_number", "type": "cell"}
 UNKNOWN = "5f4dcc3b-5aa7-4f6b-9f65-6f1a3f0d1c2e"
 REAL = ("GENESYS_CONTRACT_REGION", "GENESYS_CONTRACT_CLIENT_ID", "GENESYS_CONTRACT_CLIENT_SECRET")
+NOBODY = {
+    "filterType": "AND",
+    "clauses": [
+        {
+            "filterType": "AND",
+            "predicates": [
+                {"column": "external_id", "columnType": "alphabetic", "operator": "EQUALS", "value": "nobody"}
+            ],
+        }
+    ],
+}
 CONFIGURED = all(os.environ.get(name) for name in REAL)
 
 
@@ -92,12 +120,14 @@ class Organisation:
         client: tuple[str, str],
         *,
         strict: bool = True,
+        pause_s: float = 0.05,
     ) -> None:
         self.http = http
         self.login_url = login_url
         self.api_url = api_url
         self.client = client
         self.strict = strict
+        self.pause_s = pause_s
         self.token = ""
         self._made: list[str] = []
 
@@ -124,8 +154,8 @@ class Organisation:
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         path = template
-        for name, value in zip(("{contactListId}", "{contactId}"), ids, strict=False):
-            path = path.replace(name, quote(value, safe=""))
+        for value in ids:
+            path = re.sub(r"{\w+}", quote(value, safe=""), path, count=1)
         sent = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"} | dict(headers or {})
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         async with self.http.request(
@@ -157,6 +187,34 @@ class Organisation:
             await asyncio.sleep(0.5)
         raise AssertionError(f"{call} did not become {status}")
 
+    async def until(self, wanted: Callable[[Answer], bool], *call: str) -> Answer:
+        """Ask again while what was begun goes on; bounded."""
+        for _ in range(150):
+            answer = await self.call(*call)
+            if wanted(answer):
+                return answer
+            await asyncio.sleep(self.pause_s)
+        raise AssertionError(f"{call} did not become what was wanted")
+
+    async def upload(self, list_id: str, text: str) -> None:
+        """Put a file to a URL that is got for it."""
+        request = {"id": list_id, "contentType": "text/csv", "contactIdName": "external_id"}
+        issued = (await self.call("POST", UPLOADS, body=request)).body
+        answer = await self.put(issued["url"], issued["headers"], text)
+        check_against_contract("PUT", UPLOAD_URL, answer, strict=self.strict)
+
+    async def put(self, url: str, headers: Mapping[str, str], text: str) -> Answer:
+        """Ask the file store, which knows no token and answers in XML."""
+        async with self.http.put(URL(url, encoded=True), data=text.encode(), headers=headers) as response:
+            return Answer(response.status, await response.text() or None, response.headers)
+
+    async def download(self, uri: str) -> str:
+        """The file behind a URI that needs the token, and may redirect to one that does not."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        async with self.http.get(URL(uri, encoded=True), headers=headers) as response:
+            assert response.status == 200
+            return await response.text()
+
     async def tidy(self) -> None:
         for list_id in self._made:
             await self.call("DELETE", LIST, list_id)
@@ -176,12 +234,12 @@ async def org(request: pytest.FixtureRequest) -> AsyncIterator[Organisation]:
         if request.param == "genesys":
             region, client_id, secret = (os.environ[name] for name in REAL)
             hosts = CONTRACT["regions"][region]
-            real = Organisation(http, hosts["login"], hosts["api"], (client_id, secret), strict=False)
+            real = Organisation(http, hosts["login"], hosts["api"], (client_id, secret), strict=False, pause_s=2.0)
             await real.authenticate()
             yield real
             await real.tidy()
             return
-        async with Simulator(clients={"suite": "right"}) as simulator:
+        async with Simulator(clients={"suite": "right"}, job_seconds=0.02) as simulator:
             simulated = Organisation(http, simulator.url, simulator.url, ("suite", "right"))
             await simulated.authenticate()
             yield simulated
@@ -344,6 +402,18 @@ async def test_a_deleted_list_is_gone(org: Organisation):
         ("GET", CONTACT, "", None),
         ("PUT", CONTACT, "", contact(UNKNOWN, "a")),
         ("DELETE", CONTACT, "", None),
+        ("PUT", LIST, "", {"name": "x", "columnNames": ["x"]}),
+        ("GET", VIEW, "", None),
+        ("GET", TIME_ZONES, "", None),
+        ("POST", CLEAR, "", None),
+        ("POST", REMOVE, "", {"criteria": NOBODY}),
+        ("POST", UPDATE, "", {"contactIds": ["a"], "contact": contact(UNKNOWN)}),
+        ("GET", JOBS, "", None),
+        ("GET", JOB, "", None),
+        ("POST", EXPORT, "", None),
+        ("GET", EXPORT, "", None),
+        ("GET", IMPORT_STATUS, "", None),
+        ("DELETE", LISTS, "?id=" + UNKNOWN, None),
     ],
 )
 async def test_nothing_can_be_done_in_a_list_that_is_not(
@@ -520,6 +590,216 @@ async def test_a_search_needs_a_possible_page(org: Organisation, list_id: str, b
     assert (await org.call("POST", SEARCH, list_id, body=body)).status == 400
 
 
+async def test_a_list_is_replaced_and_its_version_goes_up(org: Organisation, list_id: str):
+    """PUT takes back what a read returned, changed."""
+    read = (await org.settled("GET", LIST, list_id)).body
+    put = await org.call("PUT", LIST, list_id, body=read | {"name": read["name"] + "-2"})
+    again = await org.settled("GET", LIST, list_id)
+    assert (put.status, put.body["name"], put.body["version"]) == (200, read["name"] + "-2", read["version"] + 1)
+    assert again.body["name"] == put.body["name"]
+
+
+async def test_a_list_is_not_replaced_by_what_was_read_before(org: Organisation, list_id: str):
+    """The second PUT of one version is a conflict."""
+    read = (await org.settled("GET", LIST, list_id)).body
+    await org.call("PUT", LIST, list_id, body=read)
+    second = await org.call("PUT", LIST, list_id, body=read)
+    assert (second.status, second.code) == (409, "invalid.update.wrong.version")
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"columnNames": [*COLUMNS, "new"]}, "cannot.update.contact.column.names"),
+        ({"phoneColumns": [PHONE | {"columnName": "email"}]}, "cannot.update.phone.columns"),
+        ({"emailColumns": [{"columnName": "email", "type": "Work"}]}, "cannot.update.email.columns"),
+        ({"automaticTimeZoneMapping": True}, "cannot.edit.automatic.time.zone.mapping.settings"),
+        (
+            {"columnDataTypeSpecifications": [{"columnName": "email", "columnDataType": "TEXT", "maxLength": 9}]},
+            "cannot.update.column.data.type.specifications",
+        ),
+        ({"name": " "}, "name.cannot.be.blank"),
+        ({"name": "n" * 65}, "name.length.exceeded"),
+        ({"fieldMappings": {}}, "invalid.property"),
+    ],
+)
+async def test_a_replacement_that_may_not_be_is_refused(
+    org: Organisation, list_id: str, changes: dict[str, Any], code: str
+):
+    """What is fixed at creation, and what no list may be, each have a code."""
+    read = (await org.settled("GET", LIST, list_id)).body
+    answer = await org.call("PUT", LIST, list_id, body=read | changes)
+    assert (answer.status, answer.code) == (400, code)
+
+
+async def test_a_replacement_cannot_take_a_name_that_is_taken(org: Organisation, list_id: str):
+    """Names stay unique."""
+    taken = (await org.make_list()).body["name"]
+    read = (await org.settled("GET", LIST, list_id)).body
+    answer = await org.call("PUT", LIST, list_id, body=read | {"name": taken})
+    assert (answer.status, answer.code) == (400, "duplicate.name")
+
+
+@pytest.mark.parametrize("separator", [",", "&id="])
+async def test_many_lists_are_deleted_at_once(org: Organisation, separator: str):
+    """Ids joined or repeated are deleted together."""
+    doomed = [(await org.make_list()).body["id"] for _ in range(2)]
+    assert (await org.call("DELETE", LISTS, query="?id=" + separator.join(doomed))).status == 204
+    for list_id in doomed:
+        org._made.remove(list_id)
+        await org.settled("GET", LIST, list_id, status=404)
+
+
+@pytest.mark.parametrize(("count", "code"), [(101, "too.many.deletes"), (0, "bad.request")])
+async def test_too_many_lists_or_none_are_not_deleted(org: Organisation, count: int, code: str):
+    """101 ids are one too many, and none are too few."""
+    query = "?id=" + ",".join(map(str, range(count)))
+    answer = await org.call("DELETE", LISTS, query=query)
+    assert (answer.status, answer.code) == (400, code)
+
+
+async def test_division_views_show_what_a_searcher_may_see(org: Organisation, list_id: str):
+    """The listing and one view have the list's name and columns, and its size when asked."""
+    name = (await org.settled("GET", LIST, list_id)).body["name"]
+    listing = await org.call("GET", VIEWS, query=f"?name={name}&includeSize=true&includeImportStatus=true")
+    one = await org.call("GET", VIEW, list_id)
+    assert [(view["id"], view["size"]) for view in listing.body["entities"]] == [(list_id, 0)]
+    assert (one.body["name"], one.body["columnNames"]) == (name, list(COLUMNS))
+
+
+async def test_retention_of_many_lists_is_updated_at_once(org: Organisation, list_id: str):
+    """Each list has a result of its own."""
+    changes = {"columnNames": list(COLUMNS), "retentionType": "RetentionDays", "retentionDays": 30}
+    body = {"contactListIds": [list_id, UNKNOWN], "contactList": changes}
+    answer = await org.call("POST", UPDATE_LISTS, body=body)
+    assert [result["success"] for result in answer.body["results"]] == [True, False]
+    assert (answer.body["errorCount"], answer.body["errorIndexes"]) == (1, [1])
+
+
+async def test_time_zones_are_previewed_where_they_are_mapped(org: Organisation, list_id: str):
+    """A list with automatic mapping has a preview; another one is refused."""
+    mapped = (await org.make_list(automaticTimeZoneMapping=True)).body["id"]
+    assert (await org.settled("GET", TIME_ZONES, mapped)).body["contactListSize"] == 0
+    plain = await org.call("GET", TIME_ZONES, list_id)
+    assert (plain.status, plain.code) == (400, "not.automatic.time.zone.mapping")
+
+
+async def test_a_cleared_list_is_empty_in_a_while(org: Organisation, list_id: str):
+    """Clear answers 204, and the list's size goes to nothing."""
+    await org.call("POST", CONTACTS, list_id, body=[contact(list_id, "a")])
+    await org.settled("GET", CONTACT, list_id, "a")
+    assert (await org.call("POST", CLEAR, list_id)).status == 204
+    await org.settled("GET", CONTACT, list_id, "a", status=404)
+    empty = await org.call("POST", SEARCH, list_id, body={"pageNumber": 1, "pageSize": 1})
+    assert empty.body["entities"] == []
+
+
+def choosing(operator: str, value: str) -> dict[str, Any]:
+    """Criteria on the external id."""
+    predicate = {"column": "external_id", "columnType": "alphabetic", "operator": operator, "value": value}
+    return {"filterType": "AND", "clauses": [{"filterType": "AND", "predicates": [predicate]}]}
+
+
+async def test_a_search_finds_and_sorts_by_columns(org: Organisation, list_id: str):
+    """Criteria choose contacts, and sorts put them in order."""
+    made = [contact(list_id, each, external_id=each) for each in ("ann", "alf", "bob")]
+    await org.call("POST", CONTACTS, list_id, body=made)
+    await org.settled("GET", CONTACT, list_id, "bob")
+    sorts = [{"fieldName": "external_id", "direction": "ASC", "numeric": False}]
+    body = {"pageNumber": 1, "pageSize": 9, "criteria": choosing("BEGINS_WITH", "a"), "contactSorts": sorts}
+    found = await org.call("POST", SEARCH, list_id, body=body)
+    assert [each["id"] for each in found.body["entities"]] == ["alf", "ann"]
+
+
+@pytest.mark.parametrize(
+    ("criteria", "code"),
+    [
+        ({"filterType": "XOR", "clauses": []}, "invalid.contact.list.filter"),
+        (choosing("SOUNDS_LIKE", "x"), "invalid.contact.list.filter"),
+    ],
+)
+async def test_criteria_that_may_not_be_are_refused_everywhere(
+    org: Organisation, list_id: str, criteria: dict[str, Any], code: str
+):
+    """Search, bulk operations and export refuse the same filters."""
+    page = {"pageNumber": 1, "pageSize": 1}
+    for template, body in ((SEARCH, page), (REMOVE, {}), (UPDATE, {"contact": contact(list_id)}), (EXPORT, {})):
+        answer = await org.call("POST", template, list_id, body=body | {"criteria": criteria})
+        assert (answer.status, answer.code) == (400, code)
+
+
+async def test_a_bulk_removal_is_a_job_that_completes(org: Organisation, list_id: str):
+    """The job is told at once, found by its id and in the list, and complete when its contacts are gone."""
+    made = [contact(list_id, each, external_id=each) for each in ("ann", "bob")]
+    await org.call("POST", CONTACTS, list_id, body=made)
+    await org.settled("GET", CONTACT, list_id, "bob")
+    begun = await org.call("POST", REMOVE, list_id, body={"criteria": choosing("EQUALS", "ann")})
+    assert begun.status in {200, 202}
+    job_id = begun.body["id"]
+    over = await org.until(lambda answer: answer.body["state"] != "InProgress", "GET", JOB, list_id, job_id)
+    listing = await org.call("GET", JOBS, list_id)
+    assert (over.body["state"], over.body["type"], over.body["totalRecords"]) == ("Complete", "BulkDelete", 1)
+    assert [job["id"] for job in listing.body["entities"]] == [job_id]
+    await org.settled("GET", CONTACT, list_id, "ann", status=404)
+    assert (await org.settled("GET", CONTACT, list_id, "bob")).status == 200
+
+
+async def test_a_bulk_update_is_a_job_that_completes(org: Organisation, list_id: str):
+    """One contact's values are given to those that are chosen by id."""
+    await org.call("POST", CONTACTS, list_id, body=[contact(list_id, each) for each in ("ann", "bob")])
+    await org.settled("GET", CONTACT, list_id, "bob")
+    body = {"contactIds": ["ann"], "contact": contact(list_id, email="new@example.com")}
+    begun = await org.call("POST", UPDATE, list_id, body=body)
+    await org.until(lambda answer: answer.body["state"] == "Complete", "GET", JOB, list_id, begun.body["id"])
+    read = [await org.call("GET", CONTACT, list_id, each) for each in ("ann", "bob")]
+    assert [each.body["data"]["email"] for each in read] == ["new@example.com", "a@example.com"]
+
+
+async def test_an_unknown_job_is_not_found(org: Organisation, list_id: str):
+    """A job that is not there is a 404."""
+    answer = await org.call("GET", JOB, list_id, UNKNOWN)
+    assert (answer.status, answer.code) == (404, "resource.not.found")
+
+
+async def test_an_exported_file_holds_the_contacts(org: Organisation, list_id: str):
+    """There is no URI before the export is ready; then it leads to a CSV file with the ids first."""
+    await org.call("POST", CONTACTS, list_id, body=[contact(list_id, "ann", email='a, "b"@example.com')])
+    await org.settled("GET", CONTACT, list_id, "ann")
+    before = await org.call("GET", EXPORT, list_id)
+    assert (before.status, before.code) == (404, "no.available.list.export.uri")
+    assert (await org.call("POST", EXPORT, list_id)).status == 200
+    ready = await org.until(lambda answer: answer.status == 200, "GET", EXPORT, list_id)
+    text = await org.download(ready.body["uri"])
+    (row,) = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""))
+    assert text.startswith("\ufeffinin-outbound-id,")
+    assert (row["inin-outbound-id"], row["phone_number"], row["email"]) == (
+        "ann",
+        "+15550100001",
+        'a, "b"@example.com',
+    )
+
+
+async def test_an_uploaded_file_is_imported(org: Organisation, list_id: str):
+    """The status has no state once every row is there."""
+    await org.upload(list_id, "phone_number,email,external_id\r\n+15550100002,b@example.com,bob\r\n")
+    over = await org.until(lambda answer: answer.body["completedRecords"] == 1, "GET", IMPORT_STATUS, list_id)
+    read = await org.settled("GET", CONTACT, list_id, "bob")
+    assert over.body["percentComplete"] == 100
+    assert (read.body["data"]["email"], read.body["callable"]) == ("b@example.com", True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [({"contentType": None}, 400), ({"signedUrlTimeoutSeconds": 0}, 400), ({"id": UNKNOWN}, 404), ({"more": 1}, 400)],
+)
+async def test_an_upload_that_may_not_be_gets_no_url(
+    org: Organisation, list_id: str, changes: dict[str, Any], status: int
+):
+    """What an upload is for is checked before there is a URL."""
+    body = {"id": list_id, "contentType": "text/csv", "contactIdName": "external_id"} | changes
+    assert (await org.call("POST", UPLOADS, body=body)).status == status
+
+
 # What only the simulator can be made to do, held against the same contract.
 
 
@@ -562,13 +842,71 @@ async def test_a_throttled_request_is_told_when_to_come_back():
         assert not {name.lower() for name in answer.headers} & set(CONTRACT["conventions"]["removed_headers"])
 
 
-@pytest.mark.parametrize("key", sorted(ENDPOINTS.keys() - {("POST", "/oauth/token")}), ids=" ".join)
-async def test_each_operation_needs_the_permission_the_contract_names(key: tuple[str, str]):
-    """With its one permission withheld an operation is a 403 that names it."""
-    (permission,) = ENDPOINTS[key]["permissions"]["any_or_all"]
+NEEDED = [
+    (*key, permission)
+    for key, endpoint in sorted(ENDPOINTS.items())
+    for permission in (endpoint["permissions"] or {}).get("any_or_all", ())
+]
+
+
+@pytest.mark.parametrize(("method", "template", "permission"), NEEDED, ids="{0}".format)
+async def test_each_operation_needs_the_permissions_the_contract_names(method: str, template: str, permission: str):
+    """With one of its permissions withheld an operation is a 403 that names it."""
     async with Simulator(withheld_permissions=[permission]) as simulator, aiohttp.ClientSession() as http:
         org = Organisation(http, simulator.url, simulator.url, ("any", "any"))
         await org.authenticate()
-        answer = await org.call(*key, UNKNOWN, "a")
+        answer = await org.call(method, template, UNKNOWN, "a")
         assert (answer.status, answer.code) == (403, "missing.any.permissions")
         assert permission in answer.body["message"]
+
+
+@pytest.mark.parametrize("task", ["clear", "import", "export", "bulk"])
+async def test_what_goes_on_in_a_list_keeps_others_away(task: str):
+    """While the time stands still, what may not be done meanwhile is refused with the contract's code."""
+    async with Simulator(clock=lambda: 0.0, job_seconds=1.0) as simulator, aiohttp.ClientSession() as http:
+        org = Organisation(http, simulator.url, simulator.url, ("any", "any"))
+        await org.authenticate()
+        list_id = (await org.make_list()).body["id"]
+        await org.call("POST", CONTACTS, list_id, body=[contact(list_id, "a")])
+        edit = ("POST", UPDATE, {"contactIds": ["a"], "contact": contact(list_id)})
+        remove = ("POST", REMOVE, {"criteria": NOBODY})
+        refused: dict[str, tuple[str, list[tuple[str, str, Any]]]] = {
+            "clear": (
+                "contact.list.clear.in.progress",
+                [("POST", CONTACTS, []), ("PUT", CONTACT, contact(list_id, "a")), edit, remove],
+            ),
+            "import": (
+                "contact.list.import.in.progress",
+                [("DELETE", LIST, None), ("POST", CLEAR, None), ("POST", EXPORT, None)],
+            ),
+            "export": ("contact.list.export.in.progress", [("POST", EXPORT, None)]),
+            "bulk": ("contact.bulk.operation.in.progress", [edit, remove]),
+        }
+        await begin(org, task, list_id)
+        code, operations = refused[task]
+        for method, template, body in operations:
+            answer = await org.call(method, template, list_id, "a", body=body)
+            assert (answer.status, answer.code) == (400, code)
+
+
+async def begin(org: Organisation, task: str, list_id: str) -> None:
+    """Begin something that takes its time."""
+    if task == "import":
+        await org.upload(list_id, "external_id,phone_number,email\r\nb,,\r\n")
+    elif task == "bulk":
+        await org.call("POST", REMOVE, list_id, body={"criteria": NOBODY})
+    else:
+        await org.call("POST", {"clear": CLEAR, "export": EXPORT}[task], list_id)
+
+
+async def test_of_many_lists_none_is_deleted_while_one_is_imported():
+    """The conflict spares the others too."""
+    async with Simulator(clock=lambda: 0.0, job_seconds=1.0) as simulator, aiohttp.ClientSession() as http:
+        org = Organisation(http, simulator.url, simulator.url, ("any", "any"))
+        await org.authenticate()
+        ids = [(await org.make_list()).body["id"] for _ in range(2)]
+        await begin(org, "import", ids[1])
+        assert (await org.call("GET", IMPORT_STATUS, ids[1])).body["state"] == "IN_PROGRESS"
+        answer = await org.call("DELETE", LISTS, query="?id=" + ",".join(ids))
+        assert (answer.status, answer.code) == (409, "bulk.delete.conflict")
+        assert len(simulator.lists()) == 2
