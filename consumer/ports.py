@@ -207,8 +207,11 @@ class Sink(Protocol):
         """The contact as the JSON object that `upsert` sends."""
         ...
 
-    async def upsert(self, contacts: Sequence[bytes], sure: Sure = always) -> None:
-        """Add or replace encoded contacts, at most 1000. Each stands in the list once."""
+    async def upsert(self, contacts: Sequence[bytes], sure: Sure = always, withdrawn: Sequence[Contact] = ()) -> None:
+        """Add or replace encoded contacts, at most 1000. Each stands in the list once.
+
+        Where there is a do-not-call list, the numbers of those withdrawn among them are on it before.
+        """
         ...
 
     async def delete(self, external_ids: Sequence[str], sure: Sure = always) -> Collection[str]:

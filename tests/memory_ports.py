@@ -53,6 +53,7 @@ class World:
         refusal: What it says of them; unless a test says more, not who of them it is.
         in_use: External ids that Genesys does not delete now.
         unseen: External ids that cannot be read back yet.
+        blocked: Numbers on the do-not-call list.
         answer: Called for each request before its effect; may raise.
         answer_lost: Upserts are applied, and their answers do not come.
         on_upsert: Told the contacts of each upsert before its effect.
@@ -72,6 +73,7 @@ class World:
         self.refusal = RefusedByGenesys("contact.datum.length.limit.exceeded")
         self.in_use: set[str] = set()
         self.unseen: set[str] = set()
+        self.blocked: set[str] = set()
         self.answer: Callable[[], None] = lambda: None
         self.answer_lost = False
         self.on_upsert: Callable[[list[dict[str, Any]]], None] = lambda _: None
@@ -280,10 +282,11 @@ class MemorySink:
     def encode(self, contact: Contact, *, callable_: bool) -> bytes:
         return orjson.dumps({"externalId": contact.external_id, "callable": callable_, "data": asdict(contact)})
 
-    async def upsert(self, contacts: Sequence[bytes], sure: Sure = always) -> None:
+    async def upsert(self, contacts: Sequence[bytes], sure: Sure = always, withdrawn: Sequence[Contact] = ()) -> None:
         bodies = {body["externalId"]: body for raw in contacts for body in [orjson.loads(raw)]}
         self._world.on_upsert(list(bodies.values()))
         async with self._request("upsert", list(bodies), sure):
+            self._world.blocked |= {contact.phone for contact in withdrawn}
             if self._world.poison & set(bodies):
                 raise self._world.refusal
             for external_id, body in bodies.items():

@@ -170,7 +170,8 @@ class Dispatcher:
         sure = partial(self._is_ours, batch)
         match batch.operation:
             case Operation.UPSERT:
-                await self._sink.upsert([lane.payload for lane in batch.lanes], sure)
+                withdrawn = [lane.change.contact for lane in batch.lanes if lane.change.withdrawal]
+                await self._sink.upsert([lane.payload for lane in batch.lanes], sure, withdrawn)
                 return ()
             case Operation.DELETE:
                 return await self._sink.delete([contact.external_id for contact in contacts], sure)

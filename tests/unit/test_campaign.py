@@ -63,7 +63,7 @@ class StormySink(MemorySink):
 
     weather: Weather
 
-    async def upsert(self, contacts: Any, sure: Sure = always) -> None:
+    async def upsert(self, contacts: Any, sure: Sure = always, withdrawn: Any = ()) -> None:
         await self._stormy(super().upsert, contacts, sure)
 
     async def delete(self, external_ids: Any, sure: Sure = always) -> Any:

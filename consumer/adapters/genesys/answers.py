@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 
 import orjson
 
-from consumer.adapters.genesys.transport import Answer
+from consumer.adapters.genesys.transport import Answer, Endpoint
 from consumer.errors import (
     ConsumerError,
     ContactListMismatch,
@@ -68,12 +68,12 @@ def content(answer: Answer) -> object:
     return parsed
 
 
-def checked(answer: Answer, permission: str, now: float) -> object:
+def checked(answer: Answer, endpoint: Endpoint, now: float) -> object:
     """The JSON of an answer to an API request.
 
     Args:
         answer: To anything but the login host.
-        permission: What the request needs, for when Genesys does not name it.
+        endpoint: What was asked.
         now: Seconds since the epoch.
 
     Raises:
@@ -88,9 +88,11 @@ def checked(answer: Answer, permission: str, now: float) -> object:
         case 401:
             raise Unauthorized(f"Genesys refuses the token, even a new one{about}")
         case 403:
-            raise Unauthorized(f"the OAuth client lacks the permission {_permissions(error) or permission}{about}")
+            raise Unauthorized(
+                f"the OAuth client lacks the permission {_permissions(error) or endpoint.permission}{about}"
+            )
         case 404 if error:
-            raise FatalError(f"there is no such contact list: check GENESYS_CONTACT_LIST{about}")
+            raise FatalError(f"there is no such {endpoint.asks_for}{about}")
         case 413:
             raise TooLarge(_limit(error))
         case 429:

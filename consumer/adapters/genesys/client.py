@@ -108,7 +108,7 @@ class Client:
         url = URL(self._api_url + endpoint.template.format_map(names), encoded=True).with_query(query or {})
         answer = await self._authorised(Request(endpoint, url, _JSON if body else {}, body, sure=sure), deadline)
         try:
-            return checked(answer, endpoint.permission, time.time())
+            return checked(answer, endpoint, time.time())
         except Throttled as throttled:
             self.throttle.told_to_wait(asyncio.get_running_loop().time(), throttled.retry_after or 0.0)
             raise

@@ -14,6 +14,7 @@ from opentelemetry.trace import Tracer
 
 from consumer.adapters.genesys.client import Client
 from consumer.adapters.genesys.contact_list import LIST_PATH, columns, open_list
+from consumer.adapters.genesys.dnc_list import DncList
 from consumer.adapters.genesys.transport import Endpoint, OnRequest
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
@@ -30,6 +31,8 @@ _KEEP_QUEUE = {"doNotQueue": "true"}
 """A contact that was dialled already is not dialled again because its data came again."""
 
 _Data = dict[str, str | None]
+_PHONE = "phone_number"
+_READ_AT_ONCE = 50
 
 _FLAGS = {True: "true", False: "false"}
 
@@ -54,8 +57,11 @@ class GenesysSink:
     Use `open`, and `close` at the end.
     """
 
-    def __init__(self, client: Client, list_id: str, column_names: Sequence[str]) -> None:
+    def __init__(
+        self, client: Client, list_id: str, column_names: Sequence[str], dnc_list: DncList | None = None
+    ) -> None:
         self._client = client
+        self._dnc_list = dnc_list
         self._list_id = list_id
         self._path = {"contactListId": list_id}
         self._columns = tuple(column_names)
@@ -86,10 +92,12 @@ class GenesysSink:
         client = Client(settings, on_request=on_request, tracer=tracer, monotonic=monotonic, throttle=throttle)
         try:
             list_id = await open_list(client, settings)
+            name = settings.genesys_dnc_list
+            dnc_list = None if name is None else await DncList.open(client, name)
         except BaseException:
             await client.close()
             raise
-        return cls(client, list_id, columns(settings))
+        return cls(client, list_id, columns(settings), dnc_list)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -103,7 +111,7 @@ class GenesysSink:
     def encode(self, contact: Contact, *, callable_: bool) -> bytes:
         data = {
             "external_id": contact.external_id,
-            "phone_number": contact.phone,
+            _PHONE: contact.phone,
             "email": contact.email,
             "consent_flag": _FLAGS[contact.consent],
             "do_not_call": _FLAGS[contact.do_not_call],
@@ -111,8 +119,11 @@ class GenesysSink:
         }
         return self._encoded(contact_id(contact.external_id), data, callable_=callable_)
 
-    async def upsert(self, contacts: Sequence[bytes], sure: Sure = always) -> None:
-        await self._add(contacts, self._client.deadline(), sure, paid=True)
+    async def upsert(self, contacts: Sequence[bytes], sure: Sure = always, withdrawn: Sequence[Contact] = ()) -> None:
+        deadline = self._client.deadline()
+        if self._dnc_list is not None and withdrawn:
+            await self._block(await self._numbers(withdrawn, deadline), deadline, sure)
+        await self._add(contacts, deadline, sure, paid=True)
 
     async def delete(self, external_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
         by_id = {contact_id(external_id): external_id for external_id in external_ids}
@@ -130,9 +141,25 @@ class GenesysSink:
         by_id = {contact_id(contact.external_id): contact for contact in contacts}
         found = await self._read(list(by_id), deadline, paid=True)
         if found:
+            await self._block([data.get(_PHONE) or "" for data in found.values()], deadline, sure)
             suppressed = [self._suppressed(id_, has, by_id[id_]) for id_, has in found.items()]
             await self._add(suppressed, deadline, sure, paid=False)
         return {contact.external_id for id_, contact in by_id.items() if id_ not in found}
+
+    async def _numbers(self, contacts: Sequence[Contact], deadline: float) -> list[str]:
+        """Their phone numbers; of a contact that comes without one, the one that Genesys has."""
+        numbers = [contact.phone for contact in contacts if contact.phone]
+        ids = [contact_id(contact.external_id) for contact in contacts if not contact.phone]
+        for start in range(0, len(ids), _READ_AT_ONCE):
+            found = await self._read(ids[start : start + _READ_AT_ONCE], deadline, paid=False)
+            numbers += [data.get(_PHONE) or "" for data in found.values()]
+        return numbers
+
+    async def _block(self, numbers: Sequence[str], deadline: float, sure: Sure) -> None:
+        """Put numbers on the do-not-call list, before anything else is done for their contacts."""
+        known = list(dict.fromkeys(filter(None, numbers)))
+        if self._dnc_list is not None and known:
+            await self._dnc_list.add(known, deadline, sure)
 
     async def _read(self, ids: Sequence[str], deadline: float, *, paid: bool) -> dict[str, _Data]:
         """What Genesys has of these contacts, at most 50, by id."""
