@@ -67,7 +67,7 @@ lock: $(VENV)/.dev ## requirements/*.txt from pyproject.toml (ARGS="--upgrade" f
 bench: $(VENV)/.dev ## benchmarks
 	$(BIN)/python -m bench $(ARGS)
 
-chaos: $(VENV)/.dev ## 200 rounds of kills, broken networks and full disks on three brokers: an hour
+chaos: $(VENV)/.dev ## 200 rounds of kills, broken networks and full disks on three brokers: forty minutes
 	$(BIN)/python -m tests.chaos --json bench/chaos.json $(ARGS)
 
 clean: ## remove reports, builds and caches; .venv and .cache stay

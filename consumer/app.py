@@ -25,6 +25,7 @@ from consumer.adapters.kafka.topics import changelog_id, ensure
 from consumer.adapters.schema_registry import LocalSchemas, RegistrySchemas
 from consumer.adapters.telemetry.adapter import Telemetry
 from consumer.adapters.telemetry.metrics import Levels
+from consumer.core.delivery import Throttle
 from consumer.errors import TransientError
 from consumer.model import TopicPartition
 from consumer.pipeline.run import REVOKE_MARGIN_S, Pipeline
@@ -53,6 +54,7 @@ class App:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._telemetry = Telemetry(settings.kafka_source_topics, settings.kafka_group_id)
+        self._throttle = Throttle(settings.genesys_requests_per_minute)
         self._pipeline: Pipeline | None = None
         self._source: KafkaSource | None = None
         self._store: RocksStore | None = None
@@ -135,6 +137,7 @@ class App:
             schemas=schemas,
             sink=sink,
             telemetry=self._telemetry,
+            throttle=self._throttle,
             key=key,
             clock=asyncio.get_running_loop().time,
             now=time.time,
@@ -161,7 +164,10 @@ class App:
 
     async def _open_sink(self) -> GenesysSink:
         return await GenesysSink.open(
-            self._settings, on_request=self._telemetry.on_request, tracer=self._telemetry.tracer
+            self._settings,
+            on_request=self._telemetry.on_request,
+            tracer=self._telemetry.tracer,
+            throttle=self._throttle,
         )
 
     def _topics(self, connection: Connection, source: KafkaSource) -> KafkaEventTopics:
@@ -206,7 +212,11 @@ class App:
         """What the status page shows."""
         if self._pipeline is None:
             return {"state": "starting", "reason": self._starting}
-        return {"outcomes": self._telemetry.outcomes(), **self._pipeline.status()}
+        return {
+            "outcomes": self._telemetry.outcomes(),
+            "slowest_withdrawal_s": round(self._telemetry.slowest_withdrawal_s, 3),
+            **self._pipeline.status(),
+        }
 
     @staticmethod
     def _levels(pipeline: Pipeline, store: RocksStore) -> Levels:

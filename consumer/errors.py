@@ -7,15 +7,16 @@
     ├─ RecordError(reasons)               this record, for ever: rejected
     │    ├─ DecodeError   └─ ValidationError
     ├─ RefusedByGenesys(code)             the data of a request is blamed: split it until one contact stands alone
+    │    └─ TooLarge                      send fewer bytes at a time
     ├─ TransientError(retry_after)        pause, back off, try again, for as long as it takes
-    │    ├─ Throttled   ├─ SinkUnavailable   └─ SourceUnavailable └─ Rebalancing
+    │    ├─ Throttled   ├─ SinkUnavailable   └─ SourceUnavailable ─ Rebalancing
     └─ FatalError                         stop with a clear last line; Kubernetes restarts  exit 1
          ├─ Unauthorized (credentials or the permission's name)   └─ ContactListMismatch
 
 Adapters map foreign errors to these, once, at the edge. No message holds contact data.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from consumer.model import Reason
 
@@ -63,11 +64,25 @@ class RefusedByGenesys(ConsumerError):
 
     Attributes:
         code: Genesys' error code, for example `contact.datum.length.limit.exceeded`.
+        contact_ids: Genesys' ids of the contacts that it names, if it names any.
     """
 
-    def __init__(self, code: str) -> None:
+    def __init__(self, code: str, contact_ids: Collection[str] = ()) -> None:
         super().__init__(f"Genesys refused the request: {code}")
         self.code = code
+        self.contact_ids = frozenset(contact_ids)
+
+
+class TooLarge(RefusedByGenesys):
+    """The body of a request has too many bytes.
+
+    Attributes:
+        limit: Bytes that a body may have; None when Genesys does not say.
+    """
+
+    def __init__(self, limit: int | None) -> None:
+        super().__init__("request.entity.too.large")
+        self.limit = limit
 
 
 class TransientError(ConsumerError):
@@ -96,11 +111,6 @@ class SourceUnavailable(TransientError):
 
 class Rebalancing(SourceUnavailable):
     """Partitions are moving between the members of the group: nothing is settled for a moment. It is no outage."""
-
-    RETRY_AFTER_S = 0.2
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, self.RETRY_AFTER_S)
 
 
 class FatalError(ConsumerError):

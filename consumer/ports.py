@@ -189,7 +189,7 @@ def always() -> bool:
 
 
 class Sink(Protocol):
-    """The contact list in Genesys Cloud. Every call is one request, except `suppress`, which is two.
+    """The contact list in Genesys Cloud.
 
     The three effects ask `sure` in the moment in which they write to the wire; when it says no, nothing is written, and
     a `TransientError` is raised.
@@ -207,16 +207,27 @@ class Sink(Protocol):
         """The contact as the JSON object that `upsert` sends."""
         ...
 
-    async def upsert(self, contacts: Sequence[bytes], sure: Sure = always) -> None:
-        """Add or replace encoded contacts, at most 1000. Each stands in the list once."""
+    async def upsert(self, contacts: Sequence[bytes], sure: Sure = always, withdrawn: Sequence[Contact] = ()) -> None:
+        """Add or replace encoded contacts, at most 1000. Each stands in the list once.
+
+        Where there is a do-not-call list, the numbers of those withdrawn among them are on it before.
+        """
         ...
 
-    async def delete(self, external_ids: Sequence[str], sure: Sure = always) -> None:
-        """Delete contacts, at most 100; unknown ones are fine."""
+    async def delete(self, external_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
+        """Delete contacts, at most 50; unknown ones are fine.
+
+        Returns:
+            Those that are still there, since a campaign uses them: they are not callable any more.
+        """
         ...
 
-    async def suppress(self, contacts: Sequence[Contact], sure: Sure = always) -> None:
-        """Read back, at most 50, and send what Genesys has again as not callable; unknown ones are left alone."""
+    async def suppress(self, contacts: Sequence[Contact], sure: Sure = always) -> Collection[str]:
+        """Read back, at most 50, and send what Genesys has again as not callable.
+
+        Returns:
+            External ids that Genesys does not know, or not yet: those are left alone.
+        """
         ...
 
 

@@ -266,6 +266,10 @@ class Settings:
     genesys_attribute_columns: tuple[tuple[str, str], ...] = _setting(
         "Attributes that become columns, comma-separated: `source` or `source=column`", _columns
     )
+    genesys_dnc_list: str | None = _setting(
+        "Internal do-not-call list, by name or id, for numbers of people who withdrew consent or set do-not-call; "
+        "a missing name is created; unset: none"
+    )
     genesys_login_url: str = _setting("Login host; unset: from the region", _genesys_url)
     genesys_api_url: str = _setting("API host; unset: from the region", _genesys_url)
     genesys_requests_per_minute: int = _setting("Client-side limit of requests", _integer(1, 100_000), "300")

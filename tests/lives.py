@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from consumer.core.delivery import Throttle
 from consumer.pipeline.run import Pipeline
 from consumer.settings import Settings, load
 from tests import virtual_time
@@ -51,14 +52,16 @@ class Life:
         self.store = store or MemoryStore(world)
         self.telemetry = SilentTelemetry()
         self.stop = asyncio.Event()
+        chosen = settings(**changed)
         self.pipeline = Pipeline(
-            settings=settings(**changed),
+            settings=chosen,
             source=self.source,
             topics=self.topics,
             store=self.store,
             schemas=schemas or MemorySchemas(),
             sink=MemorySink(world),
             telemetry=self.telemetry,
+            throttle=Throttle(chosen.genesys_requests_per_minute),
             key=b"key",
             clock=loop.time,
             now=lambda: 1_700_000_100.0 + loop.time(),

@@ -50,7 +50,10 @@ class World:
         list: The contact list in Genesys, by external id.
         sent: Every applied request: operation and external ids.
         poison: External ids whose data Genesys refuses.
+        refusal: What it says of them; unless a test says more, not who of them it is.
         in_use: External ids that Genesys does not delete now.
+        unseen: External ids that cannot be read back yet.
+        blocked: Numbers on the do-not-call list.
         answer: Called for each request before its effect; may raise.
         answer_lost: Upserts are applied, and their answers do not come.
         on_upsert: Told the contacts of each upsert before its effect.
@@ -67,7 +70,10 @@ class World:
         self.list: dict[str, dict[str, object]] = {}
         self.sent: list[tuple[str, tuple[str, ...]]] = []
         self.poison: set[str] = set()
+        self.refusal = RefusedByGenesys("contact.datum.length.limit.exceeded")
         self.in_use: set[str] = set()
+        self.unseen: set[str] = set()
+        self.blocked: set[str] = set()
         self.answer: Callable[[], None] = lambda: None
         self.answer_lost = False
         self.on_upsert: Callable[[list[dict[str, Any]]], None] = lambda _: None
@@ -276,29 +282,37 @@ class MemorySink:
     def encode(self, contact: Contact, *, callable_: bool) -> bytes:
         return orjson.dumps({"externalId": contact.external_id, "callable": callable_, "data": asdict(contact)})
 
-    async def upsert(self, contacts: Sequence[bytes], sure: Sure = always) -> None:
+    async def upsert(self, contacts: Sequence[bytes], sure: Sure = always, withdrawn: Sequence[Contact] = ()) -> None:
         bodies = {body["externalId"]: body for raw in contacts for body in [orjson.loads(raw)]}
         self._world.on_upsert(list(bodies.values()))
         async with self._request("upsert", list(bodies), sure):
+            self._world.blocked |= {contact.phone for contact in withdrawn}
             if self._world.poison & set(bodies):
-                raise RefusedByGenesys("contact.datum.length.limit.exceeded")
+                raise self._world.refusal
             for external_id, body in bodies.items():
                 self._world.list[external_id] = {"callable": body["callable"], **body["data"]}
         if self._world.answer_lost:
             raise SinkUnavailable("no answer, and applied")
 
-    async def delete(self, external_ids: Sequence[str], sure: Sure = always) -> None:
+    async def delete(self, external_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
         async with self._request("delete", external_ids, sure):
-            if self._world.in_use & set(external_ids):
-                raise RefusedByGenesys("contact.in.use")
+            left = self._world.in_use & self._world.list.keys() & set(external_ids)
             for external_id in external_ids:
-                self._world.list.pop(external_id, None)
+                if external_id in left:
+                    self._world.list[external_id]["callable"] = False
+                else:
+                    self._world.list.pop(external_id, None)
+        return left
 
-    async def suppress(self, contacts: Sequence[Contact], sure: Sure = always) -> None:
+    async def suppress(self, contacts: Sequence[Contact], sure: Sure = always) -> Collection[str]:
+        unknown = set()
         async with self._request("suppress", [contact.external_id for contact in contacts], sure):
             for contact in contacts:
-                if contact.external_id in self._world.list:
+                if contact.external_id in self._world.list and contact.external_id not in self._world.unseen:
                     self._world.list[contact.external_id]["callable"] = False
+                else:
+                    unknown.add(contact.external_id)
+        return unknown
 
     @asynccontextmanager
     async def _request(self, operation: str, external_ids: Sequence[str], sure: Sure) -> AsyncIterator[None]:
@@ -326,6 +340,7 @@ class SilentTelemetry:
     def __init__(self) -> None:
         self.gaps: list[tuple[TopicPartition, int, int]] = []
         self.retries: Counter[str] = Counter()
+        self.settled_records: list[SettledRecord] = []
 
     @contextmanager
     def poll_span(self, records: int) -> Iterator[None]:
@@ -346,7 +361,7 @@ class SilentTelemetry:
         self.retries[reason] += 1
 
     def settled(self, records: Sequence[SettledRecord], now: float, seconds: float) -> None:
-        return
+        self.settled_records += records
 
     def restored(self, seconds: float) -> None:
         return

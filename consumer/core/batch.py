@@ -7,14 +7,14 @@ A lane is a contact on its way. It holds one work, which waits in one queue or i
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct, field
 
 from consumer.model import Assignment, BatchReport, Change, Operation, State, Work
 
-MAX_PER_REQUEST = {Operation.DELETE: 100, Operation.SUPPRESS: 50}
-"""Contacts in a request where Genesys or the length of its URL allows fewer than in an upsert."""
+MAX_PER_REQUEST = {Operation.DELETE: 50, Operation.SUPPRESS: 50}
+"""Contacts in a request where they are read back, of which Genesys allows fewer than in an upsert."""
 
 
 class Queue(deque["Lane"]):
@@ -43,6 +43,7 @@ class Lane(Struct, eq=False):
             applied, and must come again together with the work if that is not delivered.
         queue: Where the lane waits; None while it is sent.
         report: Of the batch that took it.
+        misses: How often Genesys did not know the contact, although it should.
     """
 
     work: Work
@@ -56,6 +57,7 @@ class Lane(Struct, eq=False):
     superseded: list[Work] = field(default_factory=list)
     queue: Queue | None = None
     report: BatchReport | None = None
+    misses: int = 0
 
     @property
     def change(self) -> Change:
@@ -76,10 +78,28 @@ class Batch(Struct, frozen=True, eq=False):
     Attributes:
         operation: What the request does.
         lanes: Its contacts, withdrawals first.
+        doubted: The other part of a batch that was refused: one of them is to blame if this request is accepted.
     """
 
     operation: Operation
     lanes: list[Lane]
+    doubted: Queue = field(default_factory=Queue)
+
+    def blamed(self) -> list[Lane]:
+        """Who of the doubted still waits for the answer."""
+        return _waiting_in(self.doubted)
+
+
+def _waiting_in(queue: Queue) -> list[Lane]:
+    return [lane for lane in queue if lane.queue is queue]
+
+
+class _Group(Struct, frozen=True, eq=False):
+    """Contacts that are sent together and with nobody else, and those who wait for what comes of it."""
+
+    operation: Operation
+    queue: Queue
+    doubted: Queue
 
 
 class Lanes:
@@ -102,7 +122,8 @@ class Lanes:
         self._normal = Queue()
         self._normal_records = 0
         self._normal_bytes = 0
-        self._groups: list[tuple[Operation, Queue]] = []
+        self._groups: list[_Group] = []
+        self._took_group = False
         self._parked = Queue()
         self.draining = False
 
@@ -146,12 +167,23 @@ class Lanes:
         for lane in reversed(batch.lanes):
             self._enqueue(lane, first=True)
 
-    def put_back_as_group(self, operation: Operation, lanes: list[Lane]) -> None:
-        """Queue sent lanes again, to be sent together and with nobody else."""
-        group = Queue(lanes)
+    def shrink(self, max_bytes: int) -> None:
+        """Make batches of fewer bytes from now on."""
+        self._max_bytes = min(self._max_bytes, max_bytes)
+
+    def put_back_as_group(self, operation: Operation, lanes: list[Lane], doubted: Sequence[Lane] = ()) -> None:
+        """Queue lanes again, to be sent together and with nobody else; the doubted wait for what comes of it."""
+        group = _Group(operation, Queue(lanes), Queue(doubted))
+        for queue in (group.queue, group.doubted):
+            for lane in queue:
+                lane.queue = queue
+        self._groups.append(group)
+
+    def relieve(self, lanes: Sequence[Lane]) -> None:
+        """Queue lanes again that were doubted: among all others, but last, since others may be poison among them."""
         for lane in lanes:
-            lane.queue = group
-        self._groups.append((operation, group))
+            lane.queue = None
+            self._enqueue(lane)
 
     def park(self, lane: Lane) -> None:
         """Keep a sent lane back; like one that waits it can be replaced or dropped, but it is not taken."""
@@ -180,8 +212,12 @@ class Lanes:
 
     def due(self, now: float, limit: int) -> float | None:
         """When the next batch may be taken, not before `now`; None when nothing waits."""
-        if any(queue.head() for _, queue in self._pressing()):
+        self._bury_groups()
+        if self._groups or any(queue.head() for queue in self._urgent.values()):
             return now
+        return self._normal_due(now, limit)
+
+    def _normal_due(self, now: float, limit: int) -> float | None:
         head = self._normal.head()
         if head is None:
             return None
@@ -193,26 +229,51 @@ class Lanes:
         due = self.due(now, limit)
         if due is None or due > now:
             return None
-        limit = min(limit, self._max_records)
-        operation, queue = self._first()
-        if any(queue is group for _, group in self._groups):
-            lanes = self._fill([], queue, len(queue))
-        else:
-            lanes = self._fill([], queue, min(limit, MAX_PER_REQUEST.get(operation, limit)))
-            if operation is Operation.UPSERT:
-                self._fill(lanes, self._normal, limit)
-        self._groups = [(operation, group) for operation, group in self._groups if group.head()]
+        group = self._next_group(now, limit)
+        self._took_group = group is not None
+        if group is not None:
+            return self._whole(group)
+        return self._ungrouped(min(limit, self._max_records))
+
+    def _whole(self, group: _Group) -> Batch:
+        """The batch of a group; where it has outgrown a request, nothing can be told of those that are left."""
+        self._groups.remove(group)
+        lanes = self._fill([], group.queue, len(group.queue))
+        if group.queue.head() is None:
+            return Batch(group.operation, lanes, group.doubted)
+        self.relieve([*_waiting_in(group.queue), *_waiting_in(group.doubted)])
+        return Batch(group.operation, lanes)
+
+    def _ungrouped(self, limit: int) -> Batch:
+        """Withdrawals, the longest wait first, with others in what room they leave; or only others."""
+        waiting = [(head.since, operation) for operation, queue in self._urgent.items() if (head := queue.head())]
+        operation = min(waiting)[1] if waiting else Operation.UPSERT
+        lanes = self._fill([], self._urgent[operation], min(limit, MAX_PER_REQUEST.get(operation, limit)))
+        if operation is Operation.UPSERT:
+            self._fill(lanes, self._normal, limit)
         return Batch(operation, lanes)
 
-    def _pressing(self) -> list[tuple[Operation, Queue]]:
-        """The queues that do not linger."""
-        return [*self._urgent.items(), *self._groups]
+    def _bury_groups(self) -> None:
+        """Forget groups that everybody left; who waited for what comes of one goes on."""
+        for group in [group for group in self._groups if not group.queue.head()]:
+            self._groups.remove(group)
+            self.relieve(_waiting_in(group.doubted))
 
-    def _first(self) -> tuple[Operation, Queue]:
-        """The queue to serve: withdrawals, then groups, then the rest; the longest wait first."""
-        pressing = self._pressing()
-        heads = [((not head.urgent, head.since), n) for n, (_, queue) in enumerate(pressing) if (head := queue.head())]
-        return pressing[min(heads)[1]] if heads else (Operation.UPSERT, self._normal)
+    def _next_group(self, now: float, limit: int) -> _Group | None:
+        """The group whose turn it is: after withdrawals, and by turns with others that are due."""
+        heads = [
+            (not head.urgent, head.since, n) for n, group in enumerate(self._groups) if (head := group.queue.head())
+        ]
+        if not heads:
+            return None
+        calm, since, number = min(heads)
+        urgent = [head.since for queue in self._urgent.values() if (head := queue.head())]
+        if urgent and (calm or min(urgent) <= since):
+            return None
+        due = self._normal_due(now, limit)
+        if calm and self._took_group and due is not None and due <= now:
+            return None
+        return self._groups[number]
 
     def _fill(self, lanes: list[Lane], queue: Queue, limit: int) -> list[Lane]:
         """Move lanes from a queue into a batch until one of its limits is met."""

@@ -1,10 +1,16 @@
 """When the next request to Genesys may start, and how many contacts it may hold.
 
-Answers for patience: the client-side limit of requests, `Retry-After`, backoff with full jitter, and the breaker.
-Touches nothing else; the clock and the dice are arguments. All requests share one gate: what one learns holds for all.
+Answers for patience: the client-side limit of requests, `Retry-After`, backoff with full jitter, concurrency that grows
+by one and halves, and the breaker.
+Answers too for who is to blame when a request is refused, as far as the answer tells. Touches nothing else; the clock
+and the dice are arguments. All requests share one gate: what one learns holds for all.
 """
 
 from enum import IntEnum
+
+from consumer.core.contact_id import contact_id
+from consumer.errors import RefusedByGenesys
+from consumer.model import Contact
 
 BREAKER_FAILURES = 3
 """Failures in a row that open the breaker."""
@@ -20,6 +26,20 @@ _SHRINK = 10
 _BURST_S = 2.0
 
 
+VALUE_CHARACTERS = 512
+"""Longest value of a contact that Genesys takes."""
+
+_VALUE_TOO_LONG = "contact.datum.length.limit.exceeded"
+
+
+def is_suspect(contact: Contact, refusal: RefusedByGenesys) -> bool:
+    """Whether a refusal of several contacts gives this one away, by its id or by what the code says of it."""
+    if contact_id(contact.external_id) in refusal.contact_ids:
+        return True
+    values = (contact.external_id, *contact.attributes.values())
+    return refusal.code == _VALUE_TOO_LONG and any(len(value) > VALUE_CHARACTERS for value in values)
+
+
 class Breaker(IntEnum):
     """State of the breaker, as the metric tells it."""
 
@@ -28,22 +48,60 @@ class Breaker(IntEnum):
     OPEN = 2
 
 
+class Throttle:
+    """The client-side limit of requests, shared by all that ask Genesys: no minute sees more requests than it.
+
+    Args:
+        requests_per_minute: The limit.
+    """
+
+    def __init__(self, requests_per_minute: int) -> None:
+        self._refilled_at = 0.0
+        self._not_before = 0.0
+        self.limit(requests_per_minute)
+        self._tokens = self._capacity
+
+    def limit(self, requests_per_minute: int) -> None:
+        """Go by another limit from now on."""
+        self._capacity = max(1.0, requests_per_minute / 60 * _BURST_S)
+        self._rate = max(requests_per_minute - self._capacity, requests_per_minute / 2) / 60
+
+    def tokens(self, now: float) -> float:
+        """Requests that may start at once."""
+        return min(self._capacity, self._tokens + max(0.0, now - self._refilled_at) * self._rate)
+
+    def wait(self, now: float) -> float:
+        """Seconds until a request may start."""
+        missing = max(0.0, 1 - self.tokens(now)) / self._rate
+        return max(missing, self._not_before - now)
+
+    def started(self, now: float) -> None:
+        """A request starts."""
+        self._tokens = self.tokens(now) - 1
+        self._refilled_at = now
+
+    def told_to_wait(self, now: float, seconds: float) -> None:
+        """Genesys counts otherwise: nobody asks before that time is over."""
+        self._tokens = min(self._tokens, 0.0)
+        self._not_before = max(self._not_before, now + seconds)
+
+
 class Gate:
     """Decides when a request may start, from what happened to the ones before.
 
     Args:
-        requests_per_minute: Client-side limit; no minute sees more requests than this.
+        throttle: The client-side limit.
         max_in_flight: Requests sent and unanswered at a time.
         max_records: Largest batch.
     """
 
-    def __init__(self, requests_per_minute: int, max_in_flight: int, max_records: int) -> None:
-        self._capacity = max(1.0, requests_per_minute / 60 * _BURST_S)
-        self._rate = max(requests_per_minute - self._capacity, requests_per_minute / 2) / 60
-        self._tokens = self._capacity
-        self._refilled_at = 0.0
+    def __init__(self, throttle: Throttle, max_in_flight: int, max_records: int) -> None:
+        self._throttle = throttle
         self._not_before = 0.0
         self._max_in_flight = max_in_flight
+        self._concurrency = max_in_flight
+        self._successes = 0
+        self._of_before = 0
         self._max_records = max_records
         self._failures = 0
         self._opened_until: float | None = None
@@ -58,39 +116,42 @@ class Gate:
 
     def tokens(self, now: float) -> float:
         """Requests that the client-side limit allows at once."""
-        return min(self._capacity, self._tokens + max(0.0, now - self._refilled_at) * self._rate)
+        return self._throttle.tokens(now)
+
+    @property
+    def concurrency(self) -> int:
+        """Requests that may be in flight: one more after each round of successes, half of them after a failure."""
+        return 1 if self._opened_until is not None else self._concurrency
 
     def wait(self, now: float) -> float | None:
         """Seconds until a request may start; None while that hangs on an answer under way."""
-        allowed = 1 if self._opened_until is not None else self._max_in_flight
-        if self.in_flight >= allowed:
+        if self.in_flight >= self.concurrency:
             return None
-        missing = max(0.0, 1 - self.tokens(now)) / self._rate
-        return max(0.0, missing, self._not_before - now, (self._opened_until or 0.0) - now)
+        return max(0.0, self._throttle.wait(now), self._not_before - now, (self._opened_until or 0.0) - now)
 
-    def started(self, now: float, requests: int) -> None:
-        """A call of so many requests starts."""
-        self._tokens = self.tokens(now) - requests
-        self._refilled_at = now
+    def started(self, now: float) -> None:
+        """A call starts; requests of it after the first are for the throttle to let through."""
+        self._throttle.started(now)
         self.in_flight += 1
 
     def succeeded(self) -> None:
         """Genesys answered as a working service does."""
-        self.in_flight -= 1
+        self._answered()
         self._failures = 0
         self._opened_until = None
+        self._speed_up()
         self.limit = min(self._max_records, self.limit * 2)
 
     def throttled(self, now: float, retry_after: float | None, dice: float) -> None:
         """Too many requests: everybody waits as long as was asked, plus jitter. `dice` is in [0, 1)."""
-        self.in_flight -= 1
-        self._tokens = min(self._tokens, 0.0)
+        self._answered()
         asked = THROTTLED_DEFAULT_S if retry_after is None else retry_after
-        self._not_before = max(self._not_before, now + asked + dice)
+        self._throttle.told_to_wait(now, asked + dice)
 
     def failed(self, now: float, dice: float, retry_after: float | None = None) -> None:
         """No answer, or not one of a working service, which may still say how long to wait. `dice` is in [0, 1)."""
-        self.in_flight -= 1
+        self._slow_down()
+        self._answered()
         self._not_before = max(self._not_before, now + (retry_after or 0.0))
         self._failures += 1
         if self._failures >= BREAKER_FAILURES or self._opened_until is not None:
@@ -101,4 +162,21 @@ class Gate:
 
     def abandoned(self) -> None:
         """A call ended without telling anything about Genesys."""
+        self._answered()
+
+    def _answered(self) -> None:
         self.in_flight -= 1
+        self._of_before = max(0, self._of_before - 1)
+
+    def _speed_up(self) -> None:
+        self._successes += 1
+        if self._successes >= self._concurrency:
+            self._successes = 0
+            self._concurrency = min(self._max_in_flight, self._concurrency + 1)
+
+    def _slow_down(self) -> None:
+        """Halve once for all that are in flight now: they fail together, and say the same."""
+        if self._of_before == 0:
+            self._concurrency = max(1, self._concurrency // 2)
+            self._successes = 0
+            self._of_before = self.in_flight

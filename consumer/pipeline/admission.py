@@ -83,7 +83,8 @@ class Admission:
         work, change = lane.work, lane.change
         work.outcome = work.accepted_as
         work.operation = change.operation
-        work.applied_at = applied_at
+        if work.applied_at is None:
+            work.applied_at = applied_at
         self._remember(work, change, dedupe.accepted(change, lane.base))
         self._end(lane, accepted=True)
 

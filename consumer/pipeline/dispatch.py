@@ -2,23 +2,24 @@
 
 Before a request is sent, each contact's assignment is checked once more, and the source is asked, which may know more
 than its events have told yet; after the answer, what came back for an assignment that is over is forgotten. A request
-that is blamed for its data is split until the guilty contact stands alone. A withdrawal is never given up: refused for
+that is blamed for its data is split until the guilty contact stands alone: at once where the answer gives it away,
+else by halves, of which one is tried and the other waits. Is the first accepted, the other need not be sent as a whole;
+is it refused, the other goes on among all others. A withdrawal is never given up: refused for
 its data, it is carried out as a delete.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import groupby
 
 import structlog
 
 from consumer.core.audit import event_id
 from consumer.core.batch import Batch, Lane, Lanes
 from consumer.core.dedupe import as_delete
-from consumer.core.delivery import Gate
-from consumer.errors import RefusedByGenesys, Throttled, TransientError
+from consumer.core.delivery import Gate, is_suspect
+from consumer.errors import RefusedByGenesys, Throttled, TooLarge, TransientError
 from consumer.model import Operation, TopicPartition
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.partitions import Partitions
@@ -32,7 +33,11 @@ LOOK_AGAIN_S = 0.05
 """How often the source is asked whether it is sure again."""
 
 DELETE_RETRY_S = 30.0
-"""How long a refused delete waits: the contact is being dialled, for example."""
+"""How long a delete waits that could not be done: the contact is being dialled, for example."""
+
+MISSED_RETRY_S = 10.0
+MISSES = 3
+"""So often is a contact looked for that is to be suppressed, so long apart."""
 
 
 class Dispatcher:
@@ -113,13 +118,14 @@ class Dispatcher:
         now = self._clock()
         batch = self._lanes.take(now, self._gate.limit)
         if batch is not None:
-            self._gate.started(now, 2 if batch.operation is Operation.SUPPRESS else 1)
+            self._gate.started(now)
             requests.create_task(self._deliver(batch))
 
     async def _deliver(self, batch: Batch) -> None:
         """Make one request and act on its answer. Nothing of an assignment that is over is sent."""
         batch = await self._surely_owned(batch)
         if not batch.lanes:
+            self._lanes.relieve(batch.blamed())
             self._gate.abandoned()
             self._progress.made()
             return
@@ -129,13 +135,13 @@ class Dispatcher:
             for lane in batch.lanes:
                 lane.work.trace_id = trace_id
             try:
-                await self._request(batch)
+                unfinished = await self._request(batch)
             except TransientError as error:
                 self._try_again(batch, error)
             except RefusedByGenesys as error:
-                self._refused(batch, error.code, self._clock() - started)
+                self._refused(batch, error, self._clock() - started)
             else:
-                self._accepted(batch, self._clock() - started)
+                self._accepted(batch, unfinished, self._clock() - started)
         self._progress.made()
         self.wake()
 
@@ -156,25 +162,48 @@ class Dispatcher:
         for lane in batch.lanes:
             if not lane.work.assignment.alive:
                 self._admission.abandon(lane)
-        return Batch(batch.operation, [lane for lane in batch.lanes if lane.work.assignment.alive])
+        return Batch(batch.operation, [lane for lane in batch.lanes if lane.work.assignment.alive], batch.doubted)
 
-    async def _request(self, batch: Batch) -> None:
-        """The effect itself."""
+    async def _request(self, batch: Batch) -> Collection[str]:
+        """The effect itself; external ids of contacts for which it is not all done yet."""
         contacts = [lane.change.contact for lane in batch.lanes]
         sure = partial(self._is_ours, batch)
         match batch.operation:
             case Operation.UPSERT:
-                await self._sink.upsert([lane.payload for lane in batch.lanes], sure)
+                withdrawn = [lane.change.contact for lane in batch.lanes if lane.change.withdrawal]
+                await self._sink.upsert([lane.payload for lane in batch.lanes], sure, withdrawn)
+                return ()
             case Operation.DELETE:
-                await self._sink.delete([contact.external_id for contact in contacts], sure)
+                return await self._sink.delete([contact.external_id for contact in contacts], sure)
             case Operation.SUPPRESS:
-                await self._sink.suppress(contacts, sure)
+                return await self._sink.suppress(contacts, sure)
 
-    def _accepted(self, batch: Batch, seconds: float) -> None:
+    def _accepted(self, batch: Batch, unfinished: Collection[str], seconds: float) -> None:
         self._gate.succeeded()
         self._telemetry.batch_sent(batch.operation, len(batch.lanes), "success", seconds)
         applied_at = self._now()
         for lane in self._owned(batch).lanes:
+            if lane.change.contact.external_id not in unfinished:
+                self._admission.accept(lane, applied_at=applied_at)
+            elif batch.operation is Operation.DELETE:
+                lane.work.applied_at = lane.work.applied_at or applied_at  # it is not callable any more
+                log.warning("delete_postponed", record=_name(lane), remedy="none needed: not callable, deleted later")
+                self._later(lane, DELETE_RETRY_S)
+            else:
+                self._missed(lane, applied_at)
+        if blamed := batch.blamed():
+            self._halve(batch.operation, blamed)
+
+    def _missed(self, lane: Lane, applied_at: float) -> None:
+        """Genesys does not know a contact that it accepted: what it reads may lag behind what was written."""
+        lane.misses += 1
+        if lane.misses < MISSES:
+            log.warning("suppression_postponed", record=_name(lane), remedy="none needed: it is looked for again")
+            self._later(lane, MISSED_RETRY_S)
+        else:
+            log.warning(
+                "suppressed_contact_unknown", record=_name(lane), remedy="none needed: Genesys has no such contact"
+            )
             self._admission.accept(lane, applied_at=applied_at)
 
     def _try_again(self, batch: Batch, error: TransientError) -> None:
@@ -187,36 +216,54 @@ class Dispatcher:
         self._telemetry.on_retry("throttled" if throttled else "unavailable")
         log.warning("genesys_retry", operation=batch.operation, contacts=len(batch.lanes), error=str(error))
         batch = self._owned(batch)
-        self._lanes.put_back(batch)
+        if batch.doubted and batch.lanes:
+            self._lanes.put_back_as_group(batch.operation, batch.lanes, batch.blamed())
+        else:
+            self._lanes.relieve(batch.blamed())
+            self._lanes.put_back(batch)
         self._queued_again(batch.lanes)
 
-    def _refused(self, batch: Batch, code: str, seconds: float) -> None:
+    def _refused(self, batch: Batch, error: RefusedByGenesys, seconds: float) -> None:
         """Genesys blames the data: split, or decide what becomes of the contact that was alone in the request."""
         self._gate.succeeded()
         self._telemetry.batch_sent(batch.operation, len(batch.lanes), "failure", seconds)
+        self._lanes.relieve(batch.blamed())
         alone = len(batch.lanes) == 1
         batch = self._owned(batch)
         if not batch.lanes:
             return
         if not alone:
-            self._split(batch)
+            self._split(batch, error)
         elif batch.operation is Operation.DELETE:
-            self._delete_later(batch.lanes[0], code)
+            log.error("delete_refused", code=error.code, record=_name(batch.lanes[0]), remedy="it is tried again")
+            self._later(batch.lanes[0], DELETE_RETRY_S)
         elif batch.lanes[0].change.withdrawal:
-            self._withdraw_by_delete(batch.lanes[0], code)
+            self._withdraw_by_delete(batch.lanes[0], error.code)
         else:
-            self._admission.refuse(batch.lanes[0], code)
+            self._admission.refuse(batch.lanes[0], error.code)
 
-    def _split(self, batch: Batch) -> None:
-        """Queue the two halves, withdrawals apart from the rest where both are there."""
-        lanes = sorted(batch.lanes, key=lambda lane: not lane.urgent)
-        parts = [list(part) for _, part in groupby(lanes, key=lambda lane: lane.urgent)]
-        if len(parts) == 1:
-            middle = len(lanes) // 2
-            parts = [lanes[:middle], lanes[middle:]]
-        for part in filter(None, parts):
-            self._lanes.put_back_as_group(batch.operation, part)
-        self._queued_again(lanes)
+    def _split(self, batch: Batch, error: RefusedByGenesys) -> None:
+        """Find who is to blame: suspects stand alone at once, otherwise one half is tried."""
+        suspects = [lane for lane in batch.lanes if is_suspect(lane.change.contact, error)]
+        if isinstance(error, TooLarge):
+            self._lanes.shrink(_smaller(sum(len(lane.payload) for lane in batch.lanes), error.limit))
+            self._lanes.put_back(batch)
+        elif suspects:
+            for lane in suspects:
+                self._lanes.put_back_as_group(batch.operation, [lane])
+            self._lanes.put_back(Batch(batch.operation, [lane for lane in batch.lanes if lane not in suspects]))
+        else:
+            self._halve(batch.operation, batch.lanes)
+        self._queued_again(batch.lanes)
+
+    def _halve(self, operation: Operation, lanes: Sequence[Lane]) -> None:
+        """Try one half, withdrawals apart from the rest where both are there; the other waits for what comes of it."""
+        urgent = [lane for lane in lanes if lane.urgent]
+        rest = [lane for lane in lanes if not lane.urgent]
+        if not (urgent and rest):
+            middle = (len(lanes) + 1) // 2
+            urgent, rest = list(lanes[:middle]), list(lanes[middle:])
+        self._lanes.put_back_as_group(operation, urgent, rest)
 
     def _withdraw_by_delete(self, lane: Lane, code: str) -> None:
         log.error("withdrawal_refused", code=code, remedy="the contact is deleted instead", record=_name(lane))
@@ -225,13 +272,13 @@ class Dispatcher:
         self._lanes.put_back(Batch(Operation.DELETE, [lane]))
         self._queued_again([lane])
 
-    def _delete_later(self, lane: Lane, code: str) -> None:
-        log.error("delete_refused", code=code, remedy=f"tried again in {DELETE_RETRY_S:.0f} s", record=_name(lane))
+    def _later(self, lane: Lane, seconds: float) -> None:
+        """Keep a contact back for a while; it can be replaced or dropped meanwhile."""
         self._lanes.park(lane)
-        asyncio.get_running_loop().call_later(DELETE_RETRY_S, self._delete_again, lane)
+        asyncio.get_running_loop().call_later(seconds, self._again, lane)
         self._queued_again([lane])
 
-    def _delete_again(self, lane: Lane) -> None:
+    def _again(self, lane: Lane) -> None:
         self._lanes.release(lane)
         self.wake()
 
@@ -246,6 +293,12 @@ class Dispatcher:
 def _trace_parents(batch: Batch) -> list[bytes]:
     headers = [header for lane in batch.lanes for header in lane.work.record.headers]
     return [value for name, value in headers if value and name == "traceparent"]
+
+
+def _smaller(size: int, limit: int | None) -> int:
+    """How many bytes of contacts to send where so many were too many; some room is left for what surrounds them."""
+    allowed = (limit or 0) * 9 // 10
+    return allowed if 0 < allowed < size else size // 2
 
 
 def _name(lane: Lane) -> str:

@@ -13,7 +13,7 @@ import structlog
 
 from consumer.core.audit import Auditor
 from consumer.core.batch import Lanes
-from consumer.core.delivery import Breaker, Gate
+from consumer.core.delivery import Breaker, Gate, Throttle
 from consumer.core.offsets import Tracker
 from consumer.model import Assignment, Record, TopicPartition, Work
 from consumer.pipeline.admission import Admission
@@ -59,6 +59,7 @@ class Pipeline:
         schemas: Where writer schemas come from.
         sink: Genesys.
         telemetry: Spans and metrics.
+        throttle: The limit of requests to Genesys.
         key: Key of the pseudonyms.
         clock: Monotonic seconds, those of the event loop.
         now: Seconds since the epoch.
@@ -75,6 +76,7 @@ class Pipeline:
         schemas: Schemas,
         sink: Sink,
         telemetry: Telemetry,
+        throttle: Throttle,
         key: bytes,
         clock: Callable[[], float],
         now: Callable[[], float],
@@ -89,7 +91,7 @@ class Pipeline:
         self._progress = Progress()
         auditor = Auditor(sink.contact_list_id, key)
         self._back_pressure = BackPressure(self.partitions, source, settings.read_ahead_records)
-        self.gate = _gate(settings)
+        self.gate = Gate(throttle, settings.genesys_max_in_flight, settings.batch_max_records)
         self.lanes = _lanes(settings, sink)
         reports = Reports(auditor, now)
         self._admission = Admission(
@@ -372,10 +374,6 @@ class Pipeline:
                 log.info("let_go", partition=partition.key, offset=partition.tracker.committable)
         self._member = self._member and bool(self.partitions)  # else the group will say what this one is to have
         self._progress.made()
-
-
-def _gate(settings: Settings) -> Gate:
-    return Gate(settings.genesys_requests_per_minute, settings.genesys_max_in_flight, settings.batch_max_records)
 
 
 def _lanes(settings: Settings, sink: Sink) -> Lanes:

@@ -36,6 +36,9 @@ CHAIN_KEY = b"chain"
 
 _RETRY_S = 1.0
 
+REBALANCING_RETRY_S = 0.2
+"""Partitions move within moments; what was put off must not wait for longer than that."""
+
 StoreEntry = tuple[bytes, bytes | None]
 
 
@@ -155,7 +158,7 @@ class Settler:
                 positions = await self._topics.settle(self._settlement(shares, batch_events))
             except Rebalancing as error:
                 log.info("settle_postponed", error=str(error), remedy="made again in a moment")
-                await asyncio.sleep(error.RETRY_AFTER_S)
+                await asyncio.sleep(REBALANCING_RETRY_S)
                 return
             except TransientError as error:
                 await self._wait("settle_failed", error)

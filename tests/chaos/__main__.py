@@ -1,31 +1,32 @@
-"""`make chaos`: rounds of chaos until told to stop, and what they came to, in a table and as JSON.
+"""`make chaos`: rounds of chaos until told to stop, and what they came to, as JSON.
 
-A round is drawn from its seed: `--seed 17 --rounds 1` plays the seventeenth again.
+A round is drawn from its seed: `--seed 17 --rounds 1` plays the seventeenth again. Two lanes play at a time, each a
+process with a cluster of its own, since most of a round is waiting. A lane that dies is replaced, and its round is
+played again; how often that happened is among the figures.
 """
 
 import argparse
 import asyncio
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 from bench import machine
-from tests.chaos.proxy import Proxy
-from tests.chaos.round import Played, Round, play
-from tests.kafka_cluster import PROJECT, KafkaCluster
+from tests.chaos.round import Round
 
-KEPT = PROJECT / ".cache" / "chaos"
-BROKERS = 3
 LANES = 2
+LONGEST_ANSWER = 2**20
+LANE_DIES_AT_THE_MOST = 3
+"""Of one and the same round: then it is the round, and it has failed."""
 
 
 @dataclass
@@ -35,8 +36,10 @@ class Tally:
     Attributes:
         rounds: Played to the end without a broken rule.
         failed: Seeds of the others.
+        lanes_died: How often a process that plays rounds died.
         events: Source records, each with one audit event.
         applied_again: Writes of contacts repeated between Genesys' answer and the settlement.
+        seconds: From the first round to now.
         outcomes: Of the records.
         done: Faults.
         ends: Exit codes of the consumers; negative ones are signals.
@@ -45,24 +48,24 @@ class Tally:
 
     rounds: int = 0
     failed: list[int] = field(default_factory=list)
+    lanes_died: int = 0
     events: int = 0
     applied_again: int = 0
     seconds: float = 0.0
     outcomes: Counter[str] = field(default_factory=Counter)
     done: Counter[str] = field(default_factory=Counter)
-    ends: Counter[int] = field(default_factory=Counter)
+    ends: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
 
-    def add(self, played: Played) -> None:
+    def add(self, figures: Mapping[str, Any]) -> None:
         """Count a round."""
         self.rounds += 1
-        self.events += played.reckoning.events
-        self.applied_again += played.reckoning.applied_again
-        self.seconds += played.seconds
-        self.outcomes.update(played.reckoning.outcomes)
-        self.done.update(played.done)
-        self.ends.update(played.ends)
-        self.reasons.update(played.reasons)
+        self.events += figures["events"]
+        self.applied_again += figures["applied_again"]
+        self.outcomes.update(figures["outcomes"])
+        self.done.update(figures["done"])
+        self.ends.update(figures["ends"])
+        self.reasons.update(figures["reasons"])
 
     def as_json(self) -> bytes:
         """For those who compare runs."""
@@ -70,68 +73,84 @@ class Tally:
             "machine": machine.described(),
             "rounds": self.rounds,
             "failed": self.failed,
+            "lanes_died": self.lanes_died,
             "events": self.events,
             "outcomes": dict(self.outcomes.most_common()),
             "contacts_applied_again": self.applied_again,
             "faults": dict(self.done.most_common()),
             "stopped_by_themselves": dict(self.reasons.most_common()),
-            "exit_codes": {str(code): count for code, count in sorted(self.ends.items())},
+            "exit_codes": dict(sorted(self.ends.items(), key=lambda end: int(end[0]))),
             "seconds": round(self.seconds),
         }
         return orjson.dumps(body, option=orjson.OPT_INDENT_2) + b"\n"
 
 
 async def campaign(arguments: argparse.Namespace) -> Tally:
-    """Play rounds, two at a time: most of a round is waiting."""
+    """Play rounds, two at a time."""
     tally = Tally()
-    ends_at = time.monotonic() + arguments.minutes * 60
+    began = time.monotonic()
     seeds = iter(range(arguments.seed, arguments.seed + arguments.rounds))
     async with asyncio.TaskGroup() as lanes:
         for _ in range(min(LANES, arguments.rounds)):
-            lanes.create_task(_lane(seeds, ends_at, arguments.events, tally))
+            lanes.create_task(_lane(seeds, began + arguments.minutes * 60, arguments.events, tally))
+    tally.seconds = time.monotonic() - began
     return tally
 
 
 async def _lane(seeds: Iterator[int], ends_at: float, events: int, tally: Tally) -> None:
-    """Play rounds, one after the other, on one cluster."""
-    async with AsyncExitStack() as stack:
-        cluster = KafkaCluster(BROKERS)
-        stack.push_async_callback(asyncio.to_thread, cluster.stop)
-        await asyncio.to_thread(cluster.start)
-        proxies = [await _proxy(stack, port, target) for port, target in cluster.routes.items()]
-        while time.monotonic() < ends_at and (seed := next(seeds, None)) is not None:
-            await _round(cluster, proxies, seed, events, tally)
-
-
-async def _proxy(stack: AsyncExitStack, port: int, target: int) -> Proxy:
-    proxy = Proxy(target)
-    await proxy.start(port)
-    stack.push_async_callback(proxy.stop)
-    return proxy
-
-
-async def _round(cluster: KafkaCluster, proxies: list[Proxy], seed: int, events: int, tally: Tally) -> None:
-    folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
-    print(f"round {seed}: {Round.drawn(seed, '', 1)}", flush=True)
+    """Have rounds played one after the other."""
+    process = await _started(events)
     try:
-        played = await play(cluster, proxies, seed, events, folder)
-    except Exception:  # noqa: BLE001 -- whatever it is, the round is to be looked at, and the others go on
-        tally.failed.append(seed)
-        print(f"round {seed} FAILED, its logs are in {_kept(folder, seed)}\n{traceback.format_exc()}", flush=True)
-    else:
-        tally.add(played)
-        again = played.reckoning.applied_again
-        print(f"round {seed} ok in {played.seconds:.0f} s, {again} contacts applied again", flush=True)
+        while time.monotonic() < ends_at and (seed := next(seeds, None)) is not None:
+            print(f"round {seed}: {Round.drawn(seed, '', 1)}", flush=True)
+            process = await _round(process, seed, events, tally)
     finally:
-        shutil.rmtree(folder)
+        assert process.stdin is not None
+        process.stdin.close()
+        await process.wait()
 
 
-def _kept(folder: Path, seed: int) -> Path:
-    """The logs of a round, out of the way of the next one."""
-    kept = KEPT / str(seed)
-    shutil.rmtree(kept, ignore_errors=True)
-    shutil.copytree(folder, kept)
-    return kept.relative_to(PROJECT)
+async def _started(events: int) -> asyncio.subprocess.Process:
+    command = (sys.executable, "-m", "tests.chaos.lane", str(events))
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, limit=LONGEST_ANSWER)
+
+
+async def _round(
+    process: asyncio.subprocess.Process, seed: int, events: int, tally: Tally
+) -> asyncio.subprocess.Process:
+    """Have one round played, and again where the process that plays it dies; the process that lives in the end."""
+    for _ in range(LANE_DIES_AT_THE_MOST):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f"{seed}\n".encode())
+        answer = await process.stdout.readline()
+        if answer:
+            _count(seed, orjson.loads(answer), tally)
+            return process
+        tally.lanes_died += 1
+        print(f"round {seed}: its lane died with exit code {await process.wait()}", flush=True)
+        await asyncio.to_thread(_clean_up, seed)
+        process = await _started(events)
+    tally.failed.append(seed)
+    return process
+
+
+def _count(seed: int, figures: Mapping[str, Any], tally: Tally) -> None:
+    if "failed" in figures:
+        tally.failed.append(seed)
+        print(f"round {seed} FAILED, {figures['failed']}", flush=True)
+        return
+    tally.add(figures)
+    again = figures["applied_again"]
+    print(f"round {seed} ok in {figures['seconds']:.0f} s, {again} contacts applied again", flush=True)
+
+
+def _clean_up(seed: int) -> None:
+    """Remove what a dead lane left of a round; its brokers and consumers died with it."""
+    for folder in Path(tempfile.gettempdir()).glob(f"chaos-{seed}-*"):
+        subprocess.run(["umount", "--lazy", str(folder / "disk")], check=False)  # noqa: S603, S607 -- ours
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> int:

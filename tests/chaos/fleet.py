@@ -18,6 +18,8 @@ from tests.chaos.member import CLOCK_VARIABLE
 RESTART_AFTER_S = 0.2
 CRASHED_RESTART_AFTER_S = 1.0
 DRAIN_S = 60.0
+TETHER = ("setpriv", "--pdeathsig", "KILL")
+"""A consumer whose round has died dies too."""
 
 
 class Member:
@@ -88,7 +90,7 @@ class Member:
 
     async def _life(self) -> int:
         with self.log.open("ab") as out:
-            command = (sys.executable, "-m", "tests.chaos.member", "run")
+            command = (*TETHER, sys.executable, "-m", "tests.chaos.member", "run")
             self._process = await asyncio.create_subprocess_exec(*command, env=self._environ, stdout=out, stderr=out)
             return await self._process.wait()
 

@@ -10,6 +10,7 @@ from opentelemetry.trace import NoOpTracer
 
 from consumer.adapters.genesys.sink import GenesysSink
 from consumer.core.contact_id import contact_id
+from consumer.core.delivery import Throttle
 from consumer.errors import ConsumerError, RefusedByGenesys, SinkUnavailable, Throttled, Unauthorized
 from consumer.model import Contact
 from consumer.settings import load
@@ -32,7 +33,9 @@ async def open_sink(simulator: Simulator, **environ: str) -> GenesysSink:
         "GENESYS_LOGIN_URL": simulator.url,
         "GENESYS_API_URL": simulator.url,
     }
-    return await GenesysSink.open(load(settings | environ), on_request=lambda *_: None, tracer=NoOpTracer())
+    return await GenesysSink.open(
+        load(settings | environ), on_request=lambda *_: None, tracer=NoOpTracer(), throttle=Throttle(100_000)
+    )
 
 
 @asynccontextmanager
@@ -67,15 +70,28 @@ async def test_contact_is_added_changed_suppressed_and_deleted():
         assert simulator.contacts("People") == {}
 
 
+async def test_a_contact_in_use_is_not_callable_and_not_deleted():
+    """The simulator deletes the one and leaves the other; who is left is told, and no campaign may dial it."""
+    other = replace(JANE, external_id="crm-2")
+    async with Simulator(contacts_in_use=[JANES_ID]) as simulator, opened(simulator) as sink:
+        await put(sink, JANE)
+        await put(sink, other)
+        assert await sink.delete(["crm-1", "crm-2"]) == {"crm-1"}
+        (left,) = simulator.contacts("People").items()
+    assert left[0] == JANES_ID
+    assert left[1]["callable"] is False
+    assert left[1]["data"]["phone_number"] == JANE.phone
+
+
 async def test_full_batches_are_taken():
-    """A thousand contacts, a hundred deletes and fifty suppressions fit in one call."""
+    """A thousand contacts, fifty deletes and fifty suppressions fit in one call."""
     contacts = [replace(JANE, external_id=f"crm-{n}") for n in range(1000)]
     async with Simulator() as simulator, opened(simulator) as sink:
         await sink.upsert([sink.encode(contact, callable_=True) for contact in contacts])
-        await sink.delete([contact.external_id for contact in contacts[:100]])
+        await sink.delete([contact.external_id for contact in contacts[:50]])
         await sink.suppress([replace(contact, do_not_call=True) for contact in contacts[100:150]])
         held = simulator.contacts("People")
-    assert len(held) == 900
+    assert len(held) == 950
     assert sum(not contact["callable"] for contact in held.values()) == 50
 
 

@@ -24,6 +24,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from consumer.adapters.genesys import transport
 from consumer.adapters.genesys.sink import GenesysSink
 from consumer.core.contact_id import contact_id
+from consumer.core.delivery import Throttle
 from consumer.errors import (
     ConsumerError,
     ContactListMismatch,
@@ -31,6 +32,7 @@ from consumer.errors import (
     RefusedByGenesys,
     SinkUnavailable,
     Throttled,
+    TooLarge,
     Unauthorized,
 )
 from consumer.model import Contact
@@ -181,6 +183,11 @@ class Genesys:
         return await (self.script.pop(0) if self.script else accept)(request)
 
 
+async def ask(sink: GenesysSink, external_id: str) -> None:
+    """Make one request: what would suppress a contact that Genesys does not know."""
+    assert await sink.suppress([replace(JOHN, external_id=external_id)]) == {external_id}
+
+
 def broken_rules(seen: Seen, query: Any) -> list[str]:
     """What the contract forbids of a request."""
     template = re.sub(r"(?<=contactlists/)[^/]+", "{contactListId}", seen.path)
@@ -248,6 +255,7 @@ class Bench:
             load(environ | settings),
             on_request=lambda operation, status, _: self.requests.append((operation, status)),
             tracer=provider.get_tracer("test"),
+            throttle=Throttle(100_000),
             monotonic=lambda: self.now,
         )
 
@@ -339,7 +347,7 @@ async def test_what_is_not_sure_at_the_last_moment_is_not_sent(bench, effect):
             await effect(sink, lambda: False)
         assert bench.genesys.calls == []
         await effect(sink, lambda: True)
-    assert len(bench.genesys.calls) == 1
+    assert bench.genesys.calls[0].path == CONTACTS
 
 
 async def test_a_suppression_that_is_not_sure_any_more_only_reads(bench):
@@ -352,13 +360,51 @@ async def test_a_suppression_that_is_not_sure_any_more_only_reads(bench):
 
 
 async def test_delete_names_the_contacts_in_one_parameter(bench):
-    """A hundred ids go comma-joined in one request, and an answer without a body is success."""
-    external_ids = [f"crm-{n}" for n in range(100)]
+    """Fifty ids go comma-joined in one request, an answer without a body is success, and none is left."""
+    external_ids = [f"crm-{n}" for n in range(50)]
     async with bench.sink() as sink:
-        await sink.delete(external_ids)
-    (call,) = bench.genesys.calls
+        assert await sink.delete(external_ids) == set()
+    call, read_back = bench.genesys.calls
     assert (call.method, call.path, call.body) == ("DELETE", CONTACTS, b"")
     assert call.query == {"contactIds": ",".join(map(contact_id, external_ids))}
+    assert read_back.path == f"{CONTACTS}/bulk"
+
+
+async def test_what_could_not_be_deleted_is_not_callable_any_more(bench):
+    """A contact in use is still there after the delete: it goes back with its data, not callable, and is told."""
+    has = {"external_id": "crm-2", "phone_number": "+1", "consent_flag": "true"}
+    async with bench.sink() as sink:
+        bench.genesys.script = [accept, reply(200, [{"id": contact_id("crm-2"), "callable": True, "data": has}])]
+        assert await sink.delete(["crm-1", "crm-2"]) == {"crm-2"}
+    *_, add = bench.genesys.calls
+    assert orjson.loads(add.body) == [
+        {
+            "id": contact_id("crm-2"),
+            "contactListId": LIST_ID,
+            "callable": False,
+            "data": {"email": "", "do_not_call": "", "city": ""} | has,
+        }
+    ]
+    assert add.query == {"doNotQueue": "true"}
+
+
+async def test_a_refusal_tells_whom_it_names_and_how_much_is_too_much(bench):
+    """Ids in the error, its details and its inner errors; the value of the limit of a body."""
+    body = {
+        "code": "invalid.value",
+        "entityId": "one",
+        "details": [{"errorCode": "x", "entityId": "two"}, "odd"],
+        "errors": [{"code": "x", "entityId": "three"}],
+    }
+    limit = {"code": "request.entity.too.large", "limit": {"key": "request.bytes.max", "value": 1000}}
+    async with bench.sink() as sink:
+        bench.genesys.script = [reply(400, body), reply(413, limit)]
+        with pytest.raises(RefusedByGenesys) as refused:
+            await ask(sink, "crm-2")
+        with pytest.raises(TooLarge) as too_large:
+            await ask(sink, "crm-2")
+    assert refused.value.contact_ids == {"one", "two", "three"}
+    assert too_large.value.limit == 1000
 
 
 async def test_suppress_sends_back_what_genesys_has(bench):
@@ -427,7 +473,7 @@ async def test_two_requests_share_one_time_limit(bench, monkeypatch):
 async def test_requests_carry_the_clients_name_and_token(bench):
     """Genesys can tell who asks; the token goes nowhere but into its header."""
     async with bench.sink() as sink:
-        await sink.delete(["crm-2"])
+        await ask(sink, "crm-2")
     token, *api = bench.genesys.seen
     assert token.headers["Authorization"] == "Basic Y2xpZW50OnNlY3JldA=="
     assert {seen.headers["Authorization"] for seen in api} == {"Bearer token-1"}
@@ -438,7 +484,7 @@ async def test_proxies_of_the_environment_are_not_used(bench, monkeypatch):
     """Where contact data goes is set in the settings alone."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     async with bench.sink() as sink:
-        await sink.delete(["crm-2"])
+        await ask(sink, "crm-2")
     assert len(bench.genesys.calls) == 1
 
 
@@ -447,8 +493,10 @@ async def test_proxies_of_the_environment_are_not_used(bench, monkeypatch):
 MAPPING: list[tuple[str, Handler, type[ConsumerError], str]] = [
     ("data", error(400, "contact.datum.length.limit.exceeded"), RefusedByGenesys, "contact.datum.length"),
     ("no code", error(400, "+15550100999"), RefusedByGenesys, "bad.request"),
-    ("too large", error(413, "request.entity.too.large"), RefusedByGenesys, "request.entity.too.large"),
-    ("too large at the edge", text(413, "<h1>413</h1>"), RefusedByGenesys, "request.entity.too.large"),
+    ("too large", error(413, "request.entity.too.large"), TooLarge, "request.entity.too.large"),
+    ("too large at the edge", text(413, "<h1>413</h1>"), TooLarge, "request.entity.too.large"),
+    ("columns", error(400, "contact.missing.columns"), ContactListMismatch, "other columns than at start"),
+    ("more columns", error(400, "invalid.contact.columns"), ContactListMismatch, "other columns than at start"),
     ("400 of a proxy", text(400, "<h1>Canaryville</h1>"), SinkUnavailable, r"status 400\)"),
     ("org is full", error(400, "contacts.per.org.limit.exceeded"), SinkUnavailable, "contacts.per.org.limit"),
     ("black-listed", error(400, "uploads.black.listed"), SinkUnavailable, "uploads.black.listed"),
@@ -503,7 +551,7 @@ async def test_busy_list_is_asked_again_after_a_few_seconds(bench):
     async with bench.sink() as sink:
         bench.genesys.script = [error(400, "contact.list.clear.in.progress")]
         with pytest.raises(Throttled) as caught:
-            await sink.delete(["crm-2"])
+            await ask(sink, "crm-2")
     assert caught.value.retry_after == 5
 
 
@@ -529,7 +577,7 @@ async def test_the_wait_that_genesys_asks_for_is_passed_on(bench, status, header
     async with bench.sink() as sink:
         bench.genesys.script = [answer]
         with pytest.raises((Throttled, SinkUnavailable)) as caught:
-            await sink.delete(["crm-2"])
+            await ask(sink, "crm-2")
     asked = caught.value.retry_after
     assert asked is wait if wait is None else wait[0] <= asked <= wait[1]
 
@@ -556,7 +604,7 @@ async def test_no_answer_ends_at_the_time_limit(bench):
         bench.genesys.script = [bench.genesys.hang]
         with pytest.raises(SinkUnavailable, match="Timeout"):
             async with asyncio.timeout(5):
-                await sink.delete(["crm-2"])
+                await ask(sink, "crm-2")
     assert "Timeout" in bench.requests[-1][1]
 
 
@@ -602,7 +650,7 @@ async def test_refused_token_is_renewed_once_for_everybody(bench):
 
     async with bench.sink(GENESYS_MAX_IN_FLIGHT="5") as sink:
         bench.genesys.script = [unauthorized] * 5
-        await asyncio.gather(*(sink.delete([f"crm-{n}"]) for n in range(5)))
+        await asyncio.gather(*(ask(sink, f"crm-{n}") for n in range(5)))
     assert bench.genesys.tokens == 2
     sent_with = [call.headers["Authorization"] for call in bench.genesys.calls]
     assert sent_with == ["Bearer token-1"] * 5 + ["Bearer token-2"] * 5
@@ -626,7 +674,7 @@ async def test_late_refusal_of_an_old_token_does_not_renew_again(bench):
 
     async with bench.sink() as sink:
         bench.genesys.script = [early, late]
-        first, second = (asyncio.create_task(sink.delete([id_])) for id_ in ("crm-1", "crm-2"))
+        first, second = (asyncio.create_task(ask(sink, id_)) for id_ in ("crm-1", "crm-2"))
         await first
         renewed.set()
         await second
@@ -638,7 +686,7 @@ async def test_second_refusal_is_fatal(bench):
     async with bench.sink() as sink:
         bench.genesys.script = [error(401, "bad.credentials"), error(401, "ip.not.authorized")]
         with pytest.raises(Unauthorized, match=r"ip\.not\.authorized"):
-            await sink.delete(["crm-2"])
+            await ask(sink, "crm-2")
     assert len(bench.genesys.calls) == 2
 
 
@@ -646,10 +694,10 @@ async def test_token_is_renewed_a_minute_before_it_expires(bench):
     """The token of an hour serves for 59 minutes, by the given clock."""
     async with bench.sink() as sink:
         bench.now = 3539.9
-        await sink.delete(["crm-1"])
+        await ask(sink, "crm-1")
         assert bench.genesys.tokens == 1
         bench.now = 3540.0
-        await asyncio.gather(*(sink.delete([f"crm-{n}"]) for n in range(5)))
+        await asyncio.gather(*(ask(sink, f"crm-{n}") for n in range(5)))
     assert bench.genesys.tokens == 2
     assert [call.headers["Authorization"] for call in bench.genesys.calls] == [
         "Bearer token-1",
@@ -662,12 +710,12 @@ async def test_token_serves_until_it_expires_while_the_login_host_is_down(bench)
     async with bench.sink() as sink:
         bench.genesys.token_script = [text(503, "down")] * 3
         for bench.now, tokens in ((3540, 2), (3549, 2), (3550, 3)):
-            await sink.delete(["crm-1"])
+            await ask(sink, "crm-1")
             assert bench.genesys.tokens == tokens
         bench.now = 3600
         with pytest.raises(SinkUnavailable, match="status 503"):
-            await sink.delete(["crm-1"])
-        await sink.delete(["crm-1"])
+            await ask(sink, "crm-1")
+        await ask(sink, "crm-1")
     assert bench.genesys.calls[-1].headers["Authorization"] == "Bearer token-5"
 
 
@@ -683,12 +731,12 @@ async def test_giving_up_on_a_token_leaves_it_to_the_others(bench):
     async with bench.sink() as sink:
         bench.now = 3600
         bench.genesys.token_script = [slow]
-        quitter, stayer = (asyncio.create_task(sink.delete([id_])) for id_ in ("crm-1", "crm-2"))
+        quitter, stayer = (asyncio.create_task(ask(sink, id_)) for id_ in ("crm-1", "crm-2"))
         await asked.wait()
         quitter.cancel()
         answer.set()
         await stayer
-    assert [call.query["contactIds"] for call in bench.genesys.calls] == [contact_id("crm-2")]
+    assert [orjson.loads(call.body) for call in bench.genesys.calls] == [[contact_id("crm-2")]]
 
 
 @pytest.mark.parametrize(
@@ -725,7 +773,7 @@ async def test_login_host_that_hangs_ends_the_request_in_its_own_time(bench):
         bench.genesys.script = [error(401, "bad.credentials")]
         bench.genesys.token_script = [bench.genesys.hang]
         with pytest.raises(SinkUnavailable, match="no token came within the time of the request"):
-            await sink.delete(["crm-2"])
+            await ask(sink, "crm-2")
     assert len(bench.genesys.calls) == 1
 
 
@@ -845,17 +893,17 @@ async def test_answer_that_is_no_page_of_lists_is_unavailable(bench, answer):
 async def test_each_physical_request_has_a_span(bench):
     """Name, template, host, status; no ids and no query."""
     async with bench.sink() as sink:
-        await sink.delete(["crm-canary-1"])
+        await ask(sink, "crm-canary-1")
         bench.genesys.script = [truncated]
         with pytest.raises(SinkUnavailable):
             await sink.upsert([sink.encode(JANE, callable_=True)])
     host, port = "127.0.0.1", int(bench.genesys.url.rpartition(":")[2])
-    _, deleted, cut = bench.spans()
-    assert (deleted.name, deleted.kind) == (f"DELETE {LISTS}/{{contactListId}}/contacts", SpanKind.CLIENT)
-    assert deleted.status.status_code is StatusCode.UNSET
-    assert deleted.attributes == {
-        "http.request.method": "DELETE",
-        "url.template": f"{LISTS}/{{contactListId}}/contacts",
+    _, asked, cut = bench.spans()
+    assert (asked.name, asked.kind) == (f"POST {LISTS}/{{contactListId}}/contacts/bulk", SpanKind.CLIENT)
+    assert asked.status.status_code is StatusCode.UNSET
+    assert asked.attributes == {
+        "http.request.method": "POST",
+        "url.template": f"{LISTS}/{{contactListId}}/contacts/bulk",
         "server.address": host,
         "server.port": port,
         "http.response.status_code": 200,
@@ -870,7 +918,7 @@ async def test_trace_context_travels_and_baggage_does_not(bench):
     async with bench.sink() as sink:
         held = context.attach(baggage.set_baggage("user.email", "canary@example.com"))
         try:
-            await sink.delete(["crm-2"])
+            await ask(sink, "crm-2")
         finally:
             context.detach(held)
     span, headers = bench.spans()[-1], bench.genesys.calls[-1].headers
@@ -882,14 +930,14 @@ async def test_each_physical_request_is_counted(bench):
     """Operation and status, or the error where there was no answer; a repeat counts again."""
     async with bench.sink() as sink:
         bench.genesys.script = [error(401, "bad.credentials"), accept, reset]
-        await sink.delete(["crm-2"])
+        await ask(sink, "crm-2")
         with pytest.raises(SinkUnavailable):
             await sink.upsert([sink.encode(JANE, callable_=True)])
     assert bench.requests == [
         ("token", "200"),
         ("list_contact_lists", "200"),
-        ("delete_contacts", "401"),
+        ("read_contacts", "401"),
         ("token", "200"),
-        ("delete_contacts", "200"),
+        ("read_contacts", "200"),
         ("add_contacts", "ServerDisconnectedError"),
     ]

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from consumer.core.batch import MAX_PER_REQUEST, Batch, Lane, Lanes
@@ -186,10 +186,10 @@ def test_a_batch_holds_no_more_than_allowed(limit: int, sizes: list[int]) -> Non
     assert list(chain(*taken)) == [f"c{n}" for n in range(25)]
 
 
-@pytest.mark.parametrize(("operation", "most"), [(DELETE, 100), (SUPPRESS, 50)])
+@pytest.mark.parametrize(("operation", "most"), [(DELETE, 50), (SUPPRESS, 50)])
 @pytest.mark.parametrize("limit", [PLENTY, 30])
 def test_deletes_and_suppressions_have_limits_of_their_own(operation: Operation, most: int, limit: int) -> None:
-    """However large an upsert may be, Genesys takes a hundred ids in a delete and the program reads fifty back."""
+    """However large an upsert may be, who is deleted or suppressed is read back, fifty at a time."""
     on = lanes(max_records=1000)
     begin(on, *several("c", 130, operation))
     assert MAX_PER_REQUEST[operation] == most
@@ -661,6 +661,70 @@ def test_an_empty_group_is_forgotten() -> None:
     assert (on.due(10.0, PLENTY), on.take(10.0, PLENTY)) == (None, None)
 
 
+def test_groups_and_others_take_turns() -> None:
+    """However much there is to search, every second request is for others, as long as some are due."""
+    on = lanes(max_records=2)
+    begin(on, *several("bad", 3))
+    for lane in [*take(on, LINGER_S).lanes, *take(on, LINGER_S).lanes]:
+        on.put_back_as_group(UPSERT, [lane])
+    begin(on, *several("good", 4), now=10.0)
+    assert drained(on, 10.0) == [["bad0"], ["good0", "good1"], ["bad1"], ["good2", "good3"], ["bad2"]]
+
+
+def split(on: Lanes, *, count: int = 4) -> list[Lane]:
+    """A batch of so many, of which the first half is tried and the second waits."""
+    begin(on, *several("a", count), now=10.0)
+    batch = take(on, 10.5)
+    on.put_back_as_group(UPSERT, batch.lanes[: count // 2], batch.lanes[count // 2 :])
+    return batch.lanes
+
+
+def test_the_doubted_wait_for_the_answer_of_their_group() -> None:
+    """They are not sent while it is not answered; its batch tells who they are."""
+    on = lanes()
+    _, _, *doubted = split(on)
+    batch = take(on, 10.5)
+    assert names(batch) == ["a0", "a1"]
+    assert (batch.blamed(), on.due(99.0, PLENTY)) == (doubted, None)
+
+
+def test_relieved_contacts_go_on_among_all_others() -> None:
+    """They join whoever waits, at the end: where there is one poison contact there may be more."""
+    on = lanes()
+    split(on)
+    batch = take(on, 10.5)
+    begin(on, work("late"), now=10.5)
+    on.relieve(batch.blamed())
+    assert drained(on, 20.0) == [["late", "a2", "a3"]]
+    assert batch.blamed() == []
+
+
+def test_a_doubted_contact_may_be_replaced() -> None:
+    """A newer change of it goes its own way, and is not blamed for what the group says."""
+    on = lanes()
+    *_, third, fourth = split(on)
+    on.replace(third, work("a2", DELETE))
+    assert drained(on, 10.5) == [["a2"], ["a0", "a1"]]
+    assert fourth.queue is not None
+
+
+def test_who_waits_for_a_group_that_everybody_left_goes_on() -> None:
+    """Without an answer to wait for, they are contacts like others."""
+    on = lanes()
+    first, second, *_ = split(on)
+    on.close(first)
+    on.close(second)
+    assert drained(on, 20.0) == [["a2", "a3"]]
+
+
+def test_a_group_that_outgrew_a_request_tells_nothing() -> None:
+    """What is left of it goes on among all others, as do those who waited for its answer."""
+    on = lanes()
+    split(on)
+    on.shrink(1)
+    assert drained(on, 20.0) == [["a0"], ["a1"], ["a2"], ["a3"]]
+
+
 # -- a partition moves away
 
 
@@ -818,7 +882,8 @@ class Traffic(RuleBasedStateMachine):
         for lane in batch.lanes:
             if not lane.work.assignment.alive:
                 self.leave(lane)
-        return Batch(batch.operation, [lane for lane in batch.lanes if lane.work.assignment.alive])
+        alive = [lane for lane in batch.lanes if lane.work.assignment.alive]
+        return Batch(batch.operation, alive, batch.doubted)
 
     # what happens
 
@@ -853,14 +918,22 @@ class Traffic(RuleBasedStateMachine):
     @precondition(lambda self: self.under_way)
     @rule(data=st.data())
     def accept(self, data: st.DataObject) -> None:
-        for lane in self.answered(data).lanes:
+        batch = self.answered(data)
+        for lane in batch.lanes:
             self.finish(lane)
+        if blamed := batch.blamed():
+            self.on.put_back_as_group(batch.operation, blamed[:1], blamed[1:])
 
     @precondition(lambda self: self.under_way)
     @rule(data=st.data())
     def try_again(self, data: st.DataObject) -> None:
         batch = self.answered(data)
-        self.on.put_back(batch)
+        together = data.draw(st.booleans())
+        if together and batch.lanes and batch.blamed():
+            self.on.put_back_as_group(batch.operation, batch.lanes, batch.blamed())
+        else:
+            self.on.relieve(batch.blamed())
+            self.on.put_back(batch)
         for lane in batch.lanes:
             waiting, lane.waiting = lane.waiting, []
             self.admit(waiting)
@@ -869,15 +942,23 @@ class Traffic(RuleBasedStateMachine):
     @rule(data=st.data())
     def split(self, data: st.DataObject) -> None:
         batch = self.answered(data)
-        middle = data.draw(st.integers(0, len(batch.lanes)))
-        for part in (batch.lanes[:middle], batch.lanes[middle:]):
-            if part:
-                self.on.put_back_as_group(batch.operation, part)
+        self.on.relieve(batch.blamed())
+        if not batch.lanes:
+            return
+        middle = data.draw(st.integers(1, len(batch.lanes)))
+        tried, rest = batch.lanes[:middle], batch.lanes[middle:]
+        if data.draw(st.booleans()):
+            self.on.put_back_as_group(batch.operation, tried, rest)
+            return
+        for part in filter(None, (tried, rest)):
+            self.on.put_back_as_group(batch.operation, part)
 
     @precondition(lambda self: self.under_way)
     @rule(data=st.data())
     def park(self, data: st.DataObject) -> None:
-        for lane in self.answered(data).lanes:
+        batch = self.answered(data)
+        self.on.relieve(batch.blamed())
+        for lane in batch.lanes:
             self.on.park(lane)
             self.parked.append(lane)
 
@@ -938,13 +1019,15 @@ class Traffic(RuleBasedStateMachine):
             while batch := self.on.take(self.now, PLENTY):
                 self.under_way.append(batch)
             self.no_contact_is_in_two_requests()
-            for lane in [lane for batch in self.under_way for lane in batch.lanes]:
-                self.finish(lane)
-            self.under_way = []
+            answered, self.under_way = self.under_way, []
+            for batch in answered:
+                self.on.relieve(batch.blamed())
+                for lane in batch.lanes:
+                    self.finish(lane)
         assert len(self.on) == 0
         assert self.ended == Counter(each.record.offset for each in self.submitted)
         assert (self.on._normal_records, self.on._normal_bytes) == (0, 0)
 
 
 TestTraffic = Traffic.TestCase
-TestTraffic.settings = settings(max_examples=150, stateful_step_count=40)
+TestTraffic.settings = settings(max_examples=150, stateful_step_count=40, suppress_health_check=[HealthCheck.too_slow])

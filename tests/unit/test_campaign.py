@@ -63,16 +63,16 @@ class StormySink(MemorySink):
 
     weather: Weather
 
-    async def upsert(self, contacts: Any, sure: Sure = always) -> None:
+    async def upsert(self, contacts: Any, sure: Sure = always, withdrawn: Any = ()) -> None:
         await self._stormy(super().upsert, contacts, sure)
 
-    async def delete(self, external_ids: Any, sure: Sure = always) -> None:
-        await self._stormy(super().delete, external_ids, sure)
+    async def delete(self, external_ids: Any, sure: Sure = always) -> Any:
+        return await self._stormy(super().delete, external_ids, sure)
 
-    async def suppress(self, contacts: Any, sure: Sure = always) -> None:
-        await self._stormy(super().suppress, contacts, sure)
+    async def suppress(self, contacts: Any, sure: Sure = always) -> Any:
+        return await self._stormy(super().suppress, contacts, sure)
 
-    async def _stormy(self, request: Any, subject: Any, sure: Sure) -> None:
+    async def _stormy(self, request: Any, subject: Any, sure: Sure) -> Any:
         dice = self.weather.dice
         self.weather.world.latency = dice.choice([0.001, 0.01, 0.1, 1.0, 8.0])
         if self.weather.fails(0.1):
@@ -80,9 +80,10 @@ class StormySink(MemorySink):
         if self.weather.fails(0.1):
             await passes(self.weather.world.latency)
             raise SinkUnavailable("out of reach")
-        await request(subject, sure)
+        answer = await request(subject, sure)
         if self.weather.fails(0.2):
             raise SinkUnavailable("no answer, and applied")
+        return answer
 
 
 class StormyTopics(MemoryTopics):

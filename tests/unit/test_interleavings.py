@@ -247,6 +247,7 @@ def test_a_refused_delete_does_not_hold_up_a_revocation() -> None:
     """A delete that waits for its next try is not under way: its partition moves at once."""
     world = world_of(Story().tell(0, Event("x", 1, delete=True)))
     world.in_use = {"x"}
+    world.list["x"] = {"callable": True}
     waited: list[float] = []
 
     async def act(life: Life) -> None:
@@ -303,6 +304,7 @@ def test_a_delete_that_is_refused_for_ever_stops_its_own_partition_alone() -> No
     story.tell(1, *[Event(f"o-{n}", 1, consent=False) for n in range(1000)])
     world = world_of(story)
     world.in_use = {"x"}
+    world.list["x"] = {"callable": True}
     in_life(world, lambda _: passes(3600), read_ahead_records=300, drain_timeout_s=1)
     assert world.committed == {P1: 1000}
 

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from consumer.errors import FatalError, Rebalancing, SinkUnavailable, SourceUnavailable, Throttled, TransientError
 from consumer.model import Record, Settlement, TopicPartition
+from consumer.pipeline.settle import REBALANCING_RETRY_S
 from tests import virtual_time
 from tests.checker import check
 from tests.lives import Life, in_life, live, world_of
@@ -131,19 +132,64 @@ def test_a_withdrawal_that_genesys_refuses_is_carried_out_as_a_delete() -> None:
     assert not world.dead_letters
 
 
-def test_a_refused_delete_is_tried_again_until_it_is_done() -> None:
-    """A contact that is being dialled is deleted later; the delete is not given up."""
+def test_a_delete_of_a_contact_in_use_is_tried_again_until_it_is_done() -> None:
+    """A contact that is being dialled is not callable at once, which counts as applied, and is deleted later."""
     world = world_of(Story().tell(0, Event("contact-0", 1), Event("contact-1", 1, delete=True)))
     world.in_use = {"contact-1"}
+    world.list["contact-1"] = {"callable": True}
 
     async def act(life: Life) -> None:
         await until(lambda: len(life.pipeline.lanes) == 1 and "contact-0" in world.list)
+        await passes(1)
+        assert world.list["contact-1"]["callable"] is False
         await passes(100)
+        assert world.committed.get(P0, 0) < 2
         world.in_use = set()
-        await until(lambda: world.committed.get(P0) == 2)
+        await until(lambda: len(life.telemetry.settled_records) == 2)
+        settled_at = asyncio.get_running_loop().time()
+        (applied,) = [each.applied_at for each in life.telemetry.settled_records if each.withdrawal]
+        assert applied is not None
+        assert applied < 1_700_000_100 + settled_at - 90
 
     in_life(world, act)
+    assert "contact-1" not in world.list
     assert _outcomes(world) == ["delivered", "delivered"]
+
+
+def test_a_suppression_looks_again_for_a_contact_that_cannot_be_read_yet() -> None:
+    """Genesys may not show yet what it accepted a moment ago: the contact is not left callable for that."""
+    story = Story().tell(0, Event("contact-0", 1))
+    world = world_of(story)
+    live(world)
+    story.tell(0, Event("contact-0", 2, phone="nonsense", do_not_call=True, reasons=("phone_not_e164",)))
+    world.append(story.records()[1:])
+    world.unseen = {"contact-0"}
+
+    async def act(_: Life) -> None:
+        await until(lambda: world.sent[-1][0] == "suppress")
+        await passes(5)
+        assert world.committed == {P0: 1}
+        world.unseen = set()
+        await until(lambda: world.committed == {P0: 2})
+
+    in_life(world, act)
+    assert world.list["contact-0"]["callable"] is False
+
+
+def test_a_contact_that_genesys_does_not_know_is_looked_for_three_times() -> None:
+    """Somebody may have deleted it there: the record settles, and nothing is made."""
+    story = Story().tell(0, Event("contact-0", 1))
+    world = world_of(story)
+    live(world)
+    story.tell(0, Event("contact-0", 2, phone="nonsense", do_not_call=True, reasons=("phone_not_e164",)))
+    world.append(story.records()[1:])
+    world.list.clear()
+    with capture_logs() as logs:
+        live(world)
+    assert [request[0] for request in world.sent].count("suppress") == 3
+    assert [entry["event"] for entry in logs].count("suppressed_contact_unknown") == 1
+    assert world.committed == {P0: 2}
+    assert world.list == {}
 
 
 def test_grant_revoke_grant_are_three_deliveries() -> None:
@@ -442,7 +488,7 @@ def test_a_rebalance_postpones_settling_and_is_no_outage() -> None:
 
     with capture_logs() as logs:
         in_life(world, act)
-    assert took[0] < 2 * Rebalancing.RETRY_AFTER_S
+    assert took[0] < 2 * REBALANCING_RETRY_S
     told = [(entry["log_level"], entry["event"]) for entry in logs if "settle" in entry["event"]]
     assert told == [("info", "settle_postponed")]
     check(world, story, set())

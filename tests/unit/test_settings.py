@@ -32,6 +32,7 @@ DEFAULTS: dict[str, object] = {
     "SCHEMAS_DIR": packaged_schemas(),
     "GENESYS_REGION": "mypurecloud.com",
     "GENESYS_ATTRIBUTE_COLUMNS": (),
+    "GENESYS_DNC_LIST": None,
     "GENESYS_LOGIN_URL": "https://login.mypurecloud.com",
     "GENESYS_API_URL": "https://api.mypurecloud.com",
     "GENESYS_REQUESTS_PER_MINUTE": 300,

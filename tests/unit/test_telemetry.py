@@ -130,6 +130,16 @@ def test_ages_run_from_the_append() -> None:
     found = samples(subject)
     assert (found["end_to_end_seconds_count"], found["end_to_end_seconds_sum"]) == (4, 15.0)
     assert (found["withdrawal_seconds_count"], found["withdrawal_seconds_sum"]) == (1, 2.0)
+    assert subject.slowest_withdrawal_s == 2.0
+
+
+def test_the_slowest_withdrawal_is_kept() -> None:
+    """What is quicker afterwards does not hide it, and other records do not count."""
+    subject = telemetry()
+    for appended_ms, withdrawal in ((990_000, True), (999_000, True), (1, False)):
+        late = record(Outcome.DELIVERED, appended_ms=appended_ms, applied_at=1000.0, withdrawal=withdrawal)
+        subject.settled([late], 1001.0, 0.1)
+    assert subject.slowest_withdrawal_s == 10.0
 
 
 @pytest.mark.parametrize("accept", ["", OPENMETRICS])

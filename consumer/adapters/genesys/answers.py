@@ -10,13 +10,15 @@ from email.utils import parsedate_to_datetime
 
 import orjson
 
-from consumer.adapters.genesys.transport import Answer
+from consumer.adapters.genesys.transport import Answer, Endpoint
 from consumer.errors import (
     ConsumerError,
+    ContactListMismatch,
     FatalError,
     RefusedByGenesys,
     SinkUnavailable,
     Throttled,
+    TooLarge,
     Unauthorized,
 )
 
@@ -34,8 +36,10 @@ _NOT_NOW = frozenset(
 _NOT_THE_DATA = frozenset({"contacts.per.org.limit.exceeded", "uploads.black.listed", "internal.error"})
 """Codes of a 400 that no other data would avoid: splitting would only dead-letter what somebody can still put right."""
 
+_NOT_THE_COLUMNS = frozenset({"contact.missing.columns", "invalid.contact.columns", "contact.columns.limit.exceeded"})
+"""Each contact has exactly the columns that the list had at start: every one would be refused, and none is to blame."""
+
 _NOT_NOW_S = 5.0
-_TOO_LARGE = "request.entity.too.large"
 _OK = range(200, 300)
 _MOVED = range(300, 400)
 _SERVER = range(500, 600)
@@ -64,12 +68,12 @@ def content(answer: Answer) -> object:
     return parsed
 
 
-def checked(answer: Answer, permission: str, now: float) -> object:
+def checked(answer: Answer, endpoint: Endpoint, now: float) -> object:
     """The JSON of an answer to an API request.
 
     Args:
         answer: To anything but the login host.
-        permission: What the request needs, for when Genesys does not name it.
+        endpoint: What was asked.
         now: Seconds since the epoch.
 
     Raises:
@@ -84,11 +88,13 @@ def checked(answer: Answer, permission: str, now: float) -> object:
         case 401:
             raise Unauthorized(f"Genesys refuses the token, even a new one{about}")
         case 403:
-            raise Unauthorized(f"the OAuth client lacks the permission {_permissions(error) or permission}{about}")
+            raise Unauthorized(
+                f"the OAuth client lacks the permission {_permissions(error) or endpoint.permission}{about}"
+            )
         case 404 if error:
-            raise FatalError(f"there is no such contact list: check GENESYS_CONTACT_LIST{about}")
+            raise FatalError(f"there is no such {endpoint.asks_for}{about}")
         case 413:
-            raise RefusedByGenesys(_TOO_LARGE)
+            raise TooLarge(_limit(error))
         case 429:
             raise Throttled(f"Genesys asks to wait{about}", retry_after(answer, now))
         case 405 | 415 | 501:
@@ -133,8 +139,10 @@ def _refusal(answer: Answer, code: str, about: str, now: float) -> ConsumerError
     """What remains when Genesys itself, not something before it, explains the status."""
     if code in _NOT_NOW:
         return Throttled(f"the contact list is busy{about}", _NOT_NOW_S)
+    if answer.status == 400 and code in _NOT_THE_COLUMNS:  # noqa: PLR2004 -- bad request
+        return ContactListMismatch(f"the contact list has other columns than at start{about}: check it, then restart")
     if answer.status == 400 and code not in _NOT_THE_DATA:  # noqa: PLR2004 -- bad request
-        return RefusedByGenesys(code or "bad.request")
+        return RefusedByGenesys(code or "bad.request", _named_contacts(_properties(answer)))
     return _unavailable(answer, about, now)
 
 
@@ -159,6 +167,23 @@ def _text(error: dict[str, object], name: str, form: re.Pattern[str]) -> str:
 
 def _description(error: dict[str, object]) -> str:
     return str(error.get("description") or error.get("error_description") or "")
+
+
+def _limit(error: dict[str, object]) -> int | None:
+    """The value of the limit that a refusal says was passed."""
+    match error.get("limit"):
+        case {"value": int(value)} if value > 0:
+            return value
+        case _:
+            return None
+
+
+def _named_contacts(error: dict[str, object]) -> set[str]:
+    """Ids that an error, its details or the errors in it name."""
+    details, errors = error.get("details"), error.get("errors")
+    parts = [error, *(part for parts in (details, errors) if isinstance(parts, list) for part in parts)]
+    named = (part.get("entityId") for part in parts if isinstance(part, dict))
+    return {each for each in named if isinstance(each, str)}
 
 
 def _permissions(error: dict[str, object]) -> str:

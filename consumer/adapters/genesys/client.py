@@ -1,6 +1,7 @@
 """Requests to Genesys' API: the token is added, and renewed once when it is refused. Touches nothing but its parts.
 
-Patience is not decided here: one call is one attempt, and its error says what may follow.
+One call is one attempt, and its error says what may follow; when the next attempt comes is not decided here. Only the
+limit of requests is kept here, since it is one for all that ask.
 """
 
 import asyncio
@@ -15,10 +16,12 @@ from yarl import URL
 from consumer.adapters.genesys.answers import checked
 from consumer.adapters.genesys.oauth import Tokens
 from consumer.adapters.genesys.transport import Answer, Endpoint, OnRequest, Request, Transport
-from consumer.errors import SinkUnavailable
+from consumer.core.delivery import Throttle
+from consumer.errors import SinkUnavailable, Throttled
 from consumer.settings import Settings
 
 _JSON = {"Content-Type": "application/json"}
+_NO_PATH: Mapping[str, str] = {}
 _LEAST_S = 0.001
 """A limit of zero would be none at all."""
 
@@ -31,11 +34,19 @@ class Client:
         on_request: Told of each physical request.
         tracer: Makes one CLIENT span for each physical request.
         monotonic: Clock of the token's expiry, in seconds.
+        throttle: The limit of requests, on the event loop's clock.
     """
 
     def __init__(
-        self, settings: Settings, *, on_request: OnRequest, tracer: Tracer, monotonic: Callable[[], float]
+        self,
+        settings: Settings,
+        *,
+        on_request: OnRequest,
+        tracer: Tracer,
+        monotonic: Callable[[], float],
+        throttle: Throttle,
     ) -> None:
+        self.throttle = throttle
         self._api_url = settings.genesys_api_url
         self._timeout_s = settings.genesys_request_timeout_s
         self._transport = Transport(
@@ -66,20 +77,22 @@ class Client:
         endpoint: Endpoint,
         *,
         deadline: float,
-        list_id: str = "",
+        path: Mapping[str, str] = _NO_PATH,
         query: Mapping[str, str] | None = None,
         body: bytes | None = None,
         sure: Callable[[], bool] | None = None,
+        paid: bool = False,
     ) -> object:
         """Ask Genesys.
 
         Args:
             endpoint: What is asked.
             deadline: When it must be over, on the event loop's clock.
-            list_id: Goes into the path.
+            path: What stands in the path in place of the template's names.
             query: Of the URL.
             body: JSON; None sends none.
             sure: Asked in the moment in which the request is written; when it says no, nothing is.
+            paid: Whether the throttle knows of this request already; otherwise it waits for its turn.
 
         Returns:
             The JSON of the answer, None when it has no body.
@@ -89,10 +102,29 @@ class Client:
             TransientError: Not now, or nobody knows whether it was applied.
             FatalError: Never, as things are.
         """
-        path = endpoint.template.replace("{contactListId}", quote(list_id, safe=""))
-        url = URL(self._api_url + path, encoded=True).with_query(query or {})
+        if not paid:
+            await self._turn(deadline)
+        names = {name: quote(value, safe="") for name, value in path.items()}
+        url = URL(self._api_url + endpoint.template.format_map(names), encoded=True).with_query(query or {})
         answer = await self._authorised(Request(endpoint, url, _JSON if body else {}, body, sure=sure), deadline)
-        return checked(answer, endpoint.permission, time.time())
+        try:
+            return checked(answer, endpoint, time.time())
+        except Throttled as throttled:
+            self.throttle.told_to_wait(asyncio.get_running_loop().time(), throttled.retry_after or 0.0)
+            raise
+
+    async def _turn(self, deadline: float) -> None:
+        """Wait until the limit of requests leaves one.
+
+        Raises:
+            Throttled: It does not within the time of the call.
+        """
+        clock = asyncio.get_running_loop().time
+        while (wait := self.throttle.wait(clock())) > 0:
+            if clock() + wait > deadline:
+                raise Throttled("the limit of requests is used up", wait)
+            await asyncio.sleep(wait)
+        self.throttle.started(clock())
 
     async def _authorised(self, request: Request, deadline: float) -> Answer:
         """Send with a token, and once more with a new one when it is refused."""
@@ -102,6 +134,7 @@ class Client:
             return answer
         self._tokens.drop(token)
         token = await self._token(deadline)
+        self.throttle.started(asyncio.get_running_loop().time())
         return await self._send(replace(request, resend_count=1), token, deadline)
 
     async def _token(self, deadline: float) -> str:

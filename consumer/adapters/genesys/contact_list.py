@@ -24,7 +24,7 @@ _CREATE = Endpoint("create_contact_list", "POST", LISTS_PATH, "outbound:contactL
 
 _PHONE_COLUMN = "phone_number"
 _PAGE_SIZE = 100
-_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 _Properties = dict[str, object]
 
@@ -53,13 +53,13 @@ async def open_list(client: Client, settings: Settings) -> str:
 
 
 async def _look_up(client: Client, name_or_id: str, wanted: Sequence[str]) -> object:
-    if _ID.fullmatch(name_or_id):
-        return await client.call(_READ, deadline=client.deadline(), list_id=name_or_id)
+    if ID.fullmatch(name_or_id):
+        return await client.call(_READ, deadline=client.deadline(), path={"contactListId": name_or_id})
     return await _find_or_create(client, name_or_id, wanted)
 
 
 async def _find_or_create(client: Client, name: str, wanted: Sequence[str]) -> object:
-    found = await _find(client, name)
+    found = await find(client, _FIND, name)
     if found is not None:
         return found
     try:
@@ -72,7 +72,7 @@ async def _created_by_another(client: Client, name: str, code: str) -> object:
     """Look again after a refused creation: another consumer may have been quicker."""
     if code != "duplicate.name":
         raise FatalError(f"Genesys refuses to create the contact list: {code}")
-    found = await _find(client, name)
+    found = await find(client, _FIND, name)
     if found is None:
         raise SinkUnavailable(
             "a contact list of this name exists but cannot be seen: wait, or check upper and lower case of the name "
@@ -81,18 +81,25 @@ async def _created_by_another(client: Client, name: str, code: str) -> object:
     return found
 
 
-async def _find(client: Client, name: str) -> _Properties | None:
-    async for listed in _named_like(client, name):
+async def find(client: Client, endpoint: Endpoint, name: str) -> _Properties | None:
+    """The list of this name, None when there is none.
+
+    Args:
+        client: Asks Genesys.
+        endpoint: Lists those whose name begins like it, page by page.
+        name: Compared letter by letter.
+    """
+    async for listed in _named_like(client, endpoint, name):
         if listed.get("name") == name:
             return listed
     return None
 
 
-async def _named_like(client: Client, name: str) -> AsyncIterator[_Properties]:
+async def _named_like(client: Client, endpoint: Endpoint, name: str) -> AsyncIterator[_Properties]:
     """All lists whose name begins like this."""
     for page in count(1):
         query = {"name": name, "pageSize": str(_PAGE_SIZE), "pageNumber": str(page)}
-        match await client.call(_FIND, deadline=client.deadline(), query=query):
+        match await client.call(endpoint, deadline=client.deadline(), query=query):
             case {"entities": list(entities), "pageCount": int(pages)}:
                 for listed in entities:
                     yield listed if isinstance(listed, dict) else _unlike_a_list()

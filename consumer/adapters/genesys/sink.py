@@ -4,7 +4,7 @@ Touches Genesys through the client.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NoReturn, Self
 
 import orjson
@@ -14,8 +14,10 @@ from opentelemetry.trace import Tracer
 
 from consumer.adapters.genesys.client import Client
 from consumer.adapters.genesys.contact_list import LIST_PATH, columns, open_list
+from consumer.adapters.genesys.dnc_list import DncList
 from consumer.adapters.genesys.transport import Endpoint, OnRequest
 from consumer.core.contact_id import contact_id
+from consumer.core.delivery import Throttle
 from consumer.errors import SinkUnavailable
 from consumer.model import Contact
 from consumer.ports import Sure, always
@@ -27,6 +29,10 @@ _READ = Endpoint("read_contacts", "POST", f"{LIST_PATH}/contacts/bulk", "outboun
 
 _KEEP_QUEUE = {"doNotQueue": "true"}
 """A contact that was dialled already is not dialled again because its data came again."""
+
+_Data = dict[str, str | None]
+_PHONE = "phone_number"
+_READ_AT_ONCE = 50
 
 _FLAGS = {True: "true", False: "false"}
 
@@ -46,12 +52,18 @@ _encode = Encoder().encode
 class GenesysSink:
     """A contact list in Genesys Cloud, a `consumer.ports.Sink`. Each call is over within one request's time limit.
 
+    The throttle must know of the first request of each call; it is asked for the others.
+
     Use `open`, and `close` at the end.
     """
 
-    def __init__(self, client: Client, list_id: str, column_names: Sequence[str]) -> None:
+    def __init__(
+        self, client: Client, list_id: str, column_names: Sequence[str], dnc_list: DncList | None = None
+    ) -> None:
         self._client = client
+        self._dnc_list = dnc_list
         self._list_id = list_id
+        self._path = {"contactListId": list_id}
         self._columns = tuple(column_names)
 
     @classmethod
@@ -61,6 +73,7 @@ class GenesysSink:
         *,
         on_request: OnRequest,
         tracer: Tracer,
+        throttle: Throttle,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> Self:
         """Log in, and find or create the contact list.
@@ -69,19 +82,22 @@ class GenesysSink:
             settings: Hosts, credentials, limits, the list and its columns.
             on_request: Told of each physical request: operation, HTTP status or error, seconds.
             tracer: Makes one CLIENT span for each physical request.
+            throttle: The limit of requests, on the event loop's clock.
             monotonic: Clock of the token's expiry, in seconds.
 
         Raises:
             FatalError: Wrong credentials, a missing permission, or a list that cannot be used.
             TransientError: Not now; it may be called again.
         """
-        client = Client(settings, on_request=on_request, tracer=tracer, monotonic=monotonic)
+        client = Client(settings, on_request=on_request, tracer=tracer, monotonic=monotonic, throttle=throttle)
         try:
             list_id = await open_list(client, settings)
+            name = settings.genesys_dnc_list
+            dnc_list = None if name is None else await DncList.open(client, name)
         except BaseException:
             await client.close()
             raise
-        return cls(client, list_id, columns(settings))
+        return cls(client, list_id, columns(settings), dnc_list)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -95,7 +111,7 @@ class GenesysSink:
     def encode(self, contact: Contact, *, callable_: bool) -> bytes:
         data = {
             "external_id": contact.external_id,
-            "phone_number": contact.phone,
+            _PHONE: contact.phone,
             "email": contact.email,
             "consent_flag": _FLAGS[contact.consent],
             "do_not_call": _FLAGS[contact.do_not_call],
@@ -103,44 +119,82 @@ class GenesysSink:
         }
         return self._encoded(contact_id(contact.external_id), data, callable_=callable_)
 
-    async def upsert(self, contacts: Sequence[bytes], sure: Sure = always) -> None:
-        await self._add(contacts, self._client.deadline(), sure)
-
-    async def delete(self, external_ids: Sequence[str], sure: Sure = always) -> None:
-        query = {"contactIds": ",".join(map(contact_id, external_ids))}
+    async def upsert(self, contacts: Sequence[bytes], sure: Sure = always, withdrawn: Sequence[Contact] = ()) -> None:
         deadline = self._client.deadline()
-        await self._client.call(_DELETE, deadline=deadline, list_id=self._list_id, query=query, sure=sure)
+        if self._dnc_list is not None and withdrawn:
+            await self._block(await self._numbers(withdrawn, deadline), deadline, sure)
+        await self._add(contacts, deadline, sure, paid=True)
 
-    async def suppress(self, contacts: Sequence[Contact], sure: Sure = always) -> None:
+    async def delete(self, external_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
+        by_id = {contact_id(external_id): external_id for external_id in external_ids}
+        deadline = self._client.deadline()
+        query = {"contactIds": ",".join(by_id)}
+        await self._client.call(_DELETE, deadline=deadline, path=self._path, query=query, sure=sure, paid=True)
+        left = await self._read(list(by_id), deadline, paid=False)
+        if left:
+            data = [(id_, self._complete(has)) for id_, has in left.items()]
+            await self._add([self._encoded(id_, has, callable_=False) for id_, has in data], deadline, sure, paid=False)
+        return {by_id[id_] for id_ in left}
+
+    async def suppress(self, contacts: Sequence[Contact], sure: Sure = always) -> Collection[str]:
         deadline = self._client.deadline()
         by_id = {contact_id(contact.external_id): contact for contact in contacts}
-        found = await self._client.call(_READ, deadline=deadline, list_id=self._list_id, body=orjson.dumps([*by_id]))
-        if not isinstance(found, list):
-            _does_not_match()
+        found = await self._read(list(by_id), deadline, paid=True)
         if found:
-            await self._add([self._suppressed(read, by_id) for read in found], deadline, sure)
+            await self._block([data.get(_PHONE) or "" for data in found.values()], deadline, sure)
+            suppressed = [self._suppressed(id_, has, by_id[id_]) for id_, has in found.items()]
+            await self._add(suppressed, deadline, sure, paid=False)
+        return {contact.external_id for id_, contact in by_id.items() if id_ not in found}
 
-    async def _add(self, contacts: Sequence[bytes], deadline: float, sure: Sure) -> None:
+    async def _numbers(self, contacts: Sequence[Contact], deadline: float) -> list[str]:
+        """Their phone numbers; of a contact that comes without one, the one that Genesys has."""
+        numbers = [contact.phone for contact in contacts if contact.phone]
+        ids = [contact_id(contact.external_id) for contact in contacts if not contact.phone]
+        for start in range(0, len(ids), _READ_AT_ONCE):
+            found = await self._read(ids[start : start + _READ_AT_ONCE], deadline, paid=False)
+            numbers += [data.get(_PHONE) or "" for data in found.values()]
+        return numbers
+
+    async def _block(self, numbers: Sequence[str], deadline: float, sure: Sure) -> None:
+        """Put numbers on the do-not-call list, before anything else is done for their contacts."""
+        known = list(dict.fromkeys(filter(None, numbers)))
+        if self._dnc_list is not None and known:
+            await self._dnc_list.add(known, deadline, sure)
+
+    async def _read(self, ids: Sequence[str], deadline: float, *, paid: bool) -> dict[str, _Data]:
+        """What Genesys has of these contacts, at most 50, by id."""
+        answer = await self._client.call(_READ, deadline=deadline, path=self._path, body=orjson.dumps(ids), paid=paid)
+        if not isinstance(answer, list):
+            _does_not_match()
+        found: dict[str, _Data] = {}
+        for contact in answer:
+            match contact:
+                case {"id": str(id_), "data": dict(data)} if id_ in ids:
+                    found[id_] = data
+                case _:
+                    _does_not_match()
+        return found
+
+    async def _add(self, contacts: Sequence[bytes], deadline: float, sure: Sure, *, paid: bool) -> None:
         body = b"[" + b",".join(contacts) + b"]"
         added = await self._client.call(
-            _ADD, deadline=deadline, list_id=self._list_id, query=_KEEP_QUEUE, body=body, sure=sure
+            _ADD, deadline=deadline, path=self._path, query=_KEEP_QUEUE, body=body, sure=sure, paid=paid
         )
         if not isinstance(added, list) or len(added) != len(contacts):
             _does_not_match()
 
-    def _suppressed(self, read: object, by_id: dict[str, Contact]) -> bytes:
+    def _suppressed(self, id_: str, has: _Data, contact: Contact) -> bytes:
         """A contact as Genesys has it, with the withdrawn flags, not callable."""
-        match read:
-            case {"id": str(id_), "data": dict(has)} if id_ in by_id:
-                contact = by_id[id_]
-            case _:
-                _does_not_match()
-        data = {column: has.get(column) or "" for column in self._columns}
+        data = self._complete(has)
         if not contact.consent:
             data["consent_flag"] = "false"
         if contact.do_not_call:
             data["do_not_call"] = "true"
         return self._encoded(id_, data, callable_=False)
+
+    def _complete(self, has: _Data) -> dict[str, str]:
+        """Data as it was read, with a value in every column: Genesys takes no other."""
+        return {column: has.get(column) or "" for column in self._columns}
 
     def _encoded(self, id_: str, data: dict[str, str], *, callable_: bool) -> bytes:
         return _encode(_Contact(id_, self._list_id, callable_, data))

@@ -35,14 +35,16 @@ class Endpoint(NamedTuple):
     Attributes:
         operation: Its name in metrics.
         method: HTTP method.
-        template: Path, with `{contactListId}` where the list's id goes.
+        template: Path, with names in braces where ids go.
         permission: What the OAuth client's role needs for it.
+        asks_for: What does not exist when Genesys answers so, and where to look.
     """
 
     operation: str
     method: str
     template: str
     permission: str = ""
+    asks_for: str = "contact list: check GENESYS_CONTACT_LIST"
 
 
 @dataclass(frozen=True, slots=True)

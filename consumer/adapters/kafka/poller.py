@@ -153,13 +153,14 @@ class Poller:
             while not self.closing:
                 self._turn()
             self._consumer.close()
-            self._starts.close()
         except ConsumerError as error:
             self._handoff.emit(error)
         except KafkaException as failure:
             self._handoff.emit(FatalError(f"the group consumer failed: {error_of(failure).str()}"))
         except Exception as error:  # noqa: BLE001 -- whatever it is, the pipeline must hear of it
             self._handoff.emit(_unexpected(error))
+        finally:
+            self._starts.close()
 
     @property
     def _new_protocol(self) -> bool:

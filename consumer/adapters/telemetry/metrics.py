@@ -56,6 +56,9 @@ class Metrics:
 
     Args:
         monotonic: Clock of the last minute, in seconds.
+
+    Attributes:
+        slowest_withdrawal_s: The longest that a withdrawal took from append to applied, since the start.
     """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -63,6 +66,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._last_minute = _LastMinute(monotonic)
         self._totals = Count(dict.fromkeys(Outcome, 0))
+        self.slowest_withdrawal_s = 0.0
         ProcessCollector(registry=self._registry)
         self._registry.register(_LevelCollector(lambda: {"error_rate": self.error_rate()}))
         self._records = self._counter("records", "Records settled.", "outcome")
@@ -142,7 +146,9 @@ class Metrics:
         self._end_to_end.observe([max(0.0, now - record.appended_ms / 1000) for record in records])
         for record in records:
             if record.withdrawal and record.applied_at is not None:
-                self._withdrawal.observe(max(0.0, record.applied_at - record.appended_ms / 1000))
+                took = max(0.0, record.applied_at - record.appended_ms / 1000)
+                self._withdrawal.observe(took)
+                self.slowest_withdrawal_s = max(self.slowest_withdrawal_s, took)
 
     def restored(self, seconds: float) -> None:
         self._restore.observe(seconds)
