@@ -1,11 +1,17 @@
-"""Fixtures that every test may ask for."""
+"""Fixtures that every test may ask for, and the watch over what they ask of Genesys."""
 
 import os
 from collections.abc import Iterator
 
 import pytest
 
+from tests.contract_watch import Plugin
 from tests.kafka_cluster import KafkaCluster, KafkaMissingError
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hold every request of our client against the contract."""
+    config.pluginmanager.register(Plugin(), "contract-watch")
 
 
 @pytest.fixture(scope="session")

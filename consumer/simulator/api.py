@@ -29,7 +29,7 @@ class Call:
     """A request, read from its socket.
 
     Attributes:
-        list_id: The contact list in the path, or nothing.
+        list_id: The contact list or do-not-call list in the path, or nothing.
         contact_id: The contact in the path, or nothing.
         job_id: The bulk operation in the path, or nothing.
         download_id: The exported file in the path, or nothing.
@@ -37,6 +37,7 @@ class Call:
         query: The query parameters, each with all its values.
         content_type: The body's media type.
         body: The body.
+        namespace: The namespace of limits in the path, or nothing.
     """
 
     list_id: str = ""
@@ -44,6 +45,7 @@ class Call:
     query: Mapping[str, Sequence[str]] = field(default_factory=dict)
     content_type: str = "application/json"
     body: bytes = b""
+    namespace: str = ""
     job_id: str = ""
     download_id: str = ""
     origin: str = ""
@@ -109,6 +111,7 @@ class Done(NamedTuple):
     body: bytes = b""
     contact_ids: tuple[str, ...] = ()
     status: int = 200
+    dnc_entries: tuple[str, ...] = ()
     location: str = ""
 
 
@@ -130,7 +133,7 @@ def named_contacts(operation: Operation, call: Call) -> tuple[str, ...]:
 
 
 def page(path: str, entities: Sequence[Mapping[str, Any]], number: int, size: int, total: int) -> dict[str, Any]:
-    """One page of a listing as Genesys describes it."""
+    """A page as Genesys describes it; number and size count from 1."""
     pages = -(-total // size)
 
     def uri(page: int) -> str:

@@ -14,15 +14,22 @@ from aiohttp import web
 from consumer.simulator.access import Access
 from consumer.simulator.api import Api
 from consumer.simulator.contacts import ContactView, Poison
+from consumer.simulator.dnc import DncLists, EntryKind
+from consumer.simulator.dnc_api import DncApi
+from consumer.simulator.dnc_jobs import DncJobs
+from consumer.simulator.downloads import Downloads
 from consumer.simulator.errors import REQUEST_BYTES_MAX
 from consumer.simulator.exchange import Exchanges
 from consumer.simulator.faults import Fault, FaultPlan
 from consumer.simulator.inspection import add_routes
 from consumer.simulator.journal import Journal
+from consumer.simulator.limits import Limits
 from consumer.simulator.list_api import ListApi
 from consumer.simulator.list_jobs import ListJobs
 from consumer.simulator.lists import ContactLists
 from consumer.simulator.operations import API_ROUTES, FETCH_FILE, UPLOAD_FILE, UPLOAD_FORM
+from consumer.simulator.page import add_page
+from consumer.simulator.tasks import Tasks
 from consumer.simulator.transfers import Transfers
 from consumer.simulator.uploads import Uploads
 
@@ -57,6 +64,7 @@ class Simulator:
         job_seconds: float = 0.2,
         rows_per_second: float = 50_000,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """Describe the organisation.
 
@@ -74,10 +82,12 @@ class Simulator:
             job_seconds: The least that a clear, an import, an export or a bulk operation takes.
             rows_per_second: Contacts that they handle in a second.
             clock: Seconds that only grow, for all that takes time here.
+            wall_clock: Seconds since 1970, for what expires in do-not-call lists.
         """
         self.faults = FaultPlan(faults, script, seed)
         self.journal = Journal(journal_limit)
         self._lists = ContactLists(clock, job_seconds, rows_per_second)
+        self._dnc_lists = DncLists(wall_clock, clock=clock, job_seconds=job_seconds, rows_per_second=rows_per_second)
         self._access = Access(
             clock,
             clients=clients,
@@ -87,13 +97,19 @@ class Simulator:
         )
         uploads = Uploads(self._lists, poison, clock)
         jobs = ListJobs(self._lists, poison)
-        self._api = Api(
-            self._lists, poison, contacts_in_use, ListApi(self._lists).actions, uploads.actions, jobs.actions
-        )
-        transfers = Transfers(self._lists, uploads)
+        dnc, dnc_jobs = DncApi(self._dnc_lists), DncJobs(self._dnc_lists, uploads)
+        limits = Limits(lambda: self._access.requests_per_minute)
+        downloads = Downloads(self._all_tasks)
+        parts = (ListApi(self._lists), uploads, downloads, jobs, dnc, dnc_jobs, limits)
+        self._api = Api(self._lists, poison, contacts_in_use, *(part.actions for part in parts))
+        transfers = Transfers(downloads, uploads)
         self._exchanges = Exchanges(clock, self._access, self._api, transfers, faults=self.faults, journal=self.journal)
         self._runner: web.AppRunner | None = None
         self._url = ""
+
+    def _all_tasks(self) -> list[Tasks]:
+        contact_tasks = [contact_list.tasks for contact_list in self._lists.all()]
+        return contact_tasks + [dnc_list.tasks for dnc_list in self._dnc_lists.all()]
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
         """Listen; port 0 takes a free one."""
@@ -134,7 +150,8 @@ class Simulator:
         router.add_route(FETCH_FILE.method, FETCH_FILE.path, self._exchanges.fetch_file)
         router.add_route(UPLOAD_FILE.method, UPLOAD_FILE.path, self._exchanges.upload_file)
         router.add_route(UPLOAD_FORM.method, UPLOAD_FORM.path, self._exchanges.upload_form)
-        add_routes(router, self._lists, self.stats)
+        add_routes(router, self._lists, self._dnc_lists, self.stats)
+        add_page(router)
         router.add_route("*", "/{path:.*}", self._exchanges.unknown)
         return application
 
@@ -173,10 +190,23 @@ class Simulator:
         """
         return self._lists.look_up(name_or_id).contacts.applied
 
+    def dnc_lists(self) -> list[dict[str, Any]]:
+        """Every do-not-call list as Genesys describes it, with its size."""
+        return [dnc_list.body(with_size=True) for dnc_list in self._dnc_lists.all()]
+
+    def dnc_numbers(self, name_or_id: str) -> set[str]:
+        """The phone numbers of a do-not-call list that must not be called now.
+
+        Raises:
+            LookupError: There is no such list.
+        """
+        return self._dnc_lists.in_force(self._dnc_lists.look_up(name_or_id), EntryKind.PHONE_NUMBERS)
+
     def stats(self) -> dict[str, Any]:
-        """Requests by operation and status, faults by kind, and what was done to contacts."""
+        """Requests by operation and status, faults by kind, and what was done to contacts and do-not-call entries."""
         return {
             "requests": {operation.value: dict(counts) for operation, counts in self._exchanges.answered.items()},
             "faults": dict(self._exchanges.struck),
             "contacts": dict(self._lists.tally),
+            "dncEntries": dict(self._dnc_lists.tally),
         }

@@ -116,3 +116,8 @@ def invalid_property(name: str) -> ApiError:
 def list_not_found(code: str = "contact.list.not.found") -> ApiError:
     """No contact list has this id; some operations have another code for it."""
     return ApiError(404, code, "The contact list was not found.")
+
+
+def dnc_list_not_found(code: str = "dnc.list.not.found") -> ApiError:
+    """No do-not-call list has this id; some operations have another code for it."""
+    return ApiError(404, code, "The do-not-call list was not found.")

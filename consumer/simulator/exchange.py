@@ -21,9 +21,12 @@ from consumer.simulator.errors import ApiError, OAuthRefusal, Reply, bad_credent
 from consumer.simulator.faults import Fault, FaultKind, FaultPlan
 from consumer.simulator.journal import Entry, Journal
 from consumer.simulator.operations import UPLOAD_FORM, Operation, Route
-from consumer.simulator.transfers import Arrived, Transfers
-from consumer.simulator.uploads import StorageRefusal
+from consumer.simulator.struck import struck_answer
+from consumer.simulator.transfers import Transfers
+from consumer.simulator.uploads import Incoming, StorageRefusal
 
+_PORTAL_PAGE = b"<html><head><title>Welcome</title></head><body><h1>Please log in to this network</h1></body></html>"
+_ELSEWHERE = "https://elsewhere.invalid/login"
 _EDGE_PAGE = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 _NO_LINGER = struct.pack("ii", 1, 0)
 _NO_ANSWER = "none"
@@ -36,6 +39,15 @@ _REFUSALS: Mapping[FaultKind, Callable[[Fault], ApiError]] = {
     FaultKind.GATEWAY_TIMEOUT: lambda _: ApiError(504, "request.timeout", "The request timed out."),
     FaultKind.THROTTLED: lambda fault: throttled(_whole(fault.seconds) or 1),
     FaultKind.TOKEN_EXPIRED: lambda _: bad_credentials(),
+    FaultKind.TOO_LARGE: lambda _: too_large(),
+    FaultKind.CLEARING: lambda _: _busy("contact.list.clear.in.progress", "is being cleared"),
+    FaultKind.IMPORTING: lambda _: _busy("contact.list.import.in.progress", "is being imported to"),
+    FaultKind.BULK_JOB: lambda _: _busy("contact.bulk.operation.in.progress", "has a bulk operation in progress"),
+}
+_FOREIGN_ANSWERS = {
+    FaultKind.BAD_GATEWAY: Reply(502, _EDGE_PAGE, content_type="text/html"),
+    FaultKind.HTML: Reply(200, _PORTAL_PAGE, content_type="text/html"),
+    FaultKind.REDIRECT: Reply(302, b"", {"Location": _ELSEWHERE}),
 }
 _TOKEN_REFUSALS = {
     FaultKind.THROTTLED: OAuthRefusal("invalid_request", "rate limit exceeded; too many tokens were requested"),
@@ -43,11 +55,15 @@ _TOKEN_REFUSALS = {
 }
 
 
+def _busy(code: str, state: str) -> ApiError:
+    return ApiError(400, code, f"The contact list {state}.")
+
+
 def _whole(seconds: float | None) -> int | None:
     return None if seconds is None else math.ceil(seconds)
 
 
-Receive = Callable[[web.Request], Awaitable[Arrived]]
+Receive = Callable[[web.Request], Awaitable[Incoming]]
 
 
 class _Cut(Exception):
@@ -74,6 +90,7 @@ async def _read(request: web.Request) -> Call:
     return Call(
         list_id=request.match_info.get("list_id", ""),
         contact_id=request.match_info.get("contact_id", ""),
+        namespace=request.match_info.get("namespace", ""),
         job_id=request.match_info.get("job_id", ""),
         download_id=request.match_info.get("download_id", ""),
         origin=str(request.url.origin()),
@@ -92,27 +109,13 @@ def _cut(request: web.Request, *, reset: bool) -> web.StreamResponse:
     return web.Response()
 
 
-async def _truncate(request: web.Request, reply: Reply, headers: Mapping[str, str]) -> web.StreamResponse:
-    body = reply.body or b"{}"
-    response = web.StreamResponse(status=reply.status, headers=headers)
-    response.content_length = len(body)
-    await response.prepare(request)
-    await response.write(body[: (len(body) + 1) // 2])
-    if request.transport is not None:
-        request.transport.close()
-    return response
-
-
 async def _stream(
-    request: web.Request, status: int, chunks: Iterator[bytes], headers: Mapping[str, str], *, truncated: bool
+    request: web.Request, status: int, chunks: Iterator[bytes], headers: Mapping[str, str]
 ) -> web.StreamResponse:
     response = web.StreamResponse(status=status, headers=headers)
     await response.prepare(request)
     for chunk in chunks:
         await response.write(chunk)
-        if truncated and request.transport is not None:
-            request.transport.close()
-            break
     return response
 
 
@@ -222,11 +225,11 @@ class Exchanges:
             entry.ended = self._clock()
             self._count(entry)
         headers = self._headers(reply, correlation_id)
-        truncated = fault is not None and fault.kind is FaultKind.TRUNCATED
+        struck = None if fault is None else await struck_answer(request, reply, headers, fault)
+        if struck is not None:
+            return struck
         if reply.chunks is not None:
-            return await _stream(request, reply.status, reply.chunks, headers, truncated=truncated)
-        if truncated:
-            return await _truncate(request, reply, headers)
+            return await _stream(request, reply.status, reply.chunks, headers)
         return web.Response(status=reply.status, body=reply.body, headers=headers)
 
     def _headers(self, reply: Reply, correlation_id: str) -> dict[str, str]:
@@ -262,6 +265,7 @@ class Exchanges:
         done = self._api.carry_out(route.operation, call)
         entry.applied = True
         entry.contact_ids = done.contact_ids or entry.contact_ids
+        entry.dnc_entries = done.dnc_entries
         headers = {"Location": done.location} if done.location else {}
         return await self._after(fault, Reply(done.status, done.body, headers))
 
@@ -277,7 +281,7 @@ class Exchanges:
         refusal = await self._before(fault, request)
         if refusal is not None:
             return _Answer(refusal)
-        self._transfers.begin(arrived)
+        arrived.arrive()
         entry.applied = True
         return await self._after(fault, Reply(200, b""))
 
@@ -301,13 +305,11 @@ class Exchanges:
             raise _Cut(reset=True)
         if fault.kind is FaultKind.HANG:
             await self._wait(None)
-        if fault.kind is FaultKind.BAD_GATEWAY:
-            return Reply(502, _EDGE_PAGE, content_type="text/html")
         if fault.kind is FaultKind.TOKEN_EXPIRED:
             self._access.revoke(request.headers.get("Authorization", ""))
         if fault.kind in _REFUSALS:
             raise _REFUSALS[fault.kind](fault)
-        return None
+        return _FOREIGN_ANSWERS.get(fault.kind)
 
     async def _after(self, fault: Fault | None, reply: Reply) -> _Answer:
         if fault is None:
@@ -316,8 +318,6 @@ class Exchanges:
             raise _Cut
         if fault.kind is FaultKind.SLOW:
             await self._wait(fault.seconds)
-        if fault.kind is FaultKind.BAD_JSON:
-            return _Answer(reply._replace(body=b'{"entities": [', chunks=None))
         return _Answer(reply, fault)
 
     async def _wait(self, seconds: float | None) -> None:

@@ -19,8 +19,8 @@ from typing import Any
 
 from consumer.simulator.contacts import read_row
 
-_CHUNK_ROWS = 500
-_BOM = "\ufeff"
+CHUNK_ROWS = 500
+BOM = "\ufeff"
 _ID = "inin-outbound-id"
 _OVERALL = (
     "ContactCallable", "ContactableByVoice", "ContactableBySms", "ContactableByEmail", "ZipCodeAutomaticTimeZone",
@@ -75,13 +75,14 @@ class ExportedColumns:
 def export(definition: Mapping[str, Any], rows: Mapping[str, bytes]) -> Iterator[bytes]:
     """The file, in chunks."""
     columns = ExportedColumns(definition)
-    yield _BOM.encode() + _lines([columns.header])
+    yield BOM.encode() + lines([columns.header])
     contacts = iter(rows.items())
-    while chunk := [columns.values(contact_id, row) for contact_id, row in islice(contacts, _CHUNK_ROWS)]:
-        yield _lines(chunk)
+    while chunk := [columns.values(contact_id, row) for contact_id, row in islice(contacts, CHUNK_ROWS)]:
+        yield lines(chunk)
 
 
-def _lines(rows: Sequence[Sequence[str]]) -> bytes:
+def lines(rows: Sequence[Sequence[str]]) -> bytes:
+    """Rows as lines of CSV."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\r\n").writerows(rows)
     return text.getvalue().encode()

@@ -11,7 +11,7 @@ from consumer.simulator.operations import Operation
 
 
 class FaultKind(StrEnum):
-    """What goes wrong. Only lost_reply, slow, truncated and bad_json leave the request applied."""
+    """What goes wrong. Those from lost_reply on, but hang, leave the request applied."""
 
     INTERNAL_ERROR = "500"
     BAD_GATEWAY = "502"
@@ -19,16 +19,26 @@ class FaultKind(StrEnum):
     GATEWAY_TIMEOUT = "504"
     THROTTLED = "429"
     TOKEN_EXPIRED = "401"  # noqa: S105 - a name, not a secret
+    TOO_LARGE = "413"
+    REDIRECT = "302"
+    CLEARING = "clearing"
+    IMPORTING = "importing"
+    BULK_JOB = "bulk_job"
+    HTML = "html"
     RESET = "reset"
     LOST_REPLY = "lost_reply"
     SLOW = "slow"
     HANG = "hang"
     TRUNCATED = "truncated"
     BAD_JSON = "bad_json"
+    DRIP = "drip"
+    ENDLESS = "endless"
+    DEEP = "deep"
 
 
 _FULL = 1 + 1e-9  # sums of decimals are not exact
-_TAKES_SECONDS = {FaultKind.SLOW, FaultKind.THROTTLED, FaultKind.UNAVAILABLE}
+_NEEDS_SECONDS = {FaultKind.SLOW, FaultKind.DRIP}
+_TAKES_SECONDS = _NEEDS_SECONDS | {FaultKind.THROTTLED, FaultKind.UNAVAILABLE}
 _SPELLING = re.compile(
     r"(?P<kind>\w+)(?:=(?P<seconds>\d+(?:\.\d+)?))?(?:@(?P<operation>[a-z_]+))?(?::(?P<rate>\d*\.?\d+))?"
 )
@@ -41,7 +51,7 @@ class Fault:
     Attributes:
         kind: What goes wrong.
         rate: Share of the matching requests it strikes, above 0 and at most 1; a script ignores it.
-        seconds: The delay of `slow`, or the `Retry-After` of 429 and 503.
+        seconds: The delay of `slow`, the time from one byte to the next of `drip`, or the `Retry-After` of 429 and 503.
         operation: The only operation it strikes; None is every one except the token's.
     """
 
@@ -55,8 +65,8 @@ class Fault:
             raise ValueError(f"the rate of fault {self.kind} must be above 0 and at most 1")
         if self.seconds is not None and self.kind not in _TAKES_SECONDS:
             raise ValueError(f"fault {self.kind} takes no seconds")
-        if self.kind is FaultKind.SLOW and self.seconds is None:
-            raise ValueError("fault slow needs seconds, as in slow=0.2")
+        if self.kind in _NEEDS_SECONDS and self.seconds is None:
+            raise ValueError(f"fault {self.kind} needs seconds, as in {self.kind}=0.2")
 
     @classmethod
     def parse(cls, text: str) -> Self:

@@ -8,9 +8,10 @@ a file without the list's columns, that is not UTF-8, or that is not CSV fails w
 
 import codecs
 import csv
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
 from consumer.simulator.contacts import VALUE_LENGTH_MAX, Contacts, Poison, check_id, new_row
@@ -27,7 +28,7 @@ MISSING_COLUMNS: Final = "IMPORT_CONTACT_DOES_NOT_MATCH_LIST_FORMAT"
 NO_ROOM: Final = "EXCEEDED_CONTACT_LIMIT"
 
 
-class _Failed(Exception):
+class ImportFailed(Exception):
     """Nothing of the file is imported; the text says why."""
 
 
@@ -52,24 +53,81 @@ class _Records:
         self._open += text
         self._quotes += text.count('"')
         if len(self._open) > RECORD_LENGTH_MAX:
-            raise _Failed(NOT_A_CSV)
+            raise ImportFailed(NOT_A_CSV)
 
     def close(self) -> Iterator[str]:
         """The last record, when no line break ended it."""
         if self._quotes % 2:
-            raise _Failed(NOT_A_CSV)
+            raise ImportFailed(NOT_A_CSV)
         if self._open:
             yield self._open
 
 
-class Staging:
+class StagedFile(ABC):
     """The rows of one file.
 
     Attributes:
-        rows: Ids and rows that may be imported.
+        rows: What may be imported.
         total: How many rows the file has.
         failure: Why nothing of it may be imported, or nothing.
     """
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        self._records = _Records()
+        self._width: int | None = None
+        self.rows: deque[Any] = deque()
+        self.total = 0
+        self.failure = ""
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the file."""
+        self._attempt(data, last=False)
+
+    def close(self) -> None:
+        """The file is whole."""
+        self._attempt(b"", last=True)
+        if not self.failure and self._width is None:
+            self.fail(NO_HEADER)
+
+    def _attempt(self, data: bytes, *, last: bool) -> None:
+        if self.failure:
+            return
+        try:
+            self._read(self._records.feed(self._decoder.decode(data, final=last)))
+            if last:
+                self._read(self._records.close())
+        except ImportFailed as error:
+            self.fail(str(error))
+        except (UnicodeDecodeError, csv.Error):
+            self.fail(NOT_A_CSV)
+
+    def fail(self, reason: str) -> None:
+        """Import nothing of it, for a reason."""
+        self.failure, self.total = reason, 0
+        self.rows.clear()
+
+    def _read(self, records: Iterator[str]) -> None:
+        for values in csv.reader(records, strict=True):
+            if self._width is None:
+                self._read_header({name: place for place, name in enumerate(values)})
+                self._width = len(values)
+            elif values:
+                self.total += 1
+                if len(values) == self._width:
+                    self._stage(values)
+
+    @abstractmethod
+    def _read_header(self, places: Mapping[str, int]) -> None:
+        """Find the columns, by the places that they have in the file."""
+
+    @abstractmethod
+    def _stage(self, values: list[str]) -> None:
+        """Keep what may be imported of a row."""
+
+
+class Staging(StagedFile):
+    """The rows of one file for a contact list: ids, and contacts as they are kept."""
 
     def __init__(
         self, columns: Sequence[str], id_column: str | None, poison: Poison | None, *, trim: bool, afresh: bool
@@ -83,68 +141,24 @@ class Staging:
             trim: Whether white space around a value is dropped.
             afresh: Whether what is known of a contact besides its data is forgotten.
         """
+        super().__init__()
         self._columns = columns
         self._id_column = id_column
         self._poison = poison
         self._trim = trim
         self._afresh = afresh
-        self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
-        self._records = _Records()
-        self._places: list[int] | None = None
+        self._places: list[int] = []
         self._id_place: int | None = None
-        self._width = 0
-        self.rows: deque[tuple[str, bytes]] = deque()
-        self.total = 0
-        self.failure = ""
 
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes of the file."""
-        self._attempt(data, last=False)
-
-    def close(self) -> None:
-        """The file is whole."""
-        self._attempt(b"", last=True)
-        if not self.failure and self._places is None:
-            self.fail(NO_HEADER)
-
-    def _attempt(self, data: bytes, *, last: bool) -> None:
-        if self.failure:
-            return
-        try:
-            self._read(self._records.feed(self._decoder.decode(data, final=last)))
-            if last:
-                self._read(self._records.close())
-        except _Failed as error:
-            self.fail(str(error))
-        except (UnicodeDecodeError, csv.Error):
-            self.fail(NOT_A_CSV)
-
-    def fail(self, reason: str) -> None:
-        """Import nothing of it, for a reason."""
-        self.failure, self.total = reason, 0
-        self.rows.clear()
-
-    def _read(self, records: Iterator[str]) -> None:
-        for values in csv.reader(records, strict=True):
-            if self._places is None:
-                self._read_header(values)
-            elif values:
-                self.total += 1
-                self._stage(values)
-
-    def _read_header(self, header: Sequence[str]) -> None:
-        places: Mapping[str, int] = {name: place for place, name in enumerate(header)}
+    def _read_header(self, places: Mapping[str, int]) -> None:  # type: ignore[explicit-override]  # typing.override is of Python 3.12
         if not places.keys() >= set(self._columns):
-            raise _Failed(MISSING_COLUMNS)
+            raise ImportFailed(MISSING_COLUMNS)
         if self._id_column is not None and self._id_column not in places:
-            raise _Failed(NO_ID_COLUMN)
+            raise ImportFailed(NO_ID_COLUMN)
         self._places = [places[column] for column in self._columns]
         self._id_place = None if self._id_column is None else places[self._id_column]
-        self._width = len(header)
 
-    def _stage(self, values: list[str]) -> None:
-        if len(values) != self._width or self._places is None:
-            return
+    def _stage(self, values: list[str]) -> None:  # type: ignore[explicit-override]  # typing.override is of Python 3.12
         kept = [values[place] for place in self._places]
         if self._trim:
             kept = [value.strip() for value in kept]

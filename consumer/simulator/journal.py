@@ -24,9 +24,10 @@ class Entry:
         operation: What was asked.
         started: When its head had arrived, by the simulator's clock.
         ended: Just before its answer was written or its connection cut; None while it is open.
-        list_id: The contact list it named.
+        list_id: The contact list or do-not-call list it named.
         contact_ids: The contacts it named, made, or selected for a bulk operation; those in a file are not told.
         flags: `priority`, `clearSystemData` and `doNotQueue`, as far as they were given.
+        dnc_entries: What it wrote to a do-not-call list, or removed from it.
         fault: What was made to go wrong.
         status: The status answered; None when no answer was sent.
         applied: Whether it was carried out, whatever the client was told.
@@ -39,6 +40,7 @@ class Entry:
     list_id: str | None = None
     contact_ids: tuple[str, ...] = ()
     flags: Mapping[str, bool] = field(default_factory=dict)
+    dnc_entries: tuple[str, ...] = ()
     fault: FaultKind | None = None
     status: int | None = None
     applied: bool = False

@@ -5,8 +5,8 @@ not there, or cannot be deleted now, deletes none; no number is mapped to a time
 preview is in the default window.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, TypeVar
 
 import orjson
 
@@ -36,6 +36,47 @@ def _view(contact_list: ContactList, call: Call) -> Definition:
     body = _body(contact_list, call)
     shown = {field: body[field] for field in body if field in _VIEW_FIELDS or field in _STATUS_FIELDS}
     return shown | {"selfUri": f"{DIVISION_VIEWS_PATH}/{contact_list.id}"}
+
+
+class Listed(Protocol):
+    """What a listing asks of a list."""
+
+    definition: Definition
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+
+AnyList = TypeVar("AnyList", bound=Listed)
+
+
+def selected(call: Call, lists: Iterable[AnyList]) -> list[AnyList]:
+    """The lists that a call asks for by name, id or division, in the order that it asks for.
+
+    Raises:
+        ApiError: It asks for too many, or by a filter that there is not.
+    """
+    ids, divisions = call.ids("id"), call.ids("divisionId")
+    if len(ids) > LIST_IDS_MAX:
+        message = f"Only {LIST_IDS_MAX} lists can be retrieved at once."
+        raise ApiError(400, "too.many.bulk.retrieves", message, field="id")
+    matches, name = name_filter(call.text("filterType", "Prefix")), call.text("name")
+    found = [
+        each
+        for each in lists
+        if (not name or matches(each.name, name))
+        and (not ids or each.id in ids)
+        and (not divisions or each.definition["division"].get("id") in divisions)
+    ]
+    if sort_by := call.text("sortBy"):
+        descending = call.text("sortOrder").startswith("d")
+        found.sort(key=lambda each: str(each.definition.get(sort_by, "")), reverse=descending)
+    return found
 
 
 class ListApi:
@@ -71,27 +112,9 @@ class ListApi:
 
     def _list(self, call: Call, path: str, describe: Callable[[ContactList, Call], Definition]) -> Done:
         number, size = call.number("pageNumber", 1), call.number("pageSize", 25, PAGE_MAX)
-        found = self._found(call)
+        found = selected(call, self._lists.all())
         shown = found[(number - 1) * size : number * size]
         return Done(orjson.dumps(page(path, [describe(each, call) for each in shown], number, size, len(found))))
-
-    def _found(self, call: Call) -> list[ContactList]:
-        ids, divisions = call.ids("id"), call.ids("divisionId")
-        if len(ids) > LIST_IDS_MAX:
-            message = f"Only {LIST_IDS_MAX} contact lists can be retrieved at once."
-            raise ApiError(400, "too.many.bulk.retrieves", message, field="id")
-        matches, name = name_filter(call.text("filterType", "Prefix")), call.text("name")
-        found = [
-            contact_list
-            for contact_list in self._lists.all()
-            if (not name or matches(contact_list.name, name))
-            and (not ids or contact_list.id in ids)
-            and (not divisions or contact_list.definition["division"].get("id") in divisions)
-        ]
-        if sort_by := call.text("sortBy"):
-            descending = call.text("sortOrder").startswith("d")
-            found.sort(key=lambda each: str(each.definition.get(sort_by, "")), reverse=descending)
-        return found
 
     def _create(self, call: Call) -> Done:
         return Done(orjson.dumps(self._lists.create(check_definition(call.payload)).body(with_size=False)))

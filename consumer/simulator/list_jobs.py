@@ -2,21 +2,23 @@
 
 What the schema leaves open is assumed: a bulk update merges its contact into each selected one, column by column; the
 contacts are selected when it is asked for; a new export takes the place of the old one at once. `downloadURI` of a bulk
-operation is left out: what the file would hold is not published. An export's URI answers with a redirect to a presigned
-URL, as the official SDK describes `GET /api/v2/downloads`; the status 302 is assumed.
+operation is left out: what the file would hold is not published.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import orjson
 
 from consumer.simulator.api import Action, Call, Done
 from consumer.simulator.contacts import Contact, Match, Poison
+from consumer.simulator.downloads import available_export
 from consumer.simulator.errors import ApiError, invalid_property, invalid_value
+from consumer.simulator.exports import export
 from consumer.simulator.filters import selection
 from consumer.simulator.lists import ContactList, ContactLists, timestamp
-from consumer.simulator.operations import CONTACT_LISTS_PATH, DOWNLOADS_PATH, STORAGE_PATH, Operation
+from consumer.simulator.operations import CONTACT_LISTS_PATH, Operation
 from consumer.simulator.tasks import Export, Job
 
 _SELECTORS = frozenset({"contactListFilterId", "criteria"})
@@ -66,7 +68,6 @@ class ListJobs:
             Operation.GET_JOB: self._get_job,
             Operation.START_EXPORT: self._start_export,
             Operation.GET_EXPORT: self._get_export,
-            Operation.GET_DOWNLOAD: self._get_download,
             Operation.GET_IMPORT_STATUS: self._get_import_status,
         }
 
@@ -91,26 +92,12 @@ class ListJobs:
         _check_fields(request, _EXPORT_FIELDS)
         match = selection(request, contact_list.definition["columnNames"])
         rows = _matching(contact_list, match, _given_ids(request))
-        contact_list.tasks.export = Export(rows, contact_list.tasks.end_of(len(rows)), timestamp())
+        chunks = partial(export, contact_list.definition, rows)
+        contact_list.tasks.export = Export(chunks, contact_list.tasks.end_of(len(rows)), timestamp())
         return Done(orjson.dumps({"id": contact_list.id, "selfUri": f"{CONTACT_LISTS_PATH}/{contact_list.id}/export"}))
 
     def _get_export(self, call: Call) -> Done:
-        tasks = self._lists.find(call.list_id).tasks
-        if tasks.export is None or tasks.exporting:
-            raise ApiError(404, "no.available.list.export.uri", "There is no available export of the contact list.")
-        uri = f"{call.origin}{DOWNLOADS_PATH}/{tasks.export.id}"
-        if call.flag("download"):
-            return Done(status=302, location=uri)
-        return Done(orjson.dumps({"uri": uri, "exportTimestamp": tasks.export.made}))
-
-    def _get_download(self, call: Call) -> Done:
-        found = self._lists.exported(call.download_id)
-        if found is None:
-            raise ApiError(404, "not.found", "The requested resource was not found.")
-        url = f"{call.origin}{STORAGE_PATH}/exports/{call.download_id}?X-Amz-Signature={found[1].signature}"
-        if call.flag("issueRedirect") is False:
-            return Done(orjson.dumps({"url": url}))
-        return Done(status=302, location=url)
+        return available_export(self._lists.find(call.list_id).tasks, call)
 
     def _bulk_remove(self, call: Call) -> Done:
         contact_list, request = self._open_bulk(call, _REMOVE_FIELDS)

@@ -17,7 +17,7 @@ from consumer.simulator.contacts import Contacts
 from consumer.simulator.errors import ApiError, invalid_parameter, invalid_property, invalid_value, list_not_found
 from consumer.simulator.imports import NO_ROOM, Staging
 from consumer.simulator.operations import CONTACT_LISTS_PATH
-from consumer.simulator.tasks import Export, Tasks
+from consumer.simulator.tasks import Tasks
 
 NAME_LENGTH_MAX = 64
 COLUMNS_MAX = 50
@@ -28,7 +28,7 @@ CONTACTS_MAX = 5_000_000
 
 Definition = dict[str, Any]
 
-_HOME_DIVISION = {
+HOME_DIVISION = {
     "id": "00000000-0000-4000-8000-000000000001",
     "name": "Home",
     "selfUri": "/api/v2/authorization/divisions/00000000-0000-4000-8000-000000000001",
@@ -113,22 +113,32 @@ def name_filter(filter_type: str) -> Callable[[str, str], bool]:
         raise invalid_parameter("filterType", "one of " + ", ".join(_FILTERS)) from None
 
 
+def checked_fields(body: object, types: Mapping[str, type]) -> Definition:
+    """Return the fields of a list that a client may set, and has set.
+
+    Raises:
+        ApiError: It is no object, or has fields that no list has, or of another type.
+    """
+    if not isinstance(body, dict):
+        raise ApiError(400, "bad.request", "A list must be a JSON object.")
+    unknown = body.keys() - _READ_ONLY_FIELDS - types.keys()
+    if unknown:
+        raise invalid_property(min(unknown))
+    definition = {field: body[field] for field in types if body.get(field) is not None}
+    for field, value in definition.items():
+        if type(value) is not types[field]:
+            raise invalid_value(field, f"of type {types[field].__name__}")
+    return definition
+
+
 def check_definition(body: object) -> Definition:
     """Return what a client may set of a new list.
 
     Raises:
         ApiError: The list may not be created so.
     """
-    if not isinstance(body, dict):
-        raise ApiError(400, "bad.request", "A contact list must be a JSON object.")
-    unknown = body.keys() - _READ_ONLY_FIELDS - _FIELD_TYPES.keys()
-    if unknown:
-        raise invalid_property(min(unknown))
-    definition = {field: body[field] for field in _FIELD_TYPES if body.get(field) is not None}
-    for field, value in definition.items():
-        if type(value) is not _FIELD_TYPES[field]:
-            raise invalid_value(field, f"of type {_FIELD_TYPES[field].__name__}")
-    _check_name(definition.get("name", ""))
+    definition = checked_fields(body, _FIELD_TYPES)
+    check_name(definition.get("name", ""))
     _check_columns(definition.get("columnNames", []))
     _check_channels(definition)
     _check_time_zones(definition)
@@ -136,7 +146,8 @@ def check_definition(body: object) -> Definition:
     return definition
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Refuse a name that no list can have."""
     if not name.strip():
         raise _refused("name.cannot.be.blank", "The name cannot be blank.", "name")
     if len(name) > NAME_LENGTH_MAX:
@@ -232,7 +243,7 @@ class ContactList:
     def __init__(self, definition: Definition, tasks: Tasks) -> None:
         list_id = str(uuid4())
         now = timestamp()
-        given = _NO_COLUMNS | {"division": _HOME_DIVISION}
+        given = _NO_COLUMNS | {"division": HOME_DIVISION}
         made = {"id": list_id, "dateCreated": now, "dateModified": now, "version": 1}
         self.definition: Definition = given | definition | made | {"selfUri": f"{CONTACT_LISTS_PATH}/{list_id}"}
         self.contacts = Contacts(list_id, definition["columnNames"])
@@ -365,14 +376,6 @@ class ContactLists:
         doomed = self.find(list_id)
         doomed.tasks.refuse_while_importing()
         del self._lists[doomed.id]
-
-    def exported(self, download_id: str) -> tuple[ContactList, Export] | None:
-        """The export with this id, when it is ready, and its list."""
-        for contact_list in self.all():
-            made = contact_list.tasks.export
-            if made is not None and made.id == download_id and not contact_list.tasks.exporting:
-                return contact_list, made
-        return None
 
     def begin_import(self, contact_list: ContactList, staging: Staging) -> None:
         """Import a file that has arrived whole, in a while."""

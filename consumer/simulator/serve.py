@@ -39,7 +39,7 @@ async def serve(port: int, rate_limit: int | None, faults: Sequence[str], client
     sys.stdout.write(
         f"Genesys Cloud, simulated, at {simulator.url}\n"
         f"  GENESYS_LOGIN_URL={simulator.url} GENESYS_API_URL={simulator.url}\n"
-        f"  lists: {simulator.url}/simulator/lists\n"
+        f"  lists: {simulator.url}/simulator/lists, for people: {simulator.url}/\n"
     )
     sys.stdout.flush()
     await stop.wait()

@@ -1,7 +1,7 @@
-"""Answers for what goes on in one contact list after its request was answered. The clock is an argument; no I/O.
+"""Answers for what goes on in a list, of contacts or do-not-call entries, after its request was answered. No I/O.
 
-Nothing runs by itself: whoever looks at a list first lets happen what is due by then (`Tasks.catch_up`), so that a test
-with a clock of its own sees every moment of it.
+The clock is an argument. Nothing runs by itself: whoever looks at a list first lets happen what is due by then
+(`Tasks.catch_up`), so that a test with a clock of its own sees every moment of it.
 """
 
 import secrets
@@ -86,13 +86,13 @@ class Export:
     """A file to be downloaded.
 
     Attributes:
-        rows: The contacts as they were when it was asked for, by id.
+        chunks: Makes the file, as the list was when it was asked for.
         ready_at: When it can be downloaded.
         made: When it was asked for, as a client reads it.
         signature: What the URL of the file is signed with.
     """
 
-    rows: dict[str, bytes]
+    chunks: Callable[[], Iterator[bytes]]
     ready_at: float
     made: str
     id: str = field(default_factory=lambda: uuid4().hex)
@@ -102,16 +102,25 @@ class Export:
 class Tasks:
     """The clear, imports, bulk jobs and export of one list.
 
+    Args:
+        clock: Seconds that only grow.
+        seconds: The least that anything takes.
+        rows_per_second: Records that are handled in a second.
+        subject: What the list is called in the codes of refusals.
+
     Attributes:
         imports: The last one that is over, and those that are not.
         jobs: The latest bulk operations, oldest first.
         export: The latest export.
     """
 
-    def __init__(self, clock: Callable[[], float], seconds: float, rows_per_second: float) -> None:
+    def __init__(
+        self, clock: Callable[[], float], seconds: float, rows_per_second: float, subject: str = "contact.list"
+    ) -> None:
         self._clock = clock
         self._seconds = seconds
         self._rows_per_second = rows_per_second
+        self._subject = subject
         self._clear: Task | None = None
         self.imports: deque[Import] = deque()
         self.jobs: deque[Job] = deque(maxlen=JOBS_SHOWN)
@@ -172,12 +181,12 @@ class Tasks:
     def refuse_while_importing(self) -> None:
         """Refuse what cannot be done during an import."""
         if self.importing:
-            raise ApiError(400, "contact.list.import.in.progress", "An import of the contact list is in progress.")
+            raise ApiError(400, f"{self._subject}.import.in.progress", "An import of the list is in progress.")
 
     def refuse_while_exporting(self) -> None:
         """Refuse a second export."""
         if self.exporting:
-            raise ApiError(400, "contact.list.export.in.progress", "An export of the contact list is in progress.")
+            raise ApiError(400, f"{self._subject}.export.in.progress", "An export of the list is in progress.")
 
     def refuse_while_editing(self) -> None:
         """Refuse a second bulk operation."""

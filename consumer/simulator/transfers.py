@@ -6,37 +6,28 @@ A file that breaks off half way leaves nothing behind: its rows wait apart until
 import secrets
 import tempfile
 from collections.abc import AsyncIterator
-from typing import IO, NamedTuple
+from typing import IO
 
 import aiohttp
 from aiohttp import web
 
+from consumer.simulator.downloads import Downloads
 from consumer.simulator.errors import ApiError, Reply
-from consumer.simulator.exports import export
-from consumer.simulator.imports import Staging
-from consumer.simulator.lists import ContactLists
-from consumer.simulator.uploads import StorageRefusal, Uploads
+from consumer.simulator.uploads import Incoming, StorageRefusal, Uploads
 
 _CHUNK_BYTES = 65_536
 _FIELD_BYTES_MAX = 4_096
 _SPOOL_BYTES = 1_000_000
 
 
-class Arrived(NamedTuple):
-    """A file that has arrived whole, and the list it is for."""
-
-    list_id: str
-    staging: Staging
-
-
 class Transfers:
     """The files of uploads and exports."""
 
-    def __init__(self, lists: ContactLists, uploads: Uploads) -> None:
-        self._lists = lists
+    def __init__(self, downloads: Downloads, uploads: Uploads) -> None:
+        self._downloads = downloads
         self._uploads = uploads
 
-    async def receive_file(self, request: web.Request) -> Arrived:
+    async def receive_file(self, request: web.Request) -> Incoming:
         """Read what is PUT to a presigned URL.
 
         Raises:
@@ -45,14 +36,14 @@ class Transfers:
         key, signature = request.match_info["upload_key"], request.query.get("X-Amz-Signature", "")
         ticket = self._uploads.presented(key, signature, request.headers)
         try:
-            staging = self._uploads.stage(ticket.list_id, ticket.id_column, afresh=ticket.afresh)
+            incoming = ticket.open()
         except ApiError:
             raise StorageRefusal(403, "AccessDenied", "Access Denied") from None
         async for chunk in request.content.iter_chunked(_CHUNK_BYTES):
-            staging.feed(chunk)
-        return Arrived(ticket.list_id, staging)
+            incoming.staging.feed(chunk)
+        return incoming
 
-    async def receive_form(self, request: web.Request) -> Arrived:
+    async def receive_form(self, request: web.Request) -> Incoming:
         """Read the older form, whatever the order of its fields.
 
         Raises:
@@ -63,10 +54,10 @@ class Transfers:
         with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
             return await self._read_form(await request.multipart(), spool)
 
-    async def _read_form(self, form: aiohttp.MultipartReader, spool: IO[bytes]) -> Arrived:
+    async def _read_form(self, form: aiohttp.MultipartReader, spool: IO[bytes]) -> Incoming:
         """A file that comes before the fields that say what it is for is put aside on disk until they are there."""
         fields: dict[str, str] = {}
-        staging: Staging | None = None
+        incoming: Incoming | None = None
         spooled = False
         while (part := await form.next()) is not None:
             if not isinstance(part, aiohttp.BodyPartReader):
@@ -74,28 +65,23 @@ class Transfers:
             if part.name != "file":
                 fields[part.name or ""] = await _text(part)
             elif fields.keys() >= {"id", "fileType", "contact-id-name"}:
-                staging = self._uploads.stage_form(fields)
+                incoming = self._uploads.open_form(fields)
                 async for chunk in _chunks(part):
-                    staging.feed(chunk)
+                    incoming.staging.feed(chunk)
             else:
                 spooled = True
                 async for chunk in _chunks(part):
                     spool.write(chunk)
-        if staging is None and not spooled:
+        if incoming is None and not spooled:
             raise ApiError(400, "bad.request", "The form has no file.", field="file")
-        return Arrived(fields.get("id", ""), staging or self._unspooled(fields, spool))
+        return incoming or self._unspooled(fields, spool)
 
-    def _unspooled(self, fields: dict[str, str], spool: IO[bytes]) -> Staging:
-        staging = self._uploads.stage_form(fields)
+    def _unspooled(self, fields: dict[str, str], spool: IO[bytes]) -> Incoming:
+        incoming = self._uploads.open_form(fields)
         spool.seek(0)
         while chunk := spool.read(_CHUNK_BYTES):
-            staging.feed(chunk)
-        return staging
-
-    def begin(self, arrived: Arrived) -> None:
-        """Import what has arrived."""
-        arrived.staging.close()
-        self._uploads.begin(arrived.list_id, arrived.staging)
+            incoming.staging.feed(chunk)
+        return incoming
 
     def fetch(self, request: web.Request) -> Reply:
         """The exported file.
@@ -104,13 +90,12 @@ class Transfers:
             StorageRefusal: There is none, or the URL is not the one that was signed.
         """
         # A token is let pass: whoever follows a redirect keeps it on the same host, and the real store is another host.
-        found = self._lists.exported(request.match_info["download_id"])
+        made = self._downloads.find(request.match_info["download_id"])
         signature = request.query.get("X-Amz-Signature", "")
-        if found is None or not secrets.compare_digest(found[1].signature, signature):
+        if made is None or not secrets.compare_digest(made.signature, signature):
             raise StorageRefusal(403, "SignatureDoesNotMatch", "The request signature does not match.")
-        contact_list, made = found
         headers = {"Content-Disposition": 'attachment; filename="export.csv"'}
-        return Reply(200, b"", headers, "text/csv", export(contact_list.definition, made.rows))
+        return Reply(200, b"", headers, "text/csv", made.chunks())
 
 
 async def _text(part: aiohttp.BodyPartReader) -> str:

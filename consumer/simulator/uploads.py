@@ -6,6 +6,7 @@ A presigned URL is checked as S3 checks one, and refused in its words: XML, no b
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from xml.sax.saxutils import escape
 
 import orjson
@@ -13,13 +14,13 @@ import orjson
 from consumer.simulator.api import Action, Call, Done
 from consumer.simulator.contacts import Poison
 from consumer.simulator.errors import ApiError, Reply, invalid_property, invalid_value
-from consumer.simulator.imports import Staging
+from consumer.simulator.imports import StagedFile, Staging
 from consumer.simulator.lists import ContactLists
 from consumer.simulator.operations import STORAGE_PATH, Operation
 
+CSV = "text/csv"
 TIMEOUT_MAX_S = 604_800
-_TIMEOUT_S = 600
-_CSV = "text/csv"
+URL_LIFETIME_S = 600
 _FIELDS = frozenset({
     "signedUrlTimeoutSeconds", "contentType", "id", "contactIdName", "importTemplateId", "listNamePrefix",
     "clearSystemData", "divisionIdForTargetContactLists", "fileSpecificationTemplateId", "retentionTypeColumn",
@@ -43,43 +44,68 @@ class StorageRefusal(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Incoming:
+    """A file on its way in.
+
+    Attributes:
+        list_id: The list that it is for.
+        staging: Where its rows wait until it is whole.
+        begin_import: What follows then; refused when the list is gone.
+    """
+
+    list_id: str
+    staging: StagedFile
+    begin_import: Callable[[], None]
+
+    def arrive(self) -> None:
+        """The file is whole.
+
+        Raises:
+            ApiError: The list is gone.
+        """
+        self.staging.close()
+        self.begin_import()
+
+
+@dataclass(frozen=True, slots=True)
 class Ticket:
     """A presigned URL.
 
     Attributes:
-        list_id: The list that the file is for.
-        id_column: The file's column with the contact id.
-        afresh: Whether what is known of the contacts besides their data is forgotten.
+        open: Makes a place for the file.
         signature: What the URL is signed with.
         headers: What the file must be sent with.
         expires_at: When the URL is good no more.
     """
 
-    list_id: str
-    id_column: str | None
-    afresh: bool
+    open: Callable[[], Incoming]
     signature: str
     headers: Mapping[str, str]
     expires_at: float
+
+
+def check_url_request(request: Mapping[str, object]) -> None:
+    """Refuse a request for a URL that is wrong whatever the list is."""
+    if request.get("contentType") != CSV:
+        raise invalid_value("contentType", f"{CSV}, the only type that the simulator reads")
+    if type(request.get("id")) is not str:
+        raise invalid_value("id", "the id of a list")
+    timeout = request.get("signedUrlTimeoutSeconds", URL_LIFETIME_S)
+    if type(timeout) is not int or not 1 <= timeout <= TIMEOUT_MAX_S:
+        raise invalid_value("signedUrlTimeoutSeconds", f"from 1 to {TIMEOUT_MAX_S}")
 
 
 def _checked(request: Mapping[str, object]) -> None:
     unknown = request.keys() - _FIELDS
     if unknown:
         raise invalid_property(min(unknown))
-    if request.get("contentType") != _CSV:
-        raise invalid_value("contentType", f"{_CSV}, the only type that the simulator reads")
+    check_url_request(request)
     if request.get("importTemplateId") is not None:
         raise ApiError(400, "bad.request", "The simulator has no import templates.", field="importTemplateId")
-    if type(request.get("id")) is not str:
-        raise invalid_value("id", "the id of a contact list")
     if type(request.get("contactIdName")) not in (str, type(None)):
         raise invalid_value("contactIdName", "a string")
     if type(request.get("clearSystemData")) not in (bool, type(None)):
         raise invalid_value("clearSystemData", "a boolean")
-    timeout = request.get("signedUrlTimeoutSeconds", _TIMEOUT_S)
-    if type(timeout) is not int or not 1 <= timeout <= TIMEOUT_MAX_S:
-        raise invalid_value("signedUrlTimeoutSeconds", f"from 1 to {TIMEOUT_MAX_S}")
 
 
 class Uploads:
@@ -99,19 +125,23 @@ class Uploads:
     def _issue(self, call: Call) -> Done:
         request = call.json_object()
         _checked(request)
-        contact_list = self._lists.find(request["id"], "not.found")
-        seconds = request.get("signedUrlTimeoutSeconds", _TIMEOUT_S)
+        list_id = self._lists.find(request["id"], "not.found").id
+        id_column, afresh = request.get("contactIdName"), request.get("clearSystemData") or False
+        opened = partial(self._open, list_id, id_column, afresh=afresh)
+        return self.issue(opened, call.origin, request.get("signedUrlTimeoutSeconds", URL_LIFETIME_S))
+
+    def issue(self, opened: Callable[[], Incoming], origin: str, seconds: int) -> Done:
+        """A presigned URL.
+
+        Args:
+            opened: Makes a place for the file.
+            origin: Where the simulator was reached.
+            seconds: How long the URL is good.
+        """
         key, signature = secrets.token_hex(16), secrets.token_hex(32)
-        headers = {"Content-Type": _CSV, "x-amz-tagging": "organizationId=simulator&originPlatform=PureCloud"}
-        self._tickets[key] = Ticket(
-            list_id=contact_list.id,
-            id_column=request.get("contactIdName"),
-            afresh=request.get("clearSystemData") or False,
-            signature=signature,
-            headers=headers,
-            expires_at=self._clock() + seconds,
-        )
-        url = f"{call.origin}{STORAGE_PATH}/uploads/{key}?X-Amz-Expires={seconds}&X-Amz-Signature={signature}"
+        headers = {"Content-Type": CSV, "x-amz-tagging": "organizationId=simulator&originPlatform=PureCloud"}
+        self._tickets[key] = Ticket(opened, signature, headers, self._clock() + seconds)
+        url = f"{origin}{STORAGE_PATH}/uploads/{key}?X-Amz-Expires={seconds}&X-Amz-Signature={signature}"
         return Done(orjson.dumps({"url": url, "uploadKey": key, "headers": headers}))
 
     def presented(self, key: str, signature: str, headers: Mapping[str, str]) -> Ticket:
@@ -139,13 +169,14 @@ class Uploads:
             raise StorageRefusal(411, "MissingContentLength", message)
         return ticket
 
-    def stage(self, list_id: str, id_column: str | None, *, afresh: bool = False) -> Staging:
-        """A place for the rows of a file for a list."""
+    def _open(self, list_id: str, id_column: str | None, *, afresh: bool = False) -> Incoming:
+        """A place for the rows of a file for a contact list."""
         definition = self._lists.find(list_id).definition
         trim = definition.get("trimWhitespace", True)
-        return Staging(definition["columnNames"], id_column, self._poison, trim=trim, afresh=afresh)
+        staging = Staging(definition["columnNames"], id_column, self._poison, trim=trim, afresh=afresh)
+        return Incoming(list_id, staging, lambda: self._lists.begin_import(self._lists.find(list_id), staging))
 
-    def stage_form(self, fields: Mapping[str, str]) -> Staging:
+    def open_form(self, fields: Mapping[str, str]) -> Incoming:
         """A place for the file of the older form.
 
         Raises:
@@ -155,12 +186,4 @@ class Uploads:
             raise invalid_value("fileType", "contactlist")
         if not fields.get("id"):
             raise invalid_value("id", "the id of a contact list")
-        return self.stage(fields["id"], fields.get("contact-id-name") or None)
-
-    def begin(self, list_id: str, staging: Staging) -> None:
-        """Import a file that has arrived whole.
-
-        Raises:
-            ApiError: The list is gone.
-        """
-        self._lists.begin_import(self._lists.find(list_id), staging)
+        return self._open(fields["id"], fields.get("contact-id-name") or None)

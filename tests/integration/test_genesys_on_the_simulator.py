@@ -203,6 +203,15 @@ async def test_one_bad_contact_refuses_the_batch_and_leaves_the_list():
         ("lost_reply", SinkUnavailable, 1),
         ("truncated", SinkUnavailable, 1),
         ("bad_json", SinkUnavailable, 1),
+        ("302", SinkUnavailable, 0),
+        ("html", SinkUnavailable, 0),
+        ("clearing", Throttled, 0),
+        ("importing", Throttled, 0),
+        ("bulk_job", Throttled, 0),
+        ("413", RefusedByGenesys, 0),
+        ("drip=0.05", SinkUnavailable, 1),
+        ("endless", SinkUnavailable, 1),
+        ("deep", SinkUnavailable, 1),
     ],
 )
 async def test_fault_is_transient_and_a_repeat_mends_it(fault, expected, applied):

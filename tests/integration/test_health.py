@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import os
 import re
-import shutil
 import socket
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -17,6 +15,7 @@ import pytest
 from consumer.adapters.health import StatusServer
 from consumer.adapters.telemetry.adapter import Telemetry
 from consumer.errors import FatalError
+from tests.browser import cells, seen_in_browser
 
 STATUS: dict[str, object] = {
     "state": "degraded",
@@ -171,43 +170,6 @@ async def test_open_connections_do_not_hold_the_end(told: Told) -> None:
     await server.stop()
     assert time.monotonic() - started < 2
     writer.close()
-
-
-def chromium() -> str:
-    """The browser; without one the test is skipped, or failed where CI=true: there nothing may be skipped."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None and os.environ.get("CI") == "true":
-        pytest.fail("no chromium on PATH", pytrace=False)
-    if found is None:
-        pytest.skip("no chromium on PATH: apt-get install chromium")
-    return found
-
-
-async def seen_in_browser(url: str, profile: Path) -> str:
-    """The document as the browser has it after five seconds of its own time, once all answers are in."""
-    quiet = "--disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
-    process = await asyncio.create_subprocess_exec(
-        chromium(),
-        *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", *quiet.split()),
-        f"--user-data-dir={profile}",
-        "--virtual-time-budget=5000",
-        "--dump-dom",
-        url,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        output, _ = await asyncio.wait_for(process.communicate(), 50)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        raise
-    return output.decode()
-
-
-def cells(page: str) -> str:
-    """What a reader sees, tags as blanks."""
-    return " ".join(re.sub(r"<[^>]+>", " ", page[page.index("<body>") : page.index("<script>")]).split())
 
 
 async def test_the_page_shows_the_status(server: StatusServer, told: Told, tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ GET = Operation.GET_CONTACT
         ("slow=0.2:0.5", Fault(FaultKind.SLOW, 0.5, seconds=0.2)),
         ("429=7@token:.1", Fault(FaultKind.THROTTLED, 0.1, seconds=7, operation=Operation.TOKEN)),
         ("hang@add_contacts", Fault(FaultKind.HANG, operation=ADD)),
+        ("drip=0.01@get_contact", Fault(FaultKind.DRIP, seconds=0.01, operation=GET)),
+        ("bulk_job:0.2", Fault(FaultKind.BULK_JOB, 0.2)),
     ],
 )
 def test_a_fault_is_read_as_it_is_spelled(text: str, fault: Fault):
@@ -27,7 +29,19 @@ def test_a_fault_is_read_as_it_is_spelled(text: str, fault: Fault):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "418:0.1", "503:0", "503:1.5", "503:x", "slow:0.5", "hang=3:0.1", "503@nothing:0.1", "503:0.1:0.2"]
+    "text",
+    [
+        "",
+        "418:0.1",
+        "503:0",
+        "503:1.5",
+        "503:x",
+        "slow:0.5",
+        "drip:0.5",
+        "hang=3:0.1",
+        "503@nothing:0.1",
+        "503:0.1:0.2",
+    ],
 )
 def test_a_fault_that_makes_no_sense_is_refused(text: str):
     """A misspelled, unknown or impossible fault is a ValueError."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from consumer.simulator.app import Simulator
 from consumer.simulator.faults import Fault
@@ -14,6 +15,7 @@ from consumer.simulator.journal import Entry
 from consumer.simulator.operations import Operation
 
 LISTS = "/api/v2/outbound/contactlists"
+DNC_LISTS = "/api/v2/outbound/dnclists"
 LOST = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
 
 
@@ -81,7 +83,7 @@ async def client() -> AsyncIterator[Client]:
         yield made
 
 
-@pytest.mark.parametrize("fault", ["500", "502", "503", "504", "429", "401"])
+@pytest.mark.parametrize("fault", ["500", "502", "503", "504", "429", "401", "413"])
 async def test_a_refused_request_is_not_applied(client: Client, fault: str):
     """A fault with a status answers with it and applies nothing."""
     client.simulator.faults.inject(Fault.parse(fault))
@@ -96,6 +98,73 @@ async def test_the_edge_answers_in_html(client: Client):
     answer = await client.add("a")
     assert answer.headers["Content-Type"] == "text/html"
     assert answer.raw.startswith(b"<html>")
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        ("clearing", "contact.list.clear.in.progress"),
+        ("importing", "contact.list.import.in.progress"),
+        ("bulk_job", "contact.bulk.operation.in.progress"),
+        ("413", "request.entity.too.large"),
+    ],
+)
+async def test_a_busy_list_and_a_body_too_large_have_genesys_codes(client: Client, fault: str, code: str):
+    """What Genesys itself refuses has an ErrorBody with its code, and is not applied."""
+    client.simulator.faults.inject(Fault.parse(fault))
+    answer = await client.add("a")
+    assert answer.body["code"] == code
+    assert answer.status == answer.body["status"] == (413 if fault == "413" else 400)
+    assert client.held() == set()
+
+
+async def test_a_network_in_between_answers_in_its_own_way(client: Client):
+    """A page with status 200, or a redirect to a host that is not Genesys': neither applies the request."""
+    client.simulator.faults.inject(Fault.parse("html"), Fault.parse("302"))
+    page = await client.add("a")
+    assert (page.status, page.headers["Content-Type"]) == (200, "text/html")
+    path = f"{client.simulator.url}{LISTS}/{client.list_id}"
+    headers = {"Authorization": f"Bearer {client.token}"}
+    async with client.http.delete(path, headers=headers, allow_redirects=False) as redirect:
+        assert redirect.status == 302
+        assert URL(redirect.headers["Location"]).host == "elsewhere.invalid"
+    assert client.held() == set()
+    assert client.simulator.lists() != []
+
+
+async def test_a_dripping_answer_comes_byte_by_byte(client: Client):
+    """A client that waits has the whole answer; one that does not has had the work done."""
+    client.simulator.faults.inject(Fault.parse("drip=0.0001@get_contact"), Fault.parse("drip=30@add_contacts"))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await client.add("a")
+    assert client.held() == {"a"}
+    answer = await client.call("GET", f"{LISTS}/{client.list_id}/contacts/a")
+    assert (answer.status, answer.body["id"]) == (200, "a")
+
+
+async def test_an_endless_answer_goes_on_until_the_client_leaves(client: Client):
+    """Megabytes come, and more; the simulator serves others meanwhile and afterwards."""
+    client.simulator.faults.inject(Fault.parse("endless@add_contacts"))
+    path = f"{client.simulator.url}{LISTS}/{client.list_id}/contacts"
+    headers = {"Authorization": f"Bearer {client.token}"}
+    async with client.http.post(path, json=client.contacts("a"), headers=headers) as answer:
+        assert answer.status == 200
+        assert len(await answer.content.readexactly(4 * 2**20)) == 4 * 2**20
+        assert (await client.call("GET", LISTS)).status == 200
+        answer.close()
+    assert (await client.add("b")).status == 200
+    assert client.held() == {"a", "b"}
+
+
+async def test_a_deep_answer_is_whole_and_more_than_a_parser_takes(client: Client):
+    """The body is JSON by its grammar, and the standard parser gives up on it."""
+    client.simulator.faults.inject(Fault.parse("deep"))
+    answer = await client.add("a")
+    assert answer.status == 200
+    assert answer.raw == b"[" * 100_000 + b"]" * 100_000
+    with pytest.raises(RecursionError):
+        _ = answer.body
 
 
 @pytest.mark.parametrize(
@@ -173,6 +242,36 @@ async def test_a_hanging_request_lasts_until_the_client_goes(client: Client):
             await client.add("a")
     await until(lambda: client.last().ended is not None)
     assert (client.held(), client.last().status, client.last().applied) == (set(), None, False)
+
+
+@pytest.mark.parametrize("fault", ["truncated", "drip=30", "endless", "deep", "bad_json"])
+async def test_an_answer_without_a_body_is_struck_too(client: Client, fault: str):
+    """Where Genesys answers 204 there is nothing to strike: a 200 comes instead, and is no whole JSON in time."""
+    definition = {"name": "never", "dncSourceType": "rds", "contactMethod": "Phone"}
+    path = f"{DNC_LISTS}/{(await client.call('POST', DNC_LISTS, definition)).body['id']}/phonenumbers"
+    client.simulator.faults.inject(Fault.parse(fault))
+    headers = {"Authorization": f"Bearer {client.token}"}
+    patch = {"action": "Add", "phoneNumbers": ["+15550100001"]}
+    async with client.http.patch(client.simulator.url + path, json=patch, headers=headers) as answer:
+        assert answer.status == 200
+        with pytest.raises((TimeoutError, aiohttp.ClientPayloadError, json.JSONDecodeError, RecursionError)):
+            async with asyncio.timeout(0.3):
+                json.loads(await answer.read())
+        answer.close()
+    assert client.simulator.dnc_numbers("never") == {"+15550100001"}
+
+
+@pytest.mark.parametrize("fault", ["drip=5", "endless"])
+async def test_stopping_ends_an_answer_that_lasts(client: Client, fault: str):
+    """An answer under way is cut soon after the simulator is told to stop."""
+    client.simulator.faults.inject(Fault.parse(fault))
+    headers = {"Authorization": f"Bearer {client.token}"}
+    async with client.http.get(client.simulator.url + LISTS, headers=headers) as answer:
+        await answer.content.readexactly(1)
+        async with asyncio.timeout(5):
+            await client.simulator.stop()
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await answer.read()
 
 
 @pytest.mark.parametrize("fault", ["hang", "slow=60"])
