@@ -11,7 +11,15 @@ from opentelemetry.trace import NoOpTracer
 from consumer.adapters.genesys.sink import GenesysSink
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
-from consumer.errors import ConsumerError, FatalError, RefusedByGenesys, SinkUnavailable, Throttled, Unauthorized
+from consumer.errors import (
+    ConsumerError,
+    FatalError,
+    RefusedByGenesys,
+    SinkUnavailable,
+    Throttled,
+    TooLarge,
+    Unauthorized,
+)
 from consumer.model import Contact
 from consumer.settings import load
 from consumer.simulator.app import Simulator
@@ -208,7 +216,7 @@ async def test_one_bad_contact_refuses_the_batch_and_leaves_the_list():
         ("clearing", Throttled, 0),
         ("importing", Throttled, 0),
         ("bulk_job", Throttled, 0),
-        ("413", RefusedByGenesys, 0),
+        ("413", TooLarge, 0),
         ("drip=0.05", SinkUnavailable, 1),
         ("endless", SinkUnavailable, 1),
         ("deep", SinkUnavailable, 1),
