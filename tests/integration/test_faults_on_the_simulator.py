@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from opentelemetry.trace import NoOpTracer
 
 from consumer.adapters.genesys.sink import GenesysSink
@@ -28,6 +29,7 @@ def _every_kind() -> list[Fault]:
     return [*faults, Fault(FaultKind.LOST_REPLY, LOST)]
 
 
+@pytest.mark.timeout(300)  # a breaker that opens takes half a minute
 async def test_five_percent_faults_of_every_kind_leave_the_right_list() -> None:
     """6,000 changes of 2,000 contacts in small batches: every rule holds, and no contact is in two requests at once."""
     story, _ = random_story(7, contacts=CONTACTS, events=EVENTS, partitions=4)
@@ -54,4 +56,4 @@ async def test_five_percent_faults_of_every_kind_leave_the_right_list() -> None:
         world.list[data["external_id"]] = {"phone": data["phone_number"], "callable": contact["callable"]}
     check_without_outcomes(world, story, set())
     assert simulator.journal.overlapping_contacts() == set()
-    assert len(simulator.stats()["faults"]) >= len(FaultKind) // 2
+    assert {FaultKind.LOST_REPLY, *_PERSISTENT} < {FaultKind(kind) for kind in simulator.stats()["faults"]}
