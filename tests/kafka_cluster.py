@@ -290,6 +290,7 @@ def _settings(broker: Broker, voters: str, size: int) -> dict[str, object]:
         "transaction.state.log.replication.factor": replicas,
         "transaction.state.log.min.isr": in_sync,
         "transaction.state.log.num.partitions": 4,
+        "log.retention.ms": -1,  # records of tests carry times of years ago
         "log.index.size.max.bytes": 262_144,  # by default each replica of each partition sets aside 20 MB
         # Tests wait for these. A killed broker may come back only after its session has run out.
         "broker.session.timeout.ms": 3000,

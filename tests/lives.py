@@ -6,6 +6,7 @@ from typing import Any
 
 from consumer.core.delivery import Throttle
 from consumer.pipeline.run import Pipeline
+from consumer.ports import Sink
 from consumer.settings import Settings, load
 from tests import virtual_time
 from tests.memory_ports import (
@@ -43,6 +44,7 @@ class Life:
         *,
         topics: MemoryTopics | None = None,
         store: MemoryStore | None = None,
+        sink: Sink | None = None,
         **changed: object,
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -59,7 +61,7 @@ class Life:
             topics=self.topics,
             store=self.store,
             schemas=schemas or MemorySchemas(),
-            sink=MemorySink(world),
+            sink=sink or MemorySink(world),
             telemetry=self.telemetry,
             throttle=Throttle(chosen.genesys_requests_per_minute),
             key=b"key",

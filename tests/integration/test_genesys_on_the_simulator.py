@@ -11,7 +11,15 @@ from opentelemetry.trace import NoOpTracer
 from consumer.adapters.genesys.sink import GenesysSink
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
-from consumer.errors import ConsumerError, RefusedByGenesys, SinkUnavailable, Throttled, TooLarge, Unauthorized
+from consumer.errors import (
+    ConsumerError,
+    FatalError,
+    RefusedByGenesys,
+    SinkUnavailable,
+    Throttled,
+    TooLarge,
+    Unauthorized,
+)
 from consumer.model import Contact
 from consumer.settings import load
 from consumer.simulator.app import Simulator
@@ -68,6 +76,73 @@ async def test_contact_is_added_changed_suppressed_and_deleted():
         await sink.delete(["crm-1", "crm-unknown"])
         await sink.delete(["crm-1"])
         assert simulator.contacts("People") == {}
+
+
+@asynccontextmanager
+async def with_dnc_list(simulator: Simulator) -> AsyncIterator[GenesysSink]:
+    """A sink that keeps the do-not-call list `Nobody`."""
+    async with opened(simulator, GENESYS_DNC_LIST="Nobody") as sink:
+        yield sink
+
+
+async def withdraw(sink: GenesysSink, *contacts: Contact) -> None:
+    """Upsert contacts, all of them withdrawn."""
+    await sink.upsert([sink.encode(contact, callable_=False) for contact in contacts], withdrawn=contacts)
+
+
+async def test_the_number_of_a_withdrawn_contact_goes_on_the_do_not_call_list():
+    """The list is created; a repeat is fine; who grants is not on it; a deleted contact's number stays."""
+    granted = replace(JANE, external_id="crm-2", phone="+15550100002")
+    async with Simulator() as simulator, with_dnc_list(simulator) as sink:
+        await put(sink, granted)
+        await withdraw(sink, replace(JANE, consent=False))
+        await withdraw(sink, replace(JANE, consent=False))
+        await sink.delete(["crm-1"])
+        assert simulator.dnc_numbers("Nobody") == {JANE.phone}
+    assert JANES_ID not in simulator.contacts("People")
+
+
+async def test_a_withdrawal_without_a_number_blocks_the_one_that_genesys_has():
+    """The CRM may forget the number together with the consent; a contact that is not there has none."""
+    unknown = replace(JANE, external_id="crm-unknown", phone="", consent=False)
+    async with Simulator() as simulator, with_dnc_list(simulator) as sink:
+        await put(sink, JANE)
+        await withdraw(sink, replace(JANE, phone="", consent=False), unknown)
+        assert simulator.dnc_numbers("Nobody") == {JANE.phone}
+
+
+async def test_a_suppression_blocks_the_number_that_genesys_has():
+    """A rejected record tells no number that could be trusted."""
+    async with Simulator() as simulator, with_dnc_list(simulator) as sink:
+        await put(sink, JANE)
+        await sink.suppress([replace(JANE, phone="", do_not_call=True)])
+        assert simulator.dnc_numbers("Nobody") == {JANE.phone}
+
+
+async def test_the_number_is_blocked_before_the_contact_changes():
+    """When the contact cannot be written, its number is on the list already."""
+    async with Simulator() as simulator, with_dnc_list(simulator) as sink:
+        simulator.faults.inject(Fault.parse("503@add_contacts"))
+        with pytest.raises(SinkUnavailable):
+            await withdraw(sink, replace(JANE, consent=False))
+        assert simulator.dnc_numbers("Nobody") == {JANE.phone}
+        assert simulator.contacts("People") == {}
+
+
+async def test_a_do_not_call_list_is_found_again():
+    """The second consumer takes the list that the first one created, by its name."""
+    async with Simulator() as simulator:
+        for phone in ("+15550100001", "+15550100002"):
+            async with with_dnc_list(simulator) as sink:
+                await withdraw(sink, replace(JANE, phone=phone, consent=False))
+        assert simulator.dnc_numbers("Nobody") == {"+15550100001", "+15550100002"}
+
+
+async def test_a_do_not_call_list_that_does_not_exist_is_named():
+    """An id that no list has ends the start, with the setting to look at."""
+    async with Simulator() as simulator:
+        with pytest.raises(FatalError, match="GENESYS_DNC_LIST"):
+            await open_sink(simulator, GENESYS_DNC_LIST="5f4dcc3b-5aa7-4f6b-9f65-6f1a3f0d1c2e")
 
 
 async def test_a_contact_in_use_is_not_callable_and_not_deleted():

@@ -1,5 +1,6 @@
 """The watch over what our client asks of Genesys: what it finds, and that a run which has it fails."""
 
+import json
 import os
 import re
 import subprocess
@@ -78,6 +79,18 @@ def test_a_request_that_is_not_of_the_contract_is_found(
     (deviation,) = found(method, target, content_type, body)
     assert why in deviation
     assert "+1555" not in deviation
+
+
+@pytest.mark.parametrize("changes", [{"data": {"phone": None}}, {"id": 1}, {"callable": 1}, {"x": ""}, {"data": []}])
+def test_one_wrong_contact_among_many_is_found(changes: dict[str, object]):
+    """Contacts that differ in their texts alone are looked at once, and one of another kind is not overlooked."""
+    contacts: list[dict[str, object]] = [
+        {"id": f"c{n}", "contactListId": "5f4dcc3b", "data": {"phone": str(n)}} for n in range(1_000)
+    ]
+    contacts[700] |= changes
+    assert found("POST", CONTACTS, JSON, json.dumps(contacts).encode()) != []
+    del contacts[700]
+    assert found("POST", CONTACTS, JSON, json.dumps(contacts).encode()) == []
 
 
 def test_a_file_goes_only_where_an_answer_said():

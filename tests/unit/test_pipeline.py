@@ -132,6 +132,18 @@ def test_a_withdrawal_that_genesys_refuses_is_carried_out_as_a_delete() -> None:
     assert not world.dead_letters
 
 
+def test_numbers_of_people_who_withdraw_are_told_with_their_contacts() -> None:
+    """Consent withdrawn or do-not-call set: those numbers go on the do-not-call list, and nobody else's."""
+    events = (
+        Event("granted", 1, phone="+15550100"),
+        Event("withdrawn", 1, phone="+15550101", consent=False),
+        Event("do-not-call", 1, phone="+15550102", consent=False, do_not_call=True),
+    )
+    world = world_of(Story().tell(0, *events))
+    live(world)
+    assert world.blocked == {"+15550101", "+15550102"}
+
+
 def test_a_delete_of_a_contact_in_use_is_tried_again_until_it_is_done() -> None:
     """A contact that is being dialled is not callable at once, which counts as applied, and is deleted later."""
     world = world_of(Story().tell(0, Event("contact-0", 1), Event("contact-1", 1, delete=True)))
