@@ -265,16 +265,3 @@ async def test_wrong_secret_stops_the_start():
     async with Simulator(clients={"client": "another"}) as simulator:
         with pytest.raises(Unauthorized, match="invalid_client"):
             await open_sink(simulator)
-
-
-async def test_number_of_a_withdrawal_is_on_the_do_not_call_list():
-    """The list is made when it is missing and found when it is there; numbers of withdrawals alone are put on it."""
-    gone = replace(JANE, external_id="crm-2", phone="+15550100002", consent=False)
-    async with Simulator(journal_limit=100) as simulator:
-        async with opened(simulator, GENESYS_DNC_LIST="Never") as sink:
-            await put(sink, JANE)
-        async with opened(simulator, GENESYS_DNC_LIST="Never") as sink:
-            await sink.upsert([sink.encode(gone, callable_=False)], withdrawn=[gone])
-        assert [made["name"] for made in simulator.dnc_lists()] == ["Never"]
-        assert simulator.dnc_numbers("Never") == {"+15550100002"}
-        assert [entry.dnc_entries for entry in simulator.journal if entry.dnc_entries] == [("+15550100002",)]

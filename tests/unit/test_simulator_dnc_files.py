@@ -10,6 +10,7 @@ import pytest
 
 from consumer.simulator.api import Call, Done
 from consumer.simulator.dnc import DncList, DncLists, EntryKind, check_dnc_definition
+from consumer.simulator.dnc_api import DncApi
 from consumer.simulator.dnc_files import DncStaging, begin_import, column_names, export, snapshot
 from consumer.simulator.dnc_jobs import DncJobs
 from consumer.simulator.errors import ApiError
@@ -222,9 +223,12 @@ def test_nothing_else_goes_on_during_an_import():
     bench = Bench()
     bench.import_(f"phone\n{JANE}\n")
     assert bench.refusal(Operation.START_DNC_EXPORT) == "dnc.list.import.in.progress"
+    clear = DncApi(bench.lists).actions[Operation.DELETE_DNC_PHONE_NUMBERS]
     with pytest.raises(ApiError) as refused:
-        bench.list.tasks.refuse_while_importing()
+        clear(Call(bench.list.id))
     assert refused.value.code == "dnc.list.import.in.progress"
+    bench.now = 1.0
+    assert clear(Call(bench.list.id)).dnc_entries == (JANE,)
 
 
 def test_a_vendors_list_is_not_exported():
