@@ -9,6 +9,7 @@ from confluent_kafka import (
     Consumer,
     ConsumerGroupTopicPartitions,
     KafkaError,
+    KafkaException,
     Message,
     Producer,
     TopicPartition as Native,
@@ -23,6 +24,9 @@ from tests.memory_ports import World
 TRANSACTIONS_END_WITHIN_S = 60.0
 """A producer that is gone for good leaves its transaction to the brokers, which look every ten seconds."""
 
+COORDINATED_WITHIN_S = 60.0
+"""Until a group whose coordinator died has another one."""
+
 
 def produce(producer: Producer, record: Record) -> None:
     """Queue a record where it belongs; wait for room."""
@@ -36,8 +40,9 @@ def produce(producer: Producer, record: Record) -> None:
 
 
 def producer(bootstrap: str) -> Producer:
-    """One that takes the largest records of a story."""
-    return Producer({"bootstrap.servers": bootstrap, "message.max.bytes": 1_100_000, "linger.ms": 20, **QUIET})
+    """One that takes the largest records of a story, and keeps their order while brokers die."""
+    own = {"message.max.bytes": 1_100_000, "linger.ms": 20, "enable.idempotence": True}
+    return Producer({"bootstrap.servers": bootstrap, **own, **QUIET})
 
 
 def read(bootstrap: str, topic: str, take: Callable[[Message], None]) -> None:
@@ -83,6 +88,17 @@ def committed(admin: AdminClient, group: str, partitions: list[TopicPartition]) 
     return {TopicPartition(each.topic, each.partition): each.offset for each in found}
 
 
+def _committed_at_last(bootstrap: str, group: str, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+    """Committed offsets, asked for until a coordinator answers: the last one may have just died."""
+    give_up = time.monotonic() + COORDINATED_WITHIN_S
+    while True:
+        try:
+            return committed(AdminClient({"bootstrap.servers": bootstrap, **QUIET}), group, partitions)
+        except KafkaException:
+            if time.monotonic() > give_up:
+                raise
+
+
 def harvest(
     world: World,
     *,
@@ -117,7 +133,7 @@ def harvest(
     read(bootstrap, audit_topic, messages.append)
     world.audit = sorted(((m.key() or b"", m.value() or b"") for m in messages), key=_by_chain)
     read(bootstrap, dead_letter_topic, letter)
-    world.committed = committed(AdminClient({"bootstrap.servers": bootstrap, **QUIET}), group, list(world.log))
+    world.committed = _committed_at_last(bootstrap, group, list(world.log))
     for contact in contacts.values():
         data = contact["data"]
         world.list[data["external_id"]] = {"phone": data["phone_number"], "callable": contact["callable"]}
