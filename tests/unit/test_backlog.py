@@ -36,12 +36,12 @@ def _ideal(count: int) -> int:
 
 
 def test_a_backlog_takes_hardly_more_requests_than_its_contacts_need_and_withdrawals_overtake_it() -> None:
-    """20,000 changes at 300 requests a minute, 200 of them withdrawals at the very end, within the read-ahead.
+    """10,000 changes at 300 requests a minute, 100 of them withdrawals at the very end, within the read-ahead.
 
     At most 1.005 of the ideal number of requests; no minute sees more than 300; every withdrawal is applied within the
     first 5 % of the run.
     """
-    changes, withdrawals = 19_800, 200
+    changes, withdrawals = 9_900, 100
     events = _contacts(changes) + [Event(f"gone-{number}", 1, consent=False) for number in range(withdrawals)]
     world = world_of(_told(events))
     world.poll_s = 0.0001
