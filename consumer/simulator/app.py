@@ -3,6 +3,7 @@
 Opens a listening socket and nothing else; it can share a process and event loop with the program it serves.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
@@ -35,6 +36,7 @@ from consumer.simulator.uploads import Uploads
 
 _REQUEST_LINE_MAX = 65_536
 _SHUTDOWN_TIMEOUT_S = 1.0
+_TICK_S = 0.05
 
 
 class Simulator:
@@ -105,6 +107,7 @@ class Simulator:
         transfers = Transfers(downloads, uploads)
         self._exchanges = Exchanges(clock, self._access, self._api, transfers, faults=self.faults, journal=self.journal)
         self._runner: web.AppRunner | None = None
+        self._keeping_up: asyncio.Task[None] | None = None
         self._url = ""
 
     def _all_tasks(self) -> list[Tasks]:
@@ -124,10 +127,21 @@ class Simulator:
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port).start()
         self._url = "http://{}:{}".format(*self._runner.addresses[0][:2])
+        self._keeping_up = asyncio.create_task(self._keep_up())
+
+    async def _keep_up(self) -> None:
+        """Do what is due in the lists although nobody looks: a million rows at a time would hold up everybody else."""
+        while True:
+            await asyncio.sleep(_TICK_S)
+            self._lists.all()
 
     async def stop(self) -> None:
         """Stop listening and cut what hangs; nothing is forgotten."""
         self._exchanges.close()
+        if self._keeping_up is not None:
+            self._keeping_up.cancel()
+            await asyncio.wait([self._keeping_up])
+            self._keeping_up = None
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None

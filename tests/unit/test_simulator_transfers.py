@@ -240,6 +240,23 @@ async def test_the_older_form_is_refused_without_what_it_needs(client: Client):
     ]  # fmt: skip
 
 
+async def test_rows_are_imported_although_nobody_looks(client: Client):
+    """What is due is done a little at a time, so that whoever looks last does not wait for all of it."""
+    await client.put(await client.ticket())
+    client.clock.now += 10.0
+    await eventually(lambda: client.simulator.stats()["contacts"]["applied"] == 2, within_s=10.0)
+
+
+async def test_a_simulator_that_stops_leaves_nothing_running():
+    """Stopped and started again it keeps up again, and is stopped as before."""
+    simulator = Simulator()
+    before = asyncio.all_tasks()
+    for _ in range(2):
+        async with simulator:
+            assert asyncio.all_tasks() > before
+        assert asyncio.all_tasks() == before
+
+
 async def test_a_file_that_breaks_off_leaves_nothing(client: Client):
     """A connection that ends before the last byte imports none of the rows that came."""
     ticket = await client.ticket()
