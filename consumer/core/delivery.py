@@ -73,7 +73,11 @@ class Throttle:
     def wait(self, now: float) -> float:
         """Seconds until a request may start."""
         missing = max(0.0, 1 - self.tokens(now)) / self._rate
-        return max(missing, self._not_before - now)
+        return max(missing, self.pause(now))
+
+    def pause(self, now: float) -> float:
+        """Seconds for which Genesys asked everybody to wait; 0 or less when it asks no more."""
+        return self._not_before - now
 
     def started(self, now: float) -> None:
         """A request starts."""

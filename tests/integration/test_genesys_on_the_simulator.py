@@ -30,7 +30,7 @@ JANE = Contact("crm-1", "+15550100001", "jane@example.com", True, False, {"city"
 JANES_ID = contact_id("crm-1")
 
 
-async def open_sink(simulator: Simulator, **environ: str) -> GenesysSink:
+async def open_sink(simulator: Simulator, throttle: Throttle | None = None, **environ: str) -> GenesysSink:
     """Open the list `People` on the simulator."""
     settings = {
         "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9",
@@ -42,14 +42,17 @@ async def open_sink(simulator: Simulator, **environ: str) -> GenesysSink:
         "GENESYS_API_URL": simulator.url,
     }
     return await GenesysSink.open(
-        load(settings | environ), on_request=lambda *_: None, tracer=NoOpTracer(), throttle=Throttle(100_000)
+        load(settings | environ),
+        on_request=lambda *_: None,
+        tracer=NoOpTracer(),
+        throttle=throttle or Throttle(100_000),
     )
 
 
 @asynccontextmanager
 async def opened(simulator: Simulator, **environ: str) -> AsyncIterator[GenesysSink]:
     """A sink that is closed afterwards."""
-    sink = await open_sink(simulator, **environ)
+    sink = await open_sink(simulator, None, **environ)
     try:
         yield sink
     finally:
@@ -156,6 +159,32 @@ async def test_a_contact_in_use_is_not_callable_and_not_deleted():
     assert left[0] == JANES_ID
     assert left[1]["callable"] is False
     assert left[1]["data"]["phone_number"] == JANE.phone
+
+
+async def test_a_small_limit_lets_a_call_of_two_requests_come_to_its_end():
+    """One request a minute: the delete is read back within its time limit, and what follows waits for what it owes."""
+    throttle = Throttle(1)
+    async with Simulator() as simulator:
+        sink = await open_sink(simulator, throttle)
+        await put(sink, JANE)
+        assert await sink.delete(["crm-1"]) == set()
+        assert simulator.contacts("People") == {}
+        assert throttle.wait(asyncio.get_running_loop().time()) > 120
+        await sink.close()
+
+
+async def test_a_second_request_waits_too_where_genesys_asked_everybody_to():
+    """What another request was told holds for it as well: it is not sent, and may be made again later."""
+    throttle = Throttle(100_000)
+    async with Simulator() as simulator:
+        sink = await open_sink(simulator, throttle)
+        await put(sink, JANE)
+        throttle.told_to_wait(asyncio.get_running_loop().time(), 60)
+        with pytest.raises(Throttled) as told:
+            await sink.suppress([replace(JANE, do_not_call=True)])
+        assert 50 < (told.value.retry_after or 0) <= 60
+        assert simulator.contacts("People")[JANES_ID]["callable"] is True
+        await sink.close()
 
 
 async def test_full_batches_are_taken():

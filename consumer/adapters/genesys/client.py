@@ -114,16 +114,20 @@ class Client:
             raise
 
     async def _turn(self, deadline: float) -> None:
-        """Wait until the limit of requests leaves one.
+        """Wait until the limit of requests leaves one, or go into debt where that takes longer than the call may.
+
+        Otherwise a small limit would let no call come to its end that takes two requests: what it owes, the next waits.
 
         Raises:
-            Throttled: It does not within the time of the call.
+            Throttled: Genesys asked everybody to wait for longer.
         """
         clock = asyncio.get_running_loop().time
         while (wait := self.throttle.wait(clock())) > 0:
             if clock() + wait > deadline:
-                raise Throttled("the limit of requests is used up", wait)
+                break
             await asyncio.sleep(wait)
+        if (pause := self.throttle.pause(clock())) > 0:
+            raise Throttled("Genesys asked everybody to wait", pause)
         self.throttle.started(clock())
 
     async def _authorised(self, request: Request, deadline: float) -> Answer:
