@@ -110,11 +110,11 @@ async def test_a_paused_partition_stays_ours_and_goes_on_where_it_stopped(kafka:
     """Paused for longer than the group waits for a silent member, nothing is revoked, and no record is lost."""
     topic = kafka.create_topic()
     produce(kafka.bootstrap, topic, numbered(3000))
-    impatient = properties(tmp_path, session_timeout_ms=1000, max_poll_interval_ms=1000, heartbeat_interval_ms=200)
+    impatient = properties(tmp_path, session_timeout_ms=4000, max_poll_interval_ms=4000, heartbeat_interval_ms=200)
     async with watched(settings(kafka.bootstrap, topic, KAFKA_PROPERTIES_FILE=impatient)) as watcher:
         await watcher.until(lambda: watcher.records)
         watcher.source.pause(list(watcher.positions))
-        await watcher.stay(lambda: not watcher.revoked and not watcher.lost, polls_for=1.6)
+        await watcher.stay(lambda: not watcher.revoked and not watcher.lost, polls_for=5)
         before = len(watcher.records)
         produce(kafka.bootstrap, topic, numbered(1000, 3000))
         await watcher.stay(lambda: len(watcher.records) == before, polls_for=0.3)
