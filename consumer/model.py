@@ -6,8 +6,8 @@ of a cycle, so that the garbage collector may skip them. This module imports not
 """
 
 from collections.abc import Sequence
-from enum import StrEnum
-from typing import NamedTuple
+from enum import Enum, StrEnum
+from typing import Final, NamedTuple
 
 from msgspec import Struct
 
@@ -53,6 +53,15 @@ class ChangeType(StrEnum):
     UNDELETE = "UNDELETE"
 
 
+class Unchanged(Enum):
+    """What a partial change event says of a field that it does not carry: whatever it was, it still is."""
+
+    UNCHANGED = "unchanged"
+
+
+UNCHANGED: Final = Unchanged.UNCHANGED
+
+
 class ChangeEvent(Struct, frozen=True, gc=False):
     """A decoded record, not yet validated: fields hold whatever type the writer's schema gave them.
 
@@ -66,6 +75,7 @@ class ChangeEvent(Struct, frozen=True, gc=False):
         consent: True, False, or anything else before validation.
         do_not_call: True, False, or anything else before validation.
         attributes: Further fields by source name.
+        partial: Only what changed is told: other fields are `UNCHANGED`, other attributes are missing.
     """
 
     change_type: ChangeType
@@ -77,6 +87,7 @@ class ChangeEvent(Struct, frozen=True, gc=False):
     consent: object
     do_not_call: object
     attributes: dict[str, str]
+    partial: bool = False
 
 
 class Reason(StrEnum):
