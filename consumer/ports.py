@@ -274,6 +274,10 @@ class Telemetry(Protocol):
         """A request will be made again: `throttled` or `unavailable`."""
         ...
 
+    def searched(self, *, found: bool) -> None:
+        """A request showed that Genesys refuses a contact of it, or was part of the search; found: it stood alone."""
+        ...
+
     def settled(self, records: Sequence[SettledRecord], now: float, seconds: float) -> None:
         """Records settled at `now` (seconds since the epoch); settling took `seconds`."""
         ...

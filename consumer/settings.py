@@ -272,7 +272,9 @@ class Settings:
     )
     genesys_login_url: str = _setting("Login host; unset: from the region", _genesys_url)
     genesys_api_url: str = _setting("API host; unset: from the region", _genesys_url)
-    genesys_requests_per_minute: int = _setting("Client-side limit of requests", _integer(1, 100_000), "300")
+    genesys_requests_per_minute: int = _setting(
+        "Client-side limit of requests; a lower one that Genesys tells takes its place", _integer(1, 100_000), "300"
+    )
     genesys_max_in_flight: int = _setting("Requests sent and unanswered at a time", _integer(1, 64), "4")
     genesys_request_timeout_s: int = _setting("Total time limit of a request", _integer(1, 40), "20")
     batch_max_records: int = _setting("Contacts in a request", _integer(1, 1000), "100")

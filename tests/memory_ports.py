@@ -58,6 +58,7 @@ class World:
         answer_lost: Upserts are applied, and their answers do not come.
         on_upsert: Told the contacts of each upsert before its effect.
         requested: External ids of every request made.
+        poll_records: Records of a poll, unless a source says otherwise.
     """
 
     def __init__(self) -> None:
@@ -80,6 +81,7 @@ class World:
         self.requested: list[tuple[str, ...]] = []
         self.latency = 0.01
         self.poll_s = 0.004
+        self.poll_records = 7
         self.steps = 0
         self.die_at: int | None = None
         self.die_after_effect = False
@@ -109,9 +111,9 @@ class World:
 class MemorySource:
     """A group consumer that owns every partition, polls `size` records at a time, and can be made to lose some."""
 
-    def __init__(self, world: World, size: int = 7) -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
-        self.size = size
+        self.size = world.poll_records
         self._events: asyncio.Queue[SourceEvent] = asyncio.Queue()
         self._positions: dict[TopicPartition, int] = {}
         self.paused: set[TopicPartition] = set()
@@ -340,6 +342,8 @@ class SilentTelemetry:
     def __init__(self) -> None:
         self.gaps: list[tuple[TopicPartition, int, int]] = []
         self.retries: Counter[str] = Counter()
+        self.search_requests = 0
+        self.refused_contacts = 0
         self.settled_records: list[SettledRecord] = []
 
     @contextmanager
@@ -359,6 +363,10 @@ class SilentTelemetry:
 
     def on_retry(self, reason: str) -> None:
         self.retries[reason] += 1
+
+    def searched(self, *, found: bool) -> None:
+        self.search_requests += 1
+        self.refused_contacts += found
 
     def settled(self, records: Sequence[SettledRecord], now: float, seconds: float) -> None:
         self.settled_records += records

@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import partial
 
 import structlog
+from msgspec.structs import replace
 
 from consumer.core.audit import event_id
 from consumer.core.batch import Batch, Lane, Lanes
@@ -162,7 +163,7 @@ class Dispatcher:
         for lane in batch.lanes:
             if not lane.work.assignment.alive:
                 self._admission.abandon(lane)
-        return Batch(batch.operation, [lane for lane in batch.lanes if lane.work.assignment.alive], batch.doubted)
+        return replace(batch, lanes=[lane for lane in batch.lanes if lane.work.assignment.alive])
 
     async def _request(self, batch: Batch) -> Collection[str]:
         """The effect itself; external ids of contacts for which it is not all done yet."""
@@ -181,6 +182,8 @@ class Dispatcher:
     def _accepted(self, batch: Batch, unfinished: Collection[str], seconds: float) -> None:
         self._gate.succeeded()
         self._telemetry.batch_sent(batch.operation, len(batch.lanes), "success", seconds)
+        if batch.search:
+            self._telemetry.searched(found=False)
         applied_at = self._now()
         for lane in self._owned(batch).lanes:
             if lane.change.contact.external_id not in unfinished:
@@ -229,6 +232,8 @@ class Dispatcher:
         self._telemetry.batch_sent(batch.operation, len(batch.lanes), "failure", seconds)
         self._lanes.relieve(batch.blamed())
         alone = len(batch.lanes) == 1
+        if alone or not isinstance(error, TooLarge):
+            self._telemetry.searched(found=alone)
         batch = self._owned(batch)
         if not batch.lanes:
             return

@@ -1,6 +1,7 @@
 """The sink against the simulator: what it sends has the effect that is meant, and faults leave what may be repeated."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 from opentelemetry.trace import NoOpTracer
 
+from consumer.adapters.genesys import limits
 from consumer.adapters.genesys.sink import GenesysSink
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
@@ -25,6 +27,7 @@ from consumer.settings import load
 from consumer.simulator.app import Simulator
 from consumer.simulator.contacts import Poison
 from consumer.simulator.faults import Fault
+from tests.waiting import eventually
 
 JANE = Contact("crm-1", "+15550100001", "jane@example.com", True, False, {"city": "Bern"})
 JANES_ID = contact_id("crm-1")
@@ -279,6 +282,34 @@ async def test_own_rate_limit_names_the_wait():
             await put(sink, JANE)
     assert caught.value.retry_after is not None
     assert 50 < caught.value.retry_after <= 60
+
+
+async def test_the_limit_that_genesys_tells_is_kept_and_asked_for_again(monkeypatch):
+    """Genesys allows 60 a minute, then 120: a burst of two seconds' worth tells which limit holds."""
+    monkeypatch.setattr(limits, "EVERY_S", 0.01)
+    throttle = Throttle(100_000)
+    async with Simulator(requests_per_minute=60) as simulator:
+        sink = await open_sink(simulator, throttle)
+        following = asyncio.create_task(sink.follow_limit())
+        for requests_per_minute, burst in ((60, 2), (120, 4)):
+            simulator._access.requests_per_minute = requests_per_minute
+            await eventually(lambda: throttle.tokens(math.inf) == burst, 10)  # noqa: B023 -- waited for here
+        following.cancel()
+        await sink.close()
+
+
+async def test_a_limit_that_cannot_be_told_now_is_asked_for_again(monkeypatch):
+    """An outage at start leaves our own limit, until Genesys answers."""
+    monkeypatch.setattr(limits, "RETRY_S", 0.01)
+    throttle = Throttle(300)
+    async with Simulator(requests_per_minute=60) as simulator:
+        sink = await open_sink(simulator, throttle)
+        simulator.faults.inject(Fault.parse("503@get_limits"), Fault.parse("bad_json@get_limits"))
+        following = asyncio.create_task(sink.follow_limit())
+        await eventually(lambda: throttle.tokens(math.inf) == 2, 10)
+        assert simulator.stats()["faults"] == {"503": 1, "bad_json": 1}
+        following.cancel()
+        await sink.close()
 
 
 @pytest.mark.parametrize("permission", ["outbound:contactList:view", "outbound:contactList:add"])

@@ -12,6 +12,7 @@ from msgspec import Struct
 from msgspec.json import Encoder
 from opentelemetry.trace import Tracer
 
+from consumer.adapters.genesys import limits
 from consumer.adapters.genesys.client import Client
 from consumer.adapters.genesys.contact_list import LIST_PATH, columns, open_list
 from consumer.adapters.genesys.dnc_list import DncList
@@ -102,6 +103,10 @@ class GenesysSink:
     async def close(self) -> None:
         """Close all connections."""
         await self._client.close()
+
+    async def follow_limit(self) -> None:
+        """Keep to the limit of requests that Genesys tells, as far as it does, until cancelled."""
+        await limits.follow(self._client)
 
     @property
     def contact_list_id(self) -> str:
