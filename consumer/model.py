@@ -149,6 +149,7 @@ class Change(Struct, frozen=True, gc=False):
         occurred_at: Milliseconds since the epoch, UTC.
         offset: Offset of the record in its partition: the order where versions say nothing.
         withdrawal: The person must not be called after this: goes ahead of every other change.
+        number: Of a suppression, the valid number that the rejected record names, "" if none: for the do-not-call list.
     """
 
     operation: Operation
@@ -159,6 +160,7 @@ class Change(Struct, frozen=True, gc=False):
     occurred_at: int
     offset: int
     withdrawal: bool
+    number: str = ""
 
 
 class State(Struct, frozen=True, gc=False):
@@ -171,6 +173,7 @@ class State(Struct, frozen=True, gc=False):
         occurred_at: Of the last accepted change, milliseconds since the epoch, UTC.
         offset: Of the last accepted change in its partition.
         deleted: The contact is not in Genesys: this is the marker that stops late updates.
+        blocked: The last accepted change withdrew, and the contact's number went on the do-not-call list for it.
     """
 
     fingerprint: bytes
@@ -179,6 +182,7 @@ class State(Struct, frozen=True, gc=False):
     occurred_at: int
     offset: int
     deleted: bool
+    blocked: bool = False
 
 
 class Verdict(StrEnum):

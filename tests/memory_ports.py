@@ -284,13 +284,21 @@ class MemorySink:
     def encode(self, contact: Contact, *, callable_: bool) -> bytes:
         return orjson.dumps({"externalId": contact.external_id, "callable": callable_, "data": asdict(contact)})
 
-    async def upsert(self, contacts: Sequence[bytes], sure: Sure = always, withdrawn: Sequence[Contact] = ()) -> None:
+    async def upsert(
+        self,
+        contacts: Sequence[bytes],
+        sure: Sure = always,
+        withdrawn: Sequence[Contact] = (),
+        granted: Sequence[Contact] = (),
+    ) -> None:
         bodies = {body["externalId"]: body for raw in contacts for body in [orjson.loads(raw)]}
         self._world.on_upsert(list(bodies.values()))
         async with self._request("upsert", list(bodies), sure):
-            self._world.blocked |= {contact.phone for contact in withdrawn}
+            blocked = {contact.phone for contact in withdrawn}
+            self._world.blocked |= blocked
             if self._world.poison & set(bodies):
                 raise self._world.refusal
+            self._world.blocked -= {each.phone for each in granted if self._has_number(each)} - blocked
             for external_id, body in bodies.items():
                 self._world.list[external_id] = {"callable": body["callable"], **body["data"]}
         if self._world.answer_lost:
@@ -306,12 +314,19 @@ class MemorySink:
                     self._world.list.pop(external_id, None)
         return left
 
-    async def suppress(self, contacts: Sequence[Contact], sure: Sure = always) -> Collection[str]:
+    def _has_number(self, contact: Contact) -> bool:
+        return self._world.list.get(contact.external_id, {}).get("phone") == contact.phone
+
+    async def suppress(
+        self, contacts: Sequence[Contact], sure: Sure = always, numbers: Sequence[str] = ()
+    ) -> Collection[str]:
         unknown = set()
         async with self._request("suppress", [contact.external_id for contact in contacts], sure):
+            self._world.blocked |= set(filter(None, numbers))
             for contact in contacts:
                 if contact.external_id in self._world.list and contact.external_id not in self._world.unseen:
                     self._world.list[contact.external_id]["callable"] = False
+                    self._world.blocked.add(str(self._world.list[contact.external_id]["phone"]))
                 else:
                     unknown.add(contact.external_id)
         return unknown
