@@ -24,10 +24,10 @@ _FIND = Endpoint("list_dnc_lists", "GET", _LISTS_PATH, "outbound:dncList:view", 
 _READ = Endpoint("get_dnc_list", "GET", _LIST_PATH, "outbound:dncList:view", _SETTING)
 _CREATE = Endpoint("create_dnc_list", "POST", _LISTS_PATH, "outbound:dncList:add", _SETTING)
 _ADD = Endpoint("add_dnc_numbers", "POST", f"{_LIST_PATH}/phonenumbers", "outbound:dnc:add", _SETTING)
-
 _REMOVE = Endpoint("remove_dnc_numbers", "PATCH", f"{_LIST_PATH}/phonenumbers", "outbound:dnc:edit", _SETTING)
 
 _REMOVED_AT_ONCE = 250
+"""As many as Genesys takes off in one request."""
 
 _INTERNAL = "rds"
 """Only a list that Genesys keeps itself takes numbers."""

@@ -15,6 +15,7 @@ log = structlog.get_logger(__name__)
 
 EVERY_S = 3600.0
 RETRY_S = 60.0
+"""How soon Genesys is asked again when it cannot tell now."""
 
 _READ = Endpoint(
     "get_limits",
