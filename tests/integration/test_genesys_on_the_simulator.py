@@ -24,7 +24,6 @@ from consumer.errors import (
     RefusedByGenesys,
     SinkUnavailable,
     Throttled,
-    TooLarge,
     Unauthorized,
 )
 from consumer.model import Contact
@@ -350,7 +349,7 @@ async def test_one_bad_contact_refuses_the_batch_and_leaves_the_list():
         ("clearing", Throttled, 0),
         ("importing", Throttled, 0),
         ("bulk_job", Throttled, 0),
-        ("413", TooLarge, 0),
+        ("413", SinkUnavailable, 0),
         ("drip=0.05", SinkUnavailable, 1),
         ("endless", SinkUnavailable, 1),
         ("deep", SinkUnavailable, 1),

@@ -398,7 +398,7 @@ async def test_a_refusal_tells_whom_it_names_and_how_much_is_too_much(bench):
         "details": [{"errorCode": "x", "entityId": "two"}, "odd"],
         "errors": [{"code": "x", "entityId": "three"}],
     }
-    limit = {"code": "request.entity.too.large", "limit": {"key": "request.bytes.max", "value": 1000}}
+    limit = {"code": "request.entity.too.large", "limit": {"key": "request.bytes.max", "value": 10}}
     async with bench.sink() as sink:
         bench.genesys.script = [reply(400, body), reply(413, limit)]
         with pytest.raises(RefusedByGenesys) as refused:
@@ -406,7 +406,16 @@ async def test_a_refusal_tells_whom_it_names_and_how_much_is_too_much(bench):
         with pytest.raises(TooLarge) as too_large:
             await ask(sink, "crm-2")
     assert refused.value.contact_ids == {"one", "two", "three"}
-    assert too_large.value.limit == 1000
+    assert too_large.value.limit == 10
+
+
+async def test_a_body_that_keeps_to_the_limit_that_is_named_is_not_too_large(bench):
+    """An answer that contradicts itself is no answer of a working service: nobody is to blame."""
+    limit = {"code": "request.entity.too.large", "limit": {"key": "request.bytes.max", "value": 1000}}
+    async with bench.sink() as sink:
+        bench.genesys.script = [reply(413, limit)]
+        with pytest.raises(SinkUnavailable, match="names a limit of 1000"):
+            await ask(sink, "crm-2")
 
 
 async def test_suppress_sends_back_what_genesys_has(bench):
