@@ -19,6 +19,17 @@ class TopicPartition(NamedTuple):
     partition: int
 
 
+class Position(NamedTuple):
+    """Where a record stands."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:  # type: ignore[explicit-override]  # typing has it from 3.12 on
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+
 Headers = Sequence[tuple[str, bytes | None]]
 
 

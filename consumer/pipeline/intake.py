@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from consumer.core import decode, dedupe, envelopes
+from consumer.core import dead_letters, decode, dedupe, envelopes
 from consumer.core.decode import Reader, WriterSchema
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, TransientError, ValidationError
@@ -136,7 +136,7 @@ class Intake:
 
     def _prepare(self, work: Work, event: ChangeEvent, contact: Contact | ValidationError) -> None:
         """Give a work its change, or its rejection; a rejected withdrawal has both a change and reasons."""
-        offset = work.record.offset
+        offset = dead_letters.place_in_order(work.record)
         if isinstance(contact, ValidationError):
             work.external_id = event.external_id if isinstance(event.external_id, str) else None
             work.reasons, work.detail = contact.reasons, contact.detail

@@ -116,24 +116,48 @@ def _ensure(connection: Connection, settings: Settings) -> Mapping[str, int]:
 
 
 async def changelog_id(connection: Connection, settings: Settings) -> str:
-    """What tells the changelog from another topic of its name; always the same where brokers give topics no ids.
+    """As `topic_id` of the changelog."""
+    return await asyncio.to_thread(topic_id, connection, settings.kafka_changelog_topic)
+
+
+def topic_id(connection: Connection, name: str) -> str:
+    """What tells a topic from another one of its name; always the same where brokers give topics no ids. Blocks.
 
     Raises:
         SourceUnavailable: The brokers do not answer.
         FatalError: They refuse.
     """
-    return await asyncio.to_thread(_changelog_id, connection, settings.kafka_changelog_topic)
-
-
-def _changelog_id(connection: Connection, name: str) -> str:
     admin = connection.admin()
     if _is_mock(_known(admin)):
         return ""
     try:
         found = admin.describe_topics(TopicCollection([name]), request_timeout=ANSWER_WITHIN_S)[name].result()
     except KafkaException as failure:
-        raise policy(error_of(failure), "cannot describe the changelog") from None
+        raise policy(error_of(failure), f"cannot describe {name}") from None
     return str(found.topic_id)
+
+
+def partition_counts(connection: Connection, names: Collection[str]) -> dict[str, int]:
+    """How many partitions these topics have; those that there are not are left out. Blocks.
+
+    Raises:
+        SourceUnavailable: The brokers do not answer.
+    """
+    counts = _counts(_known(connection.admin()))
+    return {name: counts[name] for name in names if name in counts}
+
+
+def create(connection: Connection, topic: Wanted) -> None:
+    """Create a topic unless there is one, and wait until it can be used. Blocks.
+
+    Raises:
+        SourceUnavailable: The brokers do not answer.
+        FatalError: It may not be created; the message has the remedy.
+    """
+    admin = connection.admin()
+    if topic.name not in _counts(_known(admin)):
+        _create(admin, connection, [topic])
+        _await_visible(admin, [topic], topic)
 
 
 def _is_mock(known: ClusterMetadata) -> bool:
