@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_samples(commands)
     _add_dead_letters(commands)
     _add_audit(commands)
+    _add_check(commands)
     return parser
 
 
@@ -232,6 +233,20 @@ def _add_audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     _add_output(parser)
 
 
+def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add(
+        commands,
+        "check",
+        "whether settings, Kafka and Genesys are as the program needs them",
+        "Checks settings, brokers, topics and what ACLs allow, schemas, the OAuth client, the contact list and the\n"
+        "permissions for it: one line each, with the remedy where something is wrong. Changes nothing. Exit code 0\n"
+        "when all is well, 1 otherwise.\n\n" + _SETTINGS,
+        _check,
+    )
+    _add_config(parser)
+    _add_output(parser)
+
+
 def _add_query(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reason", metavar="R", help="only those with this reason, such as phone_not_e164")
     parser.add_argument("--topic", metavar="T", help="only those from this source topic")
@@ -341,6 +356,19 @@ def _verify_audit(arguments: argparse.Namespace) -> int:
         whole = verification.run()
         verification.print_result(arguments.output)
     return 0 if whole else 1
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from consumer.adapters import logs  # noqa: PLC0415
+    from consumer.operate.check import check, print_lines  # noqa: PLC0415
+
+    logging = logs.configure("error", None, fd=sys.stderr.fileno())
+    try:
+        lines = asyncio.run(check(arguments.config))
+    finally:
+        logging.close(deadline_s=2)
+    print_lines(lines, arguments.output)
+    return 0 if all(line.holds for line in lines) else 1
 
 
 def _query(arguments: argparse.Namespace) -> "Query":

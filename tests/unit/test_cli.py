@@ -17,6 +17,7 @@ OPTIONS = {
     "sample-events": ["--records", "--seed", "--config", "--output"],
     "dead-letters list": ["--records", *QUERY],
     "dead-letters replay": ["--dry-run", "--max-attempts", *QUERY],
+    "check": ["--config", "--output"],
     "audit verify": ["--from", "--to", "--config", "--output"],
 }
 

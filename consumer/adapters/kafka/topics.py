@@ -110,7 +110,7 @@ def _ensure(connection: Connection, settings: Settings) -> Mapping[str, int]:
     if counts.get(changelog.name, changelog.partitions) < changelog.partitions:
         _grow(admin, connection, changelog)
     if changelog.name in counts and not mock:
-        _check_compacted(admin, connection, changelog)
+        check_compacted(admin, connection, changelog)
     _await_visible(admin, outputs, changelog)
     return sources
 
@@ -224,7 +224,7 @@ def _grow(admin: AdminClient, connection: Connection, topic: Wanted) -> None:
     _log.info("partitions_added", topic=topic.name, partitions=topic.partitions)
 
 
-def _check_compacted(admin: AdminClient, connection: Connection, topic: Wanted) -> None:
+def check_compacted(admin: AdminClient, connection: Connection, topic: Wanted) -> None:
     """Refuse a changelog that forgets: it is what the dedupe state is rebuilt from."""
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic.name)
     try:
