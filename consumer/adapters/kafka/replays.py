@@ -14,7 +14,7 @@ Touches the source topics and the topic of the marks. Every call blocks.
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message
@@ -75,15 +75,15 @@ def recall(connection: Connection, settings: Settings) -> Replayed:
         SourceUnavailable: The brokers do not answer.
         FatalError: They refuse, or there is no dead letter topic.
     """
+    admin = Admin(connection)
+    letters = spans(admin, settings.kafka_dead_letter_topic)
     replayed = Replayed(topic_id(connection, settings.kafka_dead_letter_topic))
     name = marks_topic(settings).name
     if partition_counts(connection, [name]):
-        reader = BoundedReader(connection, settings.kafka_group_id, spans(Admin(connection), name))
-        try:
+        with closing(BoundedReader(connection, settings.kafka_group_id, spans(admin, name))) as reader:
             for message in reader:
                 replayed.restore(message.key() or b"", message.value())
-        finally:
-            reader.close()
+    replayed.forget_before({key.partition: span.first for key, span in letters.items()})
     return replayed
 
 
