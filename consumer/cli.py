@@ -353,6 +353,7 @@ def _verify_audit(arguments: argparse.Namespace) -> int:
 
     with _beside(arguments) as settings:
         verification = Verification(settings, arguments.since, arguments.until)
+        verification.begin()
         whole = verification.run()
         verification.print_result(arguments.output)
     return 0 if whole else 1

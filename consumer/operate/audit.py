@@ -30,7 +30,7 @@ _Spans = dict[TopicPartition, Span]
 
 
 class Verification:
-    """One reading of the audit topic.
+    """One reading of the audit topic: first `begin`, then `run`.
 
     Args:
         settings: Topics and group.
@@ -40,17 +40,29 @@ class Verification:
 
     def __init__(self, settings: Settings, from_ms: int | None, to_ms: int | None) -> None:
         self._settings = settings
+        self._from_ms = from_ms
         self._to_ms = to_ms
         self._connection = Connection.of(settings)
         self._admin = Admin(self._connection)
         self._sources: _Spans = {}
-        for topic in settings.kafka_source_topics:
+        self._committed: Mapping[TopicPartition, int] = {}
+        self._wanted: _Spans = {}
+        self._from_start = False
+        self._check = AuditCheck(from_start=False)
+
+    def begin(self) -> None:
+        """Find out what there is to read, and up to where.
+
+        Raises:
+            SourceUnavailable: The brokers do not answer.
+            FatalError: A topic is missing, or may not be read.
+        """
+        for topic in self._settings.kafka_source_topics:
             self._sources |= spans(self._admin, topic)
-        # Before the ends of the audit topic: what is committed now has its events before them.
-        self._committed = {} if to_ms is not None else self._ask_committed()
-        self._wanted, from_start = self._begin(from_ms)
-        self._check = AuditCheck(from_start=from_start)
-        self._from_start = from_start
+        if self._to_ms is None:  # before the ends of the audit topic: what is committed now has its events before them
+            self._committed = committed(self._admin, self._settings.kafka_group_id, list(self._sources))
+        self._wanted, self._from_start = self._to_read()
+        self._check = AuditCheck(from_start=self._from_start)
 
     def run(self) -> bool:
         """Read everything; whether nothing is wrong.
@@ -77,18 +89,15 @@ class Verification:
         else:
             self._print_text(chains)
 
-    def _ask_committed(self) -> Mapping[TopicPartition, int]:
-        return committed(self._admin, self._settings.kafka_group_id, list(self._sources))
-
-    def _begin(self, from_ms: int | None) -> tuple[_Spans, bool]:
-        """What to read, and whether it begins with the first event of all."""
+    def _to_read(self) -> tuple[_Spans, bool]:
+        """Stretches of the audit topic, and whether they begin with the first event of all."""
         topic = self._settings.kafka_audit_topic
-        wanted = spans(self._admin, topic, from_ms)
+        wanted = spans(self._admin, topic, self._from_ms)
         cut = [key for key, span in wanted.items() if span.first > 0]
-        if from_ms is not None or not cut:
-            return wanted, from_ms is None
+        if self._from_ms is not None or not cut:
+            return wanted, self._from_ms is None
         # Retention works on each partition by itself: only since the latest of their beginnings nothing is missing.
-        since = max((self._first_time(key, wanted[key]) for key in cut), default=0)
+        since = max(self._first_time(key, wanted[key]) for key in cut)
         return spans(self._admin, topic, since), False
 
     def _first_time(self, key: TopicPartition, span: Span) -> int:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from consumer.adapters.genesys.inspection import Inspection as GenesysInspection, Probe
 from consumer.adapters.kafka.connection import Connection
-from consumer.adapters.kafka.inspection import Inspection as KafkaInspection, Verdict
+from consumer.adapters.kafka.inspection import Inspected, Inspection as KafkaInspection
 from consumer.adapters.schema_registry import LocalSchemas, RegistrySchemas
 from consumer.errors import ConsumerError, DecodeError, SettingsError
 from consumer.operate import printing
@@ -73,20 +73,20 @@ def _kafka(settings: Settings) -> Iterator[Line]:
         yield Line("brokers", holds=False, detail=f"{error}; {remedy}: topics cannot be asked for")
         return
     yield Line("brokers", holds=True, detail=f"{brokers} in the cluster")
-    yield from _verdicts("topic", inspection.topics)
-    yield from _verdicts("group", lambda: [inspection.group()])
+    yield from _inspected("topic", inspection.topics)
+    yield from _inspected("group", lambda: [inspection.group()])
     if settings.kafka_guarantee == "exactly_once":
-        yield from _verdicts("transactions", lambda: [inspection.transactions()])
+        yield from _inspected("transactions", lambda: [inspection.transactions()])
 
 
-def _verdicts(what: str, ask: Callable[[], list[Verdict]]) -> Iterator[Line]:
+def _inspected(what: str, ask: Callable[[], list[Inspected]]) -> Iterator[Line]:
     try:
-        verdicts = ask()
+        found = ask()
     except ConsumerError as error:
         yield Line(what, holds=False, detail=str(error))
         return
-    for verdict in verdicts:
-        yield Line(f"{what} {verdict.what}", not verdict.problem, verdict.problem or verdict.detail)
+    for each in found:
+        yield Line(f"{what} {each.what}", not each.problem, each.problem or each.detail)
 
 
 # -- schemas

@@ -240,7 +240,7 @@ class Replay:
         self._query = query
         self._max_attempts = max_attempts
         self._connection = Connection.of(settings)
-        self._sources = partition_counts(self._connection, settings.kafka_source_topics)
+        self._sources: dict[str, int] = {}
         self._replays = None if dry_run else Replays(self._connection, settings)
         self._replayed = Replayed("")
         self._portion: list[Returned] = []
@@ -258,6 +258,7 @@ class Replay:
         if self._replays is not None:
             self._replays.open()  # before the marks are read: whoever wrote some is locked out now
         self._replayed = recall(self._connection, self._settings)
+        self._sources = partition_counts(self._connection, self._settings.kafka_source_topics)
         with closing(_read(self._connection, self._settings, self._query)) as letters:
             for found in letters:
                 self._take(found)

@@ -69,7 +69,9 @@ class Trail:
 
     def verify(self, capsys: pytest.CaptureFixture[str], since: int | None = None, until: int | None = None) -> Any:
         """What the command prints."""
-        return told(Verification(self.settings, since, until), capsys)
+        verification = Verification(self.settings, since, until)
+        verification.begin()
+        return told(verification, capsys)
 
     def delete_events(self, partition: int, before: int) -> None:
         """As retention does, in one partition of the audit topic."""
@@ -212,5 +214,6 @@ def test_a_settlement_across_the_end_is_read_to_its_end(trail: Trail, capsys: py
     trail.write(trail.events(range(100), 1))
     trail.write([*events[:97], *events[98:]])
     verification = Verification(trail.settings, None, None)
+    verification.begin()
     trail.write([events[97], *trail.events(range(100, 120))])
     assert _problems(told(verification, capsys)) == {}

@@ -36,7 +36,7 @@ _Rights = frozenset[AclOperation]
 T = TypeVar("T")
 
 
-class Verdict(NamedTuple):
+class Inspected(NamedTuple):
     """What was found of something.
 
     Attributes:
@@ -76,20 +76,20 @@ class Inspection:
         except KafkaException as failure:
             raise policy(error_of(failure), "no broker answers") from None
 
-    def topics(self) -> list[Verdict]:
+    def topics(self) -> list[Inspected]:
         """The source topics, then the output topics."""
         settings = self._settings
         outputs = (settings.kafka_audit_topic, settings.kafka_dead_letter_topic, settings.kafka_changelog_topic)
         counts = partition_counts(self._connection, [*settings.kafka_source_topics, *outputs])
         sources = {name: counts[name] for name in settings.kafka_source_topics if name in counts}
-        verdicts = [self._source(name, counts.get(name)) for name in settings.kafka_source_topics]
+        inspected = [self._source(name, counts.get(name)) for name in settings.kafka_source_topics]
         rights = (OUTPUT_RIGHTS, OUTPUT_RIGHTS, CHANGELOG_RIGHTS)
         if sources:
             for topic, needed in zip(wanted(settings, sources), rights, strict=True):
-                verdicts.append(self._output(topic, counts.get(topic.name), needed))
-        return verdicts
+                inspected.append(self._output(topic, counts.get(topic.name), needed))
+        return inspected
 
-    def group(self) -> Verdict:
+    def group(self) -> Inspected:
         """Whether the group may be joined."""
         name = self._settings.kafka_group_id
         with self._admin.client() as client:
@@ -97,46 +97,46 @@ class Inspection:
                 [name], include_authorized_operations=True, request_timeout=ANSWER_WITHIN_S
             )
             found = _result(asked[name].result, "cannot describe the group")
-        return Verdict(name, self._lacking("group", name, found.authorized_operations, GROUP_RIGHTS), "may be joined")
+        return Inspected(name, self._lacking("group", name, found.authorized_operations, GROUP_RIGHTS), "may be joined")
 
-    def transactions(self) -> Verdict:
+    def transactions(self) -> Inspected:
         """Whether transactions work, under an id that no consumer uses."""
         name = f"{self._settings.kafka_group_id}-check"
         producer = self._connection.producer({}, {"transactional.id": name})
         _result(lambda: producer.init_transactions(ANSWER_WITHIN_S), "cannot use transactions")
-        return Verdict(name, "", "transactional ids of the group may be used")
+        return Inspected(name, "", "transactional ids of the group may be used")
 
-    def _source(self, name: str, partitions: int | None) -> Verdict:
+    def _source(self, name: str, partitions: int | None) -> Inspected:
         if partitions is None:
             command = Wanted(name, 4).create_command(self._connection.bootstrap)
-            return Verdict(name, f"missing, or may not be described (KAFKA_SOURCE_TOPICS); create it: {command}")
-        return Verdict(name, self._lacks(name, SOURCE_RIGHTS), f"{partitions} partitions")
+            return Inspected(name, f"missing, or may not be described (KAFKA_SOURCE_TOPICS); create it: {command}")
+        return Inspected(name, self._lacks(name, SOURCE_RIGHTS), f"{partitions} partitions")
 
-    def _output(self, topic: Wanted, partitions: int | None, needed: _Rights) -> Verdict:
+    def _output(self, topic: Wanted, partitions: int | None, needed: _Rights) -> Inspected:
         bootstrap = self._connection.bootstrap
         with self._admin.client() as client:
             if partitions is None:
                 problem = _refusal(client, NewTopic(topic.name, topic.partitions, -1, config=dict(topic.config)))
                 remedy = f"missing and may not be created ({problem}); run: {topic.create_command(bootstrap)}"
-                return Verdict(topic.name, remedy if problem else "", "missing, is created at start")
+                return Inspected(topic.name, remedy if problem else "", "missing, is created at start")
             if "cleanup.policy" in topic.config:
                 try:
                     check_compacted(client, self._connection, topic)
                 except FatalError as mismatch:
-                    return Verdict(topic.name, str(mismatch))
+                    return Inspected(topic.name, str(mismatch))
                 if partitions < topic.partitions:
                     return self._grown(client, topic)
-        return Verdict(topic.name, self._lacks(topic.name, needed), f"{partitions} partitions")
+        return Inspected(topic.name, self._lacks(topic.name, needed), f"{partitions} partitions")
 
-    def _grown(self, client: AdminClient, topic: Wanted) -> Verdict:
+    def _grown(self, client: AdminClient, topic: Wanted) -> Inspected:
         new = NewPartitions(topic.name, topic.partitions)
         asked = client.create_partitions([new], validate_only=True, request_timeout=ANSWER_WITHIN_S)
         try:
             asked[topic.name].result()
         except KafkaException as failure:
             command = topic.grow_command(self._connection.bootstrap)
-            return Verdict(topic.name, f"too few partitions ({error_of(failure).name()}); run: {command}")
-        return Verdict(topic.name, "", "too few partitions, they are added at start")
+            return Inspected(topic.name, f"too few partitions ({error_of(failure).name()}); run: {command}")
+        return Inspected(topic.name, "", "too few partitions, they are added at start")
 
     def _lacks(self, name: str, needed: _Rights) -> str:
         with self._admin.client() as client:
