@@ -168,7 +168,8 @@ async def _list(
 
 
 async def _permission(inspection: GenesysInspection, probe: Probe) -> Line:
-    return await _asked(f"permission {probe.permission}", lambda: inspection.ask(probe), "the OAuth client has it")
+    line = await _asked(f"permission {probe.permission}", lambda: inspection.ask(probe), "the OAuth client has it")
+    return line if line.holds else line._replace(detail=f"{line.detail}; give it to a role of the client")
 
 
 async def _asked(what: str, ask: Callable[[], Awaitable[None]], detail: str) -> Line:

@@ -1,9 +1,9 @@
 """Dead letters on a real Kafka: listed by what their headers say, replayed once each whatever happens meanwhile."""
 
-import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,11 +19,10 @@ from consumer.adapters.kafka.topics import Wanted, create
 from consumer.core import dead_letters
 from consumer.errors import FatalError
 from consumer.model import DeadLetter, Headers, Record
-from consumer.operate.dead_letters import Query, Replay, list_letters
+from consumer.operate.dead_letters import PORTION_RECORDS, Query, Replay, list_letters
 from consumer.settings import Settings
 from tests.kafka_clients import QUIET, WITHIN_S, delete, read, settings, transactional
 from tests.kafka_cluster import KafkaCluster
-from tests.waiting import eventually
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(90)]
 
@@ -299,26 +298,41 @@ def _environ(chosen: Settings) -> Mapping[str, str]:
     }
 
 
-async def test_killed_replays_put_each_letter_back_once(kafka: KafkaCluster) -> None:
-    """`kill -9` as soon as something new is there, again and again; the last one runs to its end."""
+DYING = """
+import os, signal, sys
+from consumer import cli
+from consumer.adapters.kafka.replays import Replays
+commit, portions = Replays._commit, []
+
+def dying(self):
+    portions.append(None)
+    if len(portions) == 2 and before:
+        os.kill(os.getpid(), signal.SIGKILL)
+    commit(self)
+    if len(portions) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Replays._commit = dying
+sys.exit(cli.main(["dead-letters", "replay"]))
+"""
+"""A replay that is killed in its second portion: before or after the commit."""
+
+
+def _run(chosen: Settings, *command: str) -> "subprocess.CompletedProcess[str]":
+    ours = [sys.executable, *command]
+    return subprocess.run(ours, env=_environ(chosen), capture_output=True, text=True, check=False)  # noqa: S603 -- ours
+
+
+def test_killed_replays_put_each_letter_back_once(kafka: KafkaCluster) -> None:
+    """`kill -9` with a transaction open, with one just committed, and once more; the last replay runs to its end."""
     chosen = _settings(kafka)
-    letters = 20_000
+    letters = 6 * PORTION_RECORDS
     _bury(chosen, [_letter(chosen, n) for n in range(letters)])
-    command = [sys.executable, "-m", "consumer", "dead-letters", "replay", "--output", "json"]
-    killed = 0
-    while True:
-        before = len(_returned(chosen))
-        process = await asyncio.create_subprocess_exec(
-            *command, env=_environ(chosen), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
-        )
-        if killed == 3:
-            out, _ = await process.communicate()
-            assert process.returncode == 0
-            assert json.loads(out)["replayed"] == letters - before
-            break
-        await eventually(lambda: len(_returned(chosen)) > before or process.returncode is not None, within_s=40)  # noqa: B023
-        assert process.returncode is None, "it must not have come to its end before it is killed"
-        process.send_signal(signal.SIGKILL)
-        await process.wait()
-        killed += 1
+    seen = []
+    for before in (True, False, True):
+        assert _run(chosen, "-c", f"before = {before}{DYING}").returncode == -signal.SIGKILL
+        seen.append(len(_returned(chosen)) // PORTION_RECORDS)
+    assert seen == [1, 3, 4]
+    ended = _run(chosen, "-m", "consumer", "dead-letters", "replay", "--output", "json")
+    assert json.loads(ended.stdout)["replayed"] == 2 * PORTION_RECORDS
     assert Counter(_offsets(_returned(chosen))) == Counter(range(letters))

@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition 
 
 from consumer.adapters.kafka import changelog
 from consumer.adapters.kafka.connection import Admin, Connection, native
-from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
+from consumer.adapters.kafka.failures import error_of, fatal_error, is_hopeless, policy
 from consumer.adapters.kafka.topics import ensure
 from consumer.adapters.kafka.worker import Worker
 from consumer.core import dead_letters
@@ -216,7 +216,7 @@ class _Producer:
         except KafkaException as failure:
             raise self._give_up(error_of(failure)) from None
         except SystemError as failure:
-            raise self._give_up(self._fatal_error(failure)) from None
+            raise self._give_up(fatal_error(self._producer, failure)) from None
         except SourceUnavailable:
             self._abort_quietly()
             raise
@@ -332,14 +332,6 @@ class _Producer:
         if not is_hopeless(error) and self._failed is not None:
             error = self._failed
         return policy(error, "cannot settle")
-
-    def _fatal_error(self, failure: SystemError) -> KafkaError:
-        """The fatal error that the binding may have lost: every call of a transaction gives it again."""
-        try:
-            self._producer.abort_transaction(CALL_S)
-        except KafkaException as told:
-            return error_of(told)
-        return error_of(failure)
 
     def _abort_quietly(self) -> None:
         """Abort if that can be had soon; otherwise the next settlement begins with it."""

@@ -21,7 +21,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 
 from consumer.adapters.kafka.bounded import BoundedReader, spans
 from consumer.adapters.kafka.connection import Admin, Connection
-from consumer.adapters.kafka.failures import error_of, policy
+from consumer.adapters.kafka.failures import error_of, fatal_error, policy
 from consumer.adapters.kafka.topics import Wanted, create, partition_counts, topic_id
 from consumer.core.replayed import Replayed
 from consumer.errors import SourceUnavailable
@@ -135,6 +135,8 @@ class Replays:
                 self._deliver([self._marked(*mark) for mark in marks])
         except KafkaException as failure:
             raise policy(self._failed or error_of(failure), "cannot put dead letters back") from None
+        except SystemError as failure:
+            raise policy(fatal_error(self._producer, failure), "cannot put dead letters back") from None
 
     def _transact(self, records: Sequence[Returned], marks: Marks) -> None:
         self._producer.begin_transaction()
