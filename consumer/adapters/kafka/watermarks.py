@@ -63,21 +63,6 @@ def stable_ends(admin: AdminClient, partitions: Collection[TopicPartition]) -> O
     return _offsets(_ask(admin, partitions, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED))  # type: ignore[no-untyped-call]
 
 
-def _ask(
-    admin: AdminClient, partitions: Collection[TopicPartition], which: OffsetSpec, isolation: IsolationLevel
-) -> _Answers:
-    asked = {native(partition): which for partition in partitions}
-    answers = admin.list_offsets(asked, isolation_level=isolation, request_timeout=ANSWER_WITHIN_S)
-    return {of_native(partition): future for partition, future in answers.items()}
-
-
-def _offsets(answers: _Answers) -> Offsets:
-    offsets = {partition: future.result().offset for partition, future in answers.items()}
-    if untold := [f"{topic}/{number}" for (topic, number), offset in offsets.items() if offset == OFFSET_INVALID]:
-        raise KafkaException(KafkaError(KafkaError._PARTIAL, f"no offset came for {', '.join(untold)}"))  # noqa: SLF001 -- public
-    return offsets
-
-
 def first_since(admin: AdminClient, partitions: Collection[TopicPartition], since_ms: int) -> Offsets:
     """Offsets of the first records that are not older; -1 where there is none.
 
@@ -102,3 +87,18 @@ def committed(admin: Admin, group_id: str, partitions: Collection[TopicPartition
     except KafkaException as failure:
         raise policy(error_of(failure), "cannot ask for the group's offsets") from None
     return {of_native(each): each.offset for each in answer.topic_partitions if each.offset >= 0}
+
+
+def _ask(
+    admin: AdminClient, partitions: Collection[TopicPartition], which: OffsetSpec, isolation: IsolationLevel
+) -> _Answers:
+    asked = {native(partition): which for partition in partitions}
+    answers = admin.list_offsets(asked, isolation_level=isolation, request_timeout=ANSWER_WITHIN_S)
+    return {of_native(partition): future for partition, future in answers.items()}
+
+
+def _offsets(answers: _Answers) -> Offsets:
+    offsets = {partition: future.result().offset for partition, future in answers.items()}
+    if untold := [f"{topic}/{number}" for (topic, number), offset in offsets.items() if offset == OFFSET_INVALID]:
+        raise KafkaException(KafkaError(KafkaError._PARTIAL, f"no offset came for {', '.join(untold)}"))  # noqa: SLF001 -- public
+    return offsets
