@@ -97,6 +97,7 @@ async def test_where_all_is_well_every_line_says_so(
         "permission outbound:dnc:add",
     ]
     assert simulator.stats()["contacts"] == before
+    capsys.readouterr()
     print_lines(list(lines.values()), "text")
     print_lines(list(lines.values()), "json")
     *text, document = capsys.readouterr().out.splitlines()

@@ -1,7 +1,8 @@
 """What Genesys says of token, lists and permissions, without anything being changed.
 
-A permission is asked for by a request that needs it and has nothing to do: no contacts to add, none to delete. Genesys
-refuses it for the permission, or takes or refuses it for being empty. Touches Genesys through the client.
+A permission is asked for by a request that needs it and has nothing to do: no contacts to add, none to read, and one to
+delete that no list has. Genesys refuses it for the permission, or takes or refuses it for being empty. Touches Genesys
+through the client.
 """
 
 import time
@@ -16,14 +17,18 @@ from consumer.adapters.genesys.contact_list import find_list
 from consumer.adapters.genesys.dnc_list import ADD_NUMBERS, DncList
 from consumer.adapters.genesys.sink import ADD_CONTACTS, DELETE_CONTACTS, KEEP_QUEUE, READ_CONTACTS
 from consumer.adapters.genesys.transport import Endpoint
+from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
 from consumer.errors import RefusedByGenesys
 from consumer.settings import Settings
 
+NOBODY = ""
+"""No contact has an empty external id, so none has the id that is derived from it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """An empty request.
+    """A request that has nothing to do.
 
     Attributes:
         endpoint: What it needs the permission for.
@@ -96,7 +101,7 @@ class Inspection:
         return [
             Probe(ADD_CONTACTS, path, KEEP_QUEUE, b"[]"),
             Probe(READ_CONTACTS, path, body=b"[]"),
-            Probe(DELETE_CONTACTS, path, {"contactIds": ""}),
+            Probe(DELETE_CONTACTS, path, {"contactIds": contact_id(NOBODY)}),
         ]
 
     @staticmethod

@@ -5,7 +5,9 @@ changelog that forgets, operations that an ACL does not allow. Touches nothing: 
 with `validate_only`. The one trace is an empty transactional id of its own. Every call blocks.
 """
 
+import time
 from collections.abc import Callable, Collection
+from concurrent.futures import Future
 from typing import NamedTuple, TypeVar
 
 from confluent_kafka import KafkaException, TopicCollection
@@ -16,9 +18,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented 
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from consumer.adapters.kafka.connection import Admin, Connection
-from consumer.adapters.kafka.failures import error_of, policy
+from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
 from consumer.adapters.kafka.topics import (
     ANSWER_WITHIN_S,
+    LOOK_AGAIN_S,
     Wanted,
     check_compacted,
     partition_counts,
@@ -93,17 +96,22 @@ class Inspection:
         """Whether the group may be joined."""
         name = self._settings.kafka_group_id
         with self._admin.client() as client:
-            asked = client.describe_consumer_groups(
-                [name], include_authorized_operations=True, request_timeout=ANSWER_WITHIN_S
+            found = _result(
+                lambda: client.describe_consumer_groups(
+                    [name], include_authorized_operations=True, request_timeout=ANSWER_WITHIN_S
+                )[name],
+                "cannot describe the group",
             )
-            found = _result(asked[name].result, "cannot describe the group")
         return Inspected(name, self._lacking("group", name, found.authorized_operations, GROUP_RIGHTS), "may be joined")
 
     def transactions(self) -> Inspected:
         """Whether transactions work, under an id that no consumer uses."""
         name = f"{self._settings.kafka_group_id}-check"
         producer = self._connection.producer({}, {"transactional.id": name})
-        _result(lambda: producer.init_transactions(ANSWER_WITHIN_S), "cannot use transactions")
+        try:
+            producer.init_transactions(ANSWER_WITHIN_S)
+        except KafkaException as failure:
+            raise policy(error_of(failure), "cannot use transactions") from None
         return Inspected(name, "", "transactional ids of the group may be used")
 
     def _source(self, name: str, partitions: int | None) -> Inspected:
@@ -140,10 +148,12 @@ class Inspection:
 
     def _lacks(self, name: str, needed: _Rights) -> str:
         with self._admin.client() as client:
-            asked = client.describe_topics(
-                TopicCollection([name]), include_authorized_operations=True, request_timeout=ANSWER_WITHIN_S
+            found = _result(
+                lambda: client.describe_topics(
+                    TopicCollection([name]), include_authorized_operations=True, request_timeout=ANSWER_WITHIN_S
+                )[name],
+                f"cannot describe {name}",
             )
-            found = _result(asked[name].result, f"cannot describe {name}")
         return self._lacking("topic", name, found.authorized_operations, needed)
 
     def _lacking(self, kind: str, name: str, allowed: Collection[AclOperation] | None, needed: _Rights) -> str:
@@ -166,9 +176,14 @@ def _refusal(client: AdminClient, topic: NewTopic) -> str:
     return ""
 
 
-def _result(ask: Callable[[], T], doing: str) -> T:
-    """An answer of the brokers, or the project's error for the lack of one."""
-    try:
-        return ask()
-    except KafkaException as failure:
-        raise policy(error_of(failure), doing) from None
+def _result(ask: Callable[[], "Future[T]"], doing: str) -> T:
+    """An answer of the brokers, or the project's error; a coordinator that is coming up is waited for."""
+    deadline = time.monotonic() + ANSWER_WITHIN_S
+    while True:
+        try:
+            return ask().result()
+        except KafkaException as failure:
+            error = error_of(failure)
+            if is_hopeless(error) or time.monotonic() >= deadline:
+                raise policy(error, doing) from None
+            time.sleep(LOOK_AGAIN_S)
