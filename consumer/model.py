@@ -19,6 +19,17 @@ class TopicPartition(NamedTuple):
     partition: int
 
 
+class Position(NamedTuple):
+    """Where a record stands."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:  # type: ignore[explicit-override]  # typing has it from 3.12 on
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+
 Headers = Sequence[tuple[str, bytes | None]]
 
 
@@ -150,6 +161,7 @@ class Change(Struct, frozen=True, gc=False):
         offset: Offset of the record in its partition: the order where versions say nothing.
         withdrawal: The person must not be called after this: goes ahead of every other change.
         number: Of a suppression, the valid number that the rejected record names, "" if none: for the do-not-call list.
+        undecoded: Nobody knows what the record says: its version and time are unknown, only its offset is its order.
     """
 
     operation: Operation
@@ -161,6 +173,7 @@ class Change(Struct, frozen=True, gc=False):
     offset: int
     withdrawal: bool
     number: str = ""
+    undecoded: bool = False
 
 
 class State(Struct, frozen=True, gc=False):
