@@ -70,7 +70,7 @@ bench: $(VENV)/.dev ## benchmarks
 chaos: $(VENV)/.dev ## 200 rounds of kills, broken networks and full disks on three brokers: forty minutes
 	$(BIN)/python -m tests.chaos --json bench/chaos.json $(ARGS)
 
-faults: $(VENV)/.dev ## 100,000 changes through a Genesys that fails in every way: ten minutes
+faults: $(VENV)/.dev ## 100,000 changes through a Genesys that fails in every way: six minutes
 	$(BIN)/python -m tests.faults --json bench/faults.json $(ARGS)
 
 clean: ## remove reports, builds and caches; .venv and .cache stay
