@@ -34,34 +34,36 @@ def columns(settings: Settings) -> tuple[str, ...]:
     return (*RESERVED_COLUMNS, *(column for _, column in settings.genesys_attribute_columns))
 
 
-async def open_list(client: Client, settings: Settings) -> str:
-    """Find or create the contact list of the settings.
+async def open_list(client: Client, settings: Settings, *, create: bool) -> str:
+    """Find the contact list of the settings, or create it where that is asked for.
 
     Returns:
         Its id.
 
     Raises:
         ContactListMismatch: Its columns are others than the settings ask for.
-        FatalError: No list has the id, or Genesys refuses to create one.
+        FatalError: No list has the id or name, or Genesys refuses to create one.
         TransientError: Not now.
     """
     wanted = columns(settings)
     try:
-        return _checked(await _look_up(client, settings.genesys_contact_list, wanted), wanted)
+        return _checked(await _look_up(client, settings.genesys_contact_list, wanted, create=create), wanted)
     except RefusedByGenesys as refused:
         raise FatalError(f"Genesys refuses to look up the contact list: {refused.code}") from None
 
 
-async def _look_up(client: Client, name_or_id: str, wanted: Sequence[str]) -> object:
+async def _look_up(client: Client, name_or_id: str, wanted: Sequence[str], *, create: bool) -> object:
     if ID.fullmatch(name_or_id):
         return await client.call(_READ, deadline=client.deadline(), path={"contactListId": name_or_id})
-    return await _find_or_create(client, name_or_id, wanted)
-
-
-async def _find_or_create(client: Client, name: str, wanted: Sequence[str]) -> object:
-    found = await find(client, _FIND, name)
+    found = await find(client, _FIND, name_or_id)
     if found is not None:
         return found
+    if not create:
+        raise FatalError(f"there is no contact list of the name {name_or_id}: check GENESYS_CONTACT_LIST")
+    return await _created(client, name_or_id, wanted)
+
+
+async def _created(client: Client, name: str, wanted: Sequence[str]) -> object:
     try:
         return await client.call(_CREATE, deadline=client.deadline(), body=_creation(name, wanted))
     except RefusedByGenesys as refused:
