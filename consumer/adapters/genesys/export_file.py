@@ -76,10 +76,13 @@ class ExportFile:
 
 def _end_of_records(data: bytes) -> int:
     """Where the last complete record ends: behind a line end with an even number of quotes before it."""
-    end = data.rfind(b"\n") + 1
-    while end and data.count(b'"', 0, end) % 2:
-        end = data.rfind(b"\n", 0, end - 1) + 1
-    return end
+    inside, end = data.count(b'"') % 2, len(data)
+    while (line_end := data.rfind(b"\n", 0, end)) >= 0:
+        inside ^= data.count(b'"', line_end, end) % 2
+        if not inside:
+            return line_end + 1
+        end = line_end
+    return 0
 
 
 def _parser(header: Sequence[str], columns: Sequence[str]) -> Callable[[Sequence[str]], ExportedContact]:
