@@ -17,8 +17,7 @@ HEADER = ["inin-outbound-id", "phone_number", "external_id", "agent note", "Cont
 def written(rows: list[list[str]], header: list[str] = HEADER, line_end: str = "\r\n") -> bytes:
     """A file as Genesys writes it."""
     text = io.StringIO()
-    quoting = csv.QUOTE_MINIMAL if line_end == "\r\n" else csv.QUOTE_ALL  # else Python leaves a lone CR unquoted
-    csv.writer(text, lineterminator=line_end, quoting=quoting).writerows([header, *rows])
+    csv.writer(text, lineterminator=line_end, quoting=csv.QUOTE_ALL).writerows([header, *rows])
     return text.getvalue().encode("utf-8-sig")
 
 

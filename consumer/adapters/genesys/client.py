@@ -187,7 +187,7 @@ def _checked_address(address: str) -> URL:
         url = URL(address, encoded=True)
     except ValueError:
         url = URL()
-    if not (url.scheme == "https" or (url.scheme == "http" and url.host in _LOOPBACK)):
+    if not url.host or not (url.scheme == "https" or (url.scheme == "http" and url.host in _LOOPBACK)):
         raise FatalError("Genesys names an address for a file that is not https")
     return url
 

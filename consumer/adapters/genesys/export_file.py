@@ -41,12 +41,12 @@ class ExportFile:
             SinkUnavailable: It is no such file, or damaged.
             ContactListMismatch: A managed column is missing.
         """
-        data = self._rest + part
-        end = _end_of_records(data)
-        self._rest = data[end:]
+        end = _end_of_records(self._rest, part)
+        records = self._rest + part[:end] if end else b""
+        self._rest = part[end:] if end else self._rest + part
         if len(self._rest) > MAX_RECORD_BYTES:
             raise SinkUnavailable("the export has a record without end")
-        return self._contacts(data[:end])
+        return self._contacts(records)
 
     def end(self) -> list[ExportedContact]:
         """The last contact, where no line end follows it.
@@ -74,11 +74,17 @@ class ExportFile:
         return list(map(self._parse, rows))
 
 
-def _end_of_records(data: bytes) -> int:
-    """Where the last complete record ends: behind a line end with an even number of quotes before it."""
-    inside, end = data.count(b'"') % 2, len(data)
-    while (line_end := data.rfind(b"\n", 0, end)) >= 0:
-        inside ^= data.count(b'"', line_end, end) % 2
+def _end_of_records(rest: bytes, part: bytes) -> int:
+    """Where in a part the last complete record ends: behind a line end with an even number of quotes before it.
+
+    Args:
+        rest: What came before the part, the beginning of a record.
+        part: What came last.
+    """
+    inside = (rest.count(b'"') + part.count(b'"')) % 2
+    end = len(part)
+    while (line_end := part.rfind(b"\n", 0, end)) >= 0:
+        inside ^= part.count(b'"', line_end, end) % 2
         if not inside:
             return line_end + 1
         end = line_end
