@@ -25,6 +25,7 @@ from consumer.adapters.kafka.history import KafkaHistory
 from consumer.adapters.schema_registry import LocalSchemas, RegistrySchemas
 from consumer.core.audit import Auditor
 from consumer.core.delivery import Gate, Throttle
+from consumer.errors import FatalError
 from consumer.model import TopicPartition
 from consumer.reconcile.mend import Mender
 from consumer.reconcile.report import Report
@@ -47,30 +48,39 @@ async def reconcile(settings: Settings, *, apply: bool, delete_extra: bool) -> R
     Raises:
         ConsumerError: It cannot be done, or not now.
     """
+    if delete_extra and settings.state_retention_days:
+        raise FatalError(
+            "--delete-extra would delete contacts that STATE_RETENTION_DAYS has forgotten: "
+            "they cannot be told from those that were never delivered"
+        )
     async with AsyncExitStack() as closing:
         throttle = Throttle(settings.genesys_requests_per_minute)
-        sink = await GenesysSink.open(
-            settings if apply else replace(settings, genesys_dnc_list=None),
-            on_request=lambda *_: None,
-            tracer=NoOpTracer(),
-            throttle=throttle,
-            create=False,
-        )
+        sink = await _opened_sink(settings if apply else replace(settings, genesys_dnc_list=None), throttle)
         closing.push_async_callback(sink.close)
         connection = Connection.of(settings)
-        topics = _topics(connection, settings)
-        closing.push_async_callback(topics.close)
-        if apply:
-            await topics.open()
         history = KafkaHistory(connection, settings)
-        list_id, attributes = sink.contact_list_id, settings.genesys_attribute_columns
-        source = SourceTopics(history, _schemas(settings, closing), list_id, attributes)
+        schemas = _schemas(settings, closing)
+        source = SourceTopics(history, schemas, sink.contact_list_id, settings.genesys_attribute_columns)
+        reconciliation = Reconciliation(
+            history=history,
+            source=source,
+            store=_scratch(settings.state_dir, closing),
+            export=sink.export,
+            contact_list_id=sink.contact_list_id,
+            columns=columns(settings),
+            own_columns=len(RESERVED_COLUMNS),
+            key=secrets.token_bytes(DIGEST_KEY_BYTES),
+            sleep=asyncio.sleep,
+        )
+        if not apply:
+            return await reconciliation.run(None)
+        topics = await _opened_topics(connection, settings, closing)
         mender = Mender(
             sink=sink,
             source=source,
             history=history,
             topics=topics,
-            auditor=Auditor(list_id, b""),  # batch events name nobody
+            auditor=Auditor(sink.contact_list_id, b""),  # batch events name nobody
             gate=Gate(throttle, ONE_AT_A_TIME, settings.batch_max_records),
             group=settings.kafka_group_id,
             delete_extra=delete_extra,
@@ -79,21 +89,16 @@ async def reconcile(settings: Settings, *, apply: bool, delete_extra: bool) -> R
             dice=random.random,
             sleep=asyncio.sleep,
         )
-        reconciliation = Reconciliation(
-            history=history,
-            source=source,
-            store=_scratch(settings.state_dir, closing),
-            export=sink.export,
-            contact_list_id=list_id,
-            columns=columns(settings),
-            own_columns=len(RESERVED_COLUMNS),
-            key=secrets.token_bytes(DIGEST_KEY_BYTES),
-            sleep=asyncio.sleep,
-        )
-        return await reconciliation.run(mender if apply else None)
+        return await reconciliation.run(mender)
 
 
-def _topics(connection: Connection, settings: Settings) -> KafkaEventTopics:
+async def _opened_sink(settings: Settings, throttle: Throttle) -> GenesysSink:
+    return await GenesysSink.open(
+        settings, on_request=lambda *_: None, tracer=NoOpTracer(), throttle=throttle, create=False
+    )
+
+
+async def _opened_topics(connection: Connection, settings: Settings, closing: AsyncExitStack) -> KafkaEventTopics:
     """The event topics, for single audit events, which need no transaction."""
 
     async def commit(_: Mapping[TopicPartition, int]) -> None:
@@ -102,13 +107,16 @@ def _topics(connection: Connection, settings: Settings) -> KafkaEventTopics:
     def metadata(_: Collection[TopicPartition]) -> object:
         return None
 
-    return KafkaEventTopics(
+    topics = KafkaEventTopics(
         connection,
         replace(settings, kafka_guarantee="at_least_once"),
         transactional_id="",
         group_metadata=metadata,
         commit=commit,
     )
+    closing.push_async_callback(topics.close)
+    await topics.open()
+    return topics
 
 
 def _scratch(state_dir: Path, closing: AsyncExitStack) -> RocksStore:

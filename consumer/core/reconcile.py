@@ -8,6 +8,7 @@ nothing else.
 import hashlib
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import cache
 
 from consumer.core import dedupe
 from consumer.core.contact_id import contact_id
@@ -52,9 +53,10 @@ def standing(
         return Standing.FOREIGN
     if state.deleted:
         return Standing.CALLABLE if row.callable else Standing.DELETED
-    if state.fingerprint == dedupe.without_content(Operation.SUPPRESS, contact_list_id):
+    suppressed, forgotten = _without_content(contact_list_id)
+    if state.fingerprint == suppressed:
         return Standing.CALLABLE if row.callable else Standing.IN_STEP
-    if state.fingerprint == dedupe.without_content(Operation.UPSERT, contact_list_id):
+    if state.fingerprint == forgotten:
         return Standing.UNKNOWN
     return _of_content(row, state, contact_list_id, attribute_columns)
 
@@ -70,9 +72,14 @@ def _of_content(row: ExportedContact, state: State, contact_list_id: str, attrib
 
 def is_missed(state: State, contact_list_id: str) -> bool:
     """Whether a contact without a row should have one. One that was suppressed may be gone: nobody calls it."""
-    contentless = (Operation.SUPPRESS, Operation.UPSERT)
-    unknown = {dedupe.without_content(operation, contact_list_id) for operation in contentless}
-    return not state.deleted and state.fingerprint not in unknown
+    return not state.deleted and state.fingerprint not in _without_content(contact_list_id)
+
+
+@cache
+def _without_content(contact_list_id: str) -> tuple[bytes, bytes]:
+    """The fingerprints of a suppressed contact, and of one whose content nobody knows."""
+    suppressed, forgotten = Operation.SUPPRESS, Operation.UPSERT
+    return dedupe.without_content(suppressed, contact_list_id), dedupe.without_content(forgotten, contact_list_id)
 
 
 def values(contact: Contact) -> tuple[str, ...]:

@@ -54,10 +54,14 @@ class Delivered:
 
     Args:
         store: A scratch store.
+
+    Attributes:
+        sources: Partitions from which something was delivered.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.sources: set[TopicPartition] = set()
         self._numbers = 0
         self._seen = bytearray()
 
@@ -66,11 +70,12 @@ class Delivered:
         await self._store.open(_PLACE)
         for source, partition in enumerate(sources):
             async for chunk in history.changelog(partition):
-                await self._take(source, chunk.entries)
+                if await self._take(source, chunk.entries):
+                    self.sources.add(partition)
         return self._numbers
 
-    async def _take(self, source: int, entries: Entries) -> None:
-        """Take over the last word on each contact; among partitions that is what settled last."""
+    async def _take(self, source: int, entries: Entries) -> bool:
+        """Take over the last word on each contact, among partitions that which settled last; whether there was any."""
         last = {key: raw for key, raw in entries if len(key) == dedupe.IDENTITY_BYTES}
         held = self.find(list(last))
         writes: list[tuple[bytes, bytes | None]] = []
@@ -80,6 +85,7 @@ class Delivered:
             slot = None if raw is None else Slot(self._number(before), source, raw)
             writes.append((identity, None if slot is None else slot.packed()))
         await self._store.write(_PLACE, writes, 0)
+        return bool(writes)
 
     def _number(self, before: Slot | None) -> int:
         if before is not None:

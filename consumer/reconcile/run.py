@@ -88,25 +88,40 @@ class Reconciliation:
             await mender.check_alone()
         committed = await self._history.committed()
         sources = list(committed)
-        known = await self._delivered.load(self._history, sources)
-        if not known:
-            raise FatalError(
-                "the changelog holds no contact, so everything in the list would be extra: "
-                "check KAFKA_GROUP_ID, KAFKA_CHANGELOG_TOPIC and KAFKA_SOURCE_TOPICS"
-            )
-        log.info("delivered_read", contacts=known, partitions=len(sources))
+        known = await self._known(committed)
         comparison, findings = await self._compare()
-        log.info("list_compared", contacts=comparison.rows, alike=comparison.alike.total())
         ends = await self._history.ends()
-        report = Report(self._contact_list_id, known, comparison.rows, unnamed=comparison.unnamed)
-        report.held_back = comparison.alike[Standing.HELD_BACK]
-        report.unknown = comparison.alike[Standing.UNKNOWN]
+        report = Report(
+            self._contact_list_id,
+            known,
+            comparison.rows,
+            unnamed=comparison.unnamed,
+            held_back=comparison.alike[Standing.HELD_BACK],
+            unknown=comparison.alike[Standing.UNKNOWN],
+        )
         report.pending = await self._leave_out_pending(findings, sources, committed, ends)
         await self._look_up(findings, sources, ends)
         await self._tell(report, findings)
         if mender is not None:
             report.mended = await mender.mend(report, findings, sources, ends)
         return report
+
+    async def _known(self, committed: Mapping[TopicPartition, int]) -> int:
+        """Gather what was delivered; of how many contacts."""
+        known = await self._delivered.load(self._history, list(committed))
+        if not known:
+            raise FatalError(
+                "the changelog holds no contact, so everything in the list would be extra: "
+                "check KAFKA_GROUP_ID, KAFKA_CHANGELOG_TOPIC and KAFKA_SOURCE_TOPICS"
+            )
+        lost = [partition for partition in self._delivered.sources if not committed[partition]]
+        if lost:
+            raise FatalError(
+                f"the group has no offset for {', '.join(f'{topic}/{number}' for topic, number in lost)}, from which "
+                "something was delivered: offsets expire without consumers. Let them catch up first"
+            )
+        log.info("delivered_read", contacts=known, partitions=len(committed))
+        return known
 
     async def _compare(self) -> tuple[Comparison, Findings]:
         attempt = 1
@@ -124,6 +139,7 @@ class Reconciliation:
                 await self._sleep(error.retry_after or _RETRY_S)
                 attempt += 1
             else:
+                log.info("list_compared", contacts=comparison.rows, alike=comparison.alike.total())
                 return comparison, findings
 
     async def _leave_out_pending(

@@ -14,6 +14,7 @@ OPTIONS = {
     "demo": ["--records", "--faults", "--hold", "--output"],
     "simulate-genesys": ["--port", "--rate-limit", "--fault", "--client"],
     "sample-events": ["--records", "--seed", "--config", "--output"],
+    "reconcile": ["--apply", "--delete-extra", "--config", "--output"],
 }
 
 
@@ -125,6 +126,12 @@ def test_an_error_ends_with_its_code_and_a_last_line(
     monkeypatch.setattr(cli, "_demo", fail)
     assert cli.main(["demo"]) == code
     assert capsys.readouterr().err == line
+
+
+def test_deleting_without_mending_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody deletes by an option that was meant for another one."""
+    assert cli.main(["reconcile", "--delete-extra"]) == 2
+    assert "--apply" in capsys.readouterr().err
 
 
 def test_a_bug_shows_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:

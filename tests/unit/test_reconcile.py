@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import asdict
 from structlog.testing import capture_logs
 
+from consumer import reconcile_app
 from consumer.core import dedupe
 from consumer.core.audit import Auditor
 from consumer.core.contact_id import contact_id
@@ -21,7 +22,7 @@ from consumer.reconcile.run import EXPORTS, Reconciliation
 from consumer.reconcile.source import SourceTopics
 from consumer.settings import RESERVED_COLUMNS
 from tests import virtual_time
-from tests.lives import live, world_of
+from tests.lives import live, settings, world_of
 from tests.memory_ports import MemoryHistory, MemorySchemas, MemorySink, MemoryStore, MemoryTopics, World, outage
 from tests.stories import TOPIC, Event, Story, random_story
 from tests.virtual_time import passes
@@ -279,6 +280,14 @@ def test_an_empty_changelog_is_refused() -> None:
         reconcile(world)
 
 
+def test_a_group_whose_offsets_expired_is_refused() -> None:
+    """Every record would count as on its way, and every drift as a change that comes."""
+    world = planted()
+    del world.committed[P1]
+    with pytest.raises(FatalError, match=f"no offset for {TOPIC}/1"):
+        reconcile(world)
+
+
 def test_more_than_half_of_the_list_is_never_deleted() -> None:
     """The wrong list, probably: nothing at all is changed."""
     world = delivered_world()
@@ -428,3 +437,9 @@ def test_a_refusal_of_a_delete_is_told() -> None:
 
     report = reconcile(world, apply=True, delete_extra=True, sink=Refusing(world))
     assert report.mended == Mended(deleted=2, refused=1)
+
+
+async def test_what_retention_forgot_is_never_deleted() -> None:
+    """Refused before anything is asked: it cannot be told from what was never delivered."""
+    with pytest.raises(FatalError, match="STATE_RETENTION_DAYS"):
+        await reconcile_app.reconcile(settings(state_retention_days=30), apply=True, delete_extra=True)
