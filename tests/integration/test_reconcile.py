@@ -197,7 +197,7 @@ async def test_a_wrong_group_or_list_is_refused_and_makes_nothing(kafka: KafkaCl
         assert "KAFKA_GROUP_ID" in error
     assert (
         f"{topic}-other-dedupe-changelog"
-        not in Connection.of(settings(kafka.bootstrap, topic)).admin().list_topics(10).topics
+        not in Connection.of(settings(kafka.bootstrap, topic)).admin().list_topics(timeout=10).topics
     )
 
 
