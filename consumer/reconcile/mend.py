@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 AT_ONCE = 50
 """Contacts in a suppression or a delete: what Genesys reads back at once."""
 
+_RETRY_S = 1.0
+
 T = TypeVar("T")
 _Resend = tuple[Change, Finding]
 
@@ -259,8 +261,16 @@ class Mender:
         return f"reconcile/{self._sink.contact_list_id}/{int(self._started * 1000)}/{self._batches}"
 
     async def _audit(self, report: BatchReport) -> None:
+        """Tell of an answer, for as long as it takes: what was done to people's contacts must not go untold."""
         event = self._auditor.batch(report, self._now(), "reconcile")
-        await self._topics.settle(Settlement(audit=[event], dead_letters=[], changelog=[], offsets={}))
+        while True:
+            try:
+                await self._topics.settle(Settlement(audit=[event], dead_letters=[], changelog=[], offsets={}))
+            except TransientError as error:
+                log.error("settle_failed", error=str(error), remedy="tried again until it works")  # noqa: TRY400 -- ours
+                await self._sleep(error.retry_after or _RETRY_S)
+            else:
+                return
 
 
 def _due(number: int, changes: Changes, findings: Findings, *, withdrawals: bool) -> list[_Resend]:

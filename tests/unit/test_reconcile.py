@@ -14,7 +14,7 @@ from consumer.core import dedupe
 from consumer.core.audit import Auditor
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Gate, Throttle
-from consumer.errors import FatalError, RefusedByGenesys, SinkUnavailable, Throttled
+from consumer.errors import FatalError, RefusedByGenesys, SinkUnavailable, SourceUnavailable, Throttled
 from consumer.model import ExportedContact, TopicPartition
 from consumer.reconcile.mend import Mender
 from consumer.reconcile.report import Mended, Report
@@ -59,6 +59,7 @@ def reconcile(
     history: MemoryHistory | None = None,
     export: Export | None = None,
     sink: MemorySink | None = None,
+    topics: MemoryTopics | None = None,
 ) -> Report:
     """One run in virtual time, on a scratch store of its own."""
 
@@ -71,7 +72,7 @@ def reconcile(
             sink=used,
             source=source,
             history=asked,
-            topics=MemoryTopics(world),
+            topics=topics or MemoryTopics(world),
             auditor=Auditor(used.contact_list_id, b""),
             gate=Gate(Throttle(100_000), 1, 10),
             group="group",
@@ -376,6 +377,15 @@ def test_each_request_leaves_an_audit_event() -> None:
     }
     assert [event["recordsOut"] for event in events] == [1, 1, 4, 3]
     assert len({event["eventId"] for event in events}) == len(events)
+
+
+def test_brokers_that_take_no_audit_event_are_waited_for() -> None:
+    """What Genesys has answered is told, even if it takes a while."""
+    world = planted()
+    topics = MemoryTopics(world)
+    topics.failures = [SourceUnavailable("no broker")] * 3
+    reconcile(world, apply=True, topics=topics)
+    assert [orjson.loads(value)["recordsOut"] for _, value in world.audit] == [2, 1, 4]
 
 
 def test_no_report_holds_contact_data() -> None:

@@ -104,6 +104,9 @@ class KafkaHistory:
         asked = ConsumerGroupTopicPartitions(self._group, [native(partition) for partition in partitions])
         answers = client.list_consumer_group_offsets([asked], request_timeout=ANSWER_WITHIN_S)
         found = answers[self._group].result().topic_partitions or []
+        for each in found:
+            if each.error is not None:
+                raise KafkaException(each.error)
         return dict.fromkeys(partitions, 0) | {of_native(each): max(0, each.offset) for each in found}
 
     def _ends(self, client: AdminClient) -> dict[TopicPartition, int]:
