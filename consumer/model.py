@@ -140,6 +140,20 @@ class Contact(Struct, frozen=True, gc=False):
         return self.consent and not self.do_not_call
 
 
+class ExportedContact(Struct, frozen=True, gc=False):
+    """A contact as an export of the contact list shows it.
+
+    Attributes:
+        contact_id: Genesys' id of it.
+        callable: Whether a campaign may dial it.
+        values: Of the managed columns: the five that every list has, then the attribute columns as they are configured.
+    """
+
+    contact_id: str
+    callable: bool
+    values: tuple[str, ...]
+
+
 class Operation(StrEnum):
     """What is done to the contact in Genesys."""
 
@@ -160,8 +174,8 @@ class Change(Struct, frozen=True, gc=False):
         occurred_at: Milliseconds since the epoch, UTC.
         offset: Offset of the record in its partition: the order where versions say nothing.
         withdrawal: The person must not be called after this: goes ahead of every other change.
-        number: Of a suppression, the valid number that the rejected record names, "" if none: for the do-not-call list.
         undecoded: Nobody knows what the record says: its version and time are unknown, only its offset is its order.
+        number: Of a suppression, the valid number that the rejected record names, "" if none: for the do-not-call list.
     """
 
     operation: Operation
@@ -172,8 +186,8 @@ class Change(Struct, frozen=True, gc=False):
     occurred_at: int
     offset: int
     withdrawal: bool
-    number: str = ""
     undecoded: bool = False
+    number: str = ""
 
 
 class State(Struct, frozen=True, gc=False):

@@ -21,7 +21,8 @@ LABELLED = ["records", "records_rejected", "batches", "requests", "request_retri
 LABELLED += ["offset_gaps", "source_overtaken"]
 PLAIN = ["batch_size", "deliver_seconds", "end_to_end_seconds", "withdrawal_seconds", "settle_seconds", "error_rate"]
 PLAIN += ["breaker_state", "rate_limit_remaining", "in_flight", "store_keys", "store_bytes", "restore_seconds"]
-PLAIN += ["search_requests", "refused_contacts", "undecodable_suppressions"]
+PLAIN += ["undecodable_suppressions"]
+PLAIN += ["search_requests", "refused_contacts"]
 
 
 @pytest.fixture(autouse=True)

@@ -77,11 +77,11 @@ class Metrics:
         self._batches = self._counter("batches", "Batches answered.", "status")
         self._requests = self._counter("requests", "Requests to Genesys, each attempt counted.", "operation", "status")
         self._retries = self._counter("request_retries", "Requests that will be made again.", "reason")
-        self._search_requests = self._counter("search_requests", "Requests spent on finding whom Genesys refuses.")
-        self._refused_contacts = self._counter("refused_contacts", "Contacts that Genesys refused alone.")
         self._undecodable = self._counter(
             "undecodable_suppressions", "Contacts made not callable since a record of theirs could not be decoded."
         )
+        self._search_requests = self._counter("search_requests", "Requests spent on finding whom Genesys refuses.")
+        self._refused_contacts = self._counter("refused_contacts", "Contacts that Genesys refused alone.")
         self._gaps = self._counter("offset_gaps", "Times that offsets did not follow on.", "topic")
         self._overtaken = self._counter("source_overtaken", "Times that retention overtook the group.", "topic")
         self._batch_size = self._histogram("batch_size", "Contacts in an answered batch.", _SIZES)
