@@ -11,7 +11,6 @@ from concurrent.futures import Future
 
 from confluent_kafka import (
     OFFSET_INVALID,
-    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -22,10 +21,13 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented 
     OffsetSpec,
 )
 
-from consumer.adapters.kafka.connection import Admin, native, of_native
+from consumer.adapters.kafka.connection import Connection, native, of_native
+from consumer.adapters.kafka.failures import error_of, policy
 from consumer.model import TopicPartition
 
 ANSWER_WITHIN_S = 5.0
+COORDINATED_WITHIN_S = 20.0
+"""A coordinator that comes up is waited for."""
 
 Offsets = dict[TopicPartition, int]
 _Answers = dict[TopicPartition, "Future[ListOffsetsResultInfo]"]
@@ -72,19 +74,25 @@ def first_since(admin: AdminClient, partitions: Collection[TopicPartition], sinc
     return _offsets(_ask(admin, partitions, spec, IsolationLevel.READ_UNCOMMITTED))
 
 
-def committed(admin: Admin, group_id: str, partitions: Collection[TopicPartition]) -> Offsets:
+def committed(connection: Connection, group_id: str, partitions: Collection[TopicPartition]) -> Offsets:
     """Committed offsets of a group; partitions without one are left out.
+
+    A consumer asks, which joins nothing: an admin client of the library falls over a null pointer, and the process with
+    it, when the group's coordinator is just moving.
 
     Raises:
         SourceUnavailable: The brokers do not answer.
         FatalError: They refuse.
     """
-    asked = ConsumerGroupTopicPartitions(group_id, [native(partition) for partition in partitions])
-    answer = admin.answer(
-        lambda client: client.list_consumer_group_offsets([asked], request_timeout=ANSWER_WITHIN_S)[group_id].result(),
-        "cannot ask for the group's offsets",
-    )
-    return {of_native(each): each.offset for each in answer.topic_partitions if each.offset >= 0}
+    own = {"group.id": group_id, "enable.auto.commit": False, "isolation.level": "read_uncommitted"}
+    consumer = connection.consumer({}, own)
+    try:
+        answers = consumer.committed([native(partition) for partition in partitions], COORDINATED_WITHIN_S)
+    except KafkaException as failure:
+        raise policy(error_of(failure), "cannot ask for the group's offsets") from None
+    finally:
+        consumer.close()
+    return {of_native(each): each.offset for each in answers if each.offset >= 0}
 
 
 def _ask(
