@@ -21,13 +21,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented 
     OffsetSpec,
 )
 
-from consumer.adapters.kafka.connection import Connection, native, of_native
-from consumer.adapters.kafka.failures import error_of, policy
+from consumer.adapters.kafka.connection import Connection, native, of_native, patiently
 from consumer.model import TopicPartition
 
 ANSWER_WITHIN_S = 5.0
-COORDINATED_WITHIN_S = 20.0
-"""A coordinator that comes up is waited for."""
 
 Offsets = dict[TopicPartition, int]
 _Answers = dict[TopicPartition, "Future[ListOffsetsResultInfo]"]
@@ -86,10 +83,9 @@ def committed(connection: Connection, group_id: str, partitions: Collection[Topi
     """
     own = {"group.id": group_id, "enable.auto.commit": False, "isolation.level": "read_uncommitted"}
     consumer = connection.consumer({}, own)
+    asked = [native(partition) for partition in partitions]
     try:
-        answers = consumer.committed([native(partition) for partition in partitions], COORDINATED_WITHIN_S)
-    except KafkaException as failure:
-        raise policy(error_of(failure), "cannot ask for the group's offsets") from None
+        answers = patiently(lambda: consumer.committed(asked, ANSWER_WITHIN_S), "cannot ask for the group's offsets")
     finally:
         consumer.close()
     return {of_native(each): each.offset for each in answers if each.offset >= 0}
