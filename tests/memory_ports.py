@@ -15,8 +15,9 @@ import orjson
 from msgspec.structs import asdict
 
 from consumer.errors import RefusedByGenesys, SinkUnavailable
-from consumer.model import Contact, Record, Settlement, TopicPartition
+from consumer.model import Amendment, Contact, Record, Settlement, TopicPartition
 from consumer.ports import (
+    Amended,
     Assigned,
     ChangelogChunk,
     Lost,
@@ -304,15 +305,31 @@ class MemorySink:
                     self._world.list.pop(external_id, None)
         return left
 
-    async def suppress(self, contacts: Sequence[Contact], sure: Sure = always) -> Collection[str]:
-        unknown = set()
-        async with self._request("suppress", [contact.external_id for contact in contacts], sure):
-            for contact in contacts:
-                if contact.external_id in self._world.list and contact.external_id not in self._world.unseen:
-                    self._world.list[contact.external_id]["callable"] = False
-                else:
-                    unknown.add(contact.external_id)
-        return unknown
+    async def amend(
+        self, amendments: Sequence[Amendment], sure: Sure = always, withheld: Collection[str] = ()
+    ) -> Mapping[str, Amended]:
+        amended = {}
+        async with self._request("amend", [amendment.external_id for amendment in amendments], sure):
+            seen = [each for each in amendments if each.external_id in self._world.list.keys() - self._world.unseen]
+            for amendment in seen:
+                amended[amendment.external_id] = self._amend(amendment, withheld)
+        if self._world.answer_lost:
+            raise SinkUnavailable("no answer, and applied")
+        return amended
+
+    def _amend(self, amendment: Amendment, withheld: Collection[str]) -> Amended:
+        held = self._world.list[amendment.external_id]
+        columns = {name: value for name, value in held.items() if name != "callable"}
+        contact = amendment.onto(Contact(**columns))  # type: ignore[arg-type]
+        body = {"callable": contact.callable and amendment.external_id not in withheld, **asdict(contact)}
+        sent = amendment.withdraws or body != held
+        if not contact.callable:
+            self._world.blocked.add(contact.phone)
+        if sent and amendment.external_id in self._world.poison:
+            raise self._world.refusal
+        if sent:
+            self._world.list[amendment.external_id] = body
+        return Amended(contact, sent)
 
     @asynccontextmanager
     async def _request(self, operation: str, external_ids: Sequence[str], sure: Sure) -> AsyncIterator[None]:

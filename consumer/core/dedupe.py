@@ -12,7 +12,7 @@ from enum import IntEnum
 import orjson
 from msgspec.structs import astuple, replace
 
-from consumer.model import Change, ChangeEvent, ChangeType, Contact, Operation, State, Verdict
+from consumer.model import UNCHANGED, Amendment, Change, ChangeEvent, ChangeType, Contact, Operation, State, Verdict
 
 IDENTITY_BYTES = 32
 
@@ -28,11 +28,13 @@ class _Order(IntEnum):
     UNKNOWN = 2
 
 
-def to_change(event: ChangeEvent, contact: Contact, offset: int, contact_list_id: str) -> Change:
+def to_change(event: ChangeEvent, contact: Contact | Amendment, offset: int, contact_list_id: str) -> Change:
     """The change that a valid event asks for.
 
     The contact list id goes into the fingerprint: a state kept for one list never hides a contact from another.
     """
+    if isinstance(contact, Amendment):
+        return _amending(Operation.UPSERT, event, contact, offset, contact_list_id)
     deletes = event.change_type is ChangeType.DELETE
     return Change(
         Operation.DELETE if deletes else Operation.UPSERT,
@@ -52,17 +54,36 @@ def suppression(event: ChangeEvent, offset: int, contact_list_id: str) -> Change
         return None
     if not isinstance(event.external_id, str) or not event.external_id.strip():
         return None
-    contact = Contact(event.external_id, "", "", event.consent is not False, event.do_not_call is True, {})
+    amendment = Amendment(
+        event.external_id,
+        UNCHANGED,
+        UNCHANGED,
+        False if event.consent is False else UNCHANGED,
+        True if event.do_not_call is True else UNCHANGED,
+        {},
+    )
+    suppressing = _amending(Operation.SUPPRESS, event, amendment, offset, contact_list_id)
+    return replace(suppressing, fingerprint=without_content(Operation.SUPPRESS, contact_list_id))
+
+
+def _amending(
+    operation: Operation, event: ChangeEvent, amendment: Amendment, offset: int, contact_list_id: str
+) -> Change:
     return Change(
-        Operation.SUPPRESS,
-        contact,
-        hashlib.sha256(contact.external_id.encode()).digest(),
-        without_content(Operation.SUPPRESS, contact_list_id),
+        operation,
+        amendment,
+        hashlib.sha256(amendment.external_id.encode()).digest(),
+        _fingerprint(amendment, contact_list_id),
         event.version,
         event.occurred_at,
         offset,
-        withdrawal=True,
+        amendment.withdraws,
     )
+
+
+def merged(change: Change, contact: Contact, contact_list_id: str) -> Change:
+    """What a partial change came to: the same change of the whole contact."""
+    return replace(change, contact=contact, fingerprint=_fingerprint(contact, contact_list_id))
 
 
 def as_delete(change: Change, contact_list_id: str) -> Change:
@@ -104,7 +125,7 @@ def accepted(change: Change, state: State | None) -> State:
 
 
 def noted(change: Change, state: State | None) -> State:
-    """The state after a suppression of a contact that is not in Genesys: no older grant may come after it."""
+    """The state after a withdrawal from a contact that is not in Genesys: no older grant may come after it."""
     return replace(accepted(change, state), deleted=True)
 
 
@@ -146,7 +167,7 @@ def _sign(difference: int) -> _Order:
     return _Order((difference > 0) - (difference < 0))
 
 
-def _fingerprint(contact: Contact, contact_list_id: str) -> bytes:
+def _fingerprint(contact: Contact | Amendment, contact_list_id: str) -> bytes:
     content = orjson.dumps((contact_list_id, *astuple(contact)), option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(content).digest()
 

@@ -9,23 +9,24 @@ its data, it is carried out as a delete.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
 import structlog
+from msgspec import Struct
 
 from consumer.core.audit import event_id
-from consumer.core.batch import Batch, Lane, Lanes
+from consumer.core.batch import Batch, Effect, Lane, Lanes
 from consumer.core.dedupe import as_delete
 from consumer.core.delivery import Gate, is_suspect
 from consumer.errors import RefusedByGenesys, Throttled, TooLarge, TransientError
-from consumer.model import Operation, TopicPartition
+from consumer.model import Amendment, Contact, TopicPartition
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.partitions import Partitions
 from consumer.pipeline.progress import Progress
 from consumer.pipeline.reports import Reports
-from consumer.ports import Sink, Telemetry
+from consumer.ports import Amended, Sink, Telemetry
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +38,19 @@ DELETE_RETRY_S = 30.0
 
 MISSED_RETRY_S = 10.0
 MISSES = 3
-"""So often is a contact looked for that is to be suppressed, so long apart."""
+"""So often is a contact looked for that is to be amended, so long apart."""
+
+
+class _Answer(Struct, frozen=True):
+    """What Genesys has done.
+
+    Attributes:
+        unfinished: External ids of contacts for which it is not all done yet.
+        amended: What became of contacts that were read back, by external id.
+    """
+
+    unfinished: Collection[str] = ()
+    amended: Mapping[str, Amended] = {}
 
 
 class Dispatcher:
@@ -131,17 +144,17 @@ class Dispatcher:
             return
         batch_id = self._reports.sent(batch.lanes)
         started = self._clock()
-        with self._telemetry.batch_span(batch.operation, batch_id, len(batch.lanes), _trace_parents(batch)) as trace_id:
+        with self._telemetry.batch_span(batch.effect, batch_id, len(batch.lanes), _trace_parents(batch)) as trace_id:
             for lane in batch.lanes:
                 lane.work.trace_id = trace_id
             try:
-                unfinished = await self._request(batch)
+                answer = await self._request(batch)
             except TransientError as error:
                 self._try_again(batch, error)
             except RefusedByGenesys as error:
                 self._refused(batch, error, self._clock() - started)
             else:
-                self._accepted(batch, unfinished, self._clock() - started)
+                self._accepted(batch, answer, self._clock() - started)
         self._progress.made()
         self.wake()
 
@@ -162,49 +175,52 @@ class Dispatcher:
         for lane in batch.lanes:
             if not lane.work.assignment.alive:
                 self._admission.abandon(lane)
-        return Batch(batch.operation, [lane for lane in batch.lanes if lane.work.assignment.alive], batch.doubted)
+        return Batch(batch.effect, [lane for lane in batch.lanes if lane.work.assignment.alive], batch.doubted)
 
-    async def _request(self, batch: Batch) -> Collection[str]:
-        """The effect itself; external ids of contacts for which it is not all done yet."""
+    async def _request(self, batch: Batch) -> _Answer:
+        """The effect itself."""
         contacts = [lane.change.contact for lane in batch.lanes]
         sure = partial(self._is_ours, batch)
-        match batch.operation:
-            case Operation.UPSERT:
-                withdrawn = [lane.change.contact for lane in batch.lanes if lane.change.withdrawal]
-                await self._sink.upsert([lane.payload for lane in batch.lanes], sure, withdrawn)
-                return ()
-            case Operation.DELETE:
-                return await self._sink.delete([contact.external_id for contact in contacts], sure)
-            case Operation.SUPPRESS:
-                return await self._sink.suppress(contacts, sure)
+        match batch.effect:
+            case Effect.UPSERT:
+                await self._sink.upsert([lane.payload for lane in batch.lanes], sure, _withdrawn(batch))
+                return _Answer()
+            case Effect.DELETE:
+                return _Answer(await self._sink.delete([contact.external_id for contact in contacts], sure))
+            case Effect.AMEND:
+                amendments = [contact for contact in contacts if isinstance(contact, Amendment)]
+                withheld = {lane.change.contact.external_id for lane in batch.lanes if lane.withheld}
+                amended = await self._sink.amend(amendments, sure, withheld)
+                return _Answer({contact.external_id for contact in contacts} - amended.keys(), amended)
 
-    def _accepted(self, batch: Batch, unfinished: Collection[str], seconds: float) -> None:
+    def _accepted(self, batch: Batch, answer: _Answer, seconds: float) -> None:
         self._gate.succeeded()
-        self._telemetry.batch_sent(batch.operation, len(batch.lanes), "success", seconds)
+        self._telemetry.batch_sent(batch.effect, len(batch.lanes), "success", seconds)
         applied_at = self._now()
         for lane in self._owned(batch).lanes:
-            if lane.change.contact.external_id not in unfinished:
+            external_id = lane.change.contact.external_id
+            if amended := answer.amended.get(external_id):
+                self._admission.amend(lane, amended, applied_at=applied_at)
+            elif external_id not in answer.unfinished:
                 self._admission.accept(lane, applied_at=applied_at)
-            elif batch.operation is Operation.DELETE:
+            elif batch.effect is Effect.DELETE:
                 lane.work.applied_at = lane.work.applied_at or applied_at  # it is not callable any more
                 log.warning("delete_postponed", record=_name(lane), remedy="none needed: not callable, deleted later")
                 self._later(lane, DELETE_RETRY_S)
             else:
-                self._missed(lane, applied_at)
+                self._missed(lane)
         if blamed := batch.blamed():
-            self._halve(batch.operation, blamed)
+            self._halve(batch.effect, blamed)
 
-    def _missed(self, lane: Lane, applied_at: float) -> None:
-        """Genesys does not know a contact that it accepted: what it reads may lag behind what was written."""
+    def _missed(self, lane: Lane) -> None:
+        """Genesys does not know the contact: it may not be there, or what is read may lag behind what was written."""
         lane.misses += 1
         if lane.misses < MISSES:
-            log.warning("suppression_postponed", record=_name(lane), remedy="none needed: it is looked for again")
+            log.warning("contact_not_shown", record=_name(lane), remedy="none needed: it is looked for again")
             self._later(lane, MISSED_RETRY_S)
         else:
-            log.warning(
-                "suppressed_contact_unknown", record=_name(lane), remedy="none needed: Genesys has no such contact"
-            )
-            self._admission.accept(lane, applied_at=applied_at)
+            log.warning("contact_unknown", record=_name(lane), remedy=_remedy(lane))
+            self._admission.miss(lane)
 
     def _try_again(self, batch: Batch, error: TransientError) -> None:
         """The request may or may not have been applied: it is made again, unless a newer change takes its place."""
@@ -214,10 +230,10 @@ class Dispatcher:
         else:
             self._gate.failed(self._clock(), self._dice(), error.retry_after)
         self._telemetry.on_retry("throttled" if throttled else "unavailable")
-        log.warning("genesys_retry", operation=batch.operation, contacts=len(batch.lanes), error=str(error))
+        log.warning("genesys_retry", operation=batch.effect, contacts=len(batch.lanes), error=str(error))
         batch = self._owned(batch)
         if batch.doubted and batch.lanes:
-            self._lanes.put_back_as_group(batch.operation, batch.lanes, batch.blamed())
+            self._lanes.put_back_as_group(batch.effect, batch.lanes, batch.blamed())
         else:
             self._lanes.relieve(batch.blamed())
             self._lanes.put_back(batch)
@@ -226,7 +242,7 @@ class Dispatcher:
     def _refused(self, batch: Batch, error: RefusedByGenesys, seconds: float) -> None:
         """Genesys blames the data: split, or decide what becomes of the contact that was alone in the request."""
         self._gate.succeeded()
-        self._telemetry.batch_sent(batch.operation, len(batch.lanes), "failure", seconds)
+        self._telemetry.batch_sent(batch.effect, len(batch.lanes), "failure", seconds)
         self._lanes.relieve(batch.blamed())
         alone = len(batch.lanes) == 1
         batch = self._owned(batch)
@@ -234,7 +250,7 @@ class Dispatcher:
             return
         if not alone:
             self._split(batch, error)
-        elif batch.operation is Operation.DELETE:
+        elif batch.effect is Effect.DELETE:
             log.error("delete_refused", code=error.code, record=_name(batch.lanes[0]), remedy="it is tried again")
             self._later(batch.lanes[0], DELETE_RETRY_S)
         elif batch.lanes[0].change.withdrawal:
@@ -245,31 +261,32 @@ class Dispatcher:
     def _split(self, batch: Batch, error: RefusedByGenesys) -> None:
         """Find who is to blame: suspects stand alone at once, otherwise one half is tried."""
         suspects = [lane for lane in batch.lanes if is_suspect(lane.change.contact, error)]
-        if isinstance(error, TooLarge):
-            self._lanes.shrink(_smaller(sum(len(lane.payload) for lane in batch.lanes), error.limit))
+        size = sum(len(lane.payload) for lane in batch.lanes)
+        if isinstance(error, TooLarge) and size:
+            self._lanes.shrink(_smaller(size, error.limit))
             self._lanes.put_back(batch)
         elif suspects:
             for lane in suspects:
-                self._lanes.put_back_as_group(batch.operation, [lane])
-            self._lanes.put_back(Batch(batch.operation, [lane for lane in batch.lanes if lane not in suspects]))
+                self._lanes.put_back_as_group(batch.effect, [lane])
+            self._lanes.put_back(Batch(batch.effect, [lane for lane in batch.lanes if lane not in suspects]))
         else:
-            self._halve(batch.operation, batch.lanes)
+            self._halve(batch.effect, batch.lanes)
         self._queued_again(batch.lanes)
 
-    def _halve(self, operation: Operation, lanes: Sequence[Lane]) -> None:
+    def _halve(self, effect: Effect, lanes: Sequence[Lane]) -> None:
         """Try one half, withdrawals apart from the rest where both are there; the other waits for what comes of it."""
         urgent = [lane for lane in lanes if lane.urgent]
         rest = [lane for lane in lanes if not lane.urgent]
         if not (urgent and rest):
             middle = (len(lanes) + 1) // 2
             urgent, rest = list(lanes[:middle]), list(lanes[middle:])
-        self._lanes.put_back_as_group(operation, urgent, rest)
+        self._lanes.put_back_as_group(effect, urgent, rest)
 
     def _withdraw_by_delete(self, lane: Lane, code: str) -> None:
         log.error("withdrawal_refused", code=code, remedy="the contact is deleted instead", record=_name(lane))
         lane.work.reasons = (*lane.work.reasons, f"genesys:{code}")
         lane.work.change = as_delete(lane.change, self._sink.contact_list_id)
-        self._lanes.put_back(Batch(Operation.DELETE, [lane]))
+        self._lanes.put_back(Batch(Effect.DELETE, [lane]))
         self._queued_again([lane])
 
     def _later(self, lane: Lane, seconds: float) -> None:
@@ -288,6 +305,17 @@ class Dispatcher:
             if partition.closing:
                 self._admission.drop(partition.assignment)
         self._admission.reconsider(lanes)
+
+
+def _withdrawn(batch: Batch) -> list[Contact]:
+    withdrawing = [lane.change.contact for lane in batch.lanes if lane.change.withdrawal]
+    return [contact for contact in withdrawing if isinstance(contact, Contact)]
+
+
+def _remedy(lane: Lane) -> str:
+    if lane.change.withdrawal:
+        return "none needed: Genesys has no such contact"
+    return "have the CRM send the whole contact: Genesys does not have it"
 
 
 def _trace_parents(batch: Batch) -> list[bytes]:

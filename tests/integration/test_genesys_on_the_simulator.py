@@ -20,7 +20,7 @@ from consumer.errors import (
     TooLarge,
     Unauthorized,
 )
-from consumer.model import Contact
+from consumer.model import UNCHANGED, Amendment, Contact
 from consumer.settings import load
 from consumer.simulator.app import Simulator
 from consumer.simulator.contacts import Poison
@@ -28,6 +28,7 @@ from consumer.simulator.faults import Fault
 
 JANE = Contact("crm-1", "+15550100001", "jane@example.com", True, False, {"city": "Bern"})
 JANES_ID = contact_id("crm-1")
+WITHDRAWN = Amendment("crm-1", UNCHANGED, UNCHANGED, False, UNCHANGED, {})
 
 
 async def open_sink(simulator: Simulator, throttle: Throttle | None = None, **environ: str) -> GenesysSink:
@@ -72,7 +73,7 @@ async def test_contact_is_added_changed_suppressed_and_deleted():
             await put(sink, contact)
             held = simulator.contacts("People")[JANES_ID]
             assert (held["data"]["phone_number"], held["callable"]) == (contact.phone, True)
-        await sink.suppress([replace(JANE, consent=False), replace(JANE, external_id="crm-unknown")])
+        await sink.amend([WITHDRAWN, replace(WITHDRAWN, external_id="crm-unknown")])
         held = simulator.contacts("People")[JANES_ID]
         assert (held["data"]["consent_flag"], held["data"]["phone_number"]) == ("false", "+15550100009")
         assert not held["callable"]
@@ -118,7 +119,7 @@ async def test_a_suppression_blocks_the_number_that_genesys_has():
     """A rejected record tells no number that could be trusted."""
     async with Simulator() as simulator, with_dnc_list(simulator) as sink:
         await put(sink, JANE)
-        await sink.suppress([replace(JANE, phone="", do_not_call=True)])
+        await sink.amend([WITHDRAWN])
         assert simulator.dnc_numbers("Nobody") == {JANE.phone}
 
 
@@ -181,7 +182,7 @@ async def test_a_second_request_waits_too_where_genesys_asked_everybody_to():
         await put(sink, JANE)
         throttle.told_to_wait(asyncio.get_running_loop().time(), 60)
         with pytest.raises(Throttled) as told:
-            await sink.suppress([replace(JANE, do_not_call=True)])
+            await sink.amend([WITHDRAWN])
         assert 50 < (told.value.retry_after or 0) <= 60
         assert simulator.contacts("People")[JANES_ID]["callable"] is True
         await sink.close()
@@ -193,7 +194,7 @@ async def test_full_batches_are_taken():
     async with Simulator() as simulator, opened(simulator) as sink:
         await sink.upsert([sink.encode(contact, callable_=True) for contact in contacts])
         await sink.delete([contact.external_id for contact in contacts[:50]])
-        await sink.suppress([replace(contact, do_not_call=True) for contact in contacts[100:150]])
+        await sink.amend([replace(WITHDRAWN, external_id=contact.external_id) for contact in contacts[100:150]])
         held = simulator.contacts("People")
     assert len(held) == 950
     assert sum(not contact["callable"] for contact in held.values()) == 50

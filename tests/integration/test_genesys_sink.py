@@ -35,7 +35,7 @@ from consumer.errors import (
     TooLarge,
     Unauthorized,
 )
-from consumer.model import Contact
+from consumer.model import UNCHANGED, Amendment, Contact
 from consumer.ports import Sink
 from consumer.settings import load
 
@@ -54,6 +54,7 @@ CONTACT_LIST = {
 CANARIES = ["+15550100999", "canary@example.com", "Canaryville", "crm-canary-1"]
 JANE = Contact("crm-canary-1", "+15550100999", "canary@example.com", True, False, {"city": "Canaryville"})
 JOHN = Contact("crm-2", "+15550100002", "", False, True, {"city": ""})
+WITHDRAWN = Amendment("crm-canary-1", UNCHANGED, UNCHANGED, False, UNCHANGED, {})
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -184,8 +185,8 @@ class Genesys:
 
 
 async def ask(sink: GenesysSink, external_id: str) -> None:
-    """Make one request: what would suppress a contact that Genesys does not know."""
-    assert await sink.suppress([replace(JOHN, external_id=external_id)]) == {external_id}
+    """Make one request: what would amend a contact that Genesys does not know."""
+    assert await sink.amend([replace(WITHDRAWN, external_id=external_id)]) == {}
 
 
 def broken_rules(seen: Seen, query: Any) -> list[str]:
@@ -350,12 +351,12 @@ async def test_what_is_not_sure_at_the_last_moment_is_not_sent(bench, effect):
     assert bench.genesys.calls[0].path == CONTACTS
 
 
-async def test_a_suppression_that_is_not_sure_any_more_only_reads(bench):
+async def test_an_amendment_that_is_not_sure_any_more_only_reads(bench):
     """What was read back is not written when the contact may be somebody else's by then."""
     async with bench.sink() as sink:
         bench.genesys.script = [reply(200, [{"id": contact_id(JANE.external_id), "data": {}}])]
         with pytest.raises(SinkUnavailable):
-            await sink.suppress([JANE], lambda: False)
+            await sink.amend([WITHDRAWN], lambda: False)
     assert [call.path for call in bench.genesys.calls] == [f"{CONTACTS}/bulk"]
 
 
@@ -407,8 +408,8 @@ async def test_a_refusal_tells_whom_it_names_and_how_much_is_too_much(bench):
     assert too_large.value.limit == 1000
 
 
-async def test_suppress_sends_back_what_genesys_has(bench):
-    """Data stays as it was read but for the withdrawn flags; the contact becomes not callable."""
+async def test_amend_sends_back_what_genesys_has(bench):
+    """Data stays as it was read but for what changed; without consent or with do-not-call nobody calls."""
     read = [
         {
             "id": contact_id(external_id),
@@ -419,10 +420,11 @@ async def test_suppress_sends_back_what_genesys_has(bench):
         }
         for external_id in ("crm-canary-1", "crm-2")
     ]
-    conflict, withdrawn = replace(JANE, do_not_call=True), replace(JOHN, do_not_call=False)
+    blocked = replace(WITHDRAWN, consent=UNCHANGED, do_not_call=True)
+    withdrawn = replace(WITHDRAWN, external_id="crm-2")
     bench.genesys.script = [accept, reply(200, read)]
     async with bench.sink() as sink:
-        await sink.suppress([conflict, withdrawn, replace(JOHN, external_id="crm-unknown")])
+        await sink.amend([blocked, withdrawn, replace(WITHDRAWN, external_id="crm-unknown")])
     bulk, add = bench.genesys.calls
     assert bulk.path == f"{CONTACTS}/bulk"
     assert orjson.loads(bulk.body) == [contact_id(id_) for id_ in ("crm-canary-1", "crm-2", "crm-unknown")]
@@ -439,20 +441,20 @@ async def test_suppress_sends_back_what_genesys_has(bench):
             "id": contact_id("crm-2"),
             "contactListId": LIST_ID,
             "callable": False,
-            "data": data | {"external_id": "crm-2", "consent_flag": "false", "do_not_call": ""},
+            "data": data | {"external_id": "crm-2", "consent_flag": "false", "do_not_call": "false"},
         },
     ]
 
 
-async def test_suppress_of_unknown_contacts_sends_nothing(bench):
+async def test_unknown_contacts_are_not_amended(bench):
     """Nothing found means that there is nothing to write."""
     async with bench.sink() as sink:
-        await sink.suppress([JANE])
+        await sink.amend([WITHDRAWN])
     assert [call.path for call in bench.genesys.calls] == [f"{CONTACTS}/bulk"]
 
 
 async def test_two_requests_share_one_time_limit(bench, monkeypatch):
-    """The second request of a suppression has only the time that the first one left."""
+    """The second request of an amendment has only the time that the first one left."""
     limits = []
     send = transport.Transport.send
 
@@ -464,7 +466,7 @@ async def test_two_requests_share_one_time_limit(bench, monkeypatch):
     read = {"id": contact_id("crm-2"), "contactListId": LIST_ID, "data": {}}
     async with bench.sink() as sink:
         bench.genesys.script = [reply(200, [read])]
-        await sink.suppress([JOHN])
+        await sink.amend([replace(WITHDRAWN, external_id="crm-2")])
     (first, first_s), (second, second_s) = limits[-2:]
     assert (first, second) == ("read_contacts", "add_contacts")
     assert 0 < second_s < first_s <= 20
@@ -624,12 +626,12 @@ async def test_endless_answer_is_cut_off(bench, monkeypatch):
 
 
 @pytest.mark.parametrize("found", [{}, [None], [{"id": contact_id("crm-stranger"), "data": {}}]])
-async def test_suppress_refuses_to_write_what_it_did_not_ask_for(bench, found):
+async def test_amend_refuses_to_write_what_it_did_not_ask_for(bench, found):
     """An answer with other contacts than were asked for is not written back."""
     async with bench.sink() as sink:
         bench.genesys.script = [reply(200, found)]
         with pytest.raises(SinkUnavailable, match="does not match"):
-            await sink.suppress([JANE])
+            await sink.amend([WITHDRAWN])
     assert len(bench.genesys.calls) == 1
 
 

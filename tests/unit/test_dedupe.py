@@ -21,7 +21,17 @@ from consumer.core.dedupe import (
     to_change,
     without_content,
 )
-from consumer.model import Change, ChangeEvent, ChangeType, Contact, Operation, State, Verdict
+from consumer.model import (
+    UNCHANGED,
+    Amendment,
+    Change,
+    ChangeEvent,
+    ChangeType,
+    Contact,
+    Operation,
+    State,
+    Verdict,
+)
 
 AVRO = fastavro.parse_schema(
     json.loads((Path(__file__).parents[2] / "schemas" / "dedupe_state.avsc").read_text(encoding="utf-8"))
@@ -154,11 +164,14 @@ def test_values_that_move_between_fields_are_another_content(phone, email):
 @pytest.mark.parametrize(
     ("consent", "do_not_call", "expected"),
     [
-        (False, False, (False, False)),
-        (False, "maybe", (False, False)),
-        (True, True, (True, True)),
-        (None, True, (True, True)),
+        (False, False, (False, UNCHANGED)),
+        (False, "maybe", (False, UNCHANGED)),
+        (False, UNCHANGED, (False, UNCHANGED)),
+        (True, True, (UNCHANGED, True)),
+        (None, True, (UNCHANGED, True)),
+        (UNCHANGED, True, (UNCHANGED, True)),
         (False, True, (False, True)),
+        (UNCHANGED, UNCHANGED, None),
         (True, False, None),
         (True, None, None),
         ("false", False, None),
@@ -178,7 +191,7 @@ def test_a_suppression_keeps_identity_and_order_but_no_contact_data():
     made = suppression(replace(EVENT, consent=False), 3, LIST)
     assert made == Change(
         Operation.SUPPRESS,
-        Contact("c-1", "", "", consent=False, do_not_call=False, attributes={}),
+        Amendment("c-1", UNCHANGED, UNCHANGED, False, UNCHANGED, {}),
         change().identity,
         SUPPRESSED,
         5,

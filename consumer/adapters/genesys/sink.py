@@ -1,11 +1,11 @@
-"""The contact list as the pipeline's `Sink`: contacts as Genesys knows them, added, deleted and suppressed.
+"""The contact list as the pipeline's `Sink`: contacts as Genesys knows them, added, deleted and amended.
 
 Touches Genesys through the client.
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
-from typing import NoReturn, Self
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple, NoReturn, Self
 
 import orjson
 from msgspec import Struct
@@ -19,9 +19,9 @@ from consumer.adapters.genesys.transport import Endpoint, OnRequest
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
 from consumer.errors import SinkUnavailable
-from consumer.model import Contact
-from consumer.ports import Sure, always
-from consumer.settings import Settings
+from consumer.model import Amendment, Contact
+from consumer.ports import Amended, Sure, always
+from consumer.settings import RESERVED_COLUMNS, Settings
 
 _ADD = Endpoint("add_contacts", "POST", f"{LIST_PATH}/contacts", "outbound:contact:add")
 _DELETE = Endpoint("delete_contacts", "DELETE", f"{LIST_PATH}/contacts", "outbound:contact:delete")
@@ -32,6 +32,8 @@ _KEEP_QUEUE = {"doNotQueue": "true"}
 
 _Data = dict[str, str | None]
 _PHONE = "phone_number"
+_NOT_SET = frozenset({"", "false"})
+"""What do-not-call may be for a contact to be called: whatever else somebody wrote there, nobody calls."""
 _READ_AT_ONCE = 50
 
 _FLAGS = {True: "true", False: "false"}
@@ -44,6 +46,21 @@ class _Contact(Struct, rename="camel", gc=False):
     contact_list_id: str
     callable: bool
     data: dict[str, str]
+
+
+class _Held(NamedTuple):
+    """A contact as Genesys has it: its data, and whether it is callable."""
+
+    data: _Data
+    callable: object
+
+
+class _Merged(NamedTuple):
+    """An amended contact, its encoding, and the number that it can be called at, also if that is one to be cleared."""
+
+    amended: Amended
+    encoded: bytes
+    number: str
 
 
 _encode = Encoder().encode
@@ -109,15 +126,7 @@ class GenesysSink:
         return self._list_id
 
     def encode(self, contact: Contact, *, callable_: bool) -> bytes:
-        data = {
-            "external_id": contact.external_id,
-            _PHONE: contact.phone,
-            "email": contact.email,
-            "consent_flag": _FLAGS[contact.consent],
-            "do_not_call": _FLAGS[contact.do_not_call],
-            **contact.attributes,
-        }
-        return self._encoded(contact_id(contact.external_id), data, callable_=callable_)
+        return self._encoded(contact_id(contact.external_id), _data(contact), callable_=callable_)
 
     async def upsert(self, contacts: Sequence[bytes], sure: Sure = always, withdrawn: Sequence[Contact] = ()) -> None:
         deadline = self._client.deadline()
@@ -132,19 +141,22 @@ class GenesysSink:
         await self._client.call(_DELETE, deadline=deadline, path=self._path, query=query, sure=sure, paid=True)
         left = await self._read(list(by_id), deadline, paid=False)
         if left:
-            data = [(id_, self._complete(has)) for id_, has in left.items()]
+            data = [(id_, self._complete(held.data)) for id_, held in left.items()]
             await self._add([self._encoded(id_, has, callable_=False) for id_, has in data], deadline, sure, paid=False)
         return {by_id[id_] for id_ in left}
 
-    async def suppress(self, contacts: Sequence[Contact], sure: Sure = always) -> Collection[str]:
+    async def amend(
+        self, amendments: Sequence[Amendment], sure: Sure = always, withheld: Collection[str] = ()
+    ) -> Mapping[str, Amended]:
         deadline = self._client.deadline()
-        by_id = {contact_id(contact.external_id): contact for contact in contacts}
+        by_id = {contact_id(amendment.external_id): amendment for amendment in amendments}
         found = await self._read(list(by_id), deadline, paid=True)
-        if found:
-            await self._block([data.get(_PHONE) or "" for data in found.values()], deadline, sure)
-            suppressed = [self._suppressed(id_, has, by_id[id_]) for id_, has in found.items()]
-            await self._add(suppressed, deadline, sure, paid=False)
-        return {contact.external_id for id_, contact in by_id.items() if id_ not in found}
+        merged = [self._merged(by_id[id_], held, withheld) for id_, held in found.items()]
+        await self._block([each.number for each in merged if not each.amended.contact.callable], deadline, sure)
+        changed = [each.encoded for each in merged if each.amended.sent]
+        if changed:
+            await self._add(changed, deadline, sure, paid=False)
+        return {each.amended.contact.external_id: each.amended for each in merged}
 
     async def _numbers(self, contacts: Sequence[Contact], deadline: float) -> list[str]:
         """Their phone numbers; of a contact that comes without one, the one that Genesys has."""
@@ -152,7 +164,7 @@ class GenesysSink:
         ids = [contact_id(contact.external_id) for contact in contacts if not contact.phone]
         for start in range(0, len(ids), _READ_AT_ONCE):
             found = await self._read(ids[start : start + _READ_AT_ONCE], deadline, paid=False)
-            numbers += [data.get(_PHONE) or "" for data in found.values()]
+            numbers += [held.data.get(_PHONE) or "" for held in found.values()]
         return numbers
 
     async def _block(self, numbers: Sequence[str], deadline: float, sure: Sure) -> None:
@@ -161,16 +173,16 @@ class GenesysSink:
         if self._dnc_list is not None and known:
             await self._dnc_list.add(known, deadline, sure)
 
-    async def _read(self, ids: Sequence[str], deadline: float, *, paid: bool) -> dict[str, _Data]:
+    async def _read(self, ids: Sequence[str], deadline: float, *, paid: bool) -> dict[str, _Held]:
         """What Genesys has of these contacts, at most 50, by id."""
         answer = await self._client.call(_READ, deadline=deadline, path=self._path, body=orjson.dumps(ids), paid=paid)
         if not isinstance(answer, list):
             _does_not_match()
-        found: dict[str, _Data] = {}
+        found: dict[str, _Held] = {}
         for contact in answer:
             match contact:
                 case {"id": str(id_), "data": dict(data)} if id_ in ids:
-                    found[id_] = data
+                    found[id_] = _Held(data, contact.get("callable"))
                 case _:
                     _does_not_match()
         return found
@@ -183,21 +195,45 @@ class GenesysSink:
         if not isinstance(added, list) or len(added) != len(contacts):
             _does_not_match()
 
-    def _suppressed(self, id_: str, has: _Data, contact: Contact) -> bytes:
-        """A contact as Genesys has it, with the withdrawn flags, not callable."""
-        data = self._complete(has)
-        if not contact.consent:
-            data["consent_flag"] = "false"
-        if contact.do_not_call:
-            data["do_not_call"] = "true"
-        return self._encoded(id_, data, callable_=False)
+    def _merged(self, amendment: Amendment, held: _Held, withheld: Collection[str]) -> _Merged:
+        """What an amendment makes of a contact; sent when it differs from what Genesys has, or withdraws."""
+        has = self._complete(held.data)
+        contact = amendment.onto(_contact(has))
+        callable_ = contact.callable and amendment.external_id not in withheld
+        sent = amendment.withdraws or held.callable is not callable_ or has != _data(contact)
+        encoded = self.encode(contact, callable_=callable_)
+        return _Merged(Amended(contact, sent), encoded, contact.phone or has[_PHONE])
 
     def _complete(self, has: _Data) -> dict[str, str]:
         """Data as it was read, with a value in every column: Genesys takes no other."""
-        return {column: has.get(column) or "" for column in self._columns}
+        return {column: str(has.get(column) or "") for column in self._columns}
 
     def _encoded(self, id_: str, data: dict[str, str], *, callable_: bool) -> bytes:
         return _encode(_Contact(id_, self._list_id, callable_, data))
+
+
+def _data(contact: Contact) -> dict[str, str]:
+    """The columns of a contact."""
+    return {
+        "external_id": contact.external_id,
+        _PHONE: contact.phone,
+        "email": contact.email,
+        "consent_flag": _FLAGS[contact.consent],
+        "do_not_call": _FLAGS[contact.do_not_call],
+        **contact.attributes,
+    }
+
+
+def _contact(data: Mapping[str, str]) -> Contact:
+    """The contact of these columns; flags that say neither true nor false let nobody call."""
+    return Contact(
+        data["external_id"],
+        data[_PHONE],
+        data["email"],
+        data["consent_flag"].casefold() == "true",
+        data["do_not_call"].casefold() not in _NOT_SET,
+        {column: value for column, value in data.items() if column not in RESERVED_COLUMNS},
+    )
 
 
 def _does_not_match() -> NoReturn:
