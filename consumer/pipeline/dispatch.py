@@ -265,6 +265,8 @@ class Dispatcher:
         if isinstance(error, TooLarge) and size:
             self._lanes.shrink(_smaller(size, error.limit))
             self._lanes.put_back(batch)
+        elif isinstance(error, TooLarge):
+            self._part(batch)
         elif suspects:
             for lane in suspects:
                 self._lanes.put_back_as_group(batch.effect, [lane])
@@ -272,6 +274,12 @@ class Dispatcher:
         else:
             self._halve(batch.effect, batch.lanes)
         self._queued_again(batch.lanes)
+
+    def _part(self, batch: Batch) -> None:
+        """Send halves: how large a request of amended contacts is shows only when they have been read."""
+        middle = (len(batch.lanes) + 1) // 2
+        for lanes in (batch.lanes[:middle], batch.lanes[middle:]):
+            self._lanes.put_back_as_group(batch.effect, lanes)
 
     def _halve(self, effect: Effect, lanes: Sequence[Lane]) -> None:
         """Try one half, withdrawals apart from the rest where both are there; the other waits for what comes of it."""

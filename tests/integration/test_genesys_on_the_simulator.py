@@ -21,6 +21,7 @@ from consumer.errors import (
     Unauthorized,
 )
 from consumer.model import UNCHANGED, Amendment, Contact
+from consumer.ports import Amended
 from consumer.settings import load
 from consumer.simulator.app import Simulator
 from consumer.simulator.contacts import Poison
@@ -113,6 +114,54 @@ async def test_a_withdrawal_without_a_number_blocks_the_one_that_genesys_has():
         await put(sink, JANE)
         await withdraw(sink, replace(JANE, phone="", consent=False), unknown)
         assert simulator.dnc_numbers("Nobody") == {JANE.phone}
+
+
+async def test_a_part_of_a_contact_is_merged_with_the_rest():
+    """What it does not tell stays as Genesys has it, also what somebody changed there; unknown ones are told."""
+    part = replace(WITHDRAWN, consent=UNCHANGED, phone="+15550100009", attributes={"city": "Basel"})
+    async with Simulator() as simulator, opened(simulator) as sink:
+        await put(sink, replace(JANE, email="changed@example.com"))
+        told = await sink.amend([part, replace(part, external_id="crm-unknown")])
+        held = simulator.contacts("People")[JANES_ID]
+    expected = Contact("crm-1", "+15550100009", "changed@example.com", True, False, {"city": "Basel"})
+    assert told == {"crm-1": Amended(expected, sent=True)}
+    assert (held["data"]["phone_number"], held["data"]["email"]) == (expected.phone, expected.email)
+    assert (held["data"]["city"], held["callable"]) == ("Basel", True)
+
+
+async def test_a_part_that_comes_again_changes_nothing():
+    """The second time Genesys has it already."""
+    part = replace(WITHDRAWN, consent=UNCHANGED, phone="+15550100009")
+    async with Simulator() as simulator, opened(simulator) as sink:
+        await put(sink, JANE)
+        assert [(await sink.amend([part]))["crm-1"].sent for _ in range(2)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("part", "blocked"),
+    [
+        (WITHDRAWN, {JANE.phone}),
+        (replace(WITHDRAWN, phone="+15550100009"), {"+15550100009"}),
+        (replace(WITHDRAWN, phone=""), {JANE.phone}),
+        (replace(WITHDRAWN, consent=UNCHANGED, do_not_call=True), {JANE.phone}),
+        (replace(WITHDRAWN, consent=True, phone="+15550100009"), set()),
+    ],
+    ids=str,
+)
+async def test_the_number_of_an_amended_contact_goes_on_the_do_not_call_list_if_it_withdraws(part, blocked):
+    """The one that it has then, or the last one that Genesys has when it is cleared at the same time."""
+    async with Simulator() as simulator, with_dnc_list(simulator) as sink:
+        await put(sink, JANE)
+        await sink.amend([part])
+        assert simulator.dnc_numbers("Nobody") == blocked
+
+
+async def test_a_new_number_of_somebody_who_withdrew_is_blocked_too():
+    """A part that tells the number alone: without consent nobody may call the new one either."""
+    async with Simulator() as simulator, with_dnc_list(simulator) as sink:
+        await put(sink, replace(JANE, consent=False))
+        await sink.amend([replace(WITHDRAWN, consent=UNCHANGED, phone="+15550100009")])
+        assert simulator.dnc_numbers("Nobody") == {"+15550100009"}
 
 
 async def test_a_suppression_blocks_the_number_that_genesys_has():

@@ -36,7 +36,7 @@ from consumer.errors import (
     Unauthorized,
 )
 from consumer.model import UNCHANGED, Amendment, Contact
-from consumer.ports import Sink
+from consumer.ports import Amended, Sink
 from consumer.settings import load
 
 CONTRACT = orjson.loads((Path(__file__).parent.parent / "data/genesys/contract.json").read_bytes())
@@ -444,6 +444,87 @@ async def test_amend_sends_back_what_genesys_has(bench):
             "data": data | {"external_id": "crm-2", "consent_flag": "false", "do_not_call": "false"},
         },
     ]
+
+
+HELD = {
+    "external_id": "crm-2",
+    "phone_number": "+15550100002",
+    "email": "",
+    "consent_flag": "true",
+    "do_not_call": "false",
+    "city": "Bern",
+}
+"""A contact as the program leaves it in Genesys."""
+
+NOTHING = Amendment("crm-2", UNCHANGED, UNCHANGED, UNCHANGED, UNCHANGED, {})
+
+
+async def amended(bench, held, amendment, *, callable_=True, withheld=()):
+    """What the sink tells of an amendment of a contact that Genesys has, and what it sent."""
+    async with bench.sink() as sink:
+        bench.genesys.script = [reply(200, [{"id": contact_id("crm-2"), "callable": callable_, "data": held}])]
+        result = await sink.amend([amendment], withheld=withheld)
+    _, *adds = bench.genesys.calls
+    return result["crm-2"], [body for add in adds for body in orjson.loads(add.body)]
+
+
+@pytest.mark.parametrize("amendment", [replace(NOTHING, phone="+15550100002"), replace(NOTHING, consent=True)], ids=str)
+async def test_what_genesys_has_already_is_not_sent_again(bench, amendment):
+    """Nothing differs: one request, and the contact is told as it is."""
+    told, sent = await amended(bench, HELD, amendment)
+    assert sent == []
+    assert told == Amended(Contact("crm-2", "+15550100002", "", True, False, {"city": "Bern"}), sent=False)
+
+
+@pytest.mark.parametrize(
+    ("held", "callable_", "amendment"),
+    [
+        (HELD, True, replace(NOTHING, phone="")),
+        (HELD, True, replace(NOTHING, attributes={"city": "Basel"})),
+        (HELD, False, replace(NOTHING, phone="+15550100002")),
+        (HELD | {"external_id": ""}, True, NOTHING),
+        (HELD | {"email": None}, False, NOTHING),
+        (HELD | {"consent_flag": "false"}, False, replace(NOTHING, consent=False)),
+        (HELD | {"do_not_call": "true"}, False, replace(NOTHING, do_not_call=True)),
+    ],
+    ids=str,
+)
+async def test_what_differs_or_withdraws_is_sent(bench, held, callable_, amendment):
+    """A column, whether the contact is callable, its id; and a withdrawal in any case, since reads may lag."""
+    told, sent = await amended(bench, held, amendment, callable_=callable_)
+    assert told.sent
+    assert len(sent) == 1
+    assert sent[0]["callable"] is told.contact.callable
+    assert sent[0]["data"]["external_id"] == "crm-2"
+
+
+@pytest.mark.parametrize(
+    ("consent", "do_not_call", "callable_"),
+    [
+        ("true", "false", True),
+        ("TRUE", "FALSE", True),
+        ("true", "", True),
+        ("true", "true", False),
+        ("true", "yes", False),
+        ("true", "1", False),
+        ("yes", "false", False),
+        ("", "false", False),
+        (None, None, False),
+    ],
+)
+async def test_flags_that_somebody_wrote_otherwise_let_nobody_call(bench, consent, do_not_call, callable_):
+    """Consent is what says true; do-not-call is all that does not say false."""
+    held = HELD | {"consent_flag": consent, "do_not_call": do_not_call}
+    told, (sent,) = await amended(bench, held, replace(NOTHING, phone="+15550100003"))
+    assert told.contact.callable is sent["callable"] is callable_
+    assert {sent["data"]["consent_flag"], sent["data"]["do_not_call"]} <= {"true", "false"}
+
+
+async def test_what_is_withheld_is_sent_as_not_callable(bench):
+    """A withdrawal waits behind it; the content is as told all the same."""
+    told, (sent,) = await amended(bench, HELD, replace(NOTHING, phone="+15550100003"), withheld={"crm-2"})
+    assert (sent["callable"], sent["data"]["consent_flag"]) == (False, "true")
+    assert told.contact.callable
 
 
 async def test_unknown_contacts_are_not_amended(bench):

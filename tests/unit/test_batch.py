@@ -244,6 +244,39 @@ def test_no_batch_is_larger_than_allowed(contacts: list[tuple[bool, int]], max_r
     assert left == 0
 
 
+# -- whole contacts and parts
+
+
+def test_parts_linger_apart_from_whole_contacts() -> None:
+    """They go out in another request, each kind when it is due."""
+    on = lanes(max_records=3)
+    begin(on, work("part", AMEND, withdrawal=False), now=10.0)
+    begin(on, *several("whole", 3), now=10.1)
+    assert [take(on, 10.1).effect, on.take(10.1, PLENTY), take(on, 10.5).effect] == [UPSERT, None, AMEND]
+
+
+def test_what_has_waited_longer_goes_first_of_what_is_due() -> None:
+    """A stream of whole contacts that fill every batch does not hold up a part, nor the other way round."""
+    on = lanes(max_records=3)
+    begin(on, *several("early", 3), work("part", AMEND, withdrawal=False), now=10.0)
+    begin(on, *several("late", 9), now=10.1)
+    assert drained(on, 10.5)[:2] == [["part"], ["early0", "early1", "early2"]]
+
+
+def test_fifty_parts_are_a_full_batch() -> None:
+    """Genesys lets no more be read back: nothing is gained by waiting."""
+    on = lanes()
+    begin(on, *several("c", 50, AMEND, withdrawal=False), now=10.0)
+    assert on.due(10.0, PLENTY) == 10.0
+
+
+def test_an_urgent_part_is_filled_up_with_others() -> None:
+    """As an upsert is, and whole contacts stay where they are."""
+    on = lanes()
+    begin(on, work("calm", AMEND, withdrawal=False), work("whole"), work("revoked", AMEND), now=10.0)
+    assert names(take(on, 10.0)) == ["revoked", "calm"]
+
+
 # -- withdrawals first
 
 

@@ -15,6 +15,7 @@ from consumer.core.dedupe import (
     decode_state,
     encode_state,
     judge,
+    merged,
     noted,
     settled_ms,
     suppression,
@@ -309,6 +310,59 @@ def test_after_a_suppression_whatever_the_crm_says_next_is_sent():
     assert judge(change(version=7), remembered) is Verdict.CHANGED
     assert judge(change(version=7, kind=ChangeType.DELETE), remembered) is Verdict.CHANGED
     assert judge(suppressed(version=7), remembered) is Verdict.DUPLICATE
+
+
+# ---- partial changes ----
+
+NOTHING = Amendment("c-1", UNCHANGED, UNCHANGED, UNCHANGED, UNCHANGED, {})
+
+
+def part(*, at=1000, offset=10, version=5, **told):
+    """The change that a partial event asks for, which tells these fields alone."""
+    event = replace(EVENT, occurred_at=at, version=version, partial=True)
+    return to_change(event, replace(NOTHING, **told), offset, LIST)
+
+
+@pytest.mark.parametrize(
+    ("told", "withdraws"),
+    [
+        ({"phone": "+14155550101"}, False),
+        ({"consent": True}, False),
+        ({"do_not_call": False}, False),
+        ({"consent": False}, True),
+        ({"do_not_call": True, "consent": True}, True),
+    ],
+    ids=str,
+)
+def test_a_part_withdraws_by_what_it_tells(told, withdraws):
+    """A field that it does not tell says nothing against calling."""
+    made = part(**told)
+    assert (made.operation, made.withdrawal, made.identity) == (Operation.UPSERT, withdraws, change().identity)
+
+
+def test_a_part_comes_to_the_whole_contact():
+    """What it does not tell stays; the state is that of the whole contact, so that a repeat of it is a duplicate."""
+    told = replace(NOTHING, phone="+14155550101", do_not_call=True, attributes={"b": "3"})
+    contact = told.onto(CONTACT)
+    assert contact == replace(CONTACT, phone="+14155550101", do_not_call=True, attributes={"a": "1", "b": "3"})
+    after_it = accepted(merged(part(version=6), contact, LIST), accepted(change(), None))
+    whole = change(version=7, phone="+14155550101", do_not_call=True, attributes={"a": "1", "b": "3"})
+    assert judge(whole, after_it) is Verdict.DUPLICATE
+    assert judge(part(version=5, consent=True), after_it) is Verdict.STALE
+
+
+def test_a_part_is_never_taken_for_the_content_of_another():
+    """Before it is merged nobody knows what it comes to: only another part that tells the same is the same."""
+    parts = [part(phone="+14155550101"), part(phone=""), part(email=""), part(consent=True), part(consent=False)]
+    assert len({made.fingerprint for made in [*parts, change(), suppressed()]}) == 7
+
+
+@pytest.mark.parametrize(("later", "before", "grant", "withdrawal"), ORDER.values(), ids=ORDER)
+def test_parts_have_the_order_of_whole_changes(later, before, grant, withdrawal):
+    """Older is stale; where the order cannot be told a withdrawal applies, and all else needs the later time."""
+    assert judge(part(**later, consent=True), state(**before)) == grant
+    assert judge(part(**later, phone=""), state(**before)) == grant
+    assert judge(part(**later, consent=False), state(**before)) == withdrawal
 
 
 # ---- what is remembered ----
