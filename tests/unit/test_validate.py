@@ -80,7 +80,8 @@ def test_the_flags_are_kept(change_type, consent, do_not_call):
 
 def partly(**carried):
     """What becomes of an event that tells these fields alone."""
-    nothing = dict.fromkeys(("phone", "email", "consent", "do_not_call"), UNCHANGED) | {"attributes": {}}
+    fields = ("phone", "email", "consent", "do_not_call")
+    nothing: dict[str, Any] = {**dict.fromkeys(fields, UNCHANGED), "attributes": {}}
     event = replace(EVENT, partial=True, **(nothing | carried))
     return validate([event], [("city", "town"), ("zip", "zip")])[0]
 
