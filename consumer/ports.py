@@ -188,6 +188,15 @@ def always() -> bool:
     return True
 
 
+Current = Callable[[Contact], bool]
+"""Whether a contact is as Genesys accepted it last; what is read back may lag behind that."""
+
+
+def whatever_is_there(_: Contact) -> bool:
+    """Any contact is taken as it is shown."""
+    return True
+
+
 class Amended(Struct, frozen=True, gc=False):
     """What became of a contact that was to be amended.
 
@@ -235,7 +244,11 @@ class Sink(Protocol):
         ...
 
     async def amend(
-        self, amendments: Sequence[Amendment], sure: Sure = always, withheld: Collection[str] = ()
+        self,
+        amendments: Sequence[Amendment],
+        sure: Sure = always,
+        withheld: Collection[str] = (),
+        current: Current = whatever_is_there,
     ) -> Mapping[str, Amended]:
         """Read contacts back, at most 50, amend what Genesys has, and send it again where that makes a difference.
 
@@ -244,7 +257,8 @@ class Sink(Protocol):
         do-not-call list, the number of each contact that lacks consent or has do-not-call set is on it before.
 
         Returns:
-            What became of each, by external id; those that Genesys does not know, or not yet, are missing.
+            What became of each, by external id. Those that Genesys does not know, or not yet, or shows as they are not
+            current any more, are missing, and left alone.
         """
         ...
 

@@ -20,6 +20,7 @@ from consumer.ports import (
     Amended,
     Assigned,
     ChangelogChunk,
+    Current,
     Lost,
     Polled,
     Revoked,
@@ -28,6 +29,7 @@ from consumer.ports import (
     Sure,
     always,
     nothing,
+    whatever_is_there,
 )
 from tests.virtual_time import passes
 
@@ -54,6 +56,7 @@ class World:
         refusal: What it says of them; unless a test says more, not who of them it is.
         in_use: External ids that Genesys does not delete now.
         unseen: External ids that cannot be read back yet.
+        lagging: What is read back of contacts that have changed since.
         blocked: Numbers on the do-not-call list.
         answer: Called for each request before its effect; may raise.
         answer_lost: Upserts are applied, and their answers do not come.
@@ -74,6 +77,7 @@ class World:
         self.refusal = RefusedByGenesys("contact.datum.length.limit.exceeded")
         self.in_use: set[str] = set()
         self.unseen: set[str] = set()
+        self.lagging: dict[str, dict[str, object]] = {}
         self.blocked: set[str] = set()
         self.answer: Callable[[], None] = lambda: None
         self.answer_lost = False
@@ -306,21 +310,29 @@ class MemorySink:
         return left
 
     async def amend(
-        self, amendments: Sequence[Amendment], sure: Sure = always, withheld: Collection[str] = ()
+        self,
+        amendments: Sequence[Amendment],
+        sure: Sure = always,
+        withheld: Collection[str] = (),
+        current: Current = whatever_is_there,
     ) -> Mapping[str, Amended]:
         amended = {}
         async with self._request("amend", [amendment.external_id for amendment in amendments], sure):
             seen = [each for each in amendments if each.external_id in self._world.list.keys() - self._world.unseen]
             for amendment in seen:
-                amended[amendment.external_id] = self._amend(amendment, withheld)
+                held = self._world.lagging.get(amendment.external_id, self._world.list[amendment.external_id])
+                columns = {name: value for name, value in held.items() if name != "callable"}
+                shown = Contact(**columns)  # type: ignore[arg-type]
+                if current(shown):
+                    amended[amendment.external_id] = self._amend(amendment, held, shown, withheld)
         if self._world.answer_lost:
             raise SinkUnavailable("no answer, and applied")
         return amended
 
-    def _amend(self, amendment: Amendment, withheld: Collection[str]) -> Amended:
-        held = self._world.list[amendment.external_id]
-        columns = {name: value for name, value in held.items() if name != "callable"}
-        contact = amendment.onto(Contact(**columns))  # type: ignore[arg-type]
+    def _amend(
+        self, amendment: Amendment, held: dict[str, object], shown: Contact, withheld: Collection[str]
+    ) -> Amended:
+        contact = amendment.onto(shown)
         body = {"callable": contact.callable and amendment.external_id not in withheld, **asdict(contact)}
         sent = amendment.withdraws or body != held
         if not contact.callable:

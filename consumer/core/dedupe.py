@@ -97,6 +97,11 @@ def without_content(operation: Operation, contact_list_id: str) -> bytes:
     return hashlib.sha256(f"{operation} {contact_list_id}".encode()).digest()
 
 
+def is_content(contact: Contact, state: State, contact_list_id: str) -> bool:
+    """Whether a contact is as it was accepted last; nobody can tell of one that was suppressed."""
+    return _fingerprint(contact, contact_list_id) == state.fingerprint
+
+
 def judge(change: Change, state: State | None) -> Verdict:
     """Compare a change with the state of its contact; None: nothing was delivered yet."""
     if state is None:

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from consumer.core.audit import event_id
 from consumer.core.batch import Batch, Effect, Lane, Lanes
-from consumer.core.dedupe import as_delete
+from consumer.core.dedupe import as_delete, is_content
 from consumer.core.delivery import Gate, is_suspect
 from consumer.errors import RefusedByGenesys, Throttled, TooLarge, TransientError
 from consumer.model import Amendment, Contact, TopicPartition
@@ -188,10 +188,26 @@ class Dispatcher:
             case Effect.DELETE:
                 return _Answer(await self._sink.delete([contact.external_id for contact in contacts], sure))
             case Effect.AMEND:
-                amendments = [contact for contact in contacts if isinstance(contact, Amendment)]
-                withheld = {lane.change.contact.external_id for lane in batch.lanes if lane.withheld}
-                amended = await self._sink.amend(amendments, sure, withheld)
+                amended = await self._amend(batch, sure)
                 return _Answer({contact.external_id for contact in contacts} - amended.keys(), amended)
+
+    async def _amend(self, batch: Batch, sure: Callable[[], bool]) -> Mapping[str, Amended]:
+        """Amend contacts that Genesys shows as it accepted them last."""
+        lanes = {lane.change.contact.external_id: lane for lane in batch.lanes}
+        amendments = [lane.change.contact for lane in batch.lanes if isinstance(lane.change.contact, Amendment)]
+        withheld = {external_id for external_id, lane in lanes.items() if lane.withheld}
+        return await self._sink.amend(
+            amendments, sure, withheld, lambda shown: self._is_current(lanes[shown.external_id], shown)
+        )
+
+    def _is_current(self, lane: Lane, shown: Contact) -> bool:
+        """Whether the contact may be amended as it is shown: older content, sent again, could undo a withdrawal.
+
+        A withdrawal does not wait for that. In the end it is taken for what somebody else wrote.
+        """
+        if lane.change.withdrawal or lane.base is None or lane.misses >= MISSES - 1:
+            return True
+        return is_content(shown, lane.base, self._sink.contact_list_id)
 
     def _accepted(self, batch: Batch, answer: _Answer, seconds: float) -> None:
         self._gate.succeeded()
@@ -213,7 +229,7 @@ class Dispatcher:
             self._halve(batch.effect, blamed)
 
     def _missed(self, lane: Lane) -> None:
-        """Genesys does not know the contact: it may not be there, or what is read may lag behind what was written."""
+        """Genesys does not show the contact, or not as it was accepted: reads may lag behind writes."""
         lane.misses += 1
         if lane.misses < MISSES:
             log.warning("contact_not_shown", record=_name(lane), remedy="none needed: it is looked for again")

@@ -6,7 +6,6 @@ Partitions come, go and are lost; answers are lost; transactions and disks fail;
 import asyncio
 import random
 from collections import Counter
-from functools import partial
 from typing import Any
 
 import pytest
@@ -83,8 +82,11 @@ class StormySink(MemorySink):
     async def delete(self, external_ids: Any, sure: Sure = always) -> Any:
         return await self._stormy(super().delete, external_ids, sure)
 
-    async def amend(self, amendments: Any, sure: Sure = always, withheld: Any = ()) -> Any:
-        return await self._stormy(partial(super().amend, withheld=withheld), amendments, sure)
+    async def amend(self, amendments: Any, sure: Sure = always, *more: Any) -> Any:
+        def request(amendments: Any, sure: Sure) -> Any:
+            return MemorySink.amend(self, amendments, sure, *more)
+
+        return await self._stormy(request, amendments, sure)
 
     async def _stormy(self, request: Any, subject: Any, sure: Sure) -> Any:
         dice = self.weather.dice

@@ -17,6 +17,7 @@ from tests.virtual_time import passes, until
 pytestmark = pytest.mark.usefixtures("partial_events")
 
 P0 = TopicPartition(TOPIC, 0)
+CONFLICT = ("consent_conflicts_with_do_not_call",)
 OLD, NEW = "+15550100", "+15550199"
 
 
@@ -38,6 +39,15 @@ def arrives(world: World, life: Life, story: Story) -> None:
     """Put on the topic what the story tells beyond what is there."""
     world.append(story.records()[len(world.log[P0]) :])
     life.source.wake()
+
+
+def next_comes(world: World, event: Event) -> World:
+    """One more event on the topic."""
+    offset = len(world.log.get(P0, ()))
+    story = Story().tell(0, *[event] * (offset + 1))
+    world.append(story.records()[offset:])
+    live(world)
+    return world
 
 
 # -- what is sent
@@ -242,6 +252,50 @@ def test_a_part_whose_answer_was_lost_is_applied_again() -> None:
     assert world.list["c"]["phone"] == NEW
 
 
+# -- reads that lag
+
+
+@pytest.mark.parametrize("withdrawal", [{"consent": False}, {"do_not_call": True, "reasons": CONFLICT}], ids=str)
+def test_a_read_that_lags_does_not_undo_a_withdrawal(withdrawal: dict[str, Any]) -> None:
+    """What is shown is not what was delivered last: it is looked for again, and never sent as it was before."""
+    world = one_after_the_other(Event("c", 1))
+    before = dict(world.list["c"])
+    story = Story().tell(0, Event("c", 1), Event("c", 2, **withdrawal))
+    world.append(story.records()[1:])
+    live(world)
+    world.append(story.tell(0, partly("c", 3, phone=NEW)).records()[2:])
+    world.lagging = {"c": before}
+    seen: list[object] = []
+
+    async def act(_: Life) -> None:
+        await until(lambda: world.sent[-1] == ("amend", ("c",)))
+        await passes(5)
+        seen.append(world.list["c"]["callable"])
+        world.lagging = {}
+        await until(lambda: world.committed == {P0: 3})
+
+    in_life(world, act)
+    check_without_outcomes(world, story, set())
+    assert (seen, world.list["c"]["callable"], world.list["c"]["phone"]) == ([False], False, NEW)
+
+
+def test_what_somebody_changed_in_genesys_is_taken_in_the_end() -> None:
+    """It is looked at three times, since nobody can tell it from a read that lags; then it is amended as it is."""
+    world = one_after_the_other(Event("c", 1))
+    world.list["c"]["email"] = "changed@example.com"
+    next_comes(world, partly("c", 2, phone=NEW))
+    assert (world.list["c"]["email"], world.list["c"]["phone"]) == ("changed@example.com", NEW)
+    assert [effect for effect, _ in world.sent] == ["upsert", "amend", "amend", "amend"]
+
+
+def test_a_withdrawal_does_not_wait_for_a_read_that_lags() -> None:
+    """Whatever is shown: afterwards nobody calls."""
+    world = one_after_the_other(Event("c", 1))
+    world.lagging = {"c": world.list["c"] | {"phone": "+15550133"}}
+    next_comes(world, partly("c", 2, consent=False))
+    assert (world.list["c"]["callable"], len(world.sent)) == (False, 2)
+
+
 # -- contacts that are not there
 
 
@@ -251,32 +305,23 @@ UNKNOWN: list[tuple[str, Callable[[], World]]] = [
 ]
 
 
-def told_of_nobody(world: World, event: Event) -> World:
-    """One more event on the topic."""
-    offset = len(world.log.get(P0, ()))
-    story = Story().tell(0, *[event] * (offset + 1))
-    world.append(story.records()[offset:])
-    live(world)
-    return world
-
-
 @pytest.mark.parametrize("made", [made for _, made in UNKNOWN], ids=[name for name, _ in UNKNOWN])
 def test_a_part_cannot_make_a_contact(made: Callable[[], World]) -> None:
     """It is dead-lettered, with what to do; nothing is remembered of it, so the whole contact is delivered."""
-    world = told_of_nobody(made(), partly("c", 5, consent=True))
+    world = next_comes(made(), partly("c", 5, consent=True))
     assert (outcomes(world)[-1], world.list) == ("undeliverable", {})
     assert world.events()[-1]["reasons"] == ["genesys:contact.not.found"]
     assert world.dead_letters[-1][1] == "genesys:contact.not.found"
-    told_of_nobody(world, Event("c", 5))
+    next_comes(world, Event("c", 5))
     assert (outcomes(world)[-1], world.list["c"]["callable"]) == ("delivered", True)
 
 
 @pytest.mark.parametrize("made", [made for _, made in UNKNOWN], ids=[name for name, _ in UNKNOWN])
 def test_a_withdrawal_from_a_contact_that_is_not_there_is_noted(made: Callable[[], World]) -> None:
     """Nobody can call it; no older grant comes after it, and no dead letter is written."""
-    world = told_of_nobody(made(), partly("c", 5, consent=False))
+    world = next_comes(made(), partly("c", 5, consent=False))
     assert (outcomes(world)[-1], world.events()[-1]["operation"]) == ("delivered", None)
-    told_of_nobody(world, Event("c", 4))
+    next_comes(world, Event("c", 4))
     assert (outcomes(world)[-1], world.list, world.dead_letters) == ("stale", {}, [])
 
 
@@ -312,7 +357,7 @@ def test_a_deleted_contact_is_not_looked_for() -> None:
     """What Genesys still shows of it must not bring the person back."""
     world = one_after_the_other(Event("c", 1), Event("c", 2, delete=True))
     world.sent.clear()
-    told_of_nobody(world, partly("c", 3, consent=True))
+    next_comes(world, partly("c", 3, consent=True))
     assert world.sent == []
 
 

@@ -20,7 +20,7 @@ from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
 from consumer.errors import SinkUnavailable
 from consumer.model import Amendment, Contact
-from consumer.ports import Amended, Sure, always
+from consumer.ports import Amended, Current, Sure, always, whatever_is_there
 from consumer.settings import RESERVED_COLUMNS, Settings
 
 _ADD = Endpoint("add_contacts", "POST", f"{LIST_PATH}/contacts", "outbound:contact:add")
@@ -146,12 +146,17 @@ class GenesysSink:
         return {by_id[id_] for id_ in left}
 
     async def amend(
-        self, amendments: Sequence[Amendment], sure: Sure = always, withheld: Collection[str] = ()
+        self,
+        amendments: Sequence[Amendment],
+        sure: Sure = always,
+        withheld: Collection[str] = (),
+        current: Current = whatever_is_there,
     ) -> Mapping[str, Amended]:
         deadline = self._client.deadline()
         by_id = {contact_id(amendment.external_id): amendment for amendment in amendments}
         found = await self._read(list(by_id), deadline, paid=True)
-        merged = [self._merged(by_id[id_], held, withheld) for id_, held in found.items()]
+        shown = [(by_id[id_], held, self._shown(by_id[id_], held)) for id_, held in found.items()]
+        merged = [self._merged(*each, withheld) for each in shown if current(each[-1])]
         await self._block([each.number for each in merged if not each.amended.contact.callable], deadline, sure)
         changed = [each.encoded for each in merged if each.amended.sent]
         if changed:
@@ -195,14 +200,25 @@ class GenesysSink:
         if not isinstance(added, list) or len(added) != len(contacts):
             _does_not_match()
 
-    def _merged(self, amendment: Amendment, held: _Held, withheld: Collection[str]) -> _Merged:
+    def _shown(self, amendment: Amendment, held: _Held) -> Contact:
+        """A contact as Genesys has it; flags that say neither true nor false let nobody call."""
+        data = self._complete(held.data)
+        return Contact(
+            amendment.external_id,
+            data[_PHONE],
+            data["email"],
+            data["consent_flag"].casefold() == "true",
+            data["do_not_call"].casefold() not in _NOT_SET,
+            {column: data[column] for column in self._columns if column not in RESERVED_COLUMNS},
+        )
+
+    def _merged(self, amendment: Amendment, held: _Held, shown: Contact, withheld: Collection[str]) -> _Merged:
         """What an amendment makes of a contact; sent when it differs from what Genesys has, or withdraws."""
-        has = self._complete(held.data)
-        contact = amendment.onto(_contact(has))
+        contact = amendment.onto(shown)
         callable_ = contact.callable and amendment.external_id not in withheld
-        sent = amendment.withdraws or held.callable is not callable_ or has != _data(contact)
-        encoded = self.encode(contact, callable_=callable_)
-        return _Merged(Amended(contact, sent), encoded, contact.phone or has[_PHONE])
+        differs = held.callable is not callable_ or self._complete(held.data) != _data(contact)
+        amended = Amended(contact, amendment.withdraws or differs)
+        return _Merged(amended, self.encode(contact, callable_=callable_), contact.phone or shown.phone)
 
     def _complete(self, has: _Data) -> dict[str, str]:
         """Data as it was read, with a value in every column: Genesys takes no other."""
@@ -222,18 +238,6 @@ def _data(contact: Contact) -> dict[str, str]:
         "do_not_call": _FLAGS[contact.do_not_call],
         **contact.attributes,
     }
-
-
-def _contact(data: Mapping[str, str]) -> Contact:
-    """The contact of these columns; flags that say neither true nor false let nobody call."""
-    return Contact(
-        data["external_id"],
-        data[_PHONE],
-        data["email"],
-        data["consent_flag"].casefold() == "true",
-        data["do_not_call"].casefold() not in _NOT_SET,
-        {column: value for column, value in data.items() if column not in RESERVED_COLUMNS},
-    )
 
 
 def _does_not_match() -> NoReturn:
