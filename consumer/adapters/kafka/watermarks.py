@@ -1,13 +1,15 @@
 """First and last offsets of partitions.
 
 Answers for: asking the brokers, which takes as long as they do. An admin client that does not know who leads a
-partition asks again only after three seconds when it was not connected yet; so the leaders are asked for first.
+partition asks again only after three seconds when it was not connected yet; so the leaders are asked for first. Where a
+broker dies meanwhile the library may tell of success and have no offset; that is a failure here, since whoever took it
+for an offset would begin anew at the first one.
 """
 
 from collections.abc import Collection
 from concurrent.futures import Future
 
-from confluent_kafka import IsolationLevel
+from confluent_kafka import OFFSET_INVALID, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented there, but not in the stubs' __all__
     AdminClient,
     ListOffsetsResultInfo,
@@ -63,4 +65,7 @@ def _ask(
 
 
 def _offsets(answers: _Answers) -> Offsets:
-    return {partition: future.result().offset for partition, future in answers.items()}
+    offsets = {partition: future.result().offset for partition, future in answers.items()}
+    if untold := [f"{topic}/{number}" for (topic, number), offset in offsets.items() if offset == OFFSET_INVALID]:
+        raise KafkaException(KafkaError(KafkaError._PARTIAL, f"no offset came for {', '.join(untold)}"))  # noqa: SLF001 -- public
+    return offsets
