@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from consumer.core.batch import MAX_PER_REQUEST, Batch, Effect, Lane, Lanes
+from consumer.core.batch import MAX_PER_REQUEST, Batch, Effect, Lane, Lanes, effect_of
 from consumer.model import (
     UNCHANGED,
     Amendment,
@@ -605,7 +605,7 @@ def test_a_newer_change_takes_the_place_of_a_parked_one(newer: Work) -> None:
     lane = parked(on)
     on.replace(lane, newer)
     batch = take(on, LINGER_S)
-    assert (batch.effect, batch.lanes, lane.work) == (Effect.of(change_of(newer)), [lane], newer)
+    assert (batch.effect, batch.lanes, lane.work) == (effect_of(change_of(newer)), [lane], newer)
     on.release(lane)
     assert lane.sent
     assert drained(on, LINGER_S) == []
