@@ -23,7 +23,7 @@ class Effect(StrEnum):
     AMEND = "amend"
 
 
-# Bound once, since each record needs them: in Python 3.11 finding a member in its class takes longer than all else here.
+# Bound once, since each record needs them: to find a member in its class takes Python 3.11 longer than all else here.
 _UPSERT, _DELETE, _AMEND = Effect
 _DELETES = Operation.DELETE
 

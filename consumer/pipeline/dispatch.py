@@ -203,9 +203,10 @@ class Dispatcher:
     def _is_current(self, lane: Lane, shown: Contact) -> bool:
         """Whether the contact may be amended as it is shown: older content, sent again, could undo a withdrawal.
 
-        A withdrawal does not wait for that. In the end it is taken for what somebody else wrote.
+        A withdrawal does not wait for that, nor what one waits behind. In the end it is taken for what somebody else wrote.
         """
-        if lane.change.withdrawal or lane.base is None or lane.misses >= MISSES - 1:
+        in_a_hurry = lane.change.withdrawal or lane.withheld
+        if in_a_hurry or lane.base is None or lane.misses >= MISSES - 1:
             return True
         return is_content(shown, lane.base, self._sink.contact_list_id)
 

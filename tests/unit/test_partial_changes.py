@@ -296,6 +296,23 @@ def test_a_withdrawal_does_not_wait_for_a_read_that_lags() -> None:
     assert (world.list["c"]["callable"], len(world.sent)) == (False, 2)
 
 
+def test_a_withdrawal_does_not_wait_behind_a_part_that_is_looked_at_again() -> None:
+    """The part goes ahead of it as not callable, whatever is shown."""
+    world = one_after_the_other(Event("c", 1))
+    world.list["c"]["email"] = "changed@example.com"
+    story = Story().tell(0, Event("c", 1), partly("c", 2, phone=NEW))
+    world.append(story.records()[1:])
+
+    async def act(life: Life) -> None:
+        await until(lambda: world.sent[-1] == ("amend", ("c",)))
+        arrives(world, life, story.tell(0, partly("c", 3, consent=False)))
+        await passes(3)
+        assert world.committed == {P0: 3}
+
+    in_life(world, act)
+    assert (world.list["c"]["callable"], world.list["c"]["phone"]) == (False, NEW)
+
+
 # -- contacts that are not there
 
 
