@@ -228,10 +228,17 @@ class Sink(Protocol):
         """The contact as the JSON object that `upsert` sends."""
         ...
 
-    async def upsert(self, contacts: Sequence[bytes], sure: Sure = always, withdrawn: Sequence[Contact] = ()) -> None:
+    async def upsert(
+        self,
+        contacts: Sequence[bytes],
+        sure: Sure = always,
+        withdrawn: Sequence[Contact] = (),
+        granted: Sequence[Contact] = (),
+    ) -> None:
         """Add or replace encoded contacts, at most 1000. Each stands in the list once.
 
-        Where there is a do-not-call list, the numbers of those withdrawn among them are on it before.
+        Where there is a do-not-call list, the numbers of those withdrawn among them are on it before. Where it may be
+        shortened, those of the granted, which withdrew before, are taken off it afterwards.
         """
         ...
 
@@ -249,12 +256,14 @@ class Sink(Protocol):
         sure: Sure = always,
         withheld: Collection[str] = (),
         current: Current = whatever_is_there,
+        numbers: Sequence[str] = (),
     ) -> Mapping[str, Amended]:
         """Read contacts back, at most 50, amend what Genesys has, and send it again where that makes a difference.
 
-        The contact is callable with consent and without do-not-call, unless its external id is withheld. An amendment
-        that withdraws is sent in any case, since what is read back may lag behind what was written. Where there is a
-        do-not-call list, the number of each contact that lacks consent or has do-not-call set is on it before.
+        The contact is callable with consent and without do-not-call, unless its external id is withheld. What withdraws
+        or is withheld is sent in any case, since what is read back may lag behind what was written. Where there is a
+        do-not-call list, the number of each contact that lacks consent or has do-not-call set is on it before, and
+        these numbers; "" is none.
 
         Returns:
             What became of each, by external id. Those that Genesys does not know, or not yet, or shows as they are not
@@ -304,6 +313,10 @@ class Telemetry(Protocol):
 
     def on_retry(self, reason: str) -> None:
         """A request will be made again: `throttled` or `unavailable`."""
+        ...
+
+    def searched(self, *, found: bool) -> None:
+        """A request showed that Genesys refuses a contact of it, or was part of the search; found: it stood alone."""
         ...
 
     def settled(self, records: Sequence[SettledRecord], now: float, seconds: float) -> None:

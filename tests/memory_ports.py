@@ -62,6 +62,7 @@ class World:
         answer_lost: Upserts are applied, and their answers do not come.
         on_upsert: Told the contacts of each upsert before its effect.
         requested: External ids of every request made.
+        poll_records: Records of a poll, unless a source says otherwise.
     """
 
     def __init__(self) -> None:
@@ -85,6 +86,7 @@ class World:
         self.requested: list[tuple[str, ...]] = []
         self.latency = 0.01
         self.poll_s = 0.004
+        self.poll_records = 7
         self.steps = 0
         self.die_at: int | None = None
         self.die_after_effect = False
@@ -114,9 +116,9 @@ class World:
 class MemorySource:
     """A group consumer that owns every partition, polls `size` records at a time, and can be made to lose some."""
 
-    def __init__(self, world: World, size: int = 7) -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
-        self.size = size
+        self.size = world.poll_records
         self._events: asyncio.Queue[SourceEvent] = asyncio.Queue()
         self._positions: dict[TopicPartition, int] = {}
         self.paused: set[TopicPartition] = set()
@@ -287,13 +289,21 @@ class MemorySink:
     def encode(self, contact: Contact, *, callable_: bool) -> bytes:
         return orjson.dumps({"externalId": contact.external_id, "callable": callable_, "data": asdict(contact)})
 
-    async def upsert(self, contacts: Sequence[bytes], sure: Sure = always, withdrawn: Sequence[Contact] = ()) -> None:
+    async def upsert(
+        self,
+        contacts: Sequence[bytes],
+        sure: Sure = always,
+        withdrawn: Sequence[Contact] = (),
+        granted: Sequence[Contact] = (),
+    ) -> None:
         bodies = {body["externalId"]: body for raw in contacts for body in [orjson.loads(raw)]}
         self._world.on_upsert(list(bodies.values()))
         async with self._request("upsert", list(bodies), sure):
-            self._world.blocked |= {contact.phone for contact in withdrawn}
+            blocked = {contact.phone for contact in withdrawn}
+            self._world.blocked |= blocked
             if self._world.poison & set(bodies):
                 raise self._world.refusal
+            self._world.blocked -= {each.phone for each in granted if self._has_number(each)} - blocked
             for external_id, body in bodies.items():
                 self._world.list[external_id] = {"callable": body["callable"], **body["data"]}
         if self._world.answer_lost:
@@ -315,9 +325,11 @@ class MemorySink:
         sure: Sure = always,
         withheld: Collection[str] = (),
         current: Current = whatever_is_there,
+        numbers: Sequence[str] = (),
     ) -> Mapping[str, Amended]:
         amended = {}
         async with self._request("amend", [amendment.external_id for amendment in amendments], sure):
+            self._world.blocked |= set(filter(None, numbers))
             seen = [each for each in amendments if each.external_id in self._world.list.keys() - self._world.unseen]
             for amendment in seen:
                 held = self._world.lagging.get(amendment.external_id, self._world.list[amendment.external_id])
@@ -334,7 +346,7 @@ class MemorySink:
     ) -> Amended:
         contact = amendment.onto(shown)
         body = {"callable": contact.callable and amendment.external_id not in withheld, **asdict(contact)}
-        sent = amendment.withdraws or body != held
+        sent = amendment.withdraws or amendment.external_id in withheld or body != held
         if not contact.callable:
             self._world.blocked.add(contact.phone)
         if sent and amendment.external_id in self._world.poison:
@@ -342,6 +354,9 @@ class MemorySink:
         if sent:
             self._world.list[amendment.external_id] = body
         return Amended(contact, sent)
+
+    def _has_number(self, contact: Contact) -> bool:
+        return self._world.list.get(contact.external_id, {}).get("phone") == contact.phone
 
     @asynccontextmanager
     async def _request(self, operation: str, external_ids: Sequence[str], sure: Sure) -> AsyncIterator[None]:
@@ -369,6 +384,8 @@ class SilentTelemetry:
     def __init__(self) -> None:
         self.gaps: list[tuple[TopicPartition, int, int]] = []
         self.retries: Counter[str] = Counter()
+        self.search_requests = 0
+        self.refused_contacts = 0
         self.settled_records: list[SettledRecord] = []
 
     @contextmanager
@@ -388,6 +405,10 @@ class SilentTelemetry:
 
     def on_retry(self, reason: str) -> None:
         self.retries[reason] += 1
+
+    def searched(self, *, found: bool) -> None:
+        self.search_requests += 1
+        self.refused_contacts += found
 
     def settled(self, records: Sequence[SettledRecord], now: float, seconds: float) -> None:
         self.settled_records += records

@@ -113,11 +113,13 @@ class Batch(Struct, frozen=True, eq=False):
         effect: What the request does.
         lanes: Its contacts, withdrawals first.
         doubted: The other part of a batch that was refused: one of them is to blame if this request is accepted.
+        search: Whether the request is made to find out who is to blame.
     """
 
     effect: Effect
     lanes: list[Lane]
     doubted: Queue = field(default_factory=Queue)
+    search: bool = False
 
     def blamed(self) -> list[Lane]:
         """Who of the doubted still waits for the answer."""
@@ -282,7 +284,7 @@ class Lanes:
         self._groups.remove(group)
         lanes = self._fill([], group.queue, len(group.queue))
         if group.queue.head() is None:
-            return Batch(group.effect, lanes, group.doubted)
+            return Batch(group.effect, lanes, group.doubted, search=True)
         self.relieve([*_waiting_in(group.queue), *_waiting_in(group.doubted)])
         return Batch(group.effect, lanes)
 

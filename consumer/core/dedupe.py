@@ -18,7 +18,7 @@ IDENTITY_BYTES = 32
 
 _STATE = struct.Struct(">BB32sqqqq")
 _FORMAT = 2
-_HAS_VERSION, _VERSIONED, _DELETED = 1, 2, 4
+_HAS_VERSION, _VERSIONED, _DELETED, _BLOCKED = 1, 2, 4, 8
 
 
 class _Order(IntEnum):
@@ -48,8 +48,11 @@ def to_change(event: ChangeEvent, contact: Contact | Amendment, offset: int, con
     )
 
 
-def suppression(event: ChangeEvent, offset: int, contact_list_id: str) -> Change | None:
-    """The change that a rejected event still asks for: one that withdraws consent or sets do-not-call suppresses."""
+def suppression(event: ChangeEvent, offset: int, contact_list_id: str, number: str) -> Change | None:
+    """The change that a rejected event still asks for: one that withdraws consent or sets do-not-call suppresses.
+
+    Its number, if it has a valid one, is for the do-not-call list alone: nothing else of a rejected event is trusted.
+    """
     if not (event.consent is False or event.do_not_call is True):
         return None
     if not isinstance(event.external_id, str) or not event.external_id.strip():
@@ -63,7 +66,7 @@ def suppression(event: ChangeEvent, offset: int, contact_list_id: str) -> Change
         {},
     )
     suppressing = _amending(Operation.SUPPRESS, event, amendment, offset, contact_list_id)
-    return replace(suppressing, fingerprint=without_content(Operation.SUPPRESS, contact_list_id))
+    return replace(suppressing, fingerprint=without_content(Operation.SUPPRESS, contact_list_id), number=number)
 
 
 def _amending(
@@ -81,9 +84,47 @@ def _amending(
     )
 
 
-def merged(change: Change, contact: Contact, contact_list_id: str) -> Change:
-    """What a partial change came to: the same change of the whole contact."""
-    return replace(change, contact=contact, fingerprint=_fingerprint(contact, contact_list_id))
+def merged(change: Change, contact: Contact, state: State | None, contact_list_id: str) -> Change:
+    """What an amendment came to: the same change of the whole contact.
+
+    A precaution holds on where it has to, and of a suppressed contact nobody knows what the CRM says.
+    """
+    if held_back(change, state, contact_list_id):
+        fingerprint = _undecoded(contact_list_id)
+    elif change.operation is Operation.SUPPRESS:
+        fingerprint = change.fingerprint
+    else:
+        fingerprint = _fingerprint(contact, contact_list_id)
+    return replace(change, contact=contact, fingerprint=fingerprint)
+
+
+def held_back(change: Change, state: State | None, contact_list_id: str) -> bool:
+    """Whether an amendment leaves its contact not callable, as a precaution.
+
+    A record that nobody could decode may have changed either flag: only who tells both of them says who may be called.
+    """
+    amendment = change.contact
+    if state is None or not isinstance(amendment, Amendment) or state.fingerprint != _undecoded(contact_list_id):
+        return False
+    return amendment.consent is UNCHANGED or amendment.do_not_call is UNCHANGED
+
+
+def precaution(external_id: str, offset: int, contact_list_id: str) -> Change:
+    """The change that a record asks for which nobody can decode, and which may be a withdrawal: do not call for now.
+
+    The flags of the contact are not withdrawn: only what can be read withdraws them.
+    """
+    amendment = Amendment(external_id, UNCHANGED, UNCHANGED, UNCHANGED, UNCHANGED, {})
+    identity = hashlib.sha256(external_id.encode()).digest()
+    fingerprint = _undecoded(contact_list_id)
+    return Change(
+        Operation.SUPPRESS, amendment, identity, fingerprint, None, 0, offset, withdrawal=True, undecoded=True
+    )
+
+
+def _undecoded(contact_list_id: str) -> bytes:
+    """Fingerprint of a contact that is not callable as a precaution; no content has it."""
+    return hashlib.sha256(f"precaution {contact_list_id}".encode()).digest()
 
 
 def as_delete(change: Change, contact_list_id: str) -> Change:
@@ -116,8 +157,25 @@ def judge(change: Change, state: State | None) -> Verdict:
     return Verdict.STALE
 
 
-def accepted(change: Change, state: State | None) -> State:
-    """The state of the contact once Genesys accepted the change."""
+def releases(change: Change, state: State | None) -> bool:
+    """Whether a change lets its contact's number off the do-not-call list: a grant that is provably the newer one.
+
+    By its version; where neither has one, by the order of the partition, of which a later time alone proves nothing.
+    """
+    if state is None or not state.blocked or change.withdrawal or change.operation is not Operation.UPSERT:
+        return False
+    ordered = change.version is not None or change.offset > state.offset
+    return ordered and _order(change, state) is _Order.NEWER
+
+
+def accepted(change: Change, state: State | None, *, blocks: bool = False) -> State:
+    """The state of the contact once Genesys accepted the change; blocks: there is a do-not-call list.
+
+    A change that nobody could decode leaves version and time as they are: they are those of what was read last.
+    """
+    if change.undecoded and state is not None:
+        deleted = change.operation is Operation.DELETE
+        return replace(state, fingerprint=change.fingerprint, offset=change.offset, deleted=deleted)
     known = state.version if state else None
     return State(
         change.fingerprint,
@@ -126,6 +184,7 @@ def accepted(change: Change, state: State | None) -> State:
         change.occurred_at,
         change.offset,
         change.operation is Operation.DELETE,
+        blocks and change.withdrawal and change.operation is not Operation.DELETE,
     )
 
 
@@ -136,7 +195,7 @@ def noted(change: Change, state: State | None) -> State:
 
 def forgotten(state: State, contact_list_id: str) -> State:
     """The state of a contact whose content in Genesys nobody knows: whatever the CRM says next is sent."""
-    return replace(state, fingerprint=without_content(Operation.UPSERT, contact_list_id))
+    return replace(state, fingerprint=without_content(Operation.UPSERT, contact_list_id), blocked=False)
 
 
 def advanced(change: Change, state: State) -> State | None:
@@ -149,7 +208,8 @@ def advanced(change: Change, state: State) -> State | None:
 def _order(change: Change, state: State) -> _Order:
     """How the change stands to the accepted one: by version, else by the order of the partition."""
     if change.version is None:
-        return _Order.UNKNOWN if state.versioned else _partition_order(change, state)
+        by_offset = change.undecoded or not state.versioned
+        return _partition_order(change, state) if by_offset else _Order.UNKNOWN
     if state.version is None:
         return _Order.UNKNOWN
     if change.version < state.version:
@@ -179,7 +239,8 @@ def _fingerprint(contact: Contact | Amendment, contact_list_id: str) -> bytes:
 
 def encode_state(state: State, settled_ms: int) -> bytes:
     """The state as it stands in the store and in the changelog, with the time at which it was settled."""
-    flags = (state.version is not None) * _HAS_VERSION | state.versioned * _VERSIONED | state.deleted * _DELETED
+    flags = (state.version is not None) * _HAS_VERSION | state.versioned * _VERSIONED
+    flags |= state.deleted * _DELETED | state.blocked * _BLOCKED
     version = state.version or 0
     return _STATE.pack(_FORMAT, flags, state.fingerprint, version, state.occurred_at, state.offset, settled_ms)
 
@@ -198,6 +259,7 @@ def decode_state(raw: bytes) -> State:
         occurred_at,
         offset,
         bool(flags & _DELETED),
+        bool(flags & _BLOCKED),
     )
 
 

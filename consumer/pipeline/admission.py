@@ -26,6 +26,7 @@ class Admission:
         store: What was delivered.
         reports: Told of contacts that leave their batch.
         contact_list_id: Part of each fingerprint.
+        blocks: Whether there is a do-not-call list.
         clock: Monotonic seconds.
         decided: Called when works got their outcome.
     """
@@ -38,6 +39,7 @@ class Admission:
         store: Store,
         reports: Reports,
         contact_list_id: str,
+        blocks: bool,
         clock: Callable[[], float],
         decided: Callable[[], None],
     ) -> None:
@@ -46,6 +48,7 @@ class Admission:
         self._store = store
         self._reports = reports
         self._contact_list_id = contact_list_id
+        self._blocks = blocks
         self._clock = clock
         self._decided = decided
 
@@ -93,18 +96,20 @@ class Admission:
     def amend(self, lane: Lane, amended: Amended, *, applied_at: float) -> None:
         """Genesys has the contact of a lane as its work wants it, whether or not anything had to be sent for that."""
         work = lane.work
-        if lane.change.operation is Operation.UPSERT:
-            work.change = dedupe.merged(lane.change, amended.contact, self._contact_list_id)
+        work.change = dedupe.merged(lane.change, amended.contact, lane.base, self._contact_list_id)
         if amended.sent:
             self.accept(lane, applied_at=applied_at)
         else:
             work.outcome = Outcome.DUPLICATE
             self._conclude(lane)
 
-    def miss(self, lane: Lane) -> None:
-        """Genesys does not have the contact that the work of a lane is to amend."""
-        self._not_there(lane.work, lane.change, lane.base)
-        self._end(lane, accepted=lane.change.withdrawal)
+    def miss(self, lane: Lane, *, applied_at: float) -> None:
+        """Genesys does not have the contact of a lane; the number of a suppression is on the do-not-call list."""
+        work, change = lane.work, lane.change
+        self._not_there(work, change, lane.base)
+        if change.operation is Operation.SUPPRESS:
+            work.operation, work.applied_at = change.operation, applied_at
+        self._end(lane, accepted=change.withdrawal)
 
     def refuse(self, lane: Lane, code: str) -> None:
         """Genesys refuses the work of a lane for good."""
@@ -131,7 +136,7 @@ class Admission:
 
     def _conclude(self, lane: Lane) -> None:
         """Genesys has what the work of a lane asks for."""
-        self._remember(lane.work, lane.change, dedupe.accepted(lane.change, lane.base))
+        self._remember(lane.work, lane.change, dedupe.accepted(lane.change, lane.base, blocks=self._blocks))
         self._end(lane, accepted=True)
 
     def _end(self, lane: Lane, *, accepted: bool) -> None:
@@ -183,13 +188,17 @@ class Admission:
             self._lanes.open(work, change, base, self._clock())
 
     def _judge_suppression(self, work: Work, change: Change, base: State | None, verdict: Verdict) -> None:
-        """A rejected record suppresses its contact; one that is not in Genesys is only noted."""
+        """A rejected record suppresses its contact, and one that is not in Genesys is noted.
+
+        A number that it names goes on the do-not-call list in any case: nobody knows whether the last was the same.
+        """
+        blocks = self._blocks and change.number != ""
         if verdict is Verdict.STALE:
             work.outcome = Outcome.REJECTED
-        elif verdict is Verdict.DUPLICATE and base is not None:
+        elif verdict is Verdict.DUPLICATE and base is not None and not blocks:
             work.outcome = Outcome.REJECTED
             self._remember(work, change, dedupe.advanced(change, base))
-        elif base is None or base.deleted:
+        elif (base is None or base.deleted) and not blocks:
             self._not_there(work, change, base)
         else:
             self._lanes.open(work, change, base, self._clock())

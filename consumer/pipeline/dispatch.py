@@ -15,13 +15,14 @@ from functools import partial
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from consumer.core.audit import event_id
 from consumer.core.batch import Batch, Effect, Lane, Lanes
-from consumer.core.dedupe import as_delete, is_content
+from consumer.core.dedupe import as_delete, held_back, is_content, releases
 from consumer.core.delivery import Gate, is_suspect
 from consumer.errors import RefusedByGenesys, Throttled, TooLarge, TransientError
-from consumer.model import Amendment, Contact, TopicPartition
+from consumer.model import Amendment, Contact, Operation, TopicPartition
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.partitions import Partitions
 from consumer.pipeline.progress import Progress
@@ -175,7 +176,7 @@ class Dispatcher:
         for lane in batch.lanes:
             if not lane.work.assignment.alive:
                 self._admission.abandon(lane)
-        return Batch(batch.effect, [lane for lane in batch.lanes if lane.work.assignment.alive], batch.doubted)
+        return replace(batch, lanes=[lane for lane in batch.lanes if lane.work.assignment.alive])
 
     async def _request(self, batch: Batch) -> _Answer:
         """The effect itself."""
@@ -183,7 +184,9 @@ class Dispatcher:
         sure = partial(self._is_ours, batch)
         match batch.effect:
             case Effect.UPSERT:
-                await self._sink.upsert([lane.payload for lane in batch.lanes], sure, _withdrawn(batch))
+                withdrawn = _whole(batch, lambda lane: lane.change.withdrawal)
+                granted = _whole(batch, _releases)
+                await self._sink.upsert([lane.payload for lane in batch.lanes], sure, withdrawn, granted)
                 return _Answer()
             case Effect.DELETE:
                 return _Answer(await self._sink.delete([contact.external_id for contact in contacts], sure))
@@ -195,15 +198,22 @@ class Dispatcher:
         """Amend contacts that Genesys shows as it accepted them last."""
         lanes = {lane.change.contact.external_id: lane for lane in batch.lanes}
         amendments = [lane.change.contact for lane in batch.lanes if isinstance(lane.change.contact, Amendment)]
-        withheld = {external_id for external_id, lane in lanes.items() if lane.withheld}
         return await self._sink.amend(
-            amendments, sure, withheld, lambda shown: self._is_current(lanes[shown.external_id], shown)
+            amendments,
+            sure,
+            {external_id for external_id, lane in lanes.items() if self._is_withheld(lane)},
+            lambda shown: self._is_current(lanes[shown.external_id], shown),
+            [lane.change.number for lane in batch.lanes],
         )
+
+    def _is_withheld(self, lane: Lane) -> bool:
+        """Whether the contact is not callable whatever its flags say then."""
+        return lane.withheld or _suppresses(lane) or held_back(lane.change, lane.base, self._sink.contact_list_id)
 
     def _is_current(self, lane: Lane, shown: Contact) -> bool:
         """Whether the contact may be amended as it is shown: older content, sent again, could undo a withdrawal.
 
-        A withdrawal does not wait for that, nor what one waits behind. In the end it is taken for what somebody else wrote.
+        A withdrawal does not wait for that, nor what one waits behind. In the end it is taken for somebody's edit.
         """
         in_a_hurry = lane.change.withdrawal or lane.withheld
         if in_a_hurry or lane.base is None or lane.misses >= MISSES - 1:
@@ -213,6 +223,8 @@ class Dispatcher:
     def _accepted(self, batch: Batch, answer: _Answer, seconds: float) -> None:
         self._gate.succeeded()
         self._telemetry.batch_sent(batch.effect, len(batch.lanes), "success", seconds)
+        if batch.search:
+            self._telemetry.searched(found=False)
         applied_at = self._now()
         for lane in self._owned(batch).lanes:
             external_id = lane.change.contact.external_id
@@ -224,12 +236,14 @@ class Dispatcher:
                 lane.work.applied_at = lane.work.applied_at or applied_at  # it is not callable any more
                 log.warning("delete_postponed", record=_name(lane), remedy="none needed: not callable, deleted later")
                 self._later(lane, DELETE_RETRY_S)
+            elif _suppresses(lane) and (lane.base is None or lane.base.deleted):
+                self._admission.miss(lane, applied_at=applied_at)
             else:
-                self._missed(lane)
+                self._missed(lane, applied_at)
         if blamed := batch.blamed():
             self._halve(batch.effect, blamed)
 
-    def _missed(self, lane: Lane) -> None:
+    def _missed(self, lane: Lane, applied_at: float) -> None:
         """Genesys does not show the contact, or not as it was accepted: reads may lag behind writes."""
         lane.misses += 1
         if lane.misses < MISSES:
@@ -237,7 +251,7 @@ class Dispatcher:
             self._later(lane, MISSED_RETRY_S)
         else:
             log.warning("contact_unknown", record=_name(lane), remedy=_remedy(lane))
-            self._admission.miss(lane)
+            self._admission.miss(lane, applied_at=applied_at)
 
     def _try_again(self, batch: Batch, error: TransientError) -> None:
         """The request may or may not have been applied: it is made again, unless a newer change takes its place."""
@@ -262,6 +276,8 @@ class Dispatcher:
         self._telemetry.batch_sent(batch.effect, len(batch.lanes), "failure", seconds)
         self._lanes.relieve(batch.blamed())
         alone = len(batch.lanes) == 1
+        if alone or not isinstance(error, TooLarge):
+            self._telemetry.searched(found=alone)
         batch = self._owned(batch)
         if not batch.lanes:
             return
@@ -332,15 +348,28 @@ class Dispatcher:
         self._admission.reconsider(lanes)
 
 
-def _withdrawn(batch: Batch) -> list[Contact]:
-    withdrawing = [lane.change.contact for lane in batch.lanes if lane.change.withdrawal]
-    return [contact for contact in withdrawing if isinstance(contact, Contact)]
+def _whole(batch: Batch, wanted: Callable[[Lane], bool]) -> list[Contact]:
+    """The contacts of some lanes of an upsert."""
+    contacts = [lane.change.contact for lane in batch.lanes if wanted(lane)]
+    return [contact for contact in contacts if isinstance(contact, Contact)]
 
 
 def _remedy(lane: Lane) -> str:
     if lane.change.withdrawal:
         return "none needed: Genesys has no such contact"
     return "have the CRM send the whole contact: Genesys does not have it"
+
+
+def _suppresses(lane: Lane) -> bool:
+    return lane.change.operation is Operation.SUPPRESS
+
+
+def _releases(lane: Lane) -> bool:
+    """Whether what is sent is a grant that is provably newer than the withdrawal for which the number was blocked.
+
+    Of what it superseded, which may have been applied, nobody compared it with that; a withheld one is no grant.
+    """
+    return not lane.superseded and not lane.withheld and releases(lane.change, lane.base)
 
 
 def _trace_parents(batch: Batch) -> list[bytes]:

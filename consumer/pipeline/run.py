@@ -100,6 +100,7 @@ class Pipeline:
             store=store,
             reports=reports,
             contact_list_id=sink.contact_list_id,
+            blocks=settings.genesys_dnc_list is not None,
             clock=clock,
             decided=self._on_decided,
         )
@@ -109,6 +110,7 @@ class Pipeline:
             telemetry=telemetry,
             contact_list_id=sink.contact_list_id,
             columns=settings.genesys_attribute_columns,
+            suppress_undecodable=settings.suppress_undecodable,
             unknown_timeout=settings.schema_unknown_timeout_s,
             clock=clock,
         )

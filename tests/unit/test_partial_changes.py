@@ -18,6 +18,7 @@ pytestmark = pytest.mark.usefixtures("partial_events")
 
 P0 = TopicPartition(TOPIC, 0)
 CONFLICT = ("consent_conflicts_with_do_not_call",)
+SUPPRESSING = {"phone": "bad", "do_not_call": True, "reasons": ("phone_not_e164",)}
 OLD, NEW = "+15550100", "+15550199"
 
 
@@ -156,6 +157,30 @@ def test_a_part_that_our_rules_reject_suppresses_if_it_withdraws() -> None:
     world = one_after_the_other(Event("c", 1), bad)
     assert outcomes(world) == ["delivered", "rejected"]
     assert (world.list["c"]["callable"], world.list["c"]["phone"]) == (False, OLD)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [{"phone": NEW}],
+        [{"consent": True}],
+        [{"do_not_call": False}, {"phone": NEW}],
+        [SUPPRESSING, {"do_not_call": False}],
+    ],
+    ids=str,
+)
+def test_a_part_does_not_end_a_precaution(parts: Sequence[dict[str, Any]]) -> None:
+    """A record that nobody could decode may have withdrawn: a part that does not tell both flags proves nothing."""
+    undecodable = Event("c", 2, garbage=b"\1x", reasons=("not_decodable",))
+    story = Story().tell(0, Event("c", 1), undecodable, *(partly("c", 3 + n, **part) for n, part in enumerate(parts)))
+    story.tell(0, partly("c", 8, consent=True, do_not_call=False))
+    world = World()
+    callable_ = []
+    for record in story.records():
+        world.append([record])
+        live(world, suppress_undecodable="true")
+        callable_.append(world.list["c"]["callable"])
+    assert callable_ == [True, *[False] * (len(parts) + 1), True]
 
 
 def test_a_part_that_withdraws_and_is_refused_is_carried_out_as_a_delete() -> None:

@@ -12,6 +12,7 @@ from msgspec import Struct
 from msgspec.json import Encoder
 from opentelemetry.trace import Tracer
 
+from consumer.adapters.genesys import limits
 from consumer.adapters.genesys.client import Client
 from consumer.adapters.genesys.contact_list import LIST_PATH, columns, open_list
 from consumer.adapters.genesys.dnc_list import DncList
@@ -23,11 +24,11 @@ from consumer.model import Amendment, Contact
 from consumer.ports import Amended, Current, Sure, always, whatever_is_there
 from consumer.settings import RESERVED_COLUMNS, Settings
 
-_ADD = Endpoint("add_contacts", "POST", f"{LIST_PATH}/contacts", "outbound:contact:add")
-_DELETE = Endpoint("delete_contacts", "DELETE", f"{LIST_PATH}/contacts", "outbound:contact:delete")
-_READ = Endpoint("read_contacts", "POST", f"{LIST_PATH}/contacts/bulk", "outbound:contact:view")
+ADD_CONTACTS = Endpoint("add_contacts", "POST", f"{LIST_PATH}/contacts", "outbound:contact:add")
+DELETE_CONTACTS = Endpoint("delete_contacts", "DELETE", f"{LIST_PATH}/contacts", "outbound:contact:delete")
+READ_CONTACTS = Endpoint("read_contacts", "POST", f"{LIST_PATH}/contacts/bulk", "outbound:contact:view")
 
-_KEEP_QUEUE = {"doNotQueue": "true"}
+KEEP_QUEUE = {"doNotQueue": "true"}
 """A contact that was dialled already is not dialled again because its data came again."""
 
 _Data = dict[str, str | None]
@@ -75,10 +76,17 @@ class GenesysSink:
     """
 
     def __init__(
-        self, client: Client, list_id: str, column_names: Sequence[str], dnc_list: DncList | None = None
+        self,
+        client: Client,
+        list_id: str,
+        column_names: Sequence[str],
+        dnc_list: DncList | None = None,
+        *,
+        releases: bool = False,
     ) -> None:
         self._client = client
         self._dnc_list = dnc_list
+        self._releases = releases
         self._list_id = list_id
         self._path = {"contactListId": list_id}
         self._columns = tuple(column_names)
@@ -114,11 +122,15 @@ class GenesysSink:
         except BaseException:
             await client.close()
             raise
-        return cls(client, list_id, columns(settings), dnc_list)
+        return cls(client, list_id, columns(settings), dnc_list, releases=settings.genesys_dnc_release)
 
     async def close(self) -> None:
         """Close all connections."""
         await self._client.close()
+
+    async def follow_limit(self) -> None:
+        """Keep to the limit of requests that Genesys tells, as far as it does, until cancelled."""
+        await limits.follow(self._client)
 
     @property
     def contact_list_id(self) -> str:
@@ -128,17 +140,26 @@ class GenesysSink:
     def encode(self, contact: Contact, *, callable_: bool) -> bytes:
         return self._encoded(contact_id(contact.external_id), _data(contact), callable_=callable_)
 
-    async def upsert(self, contacts: Sequence[bytes], sure: Sure = always, withdrawn: Sequence[Contact] = ()) -> None:
+    async def upsert(
+        self,
+        contacts: Sequence[bytes],
+        sure: Sure = always,
+        withdrawn: Sequence[Contact] = (),
+        granted: Sequence[Contact] = (),
+    ) -> None:
         deadline = self._client.deadline()
-        if self._dnc_list is not None and withdrawn:
-            await self._block(await self._numbers(withdrawn, deadline), deadline, sure)
+        blocked = await self._numbers(withdrawn, deadline) if self._dnc_list is not None else []
+        await self._block(blocked, deadline, sure)
+        released = await self._numbers_kept(granted, deadline) if self._releases else set()
         await self._add(contacts, deadline, sure, paid=True)
+        if self._dnc_list is not None:
+            await self._dnc_list.remove(sorted(released.difference(blocked)), deadline, sure)
 
     async def delete(self, external_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
         by_id = {contact_id(external_id): external_id for external_id in external_ids}
         deadline = self._client.deadline()
         query = {"contactIds": ",".join(by_id)}
-        await self._client.call(_DELETE, deadline=deadline, path=self._path, query=query, sure=sure, paid=True)
+        await self._client.call(DELETE_CONTACTS, deadline=deadline, path=self._path, query=query, sure=sure, paid=True)
         left = await self._read(list(by_id), deadline, paid=False)
         if left:
             data = [(id_, self._complete(held.data)) for id_, held in left.items()]
@@ -151,13 +172,15 @@ class GenesysSink:
         sure: Sure = always,
         withheld: Collection[str] = (),
         current: Current = whatever_is_there,
+        numbers: Sequence[str] = (),
     ) -> Mapping[str, Amended]:
         deadline = self._client.deadline()
         by_id = {contact_id(amendment.external_id): amendment for amendment in amendments}
         found = await self._read(list(by_id), deadline, paid=True)
         shown = [(by_id[id_], held, self._shown(by_id[id_], held)) for id_, held in found.items()]
         merged = [self._merged(*each, withheld) for each in shown if current(each[-1])]
-        await self._block([each.number for each in merged if not each.amended.contact.callable], deadline, sure)
+        withdrawn = [each.number for each in merged if not each.amended.contact.callable]
+        await self._block([*numbers, *withdrawn], deadline, sure)
         changed = [each.encoded for each in merged if each.amended.sent]
         if changed:
             await self._add(changed, deadline, sure, paid=False)
@@ -167,10 +190,14 @@ class GenesysSink:
         """Their phone numbers; of a contact that comes without one, the one that Genesys has."""
         numbers = [contact.phone for contact in contacts if contact.phone]
         ids = [contact_id(contact.external_id) for contact in contacts if not contact.phone]
-        for start in range(0, len(ids), _READ_AT_ONCE):
-            found = await self._read(ids[start : start + _READ_AT_ONCE], deadline, paid=False)
-            numbers += [held.data.get(_PHONE) or "" for held in found.values()]
-        return numbers
+        found = await self._read_all(ids, deadline)
+        return numbers + [held.data.get(_PHONE) or "" for held in found.values()]
+
+    async def _numbers_kept(self, contacts: Sequence[Contact], deadline: float) -> set[str]:
+        """The phone numbers of those that Genesys has with the same number, before it is told anything else."""
+        phones = {contact_id(contact.external_id): contact.phone for contact in contacts if contact.phone}
+        found = await self._read_all(list(phones), deadline)
+        return {phones[id_] for id_, held in found.items() if held.data.get(_PHONE) == phones[id_]}
 
     async def _block(self, numbers: Sequence[str], deadline: float, sure: Sure) -> None:
         """Put numbers on the do-not-call list, before anything else is done for their contacts."""
@@ -178,9 +205,18 @@ class GenesysSink:
         if self._dnc_list is not None and known:
             await self._dnc_list.add(known, deadline, sure)
 
+    async def _read_all(self, ids: Sequence[str], deadline: float) -> dict[str, _Held]:
+        """What Genesys has of these contacts, by id, in as many requests as it takes."""
+        found: dict[str, _Held] = {}
+        for start in range(0, len(ids), _READ_AT_ONCE):
+            found |= await self._read(ids[start : start + _READ_AT_ONCE], deadline, paid=False)
+        return found
+
     async def _read(self, ids: Sequence[str], deadline: float, *, paid: bool) -> dict[str, _Held]:
         """What Genesys has of these contacts, at most 50, by id."""
-        answer = await self._client.call(_READ, deadline=deadline, path=self._path, body=orjson.dumps(ids), paid=paid)
+        answer = await self._client.call(
+            READ_CONTACTS, deadline=deadline, path=self._path, body=orjson.dumps(ids), paid=paid
+        )
         if not isinstance(answer, list):
             _does_not_match()
         found: dict[str, _Held] = {}
@@ -195,7 +231,7 @@ class GenesysSink:
     async def _add(self, contacts: Sequence[bytes], deadline: float, sure: Sure, *, paid: bool) -> None:
         body = b"[" + b",".join(contacts) + b"]"
         added = await self._client.call(
-            _ADD, deadline=deadline, path=self._path, query=_KEEP_QUEUE, body=body, sure=sure, paid=paid
+            ADD_CONTACTS, deadline=deadline, path=self._path, query=KEEP_QUEUE, body=body, sure=sure, paid=paid
         )
         if not isinstance(added, list) or len(added) != len(contacts):
             _does_not_match()
@@ -217,7 +253,8 @@ class GenesysSink:
         contact = amendment.onto(shown)
         callable_ = contact.callable and amendment.external_id not in withheld
         differs = held.callable is not callable_ or self._complete(held.data) != _data(contact)
-        amended = Amended(contact, amendment.withdraws or differs)
+        in_any_case = amendment.withdraws or amendment.external_id in withheld
+        amended = Amended(contact, in_any_case or differs)
         return _Merged(amended, self.encode(contact, callable_=callable_), contact.phone or shown.phone)
 
     def _complete(self, has: _Data) -> dict[str, str]:
