@@ -5,9 +5,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from consumer.core.delivery import Throttle
+from consumer.core.envelopes.choice import Envelopes
 from consumer.pipeline.run import Pipeline
 from consumer.ports import Sink
-from consumer.settings import Settings, load
+from consumer.settings import Settings, load, ready_made_mappings
 from tests import virtual_time
 from tests.memory_ports import (
     Killed,
@@ -27,6 +28,7 @@ REQUIRED = {
     "GENESYS_OAUTH_CLIENT_SECRET": "secret",
     "GENESYS_CONTACT_LIST": "list",
 }
+READY_MADE = ready_made_mappings()
 
 
 def settings(**changed: object) -> Settings:
@@ -61,6 +63,7 @@ class Life:
             topics=self.topics,
             store=self.store,
             schemas=schemas or MemorySchemas(),
+            envelopes=Envelopes.of(chosen.source_envelope, chosen.source_mapping, READY_MADE),
             sink=sink or MemorySink(world),
             telemetry=self.telemetry,
             throttle=Throttle(chosen.genesys_requests_per_minute),

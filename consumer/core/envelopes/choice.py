@@ -1,0 +1,74 @@
+"""Which envelope the records of a topic have, and which mapping their schemas get.
+
+Answers for finding both: once per topic and schema. Touches nothing else.
+"""
+
+from collections.abc import Callable, Mapping
+
+from msgspec import Struct
+
+from consumer.core.envelopes.debezium import debezium
+from consumer.core.envelopes.dms import dms
+from consumer.core.envelopes.flattened import flattened
+from consumer.core.envelopes.native import native
+from consumer.core.envelopes.outbox import outbox
+from consumer.core.envelopes.salesforce import salesforce
+from consumer.core.envelopes.schema import Mapper
+from consumer.core.mapping import ContactMapping, parse, unknown
+
+DEFAULT = "default"
+_MAPPED: Mapping[str, Callable[[Mapping[str, object], ContactMapping], Mapper]] = {
+    "debezium": debezium,
+    "flattened": flattened,
+    "salesforce": salesforce,
+    "outbox": outbox,
+    "dms": dms,
+}
+
+
+class Envelopes(Struct, frozen=True):
+    """The envelope of each topic, with the mappings.
+
+    Attributes:
+        names: Envelope by topic; `default` is that of all others.
+        mappings: Those of the settings.
+        ready_made: Those that come with the program, by envelope.
+    """
+
+    names: Mapping[str, str]
+    mappings: Mapping[str, ContactMapping]
+    ready_made: Mapping[str, Mapping[str, ContactMapping]]
+
+    @classmethod
+    def of(
+        cls, names: Mapping[str, str], tables: Mapping[str, object], ready_made: Mapping[str, Mapping[str, object]]
+    ) -> "Envelopes":
+        """Check mappings.
+
+        Args:
+            names: As above.
+            tables: Of the settings' file: by topic, by name of a writer's schema, or `default`.
+            ready_made: The tables of each envelope.
+
+        Raises:
+            SettingsError: With one sentence for each thing that is wrong.
+        """
+        return cls(names, parse(tables), {name: parse(each) for name, each in ready_made.items()})
+
+    def mapper(self, topic: str, definition: Mapping[str, object]) -> Mapper:
+        """What makes change events of records of a topic that were written with a schema.
+
+        Raises:
+            DecodeError: The schema is not one of this envelope, or no mapping is for it.
+        """
+        name = self.names.get(topic, self.names[DEFAULT])
+        if name == "native":
+            return native(definition)
+        return _MAPPED[name](definition, self._mapping(name, topic, str(definition.get("name"))))
+
+    def _mapping(self, envelope: str, topic: str, schema: str) -> ContactMapping:
+        for mappings in (self.mappings, self.ready_made.get(envelope, {})):
+            for name in (topic, schema, DEFAULT):
+                if name in mappings:
+                    return mappings[name]
+        raise unknown(f"no table of SOURCE_MAPPING is for the topic, for {schema}, or the default")
