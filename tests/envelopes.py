@@ -72,13 +72,18 @@ def told(
     Raises:
         DecodeError: As the program does.
     """
+    body = encoded(schema, fields)
+    writer = WriterSchema(json.dumps(schema))
+    mapper = envelopes(envelope, mapping).mapper(TOPIC, writer.definition)
+    events = mapper(writer.read(body), Record(TOPIC, 0, 0, TIME_MS, key, body, headers))
+    return (events,) if isinstance(events, ChangeEvent) else events
+
+
+def encoded(schema: Mapping[str, Any], fields: Mapping[str, object]) -> bytes:
+    """The Avro body of a record."""
     out = BytesIO()
     fastavro.schemaless_writer(out, fastavro.parse_schema(json.loads(json.dumps(schema))), dict(fields))
-    writer = WriterSchema(json.dumps(schema))
-    record = Record(TOPIC, 0, 0, TIME_MS, key, out.getvalue(), headers)
-    mapper = envelopes(envelope, mapping).mapper(TOPIC, writer.definition)
-    events = mapper(writer.read(out.getvalue()), record)
-    return (events,) if isinstance(events, ChangeEvent) else events
+    return out.getvalue()
 
 
 def envelopes(envelope: str, mapping: Table | None = None) -> Envelopes:

@@ -47,11 +47,8 @@ def to_change(event: ChangeEvent, contact: Contact, offset: int, contact_list_id
 
 
 def suppression(event: ChangeEvent, offset: int, contact_list_id: str) -> Change | None:
-    """The change that a rejected event still asks for: one that withdraws consent or sets do-not-call suppresses.
-
-    So does a gap, after which nobody knows whether the contact may be called.
-    """
-    if not (event.consent is False or event.do_not_call is True or event.change_type is ChangeType.GAP):
+    """The change that a rejected event still asks for: one that withdraws consent or sets do-not-call suppresses."""
+    if not (event.consent is False or event.do_not_call is True):
         return None
     if not isinstance(event.external_id, str) or not event.external_id.strip():
         return None

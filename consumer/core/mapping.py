@@ -198,13 +198,14 @@ class BoundMapping:
         mapping: What is wanted.
         resolve: Where it stands.
         loose: Rows have no schema: of several places the first that holds a value counts.
+        sparse: Rows tell only what changed, so constants are not told, nor is what is not mapped.
 
     Raises:
         DecodeError: The rows lack the external id, the phone number or one of the flags.
     """
 
-    def __init__(self, mapping: ContactMapping, resolve: Resolve, *, loose: bool = False) -> None:
-        bind = partial(_bound, resolve=resolve, loose=loose)
+    def __init__(self, mapping: ContactMapping, resolve: Resolve, *, loose: bool = False, sparse: bool = False) -> None:
+        bind = partial(_bound, resolve=resolve, loose=loose, sparse=sparse)
         sources = mapping.sources
         self._around = _names_around([*sources.values(), *mapping.attributes.values()])
         bound = {name: bind(source) for name, source in sources.items()}
@@ -215,7 +216,7 @@ class BoundMapping:
         self._change_type = _then(bound.get("change_type"), _as_change_type)
         self._occurred_at = _then(bound.get("occurred_at"), _as_time)
         self._version = _then(bound.get("version"), _as_version)
-        bound.setdefault("email", _nothing)
+        bound.setdefault("email", bind(Source()))
         self._fields = [bound[name] or _untold for name in ("phone", "email", *_FLAGS)]
         self._attributes = [
             (name, _then(bind(source), _as_text) or _untold) for name, source in mapping.attributes.items()
@@ -285,8 +286,10 @@ def deletion(external_id: object, when: When) -> ChangeEvent:
 
 
 def gap(external_id: object, when: When) -> ChangeEvent:
-    """The change event of a contact that changed nobody knows how."""
-    return ChangeEvent(ChangeType.GAP, external_id, *when, None, None, None, None, {})
+    """The change event of a contact that changed nobody knows how: until that is told, it has no consent."""
+    consent = False
+    fields = (UNCHANGED, UNCHANGED, consent, UNCHANGED)
+    return _event(ChangeType.GAP, external_id, when, fields, {}, partial_=True)
 
 
 def names_somebody(external_id: object) -> bool:
@@ -318,10 +321,10 @@ def undecodable(detail: str) -> DecodeError:
     return DecodeError((Reason.NOT_DECODABLE,), detail)
 
 
-def _bound(source: Source, resolve: Resolve, *, loose: bool) -> Getter | None:
+def _bound(source: Source, resolve: Resolve, *, loose: bool, sparse: bool) -> Getter | None:
     """Reads the value of a field; None where rows have none of its places."""
     if not source.paths:
-        return lambda _: source.constant
+        return _untold if sparse else lambda _: source.constant
     found = [itemgetter(path[0]) if path[0].startswith("@") else resolve(path) for path in source.paths]
     getters = [get for get in found if get is not None]
     get = _first_told(getters) if loose and len(getters) > 1 else next(iter(getters), None)
@@ -338,10 +341,6 @@ def _meaning(values: Mapping[str, object]) -> Callable[[object], object]:
 
 def _then(get: Getter | None, convert: Callable[[object], object]) -> Getter | None:
     return None if get is None else lambda row: convert(get(row))
-
-
-def _nothing(_: Row) -> object:
-    return None
 
 
 def _untold(_: Row) -> object:

@@ -2,6 +2,7 @@
 
 import io
 import json
+from typing import Any
 
 import fastavro
 import pytest
@@ -11,7 +12,7 @@ from consumer.errors import DecodeError
 from consumer.model import UNCHANGED, ChangeEvent, ChangeType, Reason
 from tests.envelopes import AVRO, COLUMNS, MAPPING, ROW, TIME_MS, record_type, sample, told
 
-SOURCES = {
+SOURCES: dict[str, dict[str, object]] = {
     "postgresql": {"lsn": ["null", "long"], "sequence": ["null", "string"]},
     "mysql": {"file": "string", "pos": "long", "row": "int"},
     "sqlserver": {
@@ -37,7 +38,7 @@ def schema(connector="postgresql", columns=COLUMNS):
 
 def source(connector="postgresql", **position):
     """What a source tells of itself."""
-    return {name: None for name in SOURCES[connector]} | {"ts_ms": TIME_MS, "snapshot": "false"} | position
+    return {**dict.fromkeys(SOURCES[connector]), "ts_ms": TIME_MS, "snapshot": "false", **position}
 
 
 def change(op, before=None, after=None, *, connector="postgresql", columns=COLUMNS, mapping=MAPPING, **position):
@@ -58,7 +59,7 @@ def test_an_update_is_the_row_after_it():
 
 @pytest.mark.parametrize("op", ["c", "r"])
 def test_a_row_that_is_created_or_read_is_whole(op):
-    """Both are creates; a read counts as just before its position, so that it never beats a change that stands there."""
+    """Both are creates; a read counts as just before its position, so that it beats no change that stands there."""
     (event,) = change(op, None, ROW, lsn=500)
     assert (event.change_type, event.version) == (ChangeType.CREATE, 500 if op == "c" else 499)
 
@@ -243,7 +244,7 @@ def test_a_real_record_of_mysql_is_read():
     """Its schema has before, after, source and op like any other; the row has no consent, so the mapping brings it."""
     raw = bytes.fromhex((AVRO / "debezium_mysql_customers.confluent_framed.hex").read_text().strip())
     definition = sample("debezium_mysql_customers_envelope.avsc")
-    fields = fastavro.schemaless_reader(io.BytesIO(raw[5:]), fastavro.parse_schema(definition), None)
+    fields: Any = fastavro.schemaless_reader(io.BytesIO(raw[5:]), fastavro.parse_schema(definition), None)
     mapping = {
         "external_id": "id",
         "phone": {"value": "+14155550100"},

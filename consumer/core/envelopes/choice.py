@@ -15,6 +15,7 @@ from consumer.core.envelopes.outbox import outbox
 from consumer.core.envelopes.salesforce import salesforce
 from consumer.core.envelopes.schema import Mapper
 from consumer.core.mapping import ContactMapping, parse, unknown
+from consumer.errors import SettingsError
 
 DEFAULT = "default"
 _MAPPED: Mapping[str, Callable[[Mapping[str, object], ContactMapping], Mapper]] = {
@@ -53,7 +54,15 @@ class Envelopes(Struct, frozen=True):
         Raises:
             SettingsError: With one sentence for each thing that is wrong.
         """
-        return cls(names, parse(tables), {name: parse(each) for name, each in ready_made.items()})
+        mappings = parse(tables)
+        problems = [
+            f"SOURCE_MAPPING: [{table}] external_id: {rule}"
+            for table, mapping in mappings.items()
+            if (rule := _ids_rule(names.get(table, names[DEFAULT]), mapping))
+        ]
+        if problems:
+            raise SettingsError(problems)
+        return cls(names, mappings, {name: parse(each) for name, each in ready_made.items()})
 
     def mapper(self, topic: str, definition: Mapping[str, object]) -> Mapper:
         """What makes change events of records of a topic that were written with a schema.
@@ -72,3 +81,11 @@ class Envelopes(Struct, frozen=True):
                 if name in mappings:
                     return mappings[name]
         raise unknown(f"no table of SOURCE_MAPPING is for the topic, for {schema}, or the default")
+
+
+def _ids_rule(envelope: str, mapping: ContactMapping) -> str | None:
+    """What is wrong with whom a mapping names; None when nothing is."""
+    names = "external_id" in mapping.sources
+    if envelope == "salesforce":
+        return "is the id of the Salesforce record" if names else None
+    return None if names else "must be there"

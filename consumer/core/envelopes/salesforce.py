@@ -106,7 +106,7 @@ class _Changes:
         self._fields = fields
         self._places: dict[str, _Place] = {}
         self._whole = BoundMapping(mapping, fields.getter)
-        self._updated = BoundMapping(mapping, self._resolve)
+        self._updated = BoundMapping(mapping, self._resolve, sparse=True)
 
     def _resolve(self, path: Path) -> Getter | None:
         """In an update a field is looked up by its whole path, since it may be unchanged."""

@@ -10,7 +10,7 @@ from typing import cast
 from fastavro.schema import expand_schema
 from fastavro.types import DictSchema, Schema
 
-from consumer.core.mapping import Getter, Path, Row
+from consumer.core.mapping import Getter, Path, Row, in_any
 from consumer.model import Events, Record
 
 Mapper = Callable[[Row, Record], Events]
@@ -44,7 +44,7 @@ class Fields(dict[str, Branches]):
             return None
         if not rest:
             return itemgetter(name)
-        inner = self.within(name).getter(tuple(rest))
+        inner = in_any(tuple(rest)) if "map" in kinds(self[name]) else self.within(name).getter(tuple(rest))
         return None if inner is None else _nested(name, inner)
 
 
