@@ -253,31 +253,44 @@ class BoundMapping:
 
         A create tells all there is: what it does not tell, the contact does not have.
         """
-        fields = [get(row) for get in self._fields]
+        phone, email, consent, do_not_call = [get(row) for get in self._fields]
         attributes = {name: get(row) for name, get in self._attributes}
-        partial_ = UNCHANGED in fields or UNCHANGED in attributes.values()
-        if partial_ and change_type is ChangeType.CREATE:
-            fields, partial_ = [_told(value) for value in fields], False
-            attributes = {name: _told(value) or "" for name, value in attributes.items()}
-        elif partial_:
-            attributes = {name: value for name, value in attributes.items() if value is not UNCHANGED}
-            if not attributes and all(value is UNCHANGED for value in fields):
-                return None
-        return _event(change_type, external_id, when, fields, attributes, partial_=partial_)
+        if (
+            phone is UNCHANGED
+            or email is UNCHANGED
+            or consent is UNCHANGED
+            or do_not_call is UNCHANGED
+            or UNCHANGED in attributes.values()
+        ):
+            fields = (phone, email, consent, do_not_call)
+            return (_whole if change_type is ChangeType.CREATE else _partial)(
+                change_type, external_id, when, fields, attributes
+            )
+        return ChangeEvent(
+            change_type, external_id, *when, phone, email, consent, do_not_call, cast("dict[str, str]", attributes)
+        )
 
 
-def _event(
-    change_type: ChangeType,
-    external_id: object,
-    when: When,
-    fields: Sequence[object],
-    attributes: dict[str, object],
-    *,
-    partial_: bool,
+_Fields = Sequence[object]
+"""Phone, e-mail, consent and do-not-call."""
+
+
+def _whole(
+    change_type: ChangeType, external_id: object, when: When, fields: _Fields, attributes: dict[str, object]
 ) -> ChangeEvent:
+    phone, email, consent, do_not_call = map(_told, fields)
+    texts = {name: cast("str", _told(value) or "") for name, value in attributes.items()}
+    return ChangeEvent(change_type, external_id, *when, phone, email, consent, do_not_call, texts)
+
+
+def _partial(
+    change_type: ChangeType, external_id: object, when: When, fields: _Fields, attributes: dict[str, object]
+) -> ChangeEvent | None:
+    told = {name: cast("str", value) for name, value in attributes.items() if value is not UNCHANGED}
+    if not told and all(value is UNCHANGED for value in fields):
+        return None
     phone, email, consent, do_not_call = fields
-    texts = cast("dict[str, str]", attributes)
-    return ChangeEvent(change_type, external_id, *when, phone, email, consent, do_not_call, texts, partial_)
+    return ChangeEvent(change_type, external_id, *when, phone, email, consent, do_not_call, told, partial=True)
 
 
 def deletion(external_id: object, when: When) -> ChangeEvent:
@@ -287,9 +300,19 @@ def deletion(external_id: object, when: When) -> ChangeEvent:
 
 def gap(external_id: object, when: When) -> ChangeEvent:
     """The change event of a contact that changed nobody knows how: until that is told, it has no consent."""
-    consent = False
-    fields = (UNCHANGED, UNCHANGED, consent, UNCHANGED)
-    return _event(ChangeType.GAP, external_id, when, fields, {}, partial_=True)
+    occurred_at, version = when
+    return ChangeEvent(
+        change_type=ChangeType.GAP,
+        external_id=external_id,
+        occurred_at=occurred_at,
+        version=version,
+        phone=UNCHANGED,
+        email=UNCHANGED,
+        consent=False,
+        do_not_call=UNCHANGED,
+        attributes={},
+        partial=True,
+    )
 
 
 def names_somebody(external_id: object) -> bool:
@@ -336,7 +359,12 @@ def _first_told(getters: Sequence[Getter]) -> Getter:
 
 
 def _meaning(values: Mapping[str, object]) -> Callable[[object], object]:
-    return lambda value: value if value is UNCHANGED else values.get(_as_key(value), value)
+    def meant(value: object) -> object:
+        if type(value) is str:
+            return values.get(value, value)
+        return value if value is UNCHANGED else values.get(_as_key(value), value)
+
+    return meant
 
 
 def _then(get: Getter | None, convert: Callable[[object], object]) -> Getter | None:

@@ -13,7 +13,7 @@ from contextlib import suppress
 import orjson
 
 from consumer.core.envelopes.position import position
-from consumer.core.envelopes.schema import Fields, Mapper
+from consumer.core.envelopes.schema import Fields, Mapper, kinds
 from consumer.core.mapping import (
     BoundMapping,
     ContactMapping,
@@ -40,6 +40,7 @@ NOT_AVAILABLE = frozenset({
 })  # fmt: skip
 """What stands in place of a value that did not change and was not read."""
 
+_MAY_BE_PLACEHOLDER = frozenset({"string", "bytes", "record", "map"})
 _ASIDE = frozenset({"Heartbeat", "SchemaChangeValue", "TransactionMetadataValue", "Notification"})
 
 _Rows = Callable[[object], Row | None]
@@ -69,24 +70,29 @@ def debezium(definition: Mapping[str, object], mapping: ContactMapping) -> Mappe
         raise unknown("the schema is not one of Debezium's: it needs op, before, after and source")
     columns = fields.within("after")
     if columns:
-        rows, bound = _row, BoundMapping(mapping, available(columns.getter))
+        rows, bound = _row, BoundMapping(mapping, available(columns))
     else:
         rows, bound = _document, BoundMapping(mapping, in_any, loose=True)
     return _Changes(bound, columns, fields.within("source"), rows).events
 
 
-def available(resolve: Resolve) -> Resolve:
-    """Read placeholders as `UNCHANGED`."""
+def available(columns: Fields) -> Resolve:
+    """Find columns, and read placeholders in them as `UNCHANGED`."""
 
     def resolved(path: Path) -> Getter | None:
-        get = resolve(path)
-        return None if get is None else lambda row: _unless_placeholder(get(row))
+        get = columns.getter(path)
+        held = kinds(columns.get(path[0], ()))
+        return get if get is None or not held & _MAY_BE_PLACEHOLDER else _unless_placeholder(get)
 
     return resolved
 
 
-def _unless_placeholder(value: object) -> object:
-    return UNCHANGED if isinstance(value, str | bytes) and value in NOT_AVAILABLE else value
+def _unless_placeholder(get: Getter) -> Getter:
+    def available_or_unchanged(row: Row) -> object:
+        value = get(row)
+        return UNCHANGED if isinstance(value, str | bytes) and value in NOT_AVAILABLE else value
+
+    return available_or_unchanged
 
 
 class _Changes:

@@ -38,7 +38,7 @@ def flattened(definition: Mapping[str, object], mapping: ContactMapping) -> Mapp
     if is_aside(definition):
         return ignore
     fields = Fields.of(definition)
-    return _Changes(BoundMapping(mapping, available(fields.getter)), fields, mapping.prefix).events
+    return _Changes(BoundMapping(mapping, available(fields)), fields, mapping.prefix).events
 
 
 class _Changes:

@@ -33,9 +33,14 @@ def position(names: Collection[str], prefix: str = "") -> Position | None:
         prefix: Stands before each name.
     """
     for needed, read in _POSITIONS.items():
-        if {f"{prefix}{name}" for name in needed} <= set(names):
-            return lambda source: read([source.get(f"{prefix}{name}") for name in needed])
+        told = [f"{prefix}{name}" for name in needed]
+        if set(told) <= set(names):
+            return _reader(told, read)
     return None
+
+
+def _reader(told: Sequence[str], read: Callable[[Sequence[object]], int | None]) -> Position:
+    return lambda source: read([source.get(name) for name in told])
 
 
 def _mysql(values: Sequence[object]) -> int | None:
@@ -60,8 +65,11 @@ def _mongodb(values: Sequence[object]) -> int | None:
 
 def _first(values: Sequence[object]) -> int | None:
     """The first of them that is a number of 63 bits."""
-    numbers = (folded([_number(value)], (63,)) for value in values)
-    return next((number for number in numbers if number is not None), None)
+    for value in values:
+        number = _number(value)
+        if number is not None and 0 <= number < 1 << 63:
+            return number
+    return None
 
 
 _POSITIONS: dict[tuple[str, ...], Callable[[Sequence[object]], int | None]] = {

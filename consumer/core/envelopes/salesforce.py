@@ -71,10 +71,9 @@ class _Marks:
 
     def covers(self, place: "_Place") -> bool:
         """Whether a field is marked, or what it stands in."""
-        position, *within = place.positions
-        if self._bits.get(None, 0) >> position & 1 or not self._names.isdisjoint(place.names):
+        if self._bits.get(None, 0) >> place.position & 1 or not self._names.isdisjoint(place.names):
             return True
-        return bool(within) and bool(self._bits.get(position, 0) >> within[0] & 1)
+        return place.within is not None and bool(self._bits.get(place.position, 0) >> place.within & 1)
 
 
 class _Place:
@@ -87,9 +86,8 @@ class _Place:
     """
 
     def __init__(self, path: Path, fields: Fields, get: Getter) -> None:
-        self.positions = [list(fields).index(path[0])]
-        if len(path) > 1:
-            self.positions.append(list(fields.within(path[0])).index(path[1]))
+        self.position = list(fields).index(path[0])
+        self.within = list(fields.within(path[0])).index(path[1]) if len(path) > 1 else None
         self.names = {".".join(path), path[0], path[-1]}
         self.get = get
 
@@ -172,8 +170,9 @@ class _Changes:
 def _value(place: _Place, fields: Row, changed: _Marks, differing: _Marks) -> object:
     """What an update tells of a field."""
     value = place.get(fields)
-    told = value is not None or changed.covers(place)
-    return value if told and not differing.covers(place) else UNCHANGED
+    if value is None:
+        return None if changed.covers(place) else UNCHANGED
+    return UNCHANGED if differing.covers(place) else value
 
 
 def _names(header: Row) -> Sequence[str]:
