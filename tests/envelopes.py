@@ -69,13 +69,15 @@ def told(
 ) -> Sequence[ChangeEvent]:
     """The change events that the program makes of a record; with the ready-made mapping when none is given.
 
+    Without a schema the fields are those of JSON.
+
     Raises:
         DecodeError: As the program does.
     """
-    body = encoded(schema, fields)
-    writer = WriterSchema(json.dumps(schema))
-    mapper = envelopes(envelope, mapping).mapper(TOPIC, writer.definition)
-    events = mapper(writer.read(body), Record(TOPIC, 0, 0, TIME_MS, key, body, headers))
+    mapper = envelopes(envelope, mapping).mapper(TOPIC, schema)
+    body = encoded(schema, fields) if schema else b""
+    read = WriterSchema(json.dumps(schema)).read(body) if schema else dict(fields)
+    events = mapper(read, Record(TOPIC, 0, 0, TIME_MS, key, body, headers))
     return (events,) if isinstance(events, ChangeEvent) else events
 
 
