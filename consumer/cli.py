@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_simulator(commands)
     _add_samples(commands)
+    _add_check(commands)
     return parser
 
 
@@ -162,6 +163,25 @@ def _add_samples(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_output(parser)
 
 
+def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add(
+        commands,
+        "check",
+        "show what a record becomes, step by step",
+        "Takes a record through all stages up to Genesys, where nothing is done, and tells what each sees. RECORD is\n"
+        "a file that holds the value as it came, or topic/partition/offset, which is read from Kafka.\n"
+        "It prints contact data, to your terminal alone. Exit code 1 when the record is rejected.",
+        _check,
+    )
+    parser.add_argument(
+        "--explain", metavar="RECORD", required=True, help="the record: a file, or where it is in Kafka"
+    )
+    parser.add_argument("--topic", metavar="T", help="of which topic a file is (default: the first of the settings)")
+    parser.add_argument("--key", metavar="K", help="what key a file's record has (default: none)")
+    _add_config(parser)
+    _add_output(parser)
+
+
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML, below the environment")
 
@@ -215,3 +235,14 @@ def _sample_events(arguments: argparse.Namespace) -> int:
     settings = load(config=arguments.config, unneeded=("GENESYS_",))
     produce_samples(settings, arguments.records, arguments.seed, arguments.output)
     return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from consumer import explain  # noqa: PLC0415
+    from consumer.settings import load  # noqa: PLC0415
+
+    settings = load(config=arguments.config, unneeded=("GENESYS_", "KAFKA_"))
+    record = explain.find(settings, arguments.explain, topic=arguments.topic, key=arguments.key)
+    steps = asyncio.run(explain.explain(record, settings))
+    sys.stdout.write(explain.as_json(steps) if arguments.output == "json" else explain.as_text(steps))
+    return 0 if all(step.passed for step in steps) else 1

@@ -14,6 +14,7 @@ OPTIONS = {
     "demo": ["--records", "--faults", "--hold", "--output"],
     "simulate-genesys": ["--port", "--rate-limit", "--fault", "--client"],
     "sample-events": ["--records", "--seed", "--config", "--output"],
+    "check": ["--explain", "--topic", "--key", "--config", "--output"],
 }
 
 
@@ -52,6 +53,7 @@ def test_help_lists_the_commands_and_says_where_to_begin(capsys: pytest.CaptureF
         ["demo", "--records", "0"],
         ["demo", "--records", "many"],
         ["sample-events"],
+        ["check"],
         ["simulate-genesys", "--rate-limit", "-1"],
     ],
     ids=" ".join,

@@ -70,16 +70,31 @@ class Envelopes(Struct, frozen=True):
         Raises:
             DecodeError: The schema is not one of this envelope, or no mapping is for it.
         """
-        name = self.names.get(topic, self.names[DEFAULT])
+        name = self._name(topic)
         if name == "native":
             return native(definition)
-        return _MAPPED[name](definition, self._mapping(name, topic, str(definition.get("name"))))
+        _, mapping = self._mapping(name, topic, definition)
+        return _MAPPED[name](definition, mapping)
 
-    def _mapping(self, envelope: str, topic: str, schema: str) -> ContactMapping:
-        for mappings in (self.mappings, self.ready_made.get(envelope, {})):
+    def chosen(self, topic: str, definition: Mapping[str, object]) -> str:
+        """The envelope and the table of its mapping, as people call them.
+
+        Raises:
+            DecodeError: No mapping is for it.
+        """
+        name = self._name(topic)
+        return name if name == "native" else f"{name}, mapping {self._mapping(name, topic, definition)[0]}"
+
+    def _name(self, topic: str) -> str:
+        return self.names.get(topic, self.names[DEFAULT])
+
+    def _mapping(self, envelope: str, topic: str, definition: Mapping[str, object]) -> tuple[str, ContactMapping]:
+        """The mapping for records of a topic and schema, with what its table is called."""
+        schema = str(definition.get("name"))
+        for kind, mappings in (("", self.mappings), (" (ready-made)", self.ready_made.get(envelope, {}))):
             for name in (topic, schema, DEFAULT):
                 if name in mappings:
-                    return mappings[name]
+                    return f"[{name}]{kind}", mappings[name]
         raise unknown(f"no table of SOURCE_MAPPING is for the topic, for {schema}, or the default")
 
 
