@@ -113,8 +113,7 @@ class App:
     async def _start(self, closing: AsyncExitStack) -> Pipeline:
         """Reach everything outside, in the order in which it is needed."""
         settings = self._settings
-        schemas = writer_schemas(settings)
-        closing.push_async_callback(schemas.close)
+        schemas = self._schemas(closing)
         key = settings.pseudonym_key.encode() if settings.pseudonym_key else pseudonym_key(settings.state_dir)
         sink = await self._reached("genesys", self._open_sink)
         closing.push_async_callback(sink.close)
@@ -153,8 +152,23 @@ class App:
         self._telemetry.bind(self._levels(self._pipeline, store))
         _spare_the_garbage_collector()
         self._starting = None
+        if settings.suppress_undecodable:
+            log.warning("undecodable_records_suppress", remedy="replay their dead letters to have people called again")
         log.info("started", contact_list_id=sink.contact_list_id, group=settings.kafka_group_id)
         return self._pipeline
+
+    def _schemas(self, closing: AsyncExitStack) -> LocalSchemas | RegistrySchemas:
+        local = LocalSchemas(self._settings.schemas_dir)
+        if self._settings.schema_registry_url is None:
+            return local
+        registry = RegistrySchemas(
+            self._settings.schema_registry_url,
+            self._settings.schema_registry_username,
+            self._settings.schema_registry_password,
+            local,
+        )
+        closing.push_async_callback(registry.close)
+        return registry
 
     async def _open_sink(self) -> GenesysSink:
         return await GenesysSink.open(
@@ -224,16 +238,6 @@ class App:
             lag=lag,
             store_size=store.size,
         )
-
-
-def writer_schemas(settings: Settings) -> LocalSchemas | RegistrySchemas:
-    """Where writer schemas come from; to be closed."""
-    local = LocalSchemas(settings.schemas_dir)
-    if settings.schema_registry_url is None:
-        return local
-    return RegistrySchemas(
-        settings.schema_registry_url, settings.schema_registry_username, settings.schema_registry_password, local
-    )
 
 
 def _spare_the_garbage_collector() -> None:

@@ -7,10 +7,11 @@ registry cannot tell, and for a set time when the registry does not know it.
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import structlog
 
-from consumer.core import decode, dedupe
+from consumer.core import dead_letters, decode, dedupe
 from consumer.core.decode import Reader, WriterSchema
 from consumer.core.envelopes.choice import Envelopes
 from consumer.core.validate import validate
@@ -53,6 +54,7 @@ class Intake:
         telemetry: Told of gaps.
         contact_list_id: Part of each fingerprint.
         columns: Attribute source names with their columns.
+        suppress_undecodable: Whether a record that cannot be decoded suppresses the contact that its key names.
         unknown_timeout: How long the registry may lag, seconds.
         clock: Monotonic seconds.
     """
@@ -66,6 +68,7 @@ class Intake:
         telemetry: Telemetry,
         contact_list_id: str,
         columns: Sequence[tuple[str, str]],
+        suppress_undecodable: bool,
         unknown_timeout: float,
         clock: Callable[[], float],
     ) -> None:
@@ -75,6 +78,7 @@ class Intake:
         self._telemetry = telemetry
         self._contact_list_id = contact_list_id
         self._columns = columns
+        self._suppress_undecodable = suppress_undecodable
         self._unknown_timeout = unknown_timeout
         self._clock = clock
         self._readers: defaultdict[str, _Readers] = defaultdict(dict)
@@ -131,15 +135,20 @@ class Intake:
             return 0, None
         results, missing = decode.decode(records, self._readers[partition.key.topic])
         self._report_gaps(partition, records[: len(results)])
-        works, events = _told(partition.tracker.add(records[: len(results)]), results)
-        for work, event, contact in zip(works, events, validate(events, self._columns), strict=True):
-            self._prepare(work, event, contact)
+        works, told = _spread(partition.tracker.add(records[: len(results)]), results)
+        events = [result for result in told if not isinstance(result, DecodeError)]
+        contacts = iter(validate(events, self._columns))
+        for work, result in zip(works, told, strict=True):
+            if isinstance(result, DecodeError):
+                self._reject(work, result)
+            else:
+                self._prepare(work, result, next(contacts))
         self._admission.admit(partition, works)
         return len(results), missing
 
     def _prepare(self, work: Work, event: ChangeEvent, contact: Contact | ValidationError) -> None:
         """Give a work its change, or its rejection; a rejected withdrawal has both a change and reasons."""
-        offset = work.record.offset
+        offset = dead_letters.place_in_order(work.record)
         if isinstance(contact, ValidationError):
             work.external_id = event.external_id if isinstance(event.external_id, str) else None
             work.reasons, work.detail = contact.reasons, contact.detail
@@ -149,6 +158,19 @@ class Intake:
         else:
             work.external_id = contact.external_id
             work.change = dedupe.to_change(event, contact, offset, self._contact_list_id)
+
+    def _reject(self, work: Work, error: DecodeError) -> None:
+        """Give a work its rejection; the contact may have to be suppressed all the same."""
+        work.reasons, work.detail = error.reasons, error.detail
+        external_id = decode.named_by_key(work.record) if self._suppress_undecodable else None
+        if external_id is None:
+            work.outcome = Outcome.REJECTED
+        else:
+            work.external_id = external_id
+            work.change = dedupe.precaution(
+                external_id, dead_letters.place_in_order(work.record), self._contact_list_id
+            )
+            work.accepted_as = Outcome.REJECTED
 
     @staticmethod
     def _fresh(partition: Partition, records: Sequence[Record]) -> Sequence[Record]:
@@ -163,21 +185,19 @@ class Intake:
             self._telemetry.offset_gap(partition.key, expected, seen)
 
 
-def _told(works: Sequence[Work], results: Sequence[Events | DecodeError]) -> tuple[list[Work], list[ChangeEvent]]:
-    """The works that have a change event, and the events. A record that has none ends here."""
-    telling: list[Work] = []
-    events: list[ChangeEvent] = []
+def _spread(
+    works: Sequence[Work], results: Sequence[Events | DecodeError]
+) -> tuple[Sequence[Work], Sequence[ChangeEvent | DecodeError]]:
+    """A work for each contact that a record tells of, and its result; a record that is about none ends here."""
+    if tuple not in set(map(type, results)):
+        return works, cast("Sequence[ChangeEvent | DecodeError]", results)
+    spread: list[tuple[Work, ChangeEvent | DecodeError]] = []
     for work, result in zip(works, results, strict=True):
-        if isinstance(result, ChangeEvent):
-            telling.append(work)
-            events.append(result)
-        elif isinstance(result, DecodeError):
-            work.outcome = Outcome.REJECTED
-            work.reasons, work.detail = result.reasons, result.detail
+        if not isinstance(result, tuple):
+            spread.append((work, result))
         elif result:
             work.parts = [Work(work.record, work.assignment, part=part) for part in range(len(result))]
-            telling += work.parts
-            events += result
+            spread += zip(work.parts, result, strict=True)
         else:
             work.outcome = Outcome.IGNORED
-    return telling, events
+    return [work for work, _ in spread], [result for _, result in spread]

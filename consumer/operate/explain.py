@@ -11,11 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-import orjson
-
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.one_record import read_one
-from consumer.app import writer_schemas
+from consumer.adapters.schema_registry import LocalSchemas, RegistrySchemas
 from consumer.core import decode
 from consumer.core.decode import WriterSchema
 from consumer.core.dedupe import suppression, to_change
@@ -24,6 +22,7 @@ from consumer.core.mapping import Row
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, FatalError, RecordError, ValidationError
 from consumer.model import UNCHANGED, Change, ChangeEvent, Reason, Record, TopicPartition
+from consumer.operate import printing
 from consumer.settings import Settings, ready_made_mappings
 
 _POSITION = re.compile(r"(.+)/([0-9]+)/([0-9]+)")
@@ -76,7 +75,7 @@ async def explain(record: Record, settings: Settings) -> list[Step]:
     """
     envelopes = Envelopes.of(settings.source_envelope, settings.source_mapping, ready_made_mappings())
     way = _Way(record, envelopes, settings)
-    schemas = writer_schemas(settings)
+    schemas = _schemas(settings)
     try:
         if record.value is None:
             events = way.tombstone()
@@ -91,9 +90,14 @@ async def explain(record: Record, settings: Settings) -> list[Step]:
     return way.steps
 
 
-def as_text(steps: Sequence[Step]) -> str:
-    """For people: each stage, and a line for each thing that it saw."""
-    return "".join(f"{line.rstrip()}\n" for step in steps for line in _lines(step))
+def print_steps(steps: Sequence[Step], output: str) -> None:
+    """Print each stage, and a line for each thing that it saw."""
+    if output == "json":
+        printing.document([step._asdict() for step in steps])
+        return
+    for step in steps:
+        for line in _lines(step):
+            printing.line(line.rstrip())
 
 
 def _lines(step: Step) -> Iterator[str]:
@@ -102,9 +106,13 @@ def _lines(step: Step) -> Iterator[str]:
     yield from (f"{'':<16} {line}" for line in others)
 
 
-def as_json(steps: Sequence[Step]) -> str:
-    """For programs."""
-    return orjson.dumps([step._asdict() for step in steps]).decode() + "\n"
+def _schemas(settings: Settings) -> LocalSchemas | RegistrySchemas:
+    local = LocalSchemas(settings.schemas_dir)
+    if settings.schema_registry_url is None:
+        return local
+    return RegistrySchemas(
+        settings.schema_registry_url, settings.schema_registry_username, settings.schema_registry_password, local
+    )
 
 
 class _Way:
