@@ -28,12 +28,19 @@ REQUIRED = {
     "GENESYS_OAUTH_CLIENT_SECRET": "secret",
     "GENESYS_CONTACT_LIST": "list",
 }
-READY_MADE = ready_made_mappings()
+NATIVE = Envelopes.of({"default": "native"}, {}, {})
 
 
 def settings(**changed: object) -> Settings:
     """Settings for tests: the defaults, and what a test changes."""
     return load({**REQUIRED, **{name.upper(): str(value) for name, value in changed.items()}})
+
+
+def _envelopes(chosen: Settings) -> Envelopes:
+    """Those of the settings; a life begins thousands of times, most with the native one."""
+    if chosen.source_envelope == NATIVE.names:
+        return NATIVE
+    return Envelopes.of(chosen.source_envelope, chosen.source_mapping, ready_made_mappings())
 
 
 class Life:
@@ -63,7 +70,7 @@ class Life:
             topics=self.topics,
             store=self.store,
             schemas=schemas or MemorySchemas(),
-            envelopes=Envelopes.of(chosen.source_envelope, chosen.source_mapping, READY_MADE),
+            envelopes=_envelopes(chosen),
             sink=sink or MemorySink(world),
             telemetry=self.telemetry,
             throttle=Throttle(chosen.genesys_requests_per_minute),
