@@ -210,6 +210,12 @@ def test_records_about_no_row_are_ignored(envelope, aside):
     assert told(envelope, aside, {"ts_ms": TIME_MS}, MAPPING) == ()
 
 
+def test_a_table_that_has_the_name_of_such_a_record_is_no_such_record():
+    """Only what is in Debezium's own namespace is ignored: a table may be called Notification."""
+    (event,) = told("flattened", record_type("Notification", COLUMNS, namespace="crm.public"), ROW, MAPPING)
+    assert event.external_id == "7"
+
+
 def test_a_schema_that_is_not_debezium_s_is_refused():
     """It says what is missing."""
     with pytest.raises(DecodeError, match="needs op, before, after and source"):
@@ -344,6 +350,12 @@ def test_flattened_metadata_may_have_another_prefix():
     assert (event.change_type, event.occurred_at, event.version) == (ChangeType.CREATE, 5, 9)
     (event,) = flat(mapping, meta, cdc_deleted="true", cdc_op="d", cdc_source_ts_ms=5, cdc_log=9)
     assert event.change_type is ChangeType.DELETE
+
+
+def test_a_flattened_position_may_be_added_as_a_part_of_the_source():
+    """`source.lsn` among the connector's `add.fields` becomes `__source_lsn`."""
+    (event,) = flat(meta={"__source_lsn": "long"}, __source_lsn=500)
+    assert event.version == 500
 
 
 def test_a_flattened_read_beats_no_change():

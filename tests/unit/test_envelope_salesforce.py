@@ -96,6 +96,12 @@ def test_a_field_within_a_field_has_marks_of_its_own(marks):
     assert updated.attributes == {"lastName": ""}
 
 
+def test_marks_of_one_field_add_up():
+    """Its names may be marked one by one."""
+    (updated,) = event("UPDATE", nulledFields=[person_bitmap("LastName"), person_bitmap("FirstName")])
+    assert updated.attributes == {"lastName": ""}
+
+
 def test_a_neighbour_within_a_field_is_unchanged():
     """Only the first name was nulled."""
     assert event("UPDATE", nulledFields=[person_bitmap("FirstName")]) == ()
