@@ -183,7 +183,7 @@ class _Way:
         (contact,) = validate([event], self._columns)
         if isinstance(contact, ValidationError):
             self.refused(contact)
-            change = suppression(event, 0, _LIST_ID)
+            change = suppression(event, 0, _LIST_ID, "")
         else:
             self._add("all kept")
             change = to_change(event, contact, 0, _LIST_ID)
