@@ -127,13 +127,19 @@ def releases(change: Change, state: State | None) -> bool:
 
 
 def accepted(change: Change, state: State | None, *, blocks: bool = False) -> State:
-    """The state of the contact once Genesys accepted the change; blocks: there is a do-not-call list.
+    """The state of the contact once Genesys accepted the change.
 
-    A change that nobody could decode leaves version and time as they are: they are those of what was read last.
+    A change that nobody could decode leaves version and time as they are: they are those of what was read last. As it
+    may be a withdrawal, nothing is provably newer than what is known of that.
+
+    Args:
+        change: What was accepted.
+        state: What was known before.
+        blocks: Whether there is a do-not-call list.
     """
     if change.undecoded and state is not None:
         deleted = change.operation is Operation.DELETE
-        return replace(state, fingerprint=change.fingerprint, offset=change.offset, deleted=deleted)
+        return replace(state, fingerprint=change.fingerprint, offset=change.offset, deleted=deleted, blocked=False)
     known = state.version if state else None
     return State(
         change.fingerprint,
