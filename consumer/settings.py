@@ -272,6 +272,9 @@ class Settings:
     )
     genesys_login_url: str = _setting("Login host; unset: from the region", _genesys_url)
     genesys_api_url: str = _setting("API host; unset: from the region", _genesys_url)
+    genesys_upload_url: str = _setting(
+        "Host of file uploads in their older form, for `load`; unset: from the region", _genesys_url
+    )
     genesys_requests_per_minute: int = _setting("Client-side limit of requests", _integer(1, 100_000), "300")
     genesys_max_in_flight: int = _setting("Requests sent and unanswered at a time", _integer(1, 64), "4")
     genesys_request_timeout_s: int = _setting("Total time limit of a request", _integer(1, 40), "20")
@@ -306,6 +309,7 @@ _DERIVED: dict[str, Callable[[Mapping[str, object]], object]] = {
     "kafka_properties_file": lambda _: KafkaProperties(),
     "genesys_login_url": lambda known: f"https://login.{known['genesys_region']}",
     "genesys_api_url": lambda known: f"https://api.{known['genesys_region']}",
+    "genesys_upload_url": lambda known: f"https://apps.{known['genesys_region']}",
     "schemas_dir": lambda _: packaged_schemas(),
     "genesys_attribute_columns": lambda _: (),
 }

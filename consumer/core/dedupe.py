@@ -16,6 +16,9 @@ from consumer.model import Change, ChangeEvent, ChangeType, Contact, Operation, 
 
 IDENTITY_BYTES = 32
 
+FROM_A_FILE = -1
+"""Offset of a change that stands in no partition: its place says nothing against any other."""
+
 _STATE = struct.Struct(">BB32sqqqq")
 _FORMAT = 2
 _HAS_VERSION, _VERSIONED, _DELETED = 1, 2, 4
@@ -93,7 +96,7 @@ def judge(change: Change, state: State | None) -> Verdict:
 def accepted(change: Change, state: State | None) -> State:
     """The state of the contact once Genesys accepted the change."""
     known = state.version if state else None
-    return State(
+    made = State(
         change.fingerprint,
         known if change.version is None else change.version,
         change.version is not None,
@@ -101,6 +104,19 @@ def accepted(change: Change, state: State | None) -> State:
         change.offset,
         change.operation is Operation.DELETE,
     )
+    if state is not None and _is_before_the_file(change, state):
+        return replace(made, versioned=False, occurred_at=state.occurred_at, offset=FROM_A_FILE)
+    return made
+
+
+def _is_before_the_file(change: Change, state: State) -> bool:
+    """Whether a stream that is read from before a file has not come as far as the file.
+
+    A withdrawal applies also then, but it does not start the order of the partition: the grant that follows it there
+    may be as old, and must not come after what the file says.
+    """
+    of_a_file = state.offset == FROM_A_FILE and change.occurred_at <= state.occurred_at
+    return of_a_file and _order(change, state) is _Order.UNKNOWN
 
 
 def noted(change: Change, state: State | None) -> State:
@@ -132,14 +148,21 @@ def _order(change: Change, state: State) -> _Order:
         return _Order.UNKNOWN
     if change.version > state.version:
         return _Order.NEWER
-    return _sign(change.offset - state.offset)
+    return _Order.UNKNOWN if _is_apart(change, state) else _sign(change.offset - state.offset)
 
 
 def _partition_order(change: Change, state: State) -> _Order:
     """Offsets decide, except that a later time wins over a lower offset: then the topic was made anew."""
+    if _is_apart(change, state):
+        return _Order.UNKNOWN
     if change.offset < state.offset and change.occurred_at > state.occurred_at:
         return _Order.NEWER
     return _sign(change.offset - state.offset)
+
+
+def _is_apart(change: Change, state: State) -> bool:
+    """Whether one of them came from a file: then they have no common order but versions."""
+    return FROM_A_FILE in (change.offset, state.offset)
 
 
 def _sign(difference: int) -> _Order:
