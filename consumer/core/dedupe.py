@@ -129,6 +129,11 @@ def forgotten(state: State, contact_list_id: str) -> State:
     return replace(state, fingerprint=without_content(Operation.UPSERT, contact_list_id))
 
 
+def from_a_file(state: State) -> State:
+    """The state as the stream is to find it: no offset of a partition stands above or below it."""
+    return replace(state, offset=FROM_A_FILE)
+
+
 def advanced(change: Change, state: State) -> State | None:
     """The state after a duplicate: a newer version is remembered; None when nothing changes."""
     if change.version is None or (state.version is not None and change.version <= state.version):

@@ -15,13 +15,16 @@ from yarl import URL
 
 from consumer.adapters.genesys.answers import checked
 from consumer.adapters.genesys.oauth import Tokens
-from consumer.adapters.genesys.transport import Answer, Endpoint, OnRequest, Request, Transport
+from consumer.adapters.genesys.transport import Answer, Endpoint, FileBody, OnRequest, Request, Transport
 from consumer.core.delivery import Throttle
 from consumer.errors import SinkUnavailable, Throttled
 from consumer.settings import Settings
 
 _JSON = {"Content-Type": "application/json"}
 _NO_PATH: Mapping[str, str] = {}
+SLOWEST_UPLOAD = 100_000
+"""Bytes in a second: whoever takes a file more slowly than that is taken for gone."""
+
 _LEAST_S = 0.001
 """A limit of zero would be none at all."""
 
@@ -112,6 +115,27 @@ class Client:
         except Throttled as throttled:
             self.throttle.told_to_wait(asyncio.get_running_loop().time(), throttled.retry_after or 0.0)
             raise
+
+    async def send_file(
+        self, endpoint: Endpoint, url: URL, headers: Mapping[str, str], body: FileBody, *, with_token: bool
+    ) -> Answer:
+        """Send a file, for as long as its size may take; the answer, whatever it says.
+
+        Args:
+            endpoint: What is sent.
+            url: Where.
+            headers: All that the receiver is to see; the token comes with them only when asked for.
+            body: The file.
+            with_token: The receiver is Genesys itself.
+
+        Raises:
+            SinkUnavailable: No whole answer came: it may have arrived.
+        """
+        limit_s = self._timeout_s + body.size / SLOWEST_UPLOAD
+        request = Request(endpoint, url, headers, body, foreign=not with_token)
+        if with_token:
+            return await self._authorised(request, asyncio.get_running_loop().time() + limit_s)
+        return await self._transport.send(request, limit_s)
 
     async def _turn(self, deadline: float) -> None:
         """Wait until the limit of requests leaves one, or go into debt where that takes longer than the call may.

@@ -13,9 +13,10 @@ from msgspec.json import Encoder
 from opentelemetry.trace import Tracer
 
 from consumer.adapters.genesys.client import Client
-from consumer.adapters.genesys.contact_list import LIST_PATH, columns, open_list
+from consumer.adapters.genesys.contact_list import LIST_PATH, PHONE_COLUMN, columns, data_of, open_list
 from consumer.adapters.genesys.dnc_list import DncList
 from consumer.adapters.genesys.transport import Endpoint, OnRequest
+from consumer.adapters.genesys.uploads import GenesysUploads
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
 from consumer.errors import SinkUnavailable
@@ -31,10 +32,7 @@ _KEEP_QUEUE = {"doNotQueue": "true"}
 """A contact that was dialled already is not dialled again because its data came again."""
 
 _Data = dict[str, str | None]
-_PHONE = "phone_number"
 _READ_AT_ONCE = 50
-
-_FLAGS = {True: "true", False: "false"}
 
 
 class _Contact(Struct, rename="camel", gc=False):
@@ -103,21 +101,17 @@ class GenesysSink:
         """Close all connections."""
         await self._client.close()
 
+    def uploads(self, upload_url: str) -> GenesysUploads:
+        """The way into the same list by file; `upload_url` is the host of the older form."""
+        return GenesysUploads(self._client, self._list_id, self._columns, upload_url)
+
     @property
     def contact_list_id(self) -> str:
         """Genesys' id of the list."""
         return self._list_id
 
     def encode(self, contact: Contact, *, callable_: bool) -> bytes:
-        data = {
-            "external_id": contact.external_id,
-            _PHONE: contact.phone,
-            "email": contact.email,
-            "consent_flag": _FLAGS[contact.consent],
-            "do_not_call": _FLAGS[contact.do_not_call],
-            **contact.attributes,
-        }
-        return self._encoded(contact_id(contact.external_id), data, callable_=callable_)
+        return self._encoded(contact_id(contact.external_id), data_of(contact), callable_=callable_)
 
     async def upsert(self, contacts: Sequence[bytes], sure: Sure = always, withdrawn: Sequence[Contact] = ()) -> None:
         deadline = self._client.deadline()
@@ -141,7 +135,7 @@ class GenesysSink:
         by_id = {contact_id(contact.external_id): contact for contact in contacts}
         found = await self._read(list(by_id), deadline, paid=True)
         if found:
-            await self._block([data.get(_PHONE) or "" for data in found.values()], deadline, sure)
+            await self._block([data.get(PHONE_COLUMN) or "" for data in found.values()], deadline, sure)
             suppressed = [self._suppressed(id_, has, by_id[id_]) for id_, has in found.items()]
             await self._add(suppressed, deadline, sure, paid=False)
         return {contact.external_id for id_, contact in by_id.items() if id_ not in found}
@@ -152,7 +146,7 @@ class GenesysSink:
         ids = [contact_id(contact.external_id) for contact in contacts if not contact.phone]
         for start in range(0, len(ids), _READ_AT_ONCE):
             found = await self._read(ids[start : start + _READ_AT_ONCE], deadline, paid=False)
-            numbers += [data.get(_PHONE) or "" for data in found.values()]
+            numbers += [data.get(PHONE_COLUMN) or "" for data in found.values()]
         return numbers
 
     async def _block(self, numbers: Sequence[str], deadline: float, sure: Sure) -> None:
