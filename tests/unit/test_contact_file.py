@@ -153,30 +153,28 @@ def test_lines_do_not_depend_on_how_they_come() -> None:
 # -- Avro containers
 
 
-SCHEMA = fastavro.parse_schema(
-    {
-        "type": "record",
-        "name": "Contact",
-        "fields": [
-            {"name": "externalId", "type": "string"},
-            {"name": "phone", "type": ["null", "string"]},
-            {"name": "consent", "type": ["null", "boolean"]},
-            {"name": "doNotCall", "type": "boolean"},
-            {"name": "occurredAt", "type": {"type": "long", "logicalType": "timestamp-millis"}},
-            {"name": "attributes", "type": {"type": "map", "values": "string"}},
-        ],
-    }
-)
-CONTACTS = [
+DEFINITION = {
+    "type": "record",
+    "name": "Contact",
+    "fields": [
+        {"name": "externalId", "type": "string"},
+        {"name": "phone", "type": ["null", "string"]},
+        {"name": "consent", "type": ["null", "boolean"]},
+        {"name": "doNotCall", "type": "boolean"},
+        {"name": "occurredAt", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+        {"name": "attributes", "type": {"type": "map", "values": "string"}},
+    ],
+}
+CONTACTS: list[dict[str, Any]] = [
     {"externalId": f"c{n}", "phone": None, "consent": n % 2 == 0, "doNotCall": False, "occurredAt": n, "attributes": {}}
     for n in range(1_200)
 ]
 
 
-def container(contacts: list[Any], schema: Any = SCHEMA, codec: str = "null", **more: Any) -> bytes:
+def container(contacts: list[Any], codec: str = "null", **more: Any) -> bytes:
     """An Avro container file."""
     out = BytesIO()
-    fastavro.writer(out, schema, contacts, codec=codec, **more)
+    fastavro.writer(out, fastavro.parse_schema(DEFINITION), contacts, codec=codec, **more)
     return out.getvalue()
 
 
@@ -206,7 +204,7 @@ def _long(number: int) -> bytes:
     return bytes([*out, number])
 
 
-REAL = orjson.dumps({name: value for name, value in dict(SCHEMA).items() if not name.startswith("__")})
+REAL = orjson.dumps(DEFINITION)
 BOMB = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
 PACKED = BOMB.compress(bytes(MAX_BLOCK_BYTES + 1)) + BOMB.flush()
 
@@ -263,7 +261,7 @@ def test_a_file_that_changed_in_secret_does_not_give_its_last_rows(tmp_path: Pat
     before = path.stat()
     path.write_text(HEADER + "b,,,true,false,\n")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    found = []
+    found: list[list[FileRow]] = []
     with pytest.raises(FatalError, match="was changed meanwhile"):
         found += opened.chunks()
     assert found == []

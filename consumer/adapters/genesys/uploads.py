@@ -9,7 +9,6 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import orjson
 import structlog
@@ -121,8 +120,8 @@ class GenesysUploads:
         request = {"contentType": _CSV, "id": self._list_id, "contactIdName": ID_COLUMN}
         answer = await self._client.call(_URL, deadline=self._client.deadline(), body=orjson.dumps(request))
         match answer:
-            case {"url": str(url), "headers": dict(headers)} if _is_safe(url):
-                return _Place(URL(url, encoded=True), {str(name): str(value) for name, value in headers.items()})
+            case {"url": str(text), "headers": dict(headers)} if url := _safe(text):
+                return _Place(url, {str(name): str(value) for name, value in headers.items()})
             case _:
                 raise SinkUnavailable("the answer does not match: it is no place for a file")
 
@@ -168,10 +167,14 @@ def _check_taken(answer: Answer) -> None:
         raise SinkUnavailable(f"the file was not taken (status {answer.status})")
 
 
-def _is_safe(url: str) -> bool:
-    """Whether contacts may be sent there: encrypted, or not over a network."""
-    parts = urlsplit(url)
-    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
+def _safe(text: str) -> URL | None:
+    """The URL as it was given, if contacts may be sent there: encrypted, or not over a network."""
+    try:
+        url = URL(text, encoded=True)
+        safe = url.host is not None and (url.scheme == "https" or (url.scheme == "http" and url.host in _LOOPBACK))
+    except ValueError:
+        return None
+    return url if safe else None
 
 
 def _status(told: Mapping[str, object]) -> ImportStatus:
