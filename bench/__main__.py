@@ -16,12 +16,15 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from bench import end_to_end, events, layouts, machine, restore, rolling, stages
+from bench import end_to_end, events, layouts, load, machine, restore, rolling, stages
 from tests.kafka_cluster import KafkaCluster
 
 RESULTS = Path(__file__).with_name("results.json")
 RESTORED = ((1_000_000, 4), (1_000_000, 64), (10_000_000, 16))
 """Keys in the changelog, and partitions."""
+
+LOADED = 1_000_000
+"""Rows of a file."""
 
 
 def _stages(arguments: argparse.Namespace) -> Sequence[Any]:
@@ -59,6 +62,11 @@ def _rolling(_: argparse.Namespace) -> Sequence[Any]:
         return [rolling.measure(kafka, sink, protocol, static=static) for protocol, static in rolling.MEMBERSHIPS]
 
 
+def _load(_: argparse.Namespace) -> Sequence[Any]:
+    with KafkaCluster() as kafka:
+        return [load.measure(kafka, LOADED)]
+
+
 def _layouts(_: argparse.Namespace) -> Sequence[Any]:
     return layouts.measure()
 
@@ -69,6 +77,7 @@ PARTS: Mapping[str, Callable[[argparse.Namespace], Sequence[Any]]] = {
     "restore": _restore,
     "rolling": _rolling,
     "layouts": _layouts,
+    "load": _load,
 }
 
 
