@@ -104,19 +104,7 @@ def accepted(change: Change, state: State | None) -> State:
         change.offset,
         change.operation is Operation.DELETE,
     )
-    if state is not None and _is_before_the_file(change, state):
-        return replace(made, versioned=False, occurred_at=state.occurred_at, offset=FROM_A_FILE)
-    return made
-
-
-def _is_before_the_file(change: Change, state: State) -> bool:
-    """Whether a stream that is read from before a file has not come as far as the file.
-
-    A withdrawal applies also then, but it does not start the order of the partition: the grant that follows it there
-    may be as old, and must not come after what the file says.
-    """
-    of_a_file = state.offset == FROM_A_FILE and change.occurred_at <= state.occurred_at
-    return of_a_file and _order(change, state) is _Order.UNKNOWN
+    return made if state is None else _held_by_a_file(made, change, state)
 
 
 def noted(change: Change, state: State | None) -> State:
@@ -138,7 +126,20 @@ def advanced(change: Change, state: State) -> State | None:
     """The state after a duplicate: a newer version is remembered; None when nothing changes."""
     if change.version is None or (state.version is not None and change.version <= state.version):
         return None
-    return replace(state, version=change.version, versioned=True, occurred_at=change.occurred_at, offset=change.offset)
+    made = replace(state, version=change.version, versioned=True, occurred_at=change.occurred_at, offset=change.offset)
+    return _held_by_a_file(made, change, state)
+
+
+def _held_by_a_file(made: State, change: Change, before: State) -> State:
+    """The state that a change made, without the change's place while the stream has not come as far as a file.
+
+    A withdrawal applies also then, and a duplicate does no harm. But neither begins the order of the partition: the
+    grant that follows there may be as old, and must not come after what the file says.
+    """
+    held = before.offset == FROM_A_FILE and change.occurred_at <= before.occurred_at
+    if not held or _order(change, before) is not _Order.UNKNOWN:
+        return made
+    return replace(made, versioned=False, occurred_at=before.occurred_at, offset=FROM_A_FILE)
 
 
 def _order(change: Change, state: State) -> _Order:

@@ -205,7 +205,7 @@ class Plan:
             raise AssertionError("only a change is chosen")
         if before := choices.get(change.identity):
             self._count(before, -1)
-        line = None if known or change.operation is not Operation.UPSERT else self._uploads.encode(change.contact)
+        line = None if known else self._uploads.encode(change.contact)
         way = Way.UPLOAD if line else Way.WITHDRAWAL if change.withdrawal else Way.REQUEST
         choice = Choice(candidate.row.number, way, known, len(line or b""), _encoded(state))
         choices[change.identity] = choice

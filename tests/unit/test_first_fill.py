@@ -237,6 +237,15 @@ def test_a_rejected_row_that_withdraws_suppresses_its_contact(delivered_before: 
     assert world.list.get("a", {"callable": False})["callable"] is False
 
 
+def test_a_rejected_withdrawal_gives_way_to_a_later_row() -> None:
+    """It stays rejected, with its dead letter; the contact is what the later row says."""
+    world = empty_world()
+    fill(world, [row("a", phone="bad", consent=False), row("a", occurredAt=WRITTEN_MS + 1)])
+    assert _outcomes(world) == {1: "rejected", 2: "delivered"}
+    assert [reason for _, reason in world.dead_letters] == ["phone_not_e164"]
+    assert world.list["a"]["callable"] is True
+
+
 def test_a_contact_that_genesys_refuses_is_undeliverable_and_holds_up_nobody() -> None:
     """It ends as a dead letter with Genesys' code; the contact is not remembered as delivered."""
     world = empty_world()
