@@ -222,6 +222,10 @@ class Sink(Protocol):
         """
         ...
 
+    async def is_importing(self) -> bool:
+        """Whether a file is being imported into the list: its rows may come after what is sent now."""
+        ...
+
     async def suppress(self, contacts: Sequence[Contact], sure: Sure = always) -> Collection[str]:
         """Read back, at most 50, and send what Genesys has again as not callable.
 

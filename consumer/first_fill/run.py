@@ -3,6 +3,8 @@
 1. Everything is decided (`plan`), from the file and the stores; nothing is done yet.
 2. What a file cannot tell Genesys goes by request (`requests`): withdrawals first, then other changes.
 3. The rest, contacts that are new and may be called, goes as one file (`upload`), whose import is followed to its end.
+   Before, each partition's changelog gets a mark: whoever restores a partition with it waits until no import is under
+   way, since it would come after what he sends. The mark goes with the first rows that are settled.
    Crash up to here: nothing is settled. The next run decides the same and sends it once more; ids are derived from the
    CRM's, so Genesys meets the same contacts.
 4. The rows are settled in their order (`settle`), some thousand in a transaction: audit events, dead letters, states,
@@ -134,7 +136,7 @@ class FirstFill:
         self._partitions = Partitions()
         self._reports = Reports(self._auditor, now)
         self._membership = Membership(source, topic, settings.kafka_group_id)
-        self._restorer = Restorer(topics, store, telemetry, clock)
+        self._restorer = Restorer(topics, store, sink, telemetry, clock)
         self._requests = self._make_requests(source, telemetry, throttle, dice)
 
     def _make_requests(
@@ -200,10 +202,11 @@ class FirstFill:
         for way in (Way.WITHDRAWAL, Way.REQUEST):
             if plan.ways[way]:
                 await self._request(plan, way)
+        settling = self._make_settling(plan, settled, offsets)
         batch_events = [*self._reports.events]
         if plan.ways[Way.UPLOAD]:
+            await settling.mark_import()
             batch_events.append(await self._upload(plan))
-        settling = self._make_settling(plan, settled, offsets)
         await settling.run(batch_events)
         return self._summary(plan, settling, settled.rows)
 

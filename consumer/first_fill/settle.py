@@ -30,6 +30,7 @@ from consumer.model import (
     TopicPartition,
     Work,
 )
+from consumer.pipeline.settle import IMPORT_KEY
 from consumer.ports import ContactRows, EventTopics, Store
 
 TRANSACTION_ROWS = 5_000
@@ -37,7 +38,7 @@ TRANSACTION_ROWS = 5_000
 _LETTERS = frozenset({Outcome.REJECTED, Outcome.UNDELIVERABLE})
 _OUTCOMES = {Fate.REJECTED: Outcome.REJECTED, Fate.STALE: Outcome.STALE, Fate.DUPLICATE: Outcome.DUPLICATE}
 
-Entry = tuple[TopicPartition, bytes, bytes]
+Entry = tuple[TopicPartition, bytes, bytes | None]
 
 
 class Settled(Struct, frozen=True):
@@ -133,15 +134,22 @@ class Settling:
         self._partition_of = partition_of
         self._now = now
         self._tell = tell
+        self._is_marked = False
         self._row_assignment = Assignment(TopicPartition(load.name, 0))
         self.settled = settled
         self.outcomes = dict.fromkeys(Outcome, 0)
         self.reasons: dict[str, int] = {}
 
+    async def mark_import(self) -> None:
+        """From here on a file may be on its way into the list."""
+        entries = [(partition, IMPORT_KEY, self._load.key) for partition in self._offsets]
+        await self._make_visible(Settlement((), (), entries, self._offsets))
+        self._is_marked = True
+
     async def run(self, batch_events: Sequence[AuditEvent]) -> None:
         """Settle all rows that are not; the events of batches go with the first of them."""
         works: list[Work] = []
-        entries: list[Entry] = []
+        entries: list[Entry] = [(partition, IMPORT_KEY, None) for partition in self._offsets if self._is_marked]
         for chunk, rows in enumerate(self._rows.chunks()):
             for candidate, fate, choice in self._plan.fates(chunk, rows):
                 works.append(self._work(candidate, fate, choice))
@@ -186,15 +194,16 @@ class Settling:
             if work.outcome in _LETTERS
         ]
         settlement = Settlement([*batches, *events], letters, [*entries, progress], self._offsets)
-        positions = await insist(lambda: self._topics.settle(settlement))
-        await self._write([*entries, progress], positions)
+        await self._make_visible(settlement)
         self.settled = Settled(rows, head)
         self._count(works)
         self._tell("settling", rows, self._plan.rows)
 
-    async def _write(self, entries: Sequence[Entry], positions: Mapping[TopicPartition, int]) -> None:
-        by_partition: dict[TopicPartition, list[tuple[bytes, bytes]]] = {}
-        for partition, key, value in entries:
+    async def _make_visible(self, settlement: Settlement) -> None:
+        """The transaction, then the stores."""
+        positions = await insist(partial(self._topics.settle, settlement))
+        by_partition: dict[TopicPartition, list[tuple[bytes, bytes | None]]] = {}
+        for partition, key, value in settlement.changelog:
             by_partition.setdefault(partition, []).append((key, value))
         for partition, written in by_partition.items():
             await insist(partial(self._store.write, partition, written, positions[partition]))

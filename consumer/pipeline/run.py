@@ -138,7 +138,7 @@ class Pipeline:
             clock=clock,
             progress=self._progress,
         )
-        self._restorer = Restorer(topics, store, telemetry, clock)
+        self._restorer = Restorer(topics, store, sink, telemetry, clock)
         self._retention = Retention(
             partitions=self.partitions,
             store=store,

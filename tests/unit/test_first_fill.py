@@ -9,6 +9,7 @@ import pytest
 
 from consumer.errors import ConsumerError, FatalError, RefusedByGenesys, SinkUnavailable, SourceUnavailable
 from consumer.model import Record, TopicPartition
+from consumer.pipeline.settle import IMPORT_KEY
 from consumer.ports import ImportStatus
 from tests.fills import WRITTEN_MS, Fill, MemoryRows, Row, empty_world, fill, partition_of, row, survive
 from tests.lives import live
@@ -470,3 +471,29 @@ def test_killed_at_any_step_and_started_again_every_row_has_one_outcome(
         world.die_at = None
         live(world)
         assert _streamed(world) == ["duplicate", "duplicate"], step
+
+
+@pytest.mark.parametrize("after_effect", [False, True])
+def test_a_stream_that_begins_while_a_dead_load_s_file_is_imported_comes_after_it(after_effect: bool) -> None:
+    """Killed at any step, and consumers start at once: what they withdraw is not brought back by the import."""
+    rows = [row("a"), row("b")]
+    expected = empty_world()
+    fill(expected, rows)
+    for step in range(1, expected.steps + 1):
+        world = empty_world()
+        assert survive(world, rows, step, after_effect=after_effect)
+        world.die_at = None
+        _tell(world, Event("a", None, consent=False), Event("b", None, phone="+15550199", occurred_at=WRITTEN_MS + 1))
+        live(world)
+        while world.import_goes_on() or world.pending_import[1]:
+            pass
+        assert (world.list["a"]["callable"], world.list["a"]["consent"]) == (False, False), step
+        assert world.list["b"]["phone"] == "+15550199", step
+
+
+def test_the_mark_of_an_import_goes_when_it_is_over() -> None:
+    """A consumer that starts afterwards does not ask."""
+    world = empty_world()
+    fill(world, [row("a"), row("b"), row("c")])
+    assert {key for entries in world.changelog.values() for key, value in entries if value is not None} >= {IMPORT_KEY}
+    assert all(IMPORT_KEY not in entries for entries, _ in world.stores.values())

@@ -16,7 +16,7 @@ from consumer.adapters.genesys.client import Client
 from consumer.adapters.genesys.contact_list import LIST_PATH, PHONE_COLUMN, columns, data_of, open_list
 from consumer.adapters.genesys.dnc_list import DncList
 from consumer.adapters.genesys.transport import Endpoint, OnRequest
-from consumer.adapters.genesys.uploads import GenesysUploads
+from consumer.adapters.genesys.uploads import GenesysUploads, import_status
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
 from consumer.errors import SinkUnavailable
@@ -139,6 +139,9 @@ class GenesysSink:
             suppressed = [self._suppressed(id_, has, by_id[id_]) for id_, has in found.items()]
             await self._add(suppressed, deadline, sure, paid=False)
         return {contact.external_id for id_, contact in by_id.items() if id_ not in found}
+
+    async def is_importing(self) -> bool:
+        return (await import_status(self._client, self._list_id)).under_way
 
     async def _numbers(self, contacts: Sequence[Contact], deadline: float) -> list[str]:
         """Their phone numbers; of a contact that comes without one, the one that Genesys has."""

@@ -92,12 +92,7 @@ class GenesysUploads:
         await self._send_form(file)
 
     async def import_status(self) -> ImportStatus:
-        path = {"contactListId": self._list_id}
-        match await self._client.call(_STATUS, deadline=self._client.deadline(), path=path):
-            case dict(told):
-                return _status(told)
-            case _:
-                raise SinkUnavailable("the answer does not match: it is no import status")
+        return await import_status(self._client, self._list_id)
 
     async def _put(self, file: FileBody) -> bool:
         """Put the file where Genesys says; whether it is taken there."""
@@ -136,6 +131,20 @@ class GenesysUploads:
         if answer.status not in _OK:
             checked(answer, _FORM, time.time())
         _check_taken(answer)
+
+
+async def import_status(client: Client, list_id: str) -> ImportStatus:
+    """How far the import into a list is that goes on, or went on last.
+
+    Raises:
+        TransientError: Not now.
+        FatalError: As for every call.
+    """
+    match await client.call(_STATUS, deadline=client.deadline(), path={"contactListId": list_id}):
+        case dict(told):
+            return _status(told)
+        case _:
+            raise SinkUnavailable("the answer does not match: it is no import status")
 
 
 def _form(boundary: str, fields: Mapping[str, str], file: FileBody) -> FileBody:
