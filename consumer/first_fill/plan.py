@@ -194,7 +194,7 @@ class Plan:
             base = states.get(change.identity)
             verdict = dedupe.judge(change, base)
         if not _is_to_be_done(change, base, verdict):
-            return Fate.REJECTED if candidate.reasons else Fate(_FATES[verdict])
+            return Fate.REJECTED if candidate.reasons else _FATES[verdict]
         known = before.known if before else base is not None
         self._choose(candidate, dedupe.accepted(in_file, base), choices, known=known)
         return Fate.CHOSEN

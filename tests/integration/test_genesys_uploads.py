@@ -164,6 +164,16 @@ async def test_the_status_follows_an_import_and_tells_of_failure() -> None:
         assert status.failure == "IMPORT_CONTACT_DOES_NOT_MATCH_LIST_FORMAT"
 
 
+async def test_the_sink_sees_the_import_too() -> None:
+    """Whoever takes over after a load that died asks there."""
+    async with Simulator(job_seconds=0.3) as simulator, opened(simulator) as sink:
+        assert not await sink.is_importing()
+        await send(sink.uploads(simulator.url), JANE)
+        assert await sink.is_importing()
+        await _over(sink.uploads(simulator.url))
+        assert not await sink.is_importing()
+
+
 async def _over(uploads: GenesysUploads) -> ImportStatus:
     """The status once the import is over."""
     while (status := await uploads.import_status()).under_way:
