@@ -52,12 +52,12 @@ def test_off_a_terminal_there_is_a_line_now_and_then(capsys: pytest.CaptureFixtu
     with ProgressBar(lambda: now) as bar:
         for done in range(101):
             bar.tell("uploading", done * 10, 1_000)
-            now += LINE_EVERY_S / 50
+            now += LINE_EVERY_S / 64
         bar.tell("reading", 5, None)
     captured = capsys.readouterr()
     assert captured.err.splitlines() == [
         "uploading: 0 of 1,000",
-        "uploading: 500 of 1,000",
+        "uploading: 640 of 1,000",
         "uploading: 1,000 of 1,000",
         "reading: 5",
     ]
