@@ -24,6 +24,7 @@ from consumer.adapters.telemetry.adapter import Telemetry
 from consumer.core.delivery import Throttle
 from consumer.errors import FatalError
 from consumer.first_fill.membership import JOINED_WITHIN_S
+from consumer.first_fill.patience import insist
 from consumer.first_fill.placement import choose
 from consumer.first_fill.run import FirstFill, Summary
 from consumer.first_fill.upload import Tell
@@ -140,7 +141,7 @@ class Loading:
         """Wait until the group has no members: those that were killed are still among them for a while."""
         group = self._settings.kafka_group_id
         deadline = time.monotonic() + JOINED_WITHIN_S
-        while count := await members(connection, group):
+        while count := await insist(lambda: members(connection, group)):
             if time.monotonic() >= deadline:
                 raise FatalError(f"the group {group} has {count} members: stop the consumers of it first")
             self._tell("waiting for the group to be empty", 0, count)

@@ -213,5 +213,5 @@ class Settling:
             if work.outcome is not None:
                 self.outcomes[work.outcome] += 1
             if work.outcome in _LETTERS:
-                for reason in work.reasons:
+                for reason in map(str, work.reasons):
                     self.reasons[reason] = self.reasons.get(reason, 0) + 1

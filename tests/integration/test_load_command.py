@@ -181,7 +181,7 @@ async def test_killed_half_way_it_goes_on_when_it_is_started_again(
             await first.wait()
         code, out, err = await ended(chosen, *arguments)
         assert code == 0, err
-        assert orjson.loads(out)["settled_before"] == (0 if moment == "upload" else 5_000)
+        assert (orjson.loads(out)["settled_before"] > 0) is (moment == "settling")
         check_list(simulator)
     assert check_rows(audit(kafka, topic), topic) == {"delivered": ROWS - BAD, "rejected": BAD}
 

@@ -93,6 +93,7 @@ def test_each_row_has_one_outcome_and_the_list_is_what_the_rows_say() -> None:
     assert world.list["twice"]["phone"] == "+15550102"
     assert (summary.rows, summary.uploaded, summary.requested) == (11, 3, 4)
     assert summary.outcomes == Counter(OUTCOMES.values())
+    assert {type(name) for name in (*summary.outcomes, *summary.reasons)} == {str}
     assert summary.reasons == {
         "phone_not_e164": 1,
         "consent_conflicts_with_do_not_call": 1,
