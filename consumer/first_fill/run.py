@@ -130,9 +130,8 @@ class FirstFill:
         self._tell = tell
         self._clock = clock
         self._now = now
-        self._started_at = now()
         self._auditor = Auditor(sink.contact_list_id, key)
-        self._load = _load(rows, sink.contact_list_id, self._started_at)
+        self._load = _load(rows, sink.contact_list_id, now())
         self._partitions = Partitions()
         self._reports = Reports(self._auditor, now)
         self._membership = Membership(source, topic, settings.kafka_group_id)
@@ -309,11 +308,11 @@ class FirstFill:
 _PHASES = {Way.WITHDRAWAL: "withdrawing", Way.REQUEST: "changing"}
 
 
-def _load(rows: ContactRows, contact_list_id: str, started_at: float) -> Load:
+def _load(rows: ContactRows, contact_list_id: str, now: float) -> Load:
     """The load of a file into a list: another file, or another list, is another one."""
     digest = hashlib.sha256(contact_list_id.encode() + rows.sha256).hexdigest()
     name = f"load-{digest[:12]}"
-    return Load(name, int(started_at * 1000), str(uuid.uuid5(BATCH_NAMESPACE, name)))
+    return Load(name, int(now * 1000), str(uuid.uuid5(BATCH_NAMESPACE, name)))
 
 
 def _result(work: Work) -> Result:

@@ -7,7 +7,7 @@ again. What fails for now is begun anew, as a whole; ids come with the lines, so
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from consumer.errors import ConsumerError, FatalError, RefusedByGenesys, TransientError
+from consumer.errors import ConsumerError, FatalError, RefusedByGenesys, SourceUnavailable, TransientError
 from consumer.first_fill.membership import Membership
 from consumer.first_fill.patience import insist
 from consumer.first_fill.plan import Plan, Way
@@ -85,6 +85,8 @@ class Upload:
         return status
 
     async def _send(self) -> None:
+        if not self._membership.is_sure():
+            raise SourceUnavailable("partitions may have moved away: no file is sent before that is known")
         self.attempts += 1
         size = len(self._uploads.header) + self._plan.upload_bytes
         try:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 from msgspec.structs import replace
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 from yarl import URL
 
 from consumer.adapters.genesys import client
@@ -229,12 +230,36 @@ async def test_the_file_store_gets_the_headers_of_the_url_and_no_token(monkeypat
             "headers": {"Content-Type": "text/csv", "x-amz-tagging": "a=b"},
         }
         monkeypatch.setattr(uploads._client, "call", _always(place))
-        await send(uploads, JANE)
+        traced = NonRecordingSpan(SpanContext(1, 1, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED)))
+        with use_span(traced):
+            await send(uploads, JANE)
     (request,) = seen
     assert request.raw_path == "/file%2Fone?X-Sig=a%2Bb"
     assert (request.headers["Content-Type"], request.headers["x-amz-tagging"]) == ("text/csv", "a=b")
     assert int(request.headers["Content-Length"]) == len(await request.read())
     assert not {"authorization", "traceparent", "transfer-encoding"} & {name.lower() for name in request.headers}
+
+
+@pytest.mark.off_contract
+@pytest.mark.parametrize("status", [403, 404])
+async def test_a_file_that_the_store_refuses_goes_the_older_way(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, and the next file too."""
+    asked: list[web.Request] = []
+
+    async def refuse(request: web.Request) -> web.Response:
+        asked.append(request)
+        return web.Response(
+            status=status, text="<Error><Code>AccessDenied</Code></Error>", content_type="application/xml"
+        )
+
+    async with store_of(refuse) as store, Simulator() as simulator, uploads_to(simulator) as uploads:
+        call = uploads._client.call
+        monkeypatch.setattr(uploads._client, "call", _always({"url": f"{store}/file", "headers": {}}))
+        await send(uploads, JANE)
+        await send(uploads, JANE)
+        monkeypatch.setattr(uploads._client, "call", call)
+        await eventually(lambda: len(held(simulator)) == 1, within_s=5)
+    assert len(asked) == 1
 
 
 def _always(answer: object) -> Callable[..., Awaitable[object]]:

@@ -361,6 +361,28 @@ def test_a_file_that_changes_while_it_is_uploaded_is_not_sent_again() -> None:
     assert _failure(empty_world(), Changing([row("a")]), act) == "the file was changed meanwhile"
 
 
+def test_no_file_is_sent_while_ownership_is_not_sure() -> None:
+    """The brokers are silent: the file waits until they answer again."""
+    world = empty_world()
+    sent_at: list[float] = []
+
+    def act(run: Fill) -> None:
+        run.source.sure = False
+        loop = asyncio.get_running_loop()
+        loop.call_later(100, lambda: setattr(run.source, "sure", True))
+        upload, began = run.uploads.upload, loop.time()
+
+        async def sent(size: int, body: Any) -> None:
+            sent_at.append(loop.time() - began)
+            await upload(size, body)
+
+        run.uploads.upload = sent  # type: ignore[method-assign]
+
+    fill(world, [row("a")], act)
+    assert len(sent_at) == 1
+    assert sent_at[0] >= 100
+
+
 @pytest.mark.parametrize("lost", [False, True])
 def test_whoever_loses_a_partition_stops(lost: bool) -> None:
     """In the middle of the upload: the file is not imported, nothing is settled, and the message says what to do."""
