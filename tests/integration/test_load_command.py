@@ -208,10 +208,12 @@ async def test_a_signal_stops_it_with_a_sentence(kafka: KafkaCluster, tmp_path: 
     assert not (tmp_path / "state" / "load~scratch").exists()
 
 
-def _loading(kafka: KafkaCluster, topic: str, simulator: Simulator, folder: Path) -> Loading:
+def _loading(
+    kafka: KafkaCluster, topic: str, simulator: Simulator, folder: Path, rows: int = ROWS, **changed: str
+) -> Loading:
     """A load in this process."""
-    chosen = environ(kafka, topic, simulator, folder / "state")
-    return Loading(consumer_settings.load(chosen), contacts(folder), "murmur2", lambda *_: None)
+    chosen = consumer_settings.load(environ(kafka, topic, simulator, folder / "state") | changed)
+    return Loading(chosen, contacts(folder, rows), "murmur2", lambda *_: None)
 
 
 async def _failure(running: Loading) -> str:
@@ -245,6 +247,17 @@ async def test_a_consumer_that_is_started_meanwhile_ends_it(kafka: KafkaCluster,
         assert "stop the consumers of it first" in await running
         assert simulator.stats()["contacts"]["applied"] == ROWS // 10
     assert audit(kafka, topic) == {}
+
+
+async def test_without_transactions_it_works_too(kafka: KafkaCluster, tmp_path: Path) -> None:
+    """One event for each row, and the same file again does nothing."""
+    topic = kafka.create_topic("load", partitions=PARTITIONS)
+    async with Simulator() as simulator:
+        for settled_before in (0, 200):
+            running = _loading(kafka, topic, simulator, tmp_path, 200, KAFKA_GUARANTEE="at_least_once")
+            assert (await running.run_until_signal()).settled_before == settled_before
+    (chain,) = audit(kafka, topic).values()
+    assert [event["source"]["offset"] for event in chain] == list(range(1, 201))
 
 
 @pytest.mark.parametrize("partitioner", PARTITIONERS)
