@@ -146,6 +146,8 @@ class App:
         self._telemetry.bind(self._levels(self._pipeline, store))
         _spare_the_garbage_collector()
         self._starting = None
+        if settings.suppress_undecodable:
+            log.warning("undecodable_records_suppress", remedy="replay their dead letters to have people called again")
         log.info("started", contact_list_id=sink.contact_list_id, group=settings.kafka_group_id)
         return self._pipeline
 

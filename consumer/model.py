@@ -19,6 +19,17 @@ class TopicPartition(NamedTuple):
     partition: int
 
 
+class Position(NamedTuple):
+    """Where a record stands."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:  # type: ignore[explicit-override]  # typing has it from 3.12 on
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+
 Headers = Sequence[tuple[str, bytes | None]]
 
 
@@ -165,6 +176,7 @@ class Change(Struct, frozen=True, gc=False):
         occurred_at: Milliseconds since the epoch, UTC.
         offset: Offset of the record in its partition: the order where versions say nothing; -1 for a row of a file.
         withdrawal: The person must not be called after this: goes ahead of every other change.
+        undecoded: Nobody knows what the record says: its version and time are unknown, only its offset is its order.
     """
 
     operation: Operation
@@ -175,6 +187,7 @@ class Change(Struct, frozen=True, gc=False):
     occurred_at: int
     offset: int
     withdrawal: bool
+    undecoded: bool = False
 
 
 class State(Struct, frozen=True, gc=False):

@@ -123,6 +123,12 @@ def _integer(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+def _flag(raw: str) -> bool:
+    if raw.lower() not in {"true", "false"}:
+        raise _BadError("must be true or false")
+    return raw.lower() == "true"
+
+
 def _region(raw: str) -> str:
     if raw in REGIONS:
         return REGIONS[raw]
@@ -258,6 +264,12 @@ class Settings:
         "How long the registry may lag before records of an unknown schema id are rejected",
         _integer(0, 86400),
         "60",
+    )
+    suppress_undecodable: bool = _setting(
+        "A record that cannot be decoded may be a withdrawal: the contact that its key names is not callable until a "
+        "later change of it, or the record replayed, can be decoded: `true` or `false`",
+        _flag,
+        "false",
     )
     genesys_region: str = _setting("AWS region name or Genesys domain", _region, "us-east-1")
     genesys_oauth_client_id: str = _setting("Id of the OAuth client (client credentials)", _name, None, secret=True)

@@ -130,6 +130,14 @@ def _text_key(key: bytes) -> str:
     raise _refused("the key of a tombstone is not the external id in UTF-8")
 
 
+def named_by_key(record: Record) -> str | None:
+    """The external id that the key of a record names, whatever its value is; None when it names nobody."""
+    with suppress(DecodeError):
+        external_id = _text_key(record.key or b"")
+        return external_id if external_id.strip() else None
+    return None
+
+
 class WriterSchema:
     """A writer's schema, ready to read what was written with it.
 

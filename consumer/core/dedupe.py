@@ -68,6 +68,17 @@ def suppression(event: ChangeEvent, offset: int, contact_list_id: str) -> Change
     )
 
 
+def precaution(external_id: str, offset: int, contact_list_id: str) -> Change:
+    """The change that a record asks for which nobody can decode, and which may be a withdrawal: do not call for now.
+
+    The flags of the contact are not withdrawn: only what can be read withdraws them.
+    """
+    contact = Contact(external_id, "", "", consent=True, do_not_call=False, attributes={})
+    identity = hashlib.sha256(external_id.encode()).digest()
+    fingerprint = without_content(Operation.SUPPRESS, contact_list_id)
+    return Change(Operation.SUPPRESS, contact, identity, fingerprint, None, 0, offset, withdrawal=True, undecoded=True)
+
+
 def as_delete(change: Change, contact_list_id: str) -> Change:
     """The same withdrawal, carried out as a delete."""
     fingerprint = without_content(Operation.DELETE, contact_list_id)
@@ -94,7 +105,14 @@ def judge(change: Change, state: State | None) -> Verdict:
 
 
 def accepted(change: Change, state: State | None) -> State:
-    """The state of the contact once Genesys accepted the change."""
+    """The state of the contact once Genesys accepted the change.
+
+    A change that nobody could decode leaves version and time as they are: they are those of what was read last.
+    """
+    if change.undecoded and state is not None:
+        deleted = change.operation is Operation.DELETE
+        offset = FROM_A_FILE if state.offset == FROM_A_FILE else change.offset
+        return replace(state, fingerprint=change.fingerprint, offset=offset, deleted=deleted)
     known = state.version if state else None
     made = State(
         change.fingerprint,
@@ -145,7 +163,8 @@ def _held_by_a_file(made: State, change: Change, before: State) -> State:
 def _order(change: Change, state: State) -> _Order:
     """How the change stands to the accepted one: by version, else by the order of the partition."""
     if change.version is None:
-        return _Order.UNKNOWN if state.versioned else _partition_order(change, state)
+        by_offset = change.undecoded or not state.versioned
+        return _partition_order(change, state) if by_offset else _Order.UNKNOWN
     if state.version is None:
         return _Order.UNKNOWN
     if change.version < state.version:

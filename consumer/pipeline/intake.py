@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from consumer.core import decode, dedupe, envelopes
+from consumer.core import dead_letters, decode, dedupe, envelopes
 from consumer.core.decode import Reader, WriterSchema
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, TransientError, ValidationError
@@ -47,6 +47,7 @@ class Intake:
         telemetry: Told of gaps.
         contact_list_id: Part of each fingerprint.
         columns: Attribute source names with their columns.
+        suppress_undecodable: Whether a record that cannot be decoded suppresses the contact that its key names.
         unknown_timeout: How long the registry may lag, seconds.
         clock: Monotonic seconds.
     """
@@ -59,6 +60,7 @@ class Intake:
         telemetry: Telemetry,
         contact_list_id: str,
         columns: Sequence[tuple[str, str]],
+        suppress_undecodable: bool,
         unknown_timeout: float,
         clock: Callable[[], float],
     ) -> None:
@@ -67,6 +69,7 @@ class Intake:
         self._telemetry = telemetry
         self._contact_list_id = contact_list_id
         self._columns = columns
+        self._suppress_undecodable = suppress_undecodable
         self._unknown_timeout = unknown_timeout
         self._clock = clock
         self._readers: dict[int, Reader | DecodeError] = {}
@@ -128,7 +131,7 @@ class Intake:
         contacts = iter(validate(events, self._columns))
         for work, result in zip(works, results, strict=True):
             if isinstance(result, DecodeError):
-                _reject(work, result)
+                self._reject(work, result)
             else:
                 self._prepare(work, result, next(contacts))
         self._admission.admit(partition, works)
@@ -136,7 +139,7 @@ class Intake:
 
     def _prepare(self, work: Work, event: ChangeEvent, contact: Contact | ValidationError) -> None:
         """Give a work its change, or its rejection; a rejected withdrawal has both a change and reasons."""
-        offset = work.record.offset
+        offset = dead_letters.place_in_order(work.record)
         if isinstance(contact, ValidationError):
             work.external_id = event.external_id if isinstance(event.external_id, str) else None
             work.reasons, work.detail = contact.reasons, contact.detail
@@ -146,6 +149,19 @@ class Intake:
         else:
             work.external_id = contact.external_id
             work.change = dedupe.to_change(event, contact, offset, self._contact_list_id)
+
+    def _reject(self, work: Work, error: DecodeError) -> None:
+        """Give a work its rejection; the contact may have to be suppressed all the same."""
+        work.reasons, work.detail = error.reasons, error.detail
+        external_id = decode.named_by_key(work.record) if self._suppress_undecodable else None
+        if external_id is None:
+            work.outcome = Outcome.REJECTED
+        else:
+            work.external_id = external_id
+            work.change = dedupe.precaution(
+                external_id, dead_letters.place_in_order(work.record), self._contact_list_id
+            )
+            work.accepted_as = Outcome.REJECTED
 
     @staticmethod
     def _fresh(partition: Partition, records: Sequence[Record]) -> Sequence[Record]:
@@ -158,8 +174,3 @@ class Intake:
         for expected, seen in partition.tracker.gaps(records):
             log.warning("offsets_do_not_follow_on", partition=partition.key, expected=expected, seen=seen)
             self._telemetry.offset_gap(partition.key, expected, seen)
-
-
-def _reject(work: Work, error: DecodeError) -> None:
-    work.outcome = Outcome.REJECTED
-    work.reasons, work.detail = error.reasons, error.detail

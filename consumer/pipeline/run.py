@@ -109,6 +109,7 @@ class Pipeline:
             telemetry=telemetry,
             contact_list_id=sink.contact_list_id,
             columns=settings.genesys_attribute_columns,
+            suppress_undecodable=settings.suppress_undecodable,
             unknown_timeout=settings.schema_unknown_timeout_s,
             clock=clock,
         )

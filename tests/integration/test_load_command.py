@@ -15,13 +15,14 @@ import orjson
 import pytest
 from confluent_kafka import Producer
 
-from consumer import loading, settings as consumer_settings
+from consumer import settings as consumer_settings
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.sampling import PER_PARTITION, members, sample_keys
 from consumer.core.partitioner import PARTITIONERS, fitting
 from consumer.errors import ConsumerError
-from consumer.loading import Loading
 from consumer.model import TopicPartition
+from consumer.operate import load as loading
+from consumer.operate.load import Loading
 from consumer.simulator.app import Simulator
 from consumer.simulator.faults import Fault
 from tests.kafka_clients import QUIET, WITHIN_S, committed, read, settings, watched
@@ -153,6 +154,8 @@ async def test_a_file_fills_the_list_and_the_stream_sends_nothing_again(kafka: K
         code, _, err = await ended(chosen, "run", "--until-caught-up")
         assert code == 0, err
         assert simulator.stats()["contacts"]["applied"] == applied + 1
+        code, out, err = await ended(chosen, "audit", "verify")
+        assert code == 0, out + err
     events = audit(kafka, topic)
     assert check_rows(events, topic) == {"delivered": ROWS - BAD, "rejected": BAD}
     assert Counter(event["outcome"] for event in events[topic]) == {"duplicate": 30, "delivered": 1}

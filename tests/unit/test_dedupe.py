@@ -18,6 +18,7 @@ from consumer.core.dedupe import (
     from_a_file,
     judge,
     noted,
+    precaution,
     settled_ms,
     suppression,
     to_change,
@@ -573,6 +574,15 @@ def test_versions_order_a_row_and_a_record(version, verdict):
     """Offsets do not: with equal versions the time decides."""
     assert judge(change(version=version, offset=0, phone="+14155550101"), of_file(version=5)) == verdict
     assert judge(change(version=5, at=1001, offset=0, phone="+14155550101"), of_file(version=5)) is Verdict.CHANGED
+
+
+def test_a_record_that_nobody_can_decode_does_not_begin_the_order_of_the_partition():
+    """It withdraws for now; what is no later than the file does not grant, what is later does."""
+    blind = precaution("c-1", 3, LIST)
+    assert judge(blind, of_file()) is Verdict.CHANGED
+    remembered = accepted(blind, of_file())
+    assert judge(change(version=None, at=1000, offset=4), remembered) is Verdict.STALE
+    assert judge(change(version=None, at=1001, offset=4), remembered) is Verdict.CHANGED
 
 
 def test_what_is_later_than_the_file_begins_the_order_of_the_partition():

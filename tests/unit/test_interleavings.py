@@ -410,6 +410,7 @@ def test_a_pulse_between_looking_and_waiting_is_not_missed() -> None:
         life.pipeline._caught_up = caught_up  # type: ignore[method-assign]
         async with asyncio.timeout(3600):
             await life.pipeline._ended(life.stop, until_caught_up=True)
+        assert next(answers, None) is None
 
     virtual_time.run(main())
 

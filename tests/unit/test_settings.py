@@ -112,7 +112,7 @@ def test_the_required_ones_are_those_of_the_interface() -> None:
 
 def test_every_setting_of_the_interface_exists() -> None:
     """Charts and scripts use these names; those that are not in the interface are few and known."""
-    beside = {"SCHEMA_UNKNOWN_TIMEOUT_S", "GENESYS_REQUEST_TIMEOUT_S", "STATE_RETENTION_DAYS"}
+    beside = {"SCHEMA_UNKNOWN_TIMEOUT_S", "GENESYS_REQUEST_TIMEOUT_S", "STATE_RETENTION_DAYS", "SUPPRESS_UNDECODABLE"}
     assert set(rules()) - beside == set(DEFAULTS) | set(REQUIRED)
     assert all(rule.help for rule in rules().values())
 
@@ -612,3 +612,15 @@ def test_the_packaged_schemas_are_there() -> None:
 def test_a_directory_of_schemas_may_be_given(tmp_path: Path) -> None:
     """It takes the place of the packaged one."""
     assert value("SCHEMAS_DIR", SCHEMAS_DIR=str(tmp_path)) == tmp_path
+
+
+@pytest.mark.parametrize(("text", "expected"), [("", False), ("true", True), ("TRUE", True), ("false", False)])
+def test_a_switch_is_true_or_false(text: str, expected: object) -> None:
+    """In any case of the letters, as charts and TOML write them; unset it is off."""
+    assert value("SUPPRESS_UNDECODABLE", SUPPRESS_UNDECODABLE=text) is expected
+
+
+def test_anything_else_is_no_switch(tmp_path: Path) -> None:
+    """`yes` may mean it, and is not taken for it."""
+    assert problems(SUPPRESS_UNDECODABLE="yes") == ["SUPPRESS_UNDECODABLE: must be true or false"]
+    assert value("SUPPRESS_UNDECODABLE", toml(tmp_path, "suppress_undecodable = true")) is True

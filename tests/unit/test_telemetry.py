@@ -21,6 +21,7 @@ LABELLED = ["records", "records_rejected", "batches", "requests", "request_retri
 LABELLED += ["offset_gaps", "source_overtaken"]
 PLAIN = ["batch_size", "deliver_seconds", "end_to_end_seconds", "withdrawal_seconds", "settle_seconds", "error_rate"]
 PLAIN += ["breaker_state", "rate_limit_remaining", "in_flight", "store_keys", "store_bytes", "restore_seconds"]
+PLAIN += ["undecodable_suppressions"]
 
 
 @pytest.fixture(autouse=True)
@@ -112,6 +113,23 @@ def test_every_reason_is_counted() -> None:
     assert found["records_rejected_total phone_not_e164"] == 1
     assert found["records_rejected_total genesys:bad"] == 1
     assert found["records_rejected_total not_decodable"] == 0
+
+
+def test_contacts_suppressed_without_knowing_why_are_counted() -> None:
+    """Only where something was sent, and only records that could not be decoded."""
+    subject = telemetry()
+    assert samples(subject)["undecodable_suppressions_total"] == 0
+    subject.settled(
+        [
+            record(Outcome.REJECTED, "schema_unknown", applied_at=1002.0, withdrawal=True),
+            record(Outcome.REJECTED, "not_decodable", withdrawal=True),
+            record(Outcome.REJECTED, "envelope_unknown"),
+            record(Outcome.REJECTED, "phone_not_e164", applied_at=1002.0, withdrawal=True),
+        ],
+        1005.0,
+        0.2,
+    )
+    assert samples(subject)["undecodable_suppressions_total"] == 1
 
 
 def test_ages_run_from_the_append() -> None:

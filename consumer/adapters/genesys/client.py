@@ -71,6 +71,15 @@ class Client:
         await self._tokens.close()
         await self._transport.close()
 
+    async def log_in(self) -> None:
+        """Have a token.
+
+        Raises:
+            Unauthorized: The login host refuses the client.
+            TransientError: It cannot tell now.
+        """
+        await self._token(self.deadline())
+
     def deadline(self) -> float:
         """When a call that starts now must be over, on the event loop's clock."""
         return asyncio.get_running_loop().time() + self._timeout_s

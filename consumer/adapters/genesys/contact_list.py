@@ -61,21 +61,33 @@ async def open_list(client: Client, settings: Settings) -> str:
     """
     wanted = columns(settings)
     try:
-        return _checked(await _look_up(client, settings.genesys_contact_list, wanted), wanted)
+        found = await _look_up(client, settings.genesys_contact_list)
+        listed = await _create(client, settings.genesys_contact_list, wanted) if found is None else found
     except RefusedByGenesys as refused:
-        raise FatalError(f"Genesys refuses to look up the contact list: {refused.code}") from None
+        raise _not_found_out(refused) from None
+    return _checked(listed, wanted)
 
 
-async def _look_up(client: Client, name_or_id: str, wanted: Sequence[str]) -> object:
+async def find_list(client: Client, settings: Settings) -> str | None:
+    """The id of the list, None when there is none of the name; otherwise as `open_list`, and nothing is created."""
+    try:
+        found = await _look_up(client, settings.genesys_contact_list)
+    except RefusedByGenesys as refused:
+        raise _not_found_out(refused) from None
+    return None if found is None else _checked(found, columns(settings))
+
+
+async def _look_up(client: Client, name_or_id: str) -> object:
     if ID.fullmatch(name_or_id):
         return await client.call(_READ, deadline=client.deadline(), path={"contactListId": name_or_id})
-    return await _find_or_create(client, name_or_id, wanted)
+    return await find(client, _FIND, name_or_id)
 
 
-async def _find_or_create(client: Client, name: str, wanted: Sequence[str]) -> object:
-    found = await find(client, _FIND, name)
-    if found is not None:
-        return found
+def _not_found_out(refused: RefusedByGenesys) -> FatalError:
+    return FatalError(f"Genesys refuses to look up the contact list: {refused.code}")
+
+
+async def _create(client: Client, name: str, wanted: Sequence[str]) -> object:
     try:
         return await client.call(_CREATE, deadline=client.deadline(), body=_creation(name, wanted))
     except RefusedByGenesys as refused:

@@ -23,7 +23,7 @@ _SETTING = "do-not-call list: check GENESYS_DNC_LIST"
 _FIND = Endpoint("list_dnc_lists", "GET", _LISTS_PATH, "outbound:dncList:view", _SETTING)
 _READ = Endpoint("get_dnc_list", "GET", _LIST_PATH, "outbound:dncList:view", _SETTING)
 _CREATE = Endpoint("create_dnc_list", "POST", _LISTS_PATH, "outbound:dncList:add", _SETTING)
-_ADD = Endpoint("add_dnc_numbers", "POST", f"{_LIST_PATH}/phonenumbers", "outbound:dnc:add", _SETTING)
+ADD_NUMBERS = Endpoint("add_dnc_numbers", "POST", f"{_LIST_PATH}/phonenumbers", "outbound:dnc:add", _SETTING)
 
 _INTERNAL = "rds"
 """Only a list that Genesys keeps itself takes numbers."""
@@ -55,9 +55,19 @@ class DncList:
             TransientError: Not now.
         """
         try:
-            return cls(client, _checked(await _look_up(client, name_or_id)))
+            found = await _look_up(client, name_or_id)
+            return cls(client, _checked(await _create(client, name_or_id) if found is None else found))
         except RefusedByGenesys as refused:
             raise FatalError(f"Genesys refuses to look up or create the do-not-call list: {refused.code}") from None
+
+    @staticmethod
+    async def find(client: Client, name_or_id: str) -> str | None:
+        """The id of the list, None when there is none of the name; otherwise as `open`, and nothing is created."""
+        try:
+            found = await _look_up(client, name_or_id)
+        except RefusedByGenesys as refused:
+            raise FatalError(f"Genesys refuses to look up the do-not-call list: {refused.code}") from None
+        return None if found is None else _checked(found)
 
     async def add(self, numbers: Sequence[str], deadline: float, sure: Callable[[], bool]) -> None:
         """Add phone numbers, E.164; those that stand there already are fine.
@@ -87,7 +97,9 @@ class DncList:
         self, numbers: Sequence[str], deadline: float, sure: Callable[[], bool]
     ) -> RefusedByGenesys | None:
         try:
-            await self._client.call(_ADD, deadline=deadline, path=self._path, body=orjson.dumps(numbers), sure=sure)
+            await self._client.call(
+                ADD_NUMBERS, deadline=deadline, path=self._path, body=orjson.dumps(numbers), sure=sure
+            )
         except RefusedByGenesys as refused:
             return refused
         return None
@@ -96,10 +108,11 @@ class DncList:
 async def _look_up(client: Client, name_or_id: str) -> object:
     if ID.fullmatch(name_or_id):
         return await client.call(_READ, deadline=client.deadline(), path={"dncListId": name_or_id})
-    found = await find(client, _FIND, name_or_id)
-    if found is not None:
-        return found
-    body = orjson.dumps({"name": name_or_id, "dncSourceType": _INTERNAL, "contactMethod": "Phone"})
+    return await find(client, _FIND, name_or_id)
+
+
+async def _create(client: Client, name: str) -> object:
+    body = orjson.dumps({"name": name, "dncSourceType": _INTERNAL, "contactMethod": "Phone"})
     try:
         return await client.call(_CREATE, deadline=client.deadline(), body=body)
     except RefusedByGenesys as refused:

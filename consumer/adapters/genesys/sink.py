@@ -24,11 +24,11 @@ from consumer.model import Contact
 from consumer.ports import Sure, always
 from consumer.settings import Settings
 
-_ADD = Endpoint("add_contacts", "POST", f"{LIST_PATH}/contacts", "outbound:contact:add")
-_DELETE = Endpoint("delete_contacts", "DELETE", f"{LIST_PATH}/contacts", "outbound:contact:delete")
-_READ = Endpoint("read_contacts", "POST", f"{LIST_PATH}/contacts/bulk", "outbound:contact:view")
+ADD_CONTACTS = Endpoint("add_contacts", "POST", f"{LIST_PATH}/contacts", "outbound:contact:add")
+DELETE_CONTACTS = Endpoint("delete_contacts", "DELETE", f"{LIST_PATH}/contacts", "outbound:contact:delete")
+READ_CONTACTS = Endpoint("read_contacts", "POST", f"{LIST_PATH}/contacts/bulk", "outbound:contact:view")
 
-_KEEP_QUEUE = {"doNotQueue": "true"}
+KEEP_QUEUE = {"doNotQueue": "true"}
 """A contact that was dialled already is not dialled again because its data came again."""
 
 _Data = dict[str, str | None]
@@ -123,7 +123,7 @@ class GenesysSink:
         by_id = {contact_id(external_id): external_id for external_id in external_ids}
         deadline = self._client.deadline()
         query = {"contactIds": ",".join(by_id)}
-        await self._client.call(_DELETE, deadline=deadline, path=self._path, query=query, sure=sure, paid=True)
+        await self._client.call(DELETE_CONTACTS, deadline=deadline, path=self._path, query=query, sure=sure, paid=True)
         left = await self._read(list(by_id), deadline, paid=False)
         if left:
             data = [(id_, self._complete(has)) for id_, has in left.items()]
@@ -135,7 +135,8 @@ class GenesysSink:
         by_id = {contact_id(contact.external_id): contact for contact in contacts}
         found = await self._read(list(by_id), deadline, paid=True)
         if found:
-            await self._block([data.get(PHONE_COLUMN) or "" for data in found.values()], deadline, sure)
+            withdrawn = [data for id_, data in found.items() if not by_id[id_].callable]
+            await self._block([data.get(PHONE_COLUMN) or "" for data in withdrawn], deadline, sure)
             suppressed = [self._suppressed(id_, has, by_id[id_]) for id_, has in found.items()]
             await self._add(suppressed, deadline, sure, paid=False)
         return {contact.external_id for id_, contact in by_id.items() if id_ not in found}
@@ -160,7 +161,9 @@ class GenesysSink:
 
     async def _read(self, ids: Sequence[str], deadline: float, *, paid: bool) -> dict[str, _Data]:
         """What Genesys has of these contacts, at most 50, by id."""
-        answer = await self._client.call(_READ, deadline=deadline, path=self._path, body=orjson.dumps(ids), paid=paid)
+        answer = await self._client.call(
+            READ_CONTACTS, deadline=deadline, path=self._path, body=orjson.dumps(ids), paid=paid
+        )
         if not isinstance(answer, list):
             _does_not_match()
         found: dict[str, _Data] = {}
@@ -175,7 +178,7 @@ class GenesysSink:
     async def _add(self, contacts: Sequence[bytes], deadline: float, sure: Sure, *, paid: bool) -> None:
         body = b"[" + b",".join(contacts) + b"]"
         added = await self._client.call(
-            _ADD, deadline=deadline, path=self._path, query=_KEEP_QUEUE, body=body, sure=sure, paid=paid
+            ADD_CONTACTS, deadline=deadline, path=self._path, query=KEEP_QUEUE, body=body, sure=sure, paid=paid
         )
         if not isinstance(added, list) or len(added) != len(contacts):
             _does_not_match()

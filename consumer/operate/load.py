@@ -1,4 +1,7 @@
-"""Wires settings, adapters and the first fill into the command `load`. What is away ends it: whoever loads is there."""
+"""`load`: wires settings, adapters and the first fill, and prints what became of the file.
+
+What is away at the start ends it: whoever loads is there.
+"""
 
 import asyncio
 import random
@@ -8,7 +11,6 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
-import orjson
 from msgspec.structs import asdict
 
 from consumer.adapters.contact_file.opened import ContactFile
@@ -29,6 +31,7 @@ from consumer.first_fill.placement import choose
 from consumer.first_fill.run import FirstFill, Summary
 from consumer.first_fill.upload import Tell
 from consumer.model import TopicPartition
+from consumer.operate import printing
 from consumer.settings import Settings
 
 REVOKE_S = 80.0
@@ -172,11 +175,12 @@ class Loading:
         return scratch
 
 
-def told(summary: Summary, output: str) -> str:
-    """The summary as `text` or `json`."""
+def print_summary(summary: Summary, output: str) -> None:
+    """Print what became of the file."""
     if output == "json":
-        return orjson.dumps(asdict(summary)).decode() + "\n"
-    lines = [
+        printing.document(asdict(summary))
+        return
+    counts = [
         ("rows", summary.rows),
         ("  settled by a run before", summary.settled_before),
         *((f"  {outcome}", count) for outcome, count in summary.outcomes.items()),
@@ -184,5 +188,4 @@ def told(summary: Summary, output: str) -> str:
         ("contacts by file", summary.uploaded),
         ("contacts by request", summary.requested),
     ]
-    rows = "".join(f"{what:<44}{count:>12,}\n" for what, count in lines if count)
-    return f"{rows}in the audit: {summary.source}\n"
+    printing.table(("", summary.source), [(what, f"{count:,}") for what, count in counts if count])
