@@ -112,6 +112,7 @@ class App:
         key = settings.pseudonym_key.encode() if settings.pseudonym_key else pseudonym_key(settings.state_dir)
         sink = await self._reached("genesys", self._open_sink)
         closing.push_async_callback(sink.close)
+        closing.push_async_callback(_cancelled, asyncio.create_task(sink.follow_limit()))
         connection = Connection.of(settings)
         await self._reached("kafka", lambda: ensure(connection, settings))
         changelog = await self._reached("kafka", lambda: changelog_id(connection, settings))
@@ -232,6 +233,13 @@ class App:
             lag=lag,
             store_size=store.size,
         )
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    """End a task that goes on for ever."""
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 def _spare_the_garbage_collector() -> None:

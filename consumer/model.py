@@ -177,6 +177,7 @@ class Change(Struct, frozen=True, gc=False):
         offset: Offset of the record in its partition: the order where versions say nothing; -1 for a row of a file.
         withdrawal: The person must not be called after this: goes ahead of every other change.
         undecoded: Nobody knows what the record says: its version and time are unknown, only its offset is its order.
+        number: Of a suppression, the valid number that the rejected record names, "" if none: for the do-not-call list.
     """
 
     operation: Operation
@@ -188,6 +189,7 @@ class Change(Struct, frozen=True, gc=False):
     offset: int
     withdrawal: bool
     undecoded: bool = False
+    number: str = ""
 
 
 class State(Struct, frozen=True, gc=False):
@@ -200,6 +202,7 @@ class State(Struct, frozen=True, gc=False):
         occurred_at: Of the last accepted change, milliseconds since the epoch, UTC.
         offset: Of the last accepted change in its partition; -1 when it was a row of a file.
         deleted: The contact is not in Genesys: this is the marker that stops late updates.
+        blocked: The last accepted change withdrew, and the contact's number went on the do-not-call list for it.
     """
 
     fingerprint: bytes
@@ -208,6 +211,7 @@ class State(Struct, frozen=True, gc=False):
     occurred_at: int
     offset: int
     deleted: bool
+    blocked: bool = False
 
 
 class Verdict(StrEnum):

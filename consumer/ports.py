@@ -207,10 +207,17 @@ class Sink(Protocol):
         """The contact as the JSON object that `upsert` sends."""
         ...
 
-    async def upsert(self, contacts: Sequence[bytes], sure: Sure = always, withdrawn: Sequence[Contact] = ()) -> None:
+    async def upsert(
+        self,
+        contacts: Sequence[bytes],
+        sure: Sure = always,
+        withdrawn: Sequence[Contact] = (),
+        granted: Sequence[Contact] = (),
+    ) -> None:
         """Add or replace encoded contacts, at most 1000. Each stands in the list once.
 
-        Where there is a do-not-call list, the numbers of those withdrawn among them are on it before.
+        Where there is a do-not-call list, the numbers of those withdrawn among them are on it before. Where it may be
+        shortened, those of the granted, which withdrew before, are taken off it afterwards.
         """
         ...
 
@@ -226,8 +233,12 @@ class Sink(Protocol):
         """Whether a file is being imported into the list: its rows may come after what is sent now."""
         ...
 
-    async def suppress(self, contacts: Sequence[Contact], sure: Sure = always) -> Collection[str]:
+    async def suppress(
+        self, contacts: Sequence[Contact], sure: Sure = always, numbers: Sequence[str] = ()
+    ) -> Collection[str]:
         """Read back, at most 50, and send what Genesys has again as not callable.
+
+        Where there is a do-not-call list, their numbers are on it before, and these; "" is none.
 
         Returns:
             External ids that Genesys does not know, or not yet: those are left alone.
@@ -351,6 +362,10 @@ class Telemetry(Protocol):
 
     def on_retry(self, reason: str) -> None:
         """A request will be made again: `throttled` or `unavailable`."""
+        ...
+
+    def searched(self, *, found: bool) -> None:
+        """A request showed that Genesys refuses a contact of it, or was part of the search; found: it stood alone."""
         ...
 
     def settled(self, records: Sequence[SettledRecord], now: float, seconds: float) -> None:

@@ -114,6 +114,12 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def _boolean(raw: str) -> bool:
+    if raw.lower() not in {"true", "false"}:
+        raise _BadError("must be true or false")
+    return raw.lower() == "true"
+
+
 def _integer(low: int, high: int) -> Callable[[str], int]:
     def parse(raw: str) -> int:
         if not re.fullmatch(r"-?[0-9]+", raw) or not low <= int(raw) <= high:
@@ -282,12 +288,20 @@ class Settings:
         "Internal do-not-call list, by name or id, for numbers of people who withdrew consent or set do-not-call; "
         "a missing name is created; unset: none"
     )
+    genesys_dnc_release: bool = _setting(
+        "Whether a number is taken off the do-not-call list when its contact grants again, provably later: "
+        "only for a list that nobody else uses",
+        _boolean,
+        "false",
+    )
     genesys_login_url: str = _setting("Login host; unset: from the region", _genesys_url)
     genesys_api_url: str = _setting("API host; unset: from the region", _genesys_url)
     genesys_upload_url: str = _setting(
         "Host of file uploads in their older form, for `load`; unset: from the region", _genesys_url
     )
-    genesys_requests_per_minute: int = _setting("Client-side limit of requests", _integer(1, 100_000), "300")
+    genesys_requests_per_minute: int = _setting(
+        "Client-side limit of requests; a lower one that Genesys tells takes its place", _integer(1, 100_000), "300"
+    )
     genesys_max_in_flight: int = _setting("Requests sent and unanswered at a time", _integer(1, 64), "4")
     genesys_request_timeout_s: int = _setting("Total time limit of a request", _integer(1, 40), "20")
     batch_max_records: int = _setting("Contacts in a request", _integer(1, 1000), "100")
@@ -370,7 +384,13 @@ def load(
 
 def _contradictions(known: Mapping[str, object]) -> list[str]:
     """What no setting breaks alone."""
-    return _shared_topics(known) + _late_requests(known)
+    return _shared_topics(known) + _late_requests(known) + _nothing_to_release(known)
+
+
+def _nothing_to_release(known: Mapping[str, object]) -> list[str]:
+    if known["genesys_dnc_release"] is True and known["genesys_dnc_list"] is None:
+        return ["GENESYS_DNC_RELEASE: there is no do-not-call list; set GENESYS_DNC_LIST too, or neither"]
+    return []
 
 
 def _late_requests(known: Mapping[str, object]) -> list[str]:

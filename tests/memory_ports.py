@@ -59,6 +59,7 @@ class World:
         on_upsert: Told the contacts of each upsert before its effect.
         requested: External ids of every request made.
         pending_import: Contacts of a file that Genesys imports after it was asked so often whether it does.
+        poll_records: Records of a poll, unless a source says otherwise.
     """
 
     def __init__(self) -> None:
@@ -82,6 +83,7 @@ class World:
         self.pending_import: tuple[int, list[dict[str, Any]]] = (0, [])
         self.latency = 0.01
         self.poll_s = 0.004
+        self.poll_records = 7
         self.steps = 0
         self.die_at: int | None = None
         self.die_after_effect = False
@@ -121,9 +123,9 @@ class World:
 class MemorySource:
     """A group consumer that owns every partition, polls `size` records at a time, and can be made to lose some."""
 
-    def __init__(self, world: World, size: int = 7) -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
-        self.size = size
+        self.size = world.poll_records
         self._events: asyncio.Queue[SourceEvent] = asyncio.Queue()
         self._positions: dict[TopicPartition, int] = {}
         self.paused: set[TopicPartition] = set()
@@ -294,13 +296,21 @@ class MemorySink:
     def encode(self, contact: Contact, *, callable_: bool) -> bytes:
         return orjson.dumps({"externalId": contact.external_id, "callable": callable_, "data": asdict(contact)})
 
-    async def upsert(self, contacts: Sequence[bytes], sure: Sure = always, withdrawn: Sequence[Contact] = ()) -> None:
+    async def upsert(
+        self,
+        contacts: Sequence[bytes],
+        sure: Sure = always,
+        withdrawn: Sequence[Contact] = (),
+        granted: Sequence[Contact] = (),
+    ) -> None:
         bodies = {body["externalId"]: body for raw in contacts for body in [orjson.loads(raw)]}
         self._world.on_upsert(list(bodies.values()))
         async with self._request("upsert", list(bodies), sure):
-            self._world.blocked |= {contact.phone for contact in withdrawn}
+            blocked = {contact.phone for contact in withdrawn}
+            self._world.blocked |= blocked
             if self._world.poison & set(bodies):
                 raise self._world.refusal
+            self._world.blocked -= {each.phone for each in granted if self._has_number(each)} - blocked
             for external_id, body in bodies.items():
                 self._world.list[external_id] = {"callable": body["callable"], **body["data"]}
         if self._world.answer_lost:
@@ -316,12 +326,19 @@ class MemorySink:
                     self._world.list.pop(external_id, None)
         return left
 
-    async def suppress(self, contacts: Sequence[Contact], sure: Sure = always) -> Collection[str]:
+    def _has_number(self, contact: Contact) -> bool:
+        return self._world.list.get(contact.external_id, {}).get("phone") == contact.phone
+
+    async def suppress(
+        self, contacts: Sequence[Contact], sure: Sure = always, numbers: Sequence[str] = ()
+    ) -> Collection[str]:
         unknown = set()
         async with self._request("suppress", [contact.external_id for contact in contacts], sure):
+            self._world.blocked |= set(filter(None, numbers))
             for contact in contacts:
                 if contact.external_id in self._world.list and contact.external_id not in self._world.unseen:
                     self._world.list[contact.external_id]["callable"] = False
+                    self._world.blocked.add(str(self._world.list[contact.external_id]["phone"]))
                 else:
                     unknown.add(contact.external_id)
         return unknown
@@ -356,6 +373,8 @@ class SilentTelemetry:
     def __init__(self) -> None:
         self.gaps: list[tuple[TopicPartition, int, int]] = []
         self.retries: Counter[str] = Counter()
+        self.search_requests = 0
+        self.refused_contacts = 0
         self.settled_records: list[SettledRecord] = []
 
     @contextmanager
@@ -375,6 +394,10 @@ class SilentTelemetry:
 
     def on_retry(self, reason: str) -> None:
         self.retries[reason] += 1
+
+    def searched(self, *, found: bool) -> None:
+        self.search_requests += 1
+        self.refused_contacts += found
 
     def settled(self, records: Sequence[SettledRecord], now: float, seconds: float) -> None:
         self.settled_records += records

@@ -21,7 +21,7 @@ FROM_A_FILE = -1
 
 _STATE = struct.Struct(">BB32sqqqq")
 _FORMAT = 2
-_HAS_VERSION, _VERSIONED, _DELETED = 1, 2, 4
+_HAS_VERSION, _VERSIONED, _DELETED, _BLOCKED = 1, 2, 4, 8
 
 
 class _Order(IntEnum):
@@ -49,8 +49,11 @@ def to_change(event: ChangeEvent, contact: Contact, offset: int, contact_list_id
     )
 
 
-def suppression(event: ChangeEvent, offset: int, contact_list_id: str) -> Change | None:
-    """The change that a rejected event still asks for: one that withdraws consent or sets do-not-call suppresses."""
+def suppression(event: ChangeEvent, offset: int, contact_list_id: str, number: str) -> Change | None:
+    """The change that a rejected event still asks for: one that withdraws consent or sets do-not-call suppresses.
+
+    Its number, if it has a valid one, is for the do-not-call list alone: nothing else of a rejected event is trusted.
+    """
     if not (event.consent is False or event.do_not_call is True):
         return None
     if not isinstance(event.external_id, str) or not event.external_id.strip():
@@ -65,6 +68,7 @@ def suppression(event: ChangeEvent, offset: int, contact_list_id: str) -> Change
         event.occurred_at,
         offset,
         withdrawal=True,
+        number=number,
     )
 
 
@@ -104,8 +108,19 @@ def judge(change: Change, state: State | None) -> Verdict:
     return Verdict.STALE
 
 
-def accepted(change: Change, state: State | None) -> State:
-    """The state of the contact once Genesys accepted the change.
+def releases(change: Change, state: State | None) -> bool:
+    """Whether a change lets its contact's number off the do-not-call list: a grant that is provably the newer one.
+
+    By its version; where neither has one, by the order of the partition, of which a later time alone proves nothing.
+    """
+    if state is None or not state.blocked or change.withdrawal or change.operation is not Operation.UPSERT:
+        return False
+    ordered = change.version is not None or change.offset > state.offset
+    return ordered and _order(change, state) is _Order.NEWER
+
+
+def accepted(change: Change, state: State | None, *, blocks: bool = False) -> State:
+    """The state of the contact once Genesys accepted the change; blocks: there is a do-not-call list.
 
     A change that nobody could decode leaves version and time as they are: they are those of what was read last.
     """
@@ -121,6 +136,7 @@ def accepted(change: Change, state: State | None) -> State:
         change.occurred_at,
         change.offset,
         change.operation is Operation.DELETE,
+        blocks and change.withdrawal and change.operation is not Operation.DELETE,
     )
     return made if state is None else _held_by_a_file(made, change, state)
 
@@ -132,7 +148,7 @@ def noted(change: Change, state: State | None) -> State:
 
 def forgotten(state: State, contact_list_id: str) -> State:
     """The state of a contact whose content in Genesys nobody knows: whatever the CRM says next is sent."""
-    return replace(state, fingerprint=without_content(Operation.UPSERT, contact_list_id))
+    return replace(state, fingerprint=without_content(Operation.UPSERT, contact_list_id), blocked=False)
 
 
 def from_a_file(state: State) -> State:
@@ -201,7 +217,8 @@ def _fingerprint(contact: Contact, contact_list_id: str) -> bytes:
 
 def encode_state(state: State, settled_ms: int) -> bytes:
     """The state as it stands in the store and in the changelog, with the time at which it was settled."""
-    flags = (state.version is not None) * _HAS_VERSION | state.versioned * _VERSIONED | state.deleted * _DELETED
+    flags = (state.version is not None) * _HAS_VERSION | state.versioned * _VERSIONED
+    flags |= state.deleted * _DELETED | state.blocked * _BLOCKED
     version = state.version or 0
     return _STATE.pack(_FORMAT, flags, state.fingerprint, version, state.occurred_at, state.offset, settled_ms)
 
@@ -220,6 +237,7 @@ def decode_state(raw: bytes) -> State:
         occurred_at,
         offset,
         bool(flags & _DELETED),
+        bool(flags & _BLOCKED),
     )
 
 

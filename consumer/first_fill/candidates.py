@@ -9,6 +9,7 @@ from consumer.core.rows import Rows
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, ValidationError
 from consumer.model import Change, ChangeEvent, Contact, FileRow, Reason
+from consumer.pipeline.intake import valid_number
 
 
 class Candidate(Struct, eq=False):
@@ -66,7 +67,7 @@ class Candidates:
             change = dedupe.to_change(event, contact, dedupe.FROM_A_FILE, list_id)
             return Candidate(row, contact.external_id, change)
         external_id = event.external_id if isinstance(event.external_id, str) else None
-        suppression = dedupe.suppression(event, dedupe.FROM_A_FILE, list_id)
+        suppression = dedupe.suppression(event, dedupe.FROM_A_FILE, list_id, valid_number(event, contact))
         return Candidate(row, external_id, suppression, contact.reasons, contact.detail)
 
 

@@ -220,9 +220,12 @@ _FATES = {Verdict.STALE: Fate.STALE, Verdict.DUPLICATE: Fate.DUPLICATE}
 
 
 def _is_to_be_done(change: Change, base: State | None, verdict: Verdict) -> bool:
-    """Whether there is anything to send or to remember; also a repeat may bring a newer version."""
+    """Whether there is anything to send or to remember.
+
+    A repeat may bring a newer version, or be a suppression whose number is not on the do-not-call list yet.
+    """
     if verdict is Verdict.DUPLICATE and base is not None:
-        return dedupe.advanced(change, base) is not None
+        return change.number != "" or dedupe.advanced(change, base) is not None
     return verdict is not Verdict.STALE
 
 

@@ -148,6 +148,7 @@ class FirstFill:
             store=self._store,
             reports=self._reports,
             contact_list_id=self._sink.contact_list_id,
+            blocks=self._settings.genesys_dnc_list is not None,
             clock=self._clock,
             decided=progress.made,
         )

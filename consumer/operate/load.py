@@ -87,6 +87,7 @@ class Loading:
         key = settings.pseudonym_key.encode() if settings.pseudonym_key else pseudonym_key(settings.state_dir)
         sink = await self._sink()
         closing.push_async_callback(sink.close)
+        closing.callback(asyncio.create_task(sink.follow_limit()).cancel)
         count = (await ensure(connection, settings))[topic]
         partitioner = choose(await sample_keys(connection, topic, count), count, self._partitioner)
         store = RocksStore(settings.state_dir, await self._identity(connection))

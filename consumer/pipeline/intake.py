@@ -143,7 +143,7 @@ class Intake:
         if isinstance(contact, ValidationError):
             work.external_id = event.external_id if isinstance(event.external_id, str) else None
             work.reasons, work.detail = contact.reasons, contact.detail
-            work.change = dedupe.suppression(event, offset, self._contact_list_id)
+            work.change = dedupe.suppression(event, offset, self._contact_list_id, valid_number(event, contact))
             work.accepted_as = Outcome.REJECTED
             work.outcome = Outcome.REJECTED if work.change is None else None
         else:
@@ -174,3 +174,8 @@ class Intake:
         for expected, seen in partition.tracker.gaps(records):
             log.warning("offsets_do_not_follow_on", partition=partition.key, expected=expected, seen=seen)
             self._telemetry.offset_gap(partition.key, expected, seen)
+
+
+def valid_number(event: ChangeEvent, error: ValidationError) -> str:
+    """The phone number of a rejected event, if that is not among what is wrong with it."""
+    return event.phone if isinstance(event.phone, str) and Reason.PHONE_NOT_E164 not in error.reasons else ""

@@ -100,6 +100,7 @@ class Pipeline:
             store=store,
             reports=reports,
             contact_list_id=sink.contact_list_id,
+            blocks=settings.genesys_dnc_list is not None,
             clock=clock,
             decided=self._on_decided,
         )

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 from yarl import URL
 
-from consumer.adapters.genesys import client
+from consumer.adapters.genesys import client, uploads as module
 from consumer.adapters.genesys.uploads import GenesysUploads
 from consumer.core.contact_id import contact_id
 from consumer.errors import FatalError, RefusedByGenesys, SinkUnavailable
@@ -186,10 +186,11 @@ async def _two_bytes() -> AsyncIterator[bytes]:
     yield b"a\n"
 
 
-async def test_a_refusal_of_the_file_keeps_its_code() -> None:
+async def test_a_refusal_of_the_file_keeps_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """For the last line of the command."""
-    async with Simulator(script=[Fault.parse("413@get_upload_url")]) as simulator, uploads_to(simulator) as uploads:
-        with pytest.raises(RefusedByGenesys, match=r"request\.entity\.too\.large"):
+    monkeypatch.setattr(module, "_CSV", "text/plain")
+    async with Simulator() as simulator, uploads_to(simulator) as uploads:
+        with pytest.raises(RefusedByGenesys, match=r"invalid\.value"):
             await send(uploads, JANE)
 
 

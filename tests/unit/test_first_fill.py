@@ -239,6 +239,20 @@ def test_a_rejected_row_that_withdraws_suppresses_its_contact(delivered_before: 
     assert world.list.get("a", {"callable": False})["callable"] is False
 
 
+def test_numbers_of_rows_that_withdraw_go_on_the_do_not_call_list() -> None:
+    """Of good rows and of rejected ones, also when their contact is unknown, or withdrew before."""
+    world = empty_world()
+    rows = [
+        row("good", phone="+15550101", consent=False),
+        row("bad", phone="+15550102", consent=False, email="bad"),
+        row("bad", phone="+15550103", consent=False, email="bad"),
+        row("granted", phone="+15550104"),
+    ]
+    fill(world, rows[:2], genesys_dnc_list="nobody")
+    fill(world, rows, genesys_dnc_list="nobody")
+    assert world.blocked == {"+15550101", "+15550102", "+15550103"}
+
+
 def test_a_rejected_withdrawal_gives_way_to_a_later_row() -> None:
     """It stays rejected, with its dead letter; the contact is what the later row says."""
     world = empty_world()

@@ -22,6 +22,7 @@ LABELLED += ["offset_gaps", "source_overtaken"]
 PLAIN = ["batch_size", "deliver_seconds", "end_to_end_seconds", "withdrawal_seconds", "settle_seconds", "error_rate"]
 PLAIN += ["breaker_state", "rate_limit_remaining", "in_flight", "store_keys", "store_bytes", "restore_seconds"]
 PLAIN += ["undecodable_suppressions"]
+PLAIN += ["search_requests", "refused_contacts"]
 
 
 @pytest.fixture(autouse=True)
@@ -218,6 +219,8 @@ def test_batches_and_requests_are_counted() -> None:
     subject.batch_sent("upsert", 50, "failure", 0.1)
     subject.on_request("upsert", "200", 0.3)
     subject.on_retry("throttled")
+    subject.searched(found=False)
+    subject.searched(found=True)
     subject.restored(3.0)
     subject.offset_gap(TopicPartition("changes", 0), 5, 7)
     subject.source_overtaken(TopicPartition("changes", 0))
@@ -228,6 +231,7 @@ def test_batches_and_requests_are_counted() -> None:
     assert found["requests_total upsert 200"] == 1
     assert found["request_seconds_count upsert"] == 1
     assert found["request_retries_total throttled"] == 1
+    assert (found["search_requests_total"], found["refused_contacts_total"]) == (2, 1)
     assert found["restore_seconds_sum"] == 3
     assert found["offset_gaps_total changes"] == found["source_overtaken_total changes"] == 1
 

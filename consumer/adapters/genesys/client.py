@@ -17,7 +17,7 @@ from consumer.adapters.genesys.answers import checked
 from consumer.adapters.genesys.oauth import Tokens
 from consumer.adapters.genesys.transport import Answer, Endpoint, FileBody, OnRequest, Request, Transport
 from consumer.core.delivery import Throttle
-from consumer.errors import SinkUnavailable, Throttled
+from consumer.errors import SinkUnavailable, Throttled, TooLarge
 from consumer.settings import Settings
 
 _JSON = {"Content-Type": "application/json"}
@@ -124,6 +124,9 @@ class Client:
         except Throttled as throttled:
             self.throttle.told_to_wait(asyncio.get_running_loop().time(), throttled.retry_after or 0.0)
             raise
+        except TooLarge as too_large:
+            _refuse_contradiction(too_large.limit, len(body or b""))
+            raise
 
     async def send_file(
         self, endpoint: Endpoint, url: URL, headers: Mapping[str, str], body: FileBody, *, with_token: bool
@@ -185,3 +188,15 @@ class Client:
         left = deadline - asyncio.get_running_loop().time()
         headers = {**request.headers, "Authorization": f"Bearer {token}"}
         return await self._transport.send(replace(request, headers=headers), max(left, _LEAST_S))
+
+
+def _refuse_contradiction(limit: int | None, sent: int) -> None:
+    """Blame nobody for a body that is too large by an answer which names a limit that it keeps to.
+
+    Otherwise a service in trouble could make all batches small for good, or have a contact given up.
+
+    Raises:
+        SinkUnavailable: The answer is such a one.
+    """
+    if limit is not None and sent <= limit:
+        raise SinkUnavailable(f"Genesys calls a body of {sent} bytes too large, and names a limit of {limit}") from None

@@ -1,4 +1,4 @@
-"""The do-not-call list: found by name or id, created when missing; numbers are added to it and never removed.
+"""The do-not-call list: found by name or id, created when missing; numbers are added to it, and removed if asked to.
 
 Touches Genesys through the client. A number stays although its contact is deleted: other lists may hold it too.
 """
@@ -24,6 +24,10 @@ _FIND = Endpoint("list_dnc_lists", "GET", _LISTS_PATH, "outbound:dncList:view", 
 _READ = Endpoint("get_dnc_list", "GET", _LIST_PATH, "outbound:dncList:view", _SETTING)
 _CREATE = Endpoint("create_dnc_list", "POST", _LISTS_PATH, "outbound:dncList:add", _SETTING)
 ADD_NUMBERS = Endpoint("add_dnc_numbers", "POST", f"{_LIST_PATH}/phonenumbers", "outbound:dnc:add", _SETTING)
+_REMOVE = Endpoint("remove_dnc_numbers", "PATCH", f"{_LIST_PATH}/phonenumbers", "outbound:dnc:edit", _SETTING)
+
+_REMOVED_AT_ONCE = 250
+"""As many as Genesys takes off in one request."""
 
 _INTERNAL = "rds"
 """Only a list that Genesys keeps itself takes numbers."""
@@ -81,7 +85,7 @@ class DncList:
             TransientError: Not now, or the list is full: then somebody must make room.
             FatalError: As for every call.
         """
-        refused = await self._added(numbers, deadline, sure)
+        refused = await self._asked(ADD_NUMBERS, orjson.dumps(numbers), deadline, sure)
         if refused is None:
             return
         if refused.code in _FULL:
@@ -89,20 +93,48 @@ class DncList:
         if len(numbers) == 1:
             log.error("number_refused", code=refused.code, remedy="add it to the do-not-call list by hand")
             return
-        middle = len(numbers) // 2
-        for half in (numbers[:middle], numbers[middle:]):
+        for half in _halves(numbers):
             await self.add(half, deadline, sure)
 
-    async def _added(
-        self, numbers: Sequence[str], deadline: float, sure: Callable[[], bool]
+    async def remove(self, numbers: Sequence[str], deadline: float, sure: Callable[[], bool]) -> None:
+        """Take phone numbers off; those that do not stand there are fine.
+
+        Args:
+            numbers: E.164. One that Genesys refuses alone stays on the list.
+            deadline: When it must be over, on the event loop's clock.
+            sure: Asked in the moment in which a request is written; when it says no, nothing is.
+
+        Raises:
+            TransientError: Not now.
+            FatalError: As for every call.
+        """
+        for start in range(0, len(numbers), _REMOVED_AT_ONCE):
+            await self._remove(numbers[start : start + _REMOVED_AT_ONCE], deadline, sure)
+
+    async def _remove(self, numbers: Sequence[str], deadline: float, sure: Callable[[], bool]) -> None:
+        body = orjson.dumps({"action": "Remove", "phoneNumbers": numbers})
+        refused = await self._asked(_REMOVE, body, deadline, sure)
+        if refused is None:
+            return
+        if len(numbers) == 1:
+            log.error("number_not_released", code=refused.code, remedy="take it off the do-not-call list by hand")
+            return
+        for half in _halves(numbers):
+            await self._remove(half, deadline, sure)
+
+    async def _asked(
+        self, endpoint: Endpoint, body: bytes, deadline: float, sure: Callable[[], bool]
     ) -> RefusedByGenesys | None:
         try:
-            await self._client.call(
-                ADD_NUMBERS, deadline=deadline, path=self._path, body=orjson.dumps(numbers), sure=sure
-            )
+            await self._client.call(endpoint, deadline=deadline, path=self._path, body=body, sure=sure)
         except RefusedByGenesys as refused:
             return refused
         return None
+
+
+def _halves(numbers: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    middle = len(numbers) // 2
+    return numbers[:middle], numbers[middle:]
 
 
 async def _look_up(client: Client, name_or_id: str) -> object:

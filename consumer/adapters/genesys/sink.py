@@ -12,6 +12,7 @@ from msgspec import Struct
 from msgspec.json import Encoder
 from opentelemetry.trace import Tracer
 
+from consumer.adapters.genesys import limits
 from consumer.adapters.genesys.client import Client
 from consumer.adapters.genesys.contact_list import LIST_PATH, PHONE_COLUMN, columns, data_of, open_list
 from consumer.adapters.genesys.dnc_list import DncList
@@ -56,10 +57,17 @@ class GenesysSink:
     """
 
     def __init__(
-        self, client: Client, list_id: str, column_names: Sequence[str], dnc_list: DncList | None = None
+        self,
+        client: Client,
+        list_id: str,
+        column_names: Sequence[str],
+        dnc_list: DncList | None = None,
+        *,
+        releases: bool = False,
     ) -> None:
         self._client = client
         self._dnc_list = dnc_list
+        self._releases = releases
         self._list_id = list_id
         self._path = {"contactListId": list_id}
         self._columns = tuple(column_names)
@@ -95,7 +103,7 @@ class GenesysSink:
         except BaseException:
             await client.close()
             raise
-        return cls(client, list_id, columns(settings), dnc_list)
+        return cls(client, list_id, columns(settings), dnc_list, releases=settings.genesys_dnc_release)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -105,6 +113,10 @@ class GenesysSink:
         """The way into the same list by file; `upload_url` is the host of the older form."""
         return GenesysUploads(self._client, self._list_id, self._columns, upload_url)
 
+    async def follow_limit(self) -> None:
+        """Keep to the limit of requests that Genesys tells, as far as it does, until cancelled."""
+        await limits.follow(self._client)
+
     @property
     def contact_list_id(self) -> str:
         """Genesys' id of the list."""
@@ -113,11 +125,20 @@ class GenesysSink:
     def encode(self, contact: Contact, *, callable_: bool) -> bytes:
         return self._encoded(contact_id(contact.external_id), data_of(contact), callable_=callable_)
 
-    async def upsert(self, contacts: Sequence[bytes], sure: Sure = always, withdrawn: Sequence[Contact] = ()) -> None:
+    async def upsert(
+        self,
+        contacts: Sequence[bytes],
+        sure: Sure = always,
+        withdrawn: Sequence[Contact] = (),
+        granted: Sequence[Contact] = (),
+    ) -> None:
         deadline = self._client.deadline()
-        if self._dnc_list is not None and withdrawn:
-            await self._block(await self._numbers(withdrawn, deadline), deadline, sure)
+        blocked = await self._numbers(withdrawn, deadline) if self._dnc_list is not None else []
+        await self._block(blocked, deadline, sure)
+        released = await self._numbers_kept(granted, deadline) if self._releases else set()
         await self._add(contacts, deadline, sure, paid=True)
+        if self._dnc_list is not None:
+            await self._dnc_list.remove(sorted(released.difference(blocked)), deadline, sure)
 
     async def delete(self, external_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
         by_id = {contact_id(external_id): external_id for external_id in external_ids}
@@ -130,13 +151,15 @@ class GenesysSink:
             await self._add([self._encoded(id_, has, callable_=False) for id_, has in data], deadline, sure, paid=False)
         return {by_id[id_] for id_ in left}
 
-    async def suppress(self, contacts: Sequence[Contact], sure: Sure = always) -> Collection[str]:
+    async def suppress(
+        self, contacts: Sequence[Contact], sure: Sure = always, numbers: Sequence[str] = ()
+    ) -> Collection[str]:
         deadline = self._client.deadline()
         by_id = {contact_id(contact.external_id): contact for contact in contacts}
         found = await self._read(list(by_id), deadline, paid=True)
+        withdrawn = [data.get(PHONE_COLUMN) or "" for id_, data in found.items() if not by_id[id_].callable]
+        await self._block([*numbers, *withdrawn], deadline, sure)
         if found:
-            withdrawn = [data for id_, data in found.items() if not by_id[id_].callable]
-            await self._block([data.get(PHONE_COLUMN) or "" for data in withdrawn], deadline, sure)
             suppressed = [self._suppressed(id_, has, by_id[id_]) for id_, has in found.items()]
             await self._add(suppressed, deadline, sure, paid=False)
         return {contact.external_id for id_, contact in by_id.items() if id_ not in found}
@@ -148,16 +171,27 @@ class GenesysSink:
         """Their phone numbers; of a contact that comes without one, the one that Genesys has."""
         numbers = [contact.phone for contact in contacts if contact.phone]
         ids = [contact_id(contact.external_id) for contact in contacts if not contact.phone]
-        for start in range(0, len(ids), _READ_AT_ONCE):
-            found = await self._read(ids[start : start + _READ_AT_ONCE], deadline, paid=False)
-            numbers += [data.get(PHONE_COLUMN) or "" for data in found.values()]
-        return numbers
+        found = await self._read_all(ids, deadline)
+        return numbers + [data.get(PHONE_COLUMN) or "" for data in found.values()]
+
+    async def _numbers_kept(self, contacts: Sequence[Contact], deadline: float) -> set[str]:
+        """The phone numbers of those that Genesys has with the same number, before it is told anything else."""
+        phones = {contact_id(contact.external_id): contact.phone for contact in contacts if contact.phone}
+        found = await self._read_all(list(phones), deadline)
+        return {phones[id_] for id_, data in found.items() if data.get(PHONE_COLUMN) == phones[id_]}
 
     async def _block(self, numbers: Sequence[str], deadline: float, sure: Sure) -> None:
         """Put numbers on the do-not-call list, before anything else is done for their contacts."""
         known = list(dict.fromkeys(filter(None, numbers)))
         if self._dnc_list is not None and known:
             await self._dnc_list.add(known, deadline, sure)
+
+    async def _read_all(self, ids: Sequence[str], deadline: float) -> dict[str, _Data]:
+        """What Genesys has of these contacts, by id, in as many requests as it takes."""
+        found: dict[str, _Data] = {}
+        for start in range(0, len(ids), _READ_AT_ONCE):
+            found |= await self._read(ids[start : start + _READ_AT_ONCE], deadline, paid=False)
+        return found
 
     async def _read(self, ids: Sequence[str], deadline: float, *, paid: bool) -> dict[str, _Data]:
         """What Genesys has of these contacts, at most 50, by id."""

@@ -11,10 +11,11 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import KafkaError, Message
+from confluent_kafka.admin import AdminClient
 
 from consumer.adapters.kafka.connection import Admin, Connection, native
-from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
+from consumer.adapters.kafka.failures import is_hopeless, policy
 from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, first_since, low_and_high
 from consumer.errors import FatalError, SourceUnavailable
 from consumer.model import Headers, TopicPartition
@@ -60,16 +61,16 @@ def spans(admin: Admin, topic: str, since_ms: int | None = None) -> dict[TopicPa
         SourceUnavailable: The brokers cannot tell now.
         FatalError: There is no such topic, or it may not be read.
     """
-    try:
-        with admin.client() as client:
-            known = client.list_topics(topic, timeout=ANSWER_WITHIN_S).topics[topic]
-            partitions = [TopicPartition(topic, number) for number in known.partitions]
-            if not partitions:
-                raise FatalError(f"there is no topic {topic}, or it may not be described")
-            low, high = low_and_high(client, partitions)
-            since = {} if since_ms is None else first_since(client, partitions, since_ms)
-    except KafkaException as failure:
-        raise policy(error_of(failure), f"cannot ask where {topic} begins and ends") from None
+    return admin.answer(lambda client: _spans(client, topic, since_ms), f"cannot ask where {topic} begins and ends")
+
+
+def _spans(client: AdminClient, topic: str, since_ms: int | None) -> dict[TopicPartition, Span]:
+    known = client.list_topics(topic, timeout=ANSWER_WITHIN_S).topics[topic]
+    partitions = [TopicPartition(topic, number) for number in known.partitions]
+    if not partitions:
+        raise FatalError(f"there is no topic {topic}, or it may not be described")
+    low, high = low_and_high(client, partitions)
+    since = {} if since_ms is None else first_since(client, partitions, since_ms)
     begin = {key: high[key] if offset < 0 else offset for key, offset in since.items()}
     return {key: Span(begin.get(key, low[key]), high[key]) for key in partitions}
 

@@ -5,10 +5,8 @@ changelog that forgets, operations that an ACL does not allow. Touches nothing: 
 with `validate_only`. The one trace is an empty transactional id of its own. Every call blocks.
 """
 
-import time
-from collections.abc import Callable, Collection
-from concurrent.futures import Future
-from typing import NamedTuple, TypeVar
+from collections.abc import Collection
+from typing import NamedTuple
 
 from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented there, but not in the stubs' __all__
@@ -18,10 +16,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented 
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from consumer.adapters.kafka.connection import Admin, Connection
-from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
+from consumer.adapters.kafka.failures import error_of, policy
 from consumer.adapters.kafka.topics import (
     ANSWER_WITHIN_S,
-    LOOK_AGAIN_S,
     Wanted,
     check_compacted,
     partition_counts,
@@ -36,7 +33,6 @@ CHANGELOG_RIGHTS = frozenset({AclOperation.READ, AclOperation.WRITE})
 GROUP_RIGHTS = frozenset({AclOperation.READ})
 
 _Rights = frozenset[AclOperation]
-T = TypeVar("T")
 
 
 class Inspected(NamedTuple):
@@ -73,11 +69,9 @@ class Inspection:
             SourceUnavailable: None answers.
             FatalError: They refuse.
         """
-        try:
-            with self._admin.client() as client:
-                return len(client.list_topics(timeout=ANSWER_WITHIN_S).brokers)
-        except KafkaException as failure:
-            raise policy(error_of(failure), "no broker answers") from None
+        return self._admin.answer(
+            lambda client: len(client.list_topics(timeout=ANSWER_WITHIN_S).brokers), "no broker answers"
+        )
 
     def topics(self) -> list[Inspected]:
         """The source topics, then the output topics."""
@@ -95,13 +89,12 @@ class Inspection:
     def group(self) -> Inspected:
         """Whether the group may be joined."""
         name = self._settings.kafka_group_id
-        with self._admin.client() as client:
-            found = _result(
-                lambda: client.describe_consumer_groups(
-                    [name], include_authorized_operations=True, request_timeout=ANSWER_WITHIN_S
-                )[name],
-                "cannot describe the group",
-            )
+        found = self._admin.answer(
+            lambda client: client.describe_consumer_groups(
+                [name], include_authorized_operations=True, request_timeout=ANSWER_WITHIN_S
+            )[name].result(),
+            "cannot describe the group",
+        )
         return Inspected(name, self._lacking("group", name, found.authorized_operations, GROUP_RIGHTS), "may be joined")
 
     def transactions(self) -> Inspected:
@@ -147,13 +140,12 @@ class Inspection:
         return Inspected(topic.name, "", "too few partitions, they are added at start")
 
     def _lacks(self, name: str, needed: _Rights) -> str:
-        with self._admin.client() as client:
-            found = _result(
-                lambda: client.describe_topics(
-                    TopicCollection([name]), include_authorized_operations=True, request_timeout=ANSWER_WITHIN_S
-                )[name],
-                f"cannot describe {name}",
-            )
+        found = self._admin.answer(
+            lambda client: client.describe_topics(
+                TopicCollection([name]), include_authorized_operations=True, request_timeout=ANSWER_WITHIN_S
+            )[name].result(),
+            f"cannot describe {name}",
+        )
         return self._lacking("topic", name, found.authorized_operations, needed)
 
     def _lacking(self, kind: str, name: str, allowed: Collection[AclOperation] | None, needed: _Rights) -> str:
@@ -174,16 +166,3 @@ def _refusal(client: AdminClient, topic: NewTopic) -> str:
     except KafkaException as failure:
         return error_of(failure).name()
     return ""
-
-
-def _result(ask: Callable[[], "Future[T]"], doing: str) -> T:
-    """An answer of the brokers, or the project's error; a coordinator that is coming up is waited for."""
-    deadline = time.monotonic() + ANSWER_WITHIN_S
-    while True:
-        try:
-            return ask().result()
-        except KafkaException as failure:
-            error = error_of(failure)
-            if is_hopeless(error) or time.monotonic() >= deadline:
-                raise policy(error, doing) from None
-            time.sleep(LOOK_AGAIN_S)

@@ -23,7 +23,6 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented 
 )
 
 from consumer.adapters.kafka.connection import Admin, native, of_native
-from consumer.adapters.kafka.failures import error_of, policy
 from consumer.model import TopicPartition
 
 ANSWER_WITHIN_S = 5.0
@@ -81,11 +80,10 @@ def committed(admin: Admin, group_id: str, partitions: Collection[TopicPartition
         FatalError: They refuse.
     """
     asked = ConsumerGroupTopicPartitions(group_id, [native(partition) for partition in partitions])
-    try:
-        with admin.client() as client:
-            answer = client.list_consumer_group_offsets([asked], request_timeout=ANSWER_WITHIN_S)[group_id].result()
-    except KafkaException as failure:
-        raise policy(error_of(failure), "cannot ask for the group's offsets") from None
+    answer = admin.answer(
+        lambda client: client.list_consumer_group_offsets([asked], request_timeout=ANSWER_WITHIN_S)[group_id].result(),
+        "cannot ask for the group's offsets",
+    )
     return {of_native(each): each.offset for each in answer.topic_partitions if each.offset >= 0}
 
 

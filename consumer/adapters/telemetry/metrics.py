@@ -80,6 +80,8 @@ class Metrics:
         self._undecodable = self._counter(
             "undecodable_suppressions", "Contacts made not callable since a record of theirs could not be decoded."
         )
+        self._search_requests = self._counter("search_requests", "Requests spent on finding whom Genesys refuses.")
+        self._refused_contacts = self._counter("refused_contacts", "Contacts that Genesys refused alone.")
         self._gaps = self._counter("offset_gaps", "Times that offsets did not follow on.", "topic")
         self._overtaken = self._counter("source_overtaken", "Times that retention overtook the group.", "topic")
         self._batch_size = self._histogram("batch_size", "Contacts in an answered batch.", _SIZES)
@@ -139,6 +141,11 @@ class Metrics:
     def retried(self, reason: str) -> None:
         """A request will be made again."""
         self._retries.labels(reason).inc()
+
+    def searched(self, *, found: bool) -> None:
+        self._search_requests.inc()
+        if found:
+            self._refused_contacts.inc()
 
     def settled(self, records: Sequence[SettledRecord], now: float, seconds: float) -> None:
         self._settle.observe(seconds)
