@@ -16,7 +16,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from bench import end_to_end, events, layouts, load, machine, restore, rolling, stages
+from bench import end_to_end, events, layouts, load, machine, reconcile, restore, rolling, stages
 from tests.kafka_cluster import KafkaCluster
 
 RESULTS = Path(__file__).with_name("results.json")
@@ -25,6 +25,9 @@ RESTORED = ((1_000_000, 4), (1_000_000, 64), (10_000_000, 16))
 
 LOADED = 1_000_000
 """Rows of a file."""
+
+RECONCILED = 1_000_000
+"""Contacts in the list."""
 
 
 def _stages(arguments: argparse.Namespace) -> Sequence[Any]:
@@ -67,6 +70,11 @@ def _load(_: argparse.Namespace) -> Sequence[Any]:
         return [load.measure(kafka, LOADED)]
 
 
+def _reconcile(_: argparse.Namespace) -> Sequence[Any]:
+    with KafkaCluster() as kafka:
+        return [reconcile.measure(kafka, RECONCILED)]
+
+
 def _layouts(_: argparse.Namespace) -> Sequence[Any]:
     return layouts.measure()
 
@@ -76,6 +84,7 @@ PARTS: Mapping[str, Callable[[argparse.Namespace], Sequence[Any]]] = {
     "end_to_end": _end_to_end,
     "restore": _restore,
     "rolling": _rolling,
+    "reconcile": _reconcile,
     "layouts": _layouts,
     "load": _load,
 }

@@ -90,7 +90,7 @@ class Watched:
     def look(self) -> None:
         """Look at it; what is known already stays when it is gone."""
         self.cpu_s = _cpu_s(self._watched, self.cpu_s)
-        self.peak_rss = _peak_rss(self._process, self.peak_rss)
+        self.peak_rss = peak_rss(self._process, self.peak_rss)
 
 
 def moments(lines: Sequence[Mapping[str, Any]], event: str) -> list[float]:
@@ -111,7 +111,7 @@ def _cpu_s(process: psutil.Process, last: float) -> float:
     return float(times.user + times.system) or last
 
 
-def _peak_rss(process: "subprocess.Popen[bytes]", last: int) -> int:
+def peak_rss(process: "subprocess.Popen[bytes]", last: int) -> int:
     """Bytes at the peak of this program: the kernel's own figure at the end counts its parent's before the exec."""
     try:
         status = Path(f"/proc/{process.pid}/status").read_text()

@@ -156,6 +156,20 @@ class Contact(Struct, frozen=True, gc=False):
         return self.consent and not self.do_not_call
 
 
+class ExportedContact(Struct, frozen=True, gc=False):
+    """A contact as an export of the contact list shows it.
+
+    Attributes:
+        contact_id: Genesys' id of it.
+        callable: Whether a campaign may dial it.
+        values: Of the managed columns: the five that every list has, then the attribute columns as they are configured.
+    """
+
+    contact_id: str
+    callable: bool
+    values: tuple[str, ...]
+
+
 class Operation(StrEnum):
     """What is done to the contact in Genesys."""
 

@@ -31,6 +31,16 @@ class _Order(IntEnum):
     UNKNOWN = 2
 
 
+def identity(external_id: str) -> bytes:
+    """What a contact is known by in the store: SHA-256 of its external id."""
+    return hashlib.sha256(external_id.encode()).digest()
+
+
+def identity_of_key(key: bytes | None) -> bytes:
+    """The identity that a record's key gives, where the key is the external id."""
+    return hashlib.sha256(key or b"").digest()
+
+
 def to_change(event: ChangeEvent, contact: Contact, offset: int, contact_list_id: str) -> Change:
     """The change that a valid event asks for.
 
@@ -40,8 +50,8 @@ def to_change(event: ChangeEvent, contact: Contact, offset: int, contact_list_id
     return Change(
         Operation.DELETE if deletes else Operation.UPSERT,
         contact,
-        hashlib.sha256(contact.external_id.encode()).digest(),
-        without_content(Operation.DELETE, contact_list_id) if deletes else _fingerprint(contact, contact_list_id),
+        identity(contact.external_id),
+        without_content(Operation.DELETE, contact_list_id) if deletes else fingerprint(contact, contact_list_id),
         event.version,
         event.occurred_at,
         offset,
@@ -62,7 +72,7 @@ def suppression(event: ChangeEvent, offset: int, contact_list_id: str, number: s
     return Change(
         Operation.SUPPRESS,
         contact,
-        hashlib.sha256(contact.external_id.encode()).digest(),
+        identity(contact.external_id),
         without_content(Operation.SUPPRESS, contact_list_id),
         event.version,
         event.occurred_at,
@@ -210,7 +220,8 @@ def _sign(difference: int) -> _Order:
     return _Order((difference > 0) - (difference < 0))
 
 
-def _fingerprint(contact: Contact, contact_list_id: str) -> bytes:
+def fingerprint(contact: Contact, contact_list_id: str) -> bytes:
+    """SHA-256 of all that Genesys is told of a contact, and of the list in which it is told."""
     content = orjson.dumps((contact_list_id, *astuple(contact)), option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(content).digest()
 

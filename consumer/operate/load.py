@@ -18,7 +18,8 @@ from consumer.adapters.dedupe_store import RocksStore, instance_id, pseudonym_ke
 from consumer.adapters.genesys.sink import GenesysSink
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.event_topics import KafkaEventTopics
-from consumer.adapters.kafka.sampling import members, sample_keys
+from consumer.adapters.kafka.history import KafkaHistory
+from consumer.adapters.kafka.sampling import sample_keys
 from consumer.adapters.kafka.source import KafkaSource
 from consumer.adapters.kafka.topics import changelog_id, ensure
 from consumer.adapters.scratch import Scratch
@@ -143,9 +144,9 @@ class Loading:
 
     async def _alone(self, connection: Connection) -> None:
         """Wait until the group has no members: those that were killed are still among them for a while."""
-        group = self._settings.kafka_group_id
+        group, history = self._settings.kafka_group_id, KafkaHistory(connection, self._settings)
         deadline = time.monotonic() + JOINED_WITHIN_S
-        while count := await insist(lambda: members(connection, group)):
+        while count := await insist(history.members):
             if time.monotonic() >= deadline:
                 raise FatalError(f"the group {group} has {count} members: stop the consumers of it first")
             self._tell("waiting for the group to be empty", 0, count)

@@ -1,4 +1,4 @@
-"""How the records of a topic are spread over its partitions, and who is in the group: asked before a first fill.
+"""How the records of a topic are spread over its partitions: asked before a first fill.
 
 Answers for: finding out by which partitioner the newest records came to their partitions. Touches the brokers; joins no
 group and commits nothing.
@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 
 from consumer.adapters.kafka.connection import Connection, native
 from consumer.adapters.kafka.failures import error_of, policy
-from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, low_and_high
+from consumer.adapters.kafka.watermarks import low_and_high
 from consumer.errors import SourceUnavailable
 from consumer.model import TopicPartition
 
@@ -74,24 +74,3 @@ def _is_last(message: Message, end: int) -> bool:
     if error is not None:
         return error.code() == KafkaError._PARTITION_EOF
     return (message.offset() or 0) >= end - 1
-
-
-async def members(connection: Connection, group: str) -> int:
-    """How many members the group has; those that died lately are still among them.
-
-    Raises:
-        TransientError: The brokers cannot tell now.
-        FatalError: They never will.
-    """
-    return await asyncio.to_thread(_members, connection, group)
-
-
-def _members(connection: Connection, group: str) -> int:
-    admin = connection.admin()
-    try:
-        found = admin.describe_consumer_groups([group], request_timeout=ANSWER_WITHIN_S)[group].result()
-    except KafkaException as failure:
-        if error_of(failure).code() == KafkaError.GROUP_ID_NOT_FOUND:  # nobody was ever in it
-            return 0
-        raise policy(error_of(failure), "cannot ask who is in the group") from None
-    return len(found.members)
