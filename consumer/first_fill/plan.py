@@ -115,11 +115,12 @@ class Plan:
 
     def decide(self, chunk: int, rows: Sequence[FileRow]) -> None:
         """Decide of the next chunk of rows."""
-        candidates = self._candidates.of(rows)
+        settled = sum(row.number <= self._settled_rows for row in rows)
+        candidates = self._candidates.of(rows[settled:])
         choices = self._choices(candidates)
         states = self._delivered(candidates, choices)
         before = dict(choices)
-        fates = bytes(self._fate(candidate, choices, states) for candidate in candidates)
+        fates = bytes([Fate.SETTLED] * settled + [self._fate(each, choices, states) for each in candidates])
         changed = [(key, _encode(choice)) for key, choice in choices.items() if before.get(key) is not choice]
         self._scratch.write([(_key_of(chunk), fates), *changed])
         self.rows += len(rows)
@@ -180,13 +181,11 @@ class Plan:
     # -- judging
 
     def _fate(self, candidate: Candidate, choices: dict[bytes, Choice], states: Mapping[bytes, State]) -> Fate:
-        number, change = candidate.row.number, candidate.change
-        if number <= self._settled_rows:
-            return Fate.SETTLED
+        change = candidate.change
         if change is None:
             return Fate.REJECTED
         before = choices.get(change.identity)
-        in_file = replace(change, offset=number)  # among rows, their order counts
+        in_file = replace(change, offset=candidate.row.number)  # among rows, their order counts
         if before is not None and before.state is not None:
             base: State | None = dedupe.decode_state(before.state)
             verdict = dedupe.judge(in_file, base)
