@@ -8,7 +8,7 @@ from consumer.core import dedupe
 from consumer.core.rows import Rows
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, ValidationError
-from consumer.model import Change, ChangeEvent, Contact, FileRow, Reason
+from consumer.model import Amendment, Change, ChangeEvent, Contact, FileRow, Reason
 from consumer.pipeline.intake import valid_number
 
 
@@ -61,9 +61,9 @@ class Candidates:
         except DecodeError as error:
             return error.with_traceback(None)
 
-    def _checked(self, row: FileRow, event: ChangeEvent, contact: Contact | ValidationError) -> Candidate:
+    def _checked(self, row: FileRow, event: ChangeEvent, contact: Contact | Amendment | ValidationError) -> Candidate:
         list_id = self._contact_list_id
-        if isinstance(contact, Contact):
+        if not isinstance(contact, ValidationError):
             change = dedupe.to_change(event, contact, dedupe.FROM_A_FILE, list_id)
             return Candidate(row, contact.external_id, change)
         external_id = event.external_id if isinstance(event.external_id, str) else None

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from consumer.core import dedupe
 from consumer.first_fill.candidates import Candidate, Candidates
-from consumer.model import Change, FileRow, Operation, Outcome, State, TopicPartition, Verdict
+from consumer.model import Change, Contact, FileRow, Operation, Outcome, State, TopicPartition, Verdict
 from consumer.ports import ContactUpload, Scratch, Store
 
 
@@ -204,7 +204,9 @@ class Plan:
             raise AssertionError("only a change is chosen")
         if before := choices.get(change.identity):
             self._count(before, -1)
-        line = None if known else self._uploads.encode(change.contact)
+        line = None
+        if isinstance(change.contact, Contact) and not known:  # a rejected withdrawal tells only the flags
+            line = self._uploads.encode(change.contact)
         way = Way.UPLOAD if line else Way.WITHDRAWAL if change.withdrawal else Way.REQUEST
         choice = Choice(candidate.row.number, way, known, len(line or b""), _encoded(state))
         choices[change.identity] = choice

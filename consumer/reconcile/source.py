@@ -10,7 +10,7 @@ from consumer.core import decode, dedupe
 from consumer.core.decode import Reader
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, ValidationError
-from consumer.model import Change, ChangeEvent, Reason, Record, TopicPartition
+from consumer.model import Amendment, Change, ChangeEvent, Reason, Record, TopicPartition
 from consumer.pipeline.intake import make_reader
 from consumer.ports import History, Schemas
 
@@ -62,13 +62,16 @@ class SourceTopics:
         return named
 
     async def changes(self, records: Sequence[Record]) -> Changes:
-        """The changes that these records ask for; those that cannot be read, or break the rules, ask for none."""
+        """The whole contacts that these records ask for.
+
+        Those that cannot be read, break the rules, or tell only what changed, ask for none.
+        """
         pairs = await self._events(records)
         contacts = validate([event for _, event in pairs], self._columns)
         return [
             (record, dedupe.to_change(event, contact, record.offset, self._contact_list_id))
             for (record, event), contact in zip(pairs, contacts, strict=True)
-            if not isinstance(contact, ValidationError)
+            if not isinstance(contact, ValidationError | Amendment)
         ]
 
     async def _events(self, records: Sequence[Record]) -> list[tuple[Record, ChangeEvent]]:
