@@ -16,7 +16,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from bench import end_to_end, events, layouts, load, machine, reconcile, restore, rolling, stages
+from bench import end_to_end, envelopes, events, layouts, load, machine, reconcile, restore, rolling, stages
 from tests.kafka_cluster import KafkaCluster
 
 RESULTS = Path(__file__).with_name("results.json")
@@ -79,8 +79,14 @@ def _layouts(_: argparse.Namespace) -> Sequence[Any]:
     return layouts.measure()
 
 
+def _envelopes(arguments: argparse.Namespace) -> Sequence[Any]:
+    machine.stay_on(machine.CONSUMER_CORE)
+    return envelopes.measure(min(arguments.events, 50_000))
+
+
 PARTS: Mapping[str, Callable[[argparse.Namespace], Sequence[Any]]] = {
     "stages": _stages,
+    "envelopes": _envelopes,
     "end_to_end": _end_to_end,
     "restore": _restore,
     "rolling": _rolling,

@@ -30,6 +30,7 @@ from consumer.core import dedupe
 from consumer.core.audit import Auditor
 from consumer.core.batch import Batch, Lanes
 from consumer.core.decode import decode
+from consumer.core.envelopes.choice import Envelopes
 from consumer.core.offsets import Tracker
 from consumer.core.validate import validate
 from consumer.model import Assignment, ChainHead, Change, ChangeEvent, Contact, Record, TopicPartition, Work
@@ -70,7 +71,7 @@ class _Flow:
         sink = GenesysSink(cast("Client", None), LIST_ID, columns(_settings()))
         self.records = records
         self.store = store
-        self.readers = {1: make_reader(SCHEMA)}
+        self.readers = {1: make_reader(SCHEMA, Envelopes.of({"default": "native"}, {}, {}), SOURCE.topic)}
         assignment = Assignment(SOURCE)
         self.tracker = Tracker(assignment, 0)
         self.partitions = Partitions()

@@ -26,10 +26,11 @@ from consumer.adapters.schema_registry import LocalSchemas, RegistrySchemas
 from consumer.adapters.telemetry.adapter import Telemetry
 from consumer.adapters.telemetry.metrics import Levels
 from consumer.core.delivery import Throttle
+from consumer.core.envelopes.choice import Envelopes
 from consumer.errors import TransientError
 from consumer.model import TopicPartition
 from consumer.pipeline.run import REVOKE_MARGIN_S, Pipeline
-from consumer.settings import Settings
+from consumer.settings import Settings, ready_made_mappings
 
 T = TypeVar("T")
 
@@ -49,10 +50,14 @@ class App:
 
     Attributes:
         server: Probes, metrics and status page, once it runs.
+
+    Raises:
+        SettingsError: A mapping is wrong.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._envelopes = Envelopes.of(settings.source_envelope, settings.source_mapping, ready_made_mappings())
         self._telemetry = Telemetry(settings.kafka_source_topics, settings.kafka_group_id)
         self._throttle = Throttle(settings.genesys_requests_per_minute)
         self._pipeline: Pipeline | None = None
@@ -136,6 +141,7 @@ class App:
             topics=topics,
             store=store,
             schemas=schemas,
+            envelopes=self._envelopes,
             sink=sink,
             telemetry=self._telemetry,
             throttle=self._throttle,

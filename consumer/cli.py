@@ -262,9 +262,15 @@ def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "whether settings, Kafka and Genesys are as the program needs them",
         "Checks settings, brokers, topics and what ACLs allow, schemas, the OAuth client, the contact list and the\n"
         "permissions for it: one line each, with the remedy where something is wrong. Changes nothing. Exit code 0\n"
-        "when all is well, 1 otherwise.\n\n" + _SETTINGS,
+        "when all is well, 1 otherwise.\n\n"
+        "With --explain: takes a record through all stages up to Genesys, where nothing is done, and tells what each\n"
+        "sees. RECORD is a file that holds the value as it came, or topic/partition/offset, which is read from Kafka.\n"
+        "That prints contact data, to your terminal alone. Exit code 1 when the record is rejected.\n\n" + _SETTINGS,
         _check,
     )
+    parser.add_argument("--explain", metavar="RECORD", help="show what a record becomes, step by step, instead")
+    parser.add_argument("--topic", metavar="T", help="of which topic a file is (default: the first of the settings)")
+    parser.add_argument("--key", metavar="K", help="what key a file's record has (default: none)")
     _add_config(parser)
     _add_output(parser)
 
@@ -446,6 +452,9 @@ def _check(arguments: argparse.Namespace) -> int:
     from consumer.adapters import logs  # noqa: PLC0415
     from consumer.operate.check import check, print_lines  # noqa: PLC0415
 
+    if arguments.explain:
+        return _explain(arguments)
+
     logging = logs.configure("error", None, fd=sys.stderr.fileno())
     try:
         lines = asyncio.run(check(arguments.config))
@@ -453,6 +462,17 @@ def _check(arguments: argparse.Namespace) -> int:
         logging.close(deadline_s=2)
     print_lines(lines, arguments.output)
     return 0 if all(line.holds for line in lines) else 1
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from consumer.operate import explain  # noqa: PLC0415
+    from consumer.settings import load  # noqa: PLC0415
+
+    settings = load(config=arguments.config, unneeded=("GENESYS_", "KAFKA_"))
+    record = explain.find(settings, arguments.explain, topic=arguments.topic, key=arguments.key)
+    steps = asyncio.run(explain.explain(record, settings))
+    explain.print_steps(steps, arguments.output)
+    return 0 if all(step.passed for step in steps) else 1
 
 
 def _query(arguments: argparse.Namespace) -> "Query":

@@ -56,12 +56,13 @@ class Record(Struct, frozen=True, gc=False):
 
 
 class ChangeType(StrEnum):
-    """What a change event says happened in the CRM."""
+    """What a change event says happened in the CRM; a gap: the contact changed, and the event does not say how."""
 
     CREATE = "CREATE"
     UPDATE = "UPDATE"
     DELETE = "DELETE"
     UNDELETE = "UNDELETE"
+    GAP = "GAP"
 
 
 class Unchanged(Enum):
@@ -101,6 +102,10 @@ class ChangeEvent(Struct, frozen=True, gc=False):
     partial: bool = False
 
 
+Events = ChangeEvent | tuple[ChangeEvent, ...]
+"""What a record tells: one change event, none (it is about no contact), or several, of several contacts mostly."""
+
+
 class FileRow(Struct, frozen=True, gc=False):
     """A row of a file of contacts.
 
@@ -129,6 +134,7 @@ class Reason(StrEnum):
     NOT_DECODABLE = "not_decodable"
     SCHEMA_UNKNOWN = "schema_unknown"
     ENVELOPE_UNKNOWN = "envelope_unknown"
+    RESYNC_NEEDED = "resync_needed"
 
 
 class Contact(Struct, frozen=True, gc=False):
@@ -296,6 +302,7 @@ class Outcome(StrEnum):
     SUPERSEDED = "superseded"
     REJECTED = "rejected"
     UNDELIVERABLE = "undeliverable"
+    IGNORED = "ignored"
 
 
 class Assignment(Struct, eq=False):
@@ -327,6 +334,9 @@ class Work(Struct, eq=False):
         batch_id: Of the batch that took it to Genesys.
         trace_id: Hex id of the trace of that batch.
         applied_at: Seconds since the epoch when Genesys answered.
+        part: Which part of its record it is, from 0.
+        parts: Where the record tells of several contacts: one work for each, under way by itself. They share record and
+            assignment, and the record ends when all of them have.
     """
 
     record: Record
@@ -342,6 +352,8 @@ class Work(Struct, eq=False):
     batch_id: str | None = None
     trace_id: str | None = None
     applied_at: float | None = None
+    part: int = 0
+    parts: "Sequence[Work]" = ()
 
 
 class BatchReport(Struct, eq=False):

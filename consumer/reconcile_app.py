@@ -25,13 +25,14 @@ from consumer.adapters.kafka.history import KafkaHistory
 from consumer.adapters.schema_registry import LocalSchemas, RegistrySchemas
 from consumer.core.audit import Auditor
 from consumer.core.delivery import Gate, Throttle
+from consumer.core.envelopes.choice import Envelopes
 from consumer.errors import FatalError
 from consumer.model import TopicPartition
 from consumer.reconcile.mend import Mender
 from consumer.reconcile.report import Report
 from consumer.reconcile.run import Reconciliation
 from consumer.reconcile.source import SourceTopics
-from consumer.settings import RESERVED_COLUMNS, Settings
+from consumer.settings import RESERVED_COLUMNS, Settings, ready_made_mappings
 
 DIGEST_KEY_BYTES = 32
 ONE_AT_A_TIME = 1
@@ -60,7 +61,8 @@ async def reconcile(settings: Settings, *, apply: bool, delete_extra: bool) -> R
         connection = Connection.of(settings)
         history = KafkaHistory(connection, settings)
         schemas = _schemas(settings, closing)
-        source = SourceTopics(history, schemas, sink.contact_list_id, settings.genesys_attribute_columns)
+        envelopes = Envelopes.of(settings.source_envelope, settings.source_mapping, ready_made_mappings())
+        source = SourceTopics(history, schemas, envelopes, sink.contact_list_id, settings.genesys_attribute_columns)
         reconciliation = Reconciliation(
             history=history,
             source=source,

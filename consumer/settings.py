@@ -143,6 +143,28 @@ def _region(raw: str) -> str:
     raise _BadError(f"must be an AWS region or Genesys domain that Genesys Cloud has: {', '.join(REGIONS)}")
 
 
+ENVELOPES = ("native", "debezium", "flattened", "salesforce", "outbox", "dms")
+"""What may stand around a contact in a record."""
+
+
+def _envelopes(raw: str) -> dict[str, str]:
+    """Envelope by topic; `default` is that of topics that are not named."""
+    pairs = [part.strip().rpartition("=") for part in raw.split(",") if part.strip()]
+    if any(envelope.strip() not in ENVELOPES for _, _, envelope in pairs):
+        raise _BadError(f"must be one of {', '.join(ENVELOPES)}, alone or after `topic=`")
+    named = {topic.strip() or "default": envelope.strip() for topic, _, envelope in pairs}
+    if len(named) < len(pairs):
+        raise _BadError("a topic has one envelope")
+    return {"default": "native"} | named
+
+
+def _toml(raw: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(raw).read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise _BadError(f"{raw}: {error}") from None
+
+
 def _http_address(raw: str) -> tuple[str, int]:
     host, _, port = raw.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004 -- the highest port
@@ -226,9 +248,19 @@ def _setting(
 
 
 def packaged_schemas() -> Path:
-    """The schemas that come with the program: inside the package when installed, beside it in a checkout."""
-    inside = Path(__file__).parent / "schemas"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "schemas"
+    """The schemas that come with the program."""
+    return _packaged("schemas")
+
+
+def ready_made_mappings() -> dict[str, dict[str, Any]]:
+    """The mappings that come with the program: tables by envelope."""
+    return {path.stem: _toml(str(path)) for path in sorted(_packaged("mappings").glob("*.toml"))}
+
+
+def _packaged(name: str) -> Path:
+    """A directory that comes with the program: inside the package when installed, beside it in a checkout."""
+    inside = Path(__file__).parent / name
+    return inside if inside.is_dir() else Path(__file__).parent.parent / name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,6 +290,15 @@ class Settings:
         "`exactly_once`, or `at_least_once` for brokers without transactions",
         _one_of("exactly_once", "at_least_once"),
         "exactly_once",
+    )
+    source_envelope: dict[str, str] = _setting(
+        "What stands around a contact in a record: `native`, `debezium`, `flattened`, `salesforce`, `outbox` or `dms`, "
+        "for all topics, or `topic=envelope`, comma-separated",
+        _envelopes,
+        "native",
+    )
+    source_mapping: dict[str, Any] = _setting(
+        "TOML file that says which field becomes which; unset: the ready-made mappings", _toml
     )
     schema_registry_url: str | None = _setting("Schema registry with Confluent's API; unset: local schemas alone", _url)
     schema_registry_username: str | None = _setting("User name at the registry")
@@ -333,6 +374,7 @@ class Settings:
 _DERIVED: dict[str, Callable[[Mapping[str, object]], object]] = {
     "kafka_changelog_topic": lambda known: f"{known['kafka_group_id']}-dedupe-changelog",
     "kafka_properties_file": lambda _: KafkaProperties(),
+    "source_mapping": lambda _: {},
     "genesys_login_url": lambda known: f"https://login.{known['genesys_region']}",
     "genesys_api_url": lambda known: f"https://api.{known['genesys_region']}",
     "genesys_upload_url": lambda known: f"https://apps.{known['genesys_region']}",

@@ -4,8 +4,9 @@ import pytest
 from msgspec.structs import replace
 
 from consumer.core.decode import Reader
+from consumer.core.envelopes.choice import Envelopes
 from consumer.errors import DecodeError
-from consumer.model import UNCHANGED, ChangeEvent
+from consumer.model import UNCHANGED, Events
 from consumer.pipeline import intake
 from tests.stories import PARTIAL
 
@@ -17,8 +18,8 @@ def partial_events(monkeypatch: pytest.MonkeyPatch) -> None:
     """Native events with the attribute `partial` are partial ones, of which what is null did not change."""
     make_reader = intake.make_reader
 
-    def make(text: str) -> Reader | DecodeError:
-        reader = make_reader(text)
+    def make(text: str, envelopes: Envelopes, topic: str) -> Reader | DecodeError:
+        reader = make_reader(text, envelopes, topic)
         if isinstance(reader, DecodeError):
             return reader
         return lambda payload, record: _as_told(reader(payload, record))
@@ -26,8 +27,8 @@ def partial_events(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake, "make_reader", make)
 
 
-def _as_told(event: ChangeEvent) -> ChangeEvent:
-    if PARTIAL not in event.attributes:
+def _as_told(event: Events) -> Events:
+    if isinstance(event, tuple) or PARTIAL not in event.attributes:
         return event
     kept = {field: UNCHANGED for field in _FIELDS if getattr(event, field) is None}
     attributes = {name: value for name, value in event.attributes.items() if name != PARTIAL}

@@ -44,6 +44,12 @@ _COMMON_ADDRESS = re.compile(
 No character can be matched by two neighbouring parts, so a mismatch is found in one pass.
 """
 
+_WITHOUT_CONTENT = {
+    ChangeType.DELETE: [],
+    ChangeType.GAP: [(Reason.RESYNC_NEEDED, "the contact changed, and the event does not say how")],
+}
+"""What is wrong in any case with events that say nothing of the contact but its external id."""
+
 
 def validate(
     events: Sequence[ChangeEvent], columns: Sequence[tuple[str, str]]
@@ -90,11 +96,11 @@ def _amendment(event: ChangeEvent, external_id: str, columns: Sequence[tuple[str
 
 def _violations(event: ChangeEvent) -> list[tuple[Reason, str]]:
     """Every rule that the event breaks, with what to look at. A delete needs the external id alone."""
-    violations = []
+    violations: list[tuple[Reason, str]] = []
     if not (isinstance(event.external_id, str) and event.external_id.strip()):
         violations.append((Reason.EXTERNAL_ID_MISSING, f"externalId: {_shape(event.external_id)}"))
-    if event.change_type is ChangeType.DELETE:
-        return violations
+    if event.change_type in _WITHOUT_CONTENT:
+        return violations + _WITHOUT_CONTENT[event.change_type]
     if not (event.phone is None or _is_e164(event.phone) or _is_kept(event, event.phone)):
         violations.append((Reason.PHONE_NOT_E164, f"phone: {_shape(event.phone)}"))
     if not (event.email is None or _is_address(event.email) or _is_kept(event, event.email)):

@@ -13,9 +13,10 @@ from consumer.adapters.genesys.inspection import Inspection as GenesysInspection
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.inspection import Inspected, Inspection as KafkaInspection
 from consumer.adapters.schema_registry import LocalSchemas, RegistrySchemas
+from consumer.core.envelopes.choice import Envelopes
 from consumer.errors import ConsumerError, DecodeError, SettingsError
 from consumer.operate import printing
-from consumer.settings import Settings, load
+from consumer.settings import Settings, load, ready_made_mappings
 
 ANY_SCHEMA = 1
 """An id to ask the registry for: whether it knows it does not matter."""
@@ -43,6 +44,7 @@ async def check(config: Path | None) -> list[Line]:
     """
     try:
         settings = load(config=config)
+        Envelopes.of(settings.source_envelope, settings.source_mapping, ready_made_mappings())
     except SettingsError as error:
         return [Line("settings", holds=False, detail=problem) for problem in error.problems]
     kafka, schemas, genesys = await asyncio.gather(

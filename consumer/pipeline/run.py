@@ -14,6 +14,7 @@ import structlog
 from consumer.core.audit import Auditor
 from consumer.core.batch import Lanes
 from consumer.core.delivery import Breaker, Gate, Throttle
+from consumer.core.envelopes.choice import Envelopes
 from consumer.core.offsets import Tracker
 from consumer.model import Assignment, Contact, Record, TopicPartition, Work
 from consumer.pipeline.admission import Admission
@@ -57,6 +58,7 @@ class Pipeline:
         topics: The output topics.
         store: What was delivered.
         schemas: Where writer schemas come from.
+        envelopes: What stands around a contact in a record.
         sink: Genesys.
         telemetry: Spans and metrics.
         throttle: The limit of requests to Genesys.
@@ -74,6 +76,7 @@ class Pipeline:
         topics: EventTopics,
         store: Store,
         schemas: Schemas,
+        envelopes: Envelopes,
         sink: Sink,
         telemetry: Telemetry,
         throttle: Throttle,
@@ -106,6 +109,7 @@ class Pipeline:
         )
         self._intake = Intake(
             schemas=schemas,
+            envelopes=envelopes,
             admission=self._admission,
             telemetry=telemetry,
             contact_list_id=sink.contact_list_id,
@@ -312,7 +316,7 @@ class Pipeline:
         """Take in what was held, learning schemas on the way, until nothing is; then the partition flows again."""
         while True:
             if missing is not None:
-                await self._intake.learn(missing, partition.held)
+                await self._intake.learn(partition.key.topic, missing, partition.held)
             records, partition.held = partition.held, []
             if not records or partition.closing:
                 break

@@ -4,13 +4,15 @@ Answers for which contacts have changes on their way, and for the content that w
 came, where that is still there and says the same. Touches the source topics and schemas through their ports.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 
 from consumer.core import decode, dedupe
 from consumer.core.decode import Reader
+from consumer.core.envelopes.choice import Envelopes
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, ValidationError
-from consumer.model import Amendment, Change, ChangeEvent, Reason, Record, TopicPartition
+from consumer.model import Amendment, Change, ChangeEvent, Events, Reason, Record, TopicPartition
 from consumer.pipeline.intake import make_reader
 from consumer.ports import History, Schemas
 
@@ -23,18 +25,25 @@ class SourceTopics:
     Args:
         history: Of the topics.
         schemas: Where writer schemas come from.
+        envelopes: What stands around a contact in a record.
         contact_list_id: Part of each fingerprint.
         columns: Attribute source names with their columns.
     """
 
     def __init__(
-        self, history: History, schemas: Schemas, contact_list_id: str, columns: Sequence[tuple[str, str]]
+        self,
+        history: History,
+        schemas: Schemas,
+        envelopes: Envelopes,
+        contact_list_id: str,
+        columns: Sequence[tuple[str, str]],
     ) -> None:
         self._history = history
         self._schemas = schemas
+        self._envelopes = envelopes
         self._contact_list_id = contact_list_id
         self._columns = columns
-        self._readers: dict[int, Reader | DecodeError] = {}
+        self._readers: defaultdict[str, dict[int, Reader | DecodeError]] = defaultdict(dict)
 
     async def records(
         self, sources: Sequence[TopicPartition], starts: Mapping[int, int], ends: Mapping[TopicPartition, int]
@@ -75,19 +84,29 @@ class SourceTopics:
         ]
 
     async def _events(self, records: Sequence[Record]) -> list[tuple[Record, ChangeEvent]]:
-        results, missing = decode.decode(records, self._readers)
+        """What records of one partition tell."""
+        topic = records[0].topic if records else ""
+        readers = self._readers[topic]
+        results, missing = decode.decode(records, readers)
         while missing is not None:
-            self._readers[missing] = await self._reader(missing)
-            results, missing = decode.decode(records, self._readers)
+            readers[missing] = await self._reader(topic, missing)
+            results, missing = decode.decode(records, readers)
         return list(_readable(zip(records, results, strict=True)))
 
-    async def _reader(self, schema_id: int) -> Reader | DecodeError:
+    async def _reader(self, topic: str, schema_id: int) -> Reader | DecodeError:
         try:
             text = await self._schemas.fetch(schema_id)
         except DecodeError as error:
             return error
-        return DecodeError((Reason.SCHEMA_UNKNOWN,)) if text is None else make_reader(text)
+        if text is None:
+            return DecodeError((Reason.SCHEMA_UNKNOWN,))
+        return make_reader(text, self._envelopes, topic)
 
 
-def _readable(pairs: Iterable[tuple[Record, ChangeEvent | DecodeError]]) -> Iterable[tuple[Record, ChangeEvent]]:
-    return ((record, result) for record, result in pairs if not isinstance(result, DecodeError))
+def _readable(pairs: Iterable[tuple[Record, Events | DecodeError]]) -> Iterator[tuple[Record, ChangeEvent]]:
+    """Every change event with its record, which may have none or several."""
+    for record, result in pairs:
+        if isinstance(result, ChangeEvent):
+            yield record, result
+        elif not isinstance(result, DecodeError):
+            yield from ((record, event) for event in result)

@@ -17,7 +17,7 @@ OPTIONS = {
     "sample-events": ["--records", "--seed", "--config", "--output"],
     "dead-letters list": ["--records", *QUERY],
     "dead-letters replay": ["--dry-run", "--max-attempts", *QUERY],
-    "check": ["--config", "--output"],
+    "check": ["--explain", "--topic", "--key", "--config", "--output"],
     "audit verify": ["--from", "--to", "--config", "--output"],
     "reconcile": ["--apply", "--delete-extra", "--config", "--output"],
 }

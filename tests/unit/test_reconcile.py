@@ -23,7 +23,7 @@ from consumer.reconcile.source import SourceTopics
 from consumer.settings import RESERVED_COLUMNS
 from tests import virtual_time
 from tests.fills import fill, row
-from tests.lives import live, settings, world_of
+from tests.lives import NATIVE, live, settings, world_of
 from tests.memory_ports import MemoryHistory, MemorySchemas, MemorySink, MemoryStore, MemoryTopics, World, outage
 from tests.stories import TOPIC, Event, Story, random_story
 from tests.virtual_time import passes
@@ -68,7 +68,7 @@ def reconcile(
         clock = asyncio.get_running_loop().time
         asked = history or MemoryHistory(world)
         used = sink or MemorySink(world)
-        source = SourceTopics(asked, MemorySchemas(), used.contact_list_id, ())
+        source = SourceTopics(asked, MemorySchemas(), NATIVE, used.contact_list_id, ())
         mender = Mender(
             sink=used,
             source=source,
@@ -202,7 +202,7 @@ def test_who_must_not_be_called_comes_first() -> None:
     """Suppressions, then withdrawals, then everything else, then deletes."""
     world = planted()
     reconcile(world, apply=True, delete_extra=True)
-    assert [operation for operation, _ in world.sent] == ["suppress", "upsert", "upsert", "delete"]
+    assert [operation for operation, _ in world.sent] == ["amend", "upsert", "upsert", "delete"]
     assert world.sent[1][1] == (REFUSED_CONSENT,)
 
 
@@ -270,7 +270,7 @@ def test_consumers_that_start_meanwhile_stop_the_mending() -> None:
     world.on_upsert = lambda _: setattr(history, "consumers", 1)
     with pytest.raises(FatalError, match="stop the consumers"):
         reconcile(world, apply=True, history=history)
-    assert [operation for operation, _ in world.sent] == ["suppress", "upsert"]
+    assert [operation for operation, _ in world.sent] == ["amend", "upsert"]
 
 
 def test_an_empty_changelog_is_refused() -> None:
@@ -421,7 +421,7 @@ def test_nothing_that_is_kept_on_disk_holds_contact_data() -> None:
         history, sink = MemoryHistory(world), MemorySink(world)
         await Reconciliation(
             history=history,
-            source=SourceTopics(history, MemorySchemas(), sink.contact_list_id, ()),
+            source=SourceTopics(history, MemorySchemas(), NATIVE, sink.contact_list_id, ()),
             store=MemoryStore(scratch),
             export=sink.export,
             contact_list_id=sink.contact_list_id,

@@ -94,6 +94,7 @@ def test_outcomes_are_counted_from_zero() -> None:
     assert found["settle_seconds_count"] == 1
     assert subject.outcomes() == {
         "delivered": 2, "stale": 1, "duplicate": 0, "superseded": 0, "rejected": 0, "undeliverable": 0,
+        "ignored": 0,
     }  # fmt: skip
 
 
