@@ -204,8 +204,9 @@ class Plan:
             raise AssertionError("only a change is chosen")
         if before := choices.get(change.identity):
             self._count(before, -1)
-        contact = change.contact
-        line = self._uploads.encode(contact) if isinstance(contact, Contact) and not known else None
+        line = None
+        if isinstance(change.contact, Contact) and not known:  # a rejected withdrawal tells only the flags
+            line = self._uploads.encode(change.contact)
         way = Way.UPLOAD if line else Way.WITHDRAWAL if change.withdrawal else Way.REQUEST
         choice = Choice(candidate.row.number, way, known, len(line or b""), _encoded(state))
         choices[change.identity] = choice

@@ -11,7 +11,7 @@ from consumer.errors import ConsumerError, FatalError, RefusedByGenesys, SourceU
 from consumer.first_fill.membership import Membership
 from consumer.first_fill.patience import insist
 from consumer.first_fill.plan import Plan, Way
-from consumer.model import FileRow
+from consumer.model import Contact, FileRow
 from consumer.ports import ContactRows, ContactUpload, ImportStatus
 
 LOOK_S = 0.2
@@ -116,8 +116,8 @@ class Upload:
 
     def _lines(self, chunk: int, rows: Sequence[FileRow]) -> list[bytes]:
         chosen = self._plan.chosen(chunk, rows, (Way.UPLOAD,))
-        changes = (candidate.change for candidate, _ in chosen)
-        return [self._uploads.encode(change.whole) or b"" for change in changes if change]
+        contacts = (candidate.change.contact for candidate, _ in chosen if candidate.change)
+        return [self._uploads.encode(contact) or b"" for contact in contacts if isinstance(contact, Contact)]
 
     async def _imported(self, before: ImportStatus) -> ImportStatus:
         """The status of our import, once it is over: seen twice, since it may not have been the last word."""
