@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_dead_letters(commands)
     _add_audit(commands)
     _add_check(commands)
+    _add_reconcile(commands)
     return parser
 
 
@@ -247,6 +248,31 @@ def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     _add_output(parser)
 
 
+def _add_reconcile(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add(
+        commands,
+        "reconcile",
+        "compare the contact list with what was delivered",
+        "Exports the contact list and compares it with what was delivered: which contacts are missing, too many,\n"
+        "different in a managed column, or callable although the CRM withdrew them. Prints counts, no contact data.\n"
+        "Consumers may go on meanwhile, save with --apply. Exit code 0: in step; 3: drift was found, mended or not;\n"
+        "1: it could not be done.\n\n" + _SETTINGS,
+        _reconcile,
+    )
+    parser.add_argument(
+        "--apply",
+        action="store_true",
+        help="send again what is missing or different, and have nobody called who must not be; stop consumers first",
+    )
+    parser.add_argument(
+        "--delete-extra",
+        action="store_true",
+        help="with --apply: delete contacts that were never delivered, or deleted",
+    )
+    _add_config(parser)
+    _add_output(parser)
+
+
 def _add_query(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reason", metavar="R", help="only those with this reason, such as phone_not_e164")
     parser.add_argument("--topic", metavar="T", help="only those from this source topic")
@@ -328,6 +354,24 @@ def _sample_events(arguments: argparse.Namespace) -> int:
     settings = load(config=arguments.config, unneeded=("GENESYS_",))
     produce_samples(settings, arguments.records, arguments.seed, arguments.output)
     return 0
+
+
+def _reconcile(arguments: argparse.Namespace) -> int:
+    from consumer.adapters import logs  # noqa: PLC0415
+    from consumer.reconcile_app import reconcile  # noqa: PLC0415
+    from consumer.settings import load  # noqa: PLC0415
+
+    if arguments.delete_extra and not arguments.apply:
+        _complain("--delete-extra changes the list: give it together with --apply")
+        return 2
+    settings = load(config=arguments.config)
+    logging = logs.configure(settings.log_level, settings.log_format, fd=sys.stderr.fileno())
+    try:
+        report = asyncio.run(reconcile(settings, apply=arguments.apply, delete_extra=arguments.delete_extra))
+    finally:
+        logging.close(deadline_s=2)
+    sys.stdout.write((report.as_json() if arguments.output == "json" else report.as_text()) + "\n")
+    return 3 if report.drift else 0
 
 
 def _list_letters(arguments: argparse.Namespace) -> int:

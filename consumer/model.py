@@ -182,6 +182,20 @@ class Amendment(Struct, frozen=True, gc=False):
         )
 
 
+class ExportedContact(Struct, frozen=True, gc=False):
+    """A contact as an export of the contact list shows it.
+
+    Attributes:
+        contact_id: Genesys' id of it.
+        callable: Whether a campaign may dial it.
+        values: Of the managed columns: the five that every list has, then the attribute columns as they are configured.
+    """
+
+    contact_id: str
+    callable: bool
+    values: tuple[str, ...]
+
+
 class Operation(StrEnum):
     """What is done to the contact in Genesys."""
 
@@ -217,6 +231,13 @@ class Change(Struct, frozen=True, gc=False):
     withdrawal: bool
     undecoded: bool = False
     number: str = ""
+
+    @property
+    def whole(self) -> Contact:
+        """The contact of a change that tells all of it."""
+        if isinstance(self.contact, Amendment):
+            raise AssertionError("an amendment is no contact")  # noqa: TRY004 -- a mistake of the caller
+        return self.contact
 
 
 class State(Struct, frozen=True, gc=False):

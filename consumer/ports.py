@@ -11,7 +11,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from consumer.model import Amendment, Contact, Outcome, Record, Settlement, TopicPartition
+from consumer.model import Amendment, Contact, ExportedContact, Outcome, Record, Settlement, TopicPartition
 
 
 def nothing() -> None:
@@ -250,6 +250,14 @@ class Sink(Protocol):
         """
         ...
 
+    async def remove(self, contact_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
+        """Delete contacts by Genesys' own ids, as `delete` does.
+
+        Returns:
+            The ids of those that are still there.
+        """
+        ...
+
     async def amend(
         self,
         amendments: Sequence[Amendment],
@@ -269,6 +277,37 @@ class Sink(Protocol):
             What became of each, by external id. Those that Genesys does not know, or not yet, or shows as they are not
             current any more, are missing, and left alone.
         """
+        ...
+
+
+ContactExport = Callable[[], AsyncIterator[Sequence[ExportedContact]]]
+"""Reads all contacts of the list as they are after the call, some at a time.
+
+A file that breaks off ends it with a `TransientError`: what was read then counts for nothing, and it is called again.
+"""
+
+
+class History(Protocol):
+    """What the source topics and their changelog hold, and how far the group has come; it is never joined."""
+
+    async def committed(self) -> Mapping[TopicPartition, int]:
+        """The next offset of the group, for each partition of the source topics; 0 where it has none."""
+        ...
+
+    async def ends(self) -> Mapping[TopicPartition, int]:
+        """The end of each partition, open transactions left out."""
+        ...
+
+    async def members(self) -> int:
+        """How many consumers the group has now."""
+        ...
+
+    def changelog(self, partition: TopicPartition) -> AsyncIterator[ChangelogChunk]:
+        """The changelog of a source partition, from its beginning to its end at the time of the call."""
+        ...
+
+    def read(self, partition: TopicPartition, start: int, end: int) -> AsyncIterator[Sequence[Record]]:
+        """What a partition still has of the records from `start` until before `end`, in their order."""
         ...
 
 

@@ -14,8 +14,9 @@ from typing import Any
 import orjson
 from msgspec.structs import asdict
 
+from consumer.core.contact_id import contact_id
 from consumer.errors import RefusedByGenesys, SinkUnavailable
-from consumer.model import Amendment, Contact, Record, Settlement, TopicPartition
+from consumer.model import Amendment, Contact, ExportedContact, Record, Settlement, TopicPartition
 from consumer.ports import (
     Amended,
     Assigned,
@@ -355,6 +356,18 @@ class MemorySink:
             self._world.list[amendment.external_id] = body
         return Amended(contact, sent)
 
+    async def remove(self, contact_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
+        by_id = {id_of(name, entry): name for name, entry in self._world.list.items()}
+        left = await self.delete([by_id[id_] for id_ in contact_ids if id_ in by_id], sure)
+        return {id_ for id_ in contact_ids if by_id.get(id_) in left}
+
+    async def export(self) -> AsyncIterator[Sequence[ExportedContact]]:
+        """The list, some contacts at a time, as it is now."""
+        rows = [_row(name, entry) for name, entry in self._world.list.items()]
+        for begin in range(0, len(rows), 7):
+            await passes(0.001)
+            yield rows[begin : begin + 7]
+
     def _has_number(self, contact: Contact) -> bool:
         return self._world.list.get(contact.external_id, {}).get("phone") == contact.phone
 
@@ -376,6 +389,46 @@ class MemorySink:
                 world.sent.append((operation, tuple(external_ids)))
         finally:
             world.in_flight.subtract(external_ids)
+
+
+def id_of(name: str, entry: Mapping[str, Any]) -> str:
+    """Genesys' id of an entry of the list: the usual one, unless a test gave it another."""
+    return entry.get("contact_id") or contact_id(name)
+
+
+def _row(name: str, entry: Mapping[str, Any]) -> ExportedContact:
+    flags = tuple(str(entry[flag]).lower() for flag in ("consent", "do_not_call"))
+    attributes = entry["attributes"].values()
+    return ExportedContact(
+        id_of(name, entry),
+        entry["callable"],
+        (entry["external_id"], entry["phone"], entry["email"], *flags, *attributes),
+    )
+
+
+class MemoryHistory:
+    """What the world's topics hold."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.consumers = 0
+
+    async def committed(self) -> Mapping[TopicPartition, int]:
+        return {key: self._world.committed.get(key, 0) for key in self._world.log}
+
+    async def ends(self) -> Mapping[TopicPartition, int]:
+        return {key: log[-1].offset + 1 if log else 0 for key, log in self._world.log.items()}
+
+    async def members(self) -> int:
+        return self.consumers
+
+    def changelog(self, partition: TopicPartition) -> AsyncIterator[ChangelogChunk]:
+        return MemoryTopics(self._world).changelog(partition, 0)
+
+    async def read(self, partition: TopicPartition, start: int, end: int) -> AsyncIterator[Sequence[Record]]:
+        records = [record for record in self._world.log[partition] if start <= record.offset < end]
+        for begin in range(0, len(records), 7):
+            yield records[begin : begin + 7]
 
 
 class SilentTelemetry:

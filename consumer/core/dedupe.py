@@ -28,6 +28,16 @@ class _Order(IntEnum):
     UNKNOWN = 2
 
 
+def identity(external_id: str) -> bytes:
+    """What a contact is known by in the store: SHA-256 of its external id."""
+    return hashlib.sha256(external_id.encode()).digest()
+
+
+def identity_of_key(key: bytes | None) -> bytes:
+    """The identity that a record's key gives, where the key is the external id."""
+    return hashlib.sha256(key or b"").digest()
+
+
 def to_change(event: ChangeEvent, contact: Contact | Amendment, offset: int, contact_list_id: str) -> Change:
     """The change that a valid event asks for.
 
@@ -39,8 +49,8 @@ def to_change(event: ChangeEvent, contact: Contact | Amendment, offset: int, con
     return Change(
         Operation.DELETE if deletes else Operation.UPSERT,
         contact,
-        hashlib.sha256(contact.external_id.encode()).digest(),
-        without_content(Operation.DELETE, contact_list_id) if deletes else _fingerprint(contact, contact_list_id),
+        identity(contact.external_id),
+        without_content(Operation.DELETE, contact_list_id) if deletes else fingerprint(contact, contact_list_id),
         event.version,
         event.occurred_at,
         offset,
@@ -75,8 +85,8 @@ def _amending(
     return Change(
         operation,
         amendment,
-        hashlib.sha256(amendment.external_id.encode()).digest(),
-        _fingerprint(amendment, contact_list_id),
+        identity(amendment.external_id),
+        fingerprint(amendment, contact_list_id),
         event.version,
         event.occurred_at,
         offset,
@@ -89,13 +99,12 @@ def merged(change: Change, contact: Contact, state: State | None, contact_list_i
 
     A precaution holds on where it has to, and of a suppressed contact nobody knows what the CRM says.
     """
+    content = fingerprint(contact, contact_list_id)
     if held_back(change, state, contact_list_id):
-        fingerprint = _undecoded(contact_list_id)
+        content = undecoded(contact_list_id)
     elif change.operation is Operation.SUPPRESS:
-        fingerprint = change.fingerprint
-    else:
-        fingerprint = _fingerprint(contact, contact_list_id)
-    return replace(change, contact=contact, fingerprint=fingerprint)
+        content = change.fingerprint
+    return replace(change, contact=contact, fingerprint=content)
 
 
 def held_back(change: Change, state: State | None, contact_list_id: str) -> bool:
@@ -104,7 +113,7 @@ def held_back(change: Change, state: State | None, contact_list_id: str) -> bool
     A record that nobody could decode may have changed either flag: only who tells both of them says who may be called.
     """
     amendment = change.contact
-    if state is None or not isinstance(amendment, Amendment) or state.fingerprint != _undecoded(contact_list_id):
+    if state is None or not isinstance(amendment, Amendment) or state.fingerprint != undecoded(contact_list_id):
         return False
     return amendment.consent is UNCHANGED or amendment.do_not_call is UNCHANGED
 
@@ -114,15 +123,20 @@ def precaution(external_id: str, offset: int, contact_list_id: str) -> Change:
 
     The flags of the contact are not withdrawn: only what can be read withdraws them.
     """
-    amendment = Amendment(external_id, UNCHANGED, UNCHANGED, UNCHANGED, UNCHANGED, {})
-    identity = hashlib.sha256(external_id.encode()).digest()
-    fingerprint = _undecoded(contact_list_id)
     return Change(
-        Operation.SUPPRESS, amendment, identity, fingerprint, None, 0, offset, withdrawal=True, undecoded=True
+        Operation.SUPPRESS,
+        Amendment(external_id, UNCHANGED, UNCHANGED, UNCHANGED, UNCHANGED, {}),
+        identity(external_id),
+        undecoded(contact_list_id),
+        None,
+        0,
+        offset,
+        withdrawal=True,
+        undecoded=True,
     )
 
 
-def _undecoded(contact_list_id: str) -> bytes:
+def undecoded(contact_list_id: str) -> bytes:
     """Fingerprint of a contact that is not callable as a precaution; no content has it."""
     return hashlib.sha256(f"precaution {contact_list_id}".encode()).digest()
 
@@ -140,7 +154,7 @@ def without_content(operation: Operation, contact_list_id: str) -> bytes:
 
 def is_content(contact: Contact, state: State, contact_list_id: str) -> bool:
     """Whether a contact is as it was accepted last; nobody can tell of one that was suppressed."""
-    return _fingerprint(contact, contact_list_id) == state.fingerprint
+    return fingerprint(contact, contact_list_id) == state.fingerprint
 
 
 def judge(change: Change, state: State | None) -> Verdict:
@@ -169,13 +183,19 @@ def releases(change: Change, state: State | None) -> bool:
 
 
 def accepted(change: Change, state: State | None, *, blocks: bool = False) -> State:
-    """The state of the contact once Genesys accepted the change; blocks: there is a do-not-call list.
+    """The state of the contact once Genesys accepted the change.
 
-    A change that nobody could decode leaves version and time as they are: they are those of what was read last.
+    A change that nobody could decode leaves version and time as they are: they are those of what was read last. As it
+    may be a withdrawal, nothing is provably newer than what is known of that.
+
+    Args:
+        change: What was accepted.
+        state: What was known before.
+        blocks: Whether there is a do-not-call list.
     """
     if change.undecoded and state is not None:
         deleted = change.operation is Operation.DELETE
-        return replace(state, fingerprint=change.fingerprint, offset=change.offset, deleted=deleted)
+        return replace(state, fingerprint=change.fingerprint, offset=change.offset, deleted=deleted, blocked=False)
     known = state.version if state else None
     return State(
         change.fingerprint,
@@ -232,7 +252,8 @@ def _sign(difference: int) -> _Order:
     return _Order((difference > 0) - (difference < 0))
 
 
-def _fingerprint(contact: Contact | Amendment, contact_list_id: str) -> bytes:
+def fingerprint(contact: Contact | Amendment, contact_list_id: str) -> bytes:
+    """SHA-256 of all that Genesys is told of a contact, and of the list in which it is told."""
     content = orjson.dumps((contact_list_id, *astuple(contact)), option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(content).digest()
 

@@ -60,7 +60,7 @@ class Verification:
         for topic in self._settings.kafka_source_topics:
             self._sources |= spans(self._admin, topic)
         if self._to_ms is None:  # before the ends of the audit topic: what is committed now has its events before them
-            self._committed = committed(self._admin, self._settings.kafka_group_id, list(self._sources))
+            self._committed = committed(self._connection, self._settings.kafka_group_id, list(self._sources))
         self._wanted, self._from_start = self._to_read()
         self._check = AuditCheck(from_start=self._from_start)
 

@@ -8,17 +8,31 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
+from consumer.adapters.kafka.connection import Connection
+from consumer.adapters.kafka.watermarks import committed
 from consumer.core.audit import Auditor
 from consumer.model import Assignment, ChainHead, Outcome, Record, TopicPartition, Work
 from consumer.operate.audit import Verification
 from consumer.settings import Settings
-from tests.kafka_clients import QUIET, WITHIN_S, commit, delete_records, settings, transactional
+from tests.kafka_clients import (
+    QUIET,
+    WITHIN_S,
+    commit,
+    delete_records,
+    mock_cluster_with_errors,
+    settings,
+    transactional,
+)
 from tests.kafka_cluster import KafkaCluster
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(60)]
 
 AUDIT_PARTITIONS = 3
 NOW_MS = time.time_ns() // 1_000_000
+
+
+NOT_COORDINATOR, COORDINATOR_NOT_AVAILABLE = 16, 15
+OFFSET_FETCH = 9
 
 
 class Trail:
@@ -217,3 +231,11 @@ def test_a_settlement_across_the_end_is_read_to_its_end(trail: Trail, capsys: py
     verification.begin()
     trail.write([events[97], *trail.events(range(100, 120))])
     assert _problems(told(verification, capsys)) == {}
+
+
+@pytest.mark.parametrize("code", [NOT_COORDINATOR, COORDINATOR_NOT_AVAILABLE])
+def test_a_coordinator_that_is_moving_is_waited_for(code: int) -> None:
+    """An admin client of the library crashes the process with these answers: a consumer asks for the offsets."""
+    with mock_cluster_with_errors(OFFSET_FETCH, [code]) as bootstrap:
+        chosen = settings(bootstrap, "moving")
+        assert committed(Connection.of(chosen), chosen.kafka_group_id, [TopicPartition("moving", 0)]) == {}

@@ -37,6 +37,7 @@ def _environ(kafka: KafkaCluster, simulator: Simulator, **more: str) -> dict[str
         "GENESYS_OAUTH_CLIENT_SECRET": SECRET,
         "GENESYS_CONTACT_LIST": "list",
         "GENESYS_DNC_LIST": "numbers",
+        "GENESYS_DNC_RELEASE": "true",
         "GENESYS_LOGIN_URL": simulator.url,
         "GENESYS_API_URL": simulator.url,
         **more,
@@ -95,6 +96,7 @@ async def test_where_all_is_well_every_line_says_so(
         "permission outbound:contact:delete",
         "do-not-call list",
         "permission outbound:dnc:add",
+        "permission outbound:dnc:edit",
     ]
     assert simulator.stats()["contacts"] == before
     capsys.readouterr()
@@ -122,7 +124,14 @@ async def test_what_a_start_would_make_is_not_made(
 
 
 @pytest.mark.parametrize(
-    "permission", ["outbound:contact:add", "outbound:contact:view", "outbound:contact:delete", "outbound:dnc:add"]
+    "permission",
+    [
+        "outbound:contact:add",
+        "outbound:contact:view",
+        "outbound:contact:delete",
+        "outbound:dnc:add",
+        "outbound:dnc:edit",
+    ],
 )
 async def test_a_missing_permission_is_named(
     kafka: KafkaCluster, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, permission: str

@@ -19,6 +19,7 @@ OPTIONS = {
     "dead-letters replay": ["--dry-run", "--max-attempts", *QUERY],
     "check": ["--config", "--output"],
     "audit verify": ["--from", "--to", "--config", "--output"],
+    "reconcile": ["--apply", "--delete-extra", "--config", "--output"],
 }
 
 
@@ -134,6 +135,12 @@ def test_an_error_ends_with_its_code_and_a_last_line(
     monkeypatch.setattr(cli, "_demo", fail)
     assert cli.main(["demo"]) == code
     assert capsys.readouterr().err == line
+
+
+def test_deleting_without_mending_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody deletes by an option that was meant for another one."""
+    assert cli.main(["reconcile", "--delete-extra"]) == 2
+    assert "--apply" in capsys.readouterr().err
 
 
 def test_a_bug_shows_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from consumer.core.dedupe import (
     judge,
     merged,
     noted,
+    precaution,
     releases,
     settled_ms,
     suppression,
@@ -452,6 +453,7 @@ def test_a_number_counts_as_blocked_after_a_withdrawal_alone():
     assert not accepted(change(version=6, kind=ChangeType.DELETE), blocked(), blocks=True).blocked
     assert not noted(suppressed(version=6), None).blocked
     assert not forgotten(blocked(), LIST).blocked
+    assert not accepted(precaution("c-1", 20, LIST), blocked(), blocks=True).blocked
     moved_on = advanced(change(version=8, consent=False), blocked())
     assert moved_on is not None
     assert moved_on.blocked

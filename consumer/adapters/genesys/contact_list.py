@@ -34,20 +34,24 @@ def columns(settings: Settings) -> tuple[str, ...]:
     return (*RESERVED_COLUMNS, *(column for _, column in settings.genesys_attribute_columns))
 
 
-async def open_list(client: Client, settings: Settings) -> str:
-    """Find or create the contact list of the settings.
+async def open_list(client: Client, settings: Settings, *, create: bool) -> str:
+    """Find the contact list of the settings, or create it where that is asked for.
 
     Returns:
         Its id.
 
     Raises:
         ContactListMismatch: Its columns are others than the settings ask for.
-        FatalError: No list has the id, or Genesys refuses to create one.
+        FatalError: No list has the id or name, or Genesys refuses to create one.
         TransientError: Not now.
     """
     wanted = columns(settings)
     try:
         found = await _look_up(client, settings.genesys_contact_list)
+        if found is None and not create:
+            raise FatalError(
+                f"there is no contact list named {settings.genesys_contact_list}: check GENESYS_CONTACT_LIST"
+            )
         listed = await _create(client, settings.genesys_contact_list, wanted) if found is None else found
     except RefusedByGenesys as refused:
         raise _not_found_out(refused) from None

@@ -24,7 +24,7 @@ _FIND = Endpoint("list_dnc_lists", "GET", _LISTS_PATH, "outbound:dncList:view", 
 _READ = Endpoint("get_dnc_list", "GET", _LIST_PATH, "outbound:dncList:view", _SETTING)
 _CREATE = Endpoint("create_dnc_list", "POST", _LISTS_PATH, "outbound:dncList:add", _SETTING)
 ADD_NUMBERS = Endpoint("add_dnc_numbers", "POST", f"{_LIST_PATH}/phonenumbers", "outbound:dnc:add", _SETTING)
-_REMOVE = Endpoint("remove_dnc_numbers", "PATCH", f"{_LIST_PATH}/phonenumbers", "outbound:dnc:edit", _SETTING)
+REMOVE_NUMBERS = Endpoint("remove_dnc_numbers", "PATCH", f"{_LIST_PATH}/phonenumbers", "outbound:dnc:edit", _SETTING)
 
 _REMOVED_AT_ONCE = 250
 """As many as Genesys takes off in one request."""
@@ -113,7 +113,7 @@ class DncList:
 
     async def _remove(self, numbers: Sequence[str], deadline: float, sure: Callable[[], bool]) -> None:
         body = orjson.dumps({"action": "Remove", "phoneNumbers": numbers})
-        refused = await self._asked(_REMOVE, body, deadline, sure)
+        refused = await self._asked(REMOVE_NUMBERS, body, deadline, sure)
         if refused is None:
             return
         if len(numbers) == 1:

@@ -14,7 +14,7 @@ from opentelemetry.trace import NoOpTracer
 
 from consumer.adapters.genesys.client import Client
 from consumer.adapters.genesys.contact_list import find_list
-from consumer.adapters.genesys.dnc_list import ADD_NUMBERS, DncList
+from consumer.adapters.genesys.dnc_list import ADD_NUMBERS, REMOVE_NUMBERS, DncList
 from consumer.adapters.genesys.sink import ADD_CONTACTS, DELETE_CONTACTS, KEEP_QUEUE, READ_CONTACTS
 from consumer.adapters.genesys.transport import Endpoint
 from consumer.core.contact_id import contact_id
@@ -104,10 +104,11 @@ class Inspection:
             Probe(DELETE_CONTACTS, path, {"contactIds": contact_id(NOBODY)}),
         ]
 
-    @staticmethod
-    def dnc_probes(list_id: str) -> list[Probe]:
+    def dnc_probes(self, list_id: str) -> list[Probe]:
         """One for each permission that the numbers of a do-not-call list need."""
-        return [Probe(ADD_NUMBERS, {"dncListId": list_id}, body=b"[]")]
+        path = {"dncListId": list_id}
+        remove = Probe(REMOVE_NUMBERS, path, body=b'{"action":"Remove","phoneNumbers":[]}')
+        return [Probe(ADD_NUMBERS, path, body=b"[]"), *([remove] if self._settings.genesys_dnc_release else [])]
 
     async def ask(self, probe: Probe) -> None:
         """Find out whether a permission is there.

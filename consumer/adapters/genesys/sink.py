@@ -4,7 +4,7 @@ Touches Genesys through the client.
 """
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, NoReturn, Self
 
 import orjson
@@ -16,11 +16,12 @@ from consumer.adapters.genesys import limits
 from consumer.adapters.genesys.client import Client
 from consumer.adapters.genesys.contact_list import LIST_PATH, columns, open_list
 from consumer.adapters.genesys.dnc_list import DncList
+from consumer.adapters.genesys.exports import exported
 from consumer.adapters.genesys.transport import Endpoint, OnRequest
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
 from consumer.errors import SinkUnavailable
-from consumer.model import Amendment, Contact
+from consumer.model import Amendment, Contact, ExportedContact
 from consumer.ports import Amended, Current, Sure, always, whatever_is_there
 from consumer.settings import RESERVED_COLUMNS, Settings
 
@@ -99,6 +100,7 @@ class GenesysSink:
         on_request: OnRequest,
         tracer: Tracer,
         throttle: Throttle,
+        create: bool = True,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> Self:
         """Log in, and find or create the contact list.
@@ -108,6 +110,7 @@ class GenesysSink:
             on_request: Told of each physical request: operation, HTTP status or error, seconds.
             tracer: Makes one CLIENT span for each physical request.
             throttle: The limit of requests, on the event loop's clock.
+            create: Whether a contact list that does not exist is made.
             monotonic: Clock of the token's expiry, in seconds.
 
         Raises:
@@ -116,7 +119,7 @@ class GenesysSink:
         """
         client = Client(settings, on_request=on_request, tracer=tracer, monotonic=monotonic, throttle=throttle)
         try:
-            list_id = await open_list(client, settings)
+            list_id = await open_list(client, settings, create=create)
             name = settings.genesys_dnc_list
             dnc_list = None if name is None else await DncList.open(client, name)
         except BaseException:
@@ -157,14 +160,21 @@ class GenesysSink:
 
     async def delete(self, external_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
         by_id = {contact_id(external_id): external_id for external_id in external_ids}
+        return {by_id[id_] for id_ in await self.remove(list(by_id), sure)}
+
+    async def remove(self, contact_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
         deadline = self._client.deadline()
-        query = {"contactIds": ",".join(by_id)}
+        query = {"contactIds": ",".join(contact_ids)}
         await self._client.call(DELETE_CONTACTS, deadline=deadline, path=self._path, query=query, sure=sure, paid=True)
-        left = await self._read(list(by_id), deadline, paid=False)
+        left = await self._read(contact_ids, deadline, paid=False)
         if left:
             data = [(id_, self._complete(held.data)) for id_, held in left.items()]
             await self._add([self._encoded(id_, has, callable_=False) for id_, has in data], deadline, sure, paid=False)
-        return {by_id[id_] for id_ in left}
+        return left.keys()
+
+    def export(self) -> AsyncIterator[Sequence[ExportedContact]]:
+        """All contacts of the list, as `consumer.ports.ContactExport` has them."""
+        return exported(self._client, self._path, self._columns)
 
     async def amend(
         self,

@@ -111,25 +111,33 @@ class Admin:
             raise
 
     def answer(self, question: Callable[[AdminClient], T], doing: str) -> T:
-        """The answer to a question, which is asked again for a while where the brokers cannot tell yet. Blocks.
+        """The answer to a question, as `patiently` gets it."""
+        return patiently(lambda: self._asked(question), doing)
 
-        Args:
-            question: Asked of the client; waits for its answer.
-            doing: How the sentence of an error begins.
+    def _asked(self, question: Callable[[AdminClient], T]) -> T:
+        with self.client() as client:
+            return question(client)
 
-        Raises:
-            SourceUnavailable: The brokers do not answer, or cannot tell.
-            FatalError: They refuse.
-        """
-        deadline = time.monotonic() + ANSWER_WITHIN_S
-        while True:
-            try:
-                with self.client() as client:
-                    return question(client)
-            except KafkaException as failure:
-                if is_hopeless(error_of(failure)) or time.monotonic() >= deadline:
-                    raise policy(error_of(failure), doing) from None
-                time.sleep(ASK_AGAIN_S)
+
+def patiently(question: Callable[[], T], doing: str) -> T:
+    """The answer to a question, which is asked again for a while where the brokers cannot tell yet. Blocks.
+
+    Args:
+        question: Waits for its answer.
+        doing: How the sentence of an error begins.
+
+    Raises:
+        SourceUnavailable: The brokers do not answer, or cannot tell.
+        FatalError: They refuse.
+    """
+    deadline = time.monotonic() + ANSWER_WITHIN_S
+    while True:
+        try:
+            return question()
+        except KafkaException as failure:
+            if is_hopeless(error_of(failure)) or time.monotonic() >= deadline:
+                raise policy(error_of(failure), doing) from None
+            time.sleep(ASK_AGAIN_S)
 
 
 class ClientLog:

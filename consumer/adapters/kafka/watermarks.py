@@ -11,7 +11,6 @@ from concurrent.futures import Future
 
 from confluent_kafka import (
     OFFSET_INVALID,
-    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -22,7 +21,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented 
     OffsetSpec,
 )
 
-from consumer.adapters.kafka.connection import Admin, native, of_native
+from consumer.adapters.kafka.connection import Connection, native, of_native, patiently
 from consumer.model import TopicPartition
 
 ANSWER_WITHIN_S = 5.0
@@ -72,19 +71,24 @@ def first_since(admin: AdminClient, partitions: Collection[TopicPartition], sinc
     return _offsets(_ask(admin, partitions, spec, IsolationLevel.READ_UNCOMMITTED))
 
 
-def committed(admin: Admin, group_id: str, partitions: Collection[TopicPartition]) -> Offsets:
+def committed(connection: Connection, group_id: str, partitions: Collection[TopicPartition]) -> Offsets:
     """Committed offsets of a group; partitions without one are left out.
+
+    A consumer asks, which joins nothing: an admin client of the library falls over a null pointer, and the process with
+    it, when the group's coordinator is just moving.
 
     Raises:
         SourceUnavailable: The brokers do not answer.
         FatalError: They refuse.
     """
-    asked = ConsumerGroupTopicPartitions(group_id, [native(partition) for partition in partitions])
-    answer = admin.answer(
-        lambda client: client.list_consumer_group_offsets([asked], request_timeout=ANSWER_WITHIN_S)[group_id].result(),
-        "cannot ask for the group's offsets",
-    )
-    return {of_native(each): each.offset for each in answer.topic_partitions if each.offset >= 0}
+    own = {"group.id": group_id, "enable.auto.commit": False, "isolation.level": "read_uncommitted"}
+    consumer = connection.consumer({}, own)
+    asked = [native(partition) for partition in partitions]
+    try:
+        answers = patiently(lambda: consumer.committed(asked, ANSWER_WITHIN_S), "cannot ask for the group's offsets")
+    finally:
+        consumer.close()
+    return {of_native(each): each.offset for each in answers if each.offset >= 0}
 
 
 def _ask(
