@@ -102,12 +102,11 @@ def merged(change: Change, contact: Contact, state: State | None, contact_list_i
 
     A precaution holds on where it has to, and of a suppressed contact nobody knows what the CRM says.
     """
+    content = fingerprint(contact, contact_list_id)
     if held_back(change, state, contact_list_id):
-        content = _undecoded(contact_list_id)
+        content = undecoded(contact_list_id)
     elif change.operation is Operation.SUPPRESS:
         content = change.fingerprint
-    else:
-        content = fingerprint(contact, contact_list_id)
     return replace(change, contact=contact, fingerprint=content)
 
 
@@ -117,7 +116,7 @@ def held_back(change: Change, state: State | None, contact_list_id: str) -> bool
     A record that nobody could decode may have changed either flag: only who tells both of them says who may be called.
     """
     amendment = change.contact
-    if state is None or not isinstance(amendment, Amendment) or state.fingerprint != _undecoded(contact_list_id):
+    if state is None or not isinstance(amendment, Amendment) or state.fingerprint != undecoded(contact_list_id):
         return False
     return amendment.consent is UNCHANGED or amendment.do_not_call is UNCHANGED
 
@@ -127,15 +126,20 @@ def precaution(external_id: str, offset: int, contact_list_id: str) -> Change:
 
     The flags of the contact are not withdrawn: only what can be read withdraws them.
     """
-    amendment = Amendment(external_id, UNCHANGED, UNCHANGED, UNCHANGED, UNCHANGED, {})
-    identity = hashlib.sha256(external_id.encode()).digest()
-    fingerprint = _undecoded(contact_list_id)
     return Change(
-        Operation.SUPPRESS, amendment, identity, fingerprint, None, 0, offset, withdrawal=True, undecoded=True
+        Operation.SUPPRESS,
+        Amendment(external_id, UNCHANGED, UNCHANGED, UNCHANGED, UNCHANGED, {}),
+        identity(external_id),
+        undecoded(contact_list_id),
+        None,
+        0,
+        offset,
+        withdrawal=True,
+        undecoded=True,
     )
 
 
-def _undecoded(contact_list_id: str) -> bytes:
+def undecoded(contact_list_id: str) -> bytes:
     """Fingerprint of a contact that is not callable as a precaution; no content has it."""
     return hashlib.sha256(f"precaution {contact_list_id}".encode()).digest()
 
