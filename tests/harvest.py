@@ -7,14 +7,12 @@ from typing import Any
 import orjson
 from confluent_kafka import (
     Consumer,
-    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     Message,
     Producer,
     TopicPartition as Native,
 )
-from confluent_kafka.admin import AdminClient
 from msgspec.structs import replace
 
 from consumer.model import Record, TopicPartition
@@ -81,10 +79,14 @@ def _reader(bootstrap: str, isolation: str) -> Consumer:
     return Consumer({"bootstrap.servers": bootstrap, **own, **QUIET})
 
 
-def committed(admin: AdminClient, group: str, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
-    """Committed offsets of a group."""
-    request = ConsumerGroupTopicPartitions(group, [Native(*key) for key in partitions])
-    found = admin.list_consumer_group_offsets([request])[group].result(10).topic_partitions
+def asking(bootstrap: str, group: str) -> Consumer:
+    """A consumer that joins nothing, and may ask what the group has committed."""
+    return Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False, **QUIET})
+
+
+def committed(consumer: Consumer, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+    """Committed offsets of the consumer's group."""
+    found = consumer.committed([Native(*key) for key in partitions], 10)
     return {TopicPartition(each.topic, each.partition): each.offset for each in found}
 
 
@@ -93,7 +95,7 @@ def _committed_at_last(bootstrap: str, group: str, partitions: list[TopicPartiti
     give_up = time.monotonic() + COORDINATED_WITHIN_S
     while True:
         try:
-            return committed(AdminClient({"bootstrap.servers": bootstrap, **QUIET}), group, partitions)
+            return committed(asking(bootstrap, group), partitions)
         except KafkaException:
             if time.monotonic() > give_up:
                 raise

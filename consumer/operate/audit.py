@@ -14,7 +14,7 @@ from confluent_kafka import Message
 
 from consumer.adapters.kafka.bounded import BoundedReader, Span, spans
 from consumer.adapters.kafka.connection import Admin, Connection
-from consumer.adapters.kafka.watermarks import committed
+from consumer.adapters.kafka.group_offsets import committed
 from consumer.core.audit_chain import AuditCheck, Chain, Gap
 from consumer.model import TopicPartition
 from consumer.operate import printing

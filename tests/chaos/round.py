@@ -13,6 +13,7 @@ from typing import NamedTuple
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from consumer.model import TopicPartition
 from consumer.simulator.app import Simulator
 from consumer.simulator.contacts import Poison
 from tests import harvest
@@ -239,19 +240,20 @@ def _tell(bootstrap: str, world: World, lasts_s: float) -> None:
 
 async def _settled(bootstrap: str, topics: Topics, world: World) -> None:
     """Wait until the group has committed everything."""
-    admin = AdminClient({"bootstrap.servers": bootstrap, **QUIET})
-    expected = {key: len(log) for key, log in world.log.items()}
-    found: dict[object, int] = {}
+    consumer = harvest.asking(bootstrap, topics.source)
+    expected: dict[TopicPartition, int] = {key: len(log) for key, log in world.log.items()}
+    found: dict[TopicPartition, int] = {}
     try:
         async with asyncio.timeout(SETTLED_WITHIN_S):
             while found != expected:
                 await asyncio.sleep(0.1)
                 try:
-                    found = dict(await asyncio.to_thread(harvest.committed, admin, topics.source, list(expected)))
+                    found = await asyncio.to_thread(harvest.committed, consumer, list(expected))
                 except KafkaException:  # a coordinator has just died
                     continue
     except TimeoutError:
         behind = {key: f"{found.get(key)} of {end}" for key, end in expected.items() if found.get(key) != end}
+        admin = AdminClient({"bootstrap.servers": bootstrap, **QUIET})
         members = await asyncio.to_thread(_members_of, admin, topics.source)
         raise AssertionError(f"not settled within {SETTLED_WITHIN_S:.0f} s: {behind}; members: {members}") from None
 

@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import Producer
 
 from consumer.adapters.kafka.connection import Connection
-from consumer.adapters.kafka.watermarks import committed
+from consumer.adapters.kafka.group_offsets import committed
 from consumer.core.audit import Auditor
 from consumer.model import Assignment, ChainHead, Outcome, Record, TopicPartition, Work
 from consumer.operate.audit import Verification
@@ -20,6 +20,7 @@ from tests.kafka_clients import (
     commit,
     delete_records,
     mock_cluster_with_errors,
+    produce,
     settings,
     transactional,
 )
@@ -237,5 +238,6 @@ def test_a_settlement_across_the_end_is_read_to_its_end(trail: Trail, capsys: py
 def test_a_coordinator_that_is_moving_is_waited_for(code: int) -> None:
     """An admin client of the library crashes the process with these answers: a consumer asks for the offsets."""
     with mock_cluster_with_errors(OFFSET_FETCH, [code]) as bootstrap:
+        produce(bootstrap, "moving", [b"a record"])
         chosen = settings(bootstrap, "moving")
         assert committed(Connection.of(chosen), chosen.kafka_group_id, [TopicPartition("moving", 0)]) == {}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaException, TopicPartition as NativePartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition as NativePartition
 from structlog.testing import capture_logs
 
 from consumer.adapters.kafka import poller, starts
@@ -27,6 +27,7 @@ from tests.kafka_clients import (
     committed,
     delete_records,
     grow,
+    mock_cluster_with_errors,
     produce,
     properties,
     settings,
@@ -37,6 +38,9 @@ from tests.kafka_cluster import KafkaCluster
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.kafka
+
+OFFSET_FETCH = 9
+"""Its API key."""
 
 
 @pytest.fixture
@@ -423,6 +427,23 @@ async def test_offsets_of_an_open_transaction_are_waited_for(
         producer.commit_transaction(WITHIN_S)
         await second.until(lambda: held in second.positions)
         assert second.positions == {held: 4, free: 0}
+
+
+@pytest.mark.parametrize("code", [KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE])
+async def test_a_coordinator_that_is_moving_is_waited_for(code: int) -> None:
+    """A group's offsets are asked for again; the library's admin client would end the process."""
+    with mock_cluster_with_errors(OFFSET_FETCH, [code]) as bootstrap:
+        produce(bootstrap, "moving", numbered(3))
+        chosen, partition = settings(bootstrap, "moving"), TopicPartition("moving", 0)
+        connection = Connection.of(chosen)
+        subject = starts.Starts(connection, chosen)
+        bystander = connection.consumer({}, {"group.id": chosen.kafka_group_id})
+        subject.add([partition])
+        answers: list[dict[TopicPartition, starts.Start]] = []
+        while not any(answers):
+            await asyncio.sleep(0.01)
+            answers.append(subject.poll(bystander, float(len(answers))))
+        assert answers[-1] == {partition: starts.Start(0, 3, None)}
 
 
 async def test_answers_from_before_a_partition_went_away_do_not_count(kafka: KafkaCluster) -> None:

@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TypeVar
 
 import structlog
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Message
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka.admin import AdminClient
 
 from consumer.adapters.kafka import changelog
-from consumer.adapters.kafka.connection import Admin, Connection, native, of_native
+from consumer.adapters.kafka.connection import Admin, Connection, native
 from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
+from consumer.adapters.kafka.group_offsets import committed
 from consumer.adapters.kafka.poller import headers_of
 from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, know_leaders, stable_ends
 from consumer.adapters.kafka.worker import Worker
@@ -54,7 +55,9 @@ class KafkaHistory:
         self._group = settings.kafka_group_id
 
     async def committed(self) -> Mapping[TopicPartition, int]:
-        return await self._ask("cannot ask for the group's offsets", self._committed)
+        partitions = await self._ask("cannot ask for the source topics", self._partitions)
+        found = await asyncio.to_thread(committed, self._connection, self._group, partitions)
+        return dict.fromkeys(partitions, 0) | found
 
     async def ends(self) -> Mapping[TopicPartition, int]:
         return await self._ask("cannot ask for the ends of the source topics", self._ends)
@@ -98,16 +101,6 @@ class KafkaHistory:
         if missing:
             raise FatalError(f"source topics missing: {', '.join(missing)} (KAFKA_SOURCE_TOPICS)")
         return [TopicPartition(topic, number) for topic in self._topics for number in known[topic].partitions]
-
-    def _committed(self, client: AdminClient) -> dict[TopicPartition, int]:
-        partitions = self._partitions(client)
-        asked = ConsumerGroupTopicPartitions(self._group, [native(partition) for partition in partitions])
-        answers = client.list_consumer_group_offsets([asked], request_timeout=ANSWER_WITHIN_S)
-        found = answers[self._group].result().topic_partitions or []
-        for each in found:
-            if each.error is not None:
-                raise KafkaException(each.error)
-        return dict.fromkeys(partitions, 0) | {of_native(each): max(0, each.offset) for each in found}
 
     def _ends(self, client: AdminClient) -> dict[TopicPartition, int]:
         partitions = self._partitions(client)

@@ -10,12 +10,13 @@ from concurrent.futures import Future
 from typing import NamedTuple
 
 import structlog
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from consumer.adapters.kafka.connection import Admin, Connection, native, of_native
+from consumer.adapters.kafka.connection import Admin, Connection, native
 from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
-from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, Offsets, know_leaders, low_and_high, stable_ends
+from consumer.adapters.kafka.group_offsets import GroupOffsets
+from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, Offsets, low_and_high, stable_ends
 from consumer.adapters.kafka.worker import Worker
 from consumer.model import TopicPartition
 from consumer.settings import Settings
@@ -46,7 +47,7 @@ class _Answers(NamedTuple):
 
     Attributes:
         committed: Offsets, None where there is none; without those that an open transaction may still change.
-        begun: Topics of which the group has committed any offset.
+        begun: Topics of which the group has committed any offset; asked for only where it begins at the latest ones.
         low: First offsets.
         high: High watermarks.
     """
@@ -67,7 +68,7 @@ class Starts:
 
     def __init__(self, connection: Connection, settings: Settings) -> None:
         self._admin = Admin(connection)
-        self._group = settings.kafka_group_id
+        self._group = GroupOffsets(connection, settings.kafka_group_id)
         self._latest = settings.kafka_start == "latest"
         self._pending: dict[TopicPartition, int | None] = {}
         self._worker = Worker("kafka-starts")
@@ -103,7 +104,7 @@ class Starts:
         if self._answers is None:
             if self._pending and now >= self._not_before:
                 self._asked = set(self._pending)
-                self._answers = self._worker.submit(_ask, self._admin, self._group, list(self._pending))
+                self._answers = self._worker.submit(self._ask, list(self._pending))
             return {}
         if not self._answers.done():
             return {}
@@ -128,6 +129,18 @@ class Starts:
             remedy = "an open transaction of a former owner ends with its time-out"
             _log.warning("offsets_not_told", partitions=sorted(self._pending), remedy=remedy)
 
+    def _ask(self, partitions: Collection[TopicPartition]) -> _Answers:
+        """Ask the brokers; the ends last, so that they are not before what is committed."""
+        with self._admin.client() as client:
+            stable = self._group.stable(partitions)
+            begun = self._begun(client, partitions) if self._latest else ()
+            return _Answers(stable, begun, *low_and_high(client, partitions))
+
+    def _begun(self, client: AdminClient, partitions: Collection[TopicPartition]) -> set[str]:
+        """The topics of these partitions of which the group has committed any offset."""
+        told = self._group.now(_beside(client, partitions))
+        return {partition.topic for partition, offset in told.items() if offset is not None}
+
     def _decide(self, answers: _Answers, consumer: Consumer) -> dict[TopicPartition, Start]:
         known: dict[TopicPartition, Start] = {}
         for partition in self._asked & answers.committed.keys():
@@ -142,30 +155,11 @@ class Starts:
         return known
 
 
-def _ask(admin: Admin, group: str, partitions: Collection[TopicPartition]) -> _Answers:
-    with admin.client() as client:
-        return _answers(client, group, partitions)
-
-
-def _answers(admin: AdminClient, group: str, partitions: Collection[TopicPartition]) -> _Answers:
-    """Ask the brokers; the ends last, so that they are not before what is committed."""
-    know_leaders(admin, partitions)
-    ours = ConsumerGroupTopicPartitions(group, [native(partition) for partition in partitions])
-    limit = ANSWER_WITHIN_S
-    stable = admin.list_consumer_group_offsets([ours], require_stable=True, request_timeout=limit)[group]
-    every = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=limit)[group]
-    begun = {partition.topic for partition in every.result().topic_partitions}
-    return _Answers(_committed(stable.result()), begun, *low_and_high(admin, partitions))
-
-
-def _committed(answer: ConsumerGroupTopicPartitions) -> dict[TopicPartition, int | None]:
-    committed: dict[TopicPartition, int | None] = {}
-    for partition in answer.topic_partitions or ():
-        if partition.error is None:
-            committed[of_native(partition)] = partition.offset if partition.offset >= 0 else None
-        elif partition.error.code() != KafkaError.UNSTABLE_OFFSET_COMMIT:
-            raise KafkaException(partition.error)
-    return committed
+def _beside(admin: AdminClient, partitions: Collection[TopicPartition]) -> list[TopicPartition]:
+    """All partitions of the same topics."""
+    topics = {partition.topic for partition in partitions}
+    known = {topic: admin.list_topics(topic, timeout=ANSWER_WITHIN_S).topics[topic] for topic in topics}
+    return [TopicPartition(topic, number) for topic, metadata in known.items() for number in metadata.partitions]
 
 
 def _first(expected: int | None, low: int, high: int) -> int:

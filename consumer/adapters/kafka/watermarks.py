@@ -21,7 +21,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented 
     OffsetSpec,
 )
 
-from consumer.adapters.kafka.connection import Connection, native, of_native, patiently
+from consumer.adapters.kafka.connection import native, of_native
 from consumer.model import TopicPartition
 
 ANSWER_WITHIN_S = 5.0
@@ -69,26 +69,6 @@ def first_since(admin: AdminClient, partitions: Collection[TopicPartition], sinc
     """
     spec = OffsetSpec.for_timestamp(since_ms)
     return _offsets(_ask(admin, partitions, spec, IsolationLevel.READ_UNCOMMITTED))
-
-
-def committed(connection: Connection, group_id: str, partitions: Collection[TopicPartition]) -> Offsets:
-    """Committed offsets of a group; partitions without one are left out.
-
-    A consumer asks, which joins nothing: an admin client of the library falls over a null pointer, and the process with
-    it, when the group's coordinator is just moving.
-
-    Raises:
-        SourceUnavailable: The brokers do not answer.
-        FatalError: They refuse.
-    """
-    own = {"group.id": group_id, "enable.auto.commit": False, "isolation.level": "read_uncommitted"}
-    consumer = connection.consumer({}, own)
-    asked = [native(partition) for partition in partitions]
-    try:
-        answers = patiently(lambda: consumer.committed(asked, ANSWER_WITHIN_S), "cannot ask for the group's offsets")
-    finally:
-        consumer.close()
-    return {of_native(each): each.offset for each in answers if each.offset >= 0}
 
 
 def _ask(

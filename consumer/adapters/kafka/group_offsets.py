@@ -1,0 +1,101 @@
+"""What a group has committed, as a consumer is told that joins nothing.
+
+An admin client could be asked as well, but falls over a null pointer, and the process with it, when the group's
+coordinator is just moving. Touches the brokers; every call blocks.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+
+from confluent_kafka import Consumer, KafkaError, KafkaException
+
+from consumer.adapters.kafka.connection import Connection, native, of_native, patiently
+from consumer.adapters.kafka.failures import error_of
+from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, Offsets
+from consumer.model import TopicPartition
+
+STABLE_WITHIN_S = 0.5
+STABLE_ALONE_WITHIN_S = 0.1
+"""While a transaction may still change an offset the library waits, with all that was asked for in the same call."""
+
+Told = Mapping[TopicPartition, int | None]
+"""Committed offsets, None where there is none."""
+
+
+class GroupOffsets:
+    """Asks for the offsets of one group, again and again.
+
+    Args:
+        connection: To the brokers.
+        group_id: Of the group.
+    """
+
+    def __init__(self, connection: Connection, group_id: str) -> None:
+        self._connection = connection
+        self._group_id = group_id
+        self._consumers: dict[str, Consumer] = {}
+
+    def now(self, partitions: Collection[TopicPartition]) -> Told:
+        """Offsets as they are, whatever an open transaction may do to them.
+
+        Raises:
+            KafkaException: The brokers do not tell.
+        """
+        with self._consumer("read_uncommitted") as consumer:
+            return _told(consumer, partitions, ANSWER_WITHIN_S)
+
+    def stable(self, partitions: Collection[TopicPartition]) -> Told:
+        """Offsets, without those that an open transaction may still change.
+
+        Raises:
+            KafkaException: The brokers do not tell.
+        """
+        with self._consumer("read_committed") as consumer:
+            told = _told_in_time(consumer, partitions, STABLE_WITHIN_S)
+            if told is not None:
+                return told
+            alone = [_told_in_time(consumer, [partition], STABLE_ALONE_WITHIN_S) for partition in partitions]
+            return {partition: offset for told in alone if told for partition, offset in told.items()}
+
+    @contextmanager
+    def _consumer(self, isolation: str) -> Iterator[Consumer]:
+        """A consumer that is kept while it works; after a failure the next one is new."""
+        if isolation not in self._consumers:
+            own = {"group.id": self._group_id, "enable.auto.commit": False, "isolation.level": isolation}
+            self._consumers[isolation] = self._connection.consumer({}, own)
+        try:
+            yield self._consumers[isolation]
+        except KafkaException:
+            del self._consumers[isolation]
+            raise
+
+
+def committed(connection: Connection, group_id: str, partitions: Collection[TopicPartition]) -> Offsets:
+    """Committed offsets of a group as they are; partitions without one are left out.
+
+    Raises:
+        SourceUnavailable: The brokers do not answer.
+        FatalError: They refuse.
+    """
+    group = GroupOffsets(connection, group_id)
+    told = patiently(lambda: group.now(partitions), "cannot ask for the group's offsets")
+    return {partition: offset for partition, offset in told.items() if offset is not None}
+
+
+def _told_in_time(consumer: Consumer, partitions: Collection[TopicPartition], limit_s: float) -> Told | None:
+    """What the coordinator says; None when that takes too long."""
+    try:
+        return _told(consumer, partitions, limit_s)
+    except KafkaException as failure:
+        if error_of(failure).code() == KafkaError._TIMED_OUT:  # noqa: SLF001 -- public, as all such codes
+            return None
+        raise
+
+
+def _told(consumer: Consumer, partitions: Collection[TopicPartition], limit_s: float) -> Told:
+    told: dict[TopicPartition, int | None] = {}
+    for answer in consumer.committed([native(partition) for partition in partitions], limit_s):
+        if answer.error is not None:
+            raise KafkaException(answer.error)
+        told[of_native(answer)] = answer.offset if answer.offset >= 0 else None
+    return told
