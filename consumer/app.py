@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import structlog
 
+from consumer.adapters.breadcrumbs import FileBreadcrumbs
 from consumer.adapters.dedupe_store import RocksStore, instance_id, pseudonym_key
 from consumer.adapters.genesys.sink import GenesysSink
 from consumer.adapters.health import StatusServer
@@ -22,7 +23,10 @@ from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.event_topics import KafkaEventTopics
 from consumer.adapters.kafka.source import KafkaSource
 from consumer.adapters.kafka.topics import changelog_id, ensure
-from consumer.adapters.schema_registry import LocalSchemas, RegistrySchemas
+from consumer.adapters.schema_registry.cache import SchemaCache
+from consumer.adapters.schema_registry.directory import LocalSchemas
+from consumer.adapters.schema_registry.registry import RegistrySchemas
+from consumer.adapters.schema_registry.transport import Transport
 from consumer.adapters.telemetry.adapter import Telemetry
 from consumer.adapters.telemetry.metrics import Levels
 from consumer.core.delivery import Throttle
@@ -118,6 +122,8 @@ class App:
         identity = f"{settings.kafka_group_id}/{settings.kafka_changelog_topic}/{changelog}"
         store = RocksStore(settings.state_dir, identity)
         closing.push_async_callback(store.close_all)
+        breadcrumbs = FileBreadcrumbs(settings.state_dir)
+        closing.callback(breadcrumbs.close)
         source = KafkaSource(
             connection,
             settings,
@@ -135,6 +141,7 @@ class App:
             topics=topics,
             store=store,
             schemas=schemas,
+            breadcrumbs=breadcrumbs,
             sink=sink,
             telemetry=self._telemetry,
             throttle=self._throttle,
@@ -150,15 +157,14 @@ class App:
         return self._pipeline
 
     def _schemas(self, closing: AsyncExitStack) -> LocalSchemas | RegistrySchemas:
-        local = LocalSchemas(self._settings.schemas_dir)
-        if self._settings.schema_registry_url is None:
+        settings = self._settings
+        local = LocalSchemas(settings.schemas_dir)
+        url = settings.schema_registry_url
+        if url is None:
             return local
-        registry = RegistrySchemas(
-            self._settings.schema_registry_url,
-            self._settings.schema_registry_username,
-            self._settings.schema_registry_password,
-            local,
-        )
+        transport = Transport(url, settings.schema_registry_username, settings.schema_registry_password)
+        cache = SchemaCache(settings.state_dir / "schemas", transport.base)
+        registry = RegistrySchemas(transport, cache, local)
         closing.push_async_callback(registry.close)
         return registry
 

@@ -6,11 +6,12 @@ from typing import Any
 
 from consumer.core.delivery import Throttle
 from consumer.pipeline.run import Pipeline
-from consumer.ports import Sink
+from consumer.ports import Breadcrumbs, Sink
 from consumer.settings import Settings, load
 from tests import virtual_time
 from tests.memory_ports import (
     Killed,
+    MemoryBreadcrumbs,
     MemorySchemas,
     MemorySink,
     MemorySource,
@@ -45,6 +46,7 @@ class Life:
         topics: MemoryTopics | None = None,
         store: MemoryStore | None = None,
         sink: Sink | None = None,
+        breadcrumbs: Breadcrumbs | None = None,
         **changed: object,
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -61,6 +63,7 @@ class Life:
             topics=self.topics,
             store=self.store,
             schemas=schemas or MemorySchemas(),
+            breadcrumbs=breadcrumbs or MemoryBreadcrumbs(),
             sink=sink or MemorySink(world),
             telemetry=self.telemetry,
             throttle=Throttle(chosen.genesys_requests_per_minute),

@@ -1,7 +1,6 @@
 """Takes polled records through decode and validate, to be judged. A record that can never succeed ends here.
 
-A record whose schema is not known yet blocks its partition, and only that: the schema is fetched for as long as the
-registry cannot tell, and for a set time when the registry does not know it.
+A record whose schema is not known yet blocks its partition, and only that.
 """
 
 import asyncio
@@ -9,73 +8,58 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from consumer.core import decode, dedupe, envelopes
-from consumer.core.decode import Reader, WriterSchema
+from consumer.core import dedupe
+from consumer.core.decode import ReaderName
 from consumer.core.validate import validate
-from consumer.errors import DecodeError, TransientError, ValidationError
-from consumer.model import ChangeEvent, Contact, Outcome, Reason, Record, Work
+from consumer.errors import DecodeError, ValidationError
+from consumer.model import ChangeEvent, Contact, Outcome, Record, Work
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.partitions import Partition
-from consumer.ports import Schemas, Telemetry
+from consumer.pipeline.quarantine import Quarantine
+from consumer.pipeline.readers import Readers
+from consumer.ports import Telemetry
 
 log = structlog.get_logger(__name__)
 
 CHUNK = 200
 """Records that go through the stages before other tasks get a turn: few enough that requests keep up with intake."""
 
-_RETRY_S = 1.0
-_UNKNOWN_FOR_S = 60.0
-"""How long an unknown schema id is taken as unknown without asking again."""
-
-
-def make_reader(text: str) -> Reader | DecodeError:
-    """What turns a payload of this schema into a change event, or the error that each of its records gets."""
-    try:
-        schema = WriterSchema(text)
-        mapping = envelopes.native(schema.definition)
-    except DecodeError as error:
-        return error
-    return lambda payload, record: mapping(schema.read(payload), record)
-
 
 class Intake:
     """The stages from record to change.
 
     Args:
-        schemas: Where writer schemas come from.
+        readers: Makes what the records of a topic are read with.
+        quarantine: Decodes.
         admission: Where valid changes go.
         telemetry: Told of gaps.
         contact_list_id: Part of each fingerprint.
         columns: Attribute source names with their columns.
-        unknown_timeout: How long the registry may lag, seconds.
-        clock: Monotonic seconds.
     """
 
     def __init__(
         self,
         *,
-        schemas: Schemas,
+        readers: Callable[[str], Readers],
+        quarantine: Quarantine,
         admission: Admission,
         telemetry: Telemetry,
         contact_list_id: str,
         columns: Sequence[tuple[str, str]],
-        unknown_timeout: float,
-        clock: Callable[[], float],
     ) -> None:
-        self._schemas = schemas
+        self._make_readers = readers
+        self._quarantine = quarantine
         self._admission = admission
         self._telemetry = telemetry
         self._contact_list_id = contact_list_id
         self._columns = columns
-        self._unknown_timeout = unknown_timeout
-        self._clock = clock
-        self._readers: dict[int, Reader | DecodeError] = {}
+        self._readers: dict[str, Readers] = {}
 
-    async def take(self, partition: Partition, records: Sequence[Record]) -> int | None:
+    async def take(self, partition: Partition, records: Sequence[Record]) -> ReaderName | None:
         """Take records that follow on through the stages.
 
         Returns:
-            The id of a schema that must be fetched first; then the records from there on are held.
+            What must be learnt first; then the records from there on are held.
         """
         records = self._fresh(partition, records)
         for start in range(0, len(records), CHUNK):
@@ -87,41 +71,22 @@ class Intake:
             await asyncio.sleep(0)
         return None
 
-    async def learn(self, schema_id: int, held: Sequence[Record]) -> None:
+    async def learn(self, partition: Partition, missing: ReaderName) -> None:
         """Fetch a schema, and at the same time all others that the held records will need."""
-        missing = {schema_id, *decode.schema_ids(held)} - self._readers.keys()
-        await asyncio.gather(*map(self._learn, missing))
+        await self._readers_of(partition).learn(missing, partition.held)
 
-    async def _learn(self, schema_id: int) -> None:
-        """Fetch a schema, for as long as it takes; one that stays unknown makes its records rejected."""
-        give_up = self._clock() + self._unknown_timeout
-        while schema_id not in self._readers:
-            reader = await self._fetch(schema_id, final=self._clock() >= give_up)
-            if reader is None:
-                await asyncio.sleep(_RETRY_S)
-            else:
-                self._readers[schema_id] = reader
-                if isinstance(reader, DecodeError) and Reason.SCHEMA_UNKNOWN in reader.reasons:
-                    loop = asyncio.get_running_loop()
-                    loop.call_later(_UNKNOWN_FOR_S, self._readers.pop, schema_id, None)
+    def _readers_of(self, partition: Partition) -> Readers:
+        topic = partition.key.topic
+        if topic not in self._readers:
+            self._readers[topic] = self._make_readers(topic)
+        return self._readers[topic]
 
-    async def _fetch(self, schema_id: int, *, final: bool) -> Reader | DecodeError | None:
-        try:
-            text = await self._schemas.fetch(schema_id)
-        except TransientError as error:
-            log.warning("schema_not_available", schema_id=schema_id, error=str(error))
-            return None
-        except DecodeError as error:
-            return error
-        if text is not None:
-            return make_reader(text)
-        return DecodeError((Reason.SCHEMA_UNKNOWN,), f"schema id {schema_id} is unknown") if final else None
-
-    def _take_chunk(self, partition: Partition, records: Sequence[Record]) -> tuple[int, int | None]:
-        """How many records were taken, and the id of the schema that the next one needs."""
+    def _take_chunk(self, partition: Partition, records: Sequence[Record]) -> tuple[int, ReaderName | None]:
+        """How many records were taken, and what the next one has to be read with."""
         if partition.closing:
             return 0, None
-        results, missing = decode.decode(records, self._readers)
+        readers = self._readers_of(partition)
+        results, missing = self._quarantine.decode(records, readers.known, readers.form)
         self._report_gaps(partition, records[: len(results)])
         works = partition.tracker.add(records[: len(results)])
         events = [result for result in results if not isinstance(result, DecodeError)]

@@ -13,7 +13,9 @@ import structlog
 
 from consumer.core.audit import Auditor
 from consumer.core.batch import Lanes
+from consumer.core.decode import ReaderName
 from consumer.core.delivery import Breaker, Gate, Throttle
+from consumer.core.framing import form
 from consumer.core.offsets import Tracker
 from consumer.model import Assignment, Record, TopicPartition, Work
 from consumer.pipeline.admission import Admission
@@ -22,12 +24,15 @@ from consumer.pipeline.dispatch import Dispatcher
 from consumer.pipeline.intake import Intake
 from consumer.pipeline.partitions import Partition, Partitions
 from consumer.pipeline.progress import Progress
+from consumer.pipeline.quarantine import Quarantine
+from consumer.pipeline.readers import Readers
 from consumer.pipeline.reports import Reports
 from consumer.pipeline.restore import Restorer
 from consumer.pipeline.retention import Retention
 from consumer.pipeline.settle import Settler
 from consumer.ports import (
     Assigned,
+    Breadcrumbs,
     EventTopics,
     Lost,
     Polled,
@@ -57,6 +62,7 @@ class Pipeline:
         topics: The output topics.
         store: What was delivered.
         schemas: Where writer schemas come from.
+        breadcrumbs: What is being decoded, and on what others died.
         sink: Genesys.
         telemetry: Spans and metrics.
         throttle: The limit of requests to Genesys.
@@ -74,6 +80,7 @@ class Pipeline:
         topics: EventTopics,
         store: Store,
         schemas: Schemas,
+        breadcrumbs: Breadcrumbs,
         sink: Sink,
         telemetry: Telemetry,
         throttle: Throttle,
@@ -84,6 +91,7 @@ class Pipeline:
     ) -> None:
         self._settings = settings
         self._source = source
+        self._schemas = schemas
         self._store = store
         self._telemetry = telemetry
         self._clock = clock
@@ -104,13 +112,12 @@ class Pipeline:
             decided=self._on_decided,
         )
         self._intake = Intake(
-            schemas=schemas,
+            readers=self._readers,
+            quarantine=Quarantine(breadcrumbs),
             admission=self._admission,
             telemetry=telemetry,
             contact_list_id=sink.contact_list_id,
             columns=settings.genesys_attribute_columns,
-            unknown_timeout=settings.schema_unknown_timeout_s,
-            clock=clock,
         )
         self._dispatcher = Dispatcher(
             partitions=self.partitions,
@@ -306,11 +313,20 @@ class Pipeline:
             self._source.pause([partition.key])
             self._spawn(self._unblock(partition, missing))
 
-    async def _unblock(self, partition: Partition, missing: int | None) -> None:
+    def _readers(self, topic: str) -> Readers:
+        settings = self._settings
+        return Readers(
+            form(topic, settings.source_framing.of(topic), settings.source_key.of(topic)),
+            schemas=self._schemas,
+            unknown_timeout=settings.schema_unknown_timeout_s,
+            clock=self._clock,
+        )
+
+    async def _unblock(self, partition: Partition, missing: ReaderName | None) -> None:
         """Take in what was held, learning schemas on the way, until nothing is; then the partition flows again."""
         while True:
             if missing is not None:
-                await self._intake.learn(missing, partition.held)
+                await self._intake.learn(partition, missing)
             records, partition.held = partition.held, []
             if not records or partition.closing:
                 break

@@ -12,8 +12,11 @@ import fastavro
 import pytest
 from aiohttp import web
 
-from consumer.adapters import schema_registry
-from consumer.adapters.schema_registry import LocalSchemas, RegistrySchemas
+from consumer.adapters.schema_registry import transport
+from consumer.adapters.schema_registry.cache import SchemaCache
+from consumer.adapters.schema_registry.directory import LocalSchemas
+from consumer.adapters.schema_registry.registry import RegistrySchemas
+from consumer.adapters.schema_registry.transport import Transport
 from consumer.errors import DecodeError, SettingsError, SourceUnavailable, TransientError
 from consumer.model import Reason
 from consumer.settings import packaged_schemas
@@ -71,12 +74,31 @@ async def registry() -> AsyncIterator[Registry]:
     await runner.cleanup()
 
 
+Client = Callable[..., RegistrySchemas]
+
+
 @pytest.fixture
-async def schemas(registry) -> AsyncIterator[RegistrySchemas]:
-    """A client of the registry without credentials and without local schemas."""
-    schemas = RegistrySchemas(registry.url, None, None, None)
-    yield schemas
-    await schemas.close()
+async def client(tmp_path) -> AsyncIterator[Client]:
+    """Makes clients of a registry; unless it is told there are no credentials, and no local schemas."""
+    clients: list[RegistrySchemas] = []
+    (tmp_path / "nothing").mkdir()
+
+    def make(url: str, username: str | None = None, password: str | None = None, local: Path | None = None) -> Any:
+        reached = Transport(url, username, password)
+        cache = SchemaCache(tmp_path / "cache", reached.base)
+        schemas = LocalSchemas(local or directory(tmp_path / "nothing", {}))
+        clients.append(RegistrySchemas(reached, cache, schemas))
+        return clients[-1]
+
+    yield make
+    for each in clients:
+        await each.close()
+
+
+@pytest.fixture
+def schemas(registry, client) -> RegistrySchemas:
+    """A client of the registry."""
+    return client(registry.url)
 
 
 def directory(path: Path, ids: Any, **files: str) -> Path:
@@ -149,25 +171,18 @@ class TestRegistry:
         assert await schemas.fetch(7) is None
 
     @pytest.mark.parametrize("where", ["given", "in the URL"])
-    async def test_credentials_are_sent(self, registry, where):
+    async def test_credentials_are_sent(self, registry, client, where):
         """Basic authentication with the user of the settings, or with the one in the URL."""
         registry.tell_schema(7, schema=SCHEMA)
         inside = registry.url.replace("//", "//ann:s%40cret@")
-        schemas = (
-            RegistrySchemas(registry.url, "ann", "s@cret", None)
-            if where == "given"
-            else RegistrySchemas(inside, None, None, None)
-        )
+        schemas = client(registry.url, "ann", "s@cret") if where == "given" else client(inside)
         assert await schemas.fetch(7) == SCHEMA
-        await schemas.close()
         assert registry.requests[0].headers["authorization"] == "Basic YW5uOnNAY3JldA=="
 
-    async def test_the_api_may_live_below_a_path(self, registry):
+    async def test_the_api_may_live_below_a_path(self, registry, client):
         """Other registries offer Confluent's API beside their own."""
         registry.tell("/apis/ccompat/v7/schemas/ids/7", {"schema": SCHEMA})
-        schemas = RegistrySchemas(f"{registry.url}/apis/ccompat/v7/", None, None, None)
-        assert await schemas.fetch(7) == SCHEMA
-        await schemas.close()
+        assert await client(f"{registry.url}/apis/ccompat/v7/").fetch(7) == SCHEMA
 
     async def test_a_proxy_of_the_environment_is_not_asked(self, registry, schemas, monkeypatch):
         """Credentials go to the registry alone."""
@@ -194,12 +209,9 @@ class TestRegistry:
 
 class TestLocalBesideTheRegistry:
     @pytest.fixture
-    async def both(self, registry, tmp_path) -> AsyncIterator[RegistrySchemas]:
+    def both(self, registry, client, tmp_path) -> RegistrySchemas:
         """A registry with local schemas for id 7."""
-        local = LocalSchemas(directory(tmp_path, {"7": "contact.avsc"}, contact='"string"'))
-        schemas = RegistrySchemas(registry.url, None, None, local)
-        yield schemas
-        await schemas.close()
+        return client(registry.url, local=directory(tmp_path, {"7": "contact.avsc"}, contact='"string"'))
 
     async def test_it_fills_in_for_an_id_that_the_registry_does_not_know(self, both):
         """Only what nobody knows is unknown."""
@@ -282,7 +294,7 @@ class TestOutage:
     @pytest.mark.parametrize("answer", [cut_short, dropped, silent, endless])
     async def test_a_broken_conversation_is_an_outage(self, registry, schemas, answer, monkeypatch):
         """Cut, dropped, silent or without end: it is over within the time limit and the body limit."""
-        monkeypatch.setattr(schema_registry, "_TIMEOUT", aiohttp.ClientTimeout(total=0.5))
+        monkeypatch.setattr(transport, "_TIMEOUT", aiohttp.ClientTimeout(total=0.5))
         registry.answers["/schemas/ids/7"] = answer
         with pytest.raises(SourceUnavailable):
             await asyncio.wait_for(schemas.fetch(7), 10)
@@ -293,13 +305,12 @@ class TestOutage:
         with pytest.raises(SourceUnavailable, match="longer than"):
             await schemas.fetch(7)
 
-    async def test_nobody_there_is_an_outage(self, registry, unused_tcp_port):
+    async def test_nobody_there_is_an_outage(self, client, unused_tcp_port):
         """A refused connection, as while the registry restarts."""
-        schemas = RegistrySchemas(f"http://127.0.0.1:{unused_tcp_port}", "ann", "s@cret", None)
+        schemas = client(f"http://127.0.0.1:{unused_tcp_port}", "ann", "s@cret")
         with pytest.raises(SourceUnavailable) as raised:
             await schemas.fetch(7)
         assert "s@cret" not in str(raised.value)
-        await schemas.close()
 
     async def test_a_redirect_is_not_followed(self, registry, schemas):
         """Nothing but the configured host is asked."""

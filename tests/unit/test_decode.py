@@ -7,16 +7,10 @@ import fastavro
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from consumer.core.decode import (
-    MAX_SCHEMA_CHARACTERS,
-    MAX_SCHEMA_DEPTH,
-    MAX_SCHEMA_NODES,
-    MAX_VALUE_BYTES,
-    WriterSchema,
-    decode,
-    schema_id,
-)
+from consumer.core.avro import MAX_SCHEMA_CHARACTERS, MAX_SCHEMA_DEPTH, MAX_SCHEMA_NODES, WriterSchema
+from consumer.core.decode import decode
 from consumer.core.envelopes import native
+from consumer.core.framing import MAX_VALUE_BYTES
 from consumer.errors import DecodeError
 from consumer.model import ChangeEvent, ChangeType, Reason, Record
 
@@ -130,15 +124,6 @@ def assert_refused(schema, payload):
     return caught.value
 
 
-# ---- framing ----
-
-
-def test_schema_id_is_the_four_bytes_after_the_magic_byte():
-    """The id is read big-endian and unsigned."""
-    assert schema_id(b"\x00\x00\x01\x02\x03") == 0x010203
-    assert schema_id(b"\x00\xff\xff\xff\xff\x00") == 0xFFFFFFFF
-
-
 BAD_PAYLOADS = {
     "truncated": native_payload()[:-1],
     "no body": b"",
@@ -171,7 +156,7 @@ def test_a_bad_body_is_not_decodable(payload):
 
 BAD_VALUES = {
     "empty": (b"", "empty"),
-    "wrong magic byte": (b"\x01" + framed(native_payload())[1:], "magic byte"),
+    "wrong magic byte": (b"\x02" + framed(native_payload())[1:], "magic byte"),
     "JSON": (b'{"phone": "+14155550100"}', "magic byte"),
     "header cut": (b"\x00\x00\x00", "too short"),
     "1 MB": (framed(native_payload()).ljust(MAX_VALUE_BYTES, b"\x00"), "1,000,000 bytes"),
@@ -382,7 +367,6 @@ def test_a_real_debezium_record_is_read():
     """A record that a real connector wrote, in a real frame, reads as the row that it is about."""
     value = bytes.fromhex((AVRO / "debezium_mysql_customers.confluent_framed.hex").read_text())
     schema = WriterSchema((AVRO / "debezium_mysql_customers_envelope.avsc").read_text())
-    assert schema_id(value) == 6
     fields = schema.read(value[5:])
     assert fields["op"] == "r"
     assert fields["after"] == {
@@ -496,7 +480,7 @@ def test_memory_running_out_is_not_blamed_on_the_record(monkeypatch):
         raise MemoryError
 
     schema = WriterSchema(NATIVE)
-    monkeypatch.setattr("consumer.core.decode.schemaless_reader", exhausted)
+    monkeypatch.setattr("consumer.core.avro.schemaless_reader", exhausted)
     with pytest.raises(MemoryError):
         schema.read(native_payload())
 

@@ -111,7 +111,13 @@ def test_the_required_ones_are_those_of_the_interface() -> None:
 
 def test_every_setting_of_the_interface_exists() -> None:
     """Charts and scripts use these names; those that are not in the interface are few and known."""
-    beside = {"SCHEMA_UNKNOWN_TIMEOUT_S", "GENESYS_REQUEST_TIMEOUT_S", "STATE_RETENTION_DAYS"}
+    beside = {
+        "SOURCE_FRAMING",
+        "SOURCE_KEY",
+        "SCHEMA_UNKNOWN_TIMEOUT_S",
+        "GENESYS_REQUEST_TIMEOUT_S",
+        "STATE_RETENTION_DAYS",
+    }
     assert set(rules()) - beside == set(DEFAULTS) | set(REQUIRED)
     assert all(rule.help for rule in rules().values())
 

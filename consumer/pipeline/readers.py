@@ -1,0 +1,98 @@
+"""What the records of a topic are read with, learnt schema by schema.
+
+A schema is fetched for as long as the registry cannot tell, and for a set time when the registry does not know it.
+What was learnt is kept: a schema does not change.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from consumer.core import envelopes, framing, keys
+from consumer.core.avro import WriterSchema
+from consumer.core.connect_json import JsonReader
+from consumer.core.decode import Reader, ReaderName, reader_names
+from consumer.core.framing import Form, KeySchema
+from consumer.errors import DecodeError, TransientError
+from consumer.model import Reason, Record, SchemaReference
+from consumer.ports import Schemas
+
+log = structlog.get_logger(__name__)
+
+_RETRY_S = 1.0
+_UNKNOWN_FOR_S = 60.0
+"""How long an unknown schema is taken as unknown without asking again."""
+
+
+def make_reader(text: str) -> Reader | DecodeError:
+    """What turns a body of this schema into a change event, or the error that each of its records gets."""
+    try:
+        schema = WriterSchema(text)
+        mapping = envelopes.native(schema.definition)
+    except DecodeError as error:
+        return error
+    return lambda body, record: mapping(schema.read(body), record)
+
+
+def _make_key_reader(text: str) -> Reader | DecodeError:
+    try:
+        return keys.avro_reader(text)
+    except DecodeError as error:
+        return error
+
+
+class Readers:
+    """The readers of one topic.
+
+    Args:
+        form: How its records are split.
+        schemas: Where writer schemas come from.
+        unknown_timeout: How long the registry may lag, seconds.
+        clock: Monotonic seconds.
+
+    Attributes:
+        form: As given.
+        known: By what they read; an error is the result of every record that would be read so.
+    """
+
+    def __init__(self, form: Form, *, schemas: Schemas, unknown_timeout: float, clock: Callable[[], float]) -> None:
+        self.form = form
+        self.known: dict[ReaderName, Reader | DecodeError] = {framing.JSON: JsonReader(envelopes.native)}
+        self._schemas = schemas
+        self._unknown_timeout = unknown_timeout
+        self._clock = clock
+
+    async def learn(self, name: ReaderName, held: Sequence[Record]) -> None:
+        """Fetch a schema, and at the same time all others that the held records will need."""
+        missing = {name, *reader_names(held, self.form)} - self.known.keys()
+        await asyncio.gather(*map(self._learn, missing))
+
+    async def _learn(self, name: ReaderName) -> None:
+        """Fetch a schema, for as long as it takes; one that stays unknown makes its records rejected."""
+        give_up = self._clock() + self._unknown_timeout
+        while name not in self.known:
+            reader = await self._fetch(name, final=self._clock() >= give_up)
+            if reader is None:
+                await asyncio.sleep(_RETRY_S)
+            else:
+                self.known[name] = reader
+                if isinstance(reader, DecodeError) and Reason.SCHEMA_UNKNOWN in reader.reasons:
+                    asyncio.get_running_loop().call_later(_UNKNOWN_FOR_S, self.known.pop, name, None)
+
+    async def _fetch(self, name: ReaderName, *, final: bool) -> Reader | DecodeError | None:
+        reference, make = (name.schema, _make_key_reader) if isinstance(name, KeySchema) else (name, make_reader)
+        try:
+            text = await self._schemas.fetch(reference)
+        except TransientError as error:
+            log.warning("schema_not_available", schema_id=str(reference), error=str(error))
+            return None
+        except DecodeError as error:
+            return error
+        if text is not None:
+            return make(text)
+        return _unknown(reference) if final else None
+
+
+def _unknown(reference: SchemaReference) -> DecodeError:
+    return DecodeError((Reason.SCHEMA_UNKNOWN,), f"schema id {reference} is unknown")
