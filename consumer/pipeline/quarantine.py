@@ -25,7 +25,7 @@ class Quarantine:
 
     def __init__(self, breadcrumbs: Breadcrumbs) -> None:
         self._breadcrumbs = breadcrumbs
-        self._suspects = [crumb for crumb in breadcrumbs.found if not crumb.alone]
+        self._suspects = breadcrumbs.found
         self._convicted = {crumb for crumb in breadcrumbs.found if crumb.alone}
 
     def decode(

@@ -18,9 +18,11 @@ from consumer.adapters.schema_registry.directory import LocalSchemas
 from consumer.adapters.schema_registry.registry import RegistrySchemas
 from consumer.adapters.schema_registry.transport import Transport
 from consumer.errors import DecodeError, SettingsError, SourceUnavailable, TransientError
-from consumer.model import Reason
+from consumer.model import Reason, SchemaKind, SchemaName
 from consumer.settings import packaged_schemas
 
+AVRO = Path(__file__).parents[1] / "data" / "avro"
+GUID = "6f1c0a0e-3c1b-4f5e-9f43-0c1d2e3f4a5b"
 SCHEMA = '{"type": "record", "name": "crm.Contact", "fields": [{"name": "id", "type": "string"}]}'
 UNKNOWN = {"error_code": 40403, "message": "Schema not found"}
 
@@ -83,7 +85,9 @@ async def client(tmp_path) -> AsyncIterator[Client]:
     clients: list[RegistrySchemas] = []
     (tmp_path / "nothing").mkdir()
 
-    def make(url: str, username: str | None = None, password: str | None = None, local: Path | None = None) -> Any:
+    def make(
+        url: str, username: str | None = None, password: str | None = None, local: Path | None = None
+    ) -> RegistrySchemas:
         reached = Transport(url, username, password)
         cache = SchemaCache(tmp_path / "cache", reached.base)
         schemas = LocalSchemas(local or directory(tmp_path / "nothing", {}))
@@ -96,7 +100,7 @@ async def client(tmp_path) -> AsyncIterator[Client]:
 
 
 @pytest.fixture
-def schemas(registry, client) -> RegistrySchemas:
+def schemas(registry: Registry, client: Client) -> RegistrySchemas:
     """A client of the registry."""
     return client(registry.url)
 
@@ -132,6 +136,9 @@ class TestLocal:
             ({"-1": "contact.avsc"}, "'-1'"),
             ({"4294967296": "contact.avsc"}, "'4294967296'"),
             ({"²": "contact.avsc"}, "'²'"),
+            ({"guid:6f1c0a0e": "contact.avsc"}, "'guid:6f1c0a0e'"),
+            ({"none:json": "contact.avsc"}, "'none:json'"),
+            ({"fingerprint:a92de1f8a242f53d": "contact.avsc"}, "'fingerprint:a92de1f8a242f53d'"),
             ({"1": 5}, "'1'"),
             ({"1": "missing.avsc"}, "schema 1 cannot be read.*missing.avsc"),
             ({"1": "broken.avsc"}, "broken.avsc is not an Avro schema"),
@@ -144,6 +151,36 @@ class TestLocal:
         directory(tmp_path, ids, contact=SCHEMA, broken="{", nameless='{"type": "record"}', number="5")
         with pytest.raises(SettingsError, match=f"^SCHEMAS_DIR: .*{problem}"):
             LocalSchemas(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("key", "name"),
+        [
+            (f"guid:{GUID.upper()}", SchemaName(SchemaKind.GUID, GUID)),
+            (f"glue:{GUID}", SchemaName(SchemaKind.GLUE, GUID)),
+            ("globalId:6", SchemaName(SchemaKind.GLOBAL_ID, "6")),
+            ("contentId:6", SchemaName(SchemaKind.CONTENT_ID, "6")),
+            (f"contentHash:{'ab' * 32}", SchemaName(SchemaKind.CONTENT_HASH, "ab" * 32)),
+            (f"azure:{'ab' * 16}", SchemaName(SchemaKind.AZURE, "ab" * 16)),
+            ("topic:CRM.contacts", SchemaName(SchemaKind.TOPIC, "CRM.contacts")),
+        ],
+    )
+    async def test_a_schema_may_have_any_name_that_a_framing_gives(self, tmp_path, key, name):
+        """Its text is the kind of name and the name, as log lines have it."""
+        assert await LocalSchemas(directory(tmp_path, {key: "contact.avsc"}, contact=SCHEMA)).fetch(name) == SCHEMA
+        assert str(name).lower() == key.lower()
+
+    async def test_every_schema_is_found_by_its_fingerprint(self, tmp_path):
+        """Also those without an id: in bytes as they are on the wire."""
+        text = (AVRO / "single_object_test_message.avsc").read_text()
+        schemas = LocalSchemas(directory(tmp_path, {}, message=text))
+        assert await schemas.fetch(SchemaName(SchemaKind.FINGERPRINT, "a92de1f8a242f53d")) == text
+
+    def test_a_file_that_is_no_schema_is_told_once(self, tmp_path):
+        """Whether it has an id or not."""
+        directory(tmp_path, {"1": "broken.avsc"}, broken="{", other="5")
+        with pytest.raises(SettingsError) as raised:
+            LocalSchemas(tmp_path)
+        assert len(raised.value.problems) == 2
 
     def test_a_directory_without_ids_is_refused(self, tmp_path):
         """An empty directory would reject every record."""
@@ -207,9 +244,94 @@ class TestRegistry:
         assert raised.value.reasons == (Reason.NOT_DECODABLE,)
 
 
+class TestOtherNames:
+    async def test_a_guid_is_asked_for_as_such(self, registry, schemas):
+        """Confluent's newer names; an unknown one is none."""
+        registry.tell(f"/schemas/guids/{GUID}", {"schema": SCHEMA})
+        assert await schemas.fetch(SchemaName(SchemaKind.GUID, GUID)) == SCHEMA
+        assert await schemas.fetch(SchemaName(SchemaKind.GUID, GUID.replace("6", "7"))) is None
+
+    @pytest.mark.parametrize("api", ["", "/apis/ccompat/v7", "/apis/registry/v3"])
+    @pytest.mark.parametrize(
+        ("name", "path"),
+        [
+            (SchemaName(SchemaKind.GLOBAL_ID, "6"), "globalIds/6?dereference=true"),
+            (SchemaName(SchemaKind.CONTENT_ID, "6"), "contentIds/6"),
+            (SchemaName(SchemaKind.CONTENT_HASH, "ab" * 32), f"contentHashes/{'ab' * 32}"),
+        ],
+    )
+    async def test_apicurio_is_asked_by_its_own_api(self, registry, client, api, name, path):
+        """Whichever of its APIs is configured; the answer is the schema itself."""
+        registry.tell(f"/apis/registry/v2/ids/{path}", SCHEMA.encode())
+        assert await client(registry.url + api).fetch(name) == SCHEMA
+
+    async def test_what_apicurio_does_not_know_is_unknown(self, registry, schemas):
+        """It says so itself; a path that it does not have is an outage."""
+        name = SchemaName(SchemaKind.GLOBAL_ID, "6")
+        path = "/apis/registry/v2/ids/globalIds/6?dereference=true"
+        registry.tell(path, {"error_code": 404, "name": "ArtifactNotFoundException"}, 404)
+        assert await schemas.fetch(name) is None
+        registry.tell(path, {"error_code": 404, "message": "RESTEASY003210"}, 404)
+        with pytest.raises(SourceUnavailable, match="check its URL"):
+            await schemas.fetch(name)
+
+    async def test_names_that_others_give_come_from_the_directory(self, registry, client, tmp_path):
+        """No registry is asked for what it has no word for."""
+        schemas = client(registry.url, local=directory(tmp_path, {f"glue:{GUID}": "contact.avsc"}, contact=SCHEMA))
+        assert await schemas.fetch(SchemaName(SchemaKind.GLUE, GUID)) == SCHEMA
+        assert await schemas.fetch(SchemaName(SchemaKind.TOPIC, "crm")) is None
+        assert registry.requests == []
+
+
+class TestOnDisk:
+    async def test_what_was_learnt_is_known_after_a_restart(self, registry, client):
+        """Also while the registry is down: it is not asked."""
+        name = SchemaName(SchemaKind.GUID, GUID)
+        registry.tell_schema(7, schema=SCHEMA)
+        registry.tell(f"/schemas/guids/{GUID}", {"schema": '"string"'})
+        assert (await client(registry.url).fetch(7), await client(registry.url).fetch(name)) == (SCHEMA, '"string"')
+        registry.answers = {}
+        registry.tell("/schemas/ids/8", {}, 503)
+        later = client(registry.url)
+        assert (await later.fetch(7), await later.fetch(name)) == (SCHEMA, '"string"')
+        assert len(registry.requests) == 2
+        with pytest.raises(SourceUnavailable):
+            await later.fetch(8)
+
+    async def test_another_registry_is_asked_anew(self, registry, client):
+        """The same id means another schema there."""
+        registry.tell_schema(7, schema=SCHEMA)
+        registry.tell("/other/schemas/ids/7", {"schema": '"string"'})
+        assert await client(registry.url).fetch(7) == SCHEMA
+        assert await client(f"{registry.url}/other").fetch(7) == '"string"'
+
+    async def test_neither_what_is_unknown_nor_what_is_local_is_kept(self, registry, client, tmp_path):
+        """The registry may know it tomorrow."""
+        local = directory(tmp_path, {"7": "contact.avsc"}, contact='"string"')
+        assert await client(registry.url, local=local).fetch(7) == '"string"'
+        registry.tell_schema(7, schema=SCHEMA)
+        assert await client(registry.url, local=local).fetch(7) == SCHEMA
+
+    @pytest.mark.parametrize("content", [b"", b'{"schema": "{', b"\0" * 100, b"[]", b'{"schema": 5}', b"\xff"])
+    async def test_a_damaged_file_is_asked_for_again(self, registry, client, tmp_path, content):
+        """As after a loss of power."""
+        registry.tell_schema(7, schema=SCHEMA)
+        await client(registry.url).fetch(7)
+        (path,) = tmp_path.glob("cache/*/7.json")
+        path.write_bytes(content)
+        assert await client(registry.url).fetch(7) == SCHEMA
+        assert json.loads(path.read_text()) == {"schema": SCHEMA}
+
+    async def test_a_disk_that_refuses_is_no_reason_to_stop(self, registry, client, tmp_path):
+        """The schema is known all the same, until the restart."""
+        (tmp_path / "cache").write_text("not a directory")
+        registry.tell_schema(7, schema=SCHEMA)
+        assert await client(registry.url).fetch(7) == SCHEMA
+
+
 class TestLocalBesideTheRegistry:
     @pytest.fixture
-    def both(self, registry, client, tmp_path) -> RegistrySchemas:
+    def both(self, registry: Registry, client: Client, tmp_path: Path) -> RegistrySchemas:
         """A registry with local schemas for id 7."""
         return client(registry.url, local=directory(tmp_path, {"7": "contact.avsc"}, contact='"string"'))
 

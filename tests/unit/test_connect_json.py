@@ -212,7 +212,7 @@ def test_a_payload_that_does_not_fit_is_refused(kind, value):
 
 def nested(depth):
     """A schema whose innermost type stands so deep."""
-    kind = {"type": "string"}
+    kind: object = {"type": "string"}
     for _ in range(depth - 2):
         kind = {"type": "array", "items": kind}
     return struct(("f", kind))

@@ -1,13 +1,21 @@
 import io
 import json
 import struct
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import fastavro
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from consumer.core.avro import MAX_SCHEMA_CHARACTERS, MAX_SCHEMA_DEPTH, MAX_SCHEMA_NODES, WriterSchema
+from consumer.core.avro import (
+    MAX_MEMORY_BYTES,
+    MAX_SCHEMA_CHARACTERS,
+    MAX_SCHEMA_DEPTH,
+    MAX_SCHEMA_NODES,
+    WriterSchema,
+)
 from consumer.core.decode import decode
 from consumer.core.envelopes import native
 from consumer.core.framing import MAX_VALUE_BYTES
@@ -471,6 +479,82 @@ def test_an_unusual_schema_that_does_no_harm_is_used(text):
     """The guard refuses no more than it must."""
     assert len(text) <= MAX_SCHEMA_CHARACTERS
     assert WriterSchema(text).definition == json.loads(text)
+
+
+# ---- memory ----
+
+
+def boxes(depth):
+    """A record in a record in a record, with one byte in the innermost."""
+    kind: object = "boolean"
+    for level in range(depth):
+        kind = {"type": "record", "name": f"B{level}", "fields": [{"name": "x", "type": kind}]}
+    return kind
+
+
+GREEDY = {
+    "list of small records": (boxes(1), b"\x01"),
+    "list of nested records": (boxes(28), b"\x01"),
+    "list of lists": ({"type": "array", "items": "long"}, b"\x00"),
+    "list of maps": ({"type": "map", "values": "string"}, b"\x00"),
+    "list of empty records": (["null", EMPTY_RECORD], b"\x02"),
+    "list of numbers that are not shared": ("long", varint(-40)),
+    "list of short texts": ("string", b"\x04\xc3\xbc"),
+    "list of records with many fields": (
+        {"type": "record", "name": "W", "fields": [{"name": f"f{n}", "type": "boolean"} for n in range(11)]},
+        b"\x00" * 11,
+    ),
+}
+
+
+@pytest.mark.parametrize(("item", "body"), GREEDY.values(), ids=GREEDY)
+def test_a_few_bytes_do_not_ask_for_much_memory(item, body):
+    """The longest record that is read takes up less than 64 MB, itself included, and one byte more is refused."""
+    schema = WriterSchema(record_of(("list", {"type": "array", "items": item})))
+    limit = min(schema._max_bytes, MAX_VALUE_BYTES - 1)
+    count = (limit - 12) // len(body)
+    payload = varint(count) + body * count + b"\x00"
+    tracemalloc.start()
+    fields: Any = schema.read(payload)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(fields["list"]) == count
+    assert peak + len(payload) < 64_000_000
+    with pytest.raises(DecodeError, match="too much memory"):
+        schema.read(bytes(schema._max_bytes + 1))
+
+
+def test_a_map_of_many_entries_takes_up_no_more_than_reckoned():
+    """Its keys are distinct, and as short as so many can be."""
+    schema = WriterSchema(record_of(("map", {"type": "map", "values": "string"})))
+    entries = [b"\x06" + chr(number).encode() + b"\x00" for number in range(0x800, 0xD800)]
+    payload = varint(len(entries)) + b"".join(entries) + b"\x00"
+    tracemalloc.start()
+    fields: Any = schema.read(payload)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(fields["map"]) == len(entries)
+    assert peak < MAX_MEMORY_BYTES * len(payload) / schema._max_bytes
+
+
+def test_the_usual_schemas_are_read_up_to_the_usual_limit():
+    """What memory could be asked for restricts no schema of change events."""
+    debezium = WriterSchema((AVRO / "debezium_mysql_customers_envelope.avsc").read_text())
+    assert debezium._max_bytes >= MAX_VALUE_BYTES
+    assert NATIVE_WRITER._max_bytes >= MAX_VALUE_BYTES
+
+
+def test_a_record_that_must_be_read_strictly_may_not_hold_too_many_numbers():
+    """Reading in Python takes a microsecond for each; a record of honest size has far fewer."""
+    schema = WriterSchema(record_of(("list", {"type": "array", "items": "long"}), ("text", "string")))
+    text = "張偉明".encode()
+
+    def payload(count):
+        return varint(count) + b"\x02" * count + b"\x00" + varint(len(text)) + text
+
+    assert schema.read(payload(90_000))["list"] == [1] * 90_000
+    with pytest.raises(DecodeError, match="OverflowError"):
+        schema.read(payload(100_000))
 
 
 def test_memory_running_out_is_not_blamed_on_the_record(monkeypatch):
