@@ -31,6 +31,7 @@ MAX_SCHEMA_NODES = 5_000
 MAX_MEMORY_BYTES = 56_000_000
 """What the fields of a record may take up: with the record itself and its copies less than 64 MB."""
 
+_MAX_FIXED_BYTES = 1_000_000
 _JSON_LEVELS_PER_TYPE = 4
 _TOO_DEEP = f"the schema is nested deeper than {MAX_SCHEMA_DEPTH} types"
 _CONTENT: Final = {"array": "items", "map": "values"}
@@ -91,12 +92,7 @@ class WriterSchema:
     def __init__(self, text: str) -> None:
         self.definition = _loaded(text)
         names: NamedSchemas = {}
-        try:
-            hardened = _Hardening(names).apply(parse_schema(self.definition, names))
-        except DecodeError:
-            raise
-        except Exception as error:  # noqa: BLE001  # foreign code on foreign input: anything may come
-            raise _refused(f"the schema is not valid Avro: {type(error).__name__}") from None
+        hardened = _Hardening(names).apply(_parsed(self.definition, names))
         self._schema = cast("DictSchema", hardened) | {"__fastavro_parsed": True, "__named_schemas": {}}
         self._max_bytes = _readable_bytes(hardened)
 
@@ -177,6 +173,14 @@ def _loaded(text: str) -> dict[str, object]:
     return definition
 
 
+def _parsed(definition: dict[str, object], names: NamedSchemas) -> Schema:
+    try:
+        return parse_schema(definition, names)
+    except Exception as error:  # noqa: BLE001  # foreign code on foreign input: anything may come
+        cause = type(error).__name__
+    raise _refused(f"the schema is not valid Avro: {cause}")
+
+
 def _check_json(definition: object) -> None:
     """Refuse what must not even reach the parser: nesting far beyond a usable schema's, and reserved keys."""
     level = [definition]
@@ -217,8 +221,7 @@ class _Hardening:
         schema = self._resolved(schema)
         self._count(depth)
         if isinstance(schema, list):
-            branches = [self.apply(branch, depth + 1, repeated=repeated) for branch in schema]
-            return {"type": "union", **dict(enumerate(branches))}
+            return self._union(schema, depth, repeated=repeated)
         kind = schema["type"]
         if kind == "record":
             return self._record(schema, depth, repeated=repeated)
@@ -228,8 +231,13 @@ class _Hardening:
         if kind == "enum":
             return {"type": kind, "symbols": dict(enumerate(schema["symbols"]))}
         if kind == "fixed":
-            return {"type": kind, "size": schema["size"]}
+            return {"type": kind, "size": _size(schema)}
         return _BOOLEAN if kind == "boolean" else kind
+
+    def _union(self, schema: list[Schema], depth: int, *, repeated: bool) -> Schema:
+        if any(isinstance(branch, list) for branch in schema):
+            raise _refused("the schema has a union in a union")
+        return {"type": "union", **dict(enumerate(self.apply(each, depth + 1, repeated=repeated) for each in schema))}
 
     def _record(self, schema: DictSchema, depth: int, *, repeated: bool) -> Schema:
         name = schema["name"]
@@ -266,11 +274,18 @@ class _Hardening:
             raise _refused(f"the schema has more than {MAX_SCHEMA_NODES:,} types")
 
 
+def _size(schema: DictSchema) -> int:
+    size = schema["size"]
+    if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= _MAX_FIXED_BYTES:
+        raise _refused(f"the schema has a fixed type whose size is not one from 0 to {_MAX_FIXED_BYTES:,}")
+    return size
+
+
 def _is_weightless(schema: list[Schema] | DictSchema) -> bool:
     if isinstance(schema, list):
         return False
     kind = schema["type"]
-    return kind == "null" or (kind == "fixed" and schema["size"] <= 0) or (kind == "record" and not schema["fields"])
+    return kind == "null" or (kind == "fixed" and schema["size"] == 0) or (kind == "record" and not schema["fields"])
 
 
 def _readable_bytes(schema: Schema) -> int:
@@ -293,7 +308,7 @@ def _most(schema: Schema, rate: int) -> float:
         fields = schema["fields"]
         return _dict_bytes(len(fields)) + sum(_most(field["type"], rate) for field in fields)
     if kind == "union":
-        return max(_most(branch, rate) for index, branch in schema.items() if index != "type") - rate
+        return max((_most(branch, rate) for index, branch in schema.items() if index != "type"), default=0) - rate
     if kind == "array":
         return _repeated(_LIST_ITEM_BYTES + _most(schema["items"], rate), rate)
     if kind == "map":
