@@ -1,4 +1,4 @@
-"""One process that fuzzes, guided by the coverage of our code: arguments are libFuzzer's.
+"""One process that fuzzes one target, guided by the coverage of our code: arguments are the target and libFuzzer's.
 
 An input is a find when it raises, crashes, takes more than a second of CPU time, or makes the process grow by more than
 64 MB. libFuzzer writes it to the artifact directory, and the process ends with an exit code that is not zero.
@@ -23,7 +23,8 @@ PEAK_EVERY = 1_000
 class Fuzzed:
     """Runs inputs, one after the other, and looks at what they cost."""
 
-    def __init__(self) -> None:
+    def __init__(self, target: targets.Target) -> None:
+        self._target = target
         self._count = 0
         self._base_kb = 0
 
@@ -37,7 +38,7 @@ class Fuzzed:
             self._measure_anew()
         self._count += 1
         started = time.thread_time()
-        targets.run(data)
+        targets.run(self._target, data)
         took = time.thread_time() - started
         grown = _peak_kb() - self._base_kb
         if took > LONGEST_S:
@@ -55,5 +56,6 @@ def _peak_kb() -> int:
 
 
 if __name__ == "__main__":
-    atheris.Setup(sys.argv, Fuzzed())
+    name = sys.argv.pop(1)
+    atheris.Setup(sys.argv, Fuzzed(targets.TARGETS[name]))
     atheris.Fuzz()

@@ -2,15 +2,13 @@
 
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import fastavro
 
 from consumer.model import Framing, KeyFormat
-from tests.fuzz.targets import DATA, EVERY, NATIVE, TARGETS
-from tests.fuzz import targets
+from tests.fuzz.targets import DATA, EVERY, HEADERS, NATIVE
 
 VECTORS = DATA.parent / "wire_formats.json"
 EVENT = {
@@ -42,39 +40,33 @@ CONNECT = {
 }
 
 
-def write(directory: Path) -> None:
-    """Put the seeds into a directory, each in a file."""
-    for number, seed in enumerate(_seeds()):
+def write(directory: Path, target: str) -> None:
+    """Put the seeds of a target into a directory, each in a file."""
+    for number, seed in enumerate(_seeds()[target]):
         (directory / f"seed-{number}").write_bytes(seed)
 
 
-def _seeds() -> Iterator[bytes]:
-    yield _input(targets.native, _avro(NATIVE, EVENT))
-    yield _input(targets.decoder, b"\0" + _avro(EVERY, EVERY_VALUE))
+def _seeds() -> dict[str, list[bytes]]:
+    event, native = _avro(NATIVE, EVENT), NATIVE.encode()
     debezium = bytes.fromhex((DATA / "debezium_mysql_customers.confluent_framed.hex").read_text())
-    yield _input(targets.decoder, b"\1" + debezium[5:])
-    for text in (NATIVE, EVERY):
-        yield _input(targets.guard, bytes([len(text) >> 4, len(text) & 15]) + text.encode() + _avro(NATIVE, EVENT))
-    for document in (CONNECT, EVENT, CONNECT["payload"]):
-        yield _input(targets.connect_json, json.dumps(document).encode())
-    for key in (b"\0\2\6c-1", b'\1{"id": 1001}', b"\2c-1"):
-        yield _input(targets.key, key)
-    yield _input(targets.grammar, bytes(range(200)))
-    for vector in json.loads(VECTORS.read_text())["vectors"]:
-        yield _input(targets.framing, _framed(vector))
+    return {
+        "framing": [_framed(vector) for vector in json.loads(VECTORS.read_text())["vectors"]],
+        "native": [event],
+        "decoder": [b"\0" + _avro(EVERY, EVERY_VALUE), b"\1" + debezium[5:]],
+        "connect_json": [json.dumps(document).encode() for document in (CONNECT, EVENT, CONNECT["payload"])],
+        "key": [b"\0\2\6c-1", b'\1{"id": 1001}', b"\2c-1"],
+        "grammar": [bytes(range(200))],
+        "guard": [bytes([len(native) >> 4, len(native) & 15]) + native + event],
+    }
 
 
 def _framed(vector: dict[str, Any]) -> bytes:
     headers = [(each["key"], bytes.fromhex(each["value_hex"])) for each in vector["headers"]]
-    known = [(name, value) for name, value in headers if name in targets.HEADERS][:2]
-    told = b"".join(bytes([targets.HEADERS.index(name), len(value)]) + value for name, value in known)
+    known = [(name, value) for name, value in headers if name in HEADERS][:2]
+    told = b"".join(bytes([HEADERS.index(name), len(value)]) + value for name, value in known)
     value = bytes.fromhex(vector["value_hex"] or "")
     auto = [*Framing].index(Framing.AUTO) * len(KeyFormat)
     return bytes([auto, len(known)]) + told + b"\3c-1" + (b"\1" if value else b"\0") + value
-
-
-def _input(target: object, data: bytes) -> bytes:
-    return bytes([[*TARGETS].index(target)]) + data  # type: ignore[arg-type]  # one of the targets
 
 
 def _avro(schema: str, fields: dict[str, Any]) -> bytes:
