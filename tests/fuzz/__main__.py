@@ -73,7 +73,7 @@ def main() -> int:
     print(json.dumps(figures))  # noqa: T201
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
-    return min(figures["finds"], 1)
+    return int(any(each.found for each in ran.values()))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -71,7 +71,7 @@ class _Readers(dict[ReaderName, Reader | DecodeError]):
         super().__init__()
         self._reader = make_reader(NATIVE)
 
-    def get(self, _: object, __: object = None) -> Reader | DecodeError:  # type: ignore[override]
+    def get(self, _: object, __: object = None) -> Reader | DecodeError:
         return self._reader
 
 

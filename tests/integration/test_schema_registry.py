@@ -255,7 +255,7 @@ class TestOtherNames:
     @pytest.mark.parametrize(
         ("name", "path"),
         [
-            (SchemaName(SchemaKind.GLOBAL_ID, "6"), "globalIds/6?dereference=true"),
+            (SchemaName(SchemaKind.GLOBAL_ID, "6"), "globalIds/6"),
             (SchemaName(SchemaKind.CONTENT_ID, "6"), "contentIds/6"),
             (SchemaName(SchemaKind.CONTENT_HASH, "ab" * 32), f"contentHashes/{'ab' * 32}"),
         ],
@@ -263,17 +263,47 @@ class TestOtherNames:
     async def test_apicurio_is_asked_by_its_own_api(self, registry, client, api, name, path):
         """Whichever of its APIs is configured; the answer is the schema itself."""
         registry.tell(f"/apis/registry/v2/ids/{path}", SCHEMA.encode())
+        registry.tell(f"/apis/registry/v2/ids/{path}/references", [])
         assert await client(registry.url + api).fetch(name) == SCHEMA
+
+    @pytest.mark.parametrize("body", [b"", b"{}", [5], [{"name": "a"}], [{"name": "a", "artifactId": "b"}]])
+    async def test_references_that_are_none_are_an_outage(self, registry, schemas, body):
+        """Apicurio's own are lists of names with artifacts and versions."""
+        registry.tell("/apis/registry/v2/ids/globalIds/6", SCHEMA.encode())
+        registry.tell("/apis/registry/v2/ids/globalIds/6/references", body)
+        with pytest.raises(SourceUnavailable, match=r"schema registry.*references"):
+            await schemas.fetch(SchemaName(SchemaKind.GLOBAL_ID, "6"))
+
+    async def test_a_missing_reference_makes_the_schema_unknown(self, registry, schemas):
+        """The registry may lag, as with a missing schema."""
+        missing = {"error_code": 404, "name": "VersionNotFoundException"}
+        listed = [{"name": "geo.Country", "groupId": "a/b", "artifactId": "c", "version": "1"}]
+        registry.tell("/apis/registry/v2/ids/globalIds/6", SCHEMA.encode())
+        registry.tell("/apis/registry/v2/ids/globalIds/6/references", listed)
+        registry.tell("/apis/registry/v2/groups/a%2Fb/artifacts/c/versions/1", missing, 404)
+        assert await schemas.fetch(SchemaName(SchemaKind.GLOBAL_ID, "6")) is None
 
     async def test_what_apicurio_does_not_know_is_unknown(self, registry, schemas):
         """It says so itself; a path that it does not have is an outage."""
         name = SchemaName(SchemaKind.GLOBAL_ID, "6")
-        path = "/apis/registry/v2/ids/globalIds/6?dereference=true"
+        path = "/apis/registry/v2/ids/globalIds/6"
         registry.tell(path, {"error_code": 404, "name": "ArtifactNotFoundException"}, 404)
         assert await schemas.fetch(name) is None
-        registry.tell(path, {"error_code": 404, "message": "RESTEASY003210"}, 404)
+        registry.tell(path, {"error_code": 404, "name": "NotFoundException"}, 404)
         with pytest.raises(SourceUnavailable, match="check its URL"):
             await schemas.fetch(name)
+
+    @pytest.mark.parametrize(
+        "name", [SchemaName(SchemaKind.GUID, GUID), SchemaName(SchemaKind.GLOBAL_ID, "6")], ids=["guid", "global id"]
+    )
+    async def test_names_that_the_registry_does_not_have_are_unknown(self, registry, schemas, name):
+        """Junk that looks like one must not hold up its partition; only the answer of the registry itself says so."""
+        path = f"/schemas/guids/{GUID}" if name.kind is SchemaKind.GUID else "/apis/registry/v2/ids/globalIds/6"
+        registry.tell(path, {"error_code": 404, "message": "HTTP 404 Not Found"}, 404)
+        with pytest.raises(SourceUnavailable, match="check its URL"):
+            await schemas.fetch(name)
+        registry.tell("/schemas/types", ["AVRO"])
+        assert await schemas.fetch(name) is None
 
     async def test_names_that_others_give_come_from_the_directory(self, registry, client, tmp_path):
         """No registry is asked for what it has no word for."""

@@ -2,6 +2,6 @@
 
 - `directory` is what the operator put there.
 - `registry` asks the registry, keeps what it said, and falls back on the directory for what the registry does not know.
-- `confluent`, `apicurio` are what the two APIs look like; `transport` is HTTP.
+- `confluent`, `apicurio` are what the two APIs look like; `inlining` puts together what they give; `transport` is HTTP.
 - `cache` keeps schemas over restarts.
 """

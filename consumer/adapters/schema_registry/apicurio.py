@@ -4,12 +4,16 @@ It answers for finding that API: where Confluent's is configured, Apicurio's own
 registry, by the transport.
 """
 
+import json
 import re
 from collections.abc import Mapping
-from http import HTTPStatus
+from contextlib import suppress
 from typing import Any
+from urllib.parse import quote
 
+from consumer.adapters.schema_registry.inlining import inlined
 from consumer.adapters.schema_registry.transport import Transport
+from consumer.errors import SourceUnavailable
 from consumer.model import SchemaKind, SchemaName
 
 KINDS = {
@@ -19,6 +23,7 @@ KINDS = {
 }
 """What it names schemas by, with the word in its paths."""
 
+_UNKNOWN = ("ArtifactNotFoundException", "ContentNotFoundException", "VersionNotFoundException")
 _COMPATIBLE = re.compile(r"/apis/ccompat/v[0-9]+$")
 _OWN = re.compile(r"/apis/registry/v[0-9]+$")
 _API = "/apis/registry/v2"
@@ -26,13 +31,55 @@ _API = "/apis/registry/v2"
 
 
 async def schema(transport: Transport, name: SchemaName) -> str | None:
-    """The schema, with what it refers to in place where the registry does that; None when the registry lacks it.
+    """The schema without references; None when the registry lacks it, or some of what it refers to.
 
     Raises:
+        DecodeError: Its references do not fit.
         TransientError: The registry cannot tell now.
     """
-    suffix = "?dereference=true" if name.kind is SchemaKind.GLOBAL_ID else ""
-    return await transport.get(f"{_base(transport)}/ids/{KINDS[name.kind]}/{name.value}{suffix}", _is_unknown)
+    path = f"ids/{KINDS[name.kind]}/{name.value}"
+    text = await _get(transport, path)
+    referenced: dict[str, str] = {}
+    if text is None or not await _collect(transport, path, referenced):
+        return None
+    return inlined(text, referenced, name) if referenced else text
+
+
+async def _collect(transport: Transport, path: str, referenced: dict[str, str]) -> bool:
+    """Fetch what a schema refers to, and what that refers to; False when the registry lacks some of it."""
+    body = await _get(transport, f"{path}/references")
+    if body is None:
+        return False
+    for name, other in _references(body):
+        if name in referenced:
+            continue
+        text = await _get(transport, other)
+        if text is None:
+            return False
+        referenced[name] = text
+        if not await _collect(transport, other, referenced):
+            return False
+    return True
+
+
+def _references(body: str) -> list[tuple[str, str]]:
+    """Names of what a schema refers to, with their paths."""
+    with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        listed = json.loads(body)
+        if isinstance(listed, list):
+            return [(str(each["name"]), _path(each)) for each in listed]
+    raise SourceUnavailable("schema registry: references are not as Apicurio gives them")
+
+
+def _path(reference: Mapping[str, Any]) -> str:
+    group, artifact = (
+        quote(str(part), safe="") for part in (reference.get("groupId", "default"), reference["artifactId"])
+    )
+    return f"groups/{group}/artifacts/{artifact}/versions/{quote(str(reference['version']), safe='')}"
+
+
+async def _get(transport: Transport, path: str) -> str | None:
+    return await transport.get(f"{_base(transport)}/{path}", _is_unknown)
 
 
 def _base(transport: Transport) -> str:
@@ -43,4 +90,4 @@ def _base(transport: Transport) -> str:
 
 
 def _is_unknown(answer: Mapping[str, Any]) -> bool:
-    return str(answer.get("name")).endswith("NotFoundException") and answer.get("error_code") == HTTPStatus.NOT_FOUND
+    return answer.get("name") in _UNKNOWN

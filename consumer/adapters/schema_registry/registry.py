@@ -8,7 +8,7 @@ import asyncio
 from consumer.adapters.schema_registry import apicurio, confluent
 from consumer.adapters.schema_registry.cache import SchemaCache
 from consumer.adapters.schema_registry.directory import LocalSchemas
-from consumer.adapters.schema_registry.transport import Transport
+from consumer.adapters.schema_registry.transport import NoSuchPathError, Transport
 from consumer.model import SchemaKind, SchemaName, SchemaReference
 
 
@@ -60,8 +60,19 @@ class RegistrySchemas:
 
     async def _ask(self, reference: SchemaReference) -> str | None:
         """What the registry says; it has no answer for the names that others give."""
-        if not isinstance(reference, SchemaName) or reference.kind is SchemaKind.GUID:
+        if not isinstance(reference, SchemaName):
             return await confluent.schema(self._transport, reference)
-        if reference.kind in apicurio.KINDS:
-            return await apicurio.schema(self._transport, reference)
-        return None
+        ask = _ASKED.get(reference.kind)
+        if ask is None:
+            return None
+        try:
+            return await ask(self._transport, reference)
+        except NoSuchPathError:
+            # Junk may look like such a name. It must not hold up its partition for ever where no registry has those.
+            if await confluent.answers(self._transport):
+                return None
+            raise
+
+
+_ASKED = {SchemaKind.GUID: confluent.schema, **dict.fromkeys(apicurio.KINDS, apicurio.schema)}
+"""Who has names that are not ids."""

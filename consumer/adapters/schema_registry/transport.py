@@ -22,6 +22,10 @@ _TIMEOUT = aiohttp.ClientTimeout(total=10, connect=5)
 _BODY_LIMIT = 1_000_000
 
 
+class NoSuchPathError(SourceUnavailable):
+    """There is nothing at this path: the URL is wrong, or the registry does not know names of this kind."""
+
+
 class Transport:
     """A connection to the registry.
 
@@ -88,7 +92,7 @@ async def _read(
         return body
     if is_unknown(parsed(body)):
         return None
-    raise SourceUnavailable(f"schema registry: GET {path} answered 404, not as a registry does: check its URL")
+    raise NoSuchPathError(f"schema registry: GET {path} answered 404, not as a registry does: check its URL")
 
 
 def parsed(body: str) -> Mapping[str, Any]:
