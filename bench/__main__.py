@@ -16,12 +16,15 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from bench import end_to_end, events, layouts, machine, restore, rolling, stages
+from bench import end_to_end, events, layouts, machine, reconcile, restore, rolling, stages
 from tests.kafka_cluster import KafkaCluster
 
 RESULTS = Path(__file__).with_name("results.json")
 RESTORED = ((1_000_000, 4), (1_000_000, 64), (10_000_000, 16))
 """Keys in the changelog, and partitions."""
+
+RECONCILED = 1_000_000
+"""Contacts in the list."""
 
 
 def _stages(arguments: argparse.Namespace) -> Sequence[Any]:
@@ -59,6 +62,11 @@ def _rolling(_: argparse.Namespace) -> Sequence[Any]:
         return [rolling.measure(kafka, sink, protocol, static=static) for protocol, static in rolling.MEMBERSHIPS]
 
 
+def _reconcile(_: argparse.Namespace) -> Sequence[Any]:
+    with KafkaCluster() as kafka:
+        return [reconcile.measure(kafka, RECONCILED)]
+
+
 def _layouts(_: argparse.Namespace) -> Sequence[Any]:
     return layouts.measure()
 
@@ -68,6 +76,7 @@ PARTS: Mapping[str, Callable[[argparse.Namespace], Sequence[Any]]] = {
     "end_to_end": _end_to_end,
     "restore": _restore,
     "rolling": _rolling,
+    "reconcile": _reconcile,
     "layouts": _layouts,
 }
 

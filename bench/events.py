@@ -19,18 +19,19 @@ def all_new(count: int) -> Iterator[tuple[bytes, bytes]]:
     schema = fastavro.parse_schema(orjson.loads((packaged_schemas() / "crm_contact_change.avsc").read_bytes()))
     frame = struct.pack(">bI", 0, 1)
     for number in range(count):
-        name = f"003{number:015d}"
+        told = event(number)
         out = BytesIO()
         out.write(frame)
-        fastavro.schemaless_writer(out, schema, _event(name, number))
-        yield name.encode(), out.getvalue()
+        fastavro.schemaless_writer(out, schema, told)
+        yield str(told["externalId"]).encode(), out.getvalue()
 
 
-def _event(name: str, number: int) -> dict[str, object]:
+def event(number: int) -> dict[str, object]:
+    """The fields of a valid event of the contact of this number."""
     return {
         "eventId": f"event-{number:012d}",
         "changeType": "CREATE",
-        "externalId": name,
+        "externalId": f"003{number:015d}",
         "occurredAt": FIRST_MOMENT_MS + number,
         "version": 1,
         "phone": f"+1415{number % 10_000_000:07d}",

@@ -64,7 +64,7 @@ def run_until_caught_up(environ: Mapping[str, str], log: Path) -> Usage:
     watched = psutil.Process(process.pid)
     assigned_at, before, cpu_s, peak = None, 0.0, 0.0, 0
     while process.poll() is None:
-        cpu_s, peak = _cpu_s(watched, cpu_s), _peak_rss(process, peak)
+        cpu_s, peak = _cpu_s(watched, cpu_s), peak_rss(process, peak)
         if assigned_at is None and (assigned := moments(_lines(log), "assigned")):
             assigned_at, before = assigned[0], cpu_s
         time.sleep(LOOK_EVERY_S)
@@ -91,7 +91,7 @@ def _cpu_s(process: psutil.Process, last: float) -> float:
     return float(times.user + times.system) or last
 
 
-def _peak_rss(process: "subprocess.Popen[bytes]", last: int) -> int:
+def peak_rss(process: "subprocess.Popen[bytes]", last: int) -> int:
     """Bytes at the peak of this program: the kernel's own figure at the end counts its parent's before the exec."""
     try:
         status = Path(f"/proc/{process.pid}/status").read_text()

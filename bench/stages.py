@@ -85,6 +85,7 @@ class _Flow:
             lanes=self.lanes,
             store=store,
             reports=Reports(self.auditor, lambda: NOW),
+            blocks=False,
             contact_list_id=LIST_ID,
             clock=lambda: 0.0,
             decided=lambda: None,

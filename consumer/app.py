@@ -23,10 +23,7 @@ from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.event_topics import KafkaEventTopics
 from consumer.adapters.kafka.source import KafkaSource
 from consumer.adapters.kafka.topics import changelog_id, ensure
-from consumer.adapters.schema_registry.cache import SchemaCache
-from consumer.adapters.schema_registry.directory import LocalSchemas
-from consumer.adapters.schema_registry.registry import RegistrySchemas
-from consumer.adapters.schema_registry.transport import Transport
+from consumer.adapters.schema_registry.registry import opened
 from consumer.adapters.telemetry.adapter import Telemetry
 from consumer.adapters.telemetry.metrics import Levels
 from consumer.core.delivery import Throttle
@@ -112,10 +109,12 @@ class App:
     async def _start(self, closing: AsyncExitStack) -> Pipeline:
         """Reach everything outside, in the order in which it is needed."""
         settings = self._settings
-        schemas = self._schemas(closing)
+        schemas = opened(settings)
+        closing.push_async_callback(schemas.close)
         key = settings.pseudonym_key.encode() if settings.pseudonym_key else pseudonym_key(settings.state_dir)
         sink = await self._reached("genesys", self._open_sink)
         closing.push_async_callback(sink.close)
+        closing.push_async_callback(_cancelled, asyncio.create_task(sink.follow_limit()))
         connection = Connection.of(settings)
         await self._reached("kafka", lambda: ensure(connection, settings))
         changelog = await self._reached("kafka", lambda: changelog_id(connection, settings))
@@ -153,20 +152,10 @@ class App:
         self._telemetry.bind(self._levels(self._pipeline, store))
         _spare_the_garbage_collector()
         self._starting = None
+        if settings.suppress_undecodable:
+            log.warning("undecodable_records_suppress", remedy="replay their dead letters to have people called again")
         log.info("started", contact_list_id=sink.contact_list_id, group=settings.kafka_group_id)
         return self._pipeline
-
-    def _schemas(self, closing: AsyncExitStack) -> LocalSchemas | RegistrySchemas:
-        settings = self._settings
-        local = LocalSchemas(settings.schemas_dir)
-        url = settings.schema_registry_url
-        if url is None:
-            return local
-        transport = Transport(url, settings.schema_registry_username, settings.schema_registry_password)
-        cache = SchemaCache(settings.state_dir / "schemas", transport.base)
-        registry = RegistrySchemas(transport, cache, local)
-        closing.push_async_callback(registry.close)
-        return registry
 
     async def _open_sink(self) -> GenesysSink:
         return await GenesysSink.open(
@@ -236,6 +225,13 @@ class App:
             lag=lag,
             store_size=store.size,
         )
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    """End a task that goes on for ever."""
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 def _spare_the_garbage_collector() -> None:

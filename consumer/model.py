@@ -19,6 +19,17 @@ class TopicPartition(NamedTuple):
     partition: int
 
 
+class Position(NamedTuple):
+    """Where a record stands."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:  # type: ignore[explicit-override]  # typing has it from 3.12 on
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+
 Headers = Sequence[tuple[str, bytes | None]]
 
 
@@ -187,6 +198,20 @@ class Contact(Struct, frozen=True, gc=False):
         return self.consent and not self.do_not_call
 
 
+class ExportedContact(Struct, frozen=True, gc=False):
+    """A contact as an export of the contact list shows it.
+
+    Attributes:
+        contact_id: Genesys' id of it.
+        callable: Whether a campaign may dial it.
+        values: Of the managed columns: the five that every list has, then the attribute columns as they are configured.
+    """
+
+    contact_id: str
+    callable: bool
+    values: tuple[str, ...]
+
+
 class Operation(StrEnum):
     """What is done to the contact in Genesys."""
 
@@ -207,6 +232,8 @@ class Change(Struct, frozen=True, gc=False):
         occurred_at: Milliseconds since the epoch, UTC.
         offset: Offset of the record in its partition: the order where versions say nothing.
         withdrawal: The person must not be called after this: goes ahead of every other change.
+        undecoded: Nobody knows what the record says: its version and time are unknown, only its offset is its order.
+        number: Of a suppression, the valid number that the rejected record names, "" if none: for the do-not-call list.
     """
 
     operation: Operation
@@ -217,6 +244,8 @@ class Change(Struct, frozen=True, gc=False):
     occurred_at: int
     offset: int
     withdrawal: bool
+    undecoded: bool = False
+    number: str = ""
 
 
 class State(Struct, frozen=True, gc=False):
@@ -229,6 +258,7 @@ class State(Struct, frozen=True, gc=False):
         occurred_at: Of the last accepted change, milliseconds since the epoch, UTC.
         offset: Of the last accepted change in its partition.
         deleted: The contact is not in Genesys: this is the marker that stops late updates.
+        blocked: The last accepted change withdrew, and the contact's number went on the do-not-call list for it.
     """
 
     fingerprint: bytes
@@ -237,6 +267,7 @@ class State(Struct, frozen=True, gc=False):
     occurred_at: int
     offset: int
     deleted: bool
+    blocked: bool = False
 
 
 class Verdict(StrEnum):

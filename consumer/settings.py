@@ -151,6 +151,12 @@ def _per_topic(default: Choice) -> Callable[[str], PerTopic[Choice]]:
     return parse
 
 
+def _boolean(raw: str) -> bool:
+    if raw.lower() not in {"true", "false"}:
+        raise _BadError("must be true or false")
+    return raw.lower() == "true"
+
+
 def _integer(low: int, high: int) -> Callable[[str], int]:
     def parse(raw: str) -> int:
         if not re.fullmatch(r"-?[0-9]+", raw) or not low <= int(raw) <= high:
@@ -158,6 +164,12 @@ def _integer(low: int, high: int) -> Callable[[str], int]:
         return int(raw)
 
     return parse
+
+
+def _flag(raw: str) -> bool:
+    if raw.lower() not in {"true", "false"}:
+        raise _BadError("must be true or false")
+    return raw.lower() == "true"
 
 
 def _region(raw: str) -> str:
@@ -308,6 +320,12 @@ class Settings:
         _integer(0, 86400),
         "60",
     )
+    suppress_undecodable: bool = _setting(
+        "A record that cannot be decoded may be a withdrawal: the contact that its key names is not callable until a "
+        "later change of it, or the record replayed, can be decoded: `true` or `false`",
+        _flag,
+        "false",
+    )
     genesys_region: str = _setting("AWS region name or Genesys domain", _region, "us-east-1")
     genesys_oauth_client_id: str = _setting("Id of the OAuth client (client credentials)", _name, None, secret=True)
     genesys_oauth_client_secret: str = _setting("Secret of the OAuth client", _name, None, secret=True)
@@ -319,9 +337,17 @@ class Settings:
         "Internal do-not-call list, by name or id, for numbers of people who withdrew consent or set do-not-call; "
         "a missing name is created; unset: none"
     )
+    genesys_dnc_release: bool = _setting(
+        "Whether a number is taken off the do-not-call list when its contact grants again, provably later: "
+        "only for a list that nobody else uses",
+        _boolean,
+        "false",
+    )
     genesys_login_url: str = _setting("Login host; unset: from the region", _genesys_url)
     genesys_api_url: str = _setting("API host; unset: from the region", _genesys_url)
-    genesys_requests_per_minute: int = _setting("Client-side limit of requests", _integer(1, 100_000), "300")
+    genesys_requests_per_minute: int = _setting(
+        "Client-side limit of requests; a lower one that Genesys tells takes its place", _integer(1, 100_000), "300"
+    )
     genesys_max_in_flight: int = _setting("Requests sent and unanswered at a time", _integer(1, 64), "4")
     genesys_request_timeout_s: int = _setting("Total time limit of a request", _integer(1, 40), "20")
     batch_max_records: int = _setting("Contacts in a request", _integer(1, 1000), "100")
@@ -403,7 +429,7 @@ def load(
 
 def _contradictions(known: Mapping[str, object]) -> list[str]:
     """What no setting breaks alone."""
-    return _shared_topics(known) + _late_requests(known) + _no_source_topics(known)
+    return _shared_topics(known) + _late_requests(known) + _no_source_topics(known) + _nothing_to_release(known)
 
 
 def _no_source_topics(known: Mapping[str, object]) -> list[str]:
@@ -416,6 +442,12 @@ def _no_source_topics(known: Mapping[str, object]) -> list[str]:
         if isinstance(choice, PerTopic) and isinstance(sources, tuple)
         for topic in choice.named.keys() - {*sources}
     ]
+
+
+def _nothing_to_release(known: Mapping[str, object]) -> list[str]:
+    if known["genesys_dnc_release"] is True and known["genesys_dnc_list"] is None:
+        return ["GENESYS_DNC_RELEASE: there is no do-not-call list; set GENESYS_DNC_LIST too, or neither"]
+    return []
 
 
 def _late_requests(known: Mapping[str, object]) -> list[str]:

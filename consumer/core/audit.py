@@ -102,7 +102,7 @@ class Auditor:
             prev,
         )
 
-    def batch(self, report: BatchReport, now: float) -> AuditEvent:
+    def batch(self, report: BatchReport, now: float, operation: str = "contact_list_sync") -> AuditEvent:
         """The event of a batch whose every contact has an answer."""
         complete = report.records_out == report.records_in
         return report.batch_id.encode(), orjson.dumps(
@@ -110,7 +110,7 @@ class Auditor:
                 "type": "batch",
                 "eventId": report.batch_id,
                 "timestamp": _timestamp(now),
-                "operation": "contact_list_sync",
+                "operation": operation,
                 "contactListId": self._contact_list_id,
                 "batchId": report.batch_id,
                 "recordsIn": report.records_in,

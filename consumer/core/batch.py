@@ -79,11 +79,13 @@ class Batch(Struct, frozen=True, eq=False):
         operation: What the request does.
         lanes: Its contacts, withdrawals first.
         doubted: The other part of a batch that was refused: one of them is to blame if this request is accepted.
+        search: Whether the request is made to find out who is to blame.
     """
 
     operation: Operation
     lanes: list[Lane]
     doubted: Queue = field(default_factory=Queue)
+    search: bool = False
 
     def blamed(self) -> list[Lane]:
         """Who of the doubted still waits for the answer."""
@@ -240,7 +242,7 @@ class Lanes:
         self._groups.remove(group)
         lanes = self._fill([], group.queue, len(group.queue))
         if group.queue.head() is None:
-            return Batch(group.operation, lanes, group.doubted)
+            return Batch(group.operation, lanes, group.doubted, search=True)
         self.relieve([*_waiting_in(group.queue), *_waiting_in(group.doubted)])
         return Batch(group.operation, lanes)
 

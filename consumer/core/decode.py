@@ -6,9 +6,11 @@ writer's schema become a change event is not decided here: a `Reader` is put tog
 an envelope's mapping. Touches nothing else.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Final, NamedTuple
+
+from msgspec.structs import replace
 
 from consumer.core import framing, keys
 from consumer.core.framing import Form, KeySchema
@@ -66,10 +68,25 @@ def decode(
     return Decoded(results, None)
 
 
-def reader_names(records: Sequence[Record], form: Form = CONFLUENT) -> set[ReaderName]:
-    """Everything that these records have to be read with."""
+def reader_names(records: Iterable[Record], form: Form = CONFLUENT) -> set[ReaderName]:
+    """Everything that these records, and their keys, have to be read with."""
     found: set[ReaderName] = set()
     for record in records:
-        with suppress(DecodeError):
-            found.add(form(record)[0])
+        for each in (record, _tombstone(record)):
+            with suppress(DecodeError):
+                found.add(form(each)[0])
     return found - _WITHOUT_SCHEMA.keys()
+
+
+def named_by_key(
+    record: Record, readers: Mapping[ReaderName, Reader | DecodeError], form: Form = CONFLUENT
+) -> str | None:
+    """The external id that the key of a record names, whatever its value is; None when it names nobody for sure."""
+    for event in decode([_tombstone(record)], readers, form).results:
+        if isinstance(event, ChangeEvent) and isinstance(event.external_id, str) and event.external_id.strip():
+            return event.external_id
+    return None
+
+
+def _tombstone(record: Record) -> Record:
+    return replace(record, value=None)

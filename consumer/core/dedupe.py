@@ -18,7 +18,7 @@ IDENTITY_BYTES = 32
 
 _STATE = struct.Struct(">BB32sqqqq")
 _FORMAT = 2
-_HAS_VERSION, _VERSIONED, _DELETED = 1, 2, 4
+_HAS_VERSION, _VERSIONED, _DELETED, _BLOCKED = 1, 2, 4, 8
 
 
 class _Order(IntEnum):
@@ -26,6 +26,16 @@ class _Order(IntEnum):
     SAME = 0
     NEWER = 1
     UNKNOWN = 2
+
+
+def identity(external_id: str) -> bytes:
+    """What a contact is known by in the store: SHA-256 of its external id."""
+    return hashlib.sha256(external_id.encode()).digest()
+
+
+def identity_of_key(key: bytes | None) -> bytes:
+    """The identity that a record's key gives, where the key is the external id."""
+    return hashlib.sha256(key or b"").digest()
 
 
 def to_change(event: ChangeEvent, contact: Contact, offset: int, contact_list_id: str) -> Change:
@@ -37,8 +47,8 @@ def to_change(event: ChangeEvent, contact: Contact, offset: int, contact_list_id
     return Change(
         Operation.DELETE if deletes else Operation.UPSERT,
         contact,
-        hashlib.sha256(contact.external_id.encode()).digest(),
-        without_content(Operation.DELETE, contact_list_id) if deletes else _fingerprint(contact, contact_list_id),
+        identity(contact.external_id),
+        without_content(Operation.DELETE, contact_list_id) if deletes else fingerprint(contact, contact_list_id),
         event.version,
         event.occurred_at,
         offset,
@@ -46,8 +56,11 @@ def to_change(event: ChangeEvent, contact: Contact, offset: int, contact_list_id
     )
 
 
-def suppression(event: ChangeEvent, offset: int, contact_list_id: str) -> Change | None:
-    """The change that a rejected event still asks for: one that withdraws consent or sets do-not-call suppresses."""
+def suppression(event: ChangeEvent, offset: int, contact_list_id: str, number: str) -> Change | None:
+    """The change that a rejected event still asks for: one that withdraws consent or sets do-not-call suppresses.
+
+    Its number, if it has a valid one, is for the do-not-call list alone: nothing else of a rejected event is trusted.
+    """
     if not (event.consent is False or event.do_not_call is True):
         return None
     if not isinstance(event.external_id, str) or not event.external_id.strip():
@@ -56,13 +69,25 @@ def suppression(event: ChangeEvent, offset: int, contact_list_id: str) -> Change
     return Change(
         Operation.SUPPRESS,
         contact,
-        hashlib.sha256(contact.external_id.encode()).digest(),
+        identity(contact.external_id),
         without_content(Operation.SUPPRESS, contact_list_id),
         event.version,
         event.occurred_at,
         offset,
         withdrawal=True,
+        number=number,
     )
+
+
+def precaution(external_id: str, offset: int, contact_list_id: str) -> Change:
+    """The change that a record asks for which nobody can decode, and which may be a withdrawal: do not call for now.
+
+    The flags of the contact are not withdrawn: only what can be read withdraws them.
+    """
+    contact = Contact(external_id, "", "", consent=True, do_not_call=False, attributes={})
+    identity = hashlib.sha256(external_id.encode()).digest()
+    fingerprint = without_content(Operation.SUPPRESS, contact_list_id)
+    return Change(Operation.SUPPRESS, contact, identity, fingerprint, None, 0, offset, withdrawal=True, undecoded=True)
 
 
 def as_delete(change: Change, contact_list_id: str) -> Change:
@@ -90,8 +115,25 @@ def judge(change: Change, state: State | None) -> Verdict:
     return Verdict.STALE
 
 
-def accepted(change: Change, state: State | None) -> State:
-    """The state of the contact once Genesys accepted the change."""
+def releases(change: Change, state: State | None) -> bool:
+    """Whether a change lets its contact's number off the do-not-call list: a grant that is provably the newer one.
+
+    By its version; where neither has one, by the order of the partition, of which a later time alone proves nothing.
+    """
+    if state is None or not state.blocked or change.withdrawal or change.operation is not Operation.UPSERT:
+        return False
+    ordered = change.version is not None or change.offset > state.offset
+    return ordered and _order(change, state) is _Order.NEWER
+
+
+def accepted(change: Change, state: State | None, *, blocks: bool = False) -> State:
+    """The state of the contact once Genesys accepted the change; blocks: there is a do-not-call list.
+
+    A change that nobody could decode leaves version and time as they are: they are those of what was read last.
+    """
+    if change.undecoded and state is not None:
+        deleted = change.operation is Operation.DELETE
+        return replace(state, fingerprint=change.fingerprint, offset=change.offset, deleted=deleted)
     known = state.version if state else None
     return State(
         change.fingerprint,
@@ -100,6 +142,7 @@ def accepted(change: Change, state: State | None) -> State:
         change.occurred_at,
         change.offset,
         change.operation is Operation.DELETE,
+        blocks and change.withdrawal and change.operation is not Operation.DELETE,
     )
 
 
@@ -110,7 +153,7 @@ def noted(change: Change, state: State | None) -> State:
 
 def forgotten(state: State, contact_list_id: str) -> State:
     """The state of a contact whose content in Genesys nobody knows: whatever the CRM says next is sent."""
-    return replace(state, fingerprint=without_content(Operation.UPSERT, contact_list_id))
+    return replace(state, fingerprint=without_content(Operation.UPSERT, contact_list_id), blocked=False)
 
 
 def advanced(change: Change, state: State) -> State | None:
@@ -123,7 +166,8 @@ def advanced(change: Change, state: State) -> State | None:
 def _order(change: Change, state: State) -> _Order:
     """How the change stands to the accepted one: by version, else by the order of the partition."""
     if change.version is None:
-        return _Order.UNKNOWN if state.versioned else _partition_order(change, state)
+        by_offset = change.undecoded or not state.versioned
+        return _partition_order(change, state) if by_offset else _Order.UNKNOWN
     if state.version is None:
         return _Order.UNKNOWN
     if change.version < state.version:
@@ -146,14 +190,16 @@ def _sign(difference: int) -> _Order:
     return _Order((difference > 0) - (difference < 0))
 
 
-def _fingerprint(contact: Contact, contact_list_id: str) -> bytes:
+def fingerprint(contact: Contact, contact_list_id: str) -> bytes:
+    """SHA-256 of all that Genesys is told of a contact, and of the list in which it is told."""
     content = orjson.dumps((contact_list_id, *astuple(contact)), option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(content).digest()
 
 
 def encode_state(state: State, settled_ms: int) -> bytes:
     """The state as it stands in the store and in the changelog, with the time at which it was settled."""
-    flags = (state.version is not None) * _HAS_VERSION | state.versioned * _VERSIONED | state.deleted * _DELETED
+    flags = (state.version is not None) * _HAS_VERSION | state.versioned * _VERSIONED
+    flags |= state.deleted * _DELETED | state.blocked * _BLOCKED
     version = state.version or 0
     return _STATE.pack(_FORMAT, flags, state.fingerprint, version, state.occurred_at, state.offset, settled_ms)
 
@@ -172,6 +218,7 @@ def decode_state(raw: bytes) -> State:
         occurred_at,
         offset,
         bool(flags & _DELETED),
+        bool(flags & _BLOCKED),
     )
 
 

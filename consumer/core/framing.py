@@ -7,7 +7,7 @@ Confluent's, a bare body from either). Says nothing of whether the schema exists
 
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -95,6 +95,11 @@ def form(topic: str, framing: Framing, key_format: KeyFormat) -> Form:
         return split(value, record.headers, VALUE)
 
     return split_record
+
+
+def by_topic(topics: Mapping[str, Form]) -> Form:
+    """How the records of several topics are split."""
+    return lambda record: topics[record.topic](record)
 
 
 # -- values

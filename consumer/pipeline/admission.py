@@ -23,6 +23,7 @@ class Admission:
         store: What was delivered.
         reports: Told of contacts that leave their batch.
         contact_list_id: Part of each fingerprint.
+        blocks: Whether there is a do-not-call list.
         clock: Monotonic seconds.
         decided: Called when works got their outcome.
     """
@@ -35,6 +36,7 @@ class Admission:
         store: Store,
         reports: Reports,
         contact_list_id: str,
+        blocks: bool,
         clock: Callable[[], float],
         decided: Callable[[], None],
     ) -> None:
@@ -43,6 +45,7 @@ class Admission:
         self._store = store
         self._reports = reports
         self._contact_list_id = contact_list_id
+        self._blocks = blocks
         self._clock = clock
         self._decided = decided
 
@@ -85,7 +88,14 @@ class Admission:
         work.operation = change.operation
         if work.applied_at is None:
             work.applied_at = applied_at
-        self._remember(work, change, dedupe.accepted(change, lane.base))
+        self._remember(work, change, dedupe.accepted(change, lane.base, blocks=self._blocks))
+        self._end(lane, accepted=True)
+
+    def note(self, lane: Lane, *, applied_at: float) -> None:
+        """Genesys does not have the contact of a suppression: its number is on the do-not-call list all the same."""
+        work = lane.work
+        work.outcome, work.operation, work.applied_at = work.accepted_as, Operation.SUPPRESS, applied_at
+        self._remember(work, lane.change, dedupe.noted(lane.change, lane.base))
         self._end(lane, accepted=True)
 
     def refuse(self, lane: Lane, code: str) -> None:
@@ -158,13 +168,17 @@ class Admission:
             self._lanes.open(work, change, base, self._clock())
 
     def _judge_suppression(self, work: Work, change: Change, base: State | None, verdict: Verdict) -> None:
-        """A rejected record suppresses its contact; one that is not in Genesys is only noted."""
+        """A rejected record suppresses its contact, and one that is not in Genesys is noted.
+
+        A number that it names goes on the do-not-call list in any case: nobody knows whether the last was the same.
+        """
+        blocks = self._blocks and change.number != ""
         if verdict is Verdict.STALE:
             work.outcome = Outcome.REJECTED
-        elif verdict is Verdict.DUPLICATE and base is not None:
+        elif verdict is Verdict.DUPLICATE and base is not None and not blocks:
             work.outcome = Outcome.REJECTED
             self._remember(work, change, dedupe.advanced(change, base))
-        elif base is None or base.deleted:
+        elif (base is None or base.deleted) and not blocks:
             work.outcome = Outcome.REJECTED
             self._remember(work, change, dedupe.noted(change, base))
         else:

@@ -14,10 +14,11 @@ from contextlib import suppress
 from functools import partial
 
 import structlog
+from msgspec.structs import replace
 
 from consumer.core.audit import event_id
 from consumer.core.batch import Batch, Lane, Lanes
-from consumer.core.dedupe import as_delete
+from consumer.core.dedupe import as_delete, releases
 from consumer.core.delivery import Gate, is_suspect
 from consumer.errors import RefusedByGenesys, Throttled, TooLarge, TransientError
 from consumer.model import Operation, TopicPartition
@@ -162,7 +163,7 @@ class Dispatcher:
         for lane in batch.lanes:
             if not lane.work.assignment.alive:
                 self._admission.abandon(lane)
-        return Batch(batch.operation, [lane for lane in batch.lanes if lane.work.assignment.alive], batch.doubted)
+        return replace(batch, lanes=[lane for lane in batch.lanes if lane.work.assignment.alive])
 
     async def _request(self, batch: Batch) -> Collection[str]:
         """The effect itself; external ids of contacts for which it is not all done yet."""
@@ -171,16 +172,19 @@ class Dispatcher:
         match batch.operation:
             case Operation.UPSERT:
                 withdrawn = [lane.change.contact for lane in batch.lanes if lane.change.withdrawal]
-                await self._sink.upsert([lane.payload for lane in batch.lanes], sure, withdrawn)
+                granted = [lane.change.contact for lane in batch.lanes if _releases(lane)]
+                await self._sink.upsert([lane.payload for lane in batch.lanes], sure, withdrawn, granted)
                 return ()
             case Operation.DELETE:
                 return await self._sink.delete([contact.external_id for contact in contacts], sure)
             case Operation.SUPPRESS:
-                return await self._sink.suppress(contacts, sure)
+                return await self._sink.suppress(contacts, sure, [lane.change.number for lane in batch.lanes])
 
     def _accepted(self, batch: Batch, unfinished: Collection[str], seconds: float) -> None:
         self._gate.succeeded()
         self._telemetry.batch_sent(batch.operation, len(batch.lanes), "success", seconds)
+        if batch.search:
+            self._telemetry.searched(found=False)
         applied_at = self._now()
         for lane in self._owned(batch).lanes:
             if lane.change.contact.external_id not in unfinished:
@@ -189,6 +193,8 @@ class Dispatcher:
                 lane.work.applied_at = lane.work.applied_at or applied_at  # it is not callable any more
                 log.warning("delete_postponed", record=_name(lane), remedy="none needed: not callable, deleted later")
                 self._later(lane, DELETE_RETRY_S)
+            elif lane.base is None or lane.base.deleted:
+                self._admission.note(lane, applied_at=applied_at)
             else:
                 self._missed(lane, applied_at)
         if blamed := batch.blamed():
@@ -229,6 +235,8 @@ class Dispatcher:
         self._telemetry.batch_sent(batch.operation, len(batch.lanes), "failure", seconds)
         self._lanes.relieve(batch.blamed())
         alone = len(batch.lanes) == 1
+        if alone or not isinstance(error, TooLarge):
+            self._telemetry.searched(found=alone)
         batch = self._owned(batch)
         if not batch.lanes:
             return
@@ -288,6 +296,14 @@ class Dispatcher:
             if partition.closing:
                 self._admission.drop(partition.assignment)
         self._admission.reconsider(lanes)
+
+
+def _releases(lane: Lane) -> bool:
+    """Whether what is sent is a grant that is provably newer than the withdrawal for which the number was blocked.
+
+    Of what it superseded, which may have been applied, nobody compared it with that; a withheld one is no grant.
+    """
+    return not lane.superseded and not lane.withheld and releases(lane.change, lane.base)
 
 
 def _trace_parents(batch: Batch) -> list[bytes]:

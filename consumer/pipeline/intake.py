@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from consumer.core import dedupe
+from consumer.core import dead_letters, dedupe
 from consumer.core.decode import ReaderName
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, ValidationError
-from consumer.model import ChangeEvent, Contact, Outcome, Record, Work
+from consumer.model import ChangeEvent, Contact, Outcome, Reason, Record, Work
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.partitions import Partition
 from consumer.pipeline.quarantine import Quarantine
@@ -35,6 +35,7 @@ class Intake:
         telemetry: Told of gaps.
         contact_list_id: Part of each fingerprint.
         columns: Attribute source names with their columns.
+        suppress_undecodable: Whether a record that cannot be decoded suppresses the contact that its key names.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Intake:
         telemetry: Telemetry,
         contact_list_id: str,
         columns: Sequence[tuple[str, str]],
+        suppress_undecodable: bool,
     ) -> None:
         self._make_readers = readers
         self._quarantine = quarantine
@@ -53,6 +55,7 @@ class Intake:
         self._telemetry = telemetry
         self._contact_list_id = contact_list_id
         self._columns = columns
+        self._suppress_undecodable = suppress_undecodable
         self._readers: dict[str, Readers] = {}
 
     async def take(self, partition: Partition, records: Sequence[Record]) -> ReaderName | None:
@@ -73,10 +76,9 @@ class Intake:
 
     async def learn(self, partition: Partition, missing: ReaderName) -> None:
         """Fetch a schema, and at the same time all others that the held records will need."""
-        await self._readers_of(partition).learn(missing, partition.held)
+        await self._readers_of(partition.key.topic).learn(missing, partition.held)
 
-    def _readers_of(self, partition: Partition) -> Readers:
-        topic = partition.key.topic
+    def _readers_of(self, topic: str) -> Readers:
         if topic not in self._readers:
             self._readers[topic] = self._make_readers(topic)
         return self._readers[topic]
@@ -85,7 +87,7 @@ class Intake:
         """How many records were taken, and what the next one has to be read with."""
         if partition.closing:
             return 0, None
-        readers = self._readers_of(partition)
+        readers = self._readers_of(partition.key.topic)
         results, missing = self._quarantine.decode(records, readers.known, readers.form)
         self._report_gaps(partition, records[: len(results)])
         works = partition.tracker.add(records[: len(results)])
@@ -93,7 +95,7 @@ class Intake:
         contacts = iter(validate(events, self._columns))
         for work, result in zip(works, results, strict=True):
             if isinstance(result, DecodeError):
-                _reject(work, result)
+                self._reject(work, result)
             else:
                 self._prepare(work, result, next(contacts))
         self._admission.admit(partition, works)
@@ -101,16 +103,30 @@ class Intake:
 
     def _prepare(self, work: Work, event: ChangeEvent, contact: Contact | ValidationError) -> None:
         """Give a work its change, or its rejection; a rejected withdrawal has both a change and reasons."""
-        offset = work.record.offset
+        offset = dead_letters.place_in_order(work.record)
         if isinstance(contact, ValidationError):
             work.external_id = event.external_id if isinstance(event.external_id, str) else None
             work.reasons, work.detail = contact.reasons, contact.detail
-            work.change = dedupe.suppression(event, offset, self._contact_list_id)
+            work.change = dedupe.suppression(event, offset, self._contact_list_id, _valid_number(event, contact))
             work.accepted_as = Outcome.REJECTED
             work.outcome = Outcome.REJECTED if work.change is None else None
         else:
             work.external_id = contact.external_id
             work.change = dedupe.to_change(event, contact, offset, self._contact_list_id)
+
+    def _reject(self, work: Work, error: DecodeError) -> None:
+        """Give a work its rejection; the contact may have to be suppressed all the same."""
+        work.reasons, work.detail = error.reasons, error.detail
+        readers = self._readers_of(work.record.topic)
+        external_id = readers.named_by_key(work.record) if self._suppress_undecodable else None
+        if external_id is None:
+            work.outcome = Outcome.REJECTED
+        else:
+            work.external_id = external_id
+            work.change = dedupe.precaution(
+                external_id, dead_letters.place_in_order(work.record), self._contact_list_id
+            )
+            work.accepted_as = Outcome.REJECTED
 
     @staticmethod
     def _fresh(partition: Partition, records: Sequence[Record]) -> Sequence[Record]:
@@ -125,6 +141,6 @@ class Intake:
             self._telemetry.offset_gap(partition.key, expected, seen)
 
 
-def _reject(work: Work, error: DecodeError) -> None:
-    work.outcome = Outcome.REJECTED
-    work.reasons, work.detail = error.reasons, error.detail
+def _valid_number(event: ChangeEvent, error: ValidationError) -> str:
+    """The phone number of a rejected event, if that is not among what is wrong with it."""
+    return event.phone if isinstance(event.phone, str) and Reason.PHONE_NOT_E164 not in error.reasons else ""

@@ -12,17 +12,38 @@ import structlog
 from consumer.core import envelopes, framing, keys
 from consumer.core.avro import WriterSchema
 from consumer.core.connect_json import JsonReader
-from consumer.core.decode import Reader, ReaderName, reader_names
+from consumer.core.decode import Reader, ReaderName, named_by_key, reader_names
 from consumer.core.framing import Form, KeySchema
 from consumer.errors import DecodeError, TransientError
 from consumer.model import Reason, Record, SchemaReference
 from consumer.ports import Schemas
+from consumer.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 _RETRY_S = 1.0
 _UNKNOWN_FOR_S = 60.0
 """How long an unknown schema is taken as unknown without asking again."""
+
+
+def form_of(topic: str, settings: Settings) -> Form:
+    """How the records of a topic are split."""
+    return framing.form(topic, settings.source_framing.of(topic), settings.source_key.of(topic))
+
+
+def without_registry() -> dict[ReaderName, Reader | DecodeError]:
+    """The readers of what no registry knows."""
+    return {framing.JSON: JsonReader(envelopes.native)}
+
+
+def reader(name: ReaderName, text: str) -> Reader | DecodeError:
+    """The reader for a schema of values or of keys."""
+    return _make_key_reader(text) if isinstance(name, KeySchema) else make_reader(text)
+
+
+def reference(name: ReaderName) -> SchemaReference:
+    """The schema that a reader needs."""
+    return name.schema if isinstance(name, KeySchema) else name
 
 
 def make_reader(text: str) -> Reader | DecodeError:
@@ -58,10 +79,14 @@ class Readers:
 
     def __init__(self, form: Form, *, schemas: Schemas, unknown_timeout: float, clock: Callable[[], float]) -> None:
         self.form = form
-        self.known: dict[ReaderName, Reader | DecodeError] = {framing.JSON: JsonReader(envelopes.native)}
+        self.known = without_registry()
         self._schemas = schemas
         self._unknown_timeout = unknown_timeout
         self._clock = clock
+
+    def named_by_key(self, record: Record) -> str | None:
+        """The external id that the key of a record names, whatever its value is; None when it names nobody for sure."""
+        return named_by_key(record, self.known, self.form)
 
     async def learn(self, name: ReaderName, held: Sequence[Record]) -> None:
         """Fetch a schema, and at the same time all others that the held records will need."""
@@ -72,27 +97,23 @@ class Readers:
         """Fetch a schema, for as long as it takes; one that stays unknown makes its records rejected."""
         give_up = self._clock() + self._unknown_timeout
         while name not in self.known:
-            reader = await self._fetch(name, final=self._clock() >= give_up)
-            if reader is None:
+            learnt = await self._fetch(name, final=self._clock() >= give_up)
+            if learnt is None:
                 await asyncio.sleep(_RETRY_S)
             else:
-                self.known[name] = reader
-                if isinstance(reader, DecodeError) and Reason.SCHEMA_UNKNOWN in reader.reasons:
+                self.known[name] = learnt
+                if isinstance(learnt, DecodeError) and Reason.SCHEMA_UNKNOWN in learnt.reasons:
                     asyncio.get_running_loop().call_later(_UNKNOWN_FOR_S, self.known.pop, name, None)
 
     async def _fetch(self, name: ReaderName, *, final: bool) -> Reader | DecodeError | None:
-        reference, make = (name.schema, _make_key_reader) if isinstance(name, KeySchema) else (name, make_reader)
+        wanted = reference(name)
         try:
-            text = await self._schemas.fetch(reference)
+            text = await self._schemas.fetch(wanted)
         except TransientError as error:
-            log.warning("schema_not_available", schema_id=str(reference), error=str(error))
+            log.warning("schema_not_available", schema_id=str(wanted), error=str(error))
             return None
         except DecodeError as error:
             return error
         if text is not None:
-            return make(text)
-        return _unknown(reference) if final else None
-
-
-def _unknown(reference: SchemaReference) -> DecodeError:
-    return DecodeError((Reason.SCHEMA_UNKNOWN,), f"schema id {reference} is unknown")
+            return reader(name, text)
+        return DecodeError((Reason.SCHEMA_UNKNOWN,), f"schema id {wanted} is unknown") if final else None

@@ -15,7 +15,6 @@ from consumer.core.audit import Auditor
 from consumer.core.batch import Lanes
 from consumer.core.decode import ReaderName
 from consumer.core.delivery import Breaker, Gate, Throttle
-from consumer.core.framing import form
 from consumer.core.offsets import Tracker
 from consumer.model import Assignment, Record, TopicPartition, Work
 from consumer.pipeline.admission import Admission
@@ -25,7 +24,7 @@ from consumer.pipeline.intake import Intake
 from consumer.pipeline.partitions import Partition, Partitions
 from consumer.pipeline.progress import Progress
 from consumer.pipeline.quarantine import Quarantine
-from consumer.pipeline.readers import Readers
+from consumer.pipeline.readers import Readers, form_of
 from consumer.pipeline.reports import Reports
 from consumer.pipeline.restore import Restorer
 from consumer.pipeline.retention import Retention
@@ -108,6 +107,7 @@ class Pipeline:
             store=store,
             reports=reports,
             contact_list_id=sink.contact_list_id,
+            blocks=settings.genesys_dnc_list is not None,
             clock=clock,
             decided=self._on_decided,
         )
@@ -118,6 +118,7 @@ class Pipeline:
             telemetry=telemetry,
             contact_list_id=sink.contact_list_id,
             columns=settings.genesys_attribute_columns,
+            suppress_undecodable=settings.suppress_undecodable,
         )
         self._dispatcher = Dispatcher(
             partitions=self.partitions,
@@ -314,11 +315,10 @@ class Pipeline:
             self._spawn(self._unblock(partition, missing))
 
     def _readers(self, topic: str) -> Readers:
-        settings = self._settings
         return Readers(
-            form(topic, settings.source_framing.of(topic), settings.source_key.of(topic)),
+            form_of(topic, self._settings),
             schemas=self._schemas,
-            unknown_timeout=settings.schema_unknown_timeout_s,
+            unknown_timeout=self._settings.schema_unknown_timeout_s,
             clock=self._clock,
         )
 

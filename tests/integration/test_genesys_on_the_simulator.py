@@ -1,13 +1,20 @@
 """The sink against the simulator: what it sends has the effect that is meant, and faults leave what may be repeated."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import cast
 
+import orjson
 import pytest
 from msgspec.structs import replace
 from opentelemetry.trace import NoOpTracer
+from structlog.testing import capture_logs
 
+from consumer.adapters.genesys import limits
+from consumer.adapters.genesys.client import Client
+from consumer.adapters.genesys.dnc_list import DncList
 from consumer.adapters.genesys.sink import GenesysSink
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
@@ -17,7 +24,6 @@ from consumer.errors import (
     RefusedByGenesys,
     SinkUnavailable,
     Throttled,
-    TooLarge,
     Unauthorized,
 )
 from consumer.model import Contact
@@ -25,6 +31,7 @@ from consumer.settings import load
 from consumer.simulator.app import Simulator
 from consumer.simulator.contacts import Poison
 from consumer.simulator.faults import Fault
+from tests.waiting import eventually
 
 JANE = Contact("crm-1", "+15550100001", "jane@example.com", True, False, {"city": "Bern"})
 JANES_ID = contact_id("crm-1")
@@ -88,6 +95,13 @@ async def with_dnc_list(simulator: Simulator) -> AsyncIterator[GenesysSink]:
         yield sink
 
 
+@asynccontextmanager
+async def releasing(simulator: Simulator) -> AsyncIterator[GenesysSink]:
+    """A sink that also takes numbers off the list `Nobody`."""
+    async with opened(simulator, GENESYS_DNC_LIST="Nobody", GENESYS_DNC_RELEASE="true") as sink:
+        yield sink
+
+
 async def withdraw(sink: GenesysSink, *contacts: Contact) -> None:
     """Upsert contacts, all of them withdrawn."""
     await sink.upsert([sink.encode(contact, callable_=False) for contact in contacts], withdrawn=contacts)
@@ -130,6 +144,96 @@ async def test_the_number_is_blocked_before_the_contact_changes():
             await withdraw(sink, replace(JANE, consent=False))
         assert simulator.dnc_numbers("Nobody") == {JANE.phone}
         assert simulator.contacts("People") == {}
+
+
+async def grant(sink: GenesysSink, *contacts: Contact, withdrawn: Sequence[Contact] = ()) -> None:
+    """Upsert contacts that withdrew before, and others that withdraw now."""
+    encoded = [sink.encode(contact, callable_=contact.callable) for contact in (*contacts, *withdrawn)]
+    await sink.upsert(encoded, withdrawn=withdrawn, granted=contacts)
+
+
+async def test_the_number_of_a_contact_that_grants_again_is_taken_off_where_that_is_set():
+    """Without the setting it stays; a number that is not on the list is fine."""
+    async with Simulator() as simulator:
+        for release, left in (("false", {JANE.phone}), ("true", set())):
+            async with opened(simulator, GENESYS_DNC_LIST="Nobody", GENESYS_DNC_RELEASE=release) as sink:
+                await withdraw(sink, replace(JANE, consent=False))
+                await grant(sink, JANE)
+                await grant(sink, JANE)
+                assert simulator.dnc_numbers("Nobody") == left
+                assert simulator.contacts("People")[JANES_ID]["callable"]
+
+
+async def test_only_the_number_that_genesys_has_of_the_contact_is_taken_off():
+    """One who grants with another number gets neither off; nor does one whose number somebody withdraws meanwhile."""
+    john = replace(JANE, external_id="crm-2", consent=False)
+    async with Simulator() as simulator, releasing(simulator) as sink:
+        await withdraw(sink, replace(JANE, consent=False), replace(john, external_id="crm-3", phone="+15550100003"))
+        await grant(sink, replace(JANE, phone="+15550100003"))
+        assert simulator.dnc_numbers("Nobody") == {JANE.phone, "+15550100003"}
+        await withdraw(sink, replace(JANE, consent=False))
+        await grant(sink, JANE, withdrawn=[john])
+        assert simulator.dnc_numbers("Nobody") == {JANE.phone, "+15550100003"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "callable_"),
+    [("503@add_contacts", False), ("503@patch_dnc_phone_numbers", True), ("lost_reply@add_contacts", True)],
+)
+async def test_a_number_is_taken_off_after_its_contact_was_granted(fault, callable_):
+    """Whatever fails leaves it on the list, and a repeat takes it off."""
+    async with Simulator() as simulator, releasing(simulator) as sink:
+        await withdraw(sink, replace(JANE, consent=False))
+        simulator.faults.inject(Fault.parse(fault))
+        with pytest.raises(SinkUnavailable):
+            await grant(sink, JANE)
+        assert simulator.dnc_numbers("Nobody") == {JANE.phone}
+        assert simulator.contacts("People")[JANES_ID]["callable"] is callable_
+        await grant(sink, JANE)
+        assert simulator.dnc_numbers("Nobody") == set()
+
+
+async def test_a_thousand_numbers_are_taken_off_in_requests_that_genesys_takes():
+    """Reads of 50, removals of 250."""
+    contacts = [replace(JANE, external_id=f"crm-{n}", phone=f"+1555{n:07}") for n in range(1000)]
+    async with Simulator() as simulator, releasing(simulator) as sink:
+        await withdraw(sink, *(replace(contact, consent=False) for contact in contacts))
+        await grant(sink, *contacts)
+        assert simulator.dnc_numbers("Nobody") == set()
+        requests = simulator.stats()["requests"]
+        assert (requests["read_contacts"], requests["patch_dnc_phone_numbers"]) == ({"200": 20}, {"204": 4})
+
+
+async def test_a_number_that_a_rejected_record_names_is_blocked_whether_the_contact_is_there_or_not():
+    """It is put on the list beside the one that Genesys has; the contact keeps its own, and none is made."""
+    async with Simulator() as simulator, with_dnc_list(simulator) as sink:
+        await put(sink, JANE)
+        unknown = replace(JANE, external_id="crm-unknown", phone="")
+        told = await sink.suppress(
+            [replace(JANE, do_not_call=True), unknown], numbers=["+15550100008", "", "+15550100009"]
+        )
+        assert told == {"crm-unknown"}
+        assert simulator.dnc_numbers("Nobody") == {JANE.phone, "+15550100008", "+15550100009"}
+        (held,) = simulator.contacts("People").values()
+        assert held["data"]["phone_number"] == JANE.phone
+
+
+async def test_a_number_that_genesys_does_not_release_stays_and_the_others_go():
+    """The refused one is found by halves; a line says so without the number."""
+    refused = RefusedByGenesys("invalid.dnc.patch.request")
+    asked: list[list[str]] = []
+
+    class Refusing:
+        async def call(self, *_: object, body: bytes, **__: object) -> None:
+            asked.append(orjson.loads(body)["phoneNumbers"])
+            if "+2" in asked[-1]:
+                raise refused
+
+    with capture_logs() as lines:
+        await DncList(cast("Client", Refusing()), "id").remove(["+1", "+2", "+3", "+4"], 0.0, lambda: True)
+    assert asked == [["+1", "+2", "+3", "+4"], ["+1", "+2"], ["+1"], ["+2"], ["+3", "+4"]]
+    assert [(line["event"], line["code"]) for line in lines] == [("number_not_released", refused.code)]
+    assert "+2" not in str(lines)
 
 
 async def test_a_do_not_call_list_is_found_again():
@@ -245,7 +349,7 @@ async def test_one_bad_contact_refuses_the_batch_and_leaves_the_list():
         ("clearing", Throttled, 0),
         ("importing", Throttled, 0),
         ("bulk_job", Throttled, 0),
-        ("413", TooLarge, 0),
+        ("413", SinkUnavailable, 0),
         ("drip=0.05", SinkUnavailable, 1),
         ("endless", SinkUnavailable, 1),
         ("deep", SinkUnavailable, 1),
@@ -279,6 +383,34 @@ async def test_own_rate_limit_names_the_wait():
             await put(sink, JANE)
     assert caught.value.retry_after is not None
     assert 50 < caught.value.retry_after <= 60
+
+
+async def test_the_limit_that_genesys_tells_is_kept_and_asked_for_again(monkeypatch):
+    """Genesys allows 60 a minute, then 120: a burst of two seconds' worth tells which limit holds."""
+    monkeypatch.setattr(limits, "EVERY_S", 0.01)
+    throttle = Throttle(100_000)
+    async with Simulator(requests_per_minute=60) as simulator:
+        sink = await open_sink(simulator, throttle)
+        following = asyncio.create_task(sink.follow_limit())
+        for requests_per_minute, burst in ((60, 2), (120, 4)):
+            simulator._access.requests_per_minute = requests_per_minute
+            await eventually(lambda: throttle.tokens(math.inf) == burst, 10)  # noqa: B023 -- waited for here
+        following.cancel()
+        await sink.close()
+
+
+async def test_a_limit_that_cannot_be_told_now_is_asked_for_again(monkeypatch):
+    """An outage at start leaves our own limit, until Genesys answers."""
+    monkeypatch.setattr(limits, "RETRY_S", 0.01)
+    throttle = Throttle(300)
+    async with Simulator(requests_per_minute=60) as simulator:
+        sink = await open_sink(simulator, throttle)
+        simulator.faults.inject(Fault.parse("503@get_limits"), Fault.parse("bad_json@get_limits"))
+        following = asyncio.create_task(sink.follow_limit())
+        await eventually(lambda: throttle.tokens(math.inf) == 2, 10)
+        assert simulator.stats()["faults"] == {"503": 1, "bad_json": 1}
+        following.cancel()
+        await sink.close()
 
 
 @pytest.mark.parametrize("permission", ["outbound:contactList:view", "outbound:contactList:add"])

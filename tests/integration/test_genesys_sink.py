@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+from structlog.testing import capture_logs
 
 from consumer.adapters.genesys import transport
 from consumer.adapters.genesys.sink import GenesysSink
@@ -191,6 +192,7 @@ async def ask(sink: GenesysSink, external_id: str) -> None:
 def broken_rules(seen: Seen, query: Any) -> list[str]:
     """What the contract forbids of a request."""
     template = re.sub(r"(?<=contactlists/)[^/]+", "{contactListId}", seen.path)
+    template = re.sub(r"(?<=namespaces/)[^/]+", "{namespaceName}", template)
     endpoint = ENDPOINTS.get((seen.method, template))
     if endpoint is None:
         return [f"no endpoint {seen.method} {template}"]
@@ -396,7 +398,7 @@ async def test_a_refusal_tells_whom_it_names_and_how_much_is_too_much(bench):
         "details": [{"errorCode": "x", "entityId": "two"}, "odd"],
         "errors": [{"code": "x", "entityId": "three"}],
     }
-    limit = {"code": "request.entity.too.large", "limit": {"key": "request.bytes.max", "value": 1000}}
+    limit = {"code": "request.entity.too.large", "limit": {"key": "request.bytes.max", "value": 10}}
     async with bench.sink() as sink:
         bench.genesys.script = [reply(400, body), reply(413, limit)]
         with pytest.raises(RefusedByGenesys) as refused:
@@ -404,7 +406,16 @@ async def test_a_refusal_tells_whom_it_names_and_how_much_is_too_much(bench):
         with pytest.raises(TooLarge) as too_large:
             await ask(sink, "crm-2")
     assert refused.value.contact_ids == {"one", "two", "three"}
-    assert too_large.value.limit == 1000
+    assert too_large.value.limit == 10
+
+
+async def test_a_body_that_keeps_to_the_limit_that_is_named_is_not_too_large(bench):
+    """An answer that contradicts itself is no answer of a working service: nobody is to blame."""
+    limit = {"code": "request.entity.too.large", "limit": {"key": "request.bytes.max", "value": 1000}}
+    async with bench.sink() as sink:
+        bench.genesys.script = [reply(413, limit)]
+        with pytest.raises(SinkUnavailable, match="names a limit of 1000"):
+            await ask(sink, "crm-2")
 
 
 async def test_suppress_sends_back_what_genesys_has(bench):
@@ -596,6 +607,24 @@ async def test_missing_permission_is_named(bench, body, permission):
         bench.genesys.script = [reply(403, body)]
         with pytest.raises(Unauthorized, match=rf"permission {permission} \(status 403"):
             await sink.delete(["crm-2"])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(error(403, "missing.any.permissions"), id="not permitted"),
+        pytest.param(error(404, "not.found"), id="no such namespace"),
+        pytest.param(error(400, "bad.request"), id="refused"),
+    ],
+)
+async def test_who_may_not_know_the_limit_keeps_to_the_setting(bench, answer):
+    """One line says so, and Genesys is not asked again."""
+    async with bench.sink() as sink:
+        bench.genesys.script = [answer]
+        with capture_logs() as lines:
+            await sink.follow_limit()
+    assert [(line["event"], line["log_level"]) for line in lines] == [("limit_not_told", "info")]
+    assert not any(canary in str(lines) for canary in CANARIES)
 
 
 async def test_no_answer_ends_at_the_time_limit(bench):

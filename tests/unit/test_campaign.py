@@ -63,16 +63,16 @@ class StormySink(MemorySink):
 
     weather: Weather
 
-    async def upsert(self, contacts: Any, sure: Sure = always, withdrawn: Any = ()) -> None:
-        await self._stormy(super().upsert, contacts, sure)
+    async def upsert(self, contacts: Any, sure: Sure = always, withdrawn: Any = (), granted: Any = ()) -> None:
+        await self._stormy(super().upsert, contacts, sure, withdrawn, granted)
 
     async def delete(self, external_ids: Any, sure: Sure = always) -> Any:
         return await self._stormy(super().delete, external_ids, sure)
 
-    async def suppress(self, contacts: Any, sure: Sure = always) -> Any:
-        return await self._stormy(super().suppress, contacts, sure)
+    async def suppress(self, contacts: Any, sure: Sure = always, numbers: Any = ()) -> Any:
+        return await self._stormy(super().suppress, contacts, sure, numbers)
 
-    async def _stormy(self, request: Any, subject: Any, sure: Sure) -> Any:
+    async def _stormy(self, request: Any, subject: Any, sure: Sure, *numbers: Any) -> Any:
         dice = self.weather.dice
         self.weather.world.latency = dice.choice([0.001, 0.01, 0.1, 1.0, 8.0])
         if self.weather.fails(0.1):
@@ -80,7 +80,7 @@ class StormySink(MemorySink):
         if self.weather.fails(0.1):
             await passes(self.weather.world.latency)
             raise SinkUnavailable("out of reach")
-        answer = await request(subject, sure)
+        answer = await request(subject, sure, *numbers)
         if self.weather.fails(0.2):
             raise SinkUnavailable("no answer, and applied")
         return answer
@@ -138,7 +138,7 @@ def _story(dice: random.Random) -> Story:
         older = versions[number] > 1 and dice.random() < 0.2
         versions[number] += not older
         version = dice.randrange(1, versions[number]) if older else versions[number]
-        said: dict[str, Any] = {"phone": dice.choice(["+15550100", "+15550101"])} | KINDS[kind][1]
+        said: dict[str, Any] = {"phone": f"+155501{number}{dice.choice('01')}"} | KINDS[kind][1]
         event = Event(f"c-{number}", version, **said)
         story.tell(number % PARTITIONS, event)
         if dice.random() < 0.1:
@@ -157,6 +157,8 @@ def _life(weather: Weather) -> Life:
         read_ahead_records=100,
         drain_timeout_s=dice.choice([1, 30]),
         genesys_requests_per_minute=dice.choice([60, 1000]),
+        genesys_dnc_list="do not call",
+        genesys_dnc_release="true",
     )
     life.source.size = dice.choice([1, 7, 40])
     weather.life = life
@@ -241,3 +243,5 @@ def test_whatever_goes_wrong_nothing_is_lost_repeated_or_left_callable(
     virtual_time.run(_last_life(weather, dice.choice([1, 5, 30])))
     check_without_outcomes(world, story, world.poison)
     assert {key.topic for key in world.committed} == {TOPIC}
+    withdrawn = {contact["phone"] for contact in world.list.values() if not contact["callable"]}
+    assert withdrawn <= world.blocked, "the number of somebody who withdrew is not on the do-not-call list"

@@ -14,8 +14,10 @@ from consumer.core.dedupe import (
     as_delete,
     decode_state,
     encode_state,
+    forgotten,
     judge,
     noted,
+    releases,
     settled_ms,
     suppression,
     to_change,
@@ -48,7 +50,7 @@ SUPPRESSED = without_content(Operation.SUPPRESS, LIST)
 
 def suppressed(*, version=5, offset=10):
     """The suppression that a rejected event with a withdrawal asks for."""
-    made = suppression(replace(EVENT, version=version, consent=False), offset, LIST)
+    made = suppression(replace(EVENT, version=version, consent=False), offset, LIST, "")
     assert made is not None
     return made
 
@@ -169,13 +171,13 @@ def test_values_that_move_between_fields_are_another_content(phone, email):
 )
 def test_a_rejected_event_suppresses_when_it_withdraws(consent, do_not_call, expected):
     """Only what is plainly false consent or plainly true do-not-call suppresses, whatever else is wrong."""
-    made = suppression(replace(EVENT, consent=consent, do_not_call=do_not_call), 3, LIST)
+    made = suppression(replace(EVENT, consent=consent, do_not_call=do_not_call), 3, LIST, "")
     assert (made and (made.contact.consent, made.contact.do_not_call)) == expected
 
 
 def test_a_suppression_keeps_identity_and_order_but_no_contact_data():
     """It meets the state of its contact, is judged by its version, and says nothing but the two flags."""
-    made = suppression(replace(EVENT, consent=False), 3, LIST)
+    made = suppression(replace(EVENT, consent=False), 3, LIST, "")
     assert made == Change(
         Operation.SUPPRESS,
         Contact("c-1", "", "", consent=False, do_not_call=False, attributes={}),
@@ -191,7 +193,7 @@ def test_a_suppression_keeps_identity_and_order_but_no_contact_data():
 @pytest.mark.parametrize("external_id", [None, 7, "", "  "])
 def test_nobody_is_suppressed_without_an_external_id(external_id):
     """A rejected event that names nobody changes nobody."""
-    assert suppression(replace(EVENT, external_id=external_id, consent=False), 3, LIST) is None
+    assert suppression(replace(EVENT, external_id=external_id, consent=False), 3, LIST, "") is None
 
 
 def test_a_withdrawal_carried_out_as_a_delete_stays_the_same_withdrawal():
@@ -345,6 +347,50 @@ def test_a_duplicate_does_not_bring_a_deleted_contact_back():
     assert after.version == 6
 
 
+# ---- the do-not-call list ----
+
+
+def blocked(**fields):
+    """The state after a withdrawal whose number went on the list."""
+    return accepted(change(**{"consent": False} | fields), None, blocks=True)
+
+
+@pytest.mark.parametrize(
+    ("withdrew", "made", "expected"),
+    [
+        pytest.param(blocked(version=5), change(version=6, offset=3), True, id="newer version"),
+        pytest.param(blocked(version=5), change(version=5, offset=11), True, id="same version, later record"),
+        pytest.param(blocked(version=None), change(version=None, offset=11), True, id="no versions, later record"),
+        pytest.param(blocked(version=5), change(version=4, offset=11, at=9999), False, id="older version"),
+        pytest.param(blocked(version=5), change(version=None, offset=11, at=9999), False, id="only one has a version"),
+        pytest.param(blocked(version=None), change(version=5, offset=11, at=9999), False, id="only the other has one"),
+        pytest.param(blocked(version=None), change(version=None, offset=9, at=9999), False, id="later by time alone"),
+        pytest.param(blocked(version=5), change(version=6, do_not_call=True), False, id="no grant"),
+        pytest.param(blocked(version=5), change(version=6, kind=ChangeType.DELETE), False, id="a delete"),
+        pytest.param(blocked(version=5), suppressed(version=6), False, id="a suppression"),
+        pytest.param(state(version=5), change(version=6), False, id="nothing was blocked"),
+        pytest.param(None, change(version=6), False, id="nothing is known"),
+    ],
+)
+def test_only_a_grant_that_is_provably_newer_lets_a_number_off_the_list(withdrew, made, expected):
+    """Whatever cannot be compared leaves the number where it is."""
+    assert releases(made, withdrew) is expected
+
+
+def test_a_number_counts_as_blocked_after_a_withdrawal_alone():
+    """Not after a grant, a delete, or where nobody knows what Genesys has; a duplicate changes nothing."""
+    assert blocked().blocked
+    assert accepted(suppressed(), blocked(), blocks=True).blocked
+    assert not accepted(change(version=6), blocked(), blocks=True).blocked
+    assert not accepted(change(version=6, kind=ChangeType.DELETE), blocked(), blocks=True).blocked
+    assert not noted(suppressed(version=6), None).blocked
+    assert not forgotten(blocked(), LIST).blocked
+    moved_on = advanced(change(version=8, consent=False), blocked())
+    assert moved_on is not None
+    assert moved_on.blocked
+    assert not releases(change(version=7), moved_on)
+
+
 # ---- bytes ----
 
 longs = st.integers(-(2**63), 2**63 - 1)
@@ -356,12 +402,13 @@ states = st.builds(
     occurred_at=longs,
     offset=longs,
     deleted=st.booleans(),
+    blocked=st.booleans(),
 )
 
 
 def as_avro(it):
     """The state as a datum of the schema."""
-    flags = (it.version is not None) | it.versioned << 1 | it.deleted << 2
+    flags = (it.version is not None) | it.versioned << 1 | it.deleted << 2 | it.blocked << 3
     return {
         "format": b"\2",
         "flags": bytes([flags]),
@@ -387,6 +434,13 @@ def test_a_state_comes_back_from_its_bytes(it):
     """Version 0 and no version are told apart, as is everything else; and so does the time of settling."""
     assert decode_state(encode_state(it, SETTLED_MS)) == it
     assert settled_ms(encode_state(it, SETTLED_MS)) == SETTLED_MS
+
+
+def test_a_state_that_an_earlier_release_wrote_lets_nothing_off_the_do_not_call_list():
+    """It does not say whether a number was blocked, so none is taken for one."""
+    withdrawn = accepted(change(consent=False), None)
+    assert not decode_state(encode_state(withdrawn, SETTLED_MS)).blocked
+    assert not releases(change(version=6), decode_state(encode_state(withdrawn, SETTLED_MS)))
 
 
 @pytest.mark.parametrize("read", [decode_state, settled_ms])

@@ -4,7 +4,7 @@ Touches Genesys through the client.
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import NoReturn, Self
 
 import orjson
@@ -12,22 +12,24 @@ from msgspec import Struct
 from msgspec.json import Encoder
 from opentelemetry.trace import Tracer
 
+from consumer.adapters.genesys import limits
 from consumer.adapters.genesys.client import Client
 from consumer.adapters.genesys.contact_list import LIST_PATH, columns, open_list
 from consumer.adapters.genesys.dnc_list import DncList
+from consumer.adapters.genesys.exports import exported
 from consumer.adapters.genesys.transport import Endpoint, OnRequest
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
 from consumer.errors import SinkUnavailable
-from consumer.model import Contact
+from consumer.model import Contact, ExportedContact
 from consumer.ports import Sure, always
 from consumer.settings import Settings
 
-_ADD = Endpoint("add_contacts", "POST", f"{LIST_PATH}/contacts", "outbound:contact:add")
-_DELETE = Endpoint("delete_contacts", "DELETE", f"{LIST_PATH}/contacts", "outbound:contact:delete")
-_READ = Endpoint("read_contacts", "POST", f"{LIST_PATH}/contacts/bulk", "outbound:contact:view")
+ADD_CONTACTS = Endpoint("add_contacts", "POST", f"{LIST_PATH}/contacts", "outbound:contact:add")
+DELETE_CONTACTS = Endpoint("delete_contacts", "DELETE", f"{LIST_PATH}/contacts", "outbound:contact:delete")
+READ_CONTACTS = Endpoint("read_contacts", "POST", f"{LIST_PATH}/contacts/bulk", "outbound:contact:view")
 
-_KEEP_QUEUE = {"doNotQueue": "true"}
+KEEP_QUEUE = {"doNotQueue": "true"}
 """A contact that was dialled already is not dialled again because its data came again."""
 
 _Data = dict[str, str | None]
@@ -58,10 +60,17 @@ class GenesysSink:
     """
 
     def __init__(
-        self, client: Client, list_id: str, column_names: Sequence[str], dnc_list: DncList | None = None
+        self,
+        client: Client,
+        list_id: str,
+        column_names: Sequence[str],
+        dnc_list: DncList | None = None,
+        *,
+        releases: bool = False,
     ) -> None:
         self._client = client
         self._dnc_list = dnc_list
+        self._releases = releases
         self._list_id = list_id
         self._path = {"contactListId": list_id}
         self._columns = tuple(column_names)
@@ -74,6 +83,7 @@ class GenesysSink:
         on_request: OnRequest,
         tracer: Tracer,
         throttle: Throttle,
+        create: bool = True,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> Self:
         """Log in, and find or create the contact list.
@@ -83,6 +93,7 @@ class GenesysSink:
             on_request: Told of each physical request: operation, HTTP status or error, seconds.
             tracer: Makes one CLIENT span for each physical request.
             throttle: The limit of requests, on the event loop's clock.
+            create: Whether a contact list that does not exist is made.
             monotonic: Clock of the token's expiry, in seconds.
 
         Raises:
@@ -91,17 +102,21 @@ class GenesysSink:
         """
         client = Client(settings, on_request=on_request, tracer=tracer, monotonic=monotonic, throttle=throttle)
         try:
-            list_id = await open_list(client, settings)
+            list_id = await open_list(client, settings, create=create)
             name = settings.genesys_dnc_list
             dnc_list = None if name is None else await DncList.open(client, name)
         except BaseException:
             await client.close()
             raise
-        return cls(client, list_id, columns(settings), dnc_list)
+        return cls(client, list_id, columns(settings), dnc_list, releases=settings.genesys_dnc_release)
 
     async def close(self) -> None:
         """Close all connections."""
         await self._client.close()
+
+    async def follow_limit(self) -> None:
+        """Keep to the limit of requests that Genesys tells, as far as it does, until cancelled."""
+        await limits.follow(self._client)
 
     @property
     def contact_list_id(self) -> str:
@@ -119,29 +134,48 @@ class GenesysSink:
         }
         return self._encoded(contact_id(contact.external_id), data, callable_=callable_)
 
-    async def upsert(self, contacts: Sequence[bytes], sure: Sure = always, withdrawn: Sequence[Contact] = ()) -> None:
+    async def upsert(
+        self,
+        contacts: Sequence[bytes],
+        sure: Sure = always,
+        withdrawn: Sequence[Contact] = (),
+        granted: Sequence[Contact] = (),
+    ) -> None:
         deadline = self._client.deadline()
-        if self._dnc_list is not None and withdrawn:
-            await self._block(await self._numbers(withdrawn, deadline), deadline, sure)
+        blocked = await self._numbers(withdrawn, deadline) if self._dnc_list is not None else []
+        await self._block(blocked, deadline, sure)
+        released = await self._numbers_kept(granted, deadline) if self._releases else set()
         await self._add(contacts, deadline, sure, paid=True)
+        if self._dnc_list is not None:
+            await self._dnc_list.remove(sorted(released.difference(blocked)), deadline, sure)
 
     async def delete(self, external_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
         by_id = {contact_id(external_id): external_id for external_id in external_ids}
+        return {by_id[id_] for id_ in await self.remove(list(by_id), sure)}
+
+    async def remove(self, contact_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
         deadline = self._client.deadline()
-        query = {"contactIds": ",".join(by_id)}
-        await self._client.call(_DELETE, deadline=deadline, path=self._path, query=query, sure=sure, paid=True)
-        left = await self._read(list(by_id), deadline, paid=False)
+        query = {"contactIds": ",".join(contact_ids)}
+        await self._client.call(DELETE_CONTACTS, deadline=deadline, path=self._path, query=query, sure=sure, paid=True)
+        left = await self._read(contact_ids, deadline, paid=False)
         if left:
             data = [(id_, self._complete(has)) for id_, has in left.items()]
             await self._add([self._encoded(id_, has, callable_=False) for id_, has in data], deadline, sure, paid=False)
-        return {by_id[id_] for id_ in left}
+        return left.keys()
 
-    async def suppress(self, contacts: Sequence[Contact], sure: Sure = always) -> Collection[str]:
+    def export(self) -> AsyncIterator[Sequence[ExportedContact]]:
+        """All contacts of the list, as `consumer.ports.ContactExport` has them."""
+        return exported(self._client, self._path, self._columns)
+
+    async def suppress(
+        self, contacts: Sequence[Contact], sure: Sure = always, numbers: Sequence[str] = ()
+    ) -> Collection[str]:
         deadline = self._client.deadline()
         by_id = {contact_id(contact.external_id): contact for contact in contacts}
         found = await self._read(list(by_id), deadline, paid=True)
+        withdrawn = [data.get(_PHONE) or "" for id_, data in found.items() if not by_id[id_].callable]
+        await self._block([*numbers, *withdrawn], deadline, sure)
         if found:
-            await self._block([data.get(_PHONE) or "" for data in found.values()], deadline, sure)
             suppressed = [self._suppressed(id_, has, by_id[id_]) for id_, has in found.items()]
             await self._add(suppressed, deadline, sure, paid=False)
         return {contact.external_id for id_, contact in by_id.items() if id_ not in found}
@@ -150,10 +184,14 @@ class GenesysSink:
         """Their phone numbers; of a contact that comes without one, the one that Genesys has."""
         numbers = [contact.phone for contact in contacts if contact.phone]
         ids = [contact_id(contact.external_id) for contact in contacts if not contact.phone]
-        for start in range(0, len(ids), _READ_AT_ONCE):
-            found = await self._read(ids[start : start + _READ_AT_ONCE], deadline, paid=False)
-            numbers += [data.get(_PHONE) or "" for data in found.values()]
-        return numbers
+        found = await self._read_all(ids, deadline)
+        return numbers + [data.get(_PHONE) or "" for data in found.values()]
+
+    async def _numbers_kept(self, contacts: Sequence[Contact], deadline: float) -> set[str]:
+        """The phone numbers of those that Genesys has with the same number, before it is told anything else."""
+        phones = {contact_id(contact.external_id): contact.phone for contact in contacts if contact.phone}
+        found = await self._read_all(list(phones), deadline)
+        return {phones[id_] for id_, data in found.items() if data.get(_PHONE) == phones[id_]}
 
     async def _block(self, numbers: Sequence[str], deadline: float, sure: Sure) -> None:
         """Put numbers on the do-not-call list, before anything else is done for their contacts."""
@@ -161,9 +199,18 @@ class GenesysSink:
         if self._dnc_list is not None and known:
             await self._dnc_list.add(known, deadline, sure)
 
+    async def _read_all(self, ids: Sequence[str], deadline: float) -> dict[str, _Data]:
+        """What Genesys has of these contacts, by id, in as many requests as it takes."""
+        found: dict[str, _Data] = {}
+        for start in range(0, len(ids), _READ_AT_ONCE):
+            found |= await self._read(ids[start : start + _READ_AT_ONCE], deadline, paid=False)
+        return found
+
     async def _read(self, ids: Sequence[str], deadline: float, *, paid: bool) -> dict[str, _Data]:
         """What Genesys has of these contacts, at most 50, by id."""
-        answer = await self._client.call(_READ, deadline=deadline, path=self._path, body=orjson.dumps(ids), paid=paid)
+        answer = await self._client.call(
+            READ_CONTACTS, deadline=deadline, path=self._path, body=orjson.dumps(ids), paid=paid
+        )
         if not isinstance(answer, list):
             _does_not_match()
         found: dict[str, _Data] = {}
@@ -178,7 +225,7 @@ class GenesysSink:
     async def _add(self, contacts: Sequence[bytes], deadline: float, sure: Sure, *, paid: bool) -> None:
         body = b"[" + b",".join(contacts) + b"]"
         added = await self._client.call(
-            _ADD, deadline=deadline, path=self._path, query=_KEEP_QUEUE, body=body, sure=sure, paid=paid
+            ADD_CONTACTS, deadline=deadline, path=self._path, query=KEEP_QUEUE, body=body, sure=sure, paid=paid
         )
         if not isinstance(added, list) or len(added) != len(contacts):
             _does_not_match()

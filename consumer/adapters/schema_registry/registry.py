@@ -10,6 +10,20 @@ from consumer.adapters.schema_registry.cache import SchemaCache
 from consumer.adapters.schema_registry.directory import LocalSchemas
 from consumer.adapters.schema_registry.transport import NoSuchPathError, Transport
 from consumer.model import SchemaKind, SchemaName, SchemaReference
+from consumer.settings import Settings
+
+
+def opened(settings: Settings) -> "LocalSchemas | RegistrySchemas":
+    """The schemas that the settings name; nothing is asked yet.
+
+    Raises:
+        SettingsError: The directory's are not what they must be.
+    """
+    local = LocalSchemas(settings.schemas_dir)
+    if settings.schema_registry_url is None:
+        return local
+    transport = Transport.of(settings)
+    return RegistrySchemas(transport, SchemaCache(settings.state_dir / "schemas", transport.base), local)
 
 
 class RegistrySchemas:

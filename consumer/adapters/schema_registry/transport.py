@@ -11,12 +11,13 @@ import json
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 from yarl import URL
 
 from consumer.errors import SourceUnavailable, TransientError
+from consumer.settings import Settings
 
 _TIMEOUT = aiohttp.ClientTimeout(total=10, connect=5)
 _BODY_LIMIT = 1_000_000
@@ -49,6 +50,12 @@ class Transport:
             self._headers["Authorization"] = f"Basic {b64encode(credentials).decode()}"
         self.base = str(base.with_user(None)).rstrip("/")
         self._session: aiohttp.ClientSession | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """To the registry of the settings, which must name one."""
+        url, password = settings.schema_registry_url or "", settings.schema_registry_password
+        return cls(url, settings.schema_registry_username, password)
 
     async def get(self, url: str, is_unknown: Callable[[Mapping[str, Any]], bool]) -> str | None:
         """The body of an answer; None when the registry says that there is no such thing.

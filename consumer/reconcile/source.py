@@ -1,0 +1,108 @@
+"""Reads the source topics again, for what they say of contacts that differ.
+
+Answers for which contacts have changes on their way, and for the content that was delivered: the record from which it
+came, where that is still there and says the same. Touches the source topics and schemas through their ports.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+
+from consumer.core import decode, dedupe
+from consumer.core.decode import Reader, ReaderName
+from consumer.core.framing import Form
+from consumer.core.validate import validate
+from consumer.errors import DecodeError, ValidationError
+from consumer.model import Change, ChangeEvent, Reason, Record, TopicPartition
+from consumer.pipeline.readers import reader, reference, without_registry
+from consumer.ports import History, Schemas
+
+Changes = list[tuple[Record, Change]]
+
+
+class SourceTopics:
+    """The source topics, as changes.
+
+    Args:
+        history: Of the topics.
+        schemas: Where writer schemas come from.
+        form: How records are split.
+        contact_list_id: Part of each fingerprint.
+        columns: Attribute source names with their columns.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        schemas: Schemas,
+        form: Form,
+        contact_list_id: str,
+        columns: Sequence[tuple[str, str]],
+    ) -> None:
+        self._history = history
+        self._schemas = schemas
+        self._form = form
+        self._contact_list_id = contact_list_id
+        self._columns = columns
+        self._readers = without_registry()
+
+    async def records(
+        self, sources: Sequence[TopicPartition], starts: Mapping[int, int], ends: Mapping[TopicPartition, int]
+    ) -> AsyncIterator[tuple[int, Sequence[Record]]]:
+        """Records of partitions, with the number of the partition.
+
+        Args:
+            sources: All partitions, in the order of their numbers.
+            starts: First offset, by number; partitions that have none are not read.
+            ends: Where to stop.
+        """
+        for source, start in starts.items():
+            partition = sources[source]
+            async for records in self._history.read(partition, start, ends[partition]):
+                yield source, records
+
+    async def named(self, records: Sequence[Record]) -> set[bytes]:
+        """The identities of all contacts that these records may be about, by what they say or by their keys."""
+        named = {dedupe.identity_of_key(record.key) for record in records}
+        named.update(await self._named_by_keys(records))
+        named.update(
+            dedupe.identity(event.external_id)
+            for _, event in await self._events(records)
+            if isinstance(event.external_id, str)
+        )
+        return named
+
+    async def _named_by_keys(self, records: Sequence[Record]) -> set[bytes]:
+        for name in decode.reader_names(records, self._form) - self._readers.keys():
+            await self._learn(name)
+        named = (decode.named_by_key(record, self._readers, self._form) for record in records)
+        return {dedupe.identity(external_id) for external_id in named if external_id is not None}
+
+    async def changes(self, records: Sequence[Record]) -> Changes:
+        """The changes that these records ask for; those that cannot be read, or break the rules, ask for none."""
+        pairs = await self._events(records)
+        contacts = validate([event for _, event in pairs], self._columns)
+        return [
+            (record, dedupe.to_change(event, contact, record.offset, self._contact_list_id))
+            for (record, event), contact in zip(pairs, contacts, strict=True)
+            if not isinstance(contact, ValidationError)
+        ]
+
+    async def _events(self, records: Sequence[Record]) -> list[tuple[Record, ChangeEvent]]:
+        results, missing = decode.decode(records, self._readers, self._form)
+        while missing is not None:
+            await self._learn(missing)
+            results, missing = decode.decode(records, self._readers, self._form)
+        return list(_readable(zip(records, results, strict=True)))
+
+    async def _learn(self, name: ReaderName) -> None:
+        self._readers[name] = await self._reader(name)
+
+    async def _reader(self, name: ReaderName) -> Reader | DecodeError:
+        try:
+            text = await self._schemas.fetch(reference(name))
+        except DecodeError as error:
+            return error
+        return DecodeError((Reason.SCHEMA_UNKNOWN,)) if text is None else reader(name, text)
+
+
+def _readable(pairs: Iterable[tuple[Record, ChangeEvent | DecodeError]]) -> Iterable[tuple[Record, ChangeEvent]]:
+    return ((record, result) for record, result in pairs if not isinstance(result, DecodeError))
