@@ -229,6 +229,48 @@ class ExportedContact(Struct, frozen=True, gc=False):
     values: tuple[str, ...]
 
 
+class Amendment(Struct, frozen=True, gc=False):
+    """What is to be changed of a contact that Genesys has; what is `UNCHANGED` or missing stays as it is there.
+
+    Attributes:
+        external_id: The CRM's id, never empty.
+        phone: E.164, or "" when the CRM has none any more.
+        email: RFC 5322 address, or "" when the CRM has none any more.
+        consent: The person agreed to be called.
+        do_not_call: The person asked not to be called.
+        attributes: New values of attribute columns, by column name.
+    """
+
+    external_id: str
+    phone: str | Unchanged
+    email: str | Unchanged
+    consent: bool | Unchanged
+    do_not_call: bool | Unchanged
+    attributes: dict[str, str]
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is to be changed."""
+        flags = self.consent is UNCHANGED and self.do_not_call is UNCHANGED
+        return flags and self.phone is UNCHANGED and self.email is UNCHANGED and not self.attributes
+
+    @property
+    def withdraws(self) -> bool:
+        """Whether it says that the person must not be called; when it says nothing of that, it does not."""
+        return self.consent is False or self.do_not_call is True
+
+    def onto(self, contact: Contact) -> Contact:
+        """The contact once it is amended."""
+        return Contact(
+            self.external_id,
+            contact.phone if self.phone is UNCHANGED else self.phone,
+            contact.email if self.email is UNCHANGED else self.email,
+            contact.consent if self.consent is UNCHANGED else self.consent,
+            contact.do_not_call if self.do_not_call is UNCHANGED else self.do_not_call,
+            contact.attributes | self.attributes,
+        )
+
+
 class Operation(StrEnum):
     """What is done to the contact in Genesys."""
 
@@ -242,9 +284,10 @@ class Change(Struct, frozen=True, gc=False):
 
     Attributes:
         operation: What to do in Genesys.
-        contact: The contact; for a delete only `external_id` counts, for a suppression also the two flags.
+        contact: The contact, of which for a delete only `external_id` counts; or what is to be amended of it, which is
+            all that a partial change and a suppression tell.
         identity: SHA-256 of the external id, 32 bytes.
-        fingerprint: SHA-256 of the content, 32 bytes.
+        fingerprint: SHA-256 of the content, 32 bytes; of a partial change, of what it tells.
         version: Source order, None when the source gives none.
         occurred_at: Milliseconds since the epoch, UTC.
         offset: Offset of the record in its partition: the order where versions say nothing.
@@ -254,7 +297,7 @@ class Change(Struct, frozen=True, gc=False):
     """
 
     operation: Operation
-    contact: Contact
+    contact: Contact | Amendment
     identity: bytes
     fingerprint: bytes
     version: int | None
@@ -263,6 +306,13 @@ class Change(Struct, frozen=True, gc=False):
     withdrawal: bool
     undecoded: bool = False
     number: str = ""
+
+    @property
+    def whole(self) -> Contact:
+        """The contact of a change that tells all of it."""
+        if isinstance(self.contact, Contact):
+            return self.contact
+        raise AssertionError("a partial change has no whole contact")
 
 
 class State(Struct, frozen=True, gc=False):

@@ -12,6 +12,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from consumer.model import (
+    Amendment,
     Contact,
     ExportedContact,
     Outcome,
@@ -238,6 +239,27 @@ def always() -> bool:
     return True
 
 
+Current = Callable[[Contact], bool]
+"""Whether a contact is as Genesys accepted it last; what is read back may lag behind that."""
+
+
+def whatever_is_there(_: Contact) -> bool:
+    """Any contact is taken as it is shown."""
+    return True
+
+
+class Amended(Struct, frozen=True, gc=False):
+    """What became of a contact that was to be amended.
+
+    Attributes:
+        contact: As it is in Genesys now.
+        sent: Whether anything had to be sent for that.
+    """
+
+    contact: Contact
+    sent: bool
+
+
 class Sink(Protocol):
     """The contact list in Genesys Cloud.
 
@@ -287,15 +309,24 @@ class Sink(Protocol):
         """
         ...
 
-    async def suppress(
-        self, contacts: Sequence[Contact], sure: Sure = always, numbers: Sequence[str] = ()
-    ) -> Collection[str]:
-        """Read back, at most 50, and send what Genesys has again as not callable.
+    async def amend(
+        self,
+        amendments: Sequence[Amendment],
+        sure: Sure = always,
+        withheld: Collection[str] = (),
+        current: Current = whatever_is_there,
+        numbers: Sequence[str] = (),
+    ) -> Mapping[str, Amended]:
+        """Read contacts back, at most 50, amend what Genesys has, and send it again where that makes a difference.
 
-        Where there is a do-not-call list, their numbers are on it before, and these; "" is none.
+        The contact is callable with consent and without do-not-call, unless its external id is withheld. What withdraws
+        or is withheld is sent in any case, since what is read back may lag behind what was written. Where there is a
+        do-not-call list, the number of each contact that lacks consent or has do-not-call set is on it before, and
+        these numbers; "" is none.
 
         Returns:
-            External ids that Genesys does not know, or not yet: those are left alone.
+            What became of each, by external id. Those that Genesys does not know, or not yet, or shows as they are not
+            current any more, are missing, and left alone.
         """
         ...
 

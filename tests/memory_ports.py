@@ -16,11 +16,13 @@ from msgspec.structs import asdict
 
 from consumer.core.contact_id import contact_id
 from consumer.errors import RefusedByGenesys, SinkUnavailable
-from consumer.model import Contact, ExportedContact, Record, SchemaReference, Settlement, TopicPartition
+from consumer.model import Amendment, Contact, ExportedContact, Record, SchemaReference, Settlement, TopicPartition
 from consumer.ports import (
+    Amended,
     Assigned,
     Breadcrumb,
     ChangelogChunk,
+    Current,
     Lost,
     Polled,
     Revoked,
@@ -29,6 +31,7 @@ from consumer.ports import (
     Sure,
     always,
     nothing,
+    whatever_is_there,
 )
 from tests.virtual_time import passes
 
@@ -55,6 +58,7 @@ class World:
         refusal: What it says of them; unless a test says more, not who of them it is.
         in_use: External ids that Genesys does not delete now.
         unseen: External ids that cannot be read back yet.
+        lagging: What is read back of contacts that have changed since.
         blocked: Numbers on the do-not-call list.
         answer: Called for each request before its effect; may raise.
         answer_lost: Upserts are applied, and their answers do not come.
@@ -76,6 +80,7 @@ class World:
         self.refusal = RefusedByGenesys("contact.datum.length.limit.exceeded")
         self.in_use: set[str] = set()
         self.unseen: set[str] = set()
+        self.lagging: dict[str, dict[str, object]] = {}
         self.blocked: set[str] = set()
         self.answer: Callable[[], None] = lambda: None
         self.answer_lost = False
@@ -342,22 +347,44 @@ class MemorySink:
             await passes(0.001)
             yield rows[begin : begin + 7]
 
+    async def amend(
+        self,
+        amendments: Sequence[Amendment],
+        sure: Sure = always,
+        withheld: Collection[str] = (),
+        current: Current = whatever_is_there,
+        numbers: Sequence[str] = (),
+    ) -> Mapping[str, Amended]:
+        amended = {}
+        async with self._request("amend", [amendment.external_id for amendment in amendments], sure):
+            self._world.blocked |= set(filter(None, numbers))
+            seen = [each for each in amendments if each.external_id in self._world.list.keys() - self._world.unseen]
+            for amendment in seen:
+                held = self._world.lagging.get(amendment.external_id, self._world.list[amendment.external_id])
+                columns = {name: value for name, value in held.items() if name != "callable"}
+                shown = Contact(**columns)  # type: ignore[arg-type]
+                if current(shown):
+                    amended[amendment.external_id] = self._amend(amendment, held, shown, withheld)
+        if self._world.answer_lost:
+            raise SinkUnavailable("no answer, and applied")
+        return amended
+
+    def _amend(
+        self, amendment: Amendment, held: dict[str, object], shown: Contact, withheld: Collection[str]
+    ) -> Amended:
+        contact = amendment.onto(shown)
+        body = {"callable": contact.callable and amendment.external_id not in withheld, **asdict(contact)}
+        sent = amendment.withdraws or amendment.external_id in withheld or body != held
+        if not contact.callable:
+            self._world.blocked.add(contact.phone)
+        if sent and amendment.external_id in self._world.poison:
+            raise self._world.refusal
+        if sent:
+            self._world.list[amendment.external_id] = body
+        return Amended(contact, sent)
+
     def _has_number(self, contact: Contact) -> bool:
         return self._world.list.get(contact.external_id, {}).get("phone") == contact.phone
-
-    async def suppress(
-        self, contacts: Sequence[Contact], sure: Sure = always, numbers: Sequence[str] = ()
-    ) -> Collection[str]:
-        unknown = set()
-        async with self._request("suppress", [contact.external_id for contact in contacts], sure):
-            self._world.blocked |= set(filter(None, numbers))
-            for contact in contacts:
-                if contact.external_id in self._world.list and contact.external_id not in self._world.unseen:
-                    self._world.list[contact.external_id]["callable"] = False
-                    self._world.blocked.add(str(self._world.list[contact.external_id]["phone"]))
-                else:
-                    unknown.add(contact.external_id)
-        return unknown
 
     @asynccontextmanager
     async def _request(self, operation: str, external_ids: Sequence[str], sure: Sure) -> AsyncIterator[None]:

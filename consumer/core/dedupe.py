@@ -12,7 +12,7 @@ from enum import IntEnum
 import orjson
 from msgspec.structs import astuple, replace
 
-from consumer.model import Change, ChangeEvent, ChangeType, Contact, Operation, State, Verdict
+from consumer.model import UNCHANGED, Amendment, Change, ChangeEvent, ChangeType, Contact, Operation, State, Verdict
 
 IDENTITY_BYTES = 32
 
@@ -38,11 +38,13 @@ def identity_of_key(key: bytes | None) -> bytes:
     return hashlib.sha256(key or b"").digest()
 
 
-def to_change(event: ChangeEvent, contact: Contact, offset: int, contact_list_id: str) -> Change:
+def to_change(event: ChangeEvent, contact: Contact | Amendment, offset: int, contact_list_id: str) -> Change:
     """The change that a valid event asks for.
 
     The contact list id goes into the fingerprint: a state kept for one list never hides a contact from another.
     """
+    if isinstance(contact, Amendment):
+        return _amending(Operation.UPSERT, event, contact, offset, contact_list_id)
     deletes = event.change_type is ChangeType.DELETE
     return Change(
         Operation.DELETE if deletes else Operation.UPSERT,
@@ -65,18 +67,56 @@ def suppression(event: ChangeEvent, offset: int, contact_list_id: str, number: s
         return None
     if not isinstance(event.external_id, str) or not event.external_id.strip():
         return None
-    contact = Contact(event.external_id, "", "", event.consent is not False, event.do_not_call is True, {})
+    amendment = Amendment(
+        event.external_id,
+        UNCHANGED,
+        UNCHANGED,
+        False if event.consent is False else UNCHANGED,
+        True if event.do_not_call is True else UNCHANGED,
+        {},
+    )
+    suppressing = _amending(Operation.SUPPRESS, event, amendment, offset, contact_list_id)
+    return replace(suppressing, fingerprint=without_content(Operation.SUPPRESS, contact_list_id), number=number)
+
+
+def _amending(
+    operation: Operation, event: ChangeEvent, amendment: Amendment, offset: int, contact_list_id: str
+) -> Change:
     return Change(
-        Operation.SUPPRESS,
-        contact,
-        identity(contact.external_id),
-        without_content(Operation.SUPPRESS, contact_list_id),
+        operation,
+        amendment,
+        identity(amendment.external_id),
+        fingerprint(amendment, contact_list_id),
         event.version,
         event.occurred_at,
         offset,
-        withdrawal=True,
-        number=number,
+        amendment.withdraws,
     )
+
+
+def merged(change: Change, contact: Contact, state: State | None, contact_list_id: str) -> Change:
+    """What an amendment came to: the same change of the whole contact.
+
+    A precaution holds on where it has to, and of a suppressed contact nobody knows what the CRM says.
+    """
+    if held_back(change, state, contact_list_id):
+        content = _undecoded(contact_list_id)
+    elif change.operation is Operation.SUPPRESS:
+        content = change.fingerprint
+    else:
+        content = fingerprint(contact, contact_list_id)
+    return replace(change, contact=contact, fingerprint=content)
+
+
+def held_back(change: Change, state: State | None, contact_list_id: str) -> bool:
+    """Whether an amendment leaves its contact not callable, as a precaution.
+
+    A record that nobody could decode may have changed either flag: only who tells both of them says who may be called.
+    """
+    amendment = change.contact
+    if state is None or not isinstance(amendment, Amendment) or state.fingerprint != _undecoded(contact_list_id):
+        return False
+    return amendment.consent is UNCHANGED or amendment.do_not_call is UNCHANGED
 
 
 def precaution(external_id: str, offset: int, contact_list_id: str) -> Change:
@@ -84,10 +124,17 @@ def precaution(external_id: str, offset: int, contact_list_id: str) -> Change:
 
     The flags of the contact are not withdrawn: only what can be read withdraws them.
     """
-    contact = Contact(external_id, "", "", consent=True, do_not_call=False, attributes={})
+    amendment = Amendment(external_id, UNCHANGED, UNCHANGED, UNCHANGED, UNCHANGED, {})
     identity = hashlib.sha256(external_id.encode()).digest()
-    fingerprint = without_content(Operation.SUPPRESS, contact_list_id)
-    return Change(Operation.SUPPRESS, contact, identity, fingerprint, None, 0, offset, withdrawal=True, undecoded=True)
+    fingerprint = _undecoded(contact_list_id)
+    return Change(
+        Operation.SUPPRESS, amendment, identity, fingerprint, None, 0, offset, withdrawal=True, undecoded=True
+    )
+
+
+def _undecoded(contact_list_id: str) -> bytes:
+    """Fingerprint of a contact that is not callable as a precaution; no content has it."""
+    return hashlib.sha256(f"precaution {contact_list_id}".encode()).digest()
 
 
 def as_delete(change: Change, contact_list_id: str) -> Change:
@@ -99,6 +146,11 @@ def as_delete(change: Change, contact_list_id: str) -> Change:
 def without_content(operation: Operation, contact_list_id: str) -> bytes:
     """Fingerprint of no content, or of unknown content: whatever the CRM says next differs from it, and is sent."""
     return hashlib.sha256(f"{operation} {contact_list_id}".encode()).digest()
+
+
+def is_content(contact: Contact, state: State, contact_list_id: str) -> bool:
+    """Whether a contact is as it was accepted last; nobody can tell of one that was suppressed."""
+    return fingerprint(contact, contact_list_id) == state.fingerprint
 
 
 def judge(change: Change, state: State | None) -> Verdict:
@@ -153,7 +205,7 @@ def accepted(change: Change, state: State | None, *, blocks: bool = False) -> St
 
 
 def noted(change: Change, state: State | None) -> State:
-    """The state after a suppression of a contact that is not in Genesys: no older grant may come after it."""
+    """The state after a withdrawal from a contact that is not in Genesys: no older grant may come after it."""
     return replace(accepted(change, state), deleted=True)
 
 
@@ -196,7 +248,7 @@ def _sign(difference: int) -> _Order:
     return _Order((difference > 0) - (difference < 0))
 
 
-def fingerprint(contact: Contact, contact_list_id: str) -> bytes:
+def fingerprint(contact: Contact | Amendment, contact_list_id: str) -> bytes:
     """SHA-256 of all that Genesys is told of a contact, and of the list in which it is told."""
     content = orjson.dumps((contact_list_id, *astuple(contact)), option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(content).digest()

@@ -10,7 +10,7 @@ from enum import IntEnum
 
 from consumer.core.contact_id import contact_id
 from consumer.errors import RefusedByGenesys
-from consumer.model import Contact
+from consumer.model import Amendment, Contact
 
 BREAKER_FAILURES = 3
 """Failures in a row that open the breaker."""
@@ -32,7 +32,7 @@ VALUE_CHARACTERS = 512
 _VALUE_TOO_LONG = "contact.datum.length.limit.exceeded"
 
 
-def is_suspect(contact: Contact, refusal: RefusedByGenesys) -> bool:
+def is_suspect(contact: Contact | Amendment, refusal: RefusedByGenesys) -> bool:
     """Whether a refusal of several contacts gives this one away, by its id or by what the code says of it."""
     if contact_id(contact.external_id) in refusal.contact_ids:
         return True

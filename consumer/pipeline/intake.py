@@ -13,7 +13,7 @@ from consumer.core import dead_letters, dedupe
 from consumer.core.decode import ReaderName
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, ValidationError
-from consumer.model import ChangeEvent, Contact, Events, Outcome, Reason, Record, Work
+from consumer.model import Amendment, ChangeEvent, ChangeType, Contact, Events, Outcome, Reason, Record, Work
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.partitions import Partition
 from consumer.pipeline.quarantine import Quarantine
@@ -102,7 +102,7 @@ class Intake:
         self._admission.admit(partition, works)
         return len(results), missing
 
-    def _prepare(self, work: Work, event: ChangeEvent, contact: Contact | ValidationError) -> None:
+    def _prepare(self, work: Work, event: ChangeEvent, contact: Contact | Amendment | ValidationError) -> None:
         """Give a work its change, or its rejection; a rejected withdrawal has both a change and reasons."""
         offset = dead_letters.place_in_order(work.record)
         if isinstance(contact, ValidationError):
@@ -111,8 +111,11 @@ class Intake:
             work.change = dedupe.suppression(event, offset, self._contact_list_id, _valid_number(event, contact))
             work.accepted_as = Outcome.REJECTED
             work.outcome = Outcome.REJECTED if work.change is None else None
+            return
+        work.external_id = contact.external_id
+        if _changes_nothing(event, contact):
+            work.outcome = Outcome.DUPLICATE
         else:
-            work.external_id = contact.external_id
             work.change = dedupe.to_change(event, contact, offset, self._contact_list_id)
 
     def _reject(self, work: Work, error: DecodeError) -> None:
@@ -140,6 +143,11 @@ class Intake:
         for expected, seen in partition.tracker.gaps(records):
             log.warning("offsets_do_not_follow_on", partition=partition.key, expected=expected, seen=seen)
             self._telemetry.offset_gap(partition.key, expected, seen)
+
+
+def _changes_nothing(event: ChangeEvent, contact: Contact | Amendment) -> bool:
+    """Whether a partial event tells of fields alone that the list does not have; to undelete is something else."""
+    return isinstance(contact, Amendment) and contact.empty and event.change_type is not ChangeType.UNDELETE
 
 
 def _spread(

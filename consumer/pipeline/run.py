@@ -17,7 +17,7 @@ from consumer.core.decode import ReaderName
 from consumer.core.delivery import Breaker, Gate, Throttle
 from consumer.core.envelopes.choice import Envelopes
 from consumer.core.offsets import Tracker
-from consumer.model import Assignment, Record, TopicPartition, Work
+from consumer.model import Assignment, Contact, Record, TopicPartition, Work
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.back_pressure import BackPressure
 from consumer.pipeline.dispatch import Dispatcher
@@ -407,9 +407,8 @@ def _lanes(settings: Settings, sink: Sink) -> Lanes:
 
 
 def _encode(sink: Sink, work: Work, *, withheld: bool) -> bytes:
-    if work.change is None:
-        raise AssertionError("only a change is encoded")
-    contact = work.change.contact
+    if work.change is None or not isinstance(contact := work.change.contact, Contact):
+        raise AssertionError("only a whole contact is encoded")
     return sink.encode(contact, callable_=contact.callable and not withheld)
 
 

@@ -16,7 +16,7 @@ from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Gate
 from consumer.core.reconcile import Standing
 from consumer.errors import FatalError, RefusedByGenesys, Throttled, TransientError
-from consumer.model import BatchReport, Change, Contact, Settlement, TopicPartition
+from consumer.model import UNCHANGED, Amendment, BatchReport, Change, Settlement, TopicPartition
 from consumer.ports import EventTopics, History, Sink
 from consumer.reconcile.findings import Finding, Findings, of_contact, of_row
 from consumer.reconcile.report import Mended, Report
@@ -137,8 +137,8 @@ class Mender:
         return finding.standing is Standing.CALLABLE and not finding.found and not removed
 
     async def _suppressed(self, names: Sequence[str]) -> None:
-        flags_as_they_are = [Contact(name, "", "", consent=True, do_not_call=False, attributes={}) for name in names]
-        await self._sink.suppress(flags_as_they_are)
+        flags_as_they_are = [Amendment(name, UNCHANGED, UNCHANGED, UNCHANGED, UNCHANGED, {}) for name in names]
+        await self._sink.amend(flags_as_they_are, withheld=names)
 
     async def _withdraw_by_delete(self, name: str, code: str) -> None:
         log.error("mending_refused", code=code, remedy="it must not be called: the contact is deleted instead")
@@ -173,10 +173,10 @@ class Mender:
     async def _upserted(self, batch: Sequence[_Resend]) -> None:
         """Send contacts. One that Genesys made not callable stays so: that is not ours to undo."""
         payloads = [
-            self._sink.encode(change.contact, callable_=change.contact.callable and finding.callable)
+            self._sink.encode(change.whole, callable_=change.whole.callable and finding.callable)
             for change, finding in batch
         ]
-        await self._sink.upsert(payloads, withdrawn=[change.contact for change, _ in batch if change.withdrawal])
+        await self._sink.upsert(payloads, withdrawn=[change.whole for change, _ in batch if change.withdrawal])
 
     async def _upsert_refused(self, resend: _Resend, code: str) -> None:
         change, _ = resend

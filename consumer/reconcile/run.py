@@ -184,9 +184,9 @@ class Reconciliation:
     def _explained(self, finding: Finding, number: int, record: Record, change: Change) -> Finding:
         standing = finding.standing
         if standing is Standing.DRIFTED:
-            for column in reconcile.differing(change.contact, finding.digests, self._key):
+            for column in reconcile.differing(change.whole, finding.digests, self._key):
                 self._differing[self._columns[column]] += 1
-        if standing is Standing.DRIFTED and finding.callable and not change.contact.callable:
+        if standing is Standing.DRIFTED and finding.callable and not change.whole.callable:
             standing = Standing.CALLABLE
         return structs.replace(
             finding, standing=standing, source=number, offset=record.offset, found=True, withdrawal=change.withdrawal

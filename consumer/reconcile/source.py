@@ -12,7 +12,7 @@ from consumer.core.envelopes.choice import Envelope, Envelopes
 from consumer.core.framing import Form
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, ValidationError
-from consumer.model import Change, ChangeEvent, Events, Reason, Record, TopicPartition
+from consumer.model import Amendment, Change, ChangeEvent, Events, Reason, Record, TopicPartition
 from consumer.pipeline.readers import reader, reference, without_registry
 from consumer.ports import History, Schemas
 
@@ -84,16 +84,16 @@ class SourceTopics:
         return {dedupe.identity(external_id) for external_id in named if external_id is not None}
 
     async def changes(self, records: Sequence[Record]) -> Changes:
-        """The changes that these records ask for, where they tell the whole contact.
+        """The whole contacts that these records ask for.
 
-        Those that cannot be read, or break the rules, ask for none.
+        Those that cannot be read, break the rules, or tell only what changed, ask for none.
         """
-        pairs = [(record, event) for record, event in await self._events(records) if not event.partial]
+        pairs = await self._events(records)
         contacts = validate([event for _, event in pairs], self._columns)
         return [
             (record, dedupe.to_change(event, contact, record.offset, self._contact_list_id))
             for (record, event), contact in zip(pairs, contacts, strict=True)
-            if not isinstance(contact, ValidationError)
+            if not isinstance(contact, ValidationError | Amendment)
         ]
 
     async def _events(self, records: Sequence[Record]) -> list[tuple[Record, ChangeEvent]]:

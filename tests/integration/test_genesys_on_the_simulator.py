@@ -26,7 +26,8 @@ from consumer.errors import (
     Throttled,
     Unauthorized,
 )
-from consumer.model import Contact
+from consumer.model import UNCHANGED, Amendment, Contact
+from consumer.ports import Amended
 from consumer.settings import load
 from consumer.simulator.app import Simulator
 from consumer.simulator.contacts import Poison
@@ -35,6 +36,7 @@ from tests.waiting import eventually
 
 JANE = Contact("crm-1", "+15550100001", "jane@example.com", True, False, {"city": "Bern"})
 JANES_ID = contact_id("crm-1")
+WITHDRAWN = Amendment("crm-1", UNCHANGED, UNCHANGED, False, UNCHANGED, {})
 
 
 async def open_sink(simulator: Simulator, throttle: Throttle | None = None, **environ: str) -> GenesysSink:
@@ -79,7 +81,7 @@ async def test_contact_is_added_changed_suppressed_and_deleted():
             await put(sink, contact)
             held = simulator.contacts("People")[JANES_ID]
             assert (held["data"]["phone_number"], held["callable"]) == (contact.phone, True)
-        await sink.suppress([replace(JANE, consent=False), replace(JANE, external_id="crm-unknown")])
+        await sink.amend([WITHDRAWN, replace(WITHDRAWN, external_id="crm-unknown")])
         held = simulator.contacts("People")[JANES_ID]
         assert (held["data"]["consent_flag"], held["data"]["phone_number"]) == ("false", "+15550100009")
         assert not held["callable"]
@@ -128,11 +130,59 @@ async def test_a_withdrawal_without_a_number_blocks_the_one_that_genesys_has():
         assert simulator.dnc_numbers("Nobody") == {JANE.phone}
 
 
+async def test_a_part_of_a_contact_is_merged_with_the_rest():
+    """What it does not tell stays as Genesys has it, also what somebody changed there; unknown ones are told."""
+    part = replace(WITHDRAWN, consent=UNCHANGED, phone="+15550100009", attributes={"city": "Basel"})
+    async with Simulator() as simulator, opened(simulator) as sink:
+        await put(sink, replace(JANE, email="changed@example.com"))
+        told = await sink.amend([part, replace(part, external_id="crm-unknown")])
+        held = simulator.contacts("People")[JANES_ID]
+    expected = Contact("crm-1", "+15550100009", "changed@example.com", True, False, {"city": "Basel"})
+    assert told == {"crm-1": Amended(expected, sent=True)}
+    assert (held["data"]["phone_number"], held["data"]["email"]) == (expected.phone, expected.email)
+    assert (held["data"]["city"], held["callable"]) == ("Basel", True)
+
+
+async def test_a_part_that_comes_again_changes_nothing():
+    """The second time Genesys has it already."""
+    part = replace(WITHDRAWN, consent=UNCHANGED, phone="+15550100009")
+    async with Simulator() as simulator, opened(simulator) as sink:
+        await put(sink, JANE)
+        assert [(await sink.amend([part]))["crm-1"].sent for _ in range(2)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("part", "blocked"),
+    [
+        (WITHDRAWN, {JANE.phone}),
+        (replace(WITHDRAWN, phone="+15550100009"), {"+15550100009"}),
+        (replace(WITHDRAWN, phone=""), {JANE.phone}),
+        (replace(WITHDRAWN, consent=UNCHANGED, do_not_call=True), {JANE.phone}),
+        (replace(WITHDRAWN, consent=True, phone="+15550100009"), set()),
+    ],
+    ids=str,
+)
+async def test_the_number_of_an_amended_contact_goes_on_the_do_not_call_list_if_it_withdraws(part, blocked):
+    """The one that it has then, or the last one that Genesys has when it is cleared at the same time."""
+    async with Simulator() as simulator, with_dnc_list(simulator) as sink:
+        await put(sink, JANE)
+        await sink.amend([part])
+        assert simulator.dnc_numbers("Nobody") == blocked
+
+
+async def test_a_new_number_of_somebody_who_withdrew_is_blocked_too():
+    """A part that tells the number alone: without consent nobody may call the new one either."""
+    async with Simulator() as simulator, with_dnc_list(simulator) as sink:
+        await put(sink, replace(JANE, consent=False))
+        await sink.amend([replace(WITHDRAWN, consent=UNCHANGED, phone="+15550100009")])
+        assert simulator.dnc_numbers("Nobody") == {"+15550100009"}
+
+
 async def test_a_suppression_blocks_the_number_that_genesys_has():
     """A rejected record tells no number that could be trusted."""
     async with Simulator() as simulator, with_dnc_list(simulator) as sink:
         await put(sink, JANE)
-        await sink.suppress([replace(JANE, phone="", do_not_call=True)])
+        await sink.amend([WITHDRAWN])
         assert simulator.dnc_numbers("Nobody") == {JANE.phone}
 
 
@@ -208,11 +258,9 @@ async def test_a_number_that_a_rejected_record_names_is_blocked_whether_the_cont
     """It is put on the list beside the one that Genesys has; the contact keeps its own, and none is made."""
     async with Simulator() as simulator, with_dnc_list(simulator) as sink:
         await put(sink, JANE)
-        unknown = replace(JANE, external_id="crm-unknown", phone="")
-        told = await sink.suppress(
-            [replace(JANE, do_not_call=True), unknown], numbers=["+15550100008", "", "+15550100009"]
-        )
-        assert told == {"crm-unknown"}
+        unknown = replace(WITHDRAWN, external_id="crm-unknown")
+        told = await sink.amend([WITHDRAWN, unknown], numbers=["+15550100008", "", "+15550100009"])
+        assert set(told) == {"crm-1"}
         assert simulator.dnc_numbers("Nobody") == {JANE.phone, "+15550100008", "+15550100009"}
         (held,) = simulator.contacts("People").values()
         assert held["data"]["phone_number"] == JANE.phone
@@ -285,7 +333,7 @@ async def test_a_second_request_waits_too_where_genesys_asked_everybody_to():
         await put(sink, JANE)
         throttle.told_to_wait(asyncio.get_running_loop().time(), 60)
         with pytest.raises(Throttled) as told:
-            await sink.suppress([replace(JANE, do_not_call=True)])
+            await sink.amend([WITHDRAWN])
         assert 50 < (told.value.retry_after or 0) <= 60
         assert simulator.contacts("People")[JANES_ID]["callable"] is True
         await sink.close()
@@ -297,7 +345,7 @@ async def test_full_batches_are_taken():
     async with Simulator() as simulator, opened(simulator) as sink:
         await sink.upsert([sink.encode(contact, callable_=True) for contact in contacts])
         await sink.delete([contact.external_id for contact in contacts[:50]])
-        await sink.suppress([replace(contact, do_not_call=True) for contact in contacts[100:150]])
+        await sink.amend([replace(WITHDRAWN, external_id=contact.external_id) for contact in contacts[100:150]])
         held = simulator.contacts("People")
     assert len(held) == 950
     assert sum(not contact["callable"] for contact in held.values()) == 50

@@ -16,6 +16,7 @@ from consumer.core.dedupe import (
     encode_state,
     forgotten,
     judge,
+    merged,
     noted,
     precaution,
     releases,
@@ -24,7 +25,17 @@ from consumer.core.dedupe import (
     to_change,
     without_content,
 )
-from consumer.model import Change, ChangeEvent, ChangeType, Contact, Operation, State, Verdict
+from consumer.model import (
+    UNCHANGED,
+    Amendment,
+    Change,
+    ChangeEvent,
+    ChangeType,
+    Contact,
+    Operation,
+    State,
+    Verdict,
+)
 
 AVRO = fastavro.parse_schema(
     json.loads((Path(__file__).parents[2] / "schemas" / "dedupe_state.avsc").read_text(encoding="utf-8"))
@@ -157,11 +168,14 @@ def test_values_that_move_between_fields_are_another_content(phone, email):
 @pytest.mark.parametrize(
     ("consent", "do_not_call", "expected"),
     [
-        (False, False, (False, False)),
-        (False, "maybe", (False, False)),
-        (True, True, (True, True)),
-        (None, True, (True, True)),
+        (False, False, (False, UNCHANGED)),
+        (False, "maybe", (False, UNCHANGED)),
+        (False, UNCHANGED, (False, UNCHANGED)),
+        (True, True, (UNCHANGED, True)),
+        (None, True, (UNCHANGED, True)),
+        (UNCHANGED, True, (UNCHANGED, True)),
         (False, True, (False, True)),
+        (UNCHANGED, UNCHANGED, None),
         (True, False, None),
         (True, None, None),
         ("false", False, None),
@@ -181,7 +195,7 @@ def test_a_suppression_keeps_identity_and_order_but_no_contact_data():
     made = suppression(replace(EVENT, consent=False), 3, LIST, "")
     assert made == Change(
         Operation.SUPPRESS,
-        Contact("c-1", "", "", consent=False, do_not_call=False, attributes={}),
+        Amendment("c-1", UNCHANGED, UNCHANGED, False, UNCHANGED, {}),
         change().identity,
         SUPPRESSED,
         5,
@@ -299,6 +313,59 @@ def test_after_a_suppression_whatever_the_crm_says_next_is_sent():
     assert judge(change(version=7), remembered) is Verdict.CHANGED
     assert judge(change(version=7, kind=ChangeType.DELETE), remembered) is Verdict.CHANGED
     assert judge(suppressed(version=7), remembered) is Verdict.DUPLICATE
+
+
+# ---- partial changes ----
+
+NOTHING = Amendment("c-1", UNCHANGED, UNCHANGED, UNCHANGED, UNCHANGED, {})
+
+
+def part(*, at=1000, offset=10, version=5, **told):
+    """The change that a partial event asks for, which tells these fields alone."""
+    event = replace(EVENT, occurred_at=at, version=version, partial=True)
+    return to_change(event, replace(NOTHING, **told), offset, LIST)
+
+
+@pytest.mark.parametrize(
+    ("told", "withdraws"),
+    [
+        ({"phone": "+14155550101"}, False),
+        ({"consent": True}, False),
+        ({"do_not_call": False}, False),
+        ({"consent": False}, True),
+        ({"do_not_call": True, "consent": True}, True),
+    ],
+    ids=str,
+)
+def test_a_part_withdraws_by_what_it_tells(told, withdraws):
+    """A field that it does not tell says nothing against calling."""
+    made = part(**told)
+    assert (made.operation, made.withdrawal, made.identity) == (Operation.UPSERT, withdraws, change().identity)
+
+
+def test_a_part_comes_to_the_whole_contact():
+    """What it does not tell stays; the state is that of the whole contact, so that a repeat of it is a duplicate."""
+    told = replace(NOTHING, phone="+14155550101", do_not_call=True, attributes={"b": "3"})
+    contact = told.onto(CONTACT)
+    assert contact == replace(CONTACT, phone="+14155550101", do_not_call=True, attributes={"a": "1", "b": "3"})
+    after_it = accepted(merged(part(version=6), contact, None, LIST), accepted(change(), None))
+    whole = change(version=7, phone="+14155550101", do_not_call=True, attributes={"a": "1", "b": "3"})
+    assert judge(whole, after_it) is Verdict.DUPLICATE
+    assert judge(part(version=5, consent=True), after_it) is Verdict.STALE
+
+
+def test_a_part_is_never_taken_for_the_content_of_another():
+    """Before it is merged nobody knows what it comes to: only another part that tells the same is the same."""
+    parts = [part(phone="+14155550101"), part(phone=""), part(email=""), part(consent=True), part(consent=False)]
+    assert len({made.fingerprint for made in [*parts, change(), suppressed()]}) == 7
+
+
+@pytest.mark.parametrize(("later", "before", "grant", "withdrawal"), ORDER.values(), ids=ORDER)
+def test_parts_have_the_order_of_whole_changes(later, before, grant, withdrawal):
+    """Older is stale; where the order cannot be told a withdrawal applies, and all else needs the later time."""
+    assert judge(part(**later, consent=True), state(**before)) == grant
+    assert judge(part(**later, phone=""), state(**before)) == grant
+    assert judge(part(**later, consent=False), state(**before)) == withdrawal
 
 
 # ---- what is remembered ----

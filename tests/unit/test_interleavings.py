@@ -8,6 +8,7 @@ import orjson
 import pytest
 from msgspec.structs import replace
 
+from consumer.core.batch import Effect
 from consumer.errors import SinkUnavailable, SourceUnavailable, TransientError
 from consumer.model import Record, TopicPartition
 from consumer.ports import ChangelogOvertaken, Lost
@@ -423,7 +424,7 @@ def test_many_changes_of_one_contact_leave_one_entry_in_the_queue() -> None:
     async def act(life: Life) -> None:
         world.answer = outage(10**6, SinkUnavailable("down"))
         await until(lambda: life.pipeline.partitions.unsettled == 3000)
-        entries.append(len(life.pipeline.lanes._normal))
+        entries.append(len(life.pipeline.lanes._calm[Effect.UPSERT]))
 
     in_life(world, act, drain_timeout_s=1)
     assert entries == [1]

@@ -323,7 +323,7 @@ def test_a_suppression_looks_again_for_a_contact_that_cannot_be_read_yet() -> No
     world.unseen = {"contact-0"}
 
     async def act(_: Life) -> None:
-        await until(lambda: world.sent[-1][0] == "suppress")
+        await until(lambda: world.sent[-1][0] == "amend")
         await passes(5)
         assert world.committed == {P0: 1}
         world.unseen = set()
@@ -343,8 +343,8 @@ def test_a_contact_that_genesys_does_not_know_is_looked_for_three_times() -> Non
     world.list.clear()
     with capture_logs() as logs:
         live(world)
-    assert [request[0] for request in world.sent].count("suppress") == 3
-    assert [entry["event"] for entry in logs].count("suppressed_contact_unknown") == 1
+    assert [request[0] for request in world.sent].count("amend") == 3
+    assert [entry["event"] for entry in logs].count("contact_unknown") == 1
     assert world.committed == {P0: 2}
     assert world.list == {}
 

@@ -204,7 +204,7 @@ def test_who_must_not_be_called_comes_first() -> None:
     """Suppressions, then withdrawals, then everything else, then deletes."""
     world = planted()
     reconcile(world, apply=True, delete_extra=True)
-    assert [operation for operation, _ in world.sent] == ["suppress", "upsert", "upsert", "delete"]
+    assert [operation for operation, _ in world.sent] == ["amend", "upsert", "upsert", "delete"]
     assert world.sent[1][1] == (REFUSED_CONSENT,)
 
 
