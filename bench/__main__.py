@@ -16,12 +16,15 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from bench import end_to_end, envelopes, events, layouts, machine, reconcile, restore, rolling, stages
+from bench import end_to_end, envelopes, events, layouts, load, machine, reconcile, restore, rolling, stages
 from tests.kafka_cluster import KafkaCluster
 
 RESULTS = Path(__file__).with_name("results.json")
 RESTORED = ((1_000_000, 4), (1_000_000, 64), (10_000_000, 16))
 """Keys in the changelog, and partitions."""
+
+LOADED = 1_000_000
+"""Rows of a file."""
 
 RECONCILED = 1_000_000
 """Contacts in the list."""
@@ -62,6 +65,11 @@ def _rolling(_: argparse.Namespace) -> Sequence[Any]:
         return [rolling.measure(kafka, sink, protocol, static=static) for protocol, static in rolling.MEMBERSHIPS]
 
 
+def _load(_: argparse.Namespace) -> Sequence[Any]:
+    with KafkaCluster() as kafka:
+        return [load.measure(kafka, LOADED)]
+
+
 def _reconcile(_: argparse.Namespace) -> Sequence[Any]:
     with KafkaCluster() as kafka:
         return [reconcile.measure(kafka, RECONCILED)]
@@ -84,6 +92,7 @@ PARTS: Mapping[str, Callable[[argparse.Namespace], Sequence[Any]]] = {
     "rolling": _rolling,
     "reconcile": _reconcile,
     "layouts": _layouts,
+    "load": _load,
 }
 
 

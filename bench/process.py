@@ -61,16 +61,36 @@ def run_until_caught_up(environ: Mapping[str, str], log: Path) -> Usage:
         process = machine.started(
             machine.CONSUMER_CORE, "consumer", "run", "--until-caught-up", environ=environ, stdout=out
         )
-    watched = psutil.Process(process.pid)
-    assigned_at, before, cpu_s, peak = None, 0.0, 0.0, 0
+    watched = Watched(process)
+    assigned_at, before = None, 0.0
     while process.poll() is None:
-        cpu_s, peak = _cpu_s(watched, cpu_s), peak_rss(process, peak)
+        watched.look()
         if assigned_at is None and (assigned := moments(_lines(log), "assigned")):
-            assigned_at, before = assigned[0], cpu_s
+            assigned_at, before = assigned[0], watched.cpu_s
         time.sleep(LOOK_EVERY_S)
     if process.returncode or assigned_at is None:
         raise RuntimeError(f"the consumer failed:\n{log.read_text()}")
-    return Usage(_lines(log), assigned_at, cpu_s - before, peak)
+    return Usage(_lines(log), assigned_at, watched.cpu_s - before, watched.peak_rss)
+
+
+class Watched:
+    """A process, as it was when it was last looked at.
+
+    Attributes:
+        cpu_s: User and system time so far, seconds.
+        peak_rss: Bytes at the peak.
+    """
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self._process = process
+        self._watched = psutil.Process(process.pid)
+        self.cpu_s = 0.0
+        self.peak_rss = 0
+
+    def look(self) -> None:
+        """Look at it; what is known already stays when it is gone."""
+        self.cpu_s = _cpu_s(self._watched, self.cpu_s)
+        self.peak_rss = peak_rss(self._process, self.peak_rss)
 
 
 def moments(lines: Sequence[Mapping[str, Any]], event: str) -> list[float]:
