@@ -80,7 +80,7 @@ async def explain(record: Record, settings: Settings) -> list[Step]:
     try:
         name = way.framing()
         known = without_registry(way.envelope)
-        if decode.decode([record], known, way.form).missing is not None:
+        if name in decode.reader_names([record], way.form) - known.keys():
             known[name] = way.reader(name, await schemas.fetch(reference(name)))
         (result,) = decode.decode([record], known, way.form).results
         way.told(result)

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from consumer import cli
+from consumer.model import Record
+from consumer.operate import explain
 from tests.envelopes import COLUMNS, ROW, TIME_MS, encoded, record_type, sample
 from tests.stories import Event
 
@@ -142,6 +144,32 @@ def test_each_of_several_change_events_is_told(debezium: Path, capsys: pytest.Ca
     steps = explained(capsys, written(debezium, b"\0\0\0\0\5" + encoded(ENVELOPE, fields)), code=0)
     assert steps["in Genesys 1"] == [True, "delete, goes first: the person must not be called"]
     assert steps["in Genesys 2"] == [True, "upsert"]
+
+
+def test_json_is_followed_like_avro(
+    debezium: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A record of AWS' service, whose names Avro would not take."""
+    monkeypatch.setenv("SOURCE_FRAMING", "json")
+    monkeypatch.setenv("SOURCE_ENVELOPE", "dms")
+    metadata = {"timestamp": "2023-11-14T22:13:20Z", "record-type": "data", "operation": "update"}
+    record = written(debezium, json.dumps({"data": ROW, "metadata": metadata}).encode())
+    steps = explained(capsys, record, code=0)
+    assert steps["envelope"] == [True, "dms, mapping [default]"]
+    assert "metadata.record-type = 'data'" in steps["fields"]
+    assert steps["change event"][1] == "UPDATE of '7'"
+
+
+@pytest.mark.usefixtures("debezium")
+def test_a_tombstone_deletes_whom_its_key_names(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is no file of one: it is read from Kafka, here from a topic that is played."""
+    monkeypatch.setattr(explain, "read_one", lambda *_: Record("customers", 0, 4, TIME_MS, b"7", None))
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "nowhere:9092")
+    steps = explained(capsys, "customers/0/4", code=0)
+    assert steps["framing"] == [True, "of the key, schema none:text"]
+    assert steps["in Genesys"] == [True, "delete, goes first: the person must not be called"]
 
 
 def test_a_native_event_needs_no_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
