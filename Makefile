@@ -12,7 +12,7 @@ heading = @printf '\n==> %s\n' "$(1)"
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint types imports chart unit integration coverage format lock bench chaos faults clean machine
+.PHONY: help demo test lint types imports chart unit integration coverage format lock bench chaos faults fuzz clean machine
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -72,6 +72,9 @@ chaos: $(VENV)/.dev ## 200 rounds of kills, broken networks and full disks on th
 
 faults: $(VENV)/.dev ## 100,000 changes through a Genesys that fails in every way: six minutes
 	$(BIN)/python -m tests.faults --json bench/faults.json $(ARGS)
+
+fuzz: $(VENV)/.dev ## ten million inputs for framing, guard, decoder and envelopes (ARGS="--inputs 100000": fewer)
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 clean: ## remove reports, builds and caches; .venv and .cache stay
 	rm -rf .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist

@@ -15,7 +15,7 @@ from typing import Any
 import fastavro
 import orjson
 
-from consumer.core.decode import WriterSchema
+from consumer.core.avro import WriterSchema
 from consumer.core.envelopes.choice import Envelopes
 from consumer.model import Record
 from consumer.settings import packaged_schemas, ready_made_mappings

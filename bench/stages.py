@@ -29,14 +29,16 @@ from consumer.adapters.genesys.sink import GenesysSink
 from consumer.core import dedupe
 from consumer.core.audit import Auditor
 from consumer.core.batch import Batch, Lanes
-from consumer.core.decode import decode
-from consumer.core.envelopes.choice import Envelopes
+from consumer.core.decode import Reader, ReaderName, decode
+from consumer.core.envelopes.native import native
 from consumer.core.offsets import Tracker
 from consumer.core.validate import validate
+from consumer.errors import DecodeError
 from consumer.model import Assignment, ChainHead, Change, ChangeEvent, Contact, Record, TopicPartition, Work
 from consumer.pipeline.admission import Admission
-from consumer.pipeline.intake import CHUNK, make_reader
+from consumer.pipeline.intake import CHUNK
 from consumer.pipeline.partitions import Partition, Partitions
+from consumer.pipeline.readers import make_reader
 from consumer.pipeline.reports import Reports
 from consumer.settings import Settings, load, packaged_schemas
 
@@ -71,7 +73,7 @@ class _Flow:
         sink = GenesysSink(cast("Client", None), LIST_ID, columns(_settings()))
         self.records = records
         self.store = store
-        self.readers = {1: make_reader(SCHEMA, Envelopes.of({"default": "native"}, {}, {}), SOURCE.topic)}
+        self.readers: dict[ReaderName, Reader | DecodeError] = {1: make_reader(SCHEMA, native)}
         assignment = Assignment(SOURCE)
         self.tracker = Tracker(assignment, 0)
         self.partitions = Partitions()

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import structlog
 
+from consumer.adapters.breadcrumbs import FileBreadcrumbs
 from consumer.adapters.dedupe_store import RocksStore, instance_id, pseudonym_key
 from consumer.adapters.genesys.sink import GenesysSink
 from consumer.adapters.health import StatusServer
@@ -22,7 +23,7 @@ from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.event_topics import KafkaEventTopics
 from consumer.adapters.kafka.source import KafkaSource
 from consumer.adapters.kafka.topics import changelog_id, ensure
-from consumer.adapters.schema_registry import LocalSchemas, RegistrySchemas
+from consumer.adapters.schema_registry.registry import opened
 from consumer.adapters.telemetry.adapter import Telemetry
 from consumer.adapters.telemetry.metrics import Levels
 from consumer.core.delivery import Throttle
@@ -57,7 +58,9 @@ class App:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._envelopes = Envelopes.of(settings.source_envelope, settings.source_mapping, ready_made_mappings())
+        self._envelopes = Envelopes.of(
+            settings.source_envelope.by_topic, settings.source_mapping, ready_made_mappings()
+        )
         self._telemetry = Telemetry(settings.kafka_source_topics, settings.kafka_group_id)
         self._throttle = Throttle(settings.genesys_requests_per_minute)
         self._pipeline: Pipeline | None = None
@@ -113,7 +116,8 @@ class App:
     async def _start(self, closing: AsyncExitStack) -> Pipeline:
         """Reach everything outside, in the order in which it is needed."""
         settings = self._settings
-        schemas = self._schemas(closing)
+        schemas = opened(settings)
+        closing.push_async_callback(schemas.close)
         key = settings.pseudonym_key.encode() if settings.pseudonym_key else pseudonym_key(settings.state_dir)
         sink = await self._reached("genesys", self._open_sink)
         closing.push_async_callback(sink.close)
@@ -124,6 +128,8 @@ class App:
         identity = f"{settings.kafka_group_id}/{settings.kafka_changelog_topic}/{changelog}"
         store = RocksStore(settings.state_dir, identity)
         closing.push_async_callback(store.close_all)
+        breadcrumbs = FileBreadcrumbs(settings.state_dir)
+        closing.callback(breadcrumbs.close)
         source = KafkaSource(
             connection,
             settings,
@@ -142,6 +148,7 @@ class App:
             store=store,
             schemas=schemas,
             envelopes=self._envelopes,
+            breadcrumbs=breadcrumbs,
             sink=sink,
             telemetry=self._telemetry,
             throttle=self._throttle,
@@ -157,19 +164,6 @@ class App:
             log.warning("undecodable_records_suppress", remedy="replay their dead letters to have people called again")
         log.info("started", contact_list_id=sink.contact_list_id, group=settings.kafka_group_id)
         return self._pipeline
-
-    def _schemas(self, closing: AsyncExitStack) -> LocalSchemas | RegistrySchemas:
-        local = LocalSchemas(self._settings.schemas_dir)
-        if self._settings.schema_registry_url is None:
-            return local
-        registry = RegistrySchemas(
-            self._settings.schema_registry_url,
-            self._settings.schema_registry_username,
-            self._settings.schema_registry_password,
-            local,
-        )
-        closing.push_async_callback(registry.close)
-        return registry
 
     async def _open_sink(self) -> GenesysSink:
         return await GenesysSink.open(

@@ -11,7 +11,17 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from consumer.model import Amendment, Contact, ExportedContact, FileRow, Outcome, Record, Settlement, TopicPartition
+from consumer.model import (
+    Amendment,
+    Contact,
+    ExportedContact,
+    FileRow,
+    Outcome,
+    Record,
+    SchemaReference,
+    Settlement,
+    TopicPartition,
+)
 
 
 def nothing() -> None:
@@ -169,13 +179,55 @@ class Store(Protocol):
 class Schemas(Protocol):
     """Where writer schemas come from."""
 
-    async def fetch(self, schema_id: int) -> str | None:
-        """The schema as JSON text; None when the id is unknown.
+    async def fetch(self, reference: SchemaReference) -> str | None:
+        """The schema as JSON text; None when nobody knows it.
 
         Raises:
-            DecodeError: The id names something that is not an Avro schema.
+            DecodeError: What it names is not an Avro schema.
             TransientError: The registry cannot tell now.
         """
+        ...
+
+
+class Breadcrumb(Struct, frozen=True, gc=False):
+    """Records that were about to be decoded.
+
+    Attributes:
+        topic: Source topic.
+        partition: Partition of the topic.
+        first: Offset of the first record.
+        last: Offset of the last one.
+        timestamp_ms: Of the first record: in a topic that was made anew the offset is another record's.
+        alone: A single record that was under suspicion.
+    """
+
+    topic: str
+    partition: int
+    first: int
+    last: int
+    timestamp_ms: int
+    alone: bool
+
+    def overlaps(self, other: "Breadcrumb") -> bool:
+        """Whether they may have a record in common."""
+        same = self.topic == other.topic and self.partition == other.partition
+        return same and self.first <= other.last and other.first <= self.last
+
+
+class Breadcrumbs(Protocol):
+    """What is being decoded, for whoever comes after this process. Never raises."""
+
+    @property
+    def found(self) -> Collection[Breadcrumb]:
+        """What processes were decoding when they died."""
+        ...
+
+    def lay(self, crumb: Breadcrumb) -> None:
+        """Note it; it outlives the process, though not the machine. It takes the place of the last one."""
+        ...
+
+    def lift(self) -> None:
+        """Take the note back."""
         ...
 
 

@@ -22,12 +22,14 @@ from consumer.adapters.genesys.sink import GenesysSink
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.event_topics import KafkaEventTopics
 from consumer.adapters.kafka.history import KafkaHistory
-from consumer.adapters.schema_registry import LocalSchemas, RegistrySchemas
+from consumer.adapters.schema_registry.registry import opened
 from consumer.core.audit import Auditor
 from consumer.core.delivery import Gate, Throttle
 from consumer.core.envelopes.choice import Envelopes
+from consumer.core.framing import by_topic
 from consumer.errors import FatalError
 from consumer.model import TopicPartition
+from consumer.pipeline.readers import form_of
 from consumer.reconcile.mend import Mender
 from consumer.reconcile.report import Report
 from consumer.reconcile.run import Reconciliation
@@ -60,9 +62,18 @@ async def reconcile(settings: Settings, *, apply: bool, delete_extra: bool) -> R
         closing.push_async_callback(sink.close)
         connection = Connection.of(settings)
         history = KafkaHistory(connection, settings)
-        schemas = _schemas(settings, closing)
-        envelopes = Envelopes.of(settings.source_envelope, settings.source_mapping, ready_made_mappings())
-        source = SourceTopics(history, schemas, envelopes, sink.contact_list_id, settings.genesys_attribute_columns)
+        schemas = opened(settings)
+        closing.push_async_callback(schemas.close)
+        forms = by_topic({topic: form_of(topic, settings) for topic in settings.kafka_source_topics})
+        envelopes = Envelopes.of(settings.source_envelope.by_topic, settings.source_mapping, ready_made_mappings())
+        source = SourceTopics(
+            history,
+            schemas,
+            form=forms,
+            envelopes=envelopes,
+            contact_list_id=sink.contact_list_id,
+            columns=settings.genesys_attribute_columns,
+        )
         reconciliation = Reconciliation(
             history=history,
             source=source,
@@ -127,14 +138,3 @@ def _scratch(state_dir: Path, closing: AsyncExitStack) -> RocksStore:
     store = RocksStore(Path(directory), "reconcile")
     closing.push_async_callback(store.close_all)
     return store
-
-
-def _schemas(settings: Settings, closing: AsyncExitStack) -> LocalSchemas | RegistrySchemas:
-    local = LocalSchemas(settings.schemas_dir)
-    if settings.schema_registry_url is None:
-        return local
-    registry = RegistrySchemas(
-        settings.schema_registry_url, settings.schema_registry_username, settings.schema_registry_password, local
-    )
-    closing.push_async_callback(registry.close)
-    return registry

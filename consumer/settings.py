@@ -10,11 +10,13 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from consumer.errors import SettingsError
+from consumer.model import EnvelopeName, Framing, KeyFormat
 
 REGIONS = {
     "us-east-1": "mypurecloud.com",
@@ -67,6 +69,31 @@ class KafkaProperties(dict[str, str]):
         return f"<{len(self)} properties>"
 
 
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+@dataclass(frozen=True, slots=True)
+class PerTopic(Generic[Choice]):
+    """A choice for each source topic.
+
+    Attributes:
+        default: For topics that are not named.
+        named: By topic.
+    """
+
+    default: Choice
+    named: Mapping[str, Choice]
+
+    @property
+    def by_topic(self) -> dict[str, str]:
+        """All choices, that for topics that are not named under `default`."""
+        return {"default": self.default, **self.named}
+
+    def of(self, topic: str) -> Choice:
+        """The choice for a topic."""
+        return self.named.get(topic, self.default)
+
+
 class _BadError(ValueError):
     """The value breaks a rule; the message says which."""
 
@@ -114,6 +141,21 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def _per_topic(default: Choice) -> Callable[[str], PerTopic[Choice]]:
+    choices = type(default)
+
+    def parse(raw: str) -> PerTopic[Choice]:
+        chosen: dict[str, Choice] = {}
+        for part in filter(None, map(str.strip, raw.split(","))):
+            topic, _, name = map(str.strip, part.rpartition("="))
+            if name.lower() not in [*choices] or topic in chosen:
+                raise _BadError(f"must be one of {', '.join(choices)}, or topic=one for a topic, each once")
+            chosen[topic] = choices(name.lower())
+        return PerTopic(chosen.pop("", default), chosen)
+
+    return parse
+
+
 def _boolean(raw: str) -> bool:
     if raw.lower() not in {"true", "false"}:
         raise _BadError("must be true or false")
@@ -141,21 +183,6 @@ def _region(raw: str) -> str:
     if raw in REGIONS.values():
         return raw
     raise _BadError(f"must be an AWS region or Genesys domain that Genesys Cloud has: {', '.join(REGIONS)}")
-
-
-ENVELOPES = ("native", "debezium", "flattened", "salesforce", "outbox", "dms")
-"""What may stand around a contact in a record."""
-
-
-def _envelopes(raw: str) -> dict[str, str]:
-    """Envelope by topic; `default` is that of topics that are not named."""
-    pairs = [part.strip().rpartition("=") for part in raw.split(",") if part.strip()]
-    if any(envelope.strip() not in ENVELOPES for _, _, envelope in pairs):
-        raise _BadError(f"must be one of {', '.join(ENVELOPES)}, alone or after `topic=`")
-    named = {topic.strip() or "default": envelope.strip() for topic, _, envelope in pairs}
-    if len(named) < len(pairs):
-        raise _BadError("a topic has one envelope")
-    return {"default": "native"} | named
 
 
 def _toml(raw: str) -> dict[str, Any]:
@@ -291,10 +318,22 @@ class Settings:
         _one_of("exactly_once", "at_least_once"),
         "exactly_once",
     )
-    source_envelope: dict[str, str] = _setting(
-        "What stands around a contact in a record: `native`, `debezium`, `flattened`, `salesforce`, `outbox` or `dms`, "
-        "for all topics, or `topic=envelope`, comma-separated",
-        _envelopes,
+    source_framing: PerTopic[Framing] = _setting(
+        "How records name their schemas, for all source topics, or `topic=framing` for some, comma-separated: "
+        + ", ".join(f"`{framing}`" for framing in Framing),
+        _per_topic(Framing.CONFLUENT),
+        "confluent",
+    )
+    source_key: PerTopic[KeyFormat] = _setting(
+        "How the key of a tombstone holds the external id, in the same way: "
+        + ", ".join(f"`{key_format}`" for key_format in KeyFormat),
+        _per_topic(KeyFormat.STRING),
+        "string",
+    )
+    source_envelope: PerTopic[EnvelopeName] = _setting(
+        "What stands around a contact in a record, in the same way: "
+        + ", ".join(f"`{envelope}`" for envelope in EnvelopeName),
+        _per_topic(EnvelopeName.NATIVE),
         "native",
     )
     source_mapping: dict[str, Any] = _setting(
@@ -304,7 +343,7 @@ class Settings:
     schema_registry_username: str | None = _setting("User name at the registry")
     schema_registry_password: str | None = _setting("Password at the registry", secret=True)
     schemas_dir: Path = _setting(
-        "Local schemas: `ids.json` maps ids to files; unset: the packaged ones",
+        "Local schemas: `ids.json` maps ids to files, and each file has its fingerprint; unset: the packaged ones",
         _directory,
     )
     schema_unknown_timeout_s: int = _setting(
@@ -426,7 +465,19 @@ def load(
 
 def _contradictions(known: Mapping[str, object]) -> list[str]:
     """What no setting breaks alone."""
-    return _shared_topics(known) + _late_requests(known) + _nothing_to_release(known)
+    return _shared_topics(known) + _late_requests(known) + _no_source_topics(known) + _nothing_to_release(known)
+
+
+def _no_source_topics(known: Mapping[str, object]) -> list[str]:
+    """Topics for which something is chosen, and which are no source."""
+    sources = known["kafka_source_topics"]
+    chosen = {name: known[name] for name in ("source_framing", "source_key", "source_envelope")}
+    return [
+        f"{name.upper()}: {topic} is not in KAFKA_SOURCE_TOPICS"
+        for name, choice in chosen.items()
+        if isinstance(choice, PerTopic) and isinstance(sources, tuple)
+        for topic in choice.named.keys() - {*sources}
+    ]
 
 
 def _nothing_to_release(known: Mapping[str, object]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import fastavro
 
-from consumer.core.decode import WriterSchema
+from consumer.core.avro import WriterSchema
 from consumer.core.envelopes.choice import Envelopes
 from consumer.model import ChangeEvent, Headers, Record
 from consumer.settings import ready_made_mappings

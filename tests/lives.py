@@ -7,11 +7,12 @@ from typing import Any
 from consumer.core.delivery import Throttle
 from consumer.core.envelopes.choice import Envelopes
 from consumer.pipeline.run import Pipeline
-from consumer.ports import Sink
+from consumer.ports import Breadcrumbs, Sink
 from consumer.settings import Settings, load, ready_made_mappings
 from tests import virtual_time
 from tests.memory_ports import (
     Killed,
+    MemoryBreadcrumbs,
     MemorySchemas,
     MemorySink,
     MemorySource,
@@ -38,9 +39,9 @@ def settings(**changed: object) -> Settings:
 
 def _envelopes(chosen: Settings) -> Envelopes:
     """Those of the settings; a life begins thousands of times, most with the native one."""
-    if chosen.source_envelope == NATIVE.names:
+    if chosen.source_envelope.by_topic == NATIVE.names:
         return NATIVE
-    return Envelopes.of(chosen.source_envelope, chosen.source_mapping, ready_made_mappings())
+    return Envelopes.of(chosen.source_envelope.by_topic, chosen.source_mapping, ready_made_mappings())
 
 
 class Life:
@@ -54,6 +55,7 @@ class Life:
         topics: MemoryTopics | None = None,
         store: MemoryStore | None = None,
         sink: Sink | None = None,
+        breadcrumbs: Breadcrumbs | None = None,
         **changed: object,
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -71,6 +73,7 @@ class Life:
             store=self.store,
             schemas=schemas or MemorySchemas(),
             envelopes=_envelopes(chosen),
+            breadcrumbs=breadcrumbs or MemoryBreadcrumbs(),
             sink=sink or MemorySink(world),
             telemetry=self.telemetry,
             throttle=Throttle(chosen.genesys_requests_per_minute),

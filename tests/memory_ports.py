@@ -16,10 +16,11 @@ from msgspec.structs import asdict
 
 from consumer.core.contact_id import contact_id
 from consumer.errors import RefusedByGenesys, SinkUnavailable
-from consumer.model import Amendment, Contact, ExportedContact, Record, Settlement, TopicPartition
+from consumer.model import Amendment, Contact, ExportedContact, Record, SchemaReference, Settlement, TopicPartition
 from consumer.ports import (
     Amended,
     Assigned,
+    Breadcrumb,
     ChangelogChunk,
     Current,
     Lost,
@@ -278,17 +279,31 @@ class MemoryStore:
 class MemorySchemas:
     """Schema 1 is the packaged one; others as a test says."""
 
-    def __init__(self, answers: Mapping[int, Sequence[str | Exception | None]] | None = None) -> None:
+    def __init__(self, answers: Mapping[SchemaReference, Sequence[str | Exception | None]] | None = None) -> None:
         self._answers = {key: list(value) for key, value in (answers or {}).items()}
 
-    async def fetch(self, schema_id: int) -> str | None:
-        answers = self._answers.get(schema_id)
+    async def fetch(self, reference: SchemaReference) -> str | None:
+        answers = self._answers.get(reference)
         if answers is None:
-            return SCHEMA if schema_id == 1 else None
+            return SCHEMA if reference == 1 else None
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+
+class MemoryBreadcrumbs:
+    """Found breadcrumbs are a test's; those that are laid are kept until they are lifted."""
+
+    def __init__(self, *found: Breadcrumb) -> None:
+        self.found = found
+        self.laid: Breadcrumb | None = None
+
+    def lay(self, crumb: Breadcrumb) -> None:
+        self.laid = crumb
+
+    def lift(self) -> None:
+        self.laid = None
 
 
 class MemorySink:

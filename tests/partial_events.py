@@ -4,10 +4,10 @@ import pytest
 from msgspec.structs import replace
 
 from consumer.core.decode import Reader
-from consumer.core.envelopes.choice import Envelopes
+from consumer.core.envelopes.choice import Envelope
 from consumer.errors import DecodeError
 from consumer.model import UNCHANGED, Events
-from consumer.pipeline import intake
+from consumer.pipeline import readers
 from tests.stories import PARTIAL
 
 _FIELDS = ("phone", "email", "consent", "do_not_call")
@@ -16,15 +16,15 @@ _FIELDS = ("phone", "email", "consent", "do_not_call")
 @pytest.fixture
 def partial_events(monkeypatch: pytest.MonkeyPatch) -> None:
     """Native events with the attribute `partial` are partial ones, of which what is null did not change."""
-    make_reader = intake.make_reader
+    make_reader = readers.make_reader
 
-    def make(text: str, envelopes: Envelopes, topic: str) -> Reader | DecodeError:
-        reader = make_reader(text, envelopes, topic)
+    def make(text: str, envelope: Envelope) -> Reader | DecodeError:
+        reader = make_reader(text, envelope)
         if isinstance(reader, DecodeError):
             return reader
         return lambda payload, record: _as_told(reader(payload, record))
 
-    monkeypatch.setattr(intake, "make_reader", make)
+    monkeypatch.setattr(readers, "make_reader", make)
 
 
 def _as_told(event: Events) -> Events:

@@ -12,7 +12,9 @@ from typing import NamedTuple
 from consumer.adapters.genesys.inspection import Inspection as GenesysInspection, Probe
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.inspection import Inspected, Inspection as KafkaInspection
-from consumer.adapters.schema_registry import LocalSchemas, RegistrySchemas
+from consumer.adapters.schema_registry import confluent
+from consumer.adapters.schema_registry.directory import LocalSchemas
+from consumer.adapters.schema_registry.transport import Transport
 from consumer.core.envelopes.choice import Envelopes
 from consumer.errors import ConsumerError, DecodeError, SettingsError
 from consumer.operate import printing
@@ -44,7 +46,7 @@ async def check(config: Path | None) -> list[Line]:
     """
     try:
         settings = load(config=config)
-        Envelopes.of(settings.source_envelope, settings.source_mapping, ready_made_mappings())
+        Envelopes.of(settings.source_envelope.by_topic, settings.source_mapping, ready_made_mappings())
     except SettingsError as error:
         return [Line("settings", holds=False, detail=problem) for problem in error.problems]
     kafka, schemas, genesys = await asyncio.gather(
@@ -96,24 +98,19 @@ def _inspected(what: str, ask: Callable[[], list[Inspected]]) -> Iterator[Line]:
 
 async def _schemas(settings: Settings) -> list[Line]:
     try:
-        local = LocalSchemas(settings.schemas_dir)
+        LocalSchemas(settings.schemas_dir)
     except SettingsError as error:
         return [Line("schemas", holds=False, detail=problem) for problem in error.problems]
     lines = [Line("schemas", holds=True, detail=f"those of {settings.schemas_dir} are valid")]
     if settings.schema_registry_url is not None:
-        lines.append(await _registry(settings, local))
+        lines.append(await _registry(settings))
     return lines
 
 
-async def _registry(settings: Settings, local: LocalSchemas) -> Line:
-    registry = RegistrySchemas(
-        settings.schema_registry_url or "",
-        settings.schema_registry_username,
-        settings.schema_registry_password,
-        local,
-    )
+async def _registry(settings: Settings) -> Line:
+    registry = Transport.of(settings)
     try:
-        await registry.fetch(ANY_SCHEMA)
+        await confluent.schema(registry, ANY_SCHEMA)
     except DecodeError:  # it answers, with a schema of another kind
         return _reached("registry")
     except ConsumerError as error:

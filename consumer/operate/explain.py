@@ -13,16 +13,18 @@ from typing import NamedTuple
 
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.one_record import read_one
-from consumer.adapters.schema_registry import LocalSchemas, RegistrySchemas
+from consumer.adapters.schema_registry.registry import opened
 from consumer.core import decode
-from consumer.core.decode import WriterSchema
+from consumer.core.decode import Reader, ReaderName
 from consumer.core.dedupe import suppression, to_change
 from consumer.core.envelopes.choice import Envelopes
+from consumer.core.envelopes.schema import Mapper
 from consumer.core.mapping import Row
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, FatalError, RecordError, ValidationError
-from consumer.model import UNCHANGED, Change, ChangeEvent, Reason, Record, TopicPartition
+from consumer.model import UNCHANGED, Change, ChangeEvent, Events, Reason, Record, TopicPartition
 from consumer.operate import printing
+from consumer.pipeline.readers import form_of, reader, reference, without_registry
 from consumer.settings import Settings, ready_made_mappings
 
 _POSITION = re.compile(r"(.+)/([0-9]+)/([0-9]+)")
@@ -73,16 +75,15 @@ async def explain(record: Record, settings: Settings) -> list[Step]:
         SettingsError: A mapping is wrong.
         TransientError: The registry cannot tell now.
     """
-    envelopes = Envelopes.of(settings.source_envelope, settings.source_mapping, ready_made_mappings())
-    way = _Way(record, envelopes, settings)
-    schemas = _schemas(settings)
+    way = _Way(record, settings)
+    schemas = opened(settings)
     try:
-        if record.value is None:
-            events = way.tombstone()
-        else:
-            events = way.events(way.read(await schemas.fetch(way.framing(record.value))))
-        for number, event in enumerate(events):
-            way.judge(event, "" if len(events) == 1 else f" {number + 1}")
+        name = way.framing()
+        known = without_registry(way.envelope)
+        if name in decode.reader_names([record], way.form) - known.keys():
+            known[name] = way.reader(name, await schemas.fetch(reference(name)))
+        (result,) = decode.decode([record], known, way.form).results
+        way.told(result)
     except DecodeError as error:
         way.refused(error)
     finally:
@@ -106,22 +107,17 @@ def _lines(step: Step) -> Iterator[str]:
     yield from (f"{'':<16} {line}" for line in others)
 
 
-def _schemas(settings: Settings) -> LocalSchemas | RegistrySchemas:
-    local = LocalSchemas(settings.schemas_dir)
-    if settings.schema_registry_url is None:
-        return local
-    return RegistrySchemas(
-        settings.schema_registry_url, settings.schema_registry_username, settings.schema_registry_password, local
-    )
-
-
 class _Way:
     """The steps so far, and the stages that add to them."""
 
-    def __init__(self, record: Record, envelopes: Envelopes, settings: Settings) -> None:
+    def __init__(self, record: Record, settings: Settings) -> None:
         self.steps: list[Step] = []
+        self.form = form_of(record.topic, settings)
         self._record = record
-        self._envelopes = envelopes
+        self._framing = settings.source_framing.of(record.topic)
+        self._envelopes = Envelopes.of(
+            settings.source_envelope.by_topic, settings.source_mapping, ready_made_mappings()
+        )
         self._columns = settings.genesys_attribute_columns
         self._stage = "record"
 
@@ -132,50 +128,54 @@ class _Way:
     def _add(self, *lines: str, passed: bool = True) -> None:
         self.steps.append(Step(self._stage, passed, [line for line in lines if line]))
 
-    def tombstone(self) -> Sequence[ChangeEvent]:
-        """A null value deletes whom the key names."""
-        self._add("a tombstone: null value")
-        self._stage = "key"
-        (result,) = decode.decode([self._record], {}).results
+    def framing(self) -> ReaderName:
+        """What the record must be read with."""
+        value = self._record.value
+        self._add("a tombstone" if value is None else f"{len(value):,} bytes, of {self._record.topic}")
+        self._stage = "framing"
+        name, _ = self.form(self._record)
+        self._add(
+            f"of the key, schema {reference(name)}" if value is None else f"{self._framing}, schema {reference(name)}"
+        )
+        self._stage = "change event" if value is None else "schema"
+        return name
+
+    def reader(self, name: ReaderName, text: str | None) -> Reader:
+        """Reads what was written with the schema."""
+        if text is None:
+            raise DecodeError((Reason.SCHEMA_UNKNOWN,), "neither the registry nor SCHEMAS_DIR knows it")
+        made = reader(name, text, self.envelope)
+        if isinstance(made, DecodeError):
+            raise made
+        return made
+
+    def envelope(self, definition: Mapping[str, object]) -> Mapper:
+        """The topic's envelope, watched."""
+        self._stage = "schema"
+        self._add(".".join(str(definition[key]) for key in ("namespace", "name") if key in definition))
+        self._stage = "envelope"
+        mapper = self._envelopes.mapper(self._record.topic, definition)
+        self._add(self._envelopes.chosen(self._record.topic, definition))
+        self._stage = "fields"
+
+        def watched(fields: Row, record: Record) -> Events:
+            self._add(*_shown(fields))
+            self._stage = "change event"
+            return mapper(fields, record)
+
+        return watched
+
+    def told(self, result: Events | DecodeError) -> None:
+        """What the record tells, and what becomes of that."""
         if isinstance(result, DecodeError):
             raise result
-        return [result] if isinstance(result, ChangeEvent) else result
-
-    def framing(self, value: bytes) -> int:
-        """The id of the schema."""
-        self._add(f"{len(value):,} bytes, of {self._record.topic}")
-        self._stage = "framing"
-        schema_id = decode.schema_id(value)
-        self._add(f"Confluent wire format, schema id {schema_id}")
-        return schema_id
-
-    def read(self, text: str | None) -> tuple[WriterSchema, Row]:
-        """The schema, and the fields that were written with it."""
-        self._stage = "schema"
-        if text is None:
-            raise DecodeError((Reason.SCHEMA_UNKNOWN,), "neither the registry nor SCHEMAS_DIR knows the id")
-        schema = WriterSchema(text)
-        name = ".".join(str(schema.definition[key]) for key in ("namespace", "name") if key in schema.definition)
-        self._add(name)
-        self._stage = "fields"
-        fields = schema.read((self._record.value or b"")[5:])
-        self._add(*_shown(fields))
-        return schema, fields
-
-    def events(self, read: tuple[WriterSchema, Row]) -> Sequence[ChangeEvent]:
-        """What the envelope makes of the fields."""
-        schema, fields = read
-        self._stage = "envelope"
-        mapper = self._envelopes.mapper(self._record.topic, schema.definition)
-        chosen = self._envelopes.chosen(self._record.topic, schema.definition)
-        events = mapper(fields, self._record)
+        events = [result] if isinstance(result, ChangeEvent) else result
         if not events:
-            self._add(chosen, "ignored: it is about no contact, or tells nothing of what is mapped")
-            return ()
-        self._add(chosen)
-        return [events] if isinstance(events, ChangeEvent) else events
+            self._add("none: it is about no contact, or tells nothing of what is mapped; ignored")
+        for number, event in enumerate(events, 1):
+            self._judge(event, "" if len(events) == 1 else f" {number}")
 
-    def judge(self, event: ChangeEvent, number: str) -> None:
+    def _judge(self, event: ChangeEvent, number: str) -> None:
         """The rules, and what is done."""
         self._stage = f"change event{number}"
         self._add(*_told(event))

@@ -1,93 +1,69 @@
 """Takes polled records through decode and validate, to be judged. A record that can never succeed ends here.
 
-A record whose schema is not known yet blocks its partition, and only that: the schema is fetched for as long as the
-registry cannot tell, and for a set time when the registry does not know it.
+A record whose schema is not known yet blocks its partition, and only that.
 """
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import cast
 
 import structlog
 
-from consumer.core import dead_letters, decode, dedupe
-from consumer.core.decode import Reader, WriterSchema
-from consumer.core.envelopes.choice import Envelopes
+from consumer.core import dead_letters, dedupe
+from consumer.core.decode import ReaderName
 from consumer.core.validate import validate
-from consumer.errors import DecodeError, TransientError, ValidationError
+from consumer.errors import DecodeError, ValidationError
 from consumer.model import Amendment, ChangeEvent, ChangeType, Contact, Events, Outcome, Reason, Record, Work
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.partitions import Partition
-from consumer.ports import Schemas, Telemetry
+from consumer.pipeline.quarantine import Quarantine
+from consumer.pipeline.readers import Readers
+from consumer.ports import Telemetry
 
 log = structlog.get_logger(__name__)
 
 CHUNK = 200
 """Records that go through the stages before other tasks get a turn: few enough that requests keep up with intake."""
 
-_RETRY_S = 1.0
-_UNKNOWN_FOR_S = 60.0
-"""How long an unknown schema id is taken as unknown without asking again."""
-
-
-_Readers = dict[int, Reader | DecodeError]
-
-
-def make_reader(text: str, envelopes: Envelopes, topic: str) -> Reader | DecodeError:
-    """What turns a payload of this schema into change events, or the error that each of its records gets."""
-    try:
-        schema = WriterSchema(text)
-        mapper = envelopes.mapper(topic, schema.definition)
-    except DecodeError as error:
-        return error
-    return lambda payload, record: mapper(schema.read(payload), record)
-
 
 class Intake:
     """The stages from record to change.
 
     Args:
-        schemas: Where writer schemas come from.
-        envelopes: What stands around a contact in a record.
+        readers: Makes what the records of a topic are read with.
+        quarantine: Decodes.
         admission: Where valid changes go.
         telemetry: Told of gaps.
         contact_list_id: Part of each fingerprint.
         columns: Attribute source names with their columns.
         suppress_undecodable: Whether a record that cannot be decoded suppresses the contact that its key names.
-        unknown_timeout: How long the registry may lag, seconds.
-        clock: Monotonic seconds.
     """
 
     def __init__(
         self,
         *,
-        schemas: Schemas,
-        envelopes: Envelopes,
+        readers: Callable[[str], Readers],
+        quarantine: Quarantine,
         admission: Admission,
         telemetry: Telemetry,
         contact_list_id: str,
         columns: Sequence[tuple[str, str]],
         suppress_undecodable: bool,
-        unknown_timeout: float,
-        clock: Callable[[], float],
     ) -> None:
-        self._schemas = schemas
-        self._envelopes = envelopes
+        self._make_readers = readers
+        self._quarantine = quarantine
         self._admission = admission
         self._telemetry = telemetry
         self._contact_list_id = contact_list_id
         self._columns = columns
         self._suppress_undecodable = suppress_undecodable
-        self._unknown_timeout = unknown_timeout
-        self._clock = clock
-        self._readers: defaultdict[str, _Readers] = defaultdict(dict)
+        self._readers: dict[str, Readers] = {}
 
-    async def take(self, partition: Partition, records: Sequence[Record]) -> int | None:
+    async def take(self, partition: Partition, records: Sequence[Record]) -> ReaderName | None:
         """Take records that follow on through the stages.
 
         Returns:
-            The id of a schema that must be fetched first; then the records from there on are held.
+            What must be learnt first; then the records from there on are held.
         """
         records = self._fresh(partition, records)
         for start in range(0, len(records), CHUNK):
@@ -99,41 +75,21 @@ class Intake:
             await asyncio.sleep(0)
         return None
 
-    async def learn(self, topic: str, schema_id: int, held: Sequence[Record]) -> None:
-        """Fetch a schema, and at the same time all others that the held records of the topic will need."""
-        missing = {schema_id, *decode.schema_ids(held)} - self._readers[topic].keys()
-        await asyncio.gather(*(self._learn(topic, each) for each in missing))
+    async def learn(self, partition: Partition, missing: ReaderName) -> None:
+        """Fetch a schema, and at the same time all others that the held records will need."""
+        await self._readers_of(partition.key.topic).learn(missing, partition.held)
 
-    async def _learn(self, topic: str, schema_id: int) -> None:
-        """Fetch a schema, for as long as it takes; one that stays unknown makes its records rejected."""
-        give_up, readers = self._clock() + self._unknown_timeout, self._readers[topic]
-        while schema_id not in readers:
-            reader = await self._fetch(topic, schema_id, final=self._clock() >= give_up)
-            if reader is None:
-                await asyncio.sleep(_RETRY_S)
-            else:
-                readers[schema_id] = reader
-                if isinstance(reader, DecodeError) and Reason.SCHEMA_UNKNOWN in reader.reasons:
-                    loop = asyncio.get_running_loop()
-                    loop.call_later(_UNKNOWN_FOR_S, readers.pop, schema_id, None)
+    def _readers_of(self, topic: str) -> Readers:
+        if topic not in self._readers:
+            self._readers[topic] = self._make_readers(topic)
+        return self._readers[topic]
 
-    async def _fetch(self, topic: str, schema_id: int, *, final: bool) -> Reader | DecodeError | None:
-        try:
-            text = await self._schemas.fetch(schema_id)
-        except TransientError as error:
-            log.warning("schema_not_available", schema_id=schema_id, error=str(error))
-            return None
-        except DecodeError as error:
-            return error
-        if text is not None:
-            return make_reader(text, self._envelopes, topic)
-        return DecodeError((Reason.SCHEMA_UNKNOWN,), f"schema id {schema_id} is unknown") if final else None
-
-    def _take_chunk(self, partition: Partition, records: Sequence[Record]) -> tuple[int, int | None]:
-        """How many records were taken, and the id of the schema that the next one needs."""
+    def _take_chunk(self, partition: Partition, records: Sequence[Record]) -> tuple[int, ReaderName | None]:
+        """How many records were taken, and what the next one has to be read with."""
         if partition.closing:
             return 0, None
-        results, missing = decode.decode(records, self._readers[partition.key.topic])
+        readers = self._readers_of(partition.key.topic)
+        results, missing = self._quarantine.decode(records, readers.known, readers.form)
         self._report_gaps(partition, records[: len(results)])
         works, told = _spread(partition.tracker.add(records[: len(results)]), results)
         events = [result for result in told if not isinstance(result, DecodeError)]
@@ -165,7 +121,8 @@ class Intake:
     def _reject(self, work: Work, error: DecodeError) -> None:
         """Give a work its rejection; the contact may have to be suppressed all the same."""
         work.reasons, work.detail = error.reasons, error.detail
-        external_id = decode.named_by_key(work.record) if self._suppress_undecodable else None
+        readers = self._readers_of(work.record.topic)
+        external_id = readers.named_by_key(work.record) if self._suppress_undecodable else None
         if external_id is None:
             work.outcome = Outcome.REJECTED
         else:

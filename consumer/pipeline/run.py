@@ -13,6 +13,7 @@ import structlog
 
 from consumer.core.audit import Auditor
 from consumer.core.batch import Lanes
+from consumer.core.decode import ReaderName
 from consumer.core.delivery import Breaker, Gate, Throttle
 from consumer.core.envelopes.choice import Envelopes
 from consumer.core.offsets import Tracker
@@ -23,12 +24,15 @@ from consumer.pipeline.dispatch import Dispatcher
 from consumer.pipeline.intake import Intake
 from consumer.pipeline.partitions import Partition, Partitions
 from consumer.pipeline.progress import Progress
+from consumer.pipeline.quarantine import Quarantine
+from consumer.pipeline.readers import Readers, form_of
 from consumer.pipeline.reports import Reports
 from consumer.pipeline.restore import Restorer
 from consumer.pipeline.retention import Retention
 from consumer.pipeline.settle import Settler
 from consumer.ports import (
     Assigned,
+    Breadcrumbs,
     EventTopics,
     Lost,
     Polled,
@@ -59,6 +63,7 @@ class Pipeline:
         store: What was delivered.
         schemas: Where writer schemas come from.
         envelopes: What stands around a contact in a record.
+        breadcrumbs: What is being decoded, and on what others died.
         sink: Genesys.
         telemetry: Spans and metrics.
         throttle: The limit of requests to Genesys.
@@ -77,6 +82,7 @@ class Pipeline:
         store: Store,
         schemas: Schemas,
         envelopes: Envelopes,
+        breadcrumbs: Breadcrumbs,
         sink: Sink,
         telemetry: Telemetry,
         throttle: Throttle,
@@ -87,6 +93,8 @@ class Pipeline:
     ) -> None:
         self._settings = settings
         self._source = source
+        self._schemas = schemas
+        self._envelopes = envelopes
         self._store = store
         self._telemetry = telemetry
         self._clock = clock
@@ -108,15 +116,13 @@ class Pipeline:
             decided=self._on_decided,
         )
         self._intake = Intake(
-            schemas=schemas,
-            envelopes=envelopes,
+            readers=self._readers,
+            quarantine=Quarantine(breadcrumbs),
             admission=self._admission,
             telemetry=telemetry,
             contact_list_id=sink.contact_list_id,
             columns=settings.genesys_attribute_columns,
             suppress_undecodable=settings.suppress_undecodable,
-            unknown_timeout=settings.schema_unknown_timeout_s,
-            clock=clock,
         )
         self._dispatcher = Dispatcher(
             partitions=self.partitions,
@@ -312,11 +318,20 @@ class Pipeline:
             self._source.pause([partition.key])
             self._spawn(self._unblock(partition, missing))
 
-    async def _unblock(self, partition: Partition, missing: int | None) -> None:
+    def _readers(self, topic: str) -> Readers:
+        return Readers(
+            form_of(topic, self._settings),
+            envelope=self._envelopes.of_topic(topic),
+            schemas=self._schemas,
+            unknown_timeout=self._settings.schema_unknown_timeout_s,
+            clock=self._clock,
+        )
+
+    async def _unblock(self, partition: Partition, missing: ReaderName | None) -> None:
         """Take in what was held, learning schemas on the way, until nothing is; then the partition flows again."""
         while True:
             if missing is not None:
-                await self._intake.learn(partition.key.topic, missing, partition.held)
+                await self._intake.learn(partition, missing)
             records, partition.held = partition.held, []
             if not records or partition.closing:
                 break

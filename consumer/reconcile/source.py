@@ -4,19 +4,20 @@ Answers for which contacts have changes on their way, and for the content that w
 came, where that is still there and says the same. Touches the source topics and schemas through their ports.
 """
 
-from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 
 from consumer.core import decode, dedupe
-from consumer.core.decode import Reader
-from consumer.core.envelopes.choice import Envelopes
+from consumer.core.decode import Reader, ReaderName
+from consumer.core.envelopes.choice import Envelope, Envelopes
+from consumer.core.framing import Form
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, ValidationError
 from consumer.model import Amendment, Change, ChangeEvent, Events, Reason, Record, TopicPartition
-from consumer.pipeline.intake import make_reader
+from consumer.pipeline.readers import reader, reference, without_registry
 from consumer.ports import History, Schemas
 
 Changes = list[tuple[Record, Change]]
+Known = dict[ReaderName, Reader | DecodeError]
 
 
 class SourceTopics:
@@ -25,6 +26,7 @@ class SourceTopics:
     Args:
         history: Of the topics.
         schemas: Where writer schemas come from.
+        form: How records are split.
         envelopes: What stands around a contact in a record.
         contact_list_id: Part of each fingerprint.
         columns: Attribute source names with their columns.
@@ -34,16 +36,19 @@ class SourceTopics:
         self,
         history: History,
         schemas: Schemas,
+        *,
+        form: Form,
         envelopes: Envelopes,
         contact_list_id: str,
         columns: Sequence[tuple[str, str]],
     ) -> None:
         self._history = history
         self._schemas = schemas
+        self._form = form
         self._envelopes = envelopes
         self._contact_list_id = contact_list_id
         self._columns = columns
-        self._readers: defaultdict[str, dict[int, Reader | DecodeError]] = defaultdict(dict)
+        self._readers: dict[str, Known] = {}
 
     async def records(
         self, sources: Sequence[TopicPartition], starts: Mapping[int, int], ends: Mapping[TopicPartition, int]
@@ -63,12 +68,20 @@ class SourceTopics:
     async def named(self, records: Sequence[Record]) -> set[bytes]:
         """The identities of all contacts that these records may be about, by what they say or by their keys."""
         named = {dedupe.identity_of_key(record.key) for record in records}
+        named.update(await self._named_by_keys(records))
         named.update(
             dedupe.identity(event.external_id)
             for _, event in await self._events(records)
             if isinstance(event.external_id, str)
         )
         return named
+
+    async def _named_by_keys(self, records: Sequence[Record]) -> set[bytes]:
+        known = self._known(records)
+        for name in decode.reader_names(records, self._form) - known.keys():
+            await self._learn(name, records)
+        named = (decode.named_by_key(record, known, self._form) for record in records)
+        return {dedupe.identity(external_id) for external_id in named if external_id is not None}
 
     async def changes(self, records: Sequence[Record]) -> Changes:
         """The whole contacts that these records ask for.
@@ -85,22 +98,28 @@ class SourceTopics:
 
     async def _events(self, records: Sequence[Record]) -> list[tuple[Record, ChangeEvent]]:
         """What records of one partition tell."""
-        topic = records[0].topic if records else ""
-        readers = self._readers[topic]
-        results, missing = decode.decode(records, readers)
+        known = self._known(records)
+        results, missing = decode.decode(records, known, self._form)
         while missing is not None:
-            readers[missing] = await self._reader(topic, missing)
-            results, missing = decode.decode(records, readers)
+            await self._learn(missing, records)
+            results, missing = decode.decode(records, known, self._form)
         return list(_readable(zip(records, results, strict=True)))
 
-    async def _reader(self, topic: str, schema_id: int) -> Reader | DecodeError:
+    def _known(self, records: Sequence[Record]) -> Known:
+        """The readers of the topic that these records are of."""
+        topic = records[0].topic if records else ""
+        return self._readers.setdefault(topic, without_registry(self._envelopes.of_topic(topic)))
+
+    async def _learn(self, name: ReaderName, records: Sequence[Record]) -> None:
+        envelope = self._envelopes.of_topic(records[0].topic)
+        self._known(records)[name] = await self._reader(name, envelope)
+
+    async def _reader(self, name: ReaderName, envelope: Envelope) -> Reader | DecodeError:
         try:
-            text = await self._schemas.fetch(schema_id)
+            text = await self._schemas.fetch(reference(name))
         except DecodeError as error:
             return error
-        if text is None:
-            return DecodeError((Reason.SCHEMA_UNKNOWN,))
-        return make_reader(text, self._envelopes, topic)
+        return DecodeError((Reason.SCHEMA_UNKNOWN,)) if text is None else reader(name, text, envelope)
 
 
 def _readable(pairs: Iterable[tuple[Record, Events | DecodeError]]) -> Iterator[tuple[Record, ChangeEvent]]:

@@ -12,12 +12,17 @@ import fastavro
 import pytest
 from aiohttp import web
 
-from consumer.adapters import schema_registry
-from consumer.adapters.schema_registry import LocalSchemas, RegistrySchemas
+from consumer.adapters.schema_registry import transport
+from consumer.adapters.schema_registry.cache import SchemaCache
+from consumer.adapters.schema_registry.directory import LocalSchemas
+from consumer.adapters.schema_registry.registry import RegistrySchemas
+from consumer.adapters.schema_registry.transport import Transport
 from consumer.errors import DecodeError, SettingsError, SourceUnavailable, TransientError
-from consumer.model import Reason
+from consumer.model import Reason, SchemaKind, SchemaName
 from consumer.settings import packaged_schemas
 
+AVRO = Path(__file__).parents[1] / "data" / "avro"
+GUID = "6f1c0a0e-3c1b-4f5e-9f43-0c1d2e3f4a5b"
 SCHEMA = '{"type": "record", "name": "crm.Contact", "fields": [{"name": "id", "type": "string"}]}'
 UNKNOWN = {"error_code": 40403, "message": "Schema not found"}
 
@@ -71,12 +76,33 @@ async def registry() -> AsyncIterator[Registry]:
     await runner.cleanup()
 
 
+Client = Callable[..., RegistrySchemas]
+
+
 @pytest.fixture
-async def schemas(registry) -> AsyncIterator[RegistrySchemas]:
-    """A client of the registry without credentials and without local schemas."""
-    schemas = RegistrySchemas(registry.url, None, None, None)
-    yield schemas
-    await schemas.close()
+async def client(tmp_path) -> AsyncIterator[Client]:
+    """Makes clients of a registry; unless it is told there are no credentials, and no local schemas."""
+    clients: list[RegistrySchemas] = []
+    (tmp_path / "nothing").mkdir()
+
+    def make(
+        url: str, username: str | None = None, password: str | None = None, local: Path | None = None
+    ) -> RegistrySchemas:
+        reached = Transport(url, username, password)
+        cache = SchemaCache(tmp_path / "cache", reached.base)
+        schemas = LocalSchemas(local or directory(tmp_path / "nothing", {}))
+        clients.append(RegistrySchemas(reached, cache, schemas))
+        return clients[-1]
+
+    yield make
+    for each in clients:
+        await each.close()
+
+
+@pytest.fixture
+def schemas(registry: Registry, client: Client) -> RegistrySchemas:
+    """A client of the registry."""
+    return client(registry.url)
 
 
 def directory(path: Path, ids: Any, **files: str) -> Path:
@@ -110,6 +136,9 @@ class TestLocal:
             ({"-1": "contact.avsc"}, "'-1'"),
             ({"4294967296": "contact.avsc"}, "'4294967296'"),
             ({"²": "contact.avsc"}, "'²'"),
+            ({"guid:6f1c0a0e": "contact.avsc"}, "'guid:6f1c0a0e'"),
+            ({"none:json": "contact.avsc"}, "'none:json'"),
+            ({"fingerprint:a92de1f8a242f53d": "contact.avsc"}, "'fingerprint:a92de1f8a242f53d'"),
             ({"1": 5}, "'1'"),
             ({"1": "missing.avsc"}, "schema 1 cannot be read.*missing.avsc"),
             ({"1": "broken.avsc"}, "broken.avsc is not an Avro schema"),
@@ -122,6 +151,36 @@ class TestLocal:
         directory(tmp_path, ids, contact=SCHEMA, broken="{", nameless='{"type": "record"}', number="5")
         with pytest.raises(SettingsError, match=f"^SCHEMAS_DIR: .*{problem}"):
             LocalSchemas(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("key", "name"),
+        [
+            (f"guid:{GUID.upper()}", SchemaName(SchemaKind.GUID, GUID)),
+            (f"glue:{GUID}", SchemaName(SchemaKind.GLUE, GUID)),
+            ("globalId:6", SchemaName(SchemaKind.GLOBAL_ID, "6")),
+            ("contentId:6", SchemaName(SchemaKind.CONTENT_ID, "6")),
+            (f"contentHash:{'ab' * 32}", SchemaName(SchemaKind.CONTENT_HASH, "ab" * 32)),
+            (f"azure:{'ab' * 16}", SchemaName(SchemaKind.AZURE, "ab" * 16)),
+            ("topic:CRM.contacts", SchemaName(SchemaKind.TOPIC, "CRM.contacts")),
+        ],
+    )
+    async def test_a_schema_may_have_any_name_that_a_framing_gives(self, tmp_path, key, name):
+        """Its text is the kind of name and the name, as log lines have it."""
+        assert await LocalSchemas(directory(tmp_path, {key: "contact.avsc"}, contact=SCHEMA)).fetch(name) == SCHEMA
+        assert str(name).lower() == key.lower()
+
+    async def test_every_schema_is_found_by_its_fingerprint(self, tmp_path):
+        """Also those without an id: in bytes as they are on the wire."""
+        text = (AVRO / "single_object_test_message.avsc").read_text()
+        schemas = LocalSchemas(directory(tmp_path, {}, message=text))
+        assert await schemas.fetch(SchemaName(SchemaKind.FINGERPRINT, "a92de1f8a242f53d")) == text
+
+    def test_a_file_that_is_no_schema_is_told_once(self, tmp_path):
+        """Whether it has an id or not."""
+        directory(tmp_path, {"1": "broken.avsc"}, broken="{", other="5")
+        with pytest.raises(SettingsError) as raised:
+            LocalSchemas(tmp_path)
+        assert len(raised.value.problems) == 2
 
     def test_a_directory_without_ids_is_refused(self, tmp_path):
         """An empty directory would reject every record."""
@@ -149,25 +208,18 @@ class TestRegistry:
         assert await schemas.fetch(7) is None
 
     @pytest.mark.parametrize("where", ["given", "in the URL"])
-    async def test_credentials_are_sent(self, registry, where):
+    async def test_credentials_are_sent(self, registry, client, where):
         """Basic authentication with the user of the settings, or with the one in the URL."""
         registry.tell_schema(7, schema=SCHEMA)
         inside = registry.url.replace("//", "//ann:s%40cret@")
-        schemas = (
-            RegistrySchemas(registry.url, "ann", "s@cret", None)
-            if where == "given"
-            else RegistrySchemas(inside, None, None, None)
-        )
+        schemas = client(registry.url, "ann", "s@cret") if where == "given" else client(inside)
         assert await schemas.fetch(7) == SCHEMA
-        await schemas.close()
         assert registry.requests[0].headers["authorization"] == "Basic YW5uOnNAY3JldA=="
 
-    async def test_the_api_may_live_below_a_path(self, registry):
+    async def test_the_api_may_live_below_a_path(self, registry, client):
         """Other registries offer Confluent's API beside their own."""
         registry.tell("/apis/ccompat/v7/schemas/ids/7", {"schema": SCHEMA})
-        schemas = RegistrySchemas(f"{registry.url}/apis/ccompat/v7/", None, None, None)
-        assert await schemas.fetch(7) == SCHEMA
-        await schemas.close()
+        assert await client(f"{registry.url}/apis/ccompat/v7/").fetch(7) == SCHEMA
 
     async def test_a_proxy_of_the_environment_is_not_asked(self, registry, schemas, monkeypatch):
         """Credentials go to the registry alone."""
@@ -192,14 +244,126 @@ class TestRegistry:
         assert raised.value.reasons == (Reason.NOT_DECODABLE,)
 
 
+class TestOtherNames:
+    async def test_a_guid_is_asked_for_as_such(self, registry, schemas):
+        """Confluent's newer names; an unknown one is none."""
+        registry.tell(f"/schemas/guids/{GUID}", {"schema": SCHEMA})
+        assert await schemas.fetch(SchemaName(SchemaKind.GUID, GUID)) == SCHEMA
+        assert await schemas.fetch(SchemaName(SchemaKind.GUID, GUID.replace("6", "7"))) is None
+
+    @pytest.mark.parametrize("api", ["", "/apis/ccompat/v7", "/apis/registry/v3"])
+    @pytest.mark.parametrize(
+        ("name", "path"),
+        [
+            (SchemaName(SchemaKind.GLOBAL_ID, "6"), "globalIds/6"),
+            (SchemaName(SchemaKind.CONTENT_ID, "6"), "contentIds/6"),
+            (SchemaName(SchemaKind.CONTENT_HASH, "ab" * 32), f"contentHashes/{'ab' * 32}"),
+        ],
+    )
+    async def test_apicurio_is_asked_by_its_own_api(self, registry, client, api, name, path):
+        """Whichever of its APIs is configured; the answer is the schema itself."""
+        registry.tell(f"/apis/registry/v2/ids/{path}", SCHEMA.encode())
+        registry.tell(f"/apis/registry/v2/ids/{path}/references", [])
+        assert await client(registry.url + api).fetch(name) == SCHEMA
+
+    @pytest.mark.parametrize("body", [b"", b"{}", [5], [{"name": "a"}], [{"name": "a", "artifactId": "b"}]])
+    async def test_references_that_are_none_are_an_outage(self, registry, schemas, body):
+        """Apicurio's own are lists of names with artifacts and versions."""
+        registry.tell("/apis/registry/v2/ids/globalIds/6", SCHEMA.encode())
+        registry.tell("/apis/registry/v2/ids/globalIds/6/references", body)
+        with pytest.raises(SourceUnavailable, match=r"schema registry.*references"):
+            await schemas.fetch(SchemaName(SchemaKind.GLOBAL_ID, "6"))
+
+    async def test_a_missing_reference_makes_the_schema_unknown(self, registry, schemas):
+        """The registry may lag, as with a missing schema."""
+        missing = {"error_code": 404, "name": "VersionNotFoundException"}
+        listed = [{"name": "geo.Country", "groupId": "a/b", "artifactId": "c", "version": "1"}]
+        registry.tell("/apis/registry/v2/ids/globalIds/6", SCHEMA.encode())
+        registry.tell("/apis/registry/v2/ids/globalIds/6/references", listed)
+        registry.tell("/apis/registry/v2/groups/a%2Fb/artifacts/c/versions/1", missing, 404)
+        assert await schemas.fetch(SchemaName(SchemaKind.GLOBAL_ID, "6")) is None
+
+    async def test_what_apicurio_does_not_know_is_unknown(self, registry, schemas):
+        """It says so itself; a path that it does not have is an outage."""
+        name = SchemaName(SchemaKind.GLOBAL_ID, "6")
+        path = "/apis/registry/v2/ids/globalIds/6"
+        registry.tell(path, {"error_code": 404, "name": "ArtifactNotFoundException"}, 404)
+        assert await schemas.fetch(name) is None
+        registry.tell(path, {"error_code": 404, "name": "NotFoundException"}, 404)
+        with pytest.raises(SourceUnavailable, match="check its URL"):
+            await schemas.fetch(name)
+
+    @pytest.mark.parametrize(
+        "name", [SchemaName(SchemaKind.GUID, GUID), SchemaName(SchemaKind.GLOBAL_ID, "6")], ids=["guid", "global id"]
+    )
+    async def test_names_that_the_registry_does_not_have_are_unknown(self, registry, schemas, name):
+        """Junk that looks like one must not hold up its partition; only the answer of the registry itself says so."""
+        path = f"/schemas/guids/{GUID}" if name.kind is SchemaKind.GUID else "/apis/registry/v2/ids/globalIds/6"
+        registry.tell(path, {"error_code": 404, "message": "HTTP 404 Not Found"}, 404)
+        with pytest.raises(SourceUnavailable, match="check its URL"):
+            await schemas.fetch(name)
+        registry.tell("/schemas/types", ["AVRO"])
+        assert await schemas.fetch(name) is None
+
+    async def test_names_that_others_give_come_from_the_directory(self, registry, client, tmp_path):
+        """No registry is asked for what it has no word for."""
+        schemas = client(registry.url, local=directory(tmp_path, {f"glue:{GUID}": "contact.avsc"}, contact=SCHEMA))
+        assert await schemas.fetch(SchemaName(SchemaKind.GLUE, GUID)) == SCHEMA
+        assert await schemas.fetch(SchemaName(SchemaKind.TOPIC, "crm")) is None
+        assert registry.requests == []
+
+
+class TestOnDisk:
+    async def test_what_was_learnt_is_known_after_a_restart(self, registry, client):
+        """Also while the registry is down: it is not asked."""
+        name = SchemaName(SchemaKind.GUID, GUID)
+        registry.tell_schema(7, schema=SCHEMA)
+        registry.tell(f"/schemas/guids/{GUID}", {"schema": '"string"'})
+        assert (await client(registry.url).fetch(7), await client(registry.url).fetch(name)) == (SCHEMA, '"string"')
+        registry.answers = {}
+        registry.tell("/schemas/ids/8", {}, 503)
+        later = client(registry.url)
+        assert (await later.fetch(7), await later.fetch(name)) == (SCHEMA, '"string"')
+        assert len(registry.requests) == 2
+        with pytest.raises(SourceUnavailable):
+            await later.fetch(8)
+
+    async def test_another_registry_is_asked_anew(self, registry, client):
+        """The same id means another schema there."""
+        registry.tell_schema(7, schema=SCHEMA)
+        registry.tell("/other/schemas/ids/7", {"schema": '"string"'})
+        assert await client(registry.url).fetch(7) == SCHEMA
+        assert await client(f"{registry.url}/other").fetch(7) == '"string"'
+
+    async def test_neither_what_is_unknown_nor_what_is_local_is_kept(self, registry, client, tmp_path):
+        """The registry may know it tomorrow."""
+        local = directory(tmp_path, {"7": "contact.avsc"}, contact='"string"')
+        assert await client(registry.url, local=local).fetch(7) == '"string"'
+        registry.tell_schema(7, schema=SCHEMA)
+        assert await client(registry.url, local=local).fetch(7) == SCHEMA
+
+    @pytest.mark.parametrize("content", [b"", b'{"schema": "{', b"\0" * 100, b"[]", b'{"schema": 5}', b"\xff"])
+    async def test_a_damaged_file_is_asked_for_again(self, registry, client, tmp_path, content):
+        """As after a loss of power."""
+        registry.tell_schema(7, schema=SCHEMA)
+        await client(registry.url).fetch(7)
+        (path,) = tmp_path.glob("cache/*/7.json")
+        path.write_bytes(content)
+        assert await client(registry.url).fetch(7) == SCHEMA
+        assert json.loads(path.read_text()) == {"schema": SCHEMA}
+
+    async def test_a_disk_that_refuses_is_no_reason_to_stop(self, registry, client, tmp_path):
+        """The schema is known all the same, until the restart."""
+        (tmp_path / "cache").write_text("not a directory")
+        registry.tell_schema(7, schema=SCHEMA)
+        assert await client(registry.url).fetch(7) == SCHEMA
+
+
 class TestLocalBesideTheRegistry:
     @pytest.fixture
-    async def both(self, registry, tmp_path) -> AsyncIterator[RegistrySchemas]:
+    def both(self, registry: Registry, client: Client, tmp_path: Path) -> RegistrySchemas:
         """A registry with local schemas for id 7."""
-        local = LocalSchemas(directory(tmp_path, {"7": "contact.avsc"}, contact='"string"'))
-        schemas = RegistrySchemas(registry.url, None, None, local)
-        yield schemas
-        await schemas.close()
+        return client(registry.url, local=directory(tmp_path, {"7": "contact.avsc"}, contact='"string"'))
 
     async def test_it_fills_in_for_an_id_that_the_registry_does_not_know(self, both):
         """Only what nobody knows is unknown."""
@@ -282,7 +446,7 @@ class TestOutage:
     @pytest.mark.parametrize("answer", [cut_short, dropped, silent, endless])
     async def test_a_broken_conversation_is_an_outage(self, registry, schemas, answer, monkeypatch):
         """Cut, dropped, silent or without end: it is over within the time limit and the body limit."""
-        monkeypatch.setattr(schema_registry, "_TIMEOUT", aiohttp.ClientTimeout(total=0.5))
+        monkeypatch.setattr(transport, "_TIMEOUT", aiohttp.ClientTimeout(total=0.5))
         registry.answers["/schemas/ids/7"] = answer
         with pytest.raises(SourceUnavailable):
             await asyncio.wait_for(schemas.fetch(7), 10)
@@ -293,13 +457,12 @@ class TestOutage:
         with pytest.raises(SourceUnavailable, match="longer than"):
             await schemas.fetch(7)
 
-    async def test_nobody_there_is_an_outage(self, registry, unused_tcp_port):
+    async def test_nobody_there_is_an_outage(self, client, unused_tcp_port):
         """A refused connection, as while the registry restarts."""
-        schemas = RegistrySchemas(f"http://127.0.0.1:{unused_tcp_port}", "ann", "s@cret", None)
+        schemas = client(f"http://127.0.0.1:{unused_tcp_port}", "ann", "s@cret")
         with pytest.raises(SourceUnavailable) as raised:
             await schemas.fetch(7)
         assert "s@cret" not in str(raised.value)
-        await schemas.close()
 
     async def test_a_redirect_is_not_followed(self, registry, schemas):
         """Nothing but the configured host is asked."""

@@ -1,22 +1,24 @@
 import io
 import json
 import struct
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import fastavro
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from consumer.core.decode import (
+from consumer.core.avro import (
+    MAX_MEMORY_BYTES,
     MAX_SCHEMA_CHARACTERS,
     MAX_SCHEMA_DEPTH,
     MAX_SCHEMA_NODES,
-    MAX_VALUE_BYTES,
     WriterSchema,
-    decode,
-    schema_id,
 )
+from consumer.core.decode import decode
 from consumer.core.envelopes.native import native
+from consumer.core.framing import MAX_VALUE_BYTES
 from consumer.core.mapping import CHANGE_TYPES
 from consumer.errors import DecodeError
 from consumer.model import ChangeEvent, ChangeType, Reason, Record
@@ -131,15 +133,6 @@ def assert_refused(schema, payload):
     return caught.value
 
 
-# ---- framing ----
-
-
-def test_schema_id_is_the_four_bytes_after_the_magic_byte():
-    """The id is read big-endian and unsigned."""
-    assert schema_id(b"\x00\x00\x01\x02\x03") == 0x010203
-    assert schema_id(b"\x00\xff\xff\xff\xff\x00") == 0xFFFFFFFF
-
-
 BAD_PAYLOADS = {
     "truncated": native_payload()[:-1],
     "no body": b"",
@@ -172,7 +165,7 @@ def test_a_bad_body_is_not_decodable(payload):
 
 BAD_VALUES = {
     "empty": (b"", "empty"),
-    "wrong magic byte": (b"\x01" + framed(native_payload())[1:], "magic byte"),
+    "wrong magic byte": (b"\x02" + framed(native_payload())[1:], "magic byte"),
     "JSON": (b'{"phone": "+14155550100"}', "magic byte"),
     "header cut": (b"\x00\x00\x00", "too short"),
     "1 MB": (framed(native_payload()).ljust(MAX_VALUE_BYTES, b"\x00"), "1,000,000 bytes"),
@@ -383,7 +376,6 @@ def test_a_real_debezium_record_is_read():
     """A record that a real connector wrote, in a real frame, reads as the row that it is about."""
     value = bytes.fromhex((AVRO / "debezium_mysql_customers.confluent_framed.hex").read_text())
     schema = WriterSchema((AVRO / "debezium_mysql_customers_envelope.avsc").read_text())
-    assert schema_id(value) == 6
     fields = schema.read(value[5:])
     assert fields["op"] == "r"
     assert fields["after"] == {
@@ -445,6 +437,7 @@ BAD_SCHEMAS = {
         record_of(("f", {"type": "record", "name": "S", "fields": [{"name": "g", "type": ["null", "R"]}]})),
         "recursive",
     ),
+    "union in a union": (record_of(("f", ["null", ["string"]])), "a union in a union"),
     "array of null": (record_of(("f", {"type": "array", "items": "null"})), "zero width"),
     "array of null as an object": (record_of(("f", {"type": "array", "items": {"type": "null"}})), "zero width"),
     "map of null": (record_of(("f", {"type": "map", "values": "null"})), "zero width"),
@@ -456,7 +449,10 @@ BAD_SCHEMAS = {
     "array of records of nulls": (record_of(("f", {"type": "array", "items": NULLS_RECORD})), "zero width"),
     "records of nulls in a union": (record_of(("f", {"type": "array", "items": ["null", NULLS_RECORD]})), "zero width"),
     "array of fixed 0": (record_of(("f", {"type": "array", "items": EMPTY_FIXED})), "zero width"),
-    "array of fixed -1": (record_of(("f", {"type": "array", "items": NEGATIVE_FIXED})), "zero width"),
+    "array of fixed -1": (record_of(("f", {"type": "array", "items": NEGATIVE_FIXED})), "from 0 to 1,000,000"),
+    "fixed -1": (record_of(("f", ["null", NEGATIVE_FIXED])), "from 0 to 1,000,000"),
+    "fixed beyond any record": (record_of(("f", NEGATIVE_FIXED | {"size": 10**400})), "from 0 to 1,000,000"),
+    "fixed of a size that is no number": (record_of(("f", NEGATIVE_FIXED | {"size": "1"})), "not"),
     "too deep": (nested(MAX_SCHEMA_DEPTH + 1), "deeper than 32"),
     "far too deep": (nested(250), "deeper than 32"),
     "too many types": (record_of(*((f"f{n}", "long") for n in range(MAX_SCHEMA_NODES))), "more than 5,000"),
@@ -478,6 +474,7 @@ GOOD_SCHEMAS = {
     "as many types as allowed": record_of(*((f"f{n}", "long") for n in range(MAX_SCHEMA_NODES - 1))),
     "as long as allowed": record_of(doc="x" * (MAX_SCHEMA_CHARACTERS - len(record_of(doc="")))),
     "zero width outside of arrays": record_of(("f", "null"), ("e", EMPTY_RECORD), ("x", EMPTY_FIXED)),
+    "a union of nothing": record_of(("f", []), ("g", {"type": "array", "items": []})),
     "array of a union with null": record_of(("f", {"type": "array", "items": ["null", EMPTY_RECORD, "long"]})),
     "a record used twice": record_of(("f", NULLS_RECORD), ("g", "Nulls")),
 }
@@ -490,6 +487,82 @@ def test_an_unusual_schema_that_does_no_harm_is_used(text):
     assert WriterSchema(text).definition == json.loads(text)
 
 
+# ---- memory ----
+
+
+def boxes(depth):
+    """A record in a record in a record, with one byte in the innermost."""
+    kind: object = "boolean"
+    for level in range(depth):
+        kind = {"type": "record", "name": f"B{level}", "fields": [{"name": "x", "type": kind}]}
+    return kind
+
+
+GREEDY = {
+    "list of small records": (boxes(1), b"\x01"),
+    "list of nested records": (boxes(28), b"\x01"),
+    "list of lists": ({"type": "array", "items": "long"}, b"\x00"),
+    "list of maps": ({"type": "map", "values": "string"}, b"\x00"),
+    "list of empty records": (["null", EMPTY_RECORD], b"\x02"),
+    "list of numbers that are not shared": ("long", varint(-40)),
+    "list of short texts": ("string", b"\x04\xc3\xbc"),
+    "list of records with many fields": (
+        {"type": "record", "name": "W", "fields": [{"name": f"f{n}", "type": "boolean"} for n in range(11)]},
+        b"\x00" * 11,
+    ),
+}
+
+
+@pytest.mark.parametrize(("item", "body"), GREEDY.values(), ids=GREEDY)
+def test_a_few_bytes_do_not_ask_for_much_memory(item, body):
+    """The longest record that is read takes up less than 64 MB, itself included, and one byte more is refused."""
+    schema = WriterSchema(record_of(("list", {"type": "array", "items": item})))
+    limit = min(schema._max_bytes, MAX_VALUE_BYTES - 1)
+    count = (limit - 12) // len(body)
+    payload = varint(count) + body * count + b"\x00"
+    tracemalloc.start()
+    fields: Any = schema.read(payload)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(fields["list"]) == count
+    assert peak + len(payload) < 64_000_000
+    with pytest.raises(DecodeError, match="too much memory"):
+        schema.read(bytes(schema._max_bytes + 1))
+
+
+def test_a_map_of_many_entries_takes_up_no_more_than_reckoned():
+    """Its keys are distinct, and as short as so many can be."""
+    schema = WriterSchema(record_of(("map", {"type": "map", "values": "string"})))
+    entries = [b"\x06" + chr(number).encode() + b"\x00" for number in range(0x800, 0xD800)]
+    payload = varint(len(entries)) + b"".join(entries) + b"\x00"
+    tracemalloc.start()
+    fields: Any = schema.read(payload)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(fields["map"]) == len(entries)
+    assert peak < MAX_MEMORY_BYTES * len(payload) / schema._max_bytes
+
+
+def test_the_usual_schemas_are_read_up_to_the_usual_limit():
+    """What memory could be asked for restricts no schema of change events."""
+    debezium = WriterSchema((AVRO / "debezium_mysql_customers_envelope.avsc").read_text())
+    assert debezium._max_bytes >= MAX_VALUE_BYTES
+    assert NATIVE_WRITER._max_bytes >= MAX_VALUE_BYTES
+
+
+def test_a_record_that_must_be_read_strictly_may_not_hold_too_many_numbers():
+    """Reading in Python takes a microsecond for each; a record of honest size has far fewer."""
+    schema = WriterSchema(record_of(("list", {"type": "array", "items": "long"}), ("text", "string")))
+    text = "張偉明".encode()
+
+    def payload(count):
+        return varint(count) + b"\x02" * count + b"\x00" + varint(len(text)) + text
+
+    assert schema.read(payload(90_000))["list"] == [1] * 90_000
+    with pytest.raises(DecodeError, match="OverflowError"):
+        schema.read(payload(100_000))
+
+
 def test_memory_running_out_is_not_blamed_on_the_record(monkeypatch):
     """A record that was not read for want of memory is good: rejecting it would lose it."""
 
@@ -497,7 +570,7 @@ def test_memory_running_out_is_not_blamed_on_the_record(monkeypatch):
         raise MemoryError
 
     schema = WriterSchema(NATIVE)
-    monkeypatch.setattr("consumer.core.decode.schemaless_reader", exhausted)
+    monkeypatch.setattr("consumer.core.avro.schemaless_reader", exhausted)
     with pytest.raises(MemoryError):
         schema.read(native_payload())
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from consumer import cli
+from consumer.model import Record
+from consumer.operate import explain
 from tests.envelopes import COLUMNS, ROW, TIME_MS, encoded, record_type, sample
 from tests.stories import Event
 
@@ -66,8 +68,9 @@ def test_a_row_is_followed_to_the_end(debezium: Path, capsys: pytest.CaptureFixt
 
 TEXT = """\
 ✓ record         71 bytes, of customers
-✓ framing        Confluent wire format, schema id 5
+✓ framing        confluent, schema 5
 ✓ schema         crm.public.customers.Envelope
+✓ envelope       debezium, mapping [default]
 ✓ fields         before = null
                  after.id = 7
                  after.phone = '+14155550100'
@@ -78,7 +81,6 @@ TEXT = """\
                  source.ts_ms = 1700000000000
                  source.lsn = 500
                  op = 'u'
-✓ envelope       debezium, mapping [default]
 ✓ change event   UPDATE of '7'
                  at 2023-11-14T22:13:20.000+00:00, version 500
                  phone = '+14155550100'
@@ -114,7 +116,7 @@ def test_a_record_that_only_breaks_rules_does_nothing(debezium: Path, capsys: py
 def test_the_way_ends_at_the_stage_that_refuses(debezium: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With the reason, and nothing after it."""
     steps = explained(capsys, change(debezium, op="x"), code=1)
-    assert steps["envelope"] == [False, "rejected: not_decodable", "op is not one that Debezium knows"]
+    assert steps["change event"] == [False, "rejected: not_decodable", "op is not one that Debezium knows"]
     assert "rules" not in steps
     unframed = explained(capsys, written(debezium, b"{}"), code=1)
     assert [*unframed] == ["record", "framing"]
@@ -126,14 +128,14 @@ def test_a_schema_that_nobody_knows_is_said(debezium: Path, capsys: pytest.Captu
     assert steps["schema"] == [
         False,
         "rejected: schema_unknown",
-        "neither the registry nor SCHEMAS_DIR knows the id",
+        "neither the registry nor SCHEMAS_DIR knows it",
     ]
 
 
 def test_a_record_about_nobody_is_ignored(debezium: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """That is no failure."""
     steps = explained(capsys, change(debezium, op="m"), code=0)
-    assert steps["envelope"][2].startswith("ignored")
+    assert steps["change event"][1].endswith("ignored")
 
 
 def test_each_of_several_change_events_is_told(debezium: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,6 +144,32 @@ def test_each_of_several_change_events_is_told(debezium: Path, capsys: pytest.Ca
     steps = explained(capsys, written(debezium, b"\0\0\0\0\5" + encoded(ENVELOPE, fields)), code=0)
     assert steps["in Genesys 1"] == [True, "delete, goes first: the person must not be called"]
     assert steps["in Genesys 2"] == [True, "upsert"]
+
+
+def test_json_is_followed_like_avro(
+    debezium: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A record of AWS' service, whose names Avro would not take."""
+    monkeypatch.setenv("SOURCE_FRAMING", "json")
+    monkeypatch.setenv("SOURCE_ENVELOPE", "dms")
+    metadata = {"timestamp": "2023-11-14T22:13:20Z", "record-type": "data", "operation": "update"}
+    record = written(debezium, json.dumps({"data": ROW, "metadata": metadata}).encode())
+    steps = explained(capsys, record, code=0)
+    assert steps["envelope"] == [True, "dms, mapping [default]"]
+    assert "metadata.record-type = 'data'" in steps["fields"]
+    assert steps["change event"][1] == "UPDATE of '7'"
+
+
+@pytest.mark.usefixtures("debezium")
+def test_a_tombstone_deletes_whom_its_key_names(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is no file of one: it is read from Kafka, here from a topic that is played."""
+    monkeypatch.setattr(explain, "read_one", lambda *_: Record("customers", 0, 4, TIME_MS, b"7", None))
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "nowhere:9092")
+    steps = explained(capsys, "customers/0/4", code=0)
+    assert steps["framing"] == [True, "of the key, schema none:text"]
+    assert steps["in Genesys"] == [True, "delete, goes first: the person must not be called"]
 
 
 def test_a_native_event_needs_no_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

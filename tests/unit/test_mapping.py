@@ -7,8 +7,8 @@ import pytest
 from consumer.core.envelopes.choice import Envelopes
 from consumer.core.mapping import parse
 from consumer.errors import DecodeError, SettingsError
-from consumer.model import ChangeType, Reason
-from consumer.settings import ENVELOPES, ready_made_mappings
+from consumer.model import ChangeType, EnvelopeName, Reason
+from consumer.settings import ready_made_mappings
 from tests.envelopes import MAPPING, TIME_MS, TOPIC, envelopes, record_type, told
 
 MINIMAL = {"external_id": "id", "phone": "phone", "consent": {"value": True}, "do_not_call": {"value": False}}
@@ -89,7 +89,7 @@ def test_the_file_is_checked_with_the_topic_s_envelope():
 def test_every_envelope_but_the_native_one_has_a_ready_made_mapping():
     """And each of them is right."""
     made = ready_made_mappings()
-    assert {*made} == {*ENVELOPES} - {"native"}
+    assert {*made} == {*EnvelopeName} - {EnvelopeName.NATIVE}
     assert all(parse(tables) for tables in made.values())
 
 

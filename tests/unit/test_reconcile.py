@@ -13,6 +13,7 @@ from consumer import reconcile_app
 from consumer.core import dedupe
 from consumer.core.audit import Auditor
 from consumer.core.contact_id import contact_id
+from consumer.core.decode import CONFLUENT
 from consumer.core.delivery import Gate, Throttle
 from consumer.errors import FatalError, RefusedByGenesys, SinkUnavailable, SourceUnavailable, Throttled
 from consumer.model import ExportedContact, TopicPartition
@@ -68,7 +69,9 @@ def reconcile(
         clock = asyncio.get_running_loop().time
         asked = history or MemoryHistory(world)
         used = sink or MemorySink(world)
-        source = SourceTopics(asked, MemorySchemas(), NATIVE, used.contact_list_id, ())
+        source = SourceTopics(
+            asked, MemorySchemas(), form=CONFLUENT, envelopes=NATIVE, contact_list_id=used.contact_list_id, columns=()
+        )
         mender = Mender(
             sink=used,
             source=source,
@@ -421,7 +424,14 @@ def test_nothing_that_is_kept_on_disk_holds_contact_data() -> None:
         history, sink = MemoryHistory(world), MemorySink(world)
         await Reconciliation(
             history=history,
-            source=SourceTopics(history, MemorySchemas(), NATIVE, sink.contact_list_id, ()),
+            source=SourceTopics(
+                history,
+                MemorySchemas(),
+                form=CONFLUENT,
+                envelopes=NATIVE,
+                contact_list_id=sink.contact_list_id,
+                columns=(),
+            ),
             store=MemoryStore(scratch),
             export=sink.export,
             contact_list_id=sink.contact_list_id,

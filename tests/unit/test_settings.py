@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from consumer.errors import SettingsError
+from consumer.model import Framing, KeyFormat
 from consumer.settings import OWN_PROPERTIES, REGIONS, RESERVED_COLUMNS, Settings, load, packaged_schemas, rules
 
 REQUIRED = {
@@ -112,8 +113,14 @@ def test_the_required_ones_are_those_of_the_interface() -> None:
 
 def test_every_setting_of_the_interface_exists() -> None:
     """Charts and scripts use these names; those that are not in the interface are few and known."""
-    beside = {"SCHEMA_UNKNOWN_TIMEOUT_S", "GENESYS_REQUEST_TIMEOUT_S", "STATE_RETENTION_DAYS"}
-    beside |= {"SUPPRESS_UNDECODABLE", "GENESYS_DNC_RELEASE", "SOURCE_ENVELOPE", "SOURCE_MAPPING"}
+    beside = {"SOURCE_FRAMING", "SOURCE_KEY", "SCHEMA_UNKNOWN_TIMEOUT_S", "GENESYS_REQUEST_TIMEOUT_S"}
+    beside |= {
+        "STATE_RETENTION_DAYS",
+        "SUPPRESS_UNDECODABLE",
+        "GENESYS_DNC_RELEASE",
+        "SOURCE_ENVELOPE",
+        "SOURCE_MAPPING",
+    }
     assert set(rules()) - beside == set(DEFAULTS) | set(REQUIRED)
     assert all(rule.help for rule in rules().values())
 
@@ -615,6 +622,41 @@ def test_a_release_needs_a_list() -> None:
 
 
 # -- schemas
+
+
+@pytest.mark.parametrize(
+    ("raw", "changes", "other"),
+    [
+        ("glue", Framing.GLUE, Framing.GLUE),
+        ("Changes=json", Framing.CONFLUENT, Framing.CONFLUENT),
+        ("changes=JSON", Framing.JSON, Framing.CONFLUENT),
+        ("auto, changes = confluent-header", Framing.CONFLUENT_HEADER, Framing.AUTO),
+    ],
+)
+def test_a_topic_may_have_a_framing_of_its_own(raw: str, changes: Framing, other: Framing) -> None:
+    """One for all topics, and others for some."""
+    chosen = read(KAFKA_SOURCE_TOPICS="changes,Changes,other", SOURCE_FRAMING=raw).source_framing
+    assert (chosen.of("changes"), chosen.of("other")) == (changes, other)
+
+
+def test_framing_and_keys_are_confluents_and_text_unless_told() -> None:
+    """What was the only way is the default."""
+    assert read().source_framing.of("any") is Framing.CONFLUENT
+    assert read().source_key.of("any") is KeyFormat.STRING
+    assert read(SOURCE_KEY="avro").source_key.of("any") is KeyFormat.AVRO
+
+
+@pytest.mark.parametrize("raw", ["thrift", "crm.contacts.changes=", "json,glue"])
+def test_a_framing_that_is_none_is_refused(raw: str) -> None:
+    """With all that there are."""
+    (problem,) = problems(SOURCE_FRAMING=raw)
+    assert problem.startswith("SOURCE_FRAMING: must be one of confluent, confluent-header, apicurio,")
+
+
+def test_a_choice_for_a_topic_that_is_no_source_is_told() -> None:
+    """It is a slip of the pen, and the topic that was meant has the wrong framing."""
+    (problem,) = problems(SOURCE_KEY="crm.contact.changes=avro")
+    assert problem == "SOURCE_KEY: crm.contact.changes is not in KAFKA_SOURCE_TOPICS"
 
 
 def test_the_packaged_schemas_are_there() -> None:

@@ -11,7 +11,7 @@ from typing import IO
 
 import orjson
 
-from consumer.core.decode import WriterSchema
+from consumer.core.avro import WriterSchema
 from consumer.core.rows import Rows
 from consumer.errors import DecodeError, FatalError
 from consumer.model import FileRow

@@ -4,6 +4,7 @@ Answers for finding both: once per topic and schema. Touches nothing else.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from msgspec import Struct
 
@@ -16,6 +17,9 @@ from consumer.core.envelopes.salesforce import salesforce
 from consumer.core.envelopes.schema import Mapper
 from consumer.core.mapping import ContactMapping, parse, unknown
 from consumer.errors import SettingsError
+
+Envelope = Callable[[Mapping[str, object]], Mapper]
+"""Makes the mapper for records of a writer's schema; raises nothing but `DecodeError`."""
 
 DEFAULT = "default"
 _MAPPED: Mapping[str, Callable[[Mapping[str, object], ContactMapping], Mapper]] = {
@@ -63,6 +67,10 @@ class Envelopes(Struct, frozen=True):
         if problems:
             raise SettingsError(problems)
         return cls(names, mappings, {name: parse(each) for name, each in ready_made.items()})
+
+    def of_topic(self, topic: str) -> Envelope:
+        """The envelope of a topic."""
+        return partial(self.mapper, topic)
 
     def mapper(self, topic: str, definition: Mapping[str, object]) -> Mapper:
         """What makes change events of records of a topic that were written with a schema.

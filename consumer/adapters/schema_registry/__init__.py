@@ -1,0 +1,7 @@
+"""Writer schemas: from a directory, and from a registry that speaks Confluent's REST API or Apicurio's.
+
+- `directory` is what the operator put there.
+- `registry` asks the registry, keeps what it said, and falls back on the directory for what the registry does not know.
+- `confluent`, `apicurio` are what the two APIs look like; `inlining` puts together what they give; `transport` is HTTP.
+- `cache` keeps schemas over restarts.
+"""

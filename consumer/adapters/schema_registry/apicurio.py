@@ -1,0 +1,93 @@
+"""Apicurio's own REST API: schemas by global id, content id and content hash.
+
+It answers for finding that API: where Confluent's is configured, Apicurio's own is beside it. Touches nothing but the
+registry, by the transport.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import quote
+
+from consumer.adapters.schema_registry.inlining import inlined
+from consumer.adapters.schema_registry.transport import Transport
+from consumer.errors import SourceUnavailable
+from consumer.model import SchemaKind, SchemaName
+
+KINDS = {
+    SchemaKind.GLOBAL_ID: "globalIds",
+    SchemaKind.CONTENT_ID: "contentIds",
+    SchemaKind.CONTENT_HASH: "contentHashes",
+}
+"""What it names schemas by, with the word in its paths."""
+
+_UNKNOWN = ("ArtifactNotFoundException", "ContentNotFoundException", "VersionNotFoundException")
+_COMPATIBLE = re.compile(r"/apis/ccompat/v[0-9]+$")
+_OWN = re.compile(r"/apis/registry/v[0-9]+$")
+_API = "/apis/registry/v2"
+"""The version that Apicurio 2 and 3 have."""
+
+
+async def schema(transport: Transport, name: SchemaName) -> str | None:
+    """The schema without references; None when the registry lacks it, or some of what it refers to.
+
+    Raises:
+        DecodeError: Its references do not fit.
+        TransientError: The registry cannot tell now.
+    """
+    path = f"ids/{KINDS[name.kind]}/{name.value}"
+    text = await _get(transport, path)
+    referenced: dict[str, str] = {}
+    if text is None or not await _collect(transport, path, referenced):
+        return None
+    return inlined(text, referenced, name) if referenced else text
+
+
+async def _collect(transport: Transport, path: str, referenced: dict[str, str]) -> bool:
+    """Fetch what a schema refers to, and what that refers to; False when the registry lacks some of it."""
+    body = await _get(transport, f"{path}/references")
+    if body is None:
+        return False
+    for name, other in _references(body):
+        if name in referenced:
+            continue
+        text = await _get(transport, other)
+        if text is None:
+            return False
+        referenced[name] = text
+        if not await _collect(transport, other, referenced):
+            return False
+    return True
+
+
+def _references(body: str) -> list[tuple[str, str]]:
+    """Names of what a schema refers to, with their paths."""
+    with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        listed = json.loads(body)
+        if isinstance(listed, list):
+            return [(str(each["name"]), _path(each)) for each in listed]
+    raise SourceUnavailable("schema registry: references are not as Apicurio gives them")
+
+
+def _path(reference: Mapping[str, Any]) -> str:
+    group, artifact = (
+        quote(str(part), safe="") for part in (reference.get("groupId", "default"), reference["artifactId"])
+    )
+    return f"groups/{group}/artifacts/{artifact}/versions/{quote(str(reference['version']), safe='')}"
+
+
+async def _get(transport: Transport, path: str) -> str | None:
+    return await transport.get(f"{_base(transport)}/{path}", _is_unknown)
+
+
+def _base(transport: Transport) -> str:
+    base = transport.base
+    for pattern in (_COMPATIBLE, _OWN):
+        base = pattern.sub("", base)
+    return base + _API
+
+
+def _is_unknown(answer: Mapping[str, Any]) -> bool:
+    return answer.get("name") in _UNKNOWN

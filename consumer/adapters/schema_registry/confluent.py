@@ -1,0 +1,87 @@
+"""Confluent's REST API: schemas by id and by GUID, with what they refer to put in place.
+
+It answers for a schema being Avro and whole. Touches nothing but the registry, by the transport.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from consumer.adapters.schema_registry.inlining import inlined, not_decodable
+from consumer.adapters.schema_registry.transport import Transport, parsed
+from consumer.errors import SourceUnavailable
+from consumer.model import SchemaName, SchemaReference
+
+_UNKNOWN = (40401, 40402, 40403)
+"""Error codes of the registry: no such subject, version, schema."""
+
+
+async def schema(transport: Transport, reference: SchemaReference) -> str | None:
+    """The schema without references; None when the registry lacks it, or some of what it refers to.
+
+    Raises:
+        DecodeError: It is not Avro, or its references do not fit.
+        TransientError: The registry cannot tell now.
+    """
+    by = f"guids/{reference.value}" if isinstance(reference, SchemaName) else f"ids/{reference}"
+    found = await _get(transport, f"/schemas/{by}")
+    if found is None:
+        return None
+    text = _avro_text(found, reference)
+    referenced: dict[str, str] = {}
+    if not await _collect(transport, found, reference, referenced):
+        return None
+    return inlined(text, referenced, reference) if referenced else text
+
+
+async def answers(transport: Transport) -> bool:
+    """Whether this API is there at all.
+
+    Raises:
+        TransientError: The registry cannot tell now.
+    """
+    return await transport.get(f"{transport.base}/schemas/types", lambda _: True) is not None
+
+
+async def _get(transport: Transport, path: str) -> Mapping[str, Any] | None:
+    body = await transport.get(transport.base + path, lambda answer: answer.get("error_code") in _UNKNOWN)
+    try:
+        return None if body is None else parsed(body)
+    except (ValueError, RecursionError) as error:
+        raise SourceUnavailable(f"schema registry: GET {path}: {error}") from error
+
+
+async def _collect(
+    transport: Transport, found: Mapping[str, Any], reference: SchemaReference, referenced: dict[str, str]
+) -> bool:
+    """Fetch what the schema refers to, and what that refers to; False when the registry lacks some of it."""
+    for name, subject, version in _references(found):
+        if name in referenced:
+            continue
+        other = await _get(transport, f"/subjects/{quote(subject, safe='')}/versions/{version}?deleted=true")
+        if other is None:
+            return False
+        referenced[name] = _avro_text(other, reference)
+        if not await _collect(transport, other, reference, referenced):
+            return False
+    return True
+
+
+def _avro_text(found: Mapping[str, Any], reference: SchemaReference) -> str:
+    """The schema's text in an answer of the registry, which leaves the type out when it is Avro."""
+    kind = found.get("schemaType") or "AVRO"
+    if kind != "AVRO":
+        raise not_decodable(f"schema {reference} is, or refers to, {kind!s:.20}, not Avro")
+    text = found.get("schema")
+    if not isinstance(text, str):
+        raise SourceUnavailable(f"schema registry: the answer for schema {reference} holds no schema")
+    return text
+
+
+def _references(found: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+    """Name, subject and version of what a schema refers to."""
+    references = found.get("references") or []
+    try:
+        return [(str(each["name"]), str(each["subject"]), int(each["version"])) for each in references]
+    except (KeyError, TypeError, ValueError) as error:
+        raise SourceUnavailable("schema registry: references are not as a registry gives them") from error

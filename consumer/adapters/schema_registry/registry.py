@@ -1,0 +1,92 @@
+"""Writer schemas from a registry, as known on disk, and from the directory where the registry knows nothing.
+
+It answers for who is asked for what, in which order. Touches nothing itself.
+"""
+
+import asyncio
+
+from consumer.adapters.schema_registry import apicurio, confluent
+from consumer.adapters.schema_registry.cache import SchemaCache
+from consumer.adapters.schema_registry.directory import LocalSchemas
+from consumer.adapters.schema_registry.transport import NoSuchPathError, Transport
+from consumer.model import SchemaKind, SchemaName, SchemaReference
+from consumer.settings import Settings
+
+
+def opened(settings: Settings) -> "LocalSchemas | RegistrySchemas":
+    """The schemas that the settings name; nothing is asked yet.
+
+    Raises:
+        SettingsError: The directory's are not what they must be.
+    """
+    local = LocalSchemas(settings.schemas_dir)
+    if settings.schema_registry_url is None:
+        return local
+    transport = Transport.of(settings)
+    return RegistrySchemas(transport, SchemaCache(settings.state_dir / "schemas", transport.base), local)
+
+
+class RegistrySchemas:
+    """`consumer.ports.Schemas` from a registry. Concurrent fetches of one schema are one request.
+
+    The registry's word counts: a local schema is taken only for what the registry does not know, or has no name for. It
+    never stands in for a registry that is down, since the same id may mean something else there.
+    """
+
+    def __init__(self, transport: Transport, cache: SchemaCache, local: LocalSchemas) -> None:
+        """Prepare; nothing is asked before the first `fetch`.
+
+        Args:
+            transport: To the registry.
+            cache: What it said in earlier lives.
+            local: Schemas that it does not have.
+        """
+        self._transport = transport
+        self._cache = cache
+        self._local = local
+        self._flights: dict[SchemaReference, asyncio.Task[str | None]] = {}
+
+    async def fetch(self, reference: SchemaReference) -> str | None:
+        flight = self._flights.get(reference)
+        if flight is None:
+            flight = asyncio.create_task(self._resolve(reference))
+            self._flights[reference] = flight
+            flight.add_done_callback(lambda _: self._flights.pop(reference))
+        return await asyncio.shield(flight)
+
+    async def close(self) -> None:
+        """Give up what is being asked, and let go of the connections."""
+        flights = list(self._flights.values())
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
+        await self._transport.close()
+
+    async def _resolve(self, reference: SchemaReference) -> str | None:
+        known = await asyncio.to_thread(self._cache.get, reference)
+        if known is not None:
+            return known
+        text = await self._ask(reference)
+        if text is None:
+            return await self._local.fetch(reference)
+        await asyncio.to_thread(self._cache.put, reference, text)
+        return text
+
+    async def _ask(self, reference: SchemaReference) -> str | None:
+        """What the registry says; it has no answer for the names that others give."""
+        if not isinstance(reference, SchemaName):
+            return await confluent.schema(self._transport, reference)
+        ask = _ASKED.get(reference.kind)
+        if ask is None:
+            return None
+        try:
+            return await ask(self._transport, reference)
+        except NoSuchPathError:
+            # Junk may look like such a name. It must not hold up its partition for ever where no registry has those.
+            if await confluent.answers(self._transport):
+                return None
+            raise
+
+
+_ASKED = {SchemaKind.GUID: confluent.schema, **dict.fromkeys(apicurio.KINDS, apicurio.schema)}
+"""Who has names that are not ids."""

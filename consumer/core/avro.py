@@ -1,0 +1,358 @@
+"""Reads Avro with the writer's schema, and refuses what could hurt.
+
+Answers for what may be read at all. A schema from the registry and the bytes of a record are both input from outside,
+and fastavro trusts them: it crashes the process on recursive schemas, builds values of zero width by the billion,
+makes gigabytes of nested values from a few bytes each, takes a negative enum or union index for one from the end,
+reads any non-zero byte as True, and wraps integers that do not fit. All of this is refused here, and whatever else is
+wrong with the bytes is a `DecodeError` that quotes nothing of them. No reader's schema is used: there are no defaults
+that records could share. Touches nothing else.
+"""
+
+import io
+import json
+import math
+import sys
+from collections.abc import Callable, Iterable
+from typing import Final, cast
+
+from fastavro import parse_schema, schemaless_reader
+from fastavro._read_py import read_data
+from fastavro.io.binary_decoder import BinaryDecoder
+from fastavro.types import AvroMessage, DictSchema, NamedSchemas, Schema
+
+from consumer.errors import DecodeError
+from consumer.model import Reason
+
+MAX_SCHEMA_CHARACTERS = 1_000_000
+MAX_SCHEMA_DEPTH = 32
+MAX_SCHEMA_NODES = 5_000
+"""Types in a schema, each use of a named type counted with all that it holds."""
+
+MAX_MEMORY_BYTES = 56_000_000
+"""What the fields of a record may take up: with the record itself and its copies less than 64 MB."""
+
+_MAX_FIXED_BYTES = 1_000_000
+_JSON_LEVELS_PER_TYPE = 4
+_TOO_DEEP = f"the schema is nested deeper than {MAX_SCHEMA_DEPTH} types"
+_CONTENT: Final = {"array": "items", "map": "values"}
+_RESERVED_KEYS = frozenset({"__fastavro_parsed", "__named_schemas"})
+"""A schema that brings these makes fastavro believe that it was parsed already."""
+
+_BOOLEAN: Final = {"type": "enum", "symbols": {0: False, -1: True}}
+"""A boolean read as an enum, whose index is zigzag: byte 0 is index 0, byte 1 is index -1, no other byte has one."""
+
+_VARINT_BYTES = 10
+_MORE_FOLLOWS = 0x80
+_LONG_RUN = b"\x80" * (_VARINT_BYTES - 1)
+"""The shortest run of bytes with the high bit set that an integer of more than 64 bits can begin with."""
+
+_HIGH_BITS = bytes(128) + b"\x80" * 128
+
+_MAX_STRICT_INTEGERS = 100_000
+"""Integers that are read in Python, lengths and indexes among them, which takes a microsecond each."""
+
+_USUAL_RATE = 48
+"""Bytes of memory for a byte of a record: more than numbers, texts and maps of texts take up."""
+
+_ALIGNMENT = 16
+_EMPTY_BYTES = 64 + _ALIGNMENT
+_LIST_ITEM_BYTES = 24
+_MAP_ENTRY_BYTES = 120 + 64
+"""A place in the dictionary while it grows, and a key that is not one of the few that are shared."""
+
+_MAP_KEY_LENGTH = 3
+
+_NUMBER_BYTES = 32
+_SCALARS: Final[dict[str, Callable[[int], int]]] = {
+    "null": lambda _: 0,
+    "int": lambda rate: _NUMBER_BYTES - rate,
+    "long": lambda rate: _NUMBER_BYTES - rate,
+    "float": lambda rate: _NUMBER_BYTES - 4 * rate,
+    "double": lambda rate: _NUMBER_BYTES - 8 * rate,
+    "bytes": lambda rate: -rate,
+    "string": lambda rate: -rate,
+}
+
+
+class WriterSchema:
+    """A writer's schema, ready to read what was written with it.
+
+    Records are read with this schema alone, and logical types are left as the integers and bytes that carry them.
+
+    Args:
+        text: The schema as JSON.
+
+    Attributes:
+        definition: The schema as the writer published it.
+
+    Raises:
+        DecodeError: It is not an Avro schema of a record, or reading with it could hurt.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.definition = _loaded(text)
+        names: NamedSchemas = {}
+        hardened = _Hardening(names).apply(_parsed(self.definition, names))
+        self._schema = cast("DictSchema", hardened) | {"__fastavro_parsed": True, "__named_schemas": {}}
+        self._max_bytes = _readable_bytes(hardened)
+
+    def read(self, payload: bytes) -> dict[str, object]:
+        """The fields of the record, which must take up the whole payload.
+
+        Raises:
+            DecodeError: The payload was not written with this schema.
+        """
+        if len(payload) > self._max_bytes:
+            raise _refused(
+                f"{len(payload):,} bytes could take up too much memory: {self._max_bytes:,} are read at most"
+            )
+        stream = io.BytesIO(payload)
+        try:
+            if _has_long_run(payload):
+                fields = self._read_strictly(stream)
+            else:
+                fields = schemaless_reader(stream, self._schema, None)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001  # fastavro raises what its C code happens to meet
+            cause = type(error).__name__
+        else:
+            if stream.tell() != len(payload):
+                raise _refused(f"{len(payload) - stream.tell():,} bytes follow the record")
+            return cast("dict[str, object]", fields)
+        # Not inside the handler: the foreign error quotes the data, and would travel along as the context of ours.
+        raise _refused(f"the body does not fit its schema: {cause}")
+
+    def read_each(self, block: bytes, count: int) -> list[dict[str, object]]:
+        """The fields of so many records, which must take up the whole block.
+
+        Raises:
+            DecodeError: The block does not hold them.
+        """
+        if count > len(block):  # records without a width could be asked for by the billion
+            raise _refused(f"{count:,} records cannot be in a block of {len(block):,} bytes")
+        stream = io.BytesIO(block)
+        strictly = _has_long_run(block)
+        records: list[dict[str, object]] = []
+        try:
+            for _ in range(count):
+                read = self._read_strictly(stream) if strictly else schemaless_reader(stream, self._schema, None)
+                records.append(cast("dict[str, object]", read))
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001  # as above
+            cause = type(error).__name__
+        else:
+            if stream.tell() == len(block):
+                return records
+            cause = "bytes are left over"
+        raise _refused(f"record {len(records) + 1:,} of a block does not fit its schema: {cause}")
+
+    def _read_strictly(self, stream: io.BytesIO) -> AvroMessage:
+        """As the library reads in C, at three times the cost, for what might hold an integer of more than 64 bits."""
+        decoder = _BoundedDecoder(stream)  # type: ignore[no-untyped-call]
+        return cast("AvroMessage", read_data(decoder, self._schema, {}))  # type: ignore[no-untyped-call]
+
+
+class _BoundedDecoder(BinaryDecoder):
+    """fastavro's decoder in Python, with integers that neither wrap, as those of the one in C, nor grow for ever."""
+
+    integers = 0
+
+    def read_long(self) -> int:  # type: ignore[explicit-override]  # typing.override is of Python 3.12
+        self.integers += 1
+        if self.integers > _MAX_STRICT_INTEGERS:
+            raise OverflowError
+        number = 0
+        for shift in range(0, 7 * _VARINT_BYTES, 7):
+            byte: int = self.fo.read(1)[0]
+            number |= (byte & ~_MORE_FOLLOWS) << shift
+            if byte < _MORE_FOLLOWS:
+                if number >> 64:
+                    break
+                return (number >> 1) ^ -(number & 1)
+        raise OverflowError
+
+    read_int = read_long
+
+
+def _has_long_run(payload: bytes) -> bool:
+    """Whether as many bytes with the high bit set follow each other as in an integer that does not fit 64 bits.
+
+    Such a run cannot slip through a grid as narrow as itself, and most payloads end there.
+    """
+    grid = payload[len(_LONG_RUN) - 1 :: len(_LONG_RUN)]
+    return not grid.isascii() and _LONG_RUN in payload.translate(_HIGH_BITS)
+
+
+def _loaded(text: str) -> dict[str, object]:
+    if len(text) > MAX_SCHEMA_CHARACTERS:
+        raise _refused(f"the schema has {len(text):,} characters, the limit is {MAX_SCHEMA_CHARACTERS:,}")
+    try:
+        definition = json.loads(text)
+    except (ValueError, RecursionError):
+        definition = None
+    if not isinstance(definition, dict) or definition.get("type") != "record":
+        raise _refused("the schema is not an Avro schema of a record")
+    _check_json(definition)
+    return definition
+
+
+def _parsed(definition: dict[str, object], names: NamedSchemas) -> Schema:
+    try:
+        return parse_schema(definition, names)
+    except Exception as error:  # noqa: BLE001  # foreign code on foreign input: anything may come
+        cause = type(error).__name__
+    raise _refused(f"the schema is not valid Avro: {cause}")
+
+
+def _check_json(definition: object) -> None:
+    """Refuse what must not even reach the parser: nesting far beyond a usable schema's, and reserved keys."""
+    level = [definition]
+    for _ in range(_JSON_LEVELS_PER_TYPE * MAX_SCHEMA_DEPTH):
+        level = [child for node in level for child in _children(node)]
+        if not level:
+            return
+    raise _refused(_TOO_DEEP)
+
+
+def _children(node: object) -> Iterable[object]:
+    if isinstance(node, list):
+        return node
+    if not isinstance(node, dict):
+        return ()
+    if not _RESERVED_KEYS.isdisjoint(node):
+        raise _refused("the schema holds a key that fastavro reserves for itself")
+    return node.values()
+
+
+class _Hardening:
+    """Rebuilds a parsed schema into one that fastavro reads safely, at no cost per record.
+
+    Named types are put in where they are used, logical types dropped, and lists of symbols and of branches become
+    mappings, in which a negative index finds nothing.
+
+    Args:
+        names: Named types by full name.
+    """
+
+    def __init__(self, names: NamedSchemas) -> None:
+        self._names = names
+        self._nodes = 0
+        self._open: list[str] = []
+
+    def apply(self, schema: Schema, depth: int = 1, *, repeated: bool = False) -> Schema:
+        """Rebuild a type that stands so deep; `repeated` when anything around it is an array or a map."""
+        schema = self._resolved(schema)
+        self._count(depth)
+        if isinstance(schema, list):
+            return self._union(schema, depth, repeated=repeated)
+        kind = schema["type"]
+        if kind == "record":
+            return self._record(schema, depth, repeated=repeated)
+        if kind in _CONTENT:
+            content = _CONTENT[kind]
+            return {"type": kind, content: self._member(schema[content], depth + 1, repeated=True)}
+        if kind == "enum":
+            return {"type": kind, "symbols": dict(enumerate(schema["symbols"]))}
+        if kind == "fixed":
+            return {"type": kind, "size": _size(schema)}
+        return _BOOLEAN if kind == "boolean" else kind
+
+    def _union(self, schema: list[Schema], depth: int, *, repeated: bool) -> Schema:
+        if any(isinstance(branch, list) for branch in schema):
+            raise _refused("the schema has a union in a union")
+        return {"type": "union", **dict(enumerate(self.apply(each, depth + 1, repeated=repeated) for each in schema))}
+
+    def _record(self, schema: DictSchema, depth: int, *, repeated: bool) -> Schema:
+        name = schema["name"]
+        if name in self._open:
+            raise _refused("the schema is recursive")
+        self._open.append(name)
+        fields = {
+            field["name"]: self._member(field["type"], depth + 1, repeated=repeated) for field in schema["fields"]
+        }
+        self._open.pop()
+        if len(fields) < len(schema["fields"]):
+            raise _refused("the schema has two fields of the same name in a record")
+        return {"type": "record", "fields": [{"name": name, "type": kind} for name, kind in fields.items()]}
+
+    def _member(self, schema: Schema, depth: int, *, repeated: bool) -> Schema:
+        """Rebuild a type that is not the branch of a union.
+
+        Inside arrays and maps it must take up bytes, or a few of them could ask for billions of values.
+        """
+        if repeated and _is_weightless(self._resolved(schema)):
+            raise _refused("the schema repeats a type of zero width")
+        return self.apply(schema, depth, repeated=repeated)
+
+    def _resolved(self, schema: Schema) -> list[Schema] | DictSchema:
+        if isinstance(schema, str):
+            return self._names.get(schema, {"type": schema})
+        return schema
+
+    def _count(self, depth: int) -> None:
+        self._nodes += 1
+        if depth > MAX_SCHEMA_DEPTH:
+            raise _refused(_TOO_DEEP)
+        if self._nodes > MAX_SCHEMA_NODES:
+            raise _refused(f"the schema has more than {MAX_SCHEMA_NODES:,} types")
+
+
+def _size(schema: DictSchema) -> int:
+    size = schema["size"]
+    if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= _MAX_FIXED_BYTES:
+        raise _refused(f"the schema has a fixed type whose size is not one from 0 to {_MAX_FIXED_BYTES:,}")
+    return size
+
+
+def _is_weightless(schema: list[Schema] | DictSchema) -> bool:
+    if isinstance(schema, list):
+        return False
+    kind = schema["type"]
+    return kind == "null" or (kind == "fixed" and schema["size"] == 0) or (kind == "record" and not schema["fields"])
+
+
+def _readable_bytes(schema: Schema) -> int:
+    """How long a record of this schema may be, so that its fields cannot take up more than they may."""
+    rate = _USUAL_RATE
+    while (most := _most(schema, rate)) > MAX_MEMORY_BYTES:
+        rate += rate // 2  # it ends: what is repeated takes up bytes, and nesting has a limit
+    return int((MAX_MEMORY_BYTES - most) / rate)
+
+
+def _most(schema: Schema, rate: int) -> float:
+    """The most that a value takes up in memory beyond `rate` bytes for each of its encoded bytes; inf when unbounded.
+
+    For CPython: empty strings, those of one byte, and symbols are shared; a list of a million grows by copying.
+    """
+    if not isinstance(schema, dict):
+        return _SCALARS[cast("str", schema)](rate)
+    kind = schema["type"]
+    if kind == "record":
+        fields = schema["fields"]
+        return _dict_bytes(len(fields)) + sum(_most(field["type"], rate) for field in fields)
+    if kind == "union":
+        return max((_most(branch, rate) for index, branch in schema.items() if index != "type"), default=0) - rate
+    if kind == "array":
+        return _repeated(_LIST_ITEM_BYTES + _most(schema["items"], rate), rate)
+    if kind == "map":
+        return _repeated(_MAP_ENTRY_BYTES - _MAP_KEY_LENGTH * rate + _most(schema["values"], rate), rate)
+    return _fixed_bytes(schema["size"]) - schema["size"] * rate if kind == "fixed" else -rate
+
+
+def _repeated(item: float, rate: int) -> float:
+    """Of an array or a map, whose end takes a byte, and whose items `rate` has to cover one by one."""
+    return _EMPTY_BYTES - rate if item <= 0 else math.inf
+
+
+def _dict_bytes(entries: int) -> int:
+    return sys.getsizeof({str(number): None for number in range(entries)}) + _ALIGNMENT
+
+
+def _fixed_bytes(size: int) -> int:
+    return sys.getsizeof(b"") + size + _ALIGNMENT
+
+
+def _refused(detail: str) -> DecodeError:
+    return DecodeError((Reason.NOT_DECODABLE,), detail)

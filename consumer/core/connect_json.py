@@ -1,0 +1,368 @@
+"""Reads JSON as Kafka Connect's converter writes it: `{"schema": …, "payload": …}`; or without a schema.
+
+Answers for what comes out being what an Avro record of the same content would be: fields as a dict, and a definition
+in Avro's words, from which an envelope's mapping is made. With a schema the definition is that schema's, logical
+names under `connect.name`, and the payload has to fit it. Without one it is what the values are, and all text is
+string. Names of records are made up where Connect's do not serve. A few bytes cannot ask for much: sizes, depths and
+numbers of values are limited, in records and in schemas. Touches nothing else.
+"""
+
+import binascii
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Final, NamedTuple, cast
+
+import orjson
+from fastavro import parse_schema
+
+from consumer.errors import DecodeError
+from consumer.model import Events, Reason, Record
+
+MAX_DEPTH = 32
+MAX_VALUES = 100_000
+"""Values in a record, those of its schema among them."""
+
+MAX_TYPES = 5_000
+"""Types in a schema."""
+
+_MAX_DEFINITIONS = 64
+"""Definitions whose mapping is kept: topics have few."""
+
+_FULL_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+_LOGICAL: Final[dict[str, dict[str, object]]] = {
+    "org.apache.kafka.connect.data.Date": {"logicalType": "date"},
+    "org.apache.kafka.connect.data.Time": {"logicalType": "time-millis"},
+    "org.apache.kafka.connect.data.Timestamp": {"logicalType": "timestamp-millis"},
+}
+_DECIMAL = "org.apache.kafka.connect.data.Decimal"
+_PRECISION = 64
+"""What Connect's converter for Avro takes where the schema does not say."""
+
+_SCALE = re.compile("[0-9]{1,2}")
+
+Mapper = Callable[[dict[str, object], Record], Events]
+Check = Callable[[object], object]
+"""Gives the value back, decoded where JSON cannot hold it; raises `_UnfitError`."""
+
+
+class _UnfitError(Exception):
+    """A value is not of its type."""
+
+
+class _Type(NamedTuple):
+    """A type of a schema.
+
+    Attributes:
+        definition: In Avro's words.
+        check: Of its values.
+    """
+
+    definition: object
+    check: Check
+
+
+class JsonReader:
+    """Makes the change events of a record in JSON.
+
+    Args:
+        mapping: Makes the mapping for a definition; raises `DecodeError` when the definition is not understood.
+    """
+
+    def __init__(self, mapping: Callable[[Mapping[str, object]], Mapper]) -> None:
+        self._mapping = mapping
+        self._known: dict[bytes, tuple[Check, Mapper] | DecodeError] = {}
+
+    def __call__(self, value: bytes, record: Record) -> Events:
+        """The change events.
+
+        Raises:
+            DecodeError: It is not JSON, does not fit its schema, or is not understood.
+        """
+        document = _loaded(value)
+        if document.keys() == {"schema", "payload"} and document["schema"] is not None:
+            schema, payload = document["schema"], document["payload"]
+            check, mapping = self._prepared(orjson.dumps(schema), lambda: _Compiler().apply(schema))
+        else:
+            payload = document["payload"] if document.keys() == {"schema", "payload"} else document
+            definition = _Shape().of(payload)
+            check, mapping = self._prepared(orjson.dumps(definition), lambda: _Type(definition, _as_it_is))
+        return mapping(_fitting(check, payload), record)
+
+    def _prepared(self, text: bytes, prepare: Callable[[], _Type]) -> tuple[Check, Mapper]:
+        key = hashlib.sha256(text).digest()
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = self._prepare(prepare)
+            if len(self._known) > _MAX_DEFINITIONS:
+                del self._known[next(iter(self._known))]
+        if isinstance(known, DecodeError):
+            raise known.with_traceback(None)
+        return known
+
+    def _prepare(self, prepare: Callable[[], _Type]) -> tuple[Check, Mapper] | DecodeError:
+        try:
+            definition, check = prepare()
+            if not isinstance(definition, dict) or definition["type"] != "record":
+                raise _refused("the JSON is not an object, or its schema not of one")
+            _check_names(definition)
+            return check, self._mapping(definition)
+        except DecodeError as error:
+            return error
+
+
+def _check_names(definition: dict[str, object]) -> None:
+    """Whoever maps the fields may rely on a definition that is valid Avro."""
+    try:
+        parse_schema(definition)
+    except Exception as error:  # noqa: BLE001  # foreign code on foreign input: anything may come
+        cause = type(error).__name__
+    else:
+        return
+    raise _refused(f"the JSON has names that no schema could have: {cause}")
+
+
+def _loaded(value: bytes) -> dict[str, object]:
+    """The document, parsed only when it cannot hold too many values: each but the first follows one of four bytes."""
+    if sum(map(value.count, (b",", b"[", b"{", b":"))) > 2 * MAX_VALUES:
+        raise _refused(f"the JSON may hold more than {MAX_VALUES:,} values")
+    with suppress(orjson.JSONDecodeError):
+        document = orjson.loads(value)
+        if isinstance(document, dict):
+            return document
+        raise _refused("the JSON is not an object")
+    raise _refused("the value is not JSON")
+
+
+def _fitting(check: Check, payload: object) -> dict[str, object]:
+    with suppress(_UnfitError):
+        return cast("dict[str, object]", check(payload))
+    raise _refused("the payload does not fit its schema")
+
+
+# -- without a schema
+
+
+class _Shape:
+    """What values are, in Avro's words. Of the items of a list, the first of each kind tells."""
+
+    def __init__(self) -> None:
+        self._records = 0
+
+    def of(self, value: object, depth: int = 1) -> object:
+        """The type of a value that stands so deep."""
+        if depth > MAX_DEPTH:
+            raise _too_deep()
+        if isinstance(value, dict):
+            self._records += 1
+            name = f"record_{self._records}"
+            fields = [{"name": key, "type": self.of(each, depth + 1)} for key, each in value.items()]
+            return {"type": "record", "name": name, "fields": fields}
+        if isinstance(value, list):
+            samples = {type(each): each for each in reversed(value)}.values()
+            items = [self.of(sample, depth + 1) for sample in samples]
+            return {"type": "array", "items": items[0] if len(items) == 1 else items}
+        return _scalar(value)
+
+
+def _scalar(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int):
+        return "long" if _is_integer(value, 64) else "double"
+    return "double" if isinstance(value, float) else "string"
+
+
+# -- with a schema
+
+
+class _Compiler:
+    """Makes types of a schema in Connect's words."""
+
+    def __init__(self) -> None:
+        self._types = 0
+        self._names: set[str] = set()
+
+    def apply(self, schema: object, depth: int = 1, *, repeated: bool = False) -> _Type:
+        """The type of a schema that stands so deep; `repeated` when anything around it is an array or a map."""
+        self._types += 1
+        if depth > MAX_DEPTH:
+            raise _too_deep()
+        if self._types > MAX_TYPES:
+            raise _refused(f"the schema has more than {MAX_TYPES:,} types")
+        if not isinstance(schema, dict):
+            raise _refused("the schema is not one of Kafka Connect")
+        made = self._made(schema, depth, repeated=repeated)
+        return _Type(["null", made.definition], _optional(made.check)) if schema.get("optional") is True else made
+
+    def _made(self, schema: dict[str, object], depth: int, *, repeated: bool) -> _Type:
+        match schema.get("type"):
+            case "struct":
+                return self._struct(schema, depth, repeated=repeated)
+            case "array":
+                item = self.apply(schema.get("items"), depth + 1, repeated=True)
+                return _Type({"type": "array", "items": item.definition} | _named(schema), _array(item.check))
+            case "map":
+                return self._map(schema, depth)
+            case str(kind) if kind in _PRIMITIVES:
+                made = _PRIMITIVES[kind]
+                named = _named(schema)
+                return made if not named else _Type({"type": made.definition} | named, made.check)
+        raise _refused("the schema has a type that Kafka Connect does not have")
+
+    def _struct(self, schema: dict[str, object], depth: int, *, repeated: bool) -> _Type:
+        listed = schema.get("fields")
+        if not isinstance(listed, list):
+            raise _refused("the schema has a struct without fields")
+        fields = {_field_name(each): self.apply(each, depth + 1, repeated=repeated) for each in listed}
+        if len(fields) < len(listed):
+            raise _refused("the schema has two fields of the same name in a struct")
+        definition = {
+            "type": "record",
+            "name": self._record_name(schema.get("name")),
+            "fields": [{"name": name, "type": kind.definition} for name, kind in fields.items()],
+        } | _named(schema)
+        return _Type(definition, _struct({name: kind.check for name, kind in fields.items()}, fill=not repeated))
+
+    def _map(self, schema: dict[str, object], depth: int) -> _Type:
+        key = schema.get("keys")
+        if not isinstance(key, dict) or key.get("type") != "string":
+            raise _refused("the schema has a map whose keys are not strings")
+        value = self.apply(schema.get("values"), depth + 1, repeated=True)
+        return _Type({"type": "map", "values": value.definition} | _named(schema), _map(value.check))
+
+    def _record_name(self, name: object) -> str:
+        """Connect's name where it serves: Avro has one definition for each."""
+        if not isinstance(name, str) or not _FULL_NAME.fullmatch(name) or name in self._names:
+            name = f"struct_{len(self._names) + 1}"
+        self._names.add(name)
+        return name
+
+
+def _field_name(field: object) -> str:
+    name = field.get("field") if isinstance(field, dict) else None
+    if not isinstance(name, str):
+        raise _refused("the schema has a field without a name")
+    return name
+
+
+def _named(schema: dict[str, object]) -> dict[str, object]:
+    """The logical name, as Connect's converter for Avro writes it."""
+    name = schema.get("name")
+    if not isinstance(name, str):
+        return {}
+    return {"connect.name": name} | _LOGICAL.get(name, {}) | (_decimal(schema) if name == _DECIMAL else {})
+
+
+def _decimal(schema: dict[str, object]) -> dict[str, object]:
+    parameters = schema.get("parameters")
+    scale = parameters.get("scale") if isinstance(parameters, dict) else None
+    if not isinstance(scale, str) or not _SCALE.fullmatch(scale):
+        raise _refused("the schema has a decimal without a scale")
+    return {"logicalType": "decimal", "precision": _PRECISION, "scale": int(scale)}
+
+
+def _as_it_is(value: object) -> object:
+    return value
+
+
+def _optional(check: Check) -> Check:
+    return lambda value: None if value is None else check(value)
+
+
+def _array(check: Check) -> Check:
+    def checked(value: object) -> object:
+        if not isinstance(value, list):
+            raise _UnfitError
+        value[:] = map(check, value)
+        return value
+
+    return checked
+
+
+def _map(check: Check) -> Check:
+    def checked(value: object) -> object:
+        if not isinstance(value, dict):
+            raise _UnfitError
+        for key, each in value.items():
+            value[key] = check(each)
+        return value
+
+    return checked
+
+
+def _struct(checks: Mapping[str, Check], *, fill: bool) -> Check:
+    """Of an object, in place. Absent fields become null, but not in arrays and maps: few bytes would become many."""
+
+    def checked(value: object) -> object:
+        if not isinstance(value, dict):
+            raise _UnfitError
+        for name, check in checks.items():
+            found = check(value.get(name))
+            if fill or name in value:
+                value[name] = found
+        return value
+
+    return checked
+
+
+def _is_integer(value: object, bits: int) -> bool:
+    bound = 1 << (bits - 1)
+    return isinstance(value, int) and not isinstance(value, bool) and -bound <= value < bound
+
+
+def _integer(bits: int) -> Check:
+    def checked(value: object) -> object:
+        if not _is_integer(value, bits):
+            raise _UnfitError
+        return value
+
+    return checked
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _UnfitError
+    return float(value)
+
+
+def _boolean(value: object) -> object:
+    if not isinstance(value, bool):
+        raise _UnfitError
+    return value
+
+
+def _string(value: object) -> object:
+    if not isinstance(value, str):
+        raise _UnfitError
+    return value
+
+
+def _bytes(value: object) -> object:
+    with suppress(ValueError):
+        return binascii.a2b_base64(cast("str", _string(value)), strict_mode=True)
+    raise _UnfitError
+
+
+_PRIMITIVES: Final = {
+    "int8": _Type("int", _integer(8)),
+    "int16": _Type("int", _integer(16)),
+    "int32": _Type("int", _integer(32)),
+    "int64": _Type("long", _integer(64)),
+    "float": _Type("float", _number),
+    "double": _Type("double", _number),
+    "boolean": _Type("boolean", _boolean),
+    "string": _Type("string", _string),
+    "bytes": _Type("bytes", _bytes),
+}
+
+
+def _too_deep() -> DecodeError:
+    return _refused(f"the JSON or its schema is nested deeper than {MAX_DEPTH}")
+
+
+def _refused(detail: str) -> DecodeError:
+    return DecodeError((Reason.NOT_DECODABLE,), detail)

@@ -1,0 +1,73 @@
+"""Makes the change event of a tombstone: its key tells whom it deletes.
+
+Answers for which keys name a contact: text, a number, or a record or JSON object that holds one of these and nothing
+else. A key that names nobody for sure is a `DecodeError`: taken for an external id, the deletion would be lost.
+Touches nothing else.
+"""
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from typing import cast
+
+import orjson
+
+from consumer.core.avro import WriterSchema
+from consumer.errors import DecodeError
+from consumer.model import ChangeEvent, ChangeType, Reason, Record
+
+KeyReader = Callable[[bytes, Record], ChangeEvent]
+"""Makes the change event of a key's body; raises nothing but `DecodeError`."""
+
+
+def read_text(key: bytes, record: Record) -> ChangeEvent:
+    """The deletion of whom the text names; an empty key names nobody, which is for validation to say."""
+    if not key.startswith(b"\0"):
+        with suppress(UnicodeDecodeError):
+            return _deletion(record, key.decode() or None)
+    raise _refused("is not the external id in UTF-8")
+
+
+def read_json(key: bytes, record: Record) -> ChangeEvent:
+    """The deletion of whom the JSON names, which may be in an envelope of Kafka Connect."""
+    with suppress(orjson.JSONDecodeError):
+        value = orjson.loads(key)
+        if isinstance(value, dict) and value.keys() == {"schema", "payload"}:
+            value = value["payload"]
+        return _deletion(record, _external_id(value))
+    raise _refused("is not JSON")
+
+
+def avro_reader(text: str) -> KeyReader:
+    """What reads keys that were written with this schema, of a record or of any other type.
+
+    Raises:
+        DecodeError: Reading with the schema could hurt, or it is none.
+    """
+    wrapped = {"type": "record", "name": "Tombstone", "fields": [{"name": "key", "type": _loaded(text)}]}
+    schema = WriterSchema(json.dumps(wrapped))
+    return lambda key, record: _deletion(record, _external_id(schema.read(key)["key"]))
+
+
+def _loaded(text: str) -> object:
+    with suppress(ValueError, RecursionError):
+        return cast("object", json.loads(text))
+    raise _refused("was written with a schema that is not JSON")
+
+
+def _external_id(value: object) -> str:
+    if isinstance(value, dict) and len(value) == 1:
+        (value,) = value.values()
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise _refused("is neither text nor a number, nor a record with one field that is")
+
+
+def _deletion(record: Record, external_id: str | None) -> ChangeEvent:
+    return ChangeEvent(ChangeType.DELETE, external_id, record.timestamp_ms, None, None, None, None, None, {})
+
+
+def _refused(what: str) -> DecodeError:
+    return DecodeError((Reason.NOT_DECODABLE,), f"the key of a tombstone {what}")

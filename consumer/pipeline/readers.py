@@ -1,0 +1,130 @@
+"""What the records of a topic are read with, learnt schema by schema.
+
+A schema is fetched for as long as the registry cannot tell, and for a set time when the registry does not know it.
+What was learnt is kept: a schema does not change.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from consumer.core import framing, keys
+from consumer.core.avro import WriterSchema
+from consumer.core.connect_json import JsonReader
+from consumer.core.decode import Reader, ReaderName, named_by_key, reader_names
+from consumer.core.envelopes.choice import Envelope
+from consumer.core.framing import Form, KeySchema
+from consumer.errors import DecodeError, TransientError
+from consumer.model import Reason, Record, SchemaReference
+from consumer.ports import Schemas
+from consumer.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+_RETRY_S = 1.0
+_UNKNOWN_FOR_S = 60.0
+"""How long an unknown schema is taken as unknown without asking again."""
+
+
+def form_of(topic: str, settings: Settings) -> Form:
+    """How the records of a topic are split."""
+    return framing.form(topic, settings.source_framing.of(topic), settings.source_key.of(topic))
+
+
+def without_registry(envelope: Envelope) -> dict[ReaderName, Reader | DecodeError]:
+    """The readers of what no registry knows."""
+    return {framing.JSON: JsonReader(envelope)}
+
+
+def reader(name: ReaderName, text: str, envelope: Envelope) -> Reader | DecodeError:
+    """The reader for a schema of values or of keys."""
+    return _make_key_reader(text) if isinstance(name, KeySchema) else make_reader(text, envelope)
+
+
+def reference(name: ReaderName) -> SchemaReference:
+    """The schema that a reader needs."""
+    return name.schema if isinstance(name, KeySchema) else name
+
+
+def make_reader(text: str, envelope: Envelope) -> Reader | DecodeError:
+    """What turns a body of this schema into change events, or the error that each of its records gets."""
+    try:
+        schema = WriterSchema(text)
+        mapper = envelope(schema.definition)
+    except DecodeError as error:
+        return error
+    return lambda body, record: mapper(schema.read(body), record)
+
+
+def _make_key_reader(text: str) -> Reader | DecodeError:
+    try:
+        return keys.avro_reader(text)
+    except DecodeError as error:
+        return error
+
+
+class Readers:
+    """The readers of one topic.
+
+    Args:
+        form: How its records are split.
+        envelope: What stands around a contact in them.
+        schemas: Where writer schemas come from.
+        unknown_timeout: How long the registry may lag, seconds.
+        clock: Monotonic seconds.
+
+    Attributes:
+        form: As given.
+        known: By what they read; an error is the result of every record that would be read so.
+    """
+
+    def __init__(
+        self,
+        form: Form,
+        *,
+        envelope: Envelope,
+        schemas: Schemas,
+        unknown_timeout: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self.form = form
+        self.known = without_registry(envelope)
+        self._envelope = envelope
+        self._schemas = schemas
+        self._unknown_timeout = unknown_timeout
+        self._clock = clock
+
+    def named_by_key(self, record: Record) -> str | None:
+        """The external id that the key of a record names, whatever its value is; None when it names nobody for sure."""
+        return named_by_key(record, self.known, self.form)
+
+    async def learn(self, name: ReaderName, held: Sequence[Record]) -> None:
+        """Fetch a schema, and at the same time all others that the held records will need."""
+        missing = {name, *reader_names(held, self.form)} - self.known.keys()
+        await asyncio.gather(*map(self._learn, missing))
+
+    async def _learn(self, name: ReaderName) -> None:
+        """Fetch a schema, for as long as it takes; one that stays unknown makes its records rejected."""
+        give_up = self._clock() + self._unknown_timeout
+        while name not in self.known:
+            learnt = await self._fetch(name, final=self._clock() >= give_up)
+            if learnt is None:
+                await asyncio.sleep(_RETRY_S)
+            else:
+                self.known[name] = learnt
+                if isinstance(learnt, DecodeError) and Reason.SCHEMA_UNKNOWN in learnt.reasons:
+                    asyncio.get_running_loop().call_later(_UNKNOWN_FOR_S, self.known.pop, name, None)
+
+    async def _fetch(self, name: ReaderName, *, final: bool) -> Reader | DecodeError | None:
+        wanted = reference(name)
+        try:
+            text = await self._schemas.fetch(wanted)
+        except TransientError as error:
+            log.warning("schema_not_available", schema_id=str(wanted), error=str(error))
+            return None
+        except DecodeError as error:
+            return error
+        if text is not None:
+            return reader(name, text, self._envelope)
+        return DecodeError((Reason.SCHEMA_UNKNOWN,), f"schema id {wanted} is unknown") if final else None

@@ -1,0 +1,104 @@
+import io
+import json
+
+import fastavro
+import pytest
+
+from consumer.core import keys
+from consumer.core.decode import Decoded, decode, reader_names
+from consumer.core.framing import KeySchema, form
+from consumer.errors import DecodeError
+from consumer.model import ChangeType, Framing, KeyFormat, Reason, Record
+
+TIME = 1_700_000_000_000
+
+
+def tombstone(key):
+    """A record that deletes whom its key names."""
+    return Record("crm.contacts.changes", 0, 0, TIME, key, None)
+
+
+def written(schema, value):
+    """An Avro body."""
+    fastavro.schemaless_writer(stream := io.BytesIO(), fastavro.parse_schema(schema), value)
+    return stream.getvalue()
+
+
+ID_RECORD = {"type": "record", "name": "shop.customers.Key", "fields": [{"name": "id", "type": "long"}]}
+TWO_FIELDS = {
+    "type": "record",
+    "name": "Key",
+    "fields": [{"name": "tenant", "type": "string"}, {"name": "id", "type": "string"}],
+}
+
+AVRO_KEYS = {
+    "string": ("string", "c-1", "c-1"),
+    "long": ("long", 1001, "1001"),
+    "string in a union": (["null", "string"], "c-1", "c-1"),
+    "record of one field": (ID_RECORD, {"id": 1001}, "1001"),
+}
+
+
+@pytest.mark.parametrize(("schema", "value", "external_id"), AVRO_KEYS.values(), ids=AVRO_KEYS)
+def test_a_key_in_avro_names_the_contact(schema, value, external_id):
+    """A primitive, or a record that holds one and nothing else, as a table's primary key does."""
+    body = written(schema, value)
+    event = keys.avro_reader(json.dumps(schema))(body, tombstone(body))
+    assert (event.change_type, event.external_id, event.occurred_at) == (ChangeType.DELETE, external_id, TIME)
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [(TWO_FIELDS, {"tenant": "a", "id": "c-1"}), ("boolean", True), ("double", 1.0), (["null", "string"], None)],
+    ids=["two fields", "boolean", "double", "null"],
+)
+def test_a_key_that_names_nobody_for_sure_is_refused(schema, value):
+    """A guess would delete somebody else."""
+    body = written(schema, value)
+    with pytest.raises(DecodeError, match="neither text nor a number") as caught:
+        keys.avro_reader(json.dumps(schema))(body, tombstone(body))
+    assert caught.value.reasons == (Reason.NOT_DECODABLE,)
+
+
+@pytest.mark.parametrize("text", ["{", '{"type": "record", "name": "K", "fields": [{"name": "f", "type": "K"}]}'])
+def test_the_guard_stands_before_keys_too(text):
+    """What is no schema, or a recursive one, reads nothing."""
+    with pytest.raises(DecodeError):
+        keys.avro_reader(text)
+
+
+@pytest.mark.parametrize(
+    ("key", "external_id"),
+    [
+        (b'"c-1"', "c-1"),
+        (b"1001", "1001"),
+        (b'{"id": 1001}', "1001"),
+        (b'{"schema": {"type": "string"}, "payload": "c-1"}', "c-1"),
+        (b'{"schema": {"type": "struct"}, "payload": {"id": "c-1"}}', "c-1"),
+    ],
+)
+def test_a_key_in_json_names_the_contact(key, external_id):
+    """Also in the envelope of Kafka Connect."""
+    assert keys.read_json(key, tombstone(key)).external_id == external_id
+
+
+@pytest.mark.parametrize(
+    "key", [b"c-1", b"true", b"null", b"1.5", b"[1]", b"{}", b'{"a": 1, "b": 2}', b'{"a": {"b": 1}}']
+)
+def test_a_bad_key_in_json_is_refused(key):
+    """With an error that quotes nothing of it."""
+    with pytest.raises(DecodeError) as caught:
+        keys.read_json(key, tombstone(key))
+    assert caught.value.__context__ is None
+    assert "c-1" not in caught.value.detail
+
+
+def test_a_key_has_a_reader_of_its_own():
+    """The schema of a key is missing as one of a key: the id may be that of a value as well."""
+    split = form("crm.contacts.changes", Framing.CONFLUENT, KeyFormat.AVRO)
+    body = written(ID_RECORD, {"id": 1001})
+    records = [tombstone(b"\0\0\0\0\7" + body), tombstone(None)]
+    assert reader_names(records, split) == {KeySchema(7)}
+    assert decode(records, {7: DecodeError((Reason.NOT_DECODABLE,))}, split) == Decoded([], KeySchema(7))
+    decoded = decode(records, {KeySchema(7): keys.avro_reader(json.dumps(ID_RECORD))}, split)
+    assert [getattr(event, "external_id", event) for event in decoded.results] == ["1001", None]
