@@ -1,0 +1,36 @@
+"""The programs that do the job: ours, the bare calls of its libraries, and the same job in three stream libraries.
+
+The peers have an environment of their own, which `make bench` makes.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROJECT = Path(__file__).resolve().parents[1]
+_PEERS_PYTHON = str(_PROJECT / ".cache" / "peers" / "bin" / "python")
+
+
+@dataclass(frozen=True)
+class Program:
+    """A module that consumes until SIGTERM, set up by the environment.
+
+    Attributes:
+        name: In tables.
+        module: With its arguments.
+        python: The interpreter, with its libraries.
+    """
+
+    name: str
+    module: tuple[str, ...]
+    python: str = sys.executable
+
+
+OURS = Program("genesys-consumer", ("consumer", "run"))
+FLOOR = Program("floor", ("bench.floor",))
+PEERS = (
+    Program("Quix Streams", ("bench.peers.quix",), _PEERS_PYTHON),
+    Program("FastStream", ("bench.peers.faststream",), _PEERS_PYTHON),
+    Program("faust-streaming", ("bench.peers.faust", "worker", "--loglevel", "warning"), _PEERS_PYTHON),
+)
+ALL = (FLOOR, OURS, *PEERS)
