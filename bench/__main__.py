@@ -111,7 +111,8 @@ def _text(figure: object) -> str:
 
 def _keep(name: str, found: Sequence[Any]) -> None:
     kept = orjson.loads(RESULTS.read_bytes()) if RESULTS.exists() else {}
-    kept[name] = {"machine": machine.described(), "figures": list(map(asdict, found))}
+    where = machine.described() | {"peers": programs.peer_versions()}
+    kept[name] = {"machine": where, "figures": list(map(asdict, found))}
     RESULTS.write_bytes(orjson.dumps(kept, option=orjson.OPT_INDENT_2) + b"\n")
 
 

@@ -3,12 +3,15 @@
 The peers have an environment of their own, which `make bench` makes.
 """
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 _PROJECT = Path(__file__).resolve().parents[1]
 _PEERS_PYTHON = str(_PROJECT / ".cache" / "peers" / "bin" / "python")
+_PEERS_LOCK = _PROJECT / "requirements" / "peers.txt"
+_PEERS_MEASURED = ("quixstreams", "faststream", "faust-streaming", "confluent-kafka", "aiokafka", "rocksdict")
 
 
 @dataclass(frozen=True)
@@ -34,3 +37,9 @@ PEERS = (
     Program("faust-streaming", ("bench.peers.faust", "worker", "--loglevel", "warning"), _PEERS_PYTHON),
 )
 ALL = (FLOOR, OURS, *PEERS)
+
+
+def peer_versions() -> str:
+    """What the peers run on, as their lock says."""
+    locked = dict(re.findall(r"^([\w-]+)==([\w.]+)", _PEERS_LOCK.read_text(), re.MULTILINE))
+    return ", ".join(f"{name} {locked[name]}" for name in _PEERS_MEASURED)

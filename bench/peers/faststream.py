@@ -53,7 +53,7 @@ def _told(each: job.Judged, topic: str) -> KafkaPublishMessage:
 
 
 async def _run(task: job.Task) -> None:
-    broker = KafkaBroker(task.bootstrap, apply_types=False, logger=None)
+    broker = KafkaBroker(task.bootstrap, allow_auto_create_topics=False, apply_types=False, logger=None)
     store, posts = _Store(task), Posts(task)
 
     @broker.subscriber(

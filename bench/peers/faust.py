@@ -37,10 +37,9 @@ app = faust.App(
     topic_disable_leader=True,
     web_enabled=False,
 )
-_raw = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw", "value_serializer": "raw"}
 changes = app.topic(task.source, key_type=bytes, value_serializer="contact_change")
-audit = app.topic(task.audit, **_raw)
-seen = app.Table("seen", partitions=PARTITIONS, **_raw)
+audit = app.topic(task.audit, key_type=bytes, value_type=bytes, value_serializer="raw")
+seen = app.Table("seen", key_type=bytes, value_type=bytes, partitions=PARTITIONS)
 
 
 @app.agent(changes)
