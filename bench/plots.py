@@ -6,6 +6,7 @@ from html import escape
 WIDTH = 760
 _LABELS = 150
 _FIGURES = 90
+BARS_WIDTH = WIDTH - 2 * _LABELS - _FIGURES
 _BAR, _GAP, _TOP = 15, 14, 40
 _HEIGHT, _LEFT, _BELOW = 300, 60, 40
 _COLOURS = ("#8a8f98", "#2f6fde", "#e08a1e", "#2a9d6f", "#b5489a")
@@ -22,7 +23,7 @@ def bars(title: str, groups: Groups) -> str:
     for group, figures in groups.items():
         body.append(_text(0, y + _BAR - 3, group, "group"))
         for name, figure in figures.items():
-            length = (WIDTH - 2 * _LABELS - _FIGURES) * figure / most
+            length = BARS_WIDTH * figure / most
             body.append(_text(_LABELS, y + _BAR - 3, name))
             body.append(
                 f'<rect x="{2 * _LABELS}" y="{y}" width="{length:.1f}" height="{_BAR - 3}" fill="{colours[name]}"/>'

@@ -175,10 +175,10 @@ def test_the_slope_is_that_of_the_best_line():
 
 def test_bars_are_as_long_as_their_figures():
     """One scale for all groups, and each figure in words too; a name cannot break the picture."""
-    drawn = ET.fromstring(plots.bars("<title>", {"a": {"x": 50.0, "y": 100.0}, "b": {"x": 25.0}}))  # noqa: S314
+    drawn = ET.fromstring(plots.bars("<title>", {"a": {"x": 40.0, "y": 80.0}, "b": {"x": 20.0}}))  # noqa: S314
     lengths = [float(each.attrib["width"]) for each in drawn.iter(f"{SVG}rect")]
-    assert [length / max(lengths) for length in lengths] == pytest.approx([0.5, 1.0, 0.25], rel=0.01)
-    assert {"<title>", "50", "100", "25"} <= {each.text for each in drawn.iter(f"{SVG}text")}
+    assert [length / plots.BARS_WIDTH for length in lengths] == pytest.approx([0.5, 1.0, 0.25], rel=0.01)
+    assert {"<title>", "40", "80", "20"} <= {each.text for each in drawn.iter(f"{SVG}text")}
 
 
 def test_a_line_starts_at_zero_and_ends_at_its_largest():
