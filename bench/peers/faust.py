@@ -4,12 +4,14 @@ Reads and writes Kafka and the table through the library; sends contacts with ai
 """
 
 import asyncio
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
 import faust
 import orjson
 from faust.serializers import codecs
+from faust.streams import _current_event
 
 from bench.peers import job
 from bench.peers.posts import Posts
@@ -47,17 +49,17 @@ async def deliver(stream: Any) -> None:
     """Offsets may be committed when the body of the loop is through."""
     posts = Posts(task)
     async for events in stream.take_events(job.AT_ONCE * job.BATCH, within=task.linger_s):
-        records = _judged(stream, events)
+        records = _judged(events)
         await posts.deliver(job.latest(records))
-        _remember(stream, events, records)
+        _remember(events, records)
         await asyncio.gather(*[await _tell(each) for each in records])
 
 
-def _judged(stream: Any, events: Sequence[Any]) -> list[job.Judged]:
+def _judged(events: Sequence[Any]) -> list[job.Judged]:
     """Each record compared with the table and with those before it in the batch."""
     records, pending = [], dict[bytes, bytes]()
     for event in events:
-        _at(stream, event)
+        _at(event)
         each = job.judged(event.message.partition, event.message.offset, event.value)
         if not each.reasons:
             if (pending.get(each.identity) or seen.get(each.identity)) == each.fingerprint:
@@ -67,16 +69,16 @@ def _judged(stream: Any, events: Sequence[Any]) -> list[job.Judged]:
     return records
 
 
-def _remember(stream: Any, events: Sequence[Any], records: Sequence[job.Judged]) -> None:
+def _remember(events: Sequence[Any], records: Sequence[job.Judged]) -> None:
     for event, each in zip(events, records, strict=True):
         if each.outcome == "delivered":
-            _at(stream, event)
+            _at(event)
             seen[each.identity] = each.fingerprint
 
 
-def _at(stream: Any, event: Any) -> None:
+def _at(event: Any) -> None:
     """A table finds its partition by the event at hand, which there is none of in a batch (faust-streaming#497)."""
-    stream._set_current_event(event)  # noqa: SLF001
+    _current_event.set(weakref.ref(event))
 
 
 async def _tell(each: job.Judged) -> Any:
