@@ -34,6 +34,7 @@ def _stages(_: argparse.Namespace) -> Sequence[Any]:
 
 def _end_to_end(arguments: argparse.Namespace) -> Sequence[Any]:
     with KafkaCluster() as kafka:
+        end_to_end.measure(kafka, programs.ALL, events.WORKLOADS[0], arguments.events, runs=1)  # to warm up
         return [
             run
             for workload in events.WORKLOADS

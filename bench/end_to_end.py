@@ -1,21 +1,23 @@
 """The whole job on real Kafka, program by program: events and contacts per second, CPU per event, memory.
 
-Every program finds the same topic, full. The clock is not its own: it runs from the request that completes the warm-up,
-a tenth of the contacts, to the sink's last answer or the broker's last audit event, whichever is later. A run counts
-only if every record has one audit event and the sink has of each contact what the last valid event says.
+Every program finds the same topic, full. The clock is not its own: it runs from when the broker has given it the
+partitions to the sink's last answer or the broker's last audit event, whichever is later. Should its first request come
+later than the linger explains, because it restores its state first, then the clock starts the linger before that. A run
+counts only if every record has one audit event and the sink has of each contact what the last valid event says.
 """
 
 import statistics
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from bench import events, machine, process, sink
 from bench.programs import FLOOR, Program
@@ -25,8 +27,6 @@ from tests.kafka_cluster import KafkaCluster
 PARTITIONS = 4
 AT_ONCE = 8
 LINGER_MS = 500
-WARM_UP = 10
-"""The first tenth of the contacts."""
 WITHIN_S = 600.0
 ASK_S = 10.0
 
@@ -47,6 +47,22 @@ class Loaded(NamedTuple):
     contacts: Mapping[str, tuple[str, str]]
 
 
+class Seen(NamedTuple):
+    """What was seen of a run.
+
+    Attributes:
+        watch: The program's process.
+        assigned_at: When it had its partitions, seconds since the epoch.
+        requests: With contacts, in order; at least one.
+        told: The messages of its audit topic.
+    """
+
+    watch: process.Watched
+    assigned_at: float
+    requests: Sequence[sink.Request]
+    told: Sequence[Message]
+
+
 @dataclass(frozen=True)
 class Run:
     """One run, or the medians of some.
@@ -55,9 +71,9 @@ class Run:
         workload: Which events.
         program: That did it.
         events: How many.
-        events_per_s: After the warm-up.
-        contacts_per_s: That the sink took, after the warm-up.
-        cpu_us_per_event: User and system time of the program, after the warm-up.
+        events_per_s: By that clock.
+        contacts_per_s: That the sink took.
+        cpu_us_per_event: User and system time of the program, by that clock.
         cpu_times_floor: The same as a multiple of what the bare library calls take.
         peak_rss_mb: Of the program.
         outcomes: How the records ended.
@@ -98,11 +114,13 @@ def _run(kafka: KafkaCluster, loaded: Loaded, program: Program) -> Run:
             given = task(kafka, server, directory, loaded.topic, loaded.workload.attributes)
             with process.watched(program, given, Path(directory, "program.log")) as watch:
                 group = Group(given)
+                watch.until(group.assigned, WITHIN_S)
+                assigned_at = time.time()
                 watch.until(lambda: group.committed(loaded.topic) == loaded.records, WITHIN_S)
                 group.close()
         requests = sorted(sink.requests(log))
     told = read(kafka.bootstrap, given["KAFKA_AUDIT_TOPIC"], partitions=PARTITIONS)
-    return _figures(loaded, program, watch, requests, told)
+    return _figures(loaded, program, Seen(watch, assigned_at, requests, told))
 
 
 def task(
@@ -124,12 +142,21 @@ def task(
 
 
 class Group:
-    """What the group of a program has committed."""
+    """What the broker knows of a program's group."""
 
     def __init__(self, given: Mapping[str, str]) -> None:
-        self._consumer = Consumer(
-            {"bootstrap.servers": given["KAFKA_BOOTSTRAP_SERVERS"], "group.id": given["KAFKA_GROUP_ID"]}
-        )
+        servers: dict[str, str | int | float | bool] = {"bootstrap.servers": given["KAFKA_BOOTSTRAP_SERVERS"]}
+        self._name = given["KAFKA_GROUP_ID"]
+        self._admin = AdminClient(servers)
+        self._consumer = Consumer({**servers, "group.id": self._name})
+
+    def assigned(self) -> bool:
+        """Whether its member has partitions."""
+        try:
+            group = self._admin.describe_consumer_groups([self._name])[self._name].result(ASK_S)
+        except KafkaException:  # there is no such group yet
+            return False
+        return any(member.assignment and member.assignment.topic_partitions for member in group.members)
 
     def committed(self, topic: str) -> int:
         """Records of the topic."""
@@ -141,37 +168,25 @@ class Group:
         self._consumer.close()
 
 
-def _figures(
-    loaded: Loaded, program: Program, watch: process.Watched, requests: Sequence[sink.Request], told: Sequence[Any]
-) -> Run:
-    audited = [event for message in told if (event := orjson.loads(message.value()))["type"] == "record"]
-    _check(loaded, requests, audited)
-    begin, before = _warmed_up(requests)
-    end = max(*(each.answered for each in requests), *(message.timestamp()[1] / 1000 for message in told))
-    count, contacts = loaded.records - before, _contacts(requests) - before
-    rate = round(count / (end - begin))
+def _figures(loaded: Loaded, program: Program, seen: Seen) -> Run:
+    audited = [event for message in seen.told if (event := orjson.loads(message.value() or b""))["type"] == "record"]
+    _check(loaded, seen.requests, audited)
+    begin = max(seen.assigned_at, seen.requests[0].received - LINGER_MS / 1000)
+    told_at = (message.timestamp()[1] / 1000 for message in seen.told)
+    end = max(*(each.answered for each in seen.requests), *told_at)
+    rate = round(loaded.records / (end - begin))
     return Run(
         loaded.workload.name,
         program.name,
         loaded.records,
         rate,
-        round(contacts / (end - begin)),
-        round(watch.cpu_s(begin, end) / count * 1e6, 1),
+        round(sum(len(each.contacts) for each in seen.requests) / (end - begin)),
+        round(seen.watch.cpu_s(begin, end) / loaded.records * 1e6, 1),
         0.0,
-        round(watch.peak_rss / 2**20),
+        round(seen.watch.peak_rss / 2**20),
         dict(Counter(event["outcome"] for event in audited)),
         (rate,),
     )
-
-
-def _warmed_up(requests: Sequence[sink.Request]) -> tuple[float, int]:
-    """When the warm-up's last contact had come, and how many contacts had come by then."""
-    wanted, come = _contacts(requests) // WARM_UP, accumulate(len(each.contacts) for each in requests)
-    return next((each.received, contacts) for each, contacts in zip(requests, come, strict=True) if contacts >= wanted)
-
-
-def _contacts(requests: Iterable[sink.Request]) -> int:
-    return sum(len(each.contacts) for each in requests)
 
 
 def _check(loaded: Loaded, requests: Sequence[sink.Request], audited: Sequence[Mapping[str, Any]]) -> None:

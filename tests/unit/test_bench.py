@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 import orjson
 import pytest
 
-from bench import end_to_end, events, latency, memory, plots, process, sink
+from bench import end_to_end, events, latency, memory, plots, process, programs, sink
 from bench.peers import job
 from consumer.core.decode import decode
 from consumer.core.validate import validate
@@ -133,11 +133,41 @@ def test_a_run_that_did_another_job_does_not_count(requests, audited):
         end_to_end._check(_loaded(ONE, OTHER), requests, audited)
 
 
-def test_the_clock_starts_with_the_request_that_completes_the_warm_up():
-    """A tenth of the contacts: here two of twenty, which come with the second request."""
-    first = [_request(10 + number, events.event(number)) for number in range(2)]
-    rest = _request(20, *(events.event(number) for number in range(2, 20)))
-    assert end_to_end._warmed_up([*first, rest]) == (11, 2)
+class _Watch(process.Watched):
+    """A program that takes half a core."""
+
+    def __init__(self) -> None:
+        self.samples = [process.Sample(0, 0.0, 2**20), process.Sample(200, 100.0, 2**21)]
+
+
+class _Told:
+    """An audit event, as Kafka hands it over, of this time in milliseconds."""
+
+    def __init__(self, offset: int, milliseconds: int) -> None:
+        self._event = _audited(offset) | {"type": "record", "outcome": "delivered"}
+        self._milliseconds = milliseconds
+
+    def value(self) -> bytes:
+        return orjson.dumps(self._event)
+
+    def timestamp(self) -> tuple[int, int]:
+        return 2, self._milliseconds
+
+
+@pytest.mark.parametrize(
+    ("assigned_at", "first_request", "last_audit", "seconds"),
+    [(100, 100.2, 104, 4), (100, 100.2, 101, 1.2), (90, 100.5, 104, 4)],
+    ids=["assignment to audit event", "to the last answer", "restored in between"],
+)
+def test_the_clock_is_that_of_broker_and_sink(assigned_at, first_request, last_audit, seconds):
+    """What a program says of itself does not count, nor how long it takes to restore."""
+    produced = list(events.all_new(120))
+    told: list[Any] = [_Told(offset, last_audit * 1000 - offset) for offset in range(120)]
+    seen = end_to_end.Seen(_Watch(), assigned_at, [_request(first_request, *produced)], told)
+    run = end_to_end._figures(_loaded(*produced), programs.OURS, seen)
+    assert run.events_per_s == run.contacts_per_s == 120 / seconds
+    assert run.cpu_us_per_event == pytest.approx(seconds / 2 / 120 * 1e6, abs=0.1)
+    assert run.peak_rss_mb == 2
 
 
 def test_a_line_that_is_still_being_written_is_no_request(tmp_path: Path):
