@@ -1,13 +1,14 @@
 """How long a change takes from the topic to the contact list, where records come in at a steady rate.
 
 The program runs before the first record counts. Every tenth record withdraws the consent of a contact that was new a
-second before; withdrawals are told apart. A change counts from when it is produced, without linger, to the answer.
+second before; withdrawals are told apart. A change counts from when the broker appended it to the sink's answer; one
+that a newer change of its contact overtook does not count.
 """
 
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,10 @@ from pathlib import Path
 from confluent_kafka import Producer
 
 from bench import events, machine, process, sink
-from bench.end_to_end import PARTITIONS, task
+from bench.end_to_end import PARTITIONS, Group, task
+from bench.peers import job
 from bench.programs import Program
+from tests.kafka_clients import read
 from tests.kafka_cluster import KafkaCluster
 
 EVENTS_PER_S = 200
@@ -54,7 +57,7 @@ class Latency:
 
 def measure(kafka: KafkaCluster, program: Program, seconds: float) -> Latency:
     """Let the program run into its stride, then measure."""
-    topic = kafka.create_topic("latency", partitions=PARTITIONS)
+    topic = kafka.create_topic("latency", partitions=PARTITIONS, config={"message.timestamp.type": "LogAppendTime"})
     with tempfile.TemporaryDirectory() as directory, machine.sink(log=Path(directory, "requests.log")) as server:
         log = Path(directory, "requests.log")
         given = task(kafka, server, directory, topic, events.WORKLOADS[0].attributes)
@@ -65,10 +68,13 @@ def measure(kafka: KafkaCluster, program: Program, seconds: float) -> Latency:
                 begin = time.time() + SETTLE_S
                 end = begin + seconds
                 watch.until(lambda: time.time() > end, SETTLE_S + seconds + WITHIN_S)
-            wanted = {change for change, at in produced.items() if begin <= at < end}
-            watch.until(lambda: wanted <= applied_at(sink.requests(log)).keys(), WITHIN_S)
+            group = Group(given)
+            watch.until(lambda: group.committed(topic) == produced(), WITHIN_S)
+            group.close()
         applied = applied_at(sink.requests(log))
-    waits = {change: (applied[change] - produced[change]) * 1000 for change in wanted}
+    appended = _appended_at(kafka, topic)
+    counted = [change for change, at in appended.items() if begin <= at < end and change in applied]
+    waits = {change: (applied[change] - appended[change]) * 1000 for change in counted}
     return _figures(program, waits, watch.cpu_s(begin, end) / seconds)
 
 
@@ -82,25 +88,25 @@ def applied_at(requests: Iterator[sink.Request]) -> dict[Change, float]:
 
 
 @contextmanager
-def _load(bootstrap: str, topic: str) -> Iterator[Mapping[Change, float]]:
-    """Records come in until the block ends; yields when each was produced."""
-    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 0})
-    stop, produced = threading.Event(), dict[Change, float]()
+def _load(bootstrap: str, topic: str) -> Iterator[Callable[[], int]]:
+    """Records come in until the block ends; yields how many, which is known then."""
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5})
+    stop, produced = threading.Event(), 0
 
     def produce() -> None:
-        began = time.time()
-        for number, event in enumerate(_events()):
-            if stop.wait(max(began + number / EVENTS_PER_S - time.time(), 0)):
+        nonlocal produced
+        began = time.monotonic()
+        for key, value in events.records(_events()):
+            if stop.wait(max(began + produced / EVENTS_PER_S - time.monotonic(), 0)):
                 return
-            ((key, value),) = events.records([event])
-            produced[event["externalId"], str(event["consent"]).lower()] = time.time()
             producer.produce(topic, value, key)
             producer.poll(0)
+            produced += 1
 
     thread = threading.Thread(target=produce)
     thread.start()
     try:
-        yield produced
+        yield lambda: produced
     finally:
         stop.set()
         thread.join()
@@ -115,6 +121,15 @@ def _events() -> Iterator[events.Event]:
         else:
             yield events.event(number)
         number += 1
+
+
+def _appended_at(kafka: KafkaCluster, topic: str) -> dict[Change, float]:
+    """When the broker appended each change, seconds since the epoch."""
+    appended = {}
+    for message in read(kafka.bootstrap, topic, partitions=PARTITIONS):
+        change = job.decoded(message.value() or b"")
+        appended[change["externalId"], str(change["consent"]).lower()] = message.timestamp()[1] / 1000
+    return appended
 
 
 def _figures(program: Program, waits: Mapping[Change, float], cpu_share: float) -> Latency:

@@ -34,7 +34,7 @@ FLOOR = Program("floor", ("bench.floor",))
 PEERS = (
     Program("Quix Streams", ("bench.peers.quix",), _PEERS_PYTHON),
     Program("FastStream", ("bench.peers.faststream",), _PEERS_PYTHON),
-    Program("faust-streaming", ("bench.peers.faust", "worker", "--loglevel", "warn"), _PEERS_PYTHON),
+    Program("faust-streaming", ("bench.peers.faust", "worker", "--without-web", "--loglevel", "warn"), _PEERS_PYTHON),
 )
 ALL = (FLOOR, OURS, *PEERS)
 
