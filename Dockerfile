@@ -15,6 +15,7 @@ RUN pip --python /opt/genesys-consumer/bin/python install \
     && pip install --no-cache-dir --no-deps --require-hashes --only-binary=:all: -r requirements/build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY consumer consumer
+COPY mappings mappings
 COPY schemas schemas
 RUN pip wheel --no-build-isolation --no-deps --wheel-dir dist . \
     && pip --python /opt/genesys-consumer/bin/python install --no-cache-dir --no-deps --no-index dist/*.whl

@@ -16,7 +16,21 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from bench import end_to_end, events, latency, layouts, machine, memory, plots, programs, restore, rolling, stages
+from bench import (
+    end_to_end,
+    envelopes,
+    events,
+    latency,
+    layouts,
+    machine,
+    memory,
+    plots,
+    programs,
+    reconcile,
+    restore,
+    rolling,
+    stages,
+)
 from tests.kafka_cluster import KafkaCluster
 
 RESULTS = Path(__file__).with_name("results.json")
@@ -25,6 +39,8 @@ RESTORED = ((1_000_000, 4), (1_000_000, 64), (10_000_000, 16))
 """Keys in the changelog, and partitions."""
 NOT_IN_TABLES = {"outcomes", "each_events_per_s", "rss_mb"}
 IN_ONE_PROCESS = 50_000
+RECONCILED = 1_000_000
+"""Contacts in the list."""
 
 
 def _stages(_: argparse.Namespace) -> Sequence[Any]:
@@ -62,17 +78,29 @@ def _rolling(_: argparse.Namespace) -> Sequence[Any]:
         return [rolling.measure(kafka, sink.url, protocol, static=static) for protocol, static in rolling.MEMBERSHIPS]
 
 
+def _reconcile(_: argparse.Namespace) -> Sequence[Any]:
+    with KafkaCluster() as kafka:
+        return [reconcile.measure(kafka, RECONCILED)]
+
+
 def _layouts(_: argparse.Namespace) -> Sequence[Any]:
     return layouts.measure()
 
 
+def _envelopes(_: argparse.Namespace) -> Sequence[Any]:
+    machine.stay_on(machine.CONSUMER_CORE)
+    return envelopes.measure(IN_ONE_PROCESS)
+
+
 PARTS: Mapping[str, Callable[[argparse.Namespace], Sequence[Any]]] = {
     "stages": _stages,
+    "envelopes": _envelopes,
     "end_to_end": _end_to_end,
     "latency": _latency,
     "memory": _memory,
     "restore": _restore,
     "rolling": _rolling,
+    "reconcile": _reconcile,
     "layouts": _layouts,
 }
 

@@ -48,7 +48,7 @@ def started(
     core: int,
     program: Program,
     environ: Mapping[str, str] | None = None,
-    stdout: IO[bytes] | None = None,
+    stdout: IO[bytes] | int | None = None,
     stderr: IO[bytes] | None = None,
 ) -> "subprocess.Popen[bytes]":
     """A program as a process on one core."""

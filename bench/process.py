@@ -32,17 +32,24 @@ class Sample(NamedTuple):
 
 
 class Watched:
-    """A process with samples of what it takes, of which there is at least one; times are seconds since the epoch."""
+    """A process with samples of what it takes, of which there is at least one; times are seconds since the epoch.
+
+    Attributes:
+        samples: In order.
+        peak_rss: Bytes.
+    """
 
     def __init__(self, process: "subprocess.Popen[bytes]", log: Path) -> None:
         self._process = process
         self._psutil = psutil.Process(process.pid)
         self._log = log
         self.samples: list[Sample] = []
+        self.peak_rss = 0
         self.look()
 
     def look(self) -> None:
         """Take a sample, unless the process has just ended."""
+        self.peak_rss = peak_rss(self._process, self.peak_rss)
         try:
             times, rss = self._psutil.cpu_times(), self._psutil.memory_info().rss
         except psutil.Error:
@@ -69,11 +76,6 @@ class Watched:
     def cpu_s(self, begin: float, end: float) -> float:
         """User and system seconds between two moments, all threads."""
         return cpu_s_at(self.samples, end) - cpu_s_at(self.samples, begin)
-
-    @property
-    def peak_rss(self) -> int:
-        """Bytes."""
-        return max(sample.rss for sample in self.samples)
 
 
 def cpu_s_at(samples: Sequence[Sample], moment: float) -> float:
@@ -163,3 +165,13 @@ def moments(lines: Sequence[Mapping[str, Any]], event: str) -> list[float]:
 
 def _lines(log: Path) -> list[Mapping[str, Any]]:
     return [orjson.loads(line) for line in log.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+
+
+def peak_rss(process: "subprocess.Popen[bytes]", last: int) -> int:
+    """Bytes at the peak of this program: the kernel's own figure at the end counts its parent's before the exec."""
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    except OSError:
+        return last
+    lines = [line for line in status.splitlines() if line.startswith("VmHWM")]
+    return int(lines[0].split()[1]) * 1024 if lines else last

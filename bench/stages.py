@@ -30,6 +30,7 @@ from consumer.core import dedupe
 from consumer.core.audit import Auditor
 from consumer.core.batch import Batch, Lanes
 from consumer.core.decode import decode
+from consumer.core.envelopes.choice import Envelopes
 from consumer.core.offsets import Tracker
 from consumer.core.validate import validate
 from consumer.model import Assignment, ChainHead, Change, ChangeEvent, Contact, Record, TopicPartition, Work
@@ -77,19 +78,20 @@ class _Flow:
         sink = GenesysSink(cast("Client", None), LIST_ID, columns(_settings()))
         self.records = records
         self.store = store
-        self.readers = {1: make_reader(SCHEMA)}
+        self.readers = {1: make_reader(SCHEMA, Envelopes.of({"default": "native"}, {}, {}), SOURCE.topic)}
         assignment = Assignment(SOURCE)
         self.tracker = Tracker(assignment, 0)
         self.partitions = Partitions()
         self.partition = Partition(assignment, self.tracker, len(records))
         self.partitions[SOURCE] = self.partition
-        self.lanes = Lanes(100, 500_000, 0.0, lambda work, _: sink.encode(_change(work).contact, callable_=True))
+        self.lanes = Lanes(100, 500_000, 0.0, lambda work, _: sink.encode(_contact(work), callable_=True))
         self.auditor = Auditor(LIST_ID, b"k" * 32)
         self.admission = Admission(
             partitions=self.partitions,
             lanes=self.lanes,
             store=store,
             reports=Reports(self.auditor, lambda: NOW),
+            blocks=False,
             contact_list_id=LIST_ID,
             clock=lambda: 0.0,
             decided=lambda: None,
@@ -215,6 +217,10 @@ def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 def _change(work: Work) -> Change:
     return cast("Change", work.change)
+
+
+def _contact(work: Work) -> Contact:
+    return cast("Contact", _change(work).contact)
 
 
 def _settings() -> Settings:

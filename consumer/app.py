@@ -26,10 +26,11 @@ from consumer.adapters.schema_registry import LocalSchemas, RegistrySchemas
 from consumer.adapters.telemetry.adapter import Telemetry
 from consumer.adapters.telemetry.metrics import Levels
 from consumer.core.delivery import Throttle
+from consumer.core.envelopes.choice import Envelopes
 from consumer.errors import TransientError
 from consumer.model import TopicPartition
 from consumer.pipeline.run import REVOKE_MARGIN_S, Pipeline
-from consumer.settings import Settings
+from consumer.settings import Settings, ready_made_mappings
 
 T = TypeVar("T")
 
@@ -49,10 +50,14 @@ class App:
 
     Attributes:
         server: Probes, metrics and status page, once it runs.
+
+    Raises:
+        SettingsError: A mapping is wrong.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._envelopes = Envelopes.of(settings.source_envelope, settings.source_mapping, ready_made_mappings())
         self._telemetry = Telemetry(settings.kafka_source_topics, settings.kafka_group_id)
         self._throttle = Throttle(settings.genesys_requests_per_minute)
         self._pipeline: Pipeline | None = None
@@ -112,6 +117,7 @@ class App:
         key = settings.pseudonym_key.encode() if settings.pseudonym_key else pseudonym_key(settings.state_dir)
         sink = await self._reached("genesys", self._open_sink)
         closing.push_async_callback(sink.close)
+        closing.push_async_callback(_cancelled, asyncio.create_task(sink.follow_limit()))
         connection = Connection.of(settings)
         await self._reached("kafka", lambda: ensure(connection, settings))
         changelog = await self._reached("kafka", lambda: changelog_id(connection, settings))
@@ -135,6 +141,7 @@ class App:
             topics=topics,
             store=store,
             schemas=schemas,
+            envelopes=self._envelopes,
             sink=sink,
             telemetry=self._telemetry,
             throttle=self._throttle,
@@ -146,6 +153,8 @@ class App:
         self._telemetry.bind(self._levels(self._pipeline, store))
         _spare_the_garbage_collector()
         self._starting = None
+        if settings.suppress_undecodable:
+            log.warning("undecodable_records_suppress", remedy="replay their dead letters to have people called again")
         log.info("started", contact_list_id=sink.contact_list_id, group=settings.kafka_group_id)
         return self._pipeline
 
@@ -230,6 +239,13 @@ class App:
             lag=lag,
             store_size=store.size,
         )
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    """End a task that goes on for ever."""
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 def _spare_the_garbage_collector() -> None:

@@ -19,6 +19,17 @@ class TopicPartition(NamedTuple):
     partition: int
 
 
+class Position(NamedTuple):
+    """Where a record stands."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:  # type: ignore[explicit-override]  # typing has it from 3.12 on
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+
 Headers = Sequence[tuple[str, bytes | None]]
 
 
@@ -45,12 +56,13 @@ class Record(Struct, frozen=True, gc=False):
 
 
 class ChangeType(StrEnum):
-    """What a change event says happened in the CRM."""
+    """What a change event says happened in the CRM; a gap: the contact changed, and the event does not say how."""
 
     CREATE = "CREATE"
     UPDATE = "UPDATE"
     DELETE = "DELETE"
     UNDELETE = "UNDELETE"
+    GAP = "GAP"
 
 
 class Unchanged(Enum):
@@ -90,6 +102,10 @@ class ChangeEvent(Struct, frozen=True, gc=False):
     partial: bool = False
 
 
+Events = ChangeEvent | tuple[ChangeEvent, ...]
+"""What a record tells: one change event, none (it is about no contact), or several, of several contacts mostly."""
+
+
 class Reason(StrEnum):
     """Why a record is rejected: closed codes, as audit events and dead letters carry them."""
 
@@ -102,6 +118,7 @@ class Reason(StrEnum):
     NOT_DECODABLE = "not_decodable"
     SCHEMA_UNKNOWN = "schema_unknown"
     ENVELOPE_UNKNOWN = "envelope_unknown"
+    RESYNC_NEEDED = "resync_needed"
 
 
 class Contact(Struct, frozen=True, gc=False):
@@ -129,6 +146,62 @@ class Contact(Struct, frozen=True, gc=False):
         return self.consent and not self.do_not_call
 
 
+class ExportedContact(Struct, frozen=True, gc=False):
+    """A contact as an export of the contact list shows it.
+
+    Attributes:
+        contact_id: Genesys' id of it.
+        callable: Whether a campaign may dial it.
+        values: Of the managed columns: the five that every list has, then the attribute columns as they are configured.
+    """
+
+    contact_id: str
+    callable: bool
+    values: tuple[str, ...]
+
+
+class Amendment(Struct, frozen=True, gc=False):
+    """What is to be changed of a contact that Genesys has; what is `UNCHANGED` or missing stays as it is there.
+
+    Attributes:
+        external_id: The CRM's id, never empty.
+        phone: E.164, or "" when the CRM has none any more.
+        email: RFC 5322 address, or "" when the CRM has none any more.
+        consent: The person agreed to be called.
+        do_not_call: The person asked not to be called.
+        attributes: New values of attribute columns, by column name.
+    """
+
+    external_id: str
+    phone: str | Unchanged
+    email: str | Unchanged
+    consent: bool | Unchanged
+    do_not_call: bool | Unchanged
+    attributes: dict[str, str]
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is to be changed."""
+        flags = self.consent is UNCHANGED and self.do_not_call is UNCHANGED
+        return flags and self.phone is UNCHANGED and self.email is UNCHANGED and not self.attributes
+
+    @property
+    def withdraws(self) -> bool:
+        """Whether it says that the person must not be called; when it says nothing of that, it does not."""
+        return self.consent is False or self.do_not_call is True
+
+    def onto(self, contact: Contact) -> Contact:
+        """The contact once it is amended."""
+        return Contact(
+            self.external_id,
+            contact.phone if self.phone is UNCHANGED else self.phone,
+            contact.email if self.email is UNCHANGED else self.email,
+            contact.consent if self.consent is UNCHANGED else self.consent,
+            contact.do_not_call if self.do_not_call is UNCHANGED else self.do_not_call,
+            contact.attributes | self.attributes,
+        )
+
+
 class Operation(StrEnum):
     """What is done to the contact in Genesys."""
 
@@ -142,23 +215,35 @@ class Change(Struct, frozen=True, gc=False):
 
     Attributes:
         operation: What to do in Genesys.
-        contact: The contact; for a delete only `external_id` counts, for a suppression also the two flags.
+        contact: The contact, of which for a delete only `external_id` counts; or what is to be amended of it, which is
+            all that a partial change and a suppression tell.
         identity: SHA-256 of the external id, 32 bytes.
-        fingerprint: SHA-256 of the content, 32 bytes.
+        fingerprint: SHA-256 of the content, 32 bytes; of a partial change, of what it tells.
         version: Source order, None when the source gives none.
         occurred_at: Milliseconds since the epoch, UTC.
         offset: Offset of the record in its partition: the order where versions say nothing.
         withdrawal: The person must not be called after this: goes ahead of every other change.
+        undecoded: Nobody knows what the record says: its version and time are unknown, only its offset is its order.
+        number: Of a suppression, the valid number that the rejected record names, "" if none: for the do-not-call list.
     """
 
     operation: Operation
-    contact: Contact
+    contact: Contact | Amendment
     identity: bytes
     fingerprint: bytes
     version: int | None
     occurred_at: int
     offset: int
     withdrawal: bool
+    undecoded: bool = False
+    number: str = ""
+
+    @property
+    def whole(self) -> Contact:
+        """The contact of a change that tells all of it."""
+        if isinstance(self.contact, Contact):
+            return self.contact
+        raise AssertionError("a partial change has no whole contact")
 
 
 class State(Struct, frozen=True, gc=False):
@@ -171,6 +256,7 @@ class State(Struct, frozen=True, gc=False):
         occurred_at: Of the last accepted change, milliseconds since the epoch, UTC.
         offset: Of the last accepted change in its partition.
         deleted: The contact is not in Genesys: this is the marker that stops late updates.
+        blocked: The last accepted change withdrew, and the contact's number went on the do-not-call list for it.
     """
 
     fingerprint: bytes
@@ -179,6 +265,7 @@ class State(Struct, frozen=True, gc=False):
     occurred_at: int
     offset: int
     deleted: bool
+    blocked: bool = False
 
 
 class Verdict(StrEnum):
@@ -199,6 +286,7 @@ class Outcome(StrEnum):
     SUPERSEDED = "superseded"
     REJECTED = "rejected"
     UNDELIVERABLE = "undeliverable"
+    IGNORED = "ignored"
 
 
 class Assignment(Struct, eq=False):
@@ -230,6 +318,9 @@ class Work(Struct, eq=False):
         batch_id: Of the batch that took it to Genesys.
         trace_id: Hex id of the trace of that batch.
         applied_at: Seconds since the epoch when Genesys answered.
+        part: Which part of its record it is, from 0.
+        parts: Where the record tells of several contacts: one work for each, under way by itself. They share record and
+            assignment, and the record ends when all of them have.
     """
 
     record: Record
@@ -245,6 +336,8 @@ class Work(Struct, eq=False):
     batch_id: str | None = None
     trace_id: str | None = None
     applied_at: float | None = None
+    part: int = 0
+    parts: "Sequence[Work]" = ()
 
 
 class BatchReport(Struct, eq=False):

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from consumer.model import Contact, Outcome, Record, Settlement, TopicPartition
+from consumer.model import Amendment, Contact, ExportedContact, Outcome, Record, Settlement, TopicPartition
 
 
 def nothing() -> None:
@@ -188,6 +188,27 @@ def always() -> bool:
     return True
 
 
+Current = Callable[[Contact], bool]
+"""Whether a contact is as Genesys accepted it last; what is read back may lag behind that."""
+
+
+def whatever_is_there(_: Contact) -> bool:
+    """Any contact is taken as it is shown."""
+    return True
+
+
+class Amended(Struct, frozen=True, gc=False):
+    """What became of a contact that was to be amended.
+
+    Attributes:
+        contact: As it is in Genesys now.
+        sent: Whether anything had to be sent for that.
+    """
+
+    contact: Contact
+    sent: bool
+
+
 class Sink(Protocol):
     """The contact list in Genesys Cloud.
 
@@ -207,10 +228,17 @@ class Sink(Protocol):
         """The contact as the JSON object that `upsert` sends."""
         ...
 
-    async def upsert(self, contacts: Sequence[bytes], sure: Sure = always, withdrawn: Sequence[Contact] = ()) -> None:
+    async def upsert(
+        self,
+        contacts: Sequence[bytes],
+        sure: Sure = always,
+        withdrawn: Sequence[Contact] = (),
+        granted: Sequence[Contact] = (),
+    ) -> None:
         """Add or replace encoded contacts, at most 1000. Each stands in the list once.
 
-        Where there is a do-not-call list, the numbers of those withdrawn among them are on it before.
+        Where there is a do-not-call list, the numbers of those withdrawn among them are on it before. Where it may be
+        shortened, those of the granted, which withdrew before, are taken off it afterwards.
         """
         ...
 
@@ -222,12 +250,64 @@ class Sink(Protocol):
         """
         ...
 
-    async def suppress(self, contacts: Sequence[Contact], sure: Sure = always) -> Collection[str]:
-        """Read back, at most 50, and send what Genesys has again as not callable.
+    async def remove(self, contact_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
+        """Delete contacts by Genesys' own ids, as `delete` does.
 
         Returns:
-            External ids that Genesys does not know, or not yet: those are left alone.
+            The ids of those that are still there.
         """
+        ...
+
+    async def amend(
+        self,
+        amendments: Sequence[Amendment],
+        sure: Sure = always,
+        withheld: Collection[str] = (),
+        current: Current = whatever_is_there,
+        numbers: Sequence[str] = (),
+    ) -> Mapping[str, Amended]:
+        """Read contacts back, at most 50, amend what Genesys has, and send it again where that makes a difference.
+
+        The contact is callable with consent and without do-not-call, unless its external id is withheld. What withdraws
+        or is withheld is sent in any case, since what is read back may lag behind what was written. Where there is a
+        do-not-call list, the number of each contact that lacks consent or has do-not-call set is on it before, and
+        these numbers; "" is none.
+
+        Returns:
+            What became of each, by external id. Those that Genesys does not know, or not yet, or shows as they are not
+            current any more, are missing, and left alone.
+        """
+        ...
+
+
+ContactExport = Callable[[], AsyncIterator[Sequence[ExportedContact]]]
+"""Reads all contacts of the list as they are after the call, some at a time.
+
+A file that breaks off ends it with a `TransientError`: what was read then counts for nothing, and it is called again.
+"""
+
+
+class History(Protocol):
+    """What the source topics and their changelog hold, and how far the group has come; it is never joined."""
+
+    async def committed(self) -> Mapping[TopicPartition, int]:
+        """The next offset of the group, for each partition of the source topics; 0 where it has none."""
+        ...
+
+    async def ends(self) -> Mapping[TopicPartition, int]:
+        """The end of each partition, open transactions left out."""
+        ...
+
+    async def members(self) -> int:
+        """How many consumers the group has now."""
+        ...
+
+    def changelog(self, partition: TopicPartition) -> AsyncIterator[ChangelogChunk]:
+        """The changelog of a source partition, from its beginning to its end at the time of the call."""
+        ...
+
+    def read(self, partition: TopicPartition, start: int, end: int) -> AsyncIterator[Sequence[Record]]:
+        """What a partition still has of the records from `start` until before `end`, in their order."""
         ...
 
 
@@ -272,6 +352,10 @@ class Telemetry(Protocol):
 
     def on_retry(self, reason: str) -> None:
         """A request will be made again: `throttled` or `unavailable`."""
+        ...
+
+    def searched(self, *, found: bool) -> None:
+        """A request showed that Genesys refuses a contact of it, or was part of the search; found: it stood alone."""
         ...
 
     def settled(self, records: Sequence[SettledRecord], now: float, seconds: float) -> None:

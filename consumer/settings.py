@@ -114,6 +114,12 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def _boolean(raw: str) -> bool:
+    if raw.lower() not in {"true", "false"}:
+        raise _BadError("must be true or false")
+    return raw.lower() == "true"
+
+
 def _integer(low: int, high: int) -> Callable[[str], int]:
     def parse(raw: str) -> int:
         if not re.fullmatch(r"-?[0-9]+", raw) or not low <= int(raw) <= high:
@@ -123,12 +129,40 @@ def _integer(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+def _flag(raw: str) -> bool:
+    if raw.lower() not in {"true", "false"}:
+        raise _BadError("must be true or false")
+    return raw.lower() == "true"
+
+
 def _region(raw: str) -> str:
     if raw in REGIONS:
         return REGIONS[raw]
     if raw in REGIONS.values():
         return raw
     raise _BadError(f"must be an AWS region or Genesys domain that Genesys Cloud has: {', '.join(REGIONS)}")
+
+
+ENVELOPES = ("native", "debezium", "flattened", "salesforce", "outbox", "dms")
+"""What may stand around a contact in a record."""
+
+
+def _envelopes(raw: str) -> dict[str, str]:
+    """Envelope by topic; `default` is that of topics that are not named."""
+    pairs = [part.strip().rpartition("=") for part in raw.split(",") if part.strip()]
+    if any(envelope.strip() not in ENVELOPES for _, _, envelope in pairs):
+        raise _BadError(f"must be one of {', '.join(ENVELOPES)}, alone or after `topic=`")
+    named = {topic.strip() or "default": envelope.strip() for topic, _, envelope in pairs}
+    if len(named) < len(pairs):
+        raise _BadError("a topic has one envelope")
+    return {"default": "native"} | named
+
+
+def _toml(raw: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(raw).read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise _BadError(f"{raw}: {error}") from None
 
 
 def _http_address(raw: str) -> tuple[str, int]:
@@ -214,9 +248,19 @@ def _setting(
 
 
 def packaged_schemas() -> Path:
-    """The schemas that come with the program: inside the package when installed, beside it in a checkout."""
-    inside = Path(__file__).parent / "schemas"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "schemas"
+    """The schemas that come with the program."""
+    return _packaged("schemas")
+
+
+def ready_made_mappings() -> dict[str, dict[str, Any]]:
+    """The mappings that come with the program: tables by envelope."""
+    return {path.stem: _toml(str(path)) for path in sorted(_packaged("mappings").glob("*.toml"))}
+
+
+def _packaged(name: str) -> Path:
+    """A directory that comes with the program: inside the package when installed, beside it in a checkout."""
+    inside = Path(__file__).parent / name
+    return inside if inside.is_dir() else Path(__file__).parent.parent / name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,6 +291,15 @@ class Settings:
         _one_of("exactly_once", "at_least_once"),
         "exactly_once",
     )
+    source_envelope: dict[str, str] = _setting(
+        "What stands around a contact in a record: `native`, `debezium`, `flattened`, `salesforce`, `outbox` or `dms`, "
+        "for all topics, or `topic=envelope`, comma-separated",
+        _envelopes,
+        "native",
+    )
+    source_mapping: dict[str, Any] = _setting(
+        "TOML file that says which field becomes which; unset: the ready-made mappings", _toml
+    )
     schema_registry_url: str | None = _setting("Schema registry with Confluent's API; unset: local schemas alone", _url)
     schema_registry_username: str | None = _setting("User name at the registry")
     schema_registry_password: str | None = _setting("Password at the registry", secret=True)
@@ -259,6 +312,12 @@ class Settings:
         _integer(0, 86400),
         "60",
     )
+    suppress_undecodable: bool = _setting(
+        "A record that cannot be decoded may be a withdrawal: the contact that its key names is not callable until a "
+        "later change of it, or the record replayed, can be decoded: `true` or `false`",
+        _flag,
+        "false",
+    )
     genesys_region: str = _setting("AWS region name or Genesys domain", _region, "us-east-1")
     genesys_oauth_client_id: str = _setting("Id of the OAuth client (client credentials)", _name, None, secret=True)
     genesys_oauth_client_secret: str = _setting("Secret of the OAuth client", _name, None, secret=True)
@@ -270,9 +329,17 @@ class Settings:
         "Internal do-not-call list, by name or id, for numbers of people who withdrew consent or set do-not-call; "
         "a missing name is created; unset: none"
     )
+    genesys_dnc_release: bool = _setting(
+        "Whether a number is taken off the do-not-call list when its contact grants again, provably later: "
+        "only for a list that nobody else uses",
+        _boolean,
+        "false",
+    )
     genesys_login_url: str = _setting("Login host; unset: from the region", _genesys_url)
     genesys_api_url: str = _setting("API host; unset: from the region", _genesys_url)
-    genesys_requests_per_minute: int = _setting("Client-side limit of requests", _integer(1, 100_000), "300")
+    genesys_requests_per_minute: int = _setting(
+        "Client-side limit of requests; a lower one that Genesys tells takes its place", _integer(1, 100_000), "300"
+    )
     genesys_max_in_flight: int = _setting("Requests sent and unanswered at a time", _integer(1, 64), "4")
     genesys_request_timeout_s: int = _setting("Total time limit of a request", _integer(1, 40), "20")
     batch_max_records: int = _setting("Contacts in a request", _integer(1, 1000), "100")
@@ -304,6 +371,7 @@ class Settings:
 _DERIVED: dict[str, Callable[[Mapping[str, object]], object]] = {
     "kafka_changelog_topic": lambda known: f"{known['kafka_group_id']}-dedupe-changelog",
     "kafka_properties_file": lambda _: KafkaProperties(),
+    "source_mapping": lambda _: {},
     "genesys_login_url": lambda known: f"https://login.{known['genesys_region']}",
     "genesys_api_url": lambda known: f"https://api.{known['genesys_region']}",
     "schemas_dir": lambda _: packaged_schemas(),
@@ -354,7 +422,13 @@ def load(
 
 def _contradictions(known: Mapping[str, object]) -> list[str]:
     """What no setting breaks alone."""
-    return _shared_topics(known) + _late_requests(known)
+    return _shared_topics(known) + _late_requests(known) + _nothing_to_release(known)
+
+
+def _nothing_to_release(known: Mapping[str, object]) -> list[str]:
+    if known["genesys_dnc_release"] is True and known["genesys_dnc_list"] is None:
+        return ["GENESYS_DNC_RELEASE: there is no do-not-call list; set GENESYS_DNC_LIST too, or neither"]
+    return []
 
 
 def _late_requests(known: Mapping[str, object]) -> list[str]:

@@ -7,6 +7,9 @@ import pytest
 
 from tests.contract_watch import Plugin
 from tests.kafka_cluster import KafkaCluster, KafkaMissingError
+from tests.partial_events import partial_events
+
+__all__ = ["kafka", "partial_events"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -202,6 +202,11 @@ class Watch:
         if isinstance(body, bytes) and len(body) < _SHORT:
             self._told |= {URL(found.decode()).raw_path for found in _TOLD.findall(body)}
 
+    def redirected(self, location: str | None) -> None:
+        """Remember where an answer leads."""
+        if location is not None:
+            self._told.add(URL(location).raw_path)
+
     def take(self) -> list[str]:
         """What was found since this was last asked."""
         found, self._found = self._found, []
@@ -236,6 +241,7 @@ def watched_exchange(watch: Watch, served: Callable[..., Any]) -> Callable[..., 
         try:
             response: web.StreamResponse = await served(exchanges, *route_and_request)
             watch.answered(getattr(response, "body", None))
+            watch.redirected(response.headers.get("Location"))
         finally:
             if request.headers.get("User-Agent", "").startswith(_OURS):
                 content_type = _media_type(request.headers.get("Content-Type", ""))

@@ -243,6 +243,27 @@ def mock_cluster() -> Iterator[str]:
     del owner
 
 
+@contextmanager
+def mock_cluster_with_errors(request: int, errors: Sequence[int]) -> Iterator[str]:
+    """The addresses of a mock cluster that answers the next requests of a kind (its API key) with these errors."""
+    library = next(f for f in files("confluent-kafka") or [] if f.name.startswith("librdkafka-"))
+    rdkafka = ctypes.CDLL(str(library.locate()))
+    for name in ("rd_kafka_conf_new", "rd_kafka_new", "rd_kafka_mock_cluster_new"):
+        getattr(rdkafka, name).restype = ctypes.c_void_p
+    rdkafka.rd_kafka_mock_cluster_bootstraps.restype = ctypes.c_char_p
+    problem = ctypes.create_string_buffer(512)
+    owner = ctypes.c_void_p(rdkafka.rd_kafka_new(0, ctypes.c_void_p(rdkafka.rd_kafka_conf_new()), problem, 512))
+    cluster = ctypes.c_void_p(rdkafka.rd_kafka_mock_cluster_new(owner, 1))
+    rdkafka.rd_kafka_mock_push_request_errors(
+        cluster, ctypes.c_int16(request), ctypes.c_size_t(len(errors)), *map(ctypes.c_int, errors)
+    )
+    try:
+        yield rdkafka.rd_kafka_mock_cluster_bootstraps(cluster).decode()
+    finally:
+        rdkafka.rd_kafka_mock_cluster_destroy(cluster)
+        rdkafka.rd_kafka_destroy(owner)
+
+
 def produce_with_header(bootstrap: str, topic: str, value: bytes, header: bytes) -> None:
     """A record with any bytes as the name of a header: the binding's own producer takes only text."""
     library = next(f for f in files("confluent-kafka") or [] if f.name.startswith("librdkafka-"))

@@ -5,9 +5,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from consumer.core.delivery import Throttle
+from consumer.core.envelopes.choice import Envelopes
 from consumer.pipeline.run import Pipeline
 from consumer.ports import Sink
-from consumer.settings import Settings, load
+from consumer.settings import Settings, load, ready_made_mappings
 from tests import virtual_time
 from tests.memory_ports import (
     Killed,
@@ -27,11 +28,19 @@ REQUIRED = {
     "GENESYS_OAUTH_CLIENT_SECRET": "secret",
     "GENESYS_CONTACT_LIST": "list",
 }
+NATIVE = Envelopes.of({"default": "native"}, {}, {})
 
 
 def settings(**changed: object) -> Settings:
     """Settings for tests: the defaults, and what a test changes."""
     return load({**REQUIRED, **{name.upper(): str(value) for name, value in changed.items()}})
+
+
+def _envelopes(chosen: Settings) -> Envelopes:
+    """Those of the settings; a life begins thousands of times, most with the native one."""
+    if chosen.source_envelope == NATIVE.names:
+        return NATIVE
+    return Envelopes.of(chosen.source_envelope, chosen.source_mapping, ready_made_mappings())
 
 
 class Life:
@@ -61,6 +70,7 @@ class Life:
             topics=self.topics,
             store=self.store,
             schemas=schemas or MemorySchemas(),
+            envelopes=_envelopes(chosen),
             sink=sink or MemorySink(world),
             telemetry=self.telemetry,
             throttle=Throttle(chosen.genesys_requests_per_minute),

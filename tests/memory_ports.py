@@ -14,11 +14,14 @@ from typing import Any
 import orjson
 from msgspec.structs import asdict
 
+from consumer.core.contact_id import contact_id
 from consumer.errors import RefusedByGenesys, SinkUnavailable
-from consumer.model import Contact, Record, Settlement, TopicPartition
+from consumer.model import Amendment, Contact, ExportedContact, Record, Settlement, TopicPartition
 from consumer.ports import (
+    Amended,
     Assigned,
     ChangelogChunk,
+    Current,
     Lost,
     Polled,
     Revoked,
@@ -27,6 +30,7 @@ from consumer.ports import (
     Sure,
     always,
     nothing,
+    whatever_is_there,
 )
 from tests.virtual_time import passes
 
@@ -53,11 +57,13 @@ class World:
         refusal: What it says of them; unless a test says more, not who of them it is.
         in_use: External ids that Genesys does not delete now.
         unseen: External ids that cannot be read back yet.
+        lagging: What is read back of contacts that have changed since.
         blocked: Numbers on the do-not-call list.
         answer: Called for each request before its effect; may raise.
         answer_lost: Upserts are applied, and their answers do not come.
         on_upsert: Told the contacts of each upsert before its effect.
         requested: External ids of every request made.
+        poll_records: Records of a poll, unless a source says otherwise.
     """
 
     def __init__(self) -> None:
@@ -73,6 +79,7 @@ class World:
         self.refusal = RefusedByGenesys("contact.datum.length.limit.exceeded")
         self.in_use: set[str] = set()
         self.unseen: set[str] = set()
+        self.lagging: dict[str, dict[str, object]] = {}
         self.blocked: set[str] = set()
         self.answer: Callable[[], None] = lambda: None
         self.answer_lost = False
@@ -80,6 +87,7 @@ class World:
         self.requested: list[tuple[str, ...]] = []
         self.latency = 0.01
         self.poll_s = 0.004
+        self.poll_records = 7
         self.steps = 0
         self.die_at: int | None = None
         self.die_after_effect = False
@@ -109,9 +117,9 @@ class World:
 class MemorySource:
     """A group consumer that owns every partition, polls `size` records at a time, and can be made to lose some."""
 
-    def __init__(self, world: World, size: int = 7) -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
-        self.size = size
+        self.size = world.poll_records
         self._events: asyncio.Queue[SourceEvent] = asyncio.Queue()
         self._positions: dict[TopicPartition, int] = {}
         self.paused: set[TopicPartition] = set()
@@ -282,13 +290,21 @@ class MemorySink:
     def encode(self, contact: Contact, *, callable_: bool) -> bytes:
         return orjson.dumps({"externalId": contact.external_id, "callable": callable_, "data": asdict(contact)})
 
-    async def upsert(self, contacts: Sequence[bytes], sure: Sure = always, withdrawn: Sequence[Contact] = ()) -> None:
+    async def upsert(
+        self,
+        contacts: Sequence[bytes],
+        sure: Sure = always,
+        withdrawn: Sequence[Contact] = (),
+        granted: Sequence[Contact] = (),
+    ) -> None:
         bodies = {body["externalId"]: body for raw in contacts for body in [orjson.loads(raw)]}
         self._world.on_upsert(list(bodies.values()))
         async with self._request("upsert", list(bodies), sure):
-            self._world.blocked |= {contact.phone for contact in withdrawn}
+            blocked = {contact.phone for contact in withdrawn}
+            self._world.blocked |= blocked
             if self._world.poison & set(bodies):
                 raise self._world.refusal
+            self._world.blocked -= {each.phone for each in granted if self._has_number(each)} - blocked
             for external_id, body in bodies.items():
                 self._world.list[external_id] = {"callable": body["callable"], **body["data"]}
         if self._world.answer_lost:
@@ -304,15 +320,56 @@ class MemorySink:
                     self._world.list.pop(external_id, None)
         return left
 
-    async def suppress(self, contacts: Sequence[Contact], sure: Sure = always) -> Collection[str]:
-        unknown = set()
-        async with self._request("suppress", [contact.external_id for contact in contacts], sure):
-            for contact in contacts:
-                if contact.external_id in self._world.list and contact.external_id not in self._world.unseen:
-                    self._world.list[contact.external_id]["callable"] = False
-                else:
-                    unknown.add(contact.external_id)
-        return unknown
+    async def remove(self, contact_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
+        by_id = {id_of(name, entry): name for name, entry in self._world.list.items()}
+        left = await self.delete([by_id[id_] for id_ in contact_ids if id_ in by_id], sure)
+        return {id_ for id_ in contact_ids if by_id.get(id_) in left}
+
+    async def export(self) -> AsyncIterator[Sequence[ExportedContact]]:
+        """The list, some contacts at a time, as it is now."""
+        rows = [_row(name, entry) for name, entry in self._world.list.items()]
+        for begin in range(0, len(rows), 7):
+            await passes(0.001)
+            yield rows[begin : begin + 7]
+
+    async def amend(
+        self,
+        amendments: Sequence[Amendment],
+        sure: Sure = always,
+        withheld: Collection[str] = (),
+        current: Current = whatever_is_there,
+        numbers: Sequence[str] = (),
+    ) -> Mapping[str, Amended]:
+        amended = {}
+        async with self._request("amend", [amendment.external_id for amendment in amendments], sure):
+            self._world.blocked |= set(filter(None, numbers))
+            seen = [each for each in amendments if each.external_id in self._world.list.keys() - self._world.unseen]
+            for amendment in seen:
+                held = self._world.lagging.get(amendment.external_id, self._world.list[amendment.external_id])
+                columns = {name: value for name, value in held.items() if name != "callable"}
+                shown = Contact(**columns)  # type: ignore[arg-type]
+                if current(shown):
+                    amended[amendment.external_id] = self._amend(amendment, held, shown, withheld)
+        if self._world.answer_lost:
+            raise SinkUnavailable("no answer, and applied")
+        return amended
+
+    def _amend(
+        self, amendment: Amendment, held: dict[str, object], shown: Contact, withheld: Collection[str]
+    ) -> Amended:
+        contact = amendment.onto(shown)
+        body = {"callable": contact.callable and amendment.external_id not in withheld, **asdict(contact)}
+        sent = amendment.withdraws or amendment.external_id in withheld or body != held
+        if not contact.callable:
+            self._world.blocked.add(contact.phone)
+        if sent and amendment.external_id in self._world.poison:
+            raise self._world.refusal
+        if sent:
+            self._world.list[amendment.external_id] = body
+        return Amended(contact, sent)
+
+    def _has_number(self, contact: Contact) -> bool:
+        return self._world.list.get(contact.external_id, {}).get("phone") == contact.phone
 
     @asynccontextmanager
     async def _request(self, operation: str, external_ids: Sequence[str], sure: Sure) -> AsyncIterator[None]:
@@ -334,12 +391,54 @@ class MemorySink:
             world.in_flight.subtract(external_ids)
 
 
+def id_of(name: str, entry: Mapping[str, Any]) -> str:
+    """Genesys' id of an entry of the list: the usual one, unless a test gave it another."""
+    return entry.get("contact_id") or contact_id(name)
+
+
+def _row(name: str, entry: Mapping[str, Any]) -> ExportedContact:
+    flags = tuple(str(entry[flag]).lower() for flag in ("consent", "do_not_call"))
+    attributes = entry["attributes"].values()
+    return ExportedContact(
+        id_of(name, entry),
+        entry["callable"],
+        (entry["external_id"], entry["phone"], entry["email"], *flags, *attributes),
+    )
+
+
+class MemoryHistory:
+    """What the world's topics hold."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.consumers = 0
+
+    async def committed(self) -> Mapping[TopicPartition, int]:
+        return {key: self._world.committed.get(key, 0) for key in self._world.log}
+
+    async def ends(self) -> Mapping[TopicPartition, int]:
+        return {key: log[-1].offset + 1 if log else 0 for key, log in self._world.log.items()}
+
+    async def members(self) -> int:
+        return self.consumers
+
+    def changelog(self, partition: TopicPartition) -> AsyncIterator[ChangelogChunk]:
+        return MemoryTopics(self._world).changelog(partition, 0)
+
+    async def read(self, partition: TopicPartition, start: int, end: int) -> AsyncIterator[Sequence[Record]]:
+        records = [record for record in self._world.log[partition] if start <= record.offset < end]
+        for begin in range(0, len(records), 7):
+            yield records[begin : begin + 7]
+
+
 class SilentTelemetry:
     """Takes everything, keeps what tests look at."""
 
     def __init__(self) -> None:
         self.gaps: list[tuple[TopicPartition, int, int]] = []
         self.retries: Counter[str] = Counter()
+        self.search_requests = 0
+        self.refused_contacts = 0
         self.settled_records: list[SettledRecord] = []
 
     @contextmanager
@@ -359,6 +458,10 @@ class SilentTelemetry:
 
     def on_retry(self, reason: str) -> None:
         self.retries[reason] += 1
+
+    def searched(self, *, found: bool) -> None:
+        self.search_requests += 1
+        self.refused_contacts += found
 
     def settled(self, records: Sequence[SettledRecord], now: float, seconds: float) -> None:
         self.settled_records += records

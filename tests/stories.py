@@ -21,6 +21,9 @@ SCHEMA = fastavro.parse_schema(
     orjson.loads((Path(__file__).parent.parent / "schemas" / "crm_contact_change.avsc").read_bytes())
 )
 
+PARTIAL = "partial"
+"""An attribute that makes a native event a partial one, for want of an envelope."""
+
 
 @dataclass(frozen=True)
 class Event:
@@ -37,18 +40,20 @@ class Event:
         garbage: Bytes that are sent instead of an event.
         reasons: Why our rules reject it; empty when they do not.
         occurred_at: Milliseconds since the epoch.
+        partial: It tells only what changed: whatever is None did not. It takes the fixture `partial_events`.
     """
 
     external_id: str
     version: int | None
     consent: object = True
     do_not_call: object = False
-    phone: str = "+15550100"
+    phone: str | None = "+15550100"
     delete: bool = False
     tombstone: bool = False
     garbage: bytes | None = None
     reasons: tuple[str, ...] = ()
     occurred_at: int = 1_700_000_000_000
+    partial: bool = False
 
     @property
     def removes(self) -> bool:
@@ -63,8 +68,17 @@ class Event:
     @property
     def suppresses(self) -> bool:
         """Whether it is rejected and still takes the contact out of calling."""
-        says = self.consent is False or self.do_not_call is True
-        return bool(self.reasons) and self.garbage is None and not self.removes and says
+        return bool(self.reasons) and self.garbage is None and not self.removes and self.withdraws
+
+    @property
+    def withdraws(self) -> bool:
+        """Whether it says that the person must not be called."""
+        return self.consent is False or self.do_not_call is True
+
+    @property
+    def tells_nothing(self) -> bool:
+        """Whether it is partial, and nothing changed that the list has."""
+        return self.partial and self.phone is None and self.consent is None and self.do_not_call is None
 
     def value(self) -> bytes | None:
         """The bytes on the topic."""
@@ -84,8 +98,13 @@ class Event:
             "email": None,
             "consent": self.consent,
             "doNotCall": self.do_not_call,
-            "attributes": {},
+            "attributes": {PARTIAL: ""} if self.partial else {},
         }
+
+
+def partly(external_id: str, version: int | None, **carried: Any) -> Event:
+    """A change of which only these fields are told."""
+    return Event(external_id, version, partial=True, **{"phone": None, "consent": None, "do_not_call": None} | carried)
 
 
 def encode(event: dict[str, object], schema_id: int = 1) -> bytes:
@@ -126,17 +145,17 @@ class Story:
 
 
 class Model:
-    """What the contact list must hold, by the naive reading of the rules.
-
-    Attributes:
-        list: Phone and callable, by external id.
-        accepted: Highest version taken for each contact, deletes included.
-    """
+    """What the contact list must hold, by the naive reading of the rules."""
 
     def __init__(self, poison: set[str]) -> None:
-        self.list: dict[str, tuple[str, bool]] = {}
+        self._contacts: dict[str, Event] = {}
         self._accepted: dict[str, int] = {}
         self._poison = poison
+
+    @property
+    def list(self) -> dict[str, tuple[str | None, bool]]:
+        """Phone and callable, by external id."""
+        return {name: (event.phone, event.callable) for name, event in self._contacts.items()}
 
     def replay(self, story: Story) -> "Model":
         """Take in every event of a story in its order."""
@@ -146,27 +165,36 @@ class Model:
         return self
 
     def _take(self, event: Event) -> None:
-        if event.reasons and not event.suppresses:
+        if (event.reasons and not event.suppresses) or event.tells_nothing:
             return
         accepted = self._accepted.get(event.external_id, -1)
         if event.version is not None and event.version < accepted:
             return
-        if event.suppresses:
-            self._suppress(event)
-        elif event.removes:
-            self.list.pop(event.external_id, None)
-        elif event.external_id in self._poison and event.callable:
-            return
-        elif event.external_id in self._poison:
-            self.list.pop(event.external_id, None)
-        else:
-            self.list[event.external_id] = (event.phone, event.callable)
-        self._accepted[event.external_id] = max(accepted, event.version or 0)
+        if self._applies(event):
+            self._accepted[event.external_id] = max(accepted, event.version or 0)
 
-    def _suppress(self, event: Event) -> None:
-        if event.external_id in self.list:
-            phone, _ = self.list[event.external_id]
-            self.list[event.external_id] = (phone, False)
+    def _applies(self, event: Event) -> bool:
+        """Change the contact, and tell whether the event counts as accepted."""
+        name = event.external_id
+        held = self._contacts.get(name)
+        if event.suppresses or (event.partial and not event.removes):
+            return self._amend(event, held)
+        if event.removes or (name in self._poison and not event.callable):
+            self._contacts.pop(name, None)
+        elif name in self._poison:
+            return False
+        else:
+            self._contacts[name] = event
+        return True
+
+    def _amend(self, event: Event, held: Event | None) -> bool:
+        """What a partial event tells, or the flags of a rejected one; nobody who is not there can be amended."""
+        told: dict[str, Any] = {"phone": event.phone, "consent": event.consent, "do_not_call": event.do_not_call}
+        if event.suppresses:
+            told = {"consent": None if event.consent else event.consent, "do_not_call": event.do_not_call or None}
+        if held is not None:
+            self._contacts[event.external_id] = replace(held, **{k: v for k, v in told.items() if v is not None})
+        return held is not None or event.withdraws
 
 
 _GOOD = encode(Event("xyz", 1).fields())

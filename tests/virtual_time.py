@@ -13,6 +13,9 @@ T = TypeVar("T")
 TURN_S = 1e-6
 """What a turn of the loop takes: time never stands still."""
 
+START = 1000.0
+"""What the clock says when a loop begins."""
+
 MAX_VIRTUAL_S = 24 * 3600.0
 
 
@@ -21,7 +24,7 @@ class _Clock(selectors.SelectSelector):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = 1000.0
+        self.now = START
 
     def select(self, timeout: float | None = None) -> list[Any]:
         if timeout is None:

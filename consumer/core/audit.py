@@ -31,7 +31,14 @@ class _Source(Struct, gc=False):
     offset: int
 
 
-class _RecordEvent(Struct, rename="camel", tag_field="type", tag="record", gc=False):
+class _Part(Struct, rename="camel", gc=False):
+    contact_ref: str | None
+    operation: Operation | None
+    outcome: Outcome | None
+    reasons: Sequence[str]
+
+
+class _RecordEvent(Struct, rename="camel", tag_field="type", tag="record", omit_defaults=True, gc=False):
     """A record's event without its hash: the fields in the order in which they are written."""
 
     event_id: str
@@ -47,6 +54,7 @@ class _RecordEvent(Struct, rename="camel", tag_field="type", tag="record", gc=Fa
     latency_ms: int
     seq: int
     prev: str
+    parts: Sequence[_Part] = ()
 
 
 _encode = Encoder().encode
@@ -90,7 +98,7 @@ class Auditor:
             event_id(record),
             timestamp,
             _Source(record.topic, record.partition, record.offset),
-            None if work.external_id is None else self.pseudonym(work.external_id),
+            self._contact_ref(work),
             work.operation,
             work.outcome,
             work.reasons,
@@ -100,9 +108,16 @@ class Auditor:
             max(0, now_ms - record.timestamp_ms),
             seq,
             prev,
+            self._parts(work) if work.parts else (),
         )
 
-    def batch(self, report: BatchReport, now: float) -> AuditEvent:
+    def _parts(self, work: Work) -> list[_Part]:
+        return [_Part(self._contact_ref(part), part.operation, part.outcome, part.reasons) for part in work.parts]
+
+    def _contact_ref(self, work: Work) -> str | None:
+        return None if work.external_id is None else self.pseudonym(work.external_id)
+
+    def batch(self, report: BatchReport, now: float, operation: str = "contact_list_sync") -> AuditEvent:
         """The event of a batch whose every contact has an answer."""
         complete = report.records_out == report.records_in
         return report.batch_id.encode(), orjson.dumps(
@@ -110,7 +125,7 @@ class Auditor:
                 "type": "batch",
                 "eventId": report.batch_id,
                 "timestamp": _timestamp(now),
-                "operation": "contact_list_sync",
+                "operation": operation,
                 "contactListId": self._contact_list_id,
                 "batchId": report.batch_id,
                 "recordsIn": report.records_in,

@@ -8,12 +8,34 @@ A lane is a contact on its way. It holds one work, which waits in one queue or i
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 
 from msgspec import Struct, field
 
-from consumer.model import Assignment, BatchReport, Change, Operation, State, Work
+from consumer.model import Amendment, Assignment, BatchReport, Change, Operation, State, Work
 
-MAX_PER_REQUEST = {Operation.DELETE: 50, Operation.SUPPRESS: 50}
+
+class Effect(StrEnum):
+    """What a batch does in Genesys: contacts in it are changed in the same way."""
+
+    UPSERT = "upsert"
+    DELETE = "delete"
+    AMEND = "amend"
+
+
+# Bound once, since each record needs them: to find a member in its class takes Python 3.11 longer than all else here.
+_UPSERT, _DELETE, _AMEND = Effect
+_DELETES = Operation.DELETE
+
+
+def effect_of(change: Change) -> Effect:
+    """The effect that carries out a change."""
+    if change.operation is _DELETES:
+        return _DELETE
+    return _AMEND if isinstance(change.contact, Amendment) else _UPSERT
+
+
+MAX_PER_REQUEST = {_DELETE: 50, _AMEND: 50}
 """Contacts in a request where they are read back, of which Genesys allows fewer than in an upsert."""
 
 
@@ -27,6 +49,18 @@ class Queue(deque["Lane"]):
         return self[0] if self else None
 
 
+class _Calm(Queue):
+    """Lanes that linger, with how many live and how many bytes they are."""
+
+    records = 0
+    size = 0
+
+    def tally(self, lane: "Lane", sign: int) -> None:
+        """One more, or with a negative sign one less."""
+        self.records += sign
+        self.size += sign * (len(lane.payload) + 1)
+
+
 class Lane(Struct, eq=False):
     """One contact on its way to Genesys.
 
@@ -37,7 +71,7 @@ class Lane(Struct, eq=False):
         payload: The encoded contact when the work is an upsert.
         since: When the work began to wait, seconds of the monotonic clock.
         urgent: Goes ahead of everything that is not.
-        withheld: A withdrawal waits behind this upsert: it is sent as not callable.
+        withheld: A withdrawal waits behind this change: it is sent as not callable.
         waiting: Later works of the contact, judged once this one has its answer.
         superseded: Earlier works whose place the work took. They end with it, not before: one of them may have been
             applied, and must come again together with the work if that is not delivered.
@@ -76,14 +110,16 @@ class Batch(Struct, frozen=True, eq=False):
     """Contacts for one request.
 
     Attributes:
-        operation: What the request does.
+        effect: What the request does.
         lanes: Its contacts, withdrawals first.
         doubted: The other part of a batch that was refused: one of them is to blame if this request is accepted.
+        search: Whether the request is made to find out who is to blame.
     """
 
-    operation: Operation
+    effect: Effect
     lanes: list[Lane]
     doubted: Queue = field(default_factory=Queue)
+    search: bool = False
 
     def blamed(self) -> list[Lane]:
         """Who of the doubted still waits for the answer."""
@@ -97,7 +133,7 @@ def _waiting_in(queue: Queue) -> list[Lane]:
 class _Group(Struct, frozen=True, eq=False):
     """Contacts that are sent together and with nobody else, and those who wait for what comes of it."""
 
-    operation: Operation
+    effect: Effect
     queue: Queue
     doubted: Queue
 
@@ -118,10 +154,8 @@ class Lanes:
         self._linger = linger
         self._encode = encode
         self._lanes: dict[bytes, Lane] = {}
-        self._urgent = {operation: Queue() for operation in Operation}
-        self._normal = Queue()
-        self._normal_records = 0
-        self._normal_bytes = 0
+        self._urgent = {effect: Queue() for effect in Effect}
+        self._calm = {effect: _Calm() for effect in Effect}
         self._groups: list[_Group] = []
         self._took_group = False
         self._parked = Queue()
@@ -171,9 +205,9 @@ class Lanes:
         """Make batches of fewer bytes from now on."""
         self._max_bytes = min(self._max_bytes, max_bytes)
 
-    def put_back_as_group(self, operation: Operation, lanes: list[Lane], doubted: Sequence[Lane] = ()) -> None:
+    def put_back_as_group(self, effect: Effect, lanes: list[Lane], doubted: Sequence[Lane] = ()) -> None:
         """Queue lanes again, to be sent together and with nobody else; the doubted wait for what comes of it."""
-        group = _Group(operation, Queue(lanes), Queue(doubted))
+        group = _Group(effect, Queue(lanes), Queue(doubted))
         for queue in (group.queue, group.doubted):
             for lane in queue:
                 lane.queue = queue
@@ -215,14 +249,24 @@ class Lanes:
         self._bury_groups()
         if self._groups or any(queue.head() for queue in self._urgent.values()):
             return now
-        return self._normal_due(now, limit)
+        first = self._first_calm(now, limit)
+        return None if first is None else first[0]
 
-    def _normal_due(self, now: float, limit: int) -> float | None:
-        head = self._normal.head()
-        if head is None:
-            return None
-        full = self._normal_records >= min(limit, self._max_records) or self._normal_bytes >= self._max_bytes
-        return now if full or self.draining else max(now, head.since + self._linger)
+    def _first_calm(self, now: float, limit: int) -> tuple[float, float, Effect] | None:
+        """Of what lingers and is due first: when it is due, since when its longest has waited, what it is."""
+        heads = [(head.since, effect) for effect, queue in self._calm.items() if (head := queue.head())]
+        return min(
+            ((self._calm_due(effect, since, now, limit), since, effect) for since, effect in heads), default=None
+        )
+
+    def _calm_due(self, effect: Effect, since: float, now: float, limit: int) -> float:
+        queue = self._calm[effect]
+        full = queue.records >= self._most(effect, limit) or queue.size >= self._max_bytes
+        return now if full or self.draining else max(now, since + self._linger)
+
+    def _most(self, effect: Effect, limit: int) -> int:
+        """How many contacts a batch may hold."""
+        return min(limit, self._max_records, MAX_PER_REQUEST.get(effect, limit))
 
     def take(self, now: float, limit: int) -> Batch | None:
         """The next batch of at most `limit` contacts, None when none is due."""
@@ -233,25 +277,27 @@ class Lanes:
         self._took_group = group is not None
         if group is not None:
             return self._whole(group)
-        return self._ungrouped(min(limit, self._max_records))
+        return self._ungrouped(now, limit)
 
     def _whole(self, group: _Group) -> Batch:
         """The batch of a group; where it has outgrown a request, nothing can be told of those that are left."""
         self._groups.remove(group)
         lanes = self._fill([], group.queue, len(group.queue))
         if group.queue.head() is None:
-            return Batch(group.operation, lanes, group.doubted)
+            return Batch(group.effect, lanes, group.doubted, search=True)
         self.relieve([*_waiting_in(group.queue), *_waiting_in(group.doubted)])
-        return Batch(group.operation, lanes)
+        return Batch(group.effect, lanes)
 
-    def _ungrouped(self, limit: int) -> Batch:
+    def _ungrouped(self, now: float, limit: int) -> Batch:
         """Withdrawals, the longest wait first, with others in what room they leave; or only others."""
-        waiting = [(head.since, operation) for operation, queue in self._urgent.items() if (head := queue.head())]
-        operation = min(waiting)[1] if waiting else Operation.UPSERT
-        lanes = self._fill([], self._urgent[operation], min(limit, MAX_PER_REQUEST.get(operation, limit)))
-        if operation is Operation.UPSERT:
-            self._fill(lanes, self._normal, limit)
-        return Batch(operation, lanes)
+        waiting = [(now, head.since, effect) for effect, queue in self._urgent.items() if (head := queue.head())]
+        first = min(waiting) if waiting else self._first_calm(now, limit)
+        if first is None:
+            raise AssertionError("a batch is due, and nothing waits")
+        effect = first[-1]
+        most = self._most(effect, limit)
+        lanes = self._fill([], self._urgent[effect], most)
+        return Batch(effect, self._fill(lanes, self._calm[effect], most))
 
     def _bury_groups(self) -> None:
         """Forget groups that everybody left; who waited for what comes of one goes on."""
@@ -270,8 +316,8 @@ class Lanes:
         urgent = [head.since for queue in self._urgent.values() if (head := queue.head())]
         if urgent and (calm or min(urgent) <= since):
             return None
-        due = self._normal_due(now, limit)
-        if calm and self._took_group and due is not None and due <= now:
+        others = self._first_calm(now, limit)
+        if calm and self._took_group and others is not None and others[0] <= now:
             return None
         return self._groups[number]
 
@@ -295,19 +341,16 @@ class Lanes:
 
     def _enqueue(self, lane: Lane, before: Queue | None = None, *, first: bool = False) -> None:
         """Put a lane where its work belongs, unless it stands there already."""
-        operation = lane.change.operation
-        lane.payload = self._encode(lane.work, lane.withheld) if operation is Operation.UPSERT else b""
-        lane.queue = self._urgent[operation] if lane.urgent else self._normal
+        effect = effect_of(lane.change)
+        lane.payload = self._encode(lane.work, lane.withheld) if effect is _UPSERT else b""
+        lane.queue = self._urgent[effect] if lane.urgent else self._calm[effect]
         if lane.queue is not before:
             (lane.queue.appendleft if first else lane.queue.append)(lane)
-        self._count(lane, 1)
+        if isinstance(lane.queue, _Calm):
+            lane.queue.tally(lane, 1)
 
     def _leave(self, lane: Lane) -> None:
         """Take a lane out of its queue, where it remains as a ghost until met."""
-        self._count(lane, -1)
+        if isinstance(lane.queue, _Calm):
+            lane.queue.tally(lane, -1)
         lane.queue = None
-
-    def _count(self, lane: Lane, sign: int) -> None:
-        if lane.queue is self._normal:
-            self._normal_records += sign
-            self._normal_bytes += sign * (len(lane.payload) + 1)

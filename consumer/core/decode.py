@@ -22,7 +22,7 @@ from fastavro.io.binary_decoder import BinaryDecoder
 from fastavro.types import AvroMessage, DictSchema, NamedSchemas, Schema
 
 from consumer.errors import DecodeError
-from consumer.model import ChangeEvent, ChangeType, Reason, Record
+from consumer.model import ChangeEvent, ChangeType, Events, Reason, Record
 
 MAX_VALUE_BYTES = 1_000_000
 """A record whose value has this many bytes or more is refused unread."""
@@ -49,8 +49,8 @@ _LONG_RUN = b"\x80" * (_VARINT_BYTES - 1)
 
 _HIGH_BITS = bytes(128) + b"\x80" * 128
 
-Reader = Callable[[bytes, Record], ChangeEvent]
-"""Makes the change event of the Avro body of a record; raises nothing but `DecodeError`."""
+Reader = Callable[[bytes, Record], Events]
+"""Makes the change events of the Avro body of a record; raises nothing but `DecodeError`."""
 
 
 class Decoded(NamedTuple):
@@ -61,7 +61,7 @@ class Decoded(NamedTuple):
         missing: Schema id of the first record without a result, for which there is no reader; None when all have one.
     """
 
-    results: list[ChangeEvent | DecodeError]
+    results: list[Events | DecodeError]
     missing: int | None
 
 
@@ -72,7 +72,7 @@ def decode(records: Sequence[Record], readers: Mapping[int, Reader | DecodeError
         records: In the order in which they were polled.
         readers: By schema id; an error is the result of every record with that id.
     """
-    results: list[ChangeEvent | DecodeError] = []
+    results: list[Events | DecodeError] = []
     for record in records:
         try:
             value = record.value
@@ -128,6 +128,14 @@ def _text_key(key: bytes) -> str:
         with suppress(UnicodeDecodeError):
             return key.decode()
     raise _refused("the key of a tombstone is not the external id in UTF-8")
+
+
+def named_by_key(record: Record) -> str | None:
+    """The external id that the key of a record names, whatever its value is; None when it names nobody."""
+    with suppress(DecodeError):
+        external_id = _text_key(record.key or b"")
+        return external_id if external_id.strip() else None
+    return None
 
 
 class WriterSchema:

@@ -12,13 +12,13 @@ from enum import IntEnum
 import orjson
 from msgspec.structs import astuple, replace
 
-from consumer.model import Change, ChangeEvent, ChangeType, Contact, Operation, State, Verdict
+from consumer.model import UNCHANGED, Amendment, Change, ChangeEvent, ChangeType, Contact, Operation, State, Verdict
 
 IDENTITY_BYTES = 32
 
 _STATE = struct.Struct(">BB32sqqqq")
 _FORMAT = 2
-_HAS_VERSION, _VERSIONED, _DELETED = 1, 2, 4
+_HAS_VERSION, _VERSIONED, _DELETED, _BLOCKED = 1, 2, 4, 8
 
 
 class _Order(IntEnum):
@@ -28,17 +28,29 @@ class _Order(IntEnum):
     UNKNOWN = 2
 
 
-def to_change(event: ChangeEvent, contact: Contact, offset: int, contact_list_id: str) -> Change:
+def identity(external_id: str) -> bytes:
+    """What a contact is known by in the store: SHA-256 of its external id."""
+    return hashlib.sha256(external_id.encode()).digest()
+
+
+def identity_of_key(key: bytes | None) -> bytes:
+    """The identity that a record's key gives, where the key is the external id."""
+    return hashlib.sha256(key or b"").digest()
+
+
+def to_change(event: ChangeEvent, contact: Contact | Amendment, offset: int, contact_list_id: str) -> Change:
     """The change that a valid event asks for.
 
     The contact list id goes into the fingerprint: a state kept for one list never hides a contact from another.
     """
+    if isinstance(contact, Amendment):
+        return _amending(Operation.UPSERT, event, contact, offset, contact_list_id)
     deletes = event.change_type is ChangeType.DELETE
     return Change(
         Operation.DELETE if deletes else Operation.UPSERT,
         contact,
-        hashlib.sha256(contact.external_id.encode()).digest(),
-        without_content(Operation.DELETE, contact_list_id) if deletes else _fingerprint(contact, contact_list_id),
+        identity(contact.external_id),
+        without_content(Operation.DELETE, contact_list_id) if deletes else fingerprint(contact, contact_list_id),
         event.version,
         event.occurred_at,
         offset,
@@ -46,23 +58,83 @@ def to_change(event: ChangeEvent, contact: Contact, offset: int, contact_list_id
     )
 
 
-def suppression(event: ChangeEvent, offset: int, contact_list_id: str) -> Change | None:
-    """The change that a rejected event still asks for: one that withdraws consent or sets do-not-call suppresses."""
+def suppression(event: ChangeEvent, offset: int, contact_list_id: str, number: str) -> Change | None:
+    """The change that a rejected event still asks for: one that withdraws consent or sets do-not-call suppresses.
+
+    Its number, if it has a valid one, is for the do-not-call list alone: nothing else of a rejected event is trusted.
+    """
     if not (event.consent is False or event.do_not_call is True):
         return None
     if not isinstance(event.external_id, str) or not event.external_id.strip():
         return None
-    contact = Contact(event.external_id, "", "", event.consent is not False, event.do_not_call is True, {})
+    amendment = Amendment(
+        event.external_id,
+        UNCHANGED,
+        UNCHANGED,
+        False if event.consent is False else UNCHANGED,
+        True if event.do_not_call is True else UNCHANGED,
+        {},
+    )
+    suppressing = _amending(Operation.SUPPRESS, event, amendment, offset, contact_list_id)
+    return replace(suppressing, fingerprint=without_content(Operation.SUPPRESS, contact_list_id), number=number)
+
+
+def _amending(
+    operation: Operation, event: ChangeEvent, amendment: Amendment, offset: int, contact_list_id: str
+) -> Change:
     return Change(
-        Operation.SUPPRESS,
-        contact,
-        hashlib.sha256(contact.external_id.encode()).digest(),
-        without_content(Operation.SUPPRESS, contact_list_id),
+        operation,
+        amendment,
+        identity(amendment.external_id),
+        fingerprint(amendment, contact_list_id),
         event.version,
         event.occurred_at,
         offset,
-        withdrawal=True,
+        amendment.withdraws,
     )
+
+
+def merged(change: Change, contact: Contact, state: State | None, contact_list_id: str) -> Change:
+    """What an amendment came to: the same change of the whole contact.
+
+    A precaution holds on where it has to, and of a suppressed contact nobody knows what the CRM says.
+    """
+    if held_back(change, state, contact_list_id):
+        content = _undecoded(contact_list_id)
+    elif change.operation is Operation.SUPPRESS:
+        content = change.fingerprint
+    else:
+        content = fingerprint(contact, contact_list_id)
+    return replace(change, contact=contact, fingerprint=content)
+
+
+def held_back(change: Change, state: State | None, contact_list_id: str) -> bool:
+    """Whether an amendment leaves its contact not callable, as a precaution.
+
+    A record that nobody could decode may have changed either flag: only who tells both of them says who may be called.
+    """
+    amendment = change.contact
+    if state is None or not isinstance(amendment, Amendment) or state.fingerprint != _undecoded(contact_list_id):
+        return False
+    return amendment.consent is UNCHANGED or amendment.do_not_call is UNCHANGED
+
+
+def precaution(external_id: str, offset: int, contact_list_id: str) -> Change:
+    """The change that a record asks for which nobody can decode, and which may be a withdrawal: do not call for now.
+
+    The flags of the contact are not withdrawn: only what can be read withdraws them.
+    """
+    amendment = Amendment(external_id, UNCHANGED, UNCHANGED, UNCHANGED, UNCHANGED, {})
+    identity = hashlib.sha256(external_id.encode()).digest()
+    fingerprint = _undecoded(contact_list_id)
+    return Change(
+        Operation.SUPPRESS, amendment, identity, fingerprint, None, 0, offset, withdrawal=True, undecoded=True
+    )
+
+
+def _undecoded(contact_list_id: str) -> bytes:
+    """Fingerprint of a contact that is not callable as a precaution; no content has it."""
+    return hashlib.sha256(f"precaution {contact_list_id}".encode()).digest()
 
 
 def as_delete(change: Change, contact_list_id: str) -> Change:
@@ -74,6 +146,11 @@ def as_delete(change: Change, contact_list_id: str) -> Change:
 def without_content(operation: Operation, contact_list_id: str) -> bytes:
     """Fingerprint of no content, or of unknown content: whatever the CRM says next differs from it, and is sent."""
     return hashlib.sha256(f"{operation} {contact_list_id}".encode()).digest()
+
+
+def is_content(contact: Contact, state: State, contact_list_id: str) -> bool:
+    """Whether a contact is as it was accepted last; nobody can tell of one that was suppressed."""
+    return fingerprint(contact, contact_list_id) == state.fingerprint
 
 
 def judge(change: Change, state: State | None) -> Verdict:
@@ -90,8 +167,31 @@ def judge(change: Change, state: State | None) -> Verdict:
     return Verdict.STALE
 
 
-def accepted(change: Change, state: State | None) -> State:
-    """The state of the contact once Genesys accepted the change."""
+def releases(change: Change, state: State | None) -> bool:
+    """Whether a change lets its contact's number off the do-not-call list: a grant that is provably the newer one.
+
+    By its version; where neither has one, by the order of the partition, of which a later time alone proves nothing.
+    """
+    if state is None or not state.blocked or change.withdrawal or change.operation is not Operation.UPSERT:
+        return False
+    ordered = change.version is not None or change.offset > state.offset
+    return ordered and _order(change, state) is _Order.NEWER
+
+
+def accepted(change: Change, state: State | None, *, blocks: bool = False) -> State:
+    """The state of the contact once Genesys accepted the change.
+
+    A change that nobody could decode leaves version and time as they are: they are those of what was read last. As it
+    may be a withdrawal, nothing is provably newer than what is known of that.
+
+    Args:
+        change: What was accepted.
+        state: What was known before.
+        blocks: Whether there is a do-not-call list.
+    """
+    if change.undecoded and state is not None:
+        deleted = change.operation is Operation.DELETE
+        return replace(state, fingerprint=change.fingerprint, offset=change.offset, deleted=deleted, blocked=False)
     known = state.version if state else None
     return State(
         change.fingerprint,
@@ -100,17 +200,18 @@ def accepted(change: Change, state: State | None) -> State:
         change.occurred_at,
         change.offset,
         change.operation is Operation.DELETE,
+        blocks and change.withdrawal and change.operation is not Operation.DELETE,
     )
 
 
 def noted(change: Change, state: State | None) -> State:
-    """The state after a suppression of a contact that is not in Genesys: no older grant may come after it."""
+    """The state after a withdrawal from a contact that is not in Genesys: no older grant may come after it."""
     return replace(accepted(change, state), deleted=True)
 
 
 def forgotten(state: State, contact_list_id: str) -> State:
     """The state of a contact whose content in Genesys nobody knows: whatever the CRM says next is sent."""
-    return replace(state, fingerprint=without_content(Operation.UPSERT, contact_list_id))
+    return replace(state, fingerprint=without_content(Operation.UPSERT, contact_list_id), blocked=False)
 
 
 def advanced(change: Change, state: State) -> State | None:
@@ -123,7 +224,8 @@ def advanced(change: Change, state: State) -> State | None:
 def _order(change: Change, state: State) -> _Order:
     """How the change stands to the accepted one: by version, else by the order of the partition."""
     if change.version is None:
-        return _Order.UNKNOWN if state.versioned else _partition_order(change, state)
+        by_offset = change.undecoded or not state.versioned
+        return _partition_order(change, state) if by_offset else _Order.UNKNOWN
     if state.version is None:
         return _Order.UNKNOWN
     if change.version < state.version:
@@ -146,14 +248,16 @@ def _sign(difference: int) -> _Order:
     return _Order((difference > 0) - (difference < 0))
 
 
-def _fingerprint(contact: Contact, contact_list_id: str) -> bytes:
+def fingerprint(contact: Contact | Amendment, contact_list_id: str) -> bytes:
+    """SHA-256 of all that Genesys is told of a contact, and of the list in which it is told."""
     content = orjson.dumps((contact_list_id, *astuple(contact)), option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(content).digest()
 
 
 def encode_state(state: State, settled_ms: int) -> bytes:
     """The state as it stands in the store and in the changelog, with the time at which it was settled."""
-    flags = (state.version is not None) * _HAS_VERSION | state.versioned * _VERSIONED | state.deleted * _DELETED
+    flags = (state.version is not None) * _HAS_VERSION | state.versioned * _VERSIONED
+    flags |= state.deleted * _DELETED | state.blocked * _BLOCKED
     version = state.version or 0
     return _STATE.pack(_FORMAT, flags, state.fingerprint, version, state.occurred_at, state.offset, settled_ms)
 
@@ -172,6 +276,7 @@ def decode_state(raw: bytes) -> State:
         occurred_at,
         offset,
         bool(flags & _DELETED),
+        bool(flags & _BLOCKED),
     )
 
 

@@ -10,7 +10,7 @@ from enum import IntEnum
 
 from consumer.core.contact_id import contact_id
 from consumer.errors import RefusedByGenesys
-from consumer.model import Contact
+from consumer.model import Amendment, Contact
 
 BREAKER_FAILURES = 3
 """Failures in a row that open the breaker."""
@@ -32,7 +32,7 @@ VALUE_CHARACTERS = 512
 _VALUE_TOO_LONG = "contact.datum.length.limit.exceeded"
 
 
-def is_suspect(contact: Contact, refusal: RefusedByGenesys) -> bool:
+def is_suspect(contact: Contact | Amendment, refusal: RefusedByGenesys) -> bool:
     """Whether a refusal of several contacts gives this one away, by its id or by what the code says of it."""
     if contact_id(contact.external_id) in refusal.contact_ids:
         return True
@@ -52,17 +52,19 @@ class Throttle:
     """The client-side limit of requests, shared by all that ask Genesys: no minute sees more requests than it.
 
     Args:
-        requests_per_minute: The limit.
+        requests_per_minute: Our own limit.
     """
 
     def __init__(self, requests_per_minute: int) -> None:
+        self._own = requests_per_minute
         self._refilled_at = 0.0
         self._not_before = 0.0
         self.limit(requests_per_minute)
         self._tokens = self._capacity
 
-    def limit(self, requests_per_minute: int) -> None:
-        """Go by another limit from now on."""
+    def limit(self, told: int) -> None:
+        """Go by the limit that Genesys tells from now on, or by our own where that is lower."""
+        requests_per_minute = min(self._own, told)
         self._capacity = max(1.0, requests_per_minute / 60 * _BURST_S)
         self._rate = max(requests_per_minute - self._capacity, requests_per_minute / 2) / 60
 

@@ -1,12 +1,24 @@
 """Which offset of a partition may be committed: only up to the first record that is not settled.
 
-Answers for the order of the works of one assigned partition. Touches nothing else.
+Answers for the order of the works of one assigned partition, and for how a record ends that has several parts. Touches
+nothing else.
 """
 
 from collections import deque
 from collections.abc import Sequence
 
-from consumer.model import Assignment, Record, Work
+from consumer.model import Assignment, Outcome, Record, Work
+
+_BY_WEIGHT = (
+    Outcome.UNDELIVERABLE,
+    Outcome.REJECTED,
+    Outcome.DELIVERED,
+    Outcome.SUPERSEDED,
+    Outcome.DUPLICATE,
+    Outcome.STALE,
+    Outcome.IGNORED,
+)
+"""Which part decides how its record ends: the one of the first of these outcomes."""
 
 
 class Tracker:
@@ -69,7 +81,7 @@ class Tracker:
         """Works from the first on that have an outcome, at most `limit`, without a hole."""
         prefix: list[Work] = []
         for work in self._works:
-            if work.outcome is None or len(prefix) == limit:
+            if len(prefix) == limit or (work.outcome is None and not _concluded(work)):
                 break
             prefix.append(work)
         return prefix
@@ -81,3 +93,16 @@ class Tracker:
                 raise AssertionError("settled out of order")
             self.committable = work.record.offset + 1
             self.bytes -= len(work.record.value or b"")
+
+
+def _concluded(work: Work) -> bool:
+    """Whether a work ends because all its parts have: as the weightiest of them, with the reasons of all."""
+    if not work.parts or any(part.outcome is None for part in work.parts):
+        return False
+    decisive = next(part for outcome in _BY_WEIGHT for part in work.parts if part.outcome is outcome)
+    work.outcome, work.operation = decisive.outcome, decisive.operation
+    work.batch_id, work.trace_id = decisive.batch_id, decisive.trace_id
+    work.applied_at = max((part.applied_at for part in work.parts if part.applied_at is not None), default=None)
+    work.reasons = tuple(dict.fromkeys(reason for part in work.parts for reason in part.reasons))
+    work.detail = decisive.detail
+    return True

@@ -15,6 +15,9 @@ that a contact list has no use for:
 - what is accepted is kept as the CRM wrote it.
 
 None is what the CRM has no value for, and is fine for both. An empty string is a value, and not a valid one.
+
+Of a partial event only what it carries is judged. Whether a flag of it contradicts the one that it does not carry shows
+when it is merged, and there do-not-call wins.
 """
 
 import re
@@ -24,7 +27,7 @@ from typing import cast
 from email_validator import validate_email
 
 from consumer.errors import ValidationError
-from consumer.model import ChangeEvent, ChangeType, Contact, Reason
+from consumer.model import UNCHANGED, Amendment, ChangeEvent, ChangeType, Contact, Reason, Unchanged
 
 MAX_PHONE_CHARACTERS = 16
 MAX_EMAIL_CHARACTERS = 254
@@ -41,9 +44,17 @@ _COMMON_ADDRESS = re.compile(
 No character can be matched by two neighbouring parts, so a mismatch is found in one pass.
 """
 
+_WITHOUT_CONTENT = {
+    ChangeType.DELETE: [],
+    ChangeType.GAP: [(Reason.RESYNC_NEEDED, "the contact changed, and the event does not say how")],
+}
+"""What is wrong in any case with events that say nothing of the contact but its external id."""
 
-def validate(events: Sequence[ChangeEvent], columns: Sequence[tuple[str, str]]) -> list[Contact | ValidationError]:
-    """Make a contact of each change event, or name every rule that it breaks.
+
+def validate(
+    events: Sequence[ChangeEvent], columns: Sequence[tuple[str, str]]
+) -> list[Contact | Amendment | ValidationError]:
+    """Make a contact of each change event, of a partial one an amendment, or name every rule that it breaks.
 
     Args:
         events: What was decoded.
@@ -52,13 +63,15 @@ def validate(events: Sequence[ChangeEvent], columns: Sequence[tuple[str, str]]) 
     return [_validated(event, columns) for event in events]
 
 
-def _validated(event: ChangeEvent, columns: Sequence[tuple[str, str]]) -> Contact | ValidationError:
+def _validated(event: ChangeEvent, columns: Sequence[tuple[str, str]]) -> Contact | Amendment | ValidationError:
     violations = _violations(event)
     if violations:
         return ValidationError([reason for reason, _ in violations], "; ".join(detail for _, detail in violations))
     external_id = cast("str", event.external_id)
     if event.change_type is ChangeType.DELETE:
         return Contact(external_id, "", "", consent=False, do_not_call=False, attributes={})
+    if event.partial:
+        return _amendment(event, external_id, columns)
     return Contact(
         external_id,
         cast("str | None", event.phone) or "",
@@ -69,24 +82,40 @@ def _validated(event: ChangeEvent, columns: Sequence[tuple[str, str]]) -> Contac
     )
 
 
+def _amendment(event: ChangeEvent, external_id: str, columns: Sequence[tuple[str, str]]) -> Amendment:
+    """What a valid partial event carries; None is a value that the CRM has cleared."""
+    return Amendment(
+        external_id,
+        cast("str | Unchanged | None", event.phone) or "",
+        cast("str | Unchanged | None", event.email) or "",
+        cast("bool | Unchanged", event.consent),
+        cast("bool | Unchanged", event.do_not_call),
+        {column: event.attributes[source] for source, column in columns if source in event.attributes},
+    )
+
+
 def _violations(event: ChangeEvent) -> list[tuple[Reason, str]]:
     """Every rule that the event breaks, with what to look at. A delete needs the external id alone."""
-    violations = []
+    violations: list[tuple[Reason, str]] = []
     if not (isinstance(event.external_id, str) and event.external_id.strip()):
         violations.append((Reason.EXTERNAL_ID_MISSING, f"externalId: {_shape(event.external_id)}"))
-    if event.change_type is ChangeType.DELETE:
-        return violations
-    if not (event.phone is None or _is_e164(event.phone)):
+    if event.change_type in _WITHOUT_CONTENT:
+        return violations + _WITHOUT_CONTENT[event.change_type]
+    if not (event.phone is None or _is_e164(event.phone) or _is_kept(event, event.phone)):
         violations.append((Reason.PHONE_NOT_E164, f"phone: {_shape(event.phone)}"))
-    if not (event.email is None or _is_address(event.email)):
+    if not (event.email is None or _is_address(event.email) or _is_kept(event, event.email)):
         violations.append((Reason.EMAIL_INVALID, f"email: {_shape(event.email)}"))
-    if type(event.consent) is not bool:
+    if type(event.consent) is not bool and not _is_kept(event, event.consent):
         violations.append((Reason.CONSENT_NOT_BOOLEAN, f"consent: {_shape(event.consent)}"))
-    if type(event.do_not_call) is not bool:
+    if type(event.do_not_call) is not bool and not _is_kept(event, event.do_not_call):
         violations.append((Reason.DO_NOT_CALL_NOT_BOOLEAN, f"doNotCall: {_shape(event.do_not_call)}"))
     if event.consent is True and event.do_not_call is True:
         violations.append((Reason.CONSENT_CONFLICTS_WITH_DO_NOT_CALL, "consent and doNotCall are both true"))
     return violations
+
+
+def _is_kept(event: ChangeEvent, value: object) -> bool:
+    return value is UNCHANGED and event.partial
 
 
 def _is_e164(value: object) -> bool:

@@ -8,10 +8,13 @@ from collections.abc import Callable, Sequence
 
 from consumer.core import dedupe
 from consumer.core.batch import Lane, Lanes
-from consumer.model import Assignment, Change, Operation, Outcome, State, Verdict, Work
+from consumer.model import Amendment, Assignment, Change, Operation, Outcome, State, Verdict, Work
 from consumer.pipeline.partitions import Partition, Partitions
 from consumer.pipeline.reports import Reports
-from consumer.ports import Store
+from consumer.ports import Amended, Store
+
+NOT_THERE = "genesys:contact.not.found"
+"""Why a partial change cannot be delivered: it does not tell enough to make the contact."""
 
 
 class Admission:
@@ -23,6 +26,7 @@ class Admission:
         store: What was delivered.
         reports: Told of contacts that leave their batch.
         contact_list_id: Part of each fingerprint.
+        blocks: Whether there is a do-not-call list.
         clock: Monotonic seconds.
         decided: Called when works got their outcome.
     """
@@ -35,6 +39,7 @@ class Admission:
         store: Store,
         reports: Reports,
         contact_list_id: str,
+        blocks: bool,
         clock: Callable[[], float],
         decided: Callable[[], None],
     ) -> None:
@@ -43,6 +48,7 @@ class Admission:
         self._store = store
         self._reports = reports
         self._contact_list_id = contact_list_id
+        self._blocks = blocks
         self._clock = clock
         self._decided = decided
 
@@ -80,13 +86,30 @@ class Admission:
 
     def accept(self, lane: Lane, *, applied_at: float) -> None:
         """Genesys has applied the work of a lane."""
-        work, change = lane.work, lane.change
+        work = lane.work
         work.outcome = work.accepted_as
-        work.operation = change.operation
+        work.operation = lane.change.operation
         if work.applied_at is None:
             work.applied_at = applied_at
-        self._remember(work, change, dedupe.accepted(change, lane.base))
-        self._end(lane, accepted=True)
+        self._conclude(lane)
+
+    def amend(self, lane: Lane, amended: Amended, *, applied_at: float) -> None:
+        """Genesys has the contact of a lane as its work wants it, whether or not anything had to be sent for that."""
+        work = lane.work
+        work.change = dedupe.merged(lane.change, amended.contact, lane.base, self._contact_list_id)
+        if amended.sent:
+            self.accept(lane, applied_at=applied_at)
+        else:
+            work.outcome = Outcome.DUPLICATE
+            self._conclude(lane)
+
+    def miss(self, lane: Lane, *, applied_at: float) -> None:
+        """Genesys does not have the contact of a lane; the number of a suppression is on the do-not-call list."""
+        work, change = lane.work, lane.change
+        self._not_there(work, change, lane.base)
+        if change.operation is Operation.SUPPRESS:
+            work.operation, work.applied_at = change.operation, applied_at
+        self._end(lane, accepted=change.withdrawal)
 
     def refuse(self, lane: Lane, code: str) -> None:
         """Genesys refuses the work of a lane for good."""
@@ -110,6 +133,11 @@ class Admission:
         for lane in lanes:
             self._reports.abandoned(lane)
         self.readmit(freed)
+
+    def _conclude(self, lane: Lane) -> None:
+        """Genesys has what the work of a lane asks for."""
+        self._remember(lane.work, lane.change, dedupe.accepted(lane.change, lane.base, blocks=self._blocks))
+        self._end(lane, accepted=True)
 
     def _end(self, lane: Lane, *, accepted: bool) -> None:
         """End a lane, and with it what it superseded; whatever waited behind it is judged now."""
@@ -142,8 +170,8 @@ class Admission:
 
     @staticmethod
     def _may_be_replaced(lane: Lane, change: Change) -> bool:
-        suppresses = Operation.SUPPRESS in {lane.change.operation, change.operation}
-        return not (lane.sent or lane.waiting or suppresses)
+        in_the_way = lane.sent or lane.waiting or lane.change.operation is Operation.SUPPRESS
+        return not (in_the_way or isinstance(change.contact, Amendment))
 
     def _judge(self, work: Work, change: Change, base: State | None) -> None:
         verdict = dedupe.judge(change, base)
@@ -154,21 +182,36 @@ class Admission:
         elif verdict is Verdict.DUPLICATE and base is not None:
             work.outcome = Outcome.DUPLICATE
             self._remember(work, change, dedupe.advanced(change, base))
+        elif isinstance(change.contact, Amendment) and base is not None and base.deleted:
+            self._not_there(work, change, base)
         else:
             self._lanes.open(work, change, base, self._clock())
 
     def _judge_suppression(self, work: Work, change: Change, base: State | None, verdict: Verdict) -> None:
-        """A rejected record suppresses its contact; one that is not in Genesys is only noted."""
+        """A rejected record suppresses its contact, and one that is not in Genesys is noted.
+
+        A number that it names goes on the do-not-call list in any case: nobody knows whether the last was the same.
+        """
+        blocks = self._blocks and change.number != ""
         if verdict is Verdict.STALE:
             work.outcome = Outcome.REJECTED
-        elif verdict is Verdict.DUPLICATE and base is not None:
+        elif verdict is Verdict.DUPLICATE and base is not None and not blocks:
             work.outcome = Outcome.REJECTED
             self._remember(work, change, dedupe.advanced(change, base))
-        elif base is None or base.deleted:
-            work.outcome = Outcome.REJECTED
-            self._remember(work, change, dedupe.noted(change, base))
+        elif (base is None or base.deleted) and not blocks:
+            self._not_there(work, change, base)
         else:
             self._lanes.open(work, change, base, self._clock())
+
+    def _not_there(self, work: Work, change: Change, base: State | None) -> None:
+        """Nobody can call a contact that is not in Genesys: a withdrawal is noted, whatever else has to come whole."""
+        if change.withdrawal:
+            work.outcome = work.accepted_as
+            self._remember(work, change, dedupe.noted(change, base))
+        else:
+            work.outcome = Outcome.UNDELIVERABLE
+            work.reasons = (NOT_THERE,)
+            work.detail = "the event tells only what changed, of a contact that Genesys does not have: send it whole"
 
     def _remember(self, work: Work, change: Change, state: State | None) -> None:
         partition = self._partitions.of(work.assignment)

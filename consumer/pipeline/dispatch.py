@@ -9,23 +9,25 @@ its data, it is carried out as a delete.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
 import structlog
+from msgspec import Struct
+from msgspec.structs import replace
 
 from consumer.core.audit import event_id
-from consumer.core.batch import Batch, Lane, Lanes
-from consumer.core.dedupe import as_delete
+from consumer.core.batch import Batch, Effect, Lane, Lanes
+from consumer.core.dedupe import as_delete, held_back, is_content, releases
 from consumer.core.delivery import Gate, is_suspect
 from consumer.errors import RefusedByGenesys, Throttled, TooLarge, TransientError
-from consumer.model import Operation, TopicPartition
+from consumer.model import Amendment, Contact, Operation, TopicPartition
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.partitions import Partitions
 from consumer.pipeline.progress import Progress
 from consumer.pipeline.reports import Reports
-from consumer.ports import Sink, Telemetry
+from consumer.ports import Amended, Sink, Telemetry
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +39,19 @@ DELETE_RETRY_S = 30.0
 
 MISSED_RETRY_S = 10.0
 MISSES = 3
-"""So often is a contact looked for that is to be suppressed, so long apart."""
+"""So often is a contact looked for that is to be amended, so long apart."""
+
+
+class _Answer(Struct, frozen=True):
+    """What Genesys has done.
+
+    Attributes:
+        unfinished: External ids of contacts for which it is not all done yet.
+        amended: What became of contacts that were read back, by external id.
+    """
+
+    unfinished: Collection[str] = ()
+    amended: Mapping[str, Amended] = {}
 
 
 class Dispatcher:
@@ -131,17 +145,17 @@ class Dispatcher:
             return
         batch_id = self._reports.sent(batch.lanes)
         started = self._clock()
-        with self._telemetry.batch_span(batch.operation, batch_id, len(batch.lanes), _trace_parents(batch)) as trace_id:
+        with self._telemetry.batch_span(batch.effect, batch_id, len(batch.lanes), _trace_parents(batch)) as trace_id:
             for lane in batch.lanes:
                 lane.work.trace_id = trace_id
             try:
-                unfinished = await self._request(batch)
+                answer = await self._request(batch)
             except TransientError as error:
                 self._try_again(batch, error)
             except RefusedByGenesys as error:
                 self._refused(batch, error, self._clock() - started)
             else:
-                self._accepted(batch, unfinished, self._clock() - started)
+                self._accepted(batch, answer, self._clock() - started)
         self._progress.made()
         self.wake()
 
@@ -162,49 +176,82 @@ class Dispatcher:
         for lane in batch.lanes:
             if not lane.work.assignment.alive:
                 self._admission.abandon(lane)
-        return Batch(batch.operation, [lane for lane in batch.lanes if lane.work.assignment.alive], batch.doubted)
+        return replace(batch, lanes=[lane for lane in batch.lanes if lane.work.assignment.alive])
 
-    async def _request(self, batch: Batch) -> Collection[str]:
-        """The effect itself; external ids of contacts for which it is not all done yet."""
+    async def _request(self, batch: Batch) -> _Answer:
+        """The effect itself."""
         contacts = [lane.change.contact for lane in batch.lanes]
         sure = partial(self._is_ours, batch)
-        match batch.operation:
-            case Operation.UPSERT:
-                withdrawn = [lane.change.contact for lane in batch.lanes if lane.change.withdrawal]
-                await self._sink.upsert([lane.payload for lane in batch.lanes], sure, withdrawn)
-                return ()
-            case Operation.DELETE:
-                return await self._sink.delete([contact.external_id for contact in contacts], sure)
-            case Operation.SUPPRESS:
-                return await self._sink.suppress(contacts, sure)
+        match batch.effect:
+            case Effect.UPSERT:
+                withdrawn = _whole(batch, lambda lane: lane.change.withdrawal)
+                granted = _whole(batch, _releases)
+                await self._sink.upsert([lane.payload for lane in batch.lanes], sure, withdrawn, granted)
+                return _Answer()
+            case Effect.DELETE:
+                return _Answer(await self._sink.delete([contact.external_id for contact in contacts], sure))
+            case Effect.AMEND:
+                amended = await self._amend(batch, sure)
+                return _Answer({contact.external_id for contact in contacts} - amended.keys(), amended)
 
-    def _accepted(self, batch: Batch, unfinished: Collection[str], seconds: float) -> None:
+    async def _amend(self, batch: Batch, sure: Callable[[], bool]) -> Mapping[str, Amended]:
+        """Amend contacts that Genesys shows as it accepted them last."""
+        lanes = {lane.change.contact.external_id: lane for lane in batch.lanes}
+        amendments = [lane.change.contact for lane in batch.lanes if isinstance(lane.change.contact, Amendment)]
+        return await self._sink.amend(
+            amendments,
+            sure,
+            {external_id for external_id, lane in lanes.items() if self._is_withheld(lane)},
+            lambda shown: self._is_current(lanes[shown.external_id], shown),
+            [lane.change.number for lane in batch.lanes],
+        )
+
+    def _is_withheld(self, lane: Lane) -> bool:
+        """Whether the contact is not callable whatever its flags say then."""
+        return lane.withheld or _suppresses(lane) or held_back(lane.change, lane.base, self._sink.contact_list_id)
+
+    def _is_current(self, lane: Lane, shown: Contact) -> bool:
+        """Whether the contact may be amended as it is shown: older content, sent again, could undo a withdrawal.
+
+        A withdrawal does not wait for that, nor what one waits behind. In the end it is taken for somebody's edit.
+        """
+        in_a_hurry = lane.change.withdrawal or lane.withheld
+        if in_a_hurry or lane.base is None or lane.misses >= MISSES - 1:
+            return True
+        return is_content(shown, lane.base, self._sink.contact_list_id)
+
+    def _accepted(self, batch: Batch, answer: _Answer, seconds: float) -> None:
         self._gate.succeeded()
-        self._telemetry.batch_sent(batch.operation, len(batch.lanes), "success", seconds)
+        self._telemetry.batch_sent(batch.effect, len(batch.lanes), "success", seconds)
+        if batch.search:
+            self._telemetry.searched(found=False)
         applied_at = self._now()
         for lane in self._owned(batch).lanes:
-            if lane.change.contact.external_id not in unfinished:
+            external_id = lane.change.contact.external_id
+            if amended := answer.amended.get(external_id):
+                self._admission.amend(lane, amended, applied_at=applied_at)
+            elif external_id not in answer.unfinished:
                 self._admission.accept(lane, applied_at=applied_at)
-            elif batch.operation is Operation.DELETE:
+            elif batch.effect is Effect.DELETE:
                 lane.work.applied_at = lane.work.applied_at or applied_at  # it is not callable any more
                 log.warning("delete_postponed", record=_name(lane), remedy="none needed: not callable, deleted later")
                 self._later(lane, DELETE_RETRY_S)
+            elif _suppresses(lane) and (lane.base is None or lane.base.deleted):
+                self._admission.miss(lane, applied_at=applied_at)
             else:
                 self._missed(lane, applied_at)
         if blamed := batch.blamed():
-            self._halve(batch.operation, blamed)
+            self._halve(batch.effect, blamed)
 
     def _missed(self, lane: Lane, applied_at: float) -> None:
-        """Genesys does not know a contact that it accepted: what it reads may lag behind what was written."""
+        """Genesys does not show the contact, or not as it was accepted: reads may lag behind writes."""
         lane.misses += 1
         if lane.misses < MISSES:
-            log.warning("suppression_postponed", record=_name(lane), remedy="none needed: it is looked for again")
+            log.warning("contact_not_shown", record=_name(lane), remedy="none needed: it is looked for again")
             self._later(lane, MISSED_RETRY_S)
         else:
-            log.warning(
-                "suppressed_contact_unknown", record=_name(lane), remedy="none needed: Genesys has no such contact"
-            )
-            self._admission.accept(lane, applied_at=applied_at)
+            log.warning("contact_unknown", record=_name(lane), remedy=_remedy(lane))
+            self._admission.miss(lane, applied_at=applied_at)
 
     def _try_again(self, batch: Batch, error: TransientError) -> None:
         """The request may or may not have been applied: it is made again, unless a newer change takes its place."""
@@ -214,10 +261,10 @@ class Dispatcher:
         else:
             self._gate.failed(self._clock(), self._dice(), error.retry_after)
         self._telemetry.on_retry("throttled" if throttled else "unavailable")
-        log.warning("genesys_retry", operation=batch.operation, contacts=len(batch.lanes), error=str(error))
+        log.warning("genesys_retry", operation=batch.effect, contacts=len(batch.lanes), error=str(error))
         batch = self._owned(batch)
         if batch.doubted and batch.lanes:
-            self._lanes.put_back_as_group(batch.operation, batch.lanes, batch.blamed())
+            self._lanes.put_back_as_group(batch.effect, batch.lanes, batch.blamed())
         else:
             self._lanes.relieve(batch.blamed())
             self._lanes.put_back(batch)
@@ -226,15 +273,17 @@ class Dispatcher:
     def _refused(self, batch: Batch, error: RefusedByGenesys, seconds: float) -> None:
         """Genesys blames the data: split, or decide what becomes of the contact that was alone in the request."""
         self._gate.succeeded()
-        self._telemetry.batch_sent(batch.operation, len(batch.lanes), "failure", seconds)
+        self._telemetry.batch_sent(batch.effect, len(batch.lanes), "failure", seconds)
         self._lanes.relieve(batch.blamed())
         alone = len(batch.lanes) == 1
+        if alone or not isinstance(error, TooLarge):
+            self._telemetry.searched(found=alone)
         batch = self._owned(batch)
         if not batch.lanes:
             return
         if not alone:
             self._split(batch, error)
-        elif batch.operation is Operation.DELETE:
+        elif batch.effect is Effect.DELETE:
             log.error("delete_refused", code=error.code, record=_name(batch.lanes[0]), remedy="it is tried again")
             self._later(batch.lanes[0], DELETE_RETRY_S)
         elif batch.lanes[0].change.withdrawal:
@@ -245,31 +294,40 @@ class Dispatcher:
     def _split(self, batch: Batch, error: RefusedByGenesys) -> None:
         """Find who is to blame: suspects stand alone at once, otherwise one half is tried."""
         suspects = [lane for lane in batch.lanes if is_suspect(lane.change.contact, error)]
-        if isinstance(error, TooLarge):
-            self._lanes.shrink(_smaller(sum(len(lane.payload) for lane in batch.lanes), error.limit))
+        size = sum(len(lane.payload) for lane in batch.lanes)
+        if isinstance(error, TooLarge) and size:
+            self._lanes.shrink(_smaller(size, error.limit))
             self._lanes.put_back(batch)
+        elif isinstance(error, TooLarge):
+            self._part(batch)
         elif suspects:
             for lane in suspects:
-                self._lanes.put_back_as_group(batch.operation, [lane])
-            self._lanes.put_back(Batch(batch.operation, [lane for lane in batch.lanes if lane not in suspects]))
+                self._lanes.put_back_as_group(batch.effect, [lane])
+            self._lanes.put_back(Batch(batch.effect, [lane for lane in batch.lanes if lane not in suspects]))
         else:
-            self._halve(batch.operation, batch.lanes)
+            self._halve(batch.effect, batch.lanes)
         self._queued_again(batch.lanes)
 
-    def _halve(self, operation: Operation, lanes: Sequence[Lane]) -> None:
+    def _part(self, batch: Batch) -> None:
+        """Send halves: how large a request of amended contacts is shows only when they have been read."""
+        middle = (len(batch.lanes) + 1) // 2
+        for lanes in (batch.lanes[:middle], batch.lanes[middle:]):
+            self._lanes.put_back_as_group(batch.effect, lanes)
+
+    def _halve(self, effect: Effect, lanes: Sequence[Lane]) -> None:
         """Try one half, withdrawals apart from the rest where both are there; the other waits for what comes of it."""
         urgent = [lane for lane in lanes if lane.urgent]
         rest = [lane for lane in lanes if not lane.urgent]
         if not (urgent and rest):
             middle = (len(lanes) + 1) // 2
             urgent, rest = list(lanes[:middle]), list(lanes[middle:])
-        self._lanes.put_back_as_group(operation, urgent, rest)
+        self._lanes.put_back_as_group(effect, urgent, rest)
 
     def _withdraw_by_delete(self, lane: Lane, code: str) -> None:
         log.error("withdrawal_refused", code=code, remedy="the contact is deleted instead", record=_name(lane))
         lane.work.reasons = (*lane.work.reasons, f"genesys:{code}")
         lane.work.change = as_delete(lane.change, self._sink.contact_list_id)
-        self._lanes.put_back(Batch(Operation.DELETE, [lane]))
+        self._lanes.put_back(Batch(Effect.DELETE, [lane]))
         self._queued_again([lane])
 
     def _later(self, lane: Lane, seconds: float) -> None:
@@ -288,6 +346,30 @@ class Dispatcher:
             if partition.closing:
                 self._admission.drop(partition.assignment)
         self._admission.reconsider(lanes)
+
+
+def _whole(batch: Batch, wanted: Callable[[Lane], bool]) -> list[Contact]:
+    """The contacts of some lanes of an upsert."""
+    contacts = [lane.change.contact for lane in batch.lanes if wanted(lane)]
+    return [contact for contact in contacts if isinstance(contact, Contact)]
+
+
+def _remedy(lane: Lane) -> str:
+    if lane.change.withdrawal:
+        return "none needed: Genesys has no such contact"
+    return "have the CRM send the whole contact: Genesys does not have it"
+
+
+def _suppresses(lane: Lane) -> bool:
+    return lane.change.operation is Operation.SUPPRESS
+
+
+def _releases(lane: Lane) -> bool:
+    """Whether what is sent is a grant that is provably newer than the withdrawal for which the number was blocked.
+
+    Of what it superseded, which may have been applied, nobody compared it with that; a withheld one is no grant.
+    """
+    return not lane.superseded and not lane.withheld and releases(lane.change, lane.base)
 
 
 def _trace_parents(batch: Batch) -> list[bytes]:

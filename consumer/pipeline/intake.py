@@ -5,15 +5,18 @@ registry cannot tell, and for a set time when the registry does not know it.
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import structlog
 
-from consumer.core import decode, dedupe, envelopes
+from consumer.core import dead_letters, decode, dedupe
 from consumer.core.decode import Reader, WriterSchema
+from consumer.core.envelopes.choice import Envelopes
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, TransientError, ValidationError
-from consumer.model import ChangeEvent, Contact, Outcome, Reason, Record, Work
+from consumer.model import Amendment, ChangeEvent, ChangeType, Contact, Events, Outcome, Reason, Record, Work
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.partitions import Partition
 from consumer.ports import Schemas, Telemetry
@@ -28,14 +31,17 @@ _UNKNOWN_FOR_S = 60.0
 """How long an unknown schema id is taken as unknown without asking again."""
 
 
-def make_reader(text: str) -> Reader | DecodeError:
-    """What turns a payload of this schema into a change event, or the error that each of its records gets."""
+_Readers = dict[int, Reader | DecodeError]
+
+
+def make_reader(text: str, envelopes: Envelopes, topic: str) -> Reader | DecodeError:
+    """What turns a payload of this schema into change events, or the error that each of its records gets."""
     try:
         schema = WriterSchema(text)
-        mapping = envelopes.native(schema.definition)
+        mapper = envelopes.mapper(topic, schema.definition)
     except DecodeError as error:
         return error
-    return lambda payload, record: mapping(schema.read(payload), record)
+    return lambda payload, record: mapper(schema.read(payload), record)
 
 
 class Intake:
@@ -43,10 +49,12 @@ class Intake:
 
     Args:
         schemas: Where writer schemas come from.
+        envelopes: What stands around a contact in a record.
         admission: Where valid changes go.
         telemetry: Told of gaps.
         contact_list_id: Part of each fingerprint.
         columns: Attribute source names with their columns.
+        suppress_undecodable: Whether a record that cannot be decoded suppresses the contact that its key names.
         unknown_timeout: How long the registry may lag, seconds.
         clock: Monotonic seconds.
     """
@@ -55,21 +63,25 @@ class Intake:
         self,
         *,
         schemas: Schemas,
+        envelopes: Envelopes,
         admission: Admission,
         telemetry: Telemetry,
         contact_list_id: str,
         columns: Sequence[tuple[str, str]],
+        suppress_undecodable: bool,
         unknown_timeout: float,
         clock: Callable[[], float],
     ) -> None:
         self._schemas = schemas
+        self._envelopes = envelopes
         self._admission = admission
         self._telemetry = telemetry
         self._contact_list_id = contact_list_id
         self._columns = columns
+        self._suppress_undecodable = suppress_undecodable
         self._unknown_timeout = unknown_timeout
         self._clock = clock
-        self._readers: dict[int, Reader | DecodeError] = {}
+        self._readers: defaultdict[str, _Readers] = defaultdict(dict)
 
     async def take(self, partition: Partition, records: Sequence[Record]) -> int | None:
         """Take records that follow on through the stages.
@@ -87,25 +99,25 @@ class Intake:
             await asyncio.sleep(0)
         return None
 
-    async def learn(self, schema_id: int, held: Sequence[Record]) -> None:
-        """Fetch a schema, and at the same time all others that the held records will need."""
-        missing = {schema_id, *decode.schema_ids(held)} - self._readers.keys()
-        await asyncio.gather(*map(self._learn, missing))
+    async def learn(self, topic: str, schema_id: int, held: Sequence[Record]) -> None:
+        """Fetch a schema, and at the same time all others that the held records of the topic will need."""
+        missing = {schema_id, *decode.schema_ids(held)} - self._readers[topic].keys()
+        await asyncio.gather(*(self._learn(topic, each) for each in missing))
 
-    async def _learn(self, schema_id: int) -> None:
+    async def _learn(self, topic: str, schema_id: int) -> None:
         """Fetch a schema, for as long as it takes; one that stays unknown makes its records rejected."""
-        give_up = self._clock() + self._unknown_timeout
-        while schema_id not in self._readers:
-            reader = await self._fetch(schema_id, final=self._clock() >= give_up)
+        give_up, readers = self._clock() + self._unknown_timeout, self._readers[topic]
+        while schema_id not in readers:
+            reader = await self._fetch(topic, schema_id, final=self._clock() >= give_up)
             if reader is None:
                 await asyncio.sleep(_RETRY_S)
             else:
-                self._readers[schema_id] = reader
+                readers[schema_id] = reader
                 if isinstance(reader, DecodeError) and Reason.SCHEMA_UNKNOWN in reader.reasons:
                     loop = asyncio.get_running_loop()
-                    loop.call_later(_UNKNOWN_FOR_S, self._readers.pop, schema_id, None)
+                    loop.call_later(_UNKNOWN_FOR_S, readers.pop, schema_id, None)
 
-    async def _fetch(self, schema_id: int, *, final: bool) -> Reader | DecodeError | None:
+    async def _fetch(self, topic: str, schema_id: int, *, final: bool) -> Reader | DecodeError | None:
         try:
             text = await self._schemas.fetch(schema_id)
         except TransientError as error:
@@ -114,38 +126,54 @@ class Intake:
         except DecodeError as error:
             return error
         if text is not None:
-            return make_reader(text)
+            return make_reader(text, self._envelopes, topic)
         return DecodeError((Reason.SCHEMA_UNKNOWN,), f"schema id {schema_id} is unknown") if final else None
 
     def _take_chunk(self, partition: Partition, records: Sequence[Record]) -> tuple[int, int | None]:
         """How many records were taken, and the id of the schema that the next one needs."""
         if partition.closing:
             return 0, None
-        results, missing = decode.decode(records, self._readers)
+        results, missing = decode.decode(records, self._readers[partition.key.topic])
         self._report_gaps(partition, records[: len(results)])
-        works = partition.tracker.add(records[: len(results)])
-        events = [result for result in results if not isinstance(result, DecodeError)]
+        works, told = _spread(partition.tracker.add(records[: len(results)]), results)
+        events = [result for result in told if not isinstance(result, DecodeError)]
         contacts = iter(validate(events, self._columns))
-        for work, result in zip(works, results, strict=True):
+        for work, result in zip(works, told, strict=True):
             if isinstance(result, DecodeError):
-                _reject(work, result)
+                self._reject(work, result)
             else:
                 self._prepare(work, result, next(contacts))
         self._admission.admit(partition, works)
         return len(results), missing
 
-    def _prepare(self, work: Work, event: ChangeEvent, contact: Contact | ValidationError) -> None:
+    def _prepare(self, work: Work, event: ChangeEvent, contact: Contact | Amendment | ValidationError) -> None:
         """Give a work its change, or its rejection; a rejected withdrawal has both a change and reasons."""
-        offset = work.record.offset
+        offset = dead_letters.place_in_order(work.record)
         if isinstance(contact, ValidationError):
             work.external_id = event.external_id if isinstance(event.external_id, str) else None
             work.reasons, work.detail = contact.reasons, contact.detail
-            work.change = dedupe.suppression(event, offset, self._contact_list_id)
+            work.change = dedupe.suppression(event, offset, self._contact_list_id, _valid_number(event, contact))
             work.accepted_as = Outcome.REJECTED
             work.outcome = Outcome.REJECTED if work.change is None else None
+            return
+        work.external_id = contact.external_id
+        if _changes_nothing(event, contact):
+            work.outcome = Outcome.DUPLICATE
         else:
-            work.external_id = contact.external_id
             work.change = dedupe.to_change(event, contact, offset, self._contact_list_id)
+
+    def _reject(self, work: Work, error: DecodeError) -> None:
+        """Give a work its rejection; the contact may have to be suppressed all the same."""
+        work.reasons, work.detail = error.reasons, error.detail
+        external_id = decode.named_by_key(work.record) if self._suppress_undecodable else None
+        if external_id is None:
+            work.outcome = Outcome.REJECTED
+        else:
+            work.external_id = external_id
+            work.change = dedupe.precaution(
+                external_id, dead_letters.place_in_order(work.record), self._contact_list_id
+            )
+            work.accepted_as = Outcome.REJECTED
 
     @staticmethod
     def _fresh(partition: Partition, records: Sequence[Record]) -> Sequence[Record]:
@@ -160,6 +188,29 @@ class Intake:
             self._telemetry.offset_gap(partition.key, expected, seen)
 
 
-def _reject(work: Work, error: DecodeError) -> None:
-    work.outcome = Outcome.REJECTED
-    work.reasons, work.detail = error.reasons, error.detail
+def _changes_nothing(event: ChangeEvent, contact: Contact | Amendment) -> bool:
+    """Whether a partial event tells of fields alone that the list does not have; to undelete is something else."""
+    return isinstance(contact, Amendment) and contact.empty and event.change_type is not ChangeType.UNDELETE
+
+
+def _spread(
+    works: Sequence[Work], results: Sequence[Events | DecodeError]
+) -> tuple[Sequence[Work], Sequence[ChangeEvent | DecodeError]]:
+    """A work for each contact that a record tells of, and its result; a record that is about none ends here."""
+    if tuple not in set(map(type, results)):
+        return works, cast("Sequence[ChangeEvent | DecodeError]", results)
+    spread: list[tuple[Work, ChangeEvent | DecodeError]] = []
+    for work, result in zip(works, results, strict=True):
+        if not isinstance(result, tuple):
+            spread.append((work, result))
+        elif result:
+            work.parts = [Work(work.record, work.assignment, part=part) for part in range(len(result))]
+            spread += zip(work.parts, result, strict=True)
+        else:
+            work.outcome = Outcome.IGNORED
+    return [work for work, _ in spread], [result for _, result in spread]
+
+
+def _valid_number(event: ChangeEvent, error: ValidationError) -> str:
+    """The phone number of a rejected event, if that is not among what is wrong with it."""
+    return event.phone if isinstance(event.phone, str) and Reason.PHONE_NOT_E164 not in error.reasons else ""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from consumer.core.audit import AuditEvent, Auditor, event_id
 from consumer.core.batch import Lane
-from consumer.model import BatchReport
+from consumer.model import BatchReport, Work
 
 BATCH_NAMESPACE = uuid.UUID("5f0f5a4e-55d2-5a53-8a7c-6f3d8f8f3f2a")
 """Namespace of batch ids, which are derived from the positions of the batch's records."""
@@ -31,7 +31,7 @@ class Reports:
         """A request with these contacts starts; the id of its batch, or of the one that it is a part of."""
         fresh = [lane for lane in lanes if lane.report is None]
         if fresh:
-            positions = ",".join(event_id(lane.work.record) for lane in fresh)
+            positions = ",".join(_name(lane.work) for lane in fresh)
             report = BatchReport(str(uuid.uuid5(BATCH_NAMESPACE, positions)), len(fresh), self._now(), len(fresh))
             for lane in fresh:
                 lane.report = report
@@ -58,3 +58,8 @@ class Reports:
         report.undecided -= 1
         if report.undecided == 0 and report.records_in > 0:
             self.events.append(self._auditor.batch(report, self._now()))
+
+
+def _name(work: Work) -> str:
+    """What tells a work from all others: two parts of one record may be in two batches."""
+    return f"{event_id(work.record)}#{work.part}" if work.part else event_id(work.record)

@@ -14,8 +14,9 @@ import structlog
 from consumer.core.audit import Auditor
 from consumer.core.batch import Lanes
 from consumer.core.delivery import Breaker, Gate, Throttle
+from consumer.core.envelopes.choice import Envelopes
 from consumer.core.offsets import Tracker
-from consumer.model import Assignment, Record, TopicPartition, Work
+from consumer.model import Assignment, Contact, Record, TopicPartition, Work
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.back_pressure import BackPressure
 from consumer.pipeline.dispatch import Dispatcher
@@ -57,6 +58,7 @@ class Pipeline:
         topics: The output topics.
         store: What was delivered.
         schemas: Where writer schemas come from.
+        envelopes: What stands around a contact in a record.
         sink: Genesys.
         telemetry: Spans and metrics.
         throttle: The limit of requests to Genesys.
@@ -74,6 +76,7 @@ class Pipeline:
         topics: EventTopics,
         store: Store,
         schemas: Schemas,
+        envelopes: Envelopes,
         sink: Sink,
         telemetry: Telemetry,
         throttle: Throttle,
@@ -100,15 +103,18 @@ class Pipeline:
             store=store,
             reports=reports,
             contact_list_id=sink.contact_list_id,
+            blocks=settings.genesys_dnc_list is not None,
             clock=clock,
             decided=self._on_decided,
         )
         self._intake = Intake(
             schemas=schemas,
+            envelopes=envelopes,
             admission=self._admission,
             telemetry=telemetry,
             contact_list_id=sink.contact_list_id,
             columns=settings.genesys_attribute_columns,
+            suppress_undecodable=settings.suppress_undecodable,
             unknown_timeout=settings.schema_unknown_timeout_s,
             clock=clock,
         )
@@ -310,7 +316,7 @@ class Pipeline:
         """Take in what was held, learning schemas on the way, until nothing is; then the partition flows again."""
         while True:
             if missing is not None:
-                await self._intake.learn(missing, partition.held)
+                await self._intake.learn(partition.key.topic, missing, partition.held)
             records, partition.held = partition.held, []
             if not records or partition.closing:
                 break
@@ -386,9 +392,8 @@ def _lanes(settings: Settings, sink: Sink) -> Lanes:
 
 
 def _encode(sink: Sink, work: Work, *, withheld: bool) -> bytes:
-    if work.change is None:
-        raise AssertionError("only a change is encoded")
-    contact = work.change.contact
+    if work.change is None or not isinstance(contact := work.change.contact, Contact):
+        raise AssertionError("only a whole contact is encoded")
     return sink.encode(contact, callable_=contact.callable and not withheld)
 
 

@@ -136,7 +136,7 @@ class Settler:
 
     def _share(self, partition: Partition, works: Sequence[Work], now: float) -> _Share:
         events, head = self._auditor.records(works, partition.head, now)
-        states = {work.change.identity: work.state for work in works if work.change and work.state}
+        states = {part.change.identity: part.state for part in _parts(works) if part.change and part.state}
         now_ms = int(now * 1000)
         entries = [(identity, dedupe.encode_state(state, now_ms)) for identity, state in states.items()]
         forgotten = [(identity, None) for identity in self._to_forget(partition)]
@@ -206,9 +206,14 @@ class Settler:
         partition = share.partition
         partition.tracker.settle(share.works)
         partition.head = share.head
-        for work in share.works:
-            if work.change and work.state and partition.overlay.get(work.change.identity) is work.state:
-                del partition.overlay[work.change.identity]
+        for part in _parts(share.works):
+            if part.change and part.state and partition.overlay.get(part.change.identity) is part.state:
+                del partition.overlay[part.change.identity]
+
+
+def _parts(works: Sequence[Work]) -> list[Work]:
+    """The works that concern one contact each."""
+    return [part for work in works for part in (work.parts or (work,))]
 
 
 def _settled(shares: Sequence[_Share]) -> list[SettledRecord]:
@@ -218,9 +223,13 @@ def _settled(shares: Sequence[_Share]) -> list[SettledRecord]:
             work.reasons,
             work.record.timestamp_ms,
             work.applied_at,
-            work.change is not None and work.change.withdrawal,
+            _withdraws(work),
         )
         for share in shares
         for work in share.works
         if work.outcome is not None
     ]
+
+
+def _withdraws(work: Work) -> bool:
+    return any(map(_withdraws, work.parts)) if work.change is None else work.change.withdrawal

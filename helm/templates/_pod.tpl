@@ -8,7 +8,7 @@ HTTP_ADDRESS: "0.0.0.0:8080"
 STATE_DIR: {{ include "genesys-consumer.stateDir" . }}
 {{- range $name, $value := .Values.settings }}
 {{- /* Helm reads numbers as floats, which print as 1e+07. */}}
-{{ $name }}: {{ ternary $value ($value | int64) (kindIs "string" $value) | quote }}
+{{ $name }}: {{ ternary $value ($value | int64) (or (kindIs "string" $value) (kindIs "bool" $value)) | quote }}
 {{- end }}
 {{- end -}}
 

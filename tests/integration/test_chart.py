@@ -334,6 +334,11 @@ def test_large_numbers_stay_whole(helm: Helm) -> None:
     assert helm.render(CHART / "ci" / "tuning-values.yaml")["ConfigMap"]["data"]["READ_AHEAD_RECORDS"] == "10000000"
 
 
+def test_switches_stay_switches(helm: Helm) -> None:
+    """True is not written as a number."""
+    assert helm.render(CHART / "ci" / "tuning-values.yaml")["ConfigMap"]["data"]["SUPPRESS_UNDECODABLE"] == "true"
+
+
 def test_changed_settings_restart_the_pods(helm: Helm, override: Path) -> None:
     """The pods' checksum follows the settings, and only them."""
 

@@ -1,13 +1,20 @@
 """The sink against the simulator: what it sends has the effect that is meant, and faults leave what may be repeated."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import cast
 
+import orjson
 import pytest
 from msgspec.structs import replace
 from opentelemetry.trace import NoOpTracer
+from structlog.testing import capture_logs
 
+from consumer.adapters.genesys import limits
+from consumer.adapters.genesys.client import Client
+from consumer.adapters.genesys.dnc_list import DncList
 from consumer.adapters.genesys.sink import GenesysSink
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
@@ -17,17 +24,19 @@ from consumer.errors import (
     RefusedByGenesys,
     SinkUnavailable,
     Throttled,
-    TooLarge,
     Unauthorized,
 )
-from consumer.model import Contact
+from consumer.model import UNCHANGED, Amendment, Contact
+from consumer.ports import Amended
 from consumer.settings import load
 from consumer.simulator.app import Simulator
 from consumer.simulator.contacts import Poison
 from consumer.simulator.faults import Fault
+from tests.waiting import eventually
 
 JANE = Contact("crm-1", "+15550100001", "jane@example.com", True, False, {"city": "Bern"})
 JANES_ID = contact_id("crm-1")
+WITHDRAWN = Amendment("crm-1", UNCHANGED, UNCHANGED, False, UNCHANGED, {})
 
 
 async def open_sink(simulator: Simulator, throttle: Throttle | None = None, **environ: str) -> GenesysSink:
@@ -72,7 +81,7 @@ async def test_contact_is_added_changed_suppressed_and_deleted():
             await put(sink, contact)
             held = simulator.contacts("People")[JANES_ID]
             assert (held["data"]["phone_number"], held["callable"]) == (contact.phone, True)
-        await sink.suppress([replace(JANE, consent=False), replace(JANE, external_id="crm-unknown")])
+        await sink.amend([WITHDRAWN, replace(WITHDRAWN, external_id="crm-unknown")])
         held = simulator.contacts("People")[JANES_ID]
         assert (held["data"]["consent_flag"], held["data"]["phone_number"]) == ("false", "+15550100009")
         assert not held["callable"]
@@ -85,6 +94,13 @@ async def test_contact_is_added_changed_suppressed_and_deleted():
 async def with_dnc_list(simulator: Simulator) -> AsyncIterator[GenesysSink]:
     """A sink that keeps the do-not-call list `Nobody`."""
     async with opened(simulator, GENESYS_DNC_LIST="Nobody") as sink:
+        yield sink
+
+
+@asynccontextmanager
+async def releasing(simulator: Simulator) -> AsyncIterator[GenesysSink]:
+    """A sink that also takes numbers off the list `Nobody`."""
+    async with opened(simulator, GENESYS_DNC_LIST="Nobody", GENESYS_DNC_RELEASE="true") as sink:
         yield sink
 
 
@@ -114,11 +130,59 @@ async def test_a_withdrawal_without_a_number_blocks_the_one_that_genesys_has():
         assert simulator.dnc_numbers("Nobody") == {JANE.phone}
 
 
+async def test_a_part_of_a_contact_is_merged_with_the_rest():
+    """What it does not tell stays as Genesys has it, also what somebody changed there; unknown ones are told."""
+    part = replace(WITHDRAWN, consent=UNCHANGED, phone="+15550100009", attributes={"city": "Basel"})
+    async with Simulator() as simulator, opened(simulator) as sink:
+        await put(sink, replace(JANE, email="changed@example.com"))
+        told = await sink.amend([part, replace(part, external_id="crm-unknown")])
+        held = simulator.contacts("People")[JANES_ID]
+    expected = Contact("crm-1", "+15550100009", "changed@example.com", True, False, {"city": "Basel"})
+    assert told == {"crm-1": Amended(expected, sent=True)}
+    assert (held["data"]["phone_number"], held["data"]["email"]) == (expected.phone, expected.email)
+    assert (held["data"]["city"], held["callable"]) == ("Basel", True)
+
+
+async def test_a_part_that_comes_again_changes_nothing():
+    """The second time Genesys has it already."""
+    part = replace(WITHDRAWN, consent=UNCHANGED, phone="+15550100009")
+    async with Simulator() as simulator, opened(simulator) as sink:
+        await put(sink, JANE)
+        assert [(await sink.amend([part]))["crm-1"].sent for _ in range(2)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("part", "blocked"),
+    [
+        (WITHDRAWN, {JANE.phone}),
+        (replace(WITHDRAWN, phone="+15550100009"), {"+15550100009"}),
+        (replace(WITHDRAWN, phone=""), {JANE.phone}),
+        (replace(WITHDRAWN, consent=UNCHANGED, do_not_call=True), {JANE.phone}),
+        (replace(WITHDRAWN, consent=True, phone="+15550100009"), set()),
+    ],
+    ids=str,
+)
+async def test_the_number_of_an_amended_contact_goes_on_the_do_not_call_list_if_it_withdraws(part, blocked):
+    """The one that it has then, or the last one that Genesys has when it is cleared at the same time."""
+    async with Simulator() as simulator, with_dnc_list(simulator) as sink:
+        await put(sink, JANE)
+        await sink.amend([part])
+        assert simulator.dnc_numbers("Nobody") == blocked
+
+
+async def test_a_new_number_of_somebody_who_withdrew_is_blocked_too():
+    """A part that tells the number alone: without consent nobody may call the new one either."""
+    async with Simulator() as simulator, with_dnc_list(simulator) as sink:
+        await put(sink, replace(JANE, consent=False))
+        await sink.amend([replace(WITHDRAWN, consent=UNCHANGED, phone="+15550100009")])
+        assert simulator.dnc_numbers("Nobody") == {"+15550100009"}
+
+
 async def test_a_suppression_blocks_the_number_that_genesys_has():
     """A rejected record tells no number that could be trusted."""
     async with Simulator() as simulator, with_dnc_list(simulator) as sink:
         await put(sink, JANE)
-        await sink.suppress([replace(JANE, phone="", do_not_call=True)])
+        await sink.amend([WITHDRAWN])
         assert simulator.dnc_numbers("Nobody") == {JANE.phone}
 
 
@@ -130,6 +194,94 @@ async def test_the_number_is_blocked_before_the_contact_changes():
             await withdraw(sink, replace(JANE, consent=False))
         assert simulator.dnc_numbers("Nobody") == {JANE.phone}
         assert simulator.contacts("People") == {}
+
+
+async def grant(sink: GenesysSink, *contacts: Contact, withdrawn: Sequence[Contact] = ()) -> None:
+    """Upsert contacts that withdrew before, and others that withdraw now."""
+    encoded = [sink.encode(contact, callable_=contact.callable) for contact in (*contacts, *withdrawn)]
+    await sink.upsert(encoded, withdrawn=withdrawn, granted=contacts)
+
+
+async def test_the_number_of_a_contact_that_grants_again_is_taken_off_where_that_is_set():
+    """Without the setting it stays; a number that is not on the list is fine."""
+    async with Simulator() as simulator:
+        for release, left in (("false", {JANE.phone}), ("true", set())):
+            async with opened(simulator, GENESYS_DNC_LIST="Nobody", GENESYS_DNC_RELEASE=release) as sink:
+                await withdraw(sink, replace(JANE, consent=False))
+                await grant(sink, JANE)
+                await grant(sink, JANE)
+                assert simulator.dnc_numbers("Nobody") == left
+                assert simulator.contacts("People")[JANES_ID]["callable"]
+
+
+async def test_only_the_number_that_genesys_has_of_the_contact_is_taken_off():
+    """One who grants with another number gets neither off; nor does one whose number somebody withdraws meanwhile."""
+    john = replace(JANE, external_id="crm-2", consent=False)
+    async with Simulator() as simulator, releasing(simulator) as sink:
+        await withdraw(sink, replace(JANE, consent=False), replace(john, external_id="crm-3", phone="+15550100003"))
+        await grant(sink, replace(JANE, phone="+15550100003"))
+        assert simulator.dnc_numbers("Nobody") == {JANE.phone, "+15550100003"}
+        await withdraw(sink, replace(JANE, consent=False))
+        await grant(sink, JANE, withdrawn=[john])
+        assert simulator.dnc_numbers("Nobody") == {JANE.phone, "+15550100003"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "callable_"),
+    [("503@add_contacts", False), ("503@patch_dnc_phone_numbers", True), ("lost_reply@add_contacts", True)],
+)
+async def test_a_number_is_taken_off_after_its_contact_was_granted(fault, callable_):
+    """Whatever fails leaves it on the list, and a repeat takes it off."""
+    async with Simulator() as simulator, releasing(simulator) as sink:
+        await withdraw(sink, replace(JANE, consent=False))
+        simulator.faults.inject(Fault.parse(fault))
+        with pytest.raises(SinkUnavailable):
+            await grant(sink, JANE)
+        assert simulator.dnc_numbers("Nobody") == {JANE.phone}
+        assert simulator.contacts("People")[JANES_ID]["callable"] is callable_
+        await grant(sink, JANE)
+        assert simulator.dnc_numbers("Nobody") == set()
+
+
+async def test_a_thousand_numbers_are_taken_off_in_requests_that_genesys_takes():
+    """Reads of 50, removals of 250."""
+    contacts = [replace(JANE, external_id=f"crm-{n}", phone=f"+1555{n:07}") for n in range(1000)]
+    async with Simulator() as simulator, releasing(simulator) as sink:
+        await withdraw(sink, *(replace(contact, consent=False) for contact in contacts))
+        await grant(sink, *contacts)
+        assert simulator.dnc_numbers("Nobody") == set()
+        requests = simulator.stats()["requests"]
+        assert (requests["read_contacts"], requests["patch_dnc_phone_numbers"]) == ({"200": 20}, {"204": 4})
+
+
+async def test_a_number_that_a_rejected_record_names_is_blocked_whether_the_contact_is_there_or_not():
+    """It is put on the list beside the one that Genesys has; the contact keeps its own, and none is made."""
+    async with Simulator() as simulator, with_dnc_list(simulator) as sink:
+        await put(sink, JANE)
+        unknown = replace(WITHDRAWN, external_id="crm-unknown")
+        told = await sink.amend([WITHDRAWN, unknown], numbers=["+15550100008", "", "+15550100009"])
+        assert set(told) == {"crm-1"}
+        assert simulator.dnc_numbers("Nobody") == {JANE.phone, "+15550100008", "+15550100009"}
+        (held,) = simulator.contacts("People").values()
+        assert held["data"]["phone_number"] == JANE.phone
+
+
+async def test_a_number_that_genesys_does_not_release_stays_and_the_others_go():
+    """The refused one is found by halves; a line says so without the number."""
+    refused = RefusedByGenesys("invalid.dnc.patch.request")
+    asked: list[list[str]] = []
+
+    class Refusing:
+        async def call(self, *_: object, body: bytes, **__: object) -> None:
+            asked.append(orjson.loads(body)["phoneNumbers"])
+            if "+2" in asked[-1]:
+                raise refused
+
+    with capture_logs() as lines:
+        await DncList(cast("Client", Refusing()), "id").remove(["+1", "+2", "+3", "+4"], 0.0, lambda: True)
+    assert asked == [["+1", "+2", "+3", "+4"], ["+1", "+2"], ["+1"], ["+2"], ["+3", "+4"]]
+    assert [(line["event"], line["code"]) for line in lines] == [("number_not_released", refused.code)]
+    assert "+2" not in str(lines)
 
 
 async def test_a_do_not_call_list_is_found_again():
@@ -181,7 +333,7 @@ async def test_a_second_request_waits_too_where_genesys_asked_everybody_to():
         await put(sink, JANE)
         throttle.told_to_wait(asyncio.get_running_loop().time(), 60)
         with pytest.raises(Throttled) as told:
-            await sink.suppress([replace(JANE, do_not_call=True)])
+            await sink.amend([WITHDRAWN])
         assert 50 < (told.value.retry_after or 0) <= 60
         assert simulator.contacts("People")[JANES_ID]["callable"] is True
         await sink.close()
@@ -193,7 +345,7 @@ async def test_full_batches_are_taken():
     async with Simulator() as simulator, opened(simulator) as sink:
         await sink.upsert([sink.encode(contact, callable_=True) for contact in contacts])
         await sink.delete([contact.external_id for contact in contacts[:50]])
-        await sink.suppress([replace(contact, do_not_call=True) for contact in contacts[100:150]])
+        await sink.amend([replace(WITHDRAWN, external_id=contact.external_id) for contact in contacts[100:150]])
         held = simulator.contacts("People")
     assert len(held) == 950
     assert sum(not contact["callable"] for contact in held.values()) == 50
@@ -245,7 +397,7 @@ async def test_one_bad_contact_refuses_the_batch_and_leaves_the_list():
         ("clearing", Throttled, 0),
         ("importing", Throttled, 0),
         ("bulk_job", Throttled, 0),
-        ("413", TooLarge, 0),
+        ("413", SinkUnavailable, 0),
         ("drip=0.05", SinkUnavailable, 1),
         ("endless", SinkUnavailable, 1),
         ("deep", SinkUnavailable, 1),
@@ -279,6 +431,34 @@ async def test_own_rate_limit_names_the_wait():
             await put(sink, JANE)
     assert caught.value.retry_after is not None
     assert 50 < caught.value.retry_after <= 60
+
+
+async def test_the_limit_that_genesys_tells_is_kept_and_asked_for_again(monkeypatch):
+    """Genesys allows 60 a minute, then 120: a burst of two seconds' worth tells which limit holds."""
+    monkeypatch.setattr(limits, "EVERY_S", 0.01)
+    throttle = Throttle(100_000)
+    async with Simulator(requests_per_minute=60) as simulator:
+        sink = await open_sink(simulator, throttle)
+        following = asyncio.create_task(sink.follow_limit())
+        for requests_per_minute, burst in ((60, 2), (120, 4)):
+            simulator._access.requests_per_minute = requests_per_minute
+            await eventually(lambda: throttle.tokens(math.inf) == burst, 10)  # noqa: B023 -- waited for here
+        following.cancel()
+        await sink.close()
+
+
+async def test_a_limit_that_cannot_be_told_now_is_asked_for_again(monkeypatch):
+    """An outage at start leaves our own limit, until Genesys answers."""
+    monkeypatch.setattr(limits, "RETRY_S", 0.01)
+    throttle = Throttle(300)
+    async with Simulator(requests_per_minute=60) as simulator:
+        sink = await open_sink(simulator, throttle)
+        simulator.faults.inject(Fault.parse("503@get_limits"), Fault.parse("bad_json@get_limits"))
+        following = asyncio.create_task(sink.follow_limit())
+        await eventually(lambda: throttle.tokens(math.inf) == 2, 10)
+        assert simulator.stats()["faults"] == {"503": 1, "bad_json": 1}
+        following.cancel()
+        await sink.close()
 
 
 @pytest.mark.parametrize("permission", ["outbound:contactList:view", "outbound:contactList:add"])

@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+from structlog.testing import capture_logs
 
 from consumer.adapters.genesys import transport
 from consumer.adapters.genesys.sink import GenesysSink
@@ -35,8 +36,8 @@ from consumer.errors import (
     TooLarge,
     Unauthorized,
 )
-from consumer.model import Contact
-from consumer.ports import Sink
+from consumer.model import UNCHANGED, Amendment, Contact
+from consumer.ports import Amended, Sink
 from consumer.settings import load
 
 CONTRACT = orjson.loads((Path(__file__).parent.parent / "data/genesys/contract.json").read_bytes())
@@ -54,6 +55,7 @@ CONTACT_LIST = {
 CANARIES = ["+15550100999", "canary@example.com", "Canaryville", "crm-canary-1"]
 JANE = Contact("crm-canary-1", "+15550100999", "canary@example.com", True, False, {"city": "Canaryville"})
 JOHN = Contact("crm-2", "+15550100002", "", False, True, {"city": ""})
+WITHDRAWN = Amendment("crm-canary-1", UNCHANGED, UNCHANGED, False, UNCHANGED, {})
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -184,13 +186,14 @@ class Genesys:
 
 
 async def ask(sink: GenesysSink, external_id: str) -> None:
-    """Make one request: what would suppress a contact that Genesys does not know."""
-    assert await sink.suppress([replace(JOHN, external_id=external_id)]) == {external_id}
+    """Make one request: what would amend a contact that Genesys does not know."""
+    assert await sink.amend([replace(WITHDRAWN, external_id=external_id)]) == {}
 
 
 def broken_rules(seen: Seen, query: Any) -> list[str]:
     """What the contract forbids of a request."""
     template = re.sub(r"(?<=contactlists/)[^/]+", "{contactListId}", seen.path)
+    template = re.sub(r"(?<=namespaces/)[^/]+", "{namespaceName}", template)
     endpoint = ENDPOINTS.get((seen.method, template))
     if endpoint is None:
         return [f"no endpoint {seen.method} {template}"]
@@ -350,12 +353,12 @@ async def test_what_is_not_sure_at_the_last_moment_is_not_sent(bench, effect):
     assert bench.genesys.calls[0].path == CONTACTS
 
 
-async def test_a_suppression_that_is_not_sure_any_more_only_reads(bench):
+async def test_an_amendment_that_is_not_sure_any_more_only_reads(bench):
     """What was read back is not written when the contact may be somebody else's by then."""
     async with bench.sink() as sink:
         bench.genesys.script = [reply(200, [{"id": contact_id(JANE.external_id), "data": {}}])]
         with pytest.raises(SinkUnavailable):
-            await sink.suppress([JANE], lambda: False)
+            await sink.amend([WITHDRAWN], lambda: False)
     assert [call.path for call in bench.genesys.calls] == [f"{CONTACTS}/bulk"]
 
 
@@ -396,7 +399,7 @@ async def test_a_refusal_tells_whom_it_names_and_how_much_is_too_much(bench):
         "details": [{"errorCode": "x", "entityId": "two"}, "odd"],
         "errors": [{"code": "x", "entityId": "three"}],
     }
-    limit = {"code": "request.entity.too.large", "limit": {"key": "request.bytes.max", "value": 1000}}
+    limit = {"code": "request.entity.too.large", "limit": {"key": "request.bytes.max", "value": 10}}
     async with bench.sink() as sink:
         bench.genesys.script = [reply(400, body), reply(413, limit)]
         with pytest.raises(RefusedByGenesys) as refused:
@@ -404,11 +407,20 @@ async def test_a_refusal_tells_whom_it_names_and_how_much_is_too_much(bench):
         with pytest.raises(TooLarge) as too_large:
             await ask(sink, "crm-2")
     assert refused.value.contact_ids == {"one", "two", "three"}
-    assert too_large.value.limit == 1000
+    assert too_large.value.limit == 10
 
 
-async def test_suppress_sends_back_what_genesys_has(bench):
-    """Data stays as it was read but for the withdrawn flags; the contact becomes not callable."""
+async def test_a_body_that_keeps_to_the_limit_that_is_named_is_not_too_large(bench):
+    """An answer that contradicts itself is no answer of a working service: nobody is to blame."""
+    limit = {"code": "request.entity.too.large", "limit": {"key": "request.bytes.max", "value": 1000}}
+    async with bench.sink() as sink:
+        bench.genesys.script = [reply(413, limit)]
+        with pytest.raises(SinkUnavailable, match="names a limit of 1000"):
+            await ask(sink, "crm-2")
+
+
+async def test_amend_sends_back_what_genesys_has(bench):
+    """Data stays as it was read but for what changed; without consent or with do-not-call nobody calls."""
     read = [
         {
             "id": contact_id(external_id),
@@ -419,10 +431,11 @@ async def test_suppress_sends_back_what_genesys_has(bench):
         }
         for external_id in ("crm-canary-1", "crm-2")
     ]
-    conflict, withdrawn = replace(JANE, do_not_call=True), replace(JOHN, do_not_call=False)
+    blocked = replace(WITHDRAWN, consent=UNCHANGED, do_not_call=True)
+    withdrawn = replace(WITHDRAWN, external_id="crm-2")
     bench.genesys.script = [accept, reply(200, read)]
     async with bench.sink() as sink:
-        await sink.suppress([conflict, withdrawn, replace(JOHN, external_id="crm-unknown")])
+        await sink.amend([blocked, withdrawn, replace(WITHDRAWN, external_id="crm-unknown")])
     bulk, add = bench.genesys.calls
     assert bulk.path == f"{CONTACTS}/bulk"
     assert orjson.loads(bulk.body) == [contact_id(id_) for id_ in ("crm-canary-1", "crm-2", "crm-unknown")]
@@ -439,20 +452,101 @@ async def test_suppress_sends_back_what_genesys_has(bench):
             "id": contact_id("crm-2"),
             "contactListId": LIST_ID,
             "callable": False,
-            "data": data | {"external_id": "crm-2", "consent_flag": "false", "do_not_call": ""},
+            "data": data | {"external_id": "crm-2", "consent_flag": "false", "do_not_call": "false"},
         },
     ]
 
 
-async def test_suppress_of_unknown_contacts_sends_nothing(bench):
+HELD = {
+    "external_id": "crm-2",
+    "phone_number": "+15550100002",
+    "email": "",
+    "consent_flag": "true",
+    "do_not_call": "false",
+    "city": "Bern",
+}
+"""A contact as the program leaves it in Genesys."""
+
+NOTHING = Amendment("crm-2", UNCHANGED, UNCHANGED, UNCHANGED, UNCHANGED, {})
+
+
+async def amended(bench, held, amendment, *, callable_=True, withheld=()):
+    """What the sink tells of an amendment of a contact that Genesys has, and what it sent."""
+    async with bench.sink() as sink:
+        bench.genesys.script = [reply(200, [{"id": contact_id("crm-2"), "callable": callable_, "data": held}])]
+        result = await sink.amend([amendment], withheld=withheld)
+    _, *adds = bench.genesys.calls
+    return result["crm-2"], [body for add in adds for body in orjson.loads(add.body)]
+
+
+@pytest.mark.parametrize("amendment", [replace(NOTHING, phone="+15550100002"), replace(NOTHING, consent=True)], ids=str)
+async def test_what_genesys_has_already_is_not_sent_again(bench, amendment):
+    """Nothing differs: one request, and the contact is told as it is."""
+    told, sent = await amended(bench, HELD, amendment)
+    assert sent == []
+    assert told == Amended(Contact("crm-2", "+15550100002", "", True, False, {"city": "Bern"}), sent=False)
+
+
+@pytest.mark.parametrize(
+    ("held", "callable_", "amendment"),
+    [
+        (HELD, True, replace(NOTHING, phone="")),
+        (HELD, True, replace(NOTHING, attributes={"city": "Basel"})),
+        (HELD, False, replace(NOTHING, phone="+15550100002")),
+        (HELD | {"external_id": ""}, True, NOTHING),
+        (HELD | {"email": None}, False, NOTHING),
+        (HELD | {"consent_flag": "false"}, False, replace(NOTHING, consent=False)),
+        (HELD | {"do_not_call": "true"}, False, replace(NOTHING, do_not_call=True)),
+    ],
+    ids=str,
+)
+async def test_what_differs_or_withdraws_is_sent(bench, held, callable_, amendment):
+    """A column, whether the contact is callable, its id; and a withdrawal in any case, since reads may lag."""
+    told, sent = await amended(bench, held, amendment, callable_=callable_)
+    assert told.sent
+    assert len(sent) == 1
+    assert sent[0]["callable"] is told.contact.callable
+    assert sent[0]["data"]["external_id"] == "crm-2"
+
+
+@pytest.mark.parametrize(
+    ("consent", "do_not_call", "callable_"),
+    [
+        ("true", "false", True),
+        ("TRUE", "FALSE", True),
+        ("true", "", True),
+        ("true", "true", False),
+        ("true", "yes", False),
+        ("true", "1", False),
+        ("yes", "false", False),
+        ("", "false", False),
+        (None, None, False),
+    ],
+)
+async def test_flags_that_somebody_wrote_otherwise_let_nobody_call(bench, consent, do_not_call, callable_):
+    """Consent is what says true; do-not-call is all that does not say false."""
+    held = HELD | {"consent_flag": consent, "do_not_call": do_not_call}
+    told, (sent,) = await amended(bench, held, replace(NOTHING, phone="+15550100003"))
+    assert told.contact.callable is sent["callable"] is callable_
+    assert {sent["data"]["consent_flag"], sent["data"]["do_not_call"]} <= {"true", "false"}
+
+
+async def test_what_is_withheld_is_sent_as_not_callable(bench):
+    """A withdrawal waits behind it; the content is as told all the same."""
+    told, (sent,) = await amended(bench, HELD, replace(NOTHING, phone="+15550100003"), withheld={"crm-2"})
+    assert (sent["callable"], sent["data"]["consent_flag"]) == (False, "true")
+    assert told.contact.callable
+
+
+async def test_unknown_contacts_are_not_amended(bench):
     """Nothing found means that there is nothing to write."""
     async with bench.sink() as sink:
-        await sink.suppress([JANE])
+        await sink.amend([WITHDRAWN])
     assert [call.path for call in bench.genesys.calls] == [f"{CONTACTS}/bulk"]
 
 
 async def test_two_requests_share_one_time_limit(bench, monkeypatch):
-    """The second request of a suppression has only the time that the first one left."""
+    """The second request of an amendment has only the time that the first one left."""
     limits = []
     send = transport.Transport.send
 
@@ -464,7 +558,7 @@ async def test_two_requests_share_one_time_limit(bench, monkeypatch):
     read = {"id": contact_id("crm-2"), "contactListId": LIST_ID, "data": {}}
     async with bench.sink() as sink:
         bench.genesys.script = [reply(200, [read])]
-        await sink.suppress([JOHN])
+        await sink.amend([replace(WITHDRAWN, external_id="crm-2")])
     (first, first_s), (second, second_s) = limits[-2:]
     assert (first, second) == ("read_contacts", "add_contacts")
     assert 0 < second_s < first_s <= 20
@@ -598,6 +692,24 @@ async def test_missing_permission_is_named(bench, body, permission):
             await sink.delete(["crm-2"])
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(error(403, "missing.any.permissions"), id="not permitted"),
+        pytest.param(error(404, "not.found"), id="no such namespace"),
+        pytest.param(error(400, "bad.request"), id="refused"),
+    ],
+)
+async def test_who_may_not_know_the_limit_keeps_to_the_setting(bench, answer):
+    """One line says so, and Genesys is not asked again."""
+    async with bench.sink() as sink:
+        bench.genesys.script = [answer]
+        with capture_logs() as lines:
+            await sink.follow_limit()
+    assert [(line["event"], line["log_level"]) for line in lines] == [("limit_not_told", "info")]
+    assert not any(canary in str(lines) for canary in CANARIES)
+
+
 async def test_no_answer_ends_at_the_time_limit(bench):
     """A server that keeps silent is unavailable."""
     async with bench.sink(GENESYS_REQUEST_TIMEOUT_S="1") as sink:
@@ -624,12 +736,12 @@ async def test_endless_answer_is_cut_off(bench, monkeypatch):
 
 
 @pytest.mark.parametrize("found", [{}, [None], [{"id": contact_id("crm-stranger"), "data": {}}]])
-async def test_suppress_refuses_to_write_what_it_did_not_ask_for(bench, found):
+async def test_amend_refuses_to_write_what_it_did_not_ask_for(bench, found):
     """An answer with other contacts than were asked for is not written back."""
     async with bench.sink() as sink:
         bench.genesys.script = [reply(200, found)]
         with pytest.raises(SinkUnavailable, match="does not match"):
-            await sink.suppress([JANE])
+            await sink.amend([WITHDRAWN])
     assert len(bench.genesys.calls) == 1
 
 

@@ -106,6 +106,7 @@ async def test_a_signal_lets_it_finish_what_it_has(kafka: KafkaCluster, tmp_path
             consumer.process.send_signal(signal.SIGTERM)
             assert await consumer.process.wait() == 0, await consumer.said()
         assert len(simulator.contacts("list")) == len(EVENTS)
+        assert simulator.stats()["requests"]["get_limits"] == {"200": 1}
         chosen = settings(kafka.bootstrap, topic)
         assert committed(kafka.bootstrap, chosen, TopicPartition(topic, 0)) == [len(EVENTS)]
 

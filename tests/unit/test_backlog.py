@@ -3,10 +3,14 @@
 import asyncio
 import math
 
+import orjson
 import pytest
 
 from consumer.core.contact_id import contact_id
-from consumer.errors import RefusedByGenesys, TooLarge
+from consumer.errors import RefusedByGenesys, Throttled, TooLarge
+from consumer.simulator.access import Access
+from consumer.simulator.errors import ApiError
+from tests import virtual_time
 from tests.checker import check
 from tests.lives import Life, live, world_of
 from tests.memory_ports import World
@@ -14,6 +18,8 @@ from tests.stories import Event, Story
 
 PARTITIONS = 4
 BATCH = 100
+LIMIT = 300
+WINDOW_S = 60.0
 
 
 def _told(events: list[Event]) -> Story:
@@ -35,31 +41,88 @@ def _ideal(count: int) -> int:
 # -- requests and withdrawals
 
 
-def test_a_backlog_takes_hardly_more_requests_than_its_contacts_need_and_withdrawals_overtake_it() -> None:
-    """10,000 changes at 300 requests a minute, 100 of them withdrawals at the very end, within the read-ahead.
+class Limiter:
+    """The simulator's own limit of requests in the place of Genesys', by virtual time.
 
-    At most 1.005 of the ideal number of requests; no minute sees more than 300; every withdrawal is applied within the
-    first 5 % of the run.
+    Args:
+        age_s: How old the token's minute is when the first request comes.
+        used: Requests that somebody made in it before.
+
+    Attributes:
+        refused: When a request got 429.
     """
-    changes, withdrawals = 9_900, 100
-    events = _contacts(changes) + [Event(f"gone-{number}", 1, consent=False) for number in range(withdrawals)]
-    world = world_of(_told(events))
-    world.poll_s = 0.0001
-    starts: list[float] = []
-    withdrawn: list[float] = []
 
-    def on_upsert(contacts: list[dict[str, object]]) -> None:
+    def __init__(self, age_s: float = 0.0, used: int = 0) -> None:
+        self._now = virtual_time.START - age_s
+        self._access = Access(
+            lambda: self._now,
+            clients=None,
+            token_lifetime_s=86_400,
+            requests_per_minute=LIMIT,
+            withheld_permissions=(),
+        )
+        form = b"grant_type=client_credentials&client_id=id&client_secret=secret"
+        token = orjson.loads(self._access.issue("", "application/x-www-form-urlencoded", form))["access_token"]
+        self._authorization = f"Bearer {token}"
+        for _ in range(used):
+            self._access.admit(self._authorization, "")
+        self.refused: list[float] = []
+
+    def answer(self) -> None:
+        """Let a request in, or not."""
+        self._now = asyncio.get_running_loop().time()
+        try:
+            self._access.admit(self._authorization, "")
+        except ApiError as error:
+            self.refused.append(self._now)
+            raise Throttled("429", error.retry_after) from None
+
+
+class Times:
+    """When requests started, and which of them took withdrawals."""
+
+    def __init__(self) -> None:
+        self.starts: list[float] = []
+        self.withdrawn: list[float] = []
+
+    def on_upsert(self, contacts: list[dict[str, object]]) -> None:
+        """Take down a request."""
         now = asyncio.get_running_loop().time()
-        starts.append(now)
-        withdrawn.extend(now for contact in contacts if not contact["callable"])
+        self.starts.append(now)
+        self.withdrawn.extend(now for contact in contacts if not contact["callable"])
 
-    world.on_upsert = on_upsert
-    live(world, read_ahead_records=100_000)
+
+@pytest.mark.timeout(300)  # a hundred thousand of anything take their time
+def test_a_backlog_takes_hardly_more_requests_than_its_contacts_need_and_withdrawals_overtake_it() -> None:
+    """100,000 changes at 300 requests a minute, 1,000 of them withdrawals at the very end, within the read-ahead.
+
+    At most 1.005 of the ideal number of requests; none gets 429; every withdrawal is applied within the first 5 % of
+    the run.
+    """
+    changes, withdrawals = 99_000, 1_000
+    events = _contacts(changes) + [Event(f"gone-{number}", 1, consent=False) for number in range(withdrawals)]
+    world, times, limiter = world_of(_told(events)), Times(), Limiter()
+    world.poll_s, world.poll_records = 0.001, 200
+    world.on_upsert, world.answer = times.on_upsert, limiter.answer
+    live(world, genesys_requests_per_minute=LIMIT, read_ahead_records=len(events))
     assert len(world.list) == len(events)
-    assert len(starts) <= 1.005 * _ideal(len(events))
-    assert max(sum(1 for other in starts if 0 <= other - start < 60) for start in starts[::50]) <= 300
-    assert len(withdrawn) == withdrawals
-    assert max(withdrawn) - starts[0] <= 0.05 * (starts[-1] - starts[0])
+    assert len(times.starts) <= 1.005 * _ideal(len(events))
+    assert limiter.refused == []
+    assert len(times.withdrawn) == withdrawals
+    assert max(times.withdrawn) - times.starts[0] <= 0.05 * (times.starts[-1] - times.starts[0])
+
+
+@pytest.mark.parametrize("used", [1, LIMIT // 2, LIMIT])
+@pytest.mark.parametrize("age_s", [0.0, 17.0, 42.0, 59.9])
+def test_after_the_first_minute_no_request_is_throttled(age_s: float, used: int) -> None:
+    """Whenever Genesys' minute began, however many requests of it are gone: from the next one on none gets 429."""
+    contacts = 4 * LIMIT
+    world, limiter = world_of(_told(_contacts(contacts))), Limiter(age_s, used)
+    world.answer = limiter.answer
+    live(world, genesys_requests_per_minute=LIMIT, batch_max_records=1, batch_linger_ms=0)
+    assert len(world.list) == contacts
+    assert all(moment < virtual_time.START - age_s + WINDOW_S for moment in limiter.refused)
+    assert len(world.requested) == contacts + len(limiter.refused)
 
 
 # -- poison
@@ -68,6 +131,11 @@ def test_a_backlog_takes_hardly_more_requests_than_its_contacts_need_and_withdra
 def _among(poison: int, contacts: int) -> set[str]:
     """So many poison contacts, spread evenly."""
     return {f"contact-{number * contacts // poison + 17}" for number in range(poison)}
+
+
+def _counted(life: Life) -> float:
+    """Requests of searches for each contact that they found, as the metrics tell."""
+    return life.telemetry.search_requests / life.telemetry.refused_contacts
 
 
 def _cost(world: World, poison: set[str], contacts: int) -> float:
@@ -86,11 +154,13 @@ def test_twelve_poison_contacts_among_8525_cost_no_good_one(named: bool, most: f
     world.poison = _among(12, contacts)
     if named:
         world.refusal = Naming(world.poison)
-    live(world)
+    life = live(world)
     check(world, story, world.poison)
     assert len(world.list) == 8_513
     assert {letter[0].key for letter in world.dead_letters} == {name.encode() for name in world.poison}
     assert _cost(world, world.poison, contacts) <= most
+    assert life.telemetry.refused_contacts == 12
+    assert _cost(world, world.poison, contacts) <= _counted(life) <= most + 2
 
 
 class Naming(RefusedByGenesys):

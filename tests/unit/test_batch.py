@@ -10,10 +10,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from consumer.core.batch import MAX_PER_REQUEST, Batch, Lane, Lanes
-from consumer.model import Assignment, Change, Contact, Operation, Record, State, TopicPartition, Work
+from consumer.core.batch import MAX_PER_REQUEST, Batch, Effect, Lane, Lanes, effect_of
+from consumer.model import (
+    UNCHANGED,
+    Amendment,
+    Assignment,
+    Change,
+    Contact,
+    Operation,
+    Record,
+    State,
+    TopicPartition,
+    Work,
+)
 
-UPSERT, DELETE, SUPPRESS = Operation
+UPSERT, DELETE, AMEND = Effect
 OURS = Assignment(TopicPartition("crm.contacts.changes", 0))
 THEIRS = Assignment(TopicPartition("crm.contacts.changes", 1))
 LINGER_S = 0.5
@@ -21,22 +32,28 @@ PLENTY = 1000
 STATE = State(b"f" * 32, None, False, 0, 0, deleted=False)
 """What is expected of a contact: nothing here looks at it."""
 
+KINDS = [(UPSERT, False), (UPSERT, False), (UPSERT, True), (DELETE, True), (AMEND, True), (AMEND, False)]
+"""What changes do, and whether they withdraw."""
+
 SEPARATOR = 1
 """Bytes that stand between two contacts."""
 
 
 def work(
     name: str,
-    operation: Operation = UPSERT,
+    effect: Effect = UPSERT,
     *,
     withdrawal: bool | None = None,
     assignment: Assignment = OURS,
     size: int = 0,
     offset: int = 0,
 ) -> Work:
-    """A work that asks for a change of a contact; a delete or a suppression is a withdrawal."""
-    withdraws = operation is not UPSERT if withdrawal is None else withdrawal
-    contact = Contact(name, "", "", not withdraws, do_not_call=False, attributes={"padding": "x" * size})
+    """A work that asks for a change of a contact; a delete is a withdrawal, and so is an amendment unless told."""
+    withdraws = effect is not UPSERT if withdrawal is None else withdrawal
+    operation = Operation.DELETE if effect is DELETE else Operation.UPSERT
+    contact: Contact | Amendment = Contact(name, "", "", not withdraws, False, {"padding": "x" * size})
+    if effect is AMEND:
+        contact = Amendment(name, UNCHANGED, UNCHANGED, False if withdraws else UNCHANGED, UNCHANGED, {})
     identity = hashlib.sha256(name.encode()).digest()
     change = Change(operation, contact, identity, b"f" * 32, None, 0, offset, withdraws)
     return Work(Record(*assignment.partition, offset, 0, None, b""), assignment, name, change)
@@ -50,11 +67,10 @@ def change_of(work: Work) -> Change:
 
 def encode(work: Work, withheld: bool) -> bytes:
     """Stands for the sink's encoding: the name, whether it may be called, and as many bytes as the test asks for."""
-    change = change_of(work)
-    callable_ = change.contact.callable and not withheld
-    return f"{change.contact.external_id}:{'yes' if callable_ else 'no'}".encode() + b"x" * len(
-        change.contact.attributes["padding"]
-    )
+    contact = change_of(work).contact
+    assert isinstance(contact, Contact)
+    callable_ = contact.callable and not withheld
+    return f"{contact.external_id}:{'yes' if callable_ else 'no'}".encode() + b"x" * len(contact.attributes["padding"])
 
 
 def lanes(max_records: int = 100, max_bytes: int = 1_000_000) -> Lanes:
@@ -98,9 +114,9 @@ def drained(on: Lanes, now: float = 0.0, limit: int = PLENTY) -> list[list[str]]
     return taken
 
 
-def several(prefix: str, count: int, operation: Operation = UPSERT, **more: Any) -> list[Work]:
+def several(prefix: str, count: int, effect: Effect = UPSERT, **more: Any) -> list[Work]:
     """Works of so many contacts."""
-    return [work(f"{prefix}{n}", operation, **more) for n in range(count)]
+    return [work(f"{prefix}{n}", effect, **more) for n in range(count)]
 
 
 # -- when a batch is due
@@ -157,13 +173,13 @@ def test_a_batch_that_is_full_by_bytes_does_not_linger(size: int, *, at_once: bo
     assert on.due(10.0, PLENTY) == (10.0 if at_once else 10.5)
 
 
-@pytest.mark.parametrize("operation", list(Operation))
-def test_a_withdrawal_does_not_linger(operation: Operation) -> None:
+@pytest.mark.parametrize("effect", list(Effect))
+def test_a_withdrawal_does_not_linger(effect: Effect) -> None:
     """One is enough, whatever it takes."""
     on = lanes()
-    begin(on, work("a", operation, withdrawal=True), now=10.0)
+    begin(on, work("a", effect, withdrawal=True), now=10.0)
     assert on.due(10.0, PLENTY) == 10.0
-    assert take(on, 10.0).operation is operation
+    assert take(on, 10.0).effect is effect
 
 
 def test_draining_does_not_linger() -> None:
@@ -186,13 +202,13 @@ def test_a_batch_holds_no_more_than_allowed(limit: int, sizes: list[int]) -> Non
     assert list(chain(*taken)) == [f"c{n}" for n in range(25)]
 
 
-@pytest.mark.parametrize(("operation", "most"), [(DELETE, 50), (SUPPRESS, 50)])
+@pytest.mark.parametrize(("effect", "most"), [(DELETE, 50), (AMEND, 50)])
 @pytest.mark.parametrize("limit", [PLENTY, 30])
-def test_deletes_and_suppressions_have_limits_of_their_own(operation: Operation, most: int, limit: int) -> None:
+def test_deletes_and_suppressions_have_limits_of_their_own(effect: Effect, most: int, limit: int) -> None:
     """However large an upsert may be, who is deleted or suppressed is read back, fifty at a time."""
     on = lanes(max_records=1000)
-    begin(on, *several("c", 130, operation))
-    assert MAX_PER_REQUEST[operation] == most
+    begin(on, *several("c", 130, effect))
+    assert MAX_PER_REQUEST[effect] == most
     assert max(len(batch) for batch in drained(on, limit=limit)) == min(most, limit)
 
 
@@ -228,6 +244,39 @@ def test_no_batch_is_larger_than_allowed(contacts: list[tuple[bool, int]], max_r
     assert left == 0
 
 
+# -- whole contacts and parts
+
+
+def test_parts_linger_apart_from_whole_contacts() -> None:
+    """They go out in another request, each kind when it is due."""
+    on = lanes(max_records=3)
+    begin(on, work("part", AMEND, withdrawal=False), now=10.0)
+    begin(on, *several("whole", 3), now=10.1)
+    assert [take(on, 10.1).effect, on.take(10.1, PLENTY), take(on, 10.5).effect] == [UPSERT, None, AMEND]
+
+
+def test_what_has_waited_longer_goes_first_of_what_is_due() -> None:
+    """A stream of whole contacts that fill every batch does not hold up a part, nor the other way round."""
+    on = lanes(max_records=3)
+    begin(on, *several("early", 3), work("part", AMEND, withdrawal=False), now=10.0)
+    begin(on, *several("late", 9), now=10.1)
+    assert drained(on, 10.5)[:2] == [["part"], ["early0", "early1", "early2"]]
+
+
+def test_fifty_parts_are_a_full_batch() -> None:
+    """Genesys lets no more be read back: nothing is gained by waiting."""
+    on = lanes()
+    begin(on, *several("c", 50, AMEND, withdrawal=False), now=10.0)
+    assert on.due(10.0, PLENTY) == 10.0
+
+
+def test_an_urgent_part_is_filled_up_with_others() -> None:
+    """As an upsert is, and whole contacts stay where they are."""
+    on = lanes()
+    begin(on, work("calm", AMEND, withdrawal=False), work("whole"), work("revoked", AMEND), now=10.0)
+    assert names(take(on, 10.0)) == ["revoked", "calm"]
+
+
 # -- withdrawals first
 
 
@@ -243,10 +292,10 @@ def test_withdrawals_go_first() -> None:
 def test_among_withdrawals_the_longest_wait_goes_first() -> None:
     """A stream of one kind does not hold up the others."""
     on = lanes()
-    order = [SUPPRESS, DELETE, UPSERT]
-    for n, operation in enumerate(order):
-        begin(on, work(f"c{n}", operation, withdrawal=True), now=float(n))
-    assert [take(on, 5.0).operation for _ in order] == order
+    order = [AMEND, DELETE, UPSERT]
+    for n, effect in enumerate(order):
+        begin(on, work(f"c{n}", effect, withdrawal=True), now=float(n))
+    assert [take(on, 5.0).effect for _ in order] == order
 
 
 def test_an_urgent_upsert_is_filled_up_with_others() -> None:
@@ -258,11 +307,11 @@ def test_an_urgent_upsert_is_filled_up_with_others() -> None:
     assert on.take(0.1, PLENTY) is None, "the rest lingers"
 
 
-@pytest.mark.parametrize("operation", [DELETE, SUPPRESS])
-def test_other_requests_are_not_filled_up(operation: Operation) -> None:
+@pytest.mark.parametrize("effect", [DELETE, AMEND])
+def test_other_requests_are_not_filled_up(effect: Effect) -> None:
     """Only an upsert can take upserts along."""
     on = lanes()
-    begin(on, *several("early", 5), work("gone", operation))
+    begin(on, *several("early", 5), work("gone", effect))
     assert names(take(on)) == ["gone"]
 
 
@@ -335,7 +384,7 @@ def test_a_contact_that_changes_all_the_time_stands_in_line_once() -> None:
     (lane,) = begin(on, work("a"))
     for _ in range(1000):
         on.replace(lane, work("a"))
-    assert len(on._normal) == 1
+    assert len(on._calm[UPSERT]) == 1
 
 
 def test_a_lane_knows_what_its_contact_will_be() -> None:
@@ -367,7 +416,7 @@ def test_a_grant_in_the_place_of_a_withdrawal_lingers_again() -> None:
     on.replace(lane, work("a"))
     assert on.due(10.0, PLENTY) == 10.5
     batch = take(on, 10.5)
-    assert (batch.operation, names(batch), batch.lanes[0].payload) == (UPSERT, ["a"], b"a:yes")
+    assert (batch.effect, names(batch), batch.lanes[0].payload) == (UPSERT, ["a"], b"a:yes")
     assert drained(on, 10.5) == []
 
 
@@ -376,7 +425,7 @@ def test_a_delete_has_no_payload() -> None:
     on = lanes()
     (lane,) = begin(on, work("a", size=10))
     on.replace(lane, work("a", DELETE))
-    assert (take(on).operation, lane.payload) == (DELETE, b"")
+    assert (take(on).effect, lane.payload) == (DELETE, b"")
 
 
 def test_a_contact_that_moves_to_and_fro_is_sent_once() -> None:
@@ -417,10 +466,10 @@ def test_before_a_withdrawal_nothing_goes_out_as_callable() -> None:
     on = lanes()
     begin(on, work("early"), now=0.0)
     (lane,) = begin(on, work("a"), now=10.0)
-    withdrawal = work("a", SUPPRESS)
+    withdrawal = work("a", AMEND)
     on.wait(lane, withdrawal, STATE, withdraws=change_of(withdrawal).withdrawal)
     batch = take(on, 10.0)
-    assert (batch.operation, names(batch)) == (UPSERT, ["a", "early"])
+    assert (batch.effect, names(batch)) == (UPSERT, ["a", "early"])
     assert (lane.payload, lane.withheld) == (b"a:no", True)
     assert on.close(lane) == [withdrawal]
 
@@ -449,8 +498,8 @@ def test_a_withdrawal_behind_a_request_under_way_leaves_it_alone() -> None:
 def test_a_withdrawal_behind_a_withdrawal_leaves_its_place() -> None:
     """The first one is ahead already."""
     on = lanes()
-    lane, _ = begin(on, work("a", SUPPRESS), work("b", SUPPRESS))
-    again = work("a", SUPPRESS)
+    lane, _ = begin(on, work("a", AMEND), work("b", AMEND))
+    again = work("a", AMEND)
     on.wait(lane, again, STATE, withdraws=change_of(again).withdrawal)
     assert drained(on) == [["a", "b"]]
 
@@ -459,7 +508,7 @@ def test_a_change_in_the_place_of_a_withheld_one_is_sent_as_it_is() -> None:
     """Withholding belongs to the work that it was for."""
     on = lanes()
     (lane,) = begin(on, work("a"))
-    withdrawal = work("a", SUPPRESS)
+    withdrawal = work("a", AMEND)
     on.wait(lane, withdrawal, STATE, withdraws=change_of(withdrawal).withdrawal)
     on.replace(lane, work("a"))
     assert (lane.payload, lane.withheld, lane.urgent) == (b"a:yes", False, False)
@@ -504,7 +553,7 @@ def test_what_is_put_back_is_encoded_as_its_work_is_now() -> None:
     batch = take(on)
     lane.work.change = change_of(work("a", DELETE))
     on.put_back(Batch(DELETE, batch.lanes))
-    assert (take(on).operation, lane.payload) == (DELETE, b"")
+    assert (take(on).effect, lane.payload) == (DELETE, b"")
 
 
 def test_what_is_put_back_may_be_replaced() -> None:
@@ -545,7 +594,7 @@ def test_a_parked_contact_goes_out_once_it_is_released() -> None:
     lane = parked(on)
     on.release(lane)
     batch = take(on)
-    assert (batch.operation, batch.lanes) == (DELETE, [lane])
+    assert (batch.effect, batch.lanes) == (DELETE, [lane])
     assert drained(on) == []
 
 
@@ -556,7 +605,7 @@ def test_a_newer_change_takes_the_place_of_a_parked_one(newer: Work) -> None:
     lane = parked(on)
     on.replace(lane, newer)
     batch = take(on, LINGER_S)
-    assert (batch.operation, batch.lanes, lane.work) == (change_of(newer).operation, [lane], newer)
+    assert (batch.effect, batch.lanes, lane.work) == (effect_of(change_of(newer)), [lane], newer)
     on.release(lane)
     assert lane.sent
     assert drained(on, LINGER_S) == []
@@ -594,14 +643,14 @@ def test_a_group_is_sent_together_and_with_nobody_else() -> None:
     assert on.due(10.5, PLENTY) == 11.0
 
 
-@pytest.mark.parametrize("operation", list(Operation))
-def test_a_group_is_sent_as_what_it_was(operation: Operation) -> None:
-    """A part of a delete is a delete, a part of a suppression a suppression."""
+@pytest.mark.parametrize("effect", list(Effect))
+def test_a_group_is_sent_as_what_it_was(effect: Effect) -> None:
+    """A part of a delete is a delete, a part of an amendment an amendment."""
     on = lanes()
-    begin(on, *several("a", 2, operation, withdrawal=True))
-    on.put_back_as_group(operation, take(on).lanes)
+    begin(on, *several("a", 2, effect, withdrawal=True))
+    on.put_back_as_group(effect, take(on).lanes)
     batch = take(on)
-    assert (batch.operation, names(batch)) == (operation, ["a0", "a1"])
+    assert (batch.effect, names(batch)) == (effect, ["a0", "a1"])
 
 
 def test_withdrawals_go_before_groups_and_groups_before_the_rest() -> None:
@@ -635,7 +684,7 @@ def test_a_contact_may_leave_its_group(leaves: str) -> None:
     begin(on, work("a"), work("b", assignment=THEIRS), now=10.0)
     first, second = take(on, 10.5).lanes
     on.put_back_as_group(UPSERT, [first, second])
-    withdrawal = work("b", SUPPRESS)
+    withdrawal = work("b", AMEND)
     match leaves:
         case "closed":
             on.close(second)
@@ -854,7 +903,7 @@ class Traffic(RuleBasedStateMachine):
             lane = self.on.get(change.identity)
             if lane is None:
                 self.on.open(each, change, None, self.now)
-            elif lane.sent or lane.waiting or SUPPRESS in {lane.change.operation, change.operation}:
+            elif lane.sent or lane.waiting or isinstance(change.contact, Amendment):
                 self.on.wait(lane, each, STATE, withdraws=change.withdrawal)
             else:
                 self.on.replace(lane, each)
@@ -883,22 +932,22 @@ class Traffic(RuleBasedStateMachine):
             if not lane.work.assignment.alive:
                 self.leave(lane)
         alive = [lane for lane in batch.lanes if lane.work.assignment.alive]
-        return Batch(batch.operation, alive, batch.doubted)
+        return Batch(batch.effect, alive, batch.doubted)
 
     # what happens
 
     @rule(
         name=st.sampled_from("abcdef"),
-        kind=st.sampled_from([(UPSERT, False), (UPSERT, False), (UPSERT, True), (DELETE, True), (SUPPRESS, True)]),
+        kind=st.sampled_from(
+            [(UPSERT, False), (UPSERT, False), (UPSERT, True), (DELETE, True), (AMEND, True), (AMEND, False)]
+        ),
         size=st.integers(0, 60),
         partition=st.integers(0, 1),
     )
-    def submit(self, name: str, kind: tuple[Operation, bool], size: int, partition: int) -> None:
-        operation, withdrawal = kind
+    def submit(self, name: str, kind: tuple[Effect, bool], size: int, partition: int) -> None:
+        effect, withdrawal = kind
         assignment = self.assignments[partition]
-        made = work(
-            name, operation, withdrawal=withdrawal, assignment=assignment, size=size, offset=len(self.submitted)
-        )
+        made = work(name, effect, withdrawal=withdrawal, assignment=assignment, size=size, offset=len(self.submitted))
         self.submitted.append(made)
         self.admit([made])
 
@@ -922,7 +971,7 @@ class Traffic(RuleBasedStateMachine):
         for lane in batch.lanes:
             self.finish(lane)
         if blamed := batch.blamed():
-            self.on.put_back_as_group(batch.operation, blamed[:1], blamed[1:])
+            self.on.put_back_as_group(batch.effect, blamed[:1], blamed[1:])
 
     @precondition(lambda self: self.under_way)
     @rule(data=st.data())
@@ -930,7 +979,7 @@ class Traffic(RuleBasedStateMachine):
         batch = self.answered(data)
         together = data.draw(st.booleans())
         if together and batch.lanes and batch.blamed():
-            self.on.put_back_as_group(batch.operation, batch.lanes, batch.blamed())
+            self.on.put_back_as_group(batch.effect, batch.lanes, batch.blamed())
         else:
             self.on.relieve(batch.blamed())
             self.on.put_back(batch)
@@ -948,10 +997,10 @@ class Traffic(RuleBasedStateMachine):
         middle = data.draw(st.integers(1, len(batch.lanes)))
         tried, rest = batch.lanes[:middle], batch.lanes[middle:]
         if data.draw(st.booleans()):
-            self.on.put_back_as_group(batch.operation, tried, rest)
+            self.on.put_back_as_group(batch.effect, tried, rest)
             return
         for part in filter(None, (tried, rest)):
-            self.on.put_back_as_group(batch.operation, part)
+            self.on.put_back_as_group(batch.effect, part)
 
     @precondition(lambda self: self.under_way)
     @rule(data=st.data())
@@ -993,9 +1042,10 @@ class Traffic(RuleBasedStateMachine):
 
     @invariant()
     def counts_are_those_of_the_queue(self) -> None:
-        living = [lane for lane in self.on._lanes.values() if lane.queue is self.on._normal]
-        assert self.on._normal_records == len(living)
-        assert self.on._normal_bytes == sum(len(lane.payload) + SEPARATOR for lane in living)
+        for queue in self.on._calm.values():
+            living = [lane for lane in self.on._lanes.values() if lane.queue is queue]
+            assert queue.records == len(living)
+            assert queue.size == sum(len(lane.payload) + SEPARATOR for lane in living)
 
     @invariant()
     def whoever_waits_stands_in_its_queue(self) -> None:
@@ -1026,7 +1076,7 @@ class Traffic(RuleBasedStateMachine):
                     self.finish(lane)
         assert len(self.on) == 0
         assert self.ended == Counter(each.record.offset for each in self.submitted)
-        assert (self.on._normal_records, self.on._normal_bytes) == (0, 0)
+        assert {(queue.records, queue.size) for queue in self.on._calm.values()} == {(0, 0)}
 
 
 TestTraffic = Traffic.TestCase

@@ -11,6 +11,7 @@ import pytest
 from bench import end_to_end, events, latency, memory, plots, process, programs, sink
 from bench.peers import job
 from consumer.core.decode import decode
+from consumer.core.envelopes import Envelopes
 from consumer.core.validate import validate
 from consumer.demo.samples import Kind, Samples
 from consumer.errors import ValidationError
@@ -86,7 +87,8 @@ def test_records_are_what_the_peers_decode():
 
 def test_the_peers_have_our_six_rules():
     """The same job: on the demo's events of every kind they name the reasons that we name."""
-    reader = make_reader((packaged_schemas() / "crm_contact_change.avsc").read_text())
+    schema = (packaged_schemas() / "crm_contact_change.avsc").read_text()
+    reader = make_reader(schema, Envelopes.of({"default": "native"}, {}, {}), "topic")
     samples = [each for each in Samples(seed=3).take(2_000) if each.kind not in WITHOUT_RULES]
     records = [Record("topic", 0, offset, 0, each.key, each.value) for offset, each in enumerate(samples)]
     ours = validate([each for each in decode(records, {1: reader}).results if isinstance(each, ChangeEvent)], ())
@@ -137,7 +139,8 @@ class _Watch(process.Watched):
     """A program that takes half a core."""
 
     def __init__(self) -> None:
-        self.samples = [process.Sample(0, 0.0, 2**20), process.Sample(200, 100.0, 2**21)]
+        self.samples = [process.Sample(0, 0.0, 0), process.Sample(200, 100.0, 0)]
+        self.peak_rss = 2**21
 
 
 class _Told:

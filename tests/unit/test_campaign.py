@@ -33,6 +33,19 @@ KINDS: dict[str, tuple[int, dict[str, Any]]] = {
 }
 """How often each kind of event comes, and what it says."""
 
+ONLY: dict[str, Any] = {"consent": None, "do_not_call": None, "partial": True}
+PARTS: dict[str, tuple[int, dict[str, Any]]] = {
+    "phone": (30, ONLY),
+    "revoked": (12, ONLY | {"consent": False, "phone": None}),
+    "granted": (16, ONLY | {"consent": True}),
+    "do-not-call": (8, ONLY | {"do_not_call": True, "phone": None}),
+    "call": (12, ONLY | {"do_not_call": False, "phone": None}),
+    "nothing": (4, ONLY | {"phone": None}),
+    "rejected": (4, ONLY | {"phone": "bad", "reasons": ("phone_not_e164",)}),
+    "rejected, revoked": (4, ONLY | {"phone": "bad", "consent": False, "reasons": ("phone_not_e164",)}),
+}
+"""Changes of which only a part is told."""
+
 
 class Weather:
     """What goes wrong, by the dice, until it is calm.
@@ -63,16 +76,16 @@ class StormySink(MemorySink):
 
     weather: Weather
 
-    async def upsert(self, contacts: Any, sure: Sure = always, withdrawn: Any = ()) -> None:
-        await self._stormy(super().upsert, contacts, sure)
+    async def upsert(self, contacts: Any, sure: Sure = always, withdrawn: Any = (), granted: Any = ()) -> None:
+        await self._stormy(super().upsert, contacts, sure, withdrawn, granted)
 
     async def delete(self, external_ids: Any, sure: Sure = always) -> Any:
         return await self._stormy(super().delete, external_ids, sure)
 
-    async def suppress(self, contacts: Any, sure: Sure = always) -> Any:
-        return await self._stormy(super().suppress, contacts, sure)
+    async def amend(self, amendments: Any, sure: Sure = always, *more: Any) -> Any:
+        return await self._stormy(super().amend, amendments, sure, *more)
 
-    async def _stormy(self, request: Any, subject: Any, sure: Sure) -> Any:
+    async def _stormy(self, request: Any, subject: Any, sure: Sure, *numbers: Any) -> Any:
         dice = self.weather.dice
         self.weather.world.latency = dice.choice([0.001, 0.01, 0.1, 1.0, 8.0])
         if self.weather.fails(0.1):
@@ -80,7 +93,7 @@ class StormySink(MemorySink):
         if self.weather.fails(0.1):
             await passes(self.weather.world.latency)
             raise SinkUnavailable("out of reach")
-        answer = await request(subject, sure)
+        answer = await request(subject, sure, *numbers)
         if self.weather.fails(0.2):
             raise SinkUnavailable("no answer, and applied")
         return answer
@@ -128,22 +141,21 @@ class StormyStore(MemoryStore):
             await super().close(partition)
 
 
-def _story(dice: random.Random) -> Story:
+def _tell(story: Story, dice: random.Random, kinds: dict[str, tuple[int, dict[str, Any]]]) -> None:
     """Events of few contacts, so that they meet; a fifth of them older than what came before, some told again."""
-    story = Story()
-    versions: Counter[int] = Counter()
+    versions = Counter(event.external_id for told in story.events.values() for event in told)
     for _ in range(EVENTS):
         number = dice.randrange(CONTACTS)
-        (kind,) = dice.choices(list(KINDS), [share for share, _ in KINDS.values()])
-        older = versions[number] > 1 and dice.random() < 0.2
-        versions[number] += not older
-        version = dice.randrange(1, versions[number]) if older else versions[number]
-        said: dict[str, Any] = {"phone": dice.choice(["+15550100", "+15550101"])} | KINDS[kind][1]
-        event = Event(f"c-{number}", version, **said)
+        name = f"c-{number}"
+        (kind,) = dice.choices(list(kinds), [share for share, _ in kinds.values()])
+        older = versions[name] > 1 and dice.random() < 0.2
+        versions[name] += not older
+        version = dice.randrange(1, versions[name]) if older else versions[name]
+        said: dict[str, Any] = {"phone": f"+155501{number}{dice.choice('01')}"} | kinds[kind][1]
+        event = Event(name, version, **said)
         story.tell(number % PARTITIONS, event)
         if dice.random() < 0.1:
             story.tell(number % PARTITIONS, event)
-    return story
 
 
 def _life(weather: Weather) -> Life:
@@ -157,6 +169,8 @@ def _life(weather: Weather) -> Life:
         read_ahead_records=100,
         drain_timeout_s=dice.choice([1, 30]),
         genesys_requests_per_minute=dice.choice([60, 1000]),
+        genesys_dnc_list="do not call",
+        genesys_dnc_release="true",
     )
     life.source.size = dice.choice([1, 7, 40])
     weather.life = life
@@ -227,8 +241,24 @@ def test_whatever_goes_wrong_nothing_is_lost_repeated_or_left_callable(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Up to two lives in bad weather, and one that ends well: the rules hold on everything that is durable."""
+    _play(seed, monkeypatch, Story(), KINDS)
+
+
+@pytest.mark.usefixtures("partial_events")
+@pytest.mark.parametrize("seed", range(25))
+def test_nor_when_events_tell_only_what_changed(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same lives, and every second event tells only a part of its contact, which was told as a whole before."""
+    story = Story()
+    for number in range(CONTACTS):
+        story.tell(number % PARTITIONS, Event(f"c-{number}", 1))
+    _play(seed, monkeypatch, story, KINDS | PARTS)
+
+
+def _play(
+    seed: int, monkeypatch: pytest.MonkeyPatch, story: Story, kinds: dict[str, tuple[int, dict[str, Any]]]
+) -> None:
     dice = random.Random(seed)
-    story = _story(dice)
+    _tell(story, dice, kinds)
     world = World()
     world.append(story.records())
     world.poison = {POISON}
@@ -241,3 +271,5 @@ def test_whatever_goes_wrong_nothing_is_lost_repeated_or_left_callable(
     virtual_time.run(_last_life(weather, dice.choice([1, 5, 30])))
     check_without_outcomes(world, story, world.poison)
     assert {key.topic for key in world.committed} == {TOPIC}
+    withdrawn = {contact["phone"] for contact in world.list.values() if not contact["callable"]}
+    assert withdrawn <= world.blocked, "the number of somebody who withdrew is not on the do-not-call list"

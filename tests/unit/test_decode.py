@@ -16,7 +16,8 @@ from consumer.core.decode import (
     decode,
     schema_id,
 )
-from consumer.core.envelopes import native
+from consumer.core.envelopes.native import native
+from consumer.core.mapping import CHANGE_TYPES
 from consumer.errors import DecodeError
 from consumer.model import ChangeEvent, ChangeType, Reason, Record
 
@@ -33,7 +34,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 NATIVE_FIELDS = st.fixed_dictionaries(
     {
         "eventId": TEXT,
-        "changeType": st.sampled_from([str(change_type) for change_type in ChangeType]),
+        "changeType": st.sampled_from([str(change_type) for change_type in CHANGE_TYPES.values()]),
         "externalId": TEXT,
         "occurredAt": st.integers(0, 253_402_300_799_999),
         "version": st.none() | INT64,

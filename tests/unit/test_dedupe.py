@@ -14,14 +14,28 @@ from consumer.core.dedupe import (
     as_delete,
     decode_state,
     encode_state,
+    forgotten,
     judge,
+    merged,
     noted,
+    precaution,
+    releases,
     settled_ms,
     suppression,
     to_change,
     without_content,
 )
-from consumer.model import Change, ChangeEvent, ChangeType, Contact, Operation, State, Verdict
+from consumer.model import (
+    UNCHANGED,
+    Amendment,
+    Change,
+    ChangeEvent,
+    ChangeType,
+    Contact,
+    Operation,
+    State,
+    Verdict,
+)
 
 AVRO = fastavro.parse_schema(
     json.loads((Path(__file__).parents[2] / "schemas" / "dedupe_state.avsc").read_text(encoding="utf-8"))
@@ -48,7 +62,7 @@ SUPPRESSED = without_content(Operation.SUPPRESS, LIST)
 
 def suppressed(*, version=5, offset=10):
     """The suppression that a rejected event with a withdrawal asks for."""
-    made = suppression(replace(EVENT, version=version, consent=False), offset, LIST)
+    made = suppression(replace(EVENT, version=version, consent=False), offset, LIST, "")
     assert made is not None
     return made
 
@@ -154,11 +168,14 @@ def test_values_that_move_between_fields_are_another_content(phone, email):
 @pytest.mark.parametrize(
     ("consent", "do_not_call", "expected"),
     [
-        (False, False, (False, False)),
-        (False, "maybe", (False, False)),
-        (True, True, (True, True)),
-        (None, True, (True, True)),
+        (False, False, (False, UNCHANGED)),
+        (False, "maybe", (False, UNCHANGED)),
+        (False, UNCHANGED, (False, UNCHANGED)),
+        (True, True, (UNCHANGED, True)),
+        (None, True, (UNCHANGED, True)),
+        (UNCHANGED, True, (UNCHANGED, True)),
         (False, True, (False, True)),
+        (UNCHANGED, UNCHANGED, None),
         (True, False, None),
         (True, None, None),
         ("false", False, None),
@@ -169,16 +186,16 @@ def test_values_that_move_between_fields_are_another_content(phone, email):
 )
 def test_a_rejected_event_suppresses_when_it_withdraws(consent, do_not_call, expected):
     """Only what is plainly false consent or plainly true do-not-call suppresses, whatever else is wrong."""
-    made = suppression(replace(EVENT, consent=consent, do_not_call=do_not_call), 3, LIST)
+    made = suppression(replace(EVENT, consent=consent, do_not_call=do_not_call), 3, LIST, "")
     assert (made and (made.contact.consent, made.contact.do_not_call)) == expected
 
 
 def test_a_suppression_keeps_identity_and_order_but_no_contact_data():
     """It meets the state of its contact, is judged by its version, and says nothing but the two flags."""
-    made = suppression(replace(EVENT, consent=False), 3, LIST)
+    made = suppression(replace(EVENT, consent=False), 3, LIST, "")
     assert made == Change(
         Operation.SUPPRESS,
-        Contact("c-1", "", "", consent=False, do_not_call=False, attributes={}),
+        Amendment("c-1", UNCHANGED, UNCHANGED, False, UNCHANGED, {}),
         change().identity,
         SUPPRESSED,
         5,
@@ -191,7 +208,7 @@ def test_a_suppression_keeps_identity_and_order_but_no_contact_data():
 @pytest.mark.parametrize("external_id", [None, 7, "", "  "])
 def test_nobody_is_suppressed_without_an_external_id(external_id):
     """A rejected event that names nobody changes nobody."""
-    assert suppression(replace(EVENT, external_id=external_id, consent=False), 3, LIST) is None
+    assert suppression(replace(EVENT, external_id=external_id, consent=False), 3, LIST, "") is None
 
 
 def test_a_withdrawal_carried_out_as_a_delete_stays_the_same_withdrawal():
@@ -298,6 +315,59 @@ def test_after_a_suppression_whatever_the_crm_says_next_is_sent():
     assert judge(suppressed(version=7), remembered) is Verdict.DUPLICATE
 
 
+# ---- partial changes ----
+
+NOTHING = Amendment("c-1", UNCHANGED, UNCHANGED, UNCHANGED, UNCHANGED, {})
+
+
+def part(*, at=1000, offset=10, version=5, **told):
+    """The change that a partial event asks for, which tells these fields alone."""
+    event = replace(EVENT, occurred_at=at, version=version, partial=True)
+    return to_change(event, replace(NOTHING, **told), offset, LIST)
+
+
+@pytest.mark.parametrize(
+    ("told", "withdraws"),
+    [
+        ({"phone": "+14155550101"}, False),
+        ({"consent": True}, False),
+        ({"do_not_call": False}, False),
+        ({"consent": False}, True),
+        ({"do_not_call": True, "consent": True}, True),
+    ],
+    ids=str,
+)
+def test_a_part_withdraws_by_what_it_tells(told, withdraws):
+    """A field that it does not tell says nothing against calling."""
+    made = part(**told)
+    assert (made.operation, made.withdrawal, made.identity) == (Operation.UPSERT, withdraws, change().identity)
+
+
+def test_a_part_comes_to_the_whole_contact():
+    """What it does not tell stays; the state is that of the whole contact, so that a repeat of it is a duplicate."""
+    told = replace(NOTHING, phone="+14155550101", do_not_call=True, attributes={"b": "3"})
+    contact = told.onto(CONTACT)
+    assert contact == replace(CONTACT, phone="+14155550101", do_not_call=True, attributes={"a": "1", "b": "3"})
+    after_it = accepted(merged(part(version=6), contact, None, LIST), accepted(change(), None))
+    whole = change(version=7, phone="+14155550101", do_not_call=True, attributes={"a": "1", "b": "3"})
+    assert judge(whole, after_it) is Verdict.DUPLICATE
+    assert judge(part(version=5, consent=True), after_it) is Verdict.STALE
+
+
+def test_a_part_is_never_taken_for_the_content_of_another():
+    """Before it is merged nobody knows what it comes to: only another part that tells the same is the same."""
+    parts = [part(phone="+14155550101"), part(phone=""), part(email=""), part(consent=True), part(consent=False)]
+    assert len({made.fingerprint for made in [*parts, change(), suppressed()]}) == 7
+
+
+@pytest.mark.parametrize(("later", "before", "grant", "withdrawal"), ORDER.values(), ids=ORDER)
+def test_parts_have_the_order_of_whole_changes(later, before, grant, withdrawal):
+    """Older is stale; where the order cannot be told a withdrawal applies, and all else needs the later time."""
+    assert judge(part(**later, consent=True), state(**before)) == grant
+    assert judge(part(**later, phone=""), state(**before)) == grant
+    assert judge(part(**later, consent=False), state(**before)) == withdrawal
+
+
 # ---- what is remembered ----
 
 
@@ -345,6 +415,51 @@ def test_a_duplicate_does_not_bring_a_deleted_contact_back():
     assert after.version == 6
 
 
+# ---- the do-not-call list ----
+
+
+def blocked(**fields):
+    """The state after a withdrawal whose number went on the list."""
+    return accepted(change(**{"consent": False} | fields), None, blocks=True)
+
+
+@pytest.mark.parametrize(
+    ("withdrew", "made", "expected"),
+    [
+        pytest.param(blocked(version=5), change(version=6, offset=3), True, id="newer version"),
+        pytest.param(blocked(version=5), change(version=5, offset=11), True, id="same version, later record"),
+        pytest.param(blocked(version=None), change(version=None, offset=11), True, id="no versions, later record"),
+        pytest.param(blocked(version=5), change(version=4, offset=11, at=9999), False, id="older version"),
+        pytest.param(blocked(version=5), change(version=None, offset=11, at=9999), False, id="only one has a version"),
+        pytest.param(blocked(version=None), change(version=5, offset=11, at=9999), False, id="only the other has one"),
+        pytest.param(blocked(version=None), change(version=None, offset=9, at=9999), False, id="later by time alone"),
+        pytest.param(blocked(version=5), change(version=6, do_not_call=True), False, id="no grant"),
+        pytest.param(blocked(version=5), change(version=6, kind=ChangeType.DELETE), False, id="a delete"),
+        pytest.param(blocked(version=5), suppressed(version=6), False, id="a suppression"),
+        pytest.param(state(version=5), change(version=6), False, id="nothing was blocked"),
+        pytest.param(None, change(version=6), False, id="nothing is known"),
+    ],
+)
+def test_only_a_grant_that_is_provably_newer_lets_a_number_off_the_list(withdrew, made, expected):
+    """Whatever cannot be compared leaves the number where it is."""
+    assert releases(made, withdrew) is expected
+
+
+def test_a_number_counts_as_blocked_after_a_withdrawal_alone():
+    """Not after a grant, a delete, or where nobody knows what Genesys has; a duplicate changes nothing."""
+    assert blocked().blocked
+    assert accepted(suppressed(), blocked(), blocks=True).blocked
+    assert not accepted(change(version=6), blocked(), blocks=True).blocked
+    assert not accepted(change(version=6, kind=ChangeType.DELETE), blocked(), blocks=True).blocked
+    assert not noted(suppressed(version=6), None).blocked
+    assert not forgotten(blocked(), LIST).blocked
+    assert not accepted(precaution("c-1", 20, LIST), blocked(), blocks=True).blocked
+    moved_on = advanced(change(version=8, consent=False), blocked())
+    assert moved_on is not None
+    assert moved_on.blocked
+    assert not releases(change(version=7), moved_on)
+
+
 # ---- bytes ----
 
 longs = st.integers(-(2**63), 2**63 - 1)
@@ -356,12 +471,13 @@ states = st.builds(
     occurred_at=longs,
     offset=longs,
     deleted=st.booleans(),
+    blocked=st.booleans(),
 )
 
 
 def as_avro(it):
     """The state as a datum of the schema."""
-    flags = (it.version is not None) | it.versioned << 1 | it.deleted << 2
+    flags = (it.version is not None) | it.versioned << 1 | it.deleted << 2 | it.blocked << 3
     return {
         "format": b"\2",
         "flags": bytes([flags]),
@@ -387,6 +503,13 @@ def test_a_state_comes_back_from_its_bytes(it):
     """Version 0 and no version are told apart, as is everything else; and so does the time of settling."""
     assert decode_state(encode_state(it, SETTLED_MS)) == it
     assert settled_ms(encode_state(it, SETTLED_MS)) == SETTLED_MS
+
+
+def test_a_state_that_an_earlier_release_wrote_lets_nothing_off_the_do_not_call_list():
+    """It does not say whether a number was blocked, so none is taken for one."""
+    withdrawn = accepted(change(consent=False), None)
+    assert not decode_state(encode_state(withdrawn, SETTLED_MS)).blocked
+    assert not releases(change(version=6), decode_state(encode_state(withdrawn, SETTLED_MS)))
 
 
 @pytest.mark.parametrize("read", [decode_state, settled_ms])

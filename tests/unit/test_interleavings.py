@@ -8,6 +8,7 @@ import orjson
 import pytest
 from msgspec.structs import replace
 
+from consumer.core.batch import Effect
 from consumer.errors import SinkUnavailable, SourceUnavailable, TransientError
 from consumer.model import Record, TopicPartition
 from consumer.ports import ChangelogOvertaken, Lost
@@ -410,6 +411,7 @@ def test_a_pulse_between_looking_and_waiting_is_not_missed() -> None:
         life.pipeline._caught_up = caught_up  # type: ignore[method-assign]
         async with asyncio.timeout(3600):
             await life.pipeline._ended(life.stop, until_caught_up=True)
+        assert next(answers, None) is None
 
     virtual_time.run(main())
 
@@ -422,7 +424,7 @@ def test_many_changes_of_one_contact_leave_one_entry_in_the_queue() -> None:
     async def act(life: Life) -> None:
         world.answer = outage(10**6, SinkUnavailable("down"))
         await until(lambda: life.pipeline.partitions.unsettled == 3000)
-        entries.append(len(life.pipeline.lanes._normal))
+        entries.append(len(life.pipeline.lanes._calm[Effect.UPSERT]))
 
     in_life(world, act, drain_timeout_s=1)
     assert entries == [1]

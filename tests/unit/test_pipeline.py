@@ -144,6 +144,151 @@ def test_numbers_of_people_who_withdraw_are_told_with_their_contacts() -> None:
     assert world.blocked == {"+15550101", "+15550102"}
 
 
+DNC: dict[str, Any] = {"genesys_dnc_list": "do not call"}
+
+
+def _one_by_one(world: World, *events: Event) -> None:
+    """Tell events of one contact, each settled before the next comes."""
+    story = Story().tell(0, *events)
+    for record in story.records():
+        world.append([record])
+        live(world, **DNC)
+
+
+def test_a_grant_that_is_provably_newer_takes_the_number_off_the_do_not_call_list() -> None:
+    """Withdrawn and granted again, each settled before the next; so after a rejected withdrawal."""
+    conflict = ("consent_conflicts_with_do_not_call",)
+    for withdrawal in (Event("contact-0", 2, consent=False), Event("contact-0", 2, do_not_call=True, reasons=conflict)):
+        world = World()
+        _one_by_one(world, Event("contact-0", 1), withdrawal)
+        assert world.blocked == {withdrawal.phone}
+        world = World()
+        _one_by_one(world, Event("contact-0", 1), withdrawal, Event("contact-0", 3))
+        assert world.blocked == set()
+
+
+def test_a_grant_that_cannot_be_compared_leaves_the_number_where_it_is() -> None:
+    """It makes the contact callable for its later time, which proves nothing."""
+    world = World()
+    later = Event("contact-0", None, occurred_at=1_700_000_000_001)
+    _one_by_one(world, Event("contact-0", 5, consent=False), later)
+    assert world.list["contact-0"]["callable"] is True
+    assert world.blocked == {"+15550100"}
+
+
+def test_a_grant_takes_no_number_off_that_somebody_else_put_there() -> None:
+    """Without a do-not-call list at the time of the withdrawal, this program blocked nothing."""
+    world = World()
+    story = Story().tell(0, Event("contact-0", 1, consent=False), Event("contact-0", 2))
+    world.append(story.records()[:1])
+    live(world)
+    world.append(story.records()[1:])
+    live(world, **DNC)
+    assert world.blocked == {"+15550100"}
+
+
+def test_a_grant_in_the_place_of_a_withdrawal_that_may_have_been_applied_releases_nothing() -> None:
+    """The withdrawal's answer is lost, and the grant takes its place: nobody compared it with what Genesys has."""
+    story = Story().tell(0, Event("contact-0", 1, consent=False))
+    world = world_of(story)
+    live(world, **DNC)
+    world.append(story.tell(0, Event("contact-0", 2, consent=False, phone="+15550199")).records()[1:])
+
+    async def act(life: Life) -> None:
+        world.answer_lost = True
+        await until(lambda: len(world.sent) == 2)
+        world.answer_lost = False
+        world.append(story.tell(0, Event("contact-0", 3, phone="+15550199")).records()[2:])
+        life.source.wake()
+        await until(lambda: world.committed == {P0: 3})
+
+    in_life(world, act, **DNC)
+    assert _outcomes(world) == ["delivered", "superseded", "delivered"]
+    assert world.list["contact-0"]["callable"] is True
+    assert world.blocked == {"+15550100", "+15550199"}
+
+
+def test_a_grant_that_a_rejected_withdrawal_waits_behind_releases_nothing() -> None:
+    """It is sent as not callable, and its number is on the list at every moment."""
+    story = Story().tell(0, Event("contact-0", 1, consent=False))
+    world = world_of(story)
+    live(world, **DNC)
+    conflict = ("consent_conflicts_with_do_not_call",)
+    story.tell(0, Event("contact-0", 2), Event("contact-0", 3, do_not_call=True, reasons=conflict))
+    world.append(story.records()[1:])
+    seen: list[set[str]] = []
+    world.answer = lambda: seen.append(set(world.blocked))
+    live(world, **DNC)
+    assert seen == [{"+15550100"}] * 2
+    assert world.blocked == {"+15550100"}
+
+
+def test_a_release_whose_answer_is_lost_is_made_again() -> None:
+    """The grant was applied, perhaps before its number was released: both happen again."""
+    story = Story().tell(0, Event("contact-0", 1, consent=False))
+    world = world_of(story)
+    live(world, **DNC)
+    world.append(story.tell(0, Event("contact-0", 2)).records()[1:])
+
+    async def act(_: Life) -> None:
+        world.answer_lost = True
+        await until(lambda: len(world.sent) == 2)
+        world.blocked.add("+15550100")
+        world.answer_lost = False
+        await until(lambda: world.committed == {P0: 2})
+
+    in_life(world, act, **DNC)
+    assert world.blocked == set()
+
+
+@pytest.mark.parametrize(
+    ("event", "blocked"),
+    [
+        pytest.param(
+            {"do_not_call": True, "reasons": ("consent_conflicts_with_do_not_call",)}, True, id="valid number"
+        ),
+        pytest.param({"phone": "bad", "consent": False, "reasons": ("phone_not_e164",)}, False, id="no valid number"),
+    ],
+)
+@pytest.mark.parametrize(
+    "before", [(), (Event("contact-0", 1), Event("contact-0", 2, delete=True))], ids=["new", "gone"]
+)
+def test_a_rejected_withdrawal_blocks_its_number_although_genesys_does_not_know_the_contact(
+    before: tuple[Event, ...], event: dict[str, Any], *, blocked: bool
+) -> None:
+    """It settles with the answer and makes no contact; without a valid number nothing is asked of Genesys."""
+    world = World()
+    _one_by_one(world, *before)
+    asked = len(world.requested)
+    withdrawal = Event("contact-0", 3, **event)
+    story = Story().tell(0, *before, withdrawal, Event("contact-0", 2))
+    world.append(story.records()[len(before) :])
+    live(world, **DNC)
+    assert world.blocked == ({withdrawal.phone} if blocked else set())
+    assert len(world.requested) - asked == blocked
+    assert world.list == {}
+    assert _outcomes(world)[-2:] == ["rejected", "stale"]
+    assert world.events()[-2]["operation"] == ("suppress" if blocked else None)
+
+
+def test_each_number_that_a_rejected_withdrawal_names_is_blocked() -> None:
+    """The second one is no duplicate of the first, of which nobody knows what number it named."""
+    world = World()
+    conflict: dict[str, Any] = {"do_not_call": True, "reasons": ("consent_conflicts_with_do_not_call",)}
+    numbers = ("+15550101", "+15550102")
+    _one_by_one(world, *(Event("contact-0", n, phone=number, **conflict) for n, number in enumerate(numbers, 1)))
+    assert world.blocked == set(numbers)
+
+
+def test_without_a_do_not_call_list_a_rejected_withdrawal_of_an_unknown_contact_is_only_noted() -> None:
+    """There is nothing to do in Genesys, and no request is made."""
+    conflict = ("consent_conflicts_with_do_not_call",)
+    world = world_of(Story().tell(0, Event("contact-0", 1, do_not_call=True, reasons=conflict)))
+    live(world)
+    assert world.requested == []
+    assert _outcomes(world) == ["rejected"]
+
+
 def test_a_delete_of_a_contact_in_use_is_tried_again_until_it_is_done() -> None:
     """A contact that is being dialled is not callable at once, which counts as applied, and is deleted later."""
     world = world_of(Story().tell(0, Event("contact-0", 1), Event("contact-1", 1, delete=True)))
@@ -178,7 +323,7 @@ def test_a_suppression_looks_again_for_a_contact_that_cannot_be_read_yet() -> No
     world.unseen = {"contact-0"}
 
     async def act(_: Life) -> None:
-        await until(lambda: world.sent[-1][0] == "suppress")
+        await until(lambda: world.sent[-1][0] == "amend")
         await passes(5)
         assert world.committed == {P0: 1}
         world.unseen = set()
@@ -198,8 +343,8 @@ def test_a_contact_that_genesys_does_not_know_is_looked_for_three_times() -> Non
     world.list.clear()
     with capture_logs() as logs:
         live(world)
-    assert [request[0] for request in world.sent].count("suppress") == 3
-    assert [entry["event"] for entry in logs].count("suppressed_contact_unknown") == 1
+    assert [request[0] for request in world.sent].count("amend") == 3
+    assert [entry["event"] for entry in logs].count("contact_unknown") == 1
     assert world.committed == {P0: 2}
     assert world.list == {}
 

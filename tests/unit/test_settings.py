@@ -112,6 +112,7 @@ def test_the_required_ones_are_those_of_the_interface() -> None:
 def test_every_setting_of_the_interface_exists() -> None:
     """Charts and scripts use these names; those that are not in the interface are few and known."""
     beside = {"SCHEMA_UNKNOWN_TIMEOUT_S", "GENESYS_REQUEST_TIMEOUT_S", "STATE_RETENTION_DAYS"}
+    beside |= {"SUPPRESS_UNDECODABLE", "GENESYS_DNC_RELEASE", "SOURCE_ENVELOPE", "SOURCE_MAPPING"}
     assert set(rules()) - beside == set(DEFAULTS) | set(REQUIRED)
     assert all(rule.help for rule in rules().values())
 
@@ -196,6 +197,7 @@ def test_an_unknown_region_is_refused(region: str) -> None:
         ("SCHEMA_REGISTRY_URL", "https://", "must be a URL"),
         ("SCHEMAS_DIR", "/nowhere", "directory that exists"),
         ("GENESYS_REQUESTS_PER_MINUTE", "0", "from 1 to 100000"),
+        ("GENESYS_DNC_RELEASE", "yes", "true or false"),
         ("GENESYS_MAX_IN_FLIGHT", "65", "from 1 to 64"),
         ("GENESYS_REQUEST_TIMEOUT_S", "41", "from 1 to 40"),
         ("BATCH_MAX_RECORDS", "1001", "from 1 to 1000"),
@@ -598,6 +600,18 @@ def test_a_request_is_over_before_its_partition_can_be_lost(
         assert read(**environ).genesys_request_timeout_s == limit_s
 
 
+# -- the do-not-call list
+
+
+def test_a_release_needs_a_list() -> None:
+    """Whoever wants numbers taken off must say off which list; without the setting none is."""
+    (problem,) = problems(GENESYS_DNC_RELEASE="true")
+    assert problem.startswith("GENESYS_DNC_RELEASE: ")
+    assert "GENESYS_DNC_LIST" in problem
+    assert value("GENESYS_DNC_RELEASE", GENESYS_DNC_LIST="Nobody", GENESYS_DNC_RELEASE="True") is True
+    assert value("GENESYS_DNC_RELEASE", GENESYS_DNC_LIST="Nobody") is False
+
+
 # -- schemas
 
 
@@ -610,3 +624,15 @@ def test_the_packaged_schemas_are_there() -> None:
 def test_a_directory_of_schemas_may_be_given(tmp_path: Path) -> None:
     """It takes the place of the packaged one."""
     assert value("SCHEMAS_DIR", SCHEMAS_DIR=str(tmp_path)) == tmp_path
+
+
+@pytest.mark.parametrize(("text", "expected"), [("", False), ("true", True), ("TRUE", True), ("false", False)])
+def test_a_switch_is_true_or_false(text: str, expected: object) -> None:
+    """In any case of the letters, as charts and TOML write them; unset it is off."""
+    assert value("SUPPRESS_UNDECODABLE", SUPPRESS_UNDECODABLE=text) is expected
+
+
+def test_anything_else_is_no_switch(tmp_path: Path) -> None:
+    """`yes` may mean it, and is not taken for it."""
+    assert problems(SUPPRESS_UNDECODABLE="yes") == ["SUPPRESS_UNDECODABLE: must be true or false"]
+    assert value("SUPPRESS_UNDECODABLE", toml(tmp_path, "suppress_undecodable = true")) is True

@@ -21,6 +21,8 @@ LABELLED = ["records", "records_rejected", "batches", "requests", "request_retri
 LABELLED += ["offset_gaps", "source_overtaken"]
 PLAIN = ["batch_size", "deliver_seconds", "end_to_end_seconds", "withdrawal_seconds", "settle_seconds", "error_rate"]
 PLAIN += ["breaker_state", "rate_limit_remaining", "in_flight", "store_keys", "store_bytes", "restore_seconds"]
+PLAIN += ["undecodable_suppressions"]
+PLAIN += ["search_requests", "refused_contacts"]
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +94,7 @@ def test_outcomes_are_counted_from_zero() -> None:
     assert found["settle_seconds_count"] == 1
     assert subject.outcomes() == {
         "delivered": 2, "stale": 1, "duplicate": 0, "superseded": 0, "rejected": 0, "undeliverable": 0,
+        "ignored": 0,
     }  # fmt: skip
 
 
@@ -112,6 +115,23 @@ def test_every_reason_is_counted() -> None:
     assert found["records_rejected_total phone_not_e164"] == 1
     assert found["records_rejected_total genesys:bad"] == 1
     assert found["records_rejected_total not_decodable"] == 0
+
+
+def test_contacts_suppressed_without_knowing_why_are_counted() -> None:
+    """Only where something was sent, and only records that could not be decoded."""
+    subject = telemetry()
+    assert samples(subject)["undecodable_suppressions_total"] == 0
+    subject.settled(
+        [
+            record(Outcome.REJECTED, "schema_unknown", applied_at=1002.0, withdrawal=True),
+            record(Outcome.REJECTED, "not_decodable", withdrawal=True),
+            record(Outcome.REJECTED, "envelope_unknown"),
+            record(Outcome.REJECTED, "phone_not_e164", applied_at=1002.0, withdrawal=True),
+        ],
+        1005.0,
+        0.2,
+    )
+    assert samples(subject)["undecodable_suppressions_total"] == 1
 
 
 def test_ages_run_from_the_append() -> None:
@@ -200,6 +220,8 @@ def test_batches_and_requests_are_counted() -> None:
     subject.batch_sent("upsert", 50, "failure", 0.1)
     subject.on_request("upsert", "200", 0.3)
     subject.on_retry("throttled")
+    subject.searched(found=False)
+    subject.searched(found=True)
     subject.restored(3.0)
     subject.offset_gap(TopicPartition("changes", 0), 5, 7)
     subject.source_overtaken(TopicPartition("changes", 0))
@@ -210,6 +232,7 @@ def test_batches_and_requests_are_counted() -> None:
     assert found["requests_total upsert 200"] == 1
     assert found["request_seconds_count upsert"] == 1
     assert found["request_retries_total throttled"] == 1
+    assert (found["search_requests_total"], found["refused_contacts_total"]) == (2, 1)
     assert found["restore_seconds_sum"] == 3
     assert found["offset_gaps_total changes"] == found["source_overtaken_total changes"] == 1
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from consumer.core import validate as stage
 from consumer.core.validate import validate
 from consumer.errors import ValidationError
-from consumer.model import ChangeEvent, ChangeType, Contact, Reason
+from consumer.model import UNCHANGED, Amendment, ChangeEvent, ChangeType, Contact, Reason
 
 DATA = Path(__file__).parents[1] / "data"
 PHONES = json.loads((DATA / "contacts_phone.json").read_text())["vectors"]
@@ -76,6 +76,64 @@ def test_the_flags_are_kept(change_type, consent, do_not_call):
     contact = verdict(change_type=change_type, consent=consent, do_not_call=do_not_call)
     assert isinstance(contact, Contact)
     assert (contact.consent, contact.do_not_call) == (consent, do_not_call)
+
+
+def partly(**carried):
+    """What becomes of an event that tells these fields alone."""
+    fields = ("phone", "email", "consent", "do_not_call")
+    nothing: dict[str, Any] = {**dict.fromkeys(fields, UNCHANGED), "attributes": {}}
+    event = replace(EVENT, partial=True, **(nothing | carried))
+    return validate([event], [("city", "town"), ("zip", "zip")])[0]
+
+
+@pytest.mark.parametrize(
+    ("carried", "told"),
+    [
+        ({}, {}),
+        ({"phone": "+14155550101"}, {"phone": "+14155550101"}),
+        ({"phone": None, "email": None}, {"phone": "", "email": ""}),
+        ({"consent": True}, {"consent": True}),
+        ({"consent": False, "do_not_call": True}, {"consent": False, "do_not_call": True}),
+        ({"attributes": {"city": "Basel", "street": "x"}}, {"attributes": {"town": "Basel"}}),
+        ({"attributes": {"city": ""}}, {"attributes": {"town": ""}}),
+    ],
+    ids=str,
+)
+def test_a_partial_event_becomes_what_it_tells(carried, told):
+    """Fields and attributes that did not change are not there; None is a value that was cleared."""
+    nothing = Amendment("c-1", UNCHANGED, UNCHANGED, UNCHANGED, UNCHANGED, {})
+    assert partly(**carried) == replace(nothing, **told)
+
+
+@pytest.mark.parametrize(
+    ("carried", "expected"),
+    [
+        ({"phone": "0041"}, (Reason.PHONE_NOT_E164,)),
+        ({"email": "nobody"}, (Reason.EMAIL_INVALID,)),
+        ({"consent": None}, (Reason.CONSENT_NOT_BOOLEAN,)),
+        ({"do_not_call": "no"}, (Reason.DO_NOT_CALL_NOT_BOOLEAN,)),
+        ({"consent": True, "do_not_call": True}, (Reason.CONSENT_CONFLICTS_WITH_DO_NOT_CALL,)),
+        ({"external_id": ""}, (Reason.EXTERNAL_ID_MISSING,)),
+    ],
+    ids=str,
+)
+def test_what_a_partial_event_carries_is_judged_as_in_a_whole_one(carried, expected):
+    """Nothing is forgiven because other fields are missing."""
+    result = partly(**carried)
+    assert isinstance(result, ValidationError)
+    assert result.reasons == expected
+
+
+@pytest.mark.parametrize("field", ["phone", "email", "consent", "do_not_call"])
+def test_a_whole_event_has_no_unchanged_field(field):
+    """One that does not say that it is partial would leave out what it has to tell."""
+    assert len(reasons(**{field: UNCHANGED})) == 1
+
+
+def test_a_partial_delete_is_a_delete():
+    """It needs the external id alone."""
+    contact = partly(change_type=ChangeType.DELETE)
+    assert contact == Contact("c-1", "", "", consent=False, do_not_call=False, attributes={})
 
 
 def test_a_contact_without_phone_and_email_is_valid():

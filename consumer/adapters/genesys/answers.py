@@ -33,6 +33,8 @@ _NOT_NOW = frozenset(
 )
 """The list or the contact is busy: that passes, and says nothing against Genesys or the data."""
 
+_NOT_MADE_YET = "no.available.list.export.uri"
+
 _NOT_THE_DATA = frozenset({"contacts.per.org.limit.exceeded", "uploads.black.listed", "internal.error"})
 """Codes of a 400 that no other data would avoid: splitting would only dead-letter what somebody can still put right."""
 
@@ -49,6 +51,10 @@ _CORRELATION = re.compile(r"[A-Za-z0-9-]{1,64}")
 _PERMISSION = re.compile(r"\boutbound:[A-Za-z]+:[A-Za-z]+\b")
 _WHOLE_SECONDS = re.compile(r"[0-9]{1,9}")
 _SECONDS_IN_TEXT = re.compile(r"\[(\d{1,6})\] seconds")
+
+
+class NotMadeYet(SinkUnavailable):
+    """What was ordered is still being made."""
 
 
 def content(answer: Answer) -> object:
@@ -92,7 +98,7 @@ def checked(answer: Answer, endpoint: Endpoint, now: float) -> object:
                 f"the OAuth client lacks the permission {_permissions(error) or endpoint.permission}{about}"
             )
         case 404 if error:
-            raise FatalError(f"there is no such {endpoint.asks_for}{about}")
+            raise _not_found(code, endpoint, about)
         case 413:
             raise TooLarge(_limit(error))
         case 429:
@@ -133,6 +139,12 @@ def _seconds_in_text(answer: Answer) -> float | None:
     error = _properties(answer)
     text = _SECONDS_IN_TEXT.search(f"{error.get('message')} {_description(error)}")
     return float(text[1]) if text and answer.status not in _SERVER else None
+
+
+def _not_found(code: str, endpoint: Endpoint, about: str) -> ConsumerError:
+    if code == _NOT_MADE_YET:
+        return NotMadeYet(f"the export is not there yet{about}")
+    return FatalError(f"there is no such {endpoint.asks_for}{about}")
 
 
 def _refusal(answer: Answer, code: str, about: str, now: float) -> ConsumerError:

@@ -6,10 +6,12 @@ limit of requests is kept here, since it is one for all that ask.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from urllib.parse import quote
 
+import aiohttp
 from opentelemetry.trace import Tracer
 from yarl import URL
 
@@ -17,13 +19,16 @@ from consumer.adapters.genesys.answers import checked
 from consumer.adapters.genesys.oauth import Tokens
 from consumer.adapters.genesys.transport import Answer, Endpoint, OnRequest, Request, Transport
 from consumer.core.delivery import Throttle
-from consumer.errors import SinkUnavailable, Throttled
+from consumer.errors import FatalError, SinkUnavailable, Throttled, TooLarge
 from consumer.settings import Settings
 
 _JSON = {"Content-Type": "application/json"}
 _NO_PATH: Mapping[str, str] = {}
 _LEAST_S = 0.001
 """A limit of zero would be none at all."""
+
+_CHUNK_BYTES = 262_144
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class Client:
@@ -67,6 +72,15 @@ class Client:
         """Close all connections."""
         await self._tokens.close()
         await self._transport.close()
+
+    async def log_in(self) -> None:
+        """Have a token.
+
+        Raises:
+            Unauthorized: The login host refuses the client.
+            TransientError: It cannot tell now.
+        """
+        await self._token(self.deadline())
 
     def deadline(self) -> float:
         """When a call that starts now must be over, on the event loop's clock."""
@@ -112,6 +126,32 @@ class Client:
         except Throttled as throttled:
             self.throttle.told_to_wait(asyncio.get_running_loop().time(), throttled.retry_after or 0.0)
             raise
+        except TooLarge as too_large:
+            _refuse_contradiction(too_large.limit, len(body or b""))
+            raise
+
+    @asynccontextmanager
+    async def download(self, endpoint: Endpoint, address: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The file at an address that an answer gave, as it comes.
+
+        The token goes to the API alone, not to where that redirects: a signed URL needs none.
+
+        Raises:
+            SinkUnavailable: There is no file, or it broke off.
+            FatalError: The address is not one that data of contacts may come from.
+        """
+        url = _checked_address(address)
+        headers = {}
+        if url.origin() == URL(self._api_url).origin():
+            await self._turn(self.deadline())
+            headers["Authorization"] = f"Bearer {await self._token(self.deadline())}"
+        async with self._transport.stream(Request(endpoint, url, headers)) as response:
+            location = response.headers.get("Location")
+            if location is None:
+                yield _file(response)
+                return
+        async with self._transport.stream(Request(endpoint, _checked_address(location), {})) as response:
+            yield _file(response)
 
     async def _turn(self, deadline: float) -> None:
         """Wait until the limit of requests leaves one, or go into debt where that takes longer than the call may.
@@ -152,3 +192,34 @@ class Client:
         left = deadline - asyncio.get_running_loop().time()
         headers = {**request.headers, "Authorization": f"Bearer {token}"}
         return await self._transport.send(replace(request, headers=headers), max(left, _LEAST_S))
+
+
+def _refuse_contradiction(limit: int | None, sent: int) -> None:
+    """Blame nobody for a body that is too large by an answer which names a limit that it keeps to.
+
+    Otherwise a service in trouble could make all batches small for good, or have a contact given up.
+
+    Raises:
+        SinkUnavailable: The answer is such a one.
+    """
+    if limit is not None and sent <= limit:
+        raise SinkUnavailable(f"Genesys calls a body of {sent} bytes too large, and names a limit of {limit}") from None
+
+
+def _checked_address(address: str) -> URL:
+    try:
+        url = URL(address, encoded=True)
+    except ValueError:
+        url = URL()
+    if not url.host or not (url.scheme == "https" or (url.scheme == "http" and url.host in _LOOPBACK)):
+        raise FatalError("Genesys names an address for a file that is not https")
+    return url
+
+
+def _file(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """The body of an answer that is a file, and whose end can be told from a broken connection."""
+    if response.status != 200:  # noqa: PLR2004 -- a file, whole
+        raise SinkUnavailable(f"no file where Genesys said there is one (status {response.status})")
+    if response.content_length is None and response.headers.get("Transfer-Encoding") != "chunked":
+        raise SinkUnavailable("a file came without its length: nobody can tell whether it is whole")
+    return response.content.iter_chunked(_CHUNK_BYTES)

@@ -34,34 +34,50 @@ def columns(settings: Settings) -> tuple[str, ...]:
     return (*RESERVED_COLUMNS, *(column for _, column in settings.genesys_attribute_columns))
 
 
-async def open_list(client: Client, settings: Settings) -> str:
-    """Find or create the contact list of the settings.
+async def open_list(client: Client, settings: Settings, *, create: bool) -> str:
+    """Find the contact list of the settings, or create it where that is asked for.
 
     Returns:
         Its id.
 
     Raises:
         ContactListMismatch: Its columns are others than the settings ask for.
-        FatalError: No list has the id, or Genesys refuses to create one.
+        FatalError: No list has the id or name, or Genesys refuses to create one.
         TransientError: Not now.
     """
     wanted = columns(settings)
     try:
-        return _checked(await _look_up(client, settings.genesys_contact_list, wanted), wanted)
+        found = await _look_up(client, settings.genesys_contact_list)
+        if found is None and not create:
+            raise FatalError(
+                f"there is no contact list named {settings.genesys_contact_list}: check GENESYS_CONTACT_LIST"
+            )
+        listed = await _create(client, settings.genesys_contact_list, wanted) if found is None else found
     except RefusedByGenesys as refused:
-        raise FatalError(f"Genesys refuses to look up the contact list: {refused.code}") from None
+        raise _not_found_out(refused) from None
+    return _checked(listed, wanted)
 
 
-async def _look_up(client: Client, name_or_id: str, wanted: Sequence[str]) -> object:
+async def find_list(client: Client, settings: Settings) -> str | None:
+    """The id of the list, None when there is none of the name; otherwise as `open_list`, and nothing is created."""
+    try:
+        found = await _look_up(client, settings.genesys_contact_list)
+    except RefusedByGenesys as refused:
+        raise _not_found_out(refused) from None
+    return None if found is None else _checked(found, columns(settings))
+
+
+async def _look_up(client: Client, name_or_id: str) -> object:
     if ID.fullmatch(name_or_id):
         return await client.call(_READ, deadline=client.deadline(), path={"contactListId": name_or_id})
-    return await _find_or_create(client, name_or_id, wanted)
+    return await find(client, _FIND, name_or_id)
 
 
-async def _find_or_create(client: Client, name: str, wanted: Sequence[str]) -> object:
-    found = await find(client, _FIND, name)
-    if found is not None:
-        return found
+def _not_found_out(refused: RefusedByGenesys) -> FatalError:
+    return FatalError(f"Genesys refuses to look up the contact list: {refused.code}")
+
+
+async def _create(client: Client, name: str, wanted: Sequence[str]) -> object:
     try:
         return await client.call(_CREATE, deadline=client.deadline(), body=_creation(name, wanted))
     except RefusedByGenesys as refused:

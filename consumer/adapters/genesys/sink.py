@@ -1,37 +1,41 @@
-"""The contact list as the pipeline's `Sink`: contacts as Genesys knows them, added, deleted and suppressed.
+"""The contact list as the pipeline's `Sink`: contacts as Genesys knows them, added, deleted and amended.
 
 Touches Genesys through the client.
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
-from typing import NoReturn, Self
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from typing import NamedTuple, NoReturn, Self
 
 import orjson
 from msgspec import Struct
 from msgspec.json import Encoder
 from opentelemetry.trace import Tracer
 
+from consumer.adapters.genesys import limits
 from consumer.adapters.genesys.client import Client
 from consumer.adapters.genesys.contact_list import LIST_PATH, columns, open_list
 from consumer.adapters.genesys.dnc_list import DncList
+from consumer.adapters.genesys.exports import exported
 from consumer.adapters.genesys.transport import Endpoint, OnRequest
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
 from consumer.errors import SinkUnavailable
-from consumer.model import Contact
-from consumer.ports import Sure, always
-from consumer.settings import Settings
+from consumer.model import Amendment, Contact, ExportedContact
+from consumer.ports import Amended, Current, Sure, always, whatever_is_there
+from consumer.settings import RESERVED_COLUMNS, Settings
 
-_ADD = Endpoint("add_contacts", "POST", f"{LIST_PATH}/contacts", "outbound:contact:add")
-_DELETE = Endpoint("delete_contacts", "DELETE", f"{LIST_PATH}/contacts", "outbound:contact:delete")
-_READ = Endpoint("read_contacts", "POST", f"{LIST_PATH}/contacts/bulk", "outbound:contact:view")
+ADD_CONTACTS = Endpoint("add_contacts", "POST", f"{LIST_PATH}/contacts", "outbound:contact:add")
+DELETE_CONTACTS = Endpoint("delete_contacts", "DELETE", f"{LIST_PATH}/contacts", "outbound:contact:delete")
+READ_CONTACTS = Endpoint("read_contacts", "POST", f"{LIST_PATH}/contacts/bulk", "outbound:contact:view")
 
-_KEEP_QUEUE = {"doNotQueue": "true"}
+KEEP_QUEUE = {"doNotQueue": "true"}
 """A contact that was dialled already is not dialled again because its data came again."""
 
 _Data = dict[str, str | None]
 _PHONE = "phone_number"
+_NOT_SET = frozenset({"", "false"})
+"""What do-not-call may be for a contact to be called: whatever else somebody wrote there, nobody calls."""
 _READ_AT_ONCE = 50
 
 _FLAGS = {True: "true", False: "false"}
@@ -46,6 +50,21 @@ class _Contact(Struct, rename="camel", gc=False):
     data: dict[str, str]
 
 
+class _Held(NamedTuple):
+    """A contact as Genesys has it: its data, and whether it is callable."""
+
+    data: _Data
+    callable: object
+
+
+class _Merged(NamedTuple):
+    """An amended contact, its encoding, and the number that it can be called at, also if that is one to be cleared."""
+
+    amended: Amended
+    encoded: bytes
+    number: str
+
+
 _encode = Encoder().encode
 
 
@@ -58,10 +77,17 @@ class GenesysSink:
     """
 
     def __init__(
-        self, client: Client, list_id: str, column_names: Sequence[str], dnc_list: DncList | None = None
+        self,
+        client: Client,
+        list_id: str,
+        column_names: Sequence[str],
+        dnc_list: DncList | None = None,
+        *,
+        releases: bool = False,
     ) -> None:
         self._client = client
         self._dnc_list = dnc_list
+        self._releases = releases
         self._list_id = list_id
         self._path = {"contactListId": list_id}
         self._columns = tuple(column_names)
@@ -74,6 +100,7 @@ class GenesysSink:
         on_request: OnRequest,
         tracer: Tracer,
         throttle: Throttle,
+        create: bool = True,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> Self:
         """Log in, and find or create the contact list.
@@ -83,6 +110,7 @@ class GenesysSink:
             on_request: Told of each physical request: operation, HTTP status or error, seconds.
             tracer: Makes one CLIENT span for each physical request.
             throttle: The limit of requests, on the event loop's clock.
+            create: Whether a contact list that does not exist is made.
             monotonic: Clock of the token's expiry, in seconds.
 
         Raises:
@@ -91,17 +119,21 @@ class GenesysSink:
         """
         client = Client(settings, on_request=on_request, tracer=tracer, monotonic=monotonic, throttle=throttle)
         try:
-            list_id = await open_list(client, settings)
+            list_id = await open_list(client, settings, create=create)
             name = settings.genesys_dnc_list
             dnc_list = None if name is None else await DncList.open(client, name)
         except BaseException:
             await client.close()
             raise
-        return cls(client, list_id, columns(settings), dnc_list)
+        return cls(client, list_id, columns(settings), dnc_list, releases=settings.genesys_dnc_release)
 
     async def close(self) -> None:
         """Close all connections."""
         await self._client.close()
+
+    async def follow_limit(self) -> None:
+        """Keep to the limit of requests that Genesys tells, as far as it does, until cancelled."""
+        await limits.follow(self._client)
 
     @property
     def contact_list_id(self) -> str:
@@ -109,51 +141,73 @@ class GenesysSink:
         return self._list_id
 
     def encode(self, contact: Contact, *, callable_: bool) -> bytes:
-        data = {
-            "external_id": contact.external_id,
-            _PHONE: contact.phone,
-            "email": contact.email,
-            "consent_flag": _FLAGS[contact.consent],
-            "do_not_call": _FLAGS[contact.do_not_call],
-            **contact.attributes,
-        }
-        return self._encoded(contact_id(contact.external_id), data, callable_=callable_)
+        return self._encoded(contact_id(contact.external_id), _data(contact), callable_=callable_)
 
-    async def upsert(self, contacts: Sequence[bytes], sure: Sure = always, withdrawn: Sequence[Contact] = ()) -> None:
+    async def upsert(
+        self,
+        contacts: Sequence[bytes],
+        sure: Sure = always,
+        withdrawn: Sequence[Contact] = (),
+        granted: Sequence[Contact] = (),
+    ) -> None:
         deadline = self._client.deadline()
-        if self._dnc_list is not None and withdrawn:
-            await self._block(await self._numbers(withdrawn, deadline), deadline, sure)
+        blocked = await self._numbers(withdrawn, deadline) if self._dnc_list is not None else []
+        await self._block(blocked, deadline, sure)
+        released = await self._numbers_kept(granted, deadline) if self._releases else set()
         await self._add(contacts, deadline, sure, paid=True)
+        if self._dnc_list is not None:
+            await self._dnc_list.remove(sorted(released.difference(blocked)), deadline, sure)
 
     async def delete(self, external_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
         by_id = {contact_id(external_id): external_id for external_id in external_ids}
-        deadline = self._client.deadline()
-        query = {"contactIds": ",".join(by_id)}
-        await self._client.call(_DELETE, deadline=deadline, path=self._path, query=query, sure=sure, paid=True)
-        left = await self._read(list(by_id), deadline, paid=False)
-        if left:
-            data = [(id_, self._complete(has)) for id_, has in left.items()]
-            await self._add([self._encoded(id_, has, callable_=False) for id_, has in data], deadline, sure, paid=False)
-        return {by_id[id_] for id_ in left}
+        return {by_id[id_] for id_ in await self.remove(list(by_id), sure)}
 
-    async def suppress(self, contacts: Sequence[Contact], sure: Sure = always) -> Collection[str]:
+    async def remove(self, contact_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
         deadline = self._client.deadline()
-        by_id = {contact_id(contact.external_id): contact for contact in contacts}
+        query = {"contactIds": ",".join(contact_ids)}
+        await self._client.call(DELETE_CONTACTS, deadline=deadline, path=self._path, query=query, sure=sure, paid=True)
+        left = await self._read(contact_ids, deadline, paid=False)
+        if left:
+            data = [(id_, self._complete(held.data)) for id_, held in left.items()]
+            await self._add([self._encoded(id_, has, callable_=False) for id_, has in data], deadline, sure, paid=False)
+        return left.keys()
+
+    def export(self) -> AsyncIterator[Sequence[ExportedContact]]:
+        """All contacts of the list, as `consumer.ports.ContactExport` has them."""
+        return exported(self._client, self._path, self._columns)
+
+    async def amend(
+        self,
+        amendments: Sequence[Amendment],
+        sure: Sure = always,
+        withheld: Collection[str] = (),
+        current: Current = whatever_is_there,
+        numbers: Sequence[str] = (),
+    ) -> Mapping[str, Amended]:
+        deadline = self._client.deadline()
+        by_id = {contact_id(amendment.external_id): amendment for amendment in amendments}
         found = await self._read(list(by_id), deadline, paid=True)
-        if found:
-            await self._block([data.get(_PHONE) or "" for data in found.values()], deadline, sure)
-            suppressed = [self._suppressed(id_, has, by_id[id_]) for id_, has in found.items()]
-            await self._add(suppressed, deadline, sure, paid=False)
-        return {contact.external_id for id_, contact in by_id.items() if id_ not in found}
+        shown = [(by_id[id_], held, self._shown(by_id[id_], held)) for id_, held in found.items()]
+        merged = [self._merged(*each, withheld) for each in shown if current(each[-1])]
+        withdrawn = [each.number for each in merged if not each.amended.contact.callable]
+        await self._block([*numbers, *withdrawn], deadline, sure)
+        changed = [each.encoded for each in merged if each.amended.sent]
+        if changed:
+            await self._add(changed, deadline, sure, paid=False)
+        return {each.amended.contact.external_id: each.amended for each in merged}
 
     async def _numbers(self, contacts: Sequence[Contact], deadline: float) -> list[str]:
         """Their phone numbers; of a contact that comes without one, the one that Genesys has."""
         numbers = [contact.phone for contact in contacts if contact.phone]
         ids = [contact_id(contact.external_id) for contact in contacts if not contact.phone]
-        for start in range(0, len(ids), _READ_AT_ONCE):
-            found = await self._read(ids[start : start + _READ_AT_ONCE], deadline, paid=False)
-            numbers += [data.get(_PHONE) or "" for data in found.values()]
-        return numbers
+        found = await self._read_all(ids, deadline)
+        return numbers + [held.data.get(_PHONE) or "" for held in found.values()]
+
+    async def _numbers_kept(self, contacts: Sequence[Contact], deadline: float) -> set[str]:
+        """The phone numbers of those that Genesys has with the same number, before it is told anything else."""
+        phones = {contact_id(contact.external_id): contact.phone for contact in contacts if contact.phone}
+        found = await self._read_all(list(phones), deadline)
+        return {phones[id_] for id_, held in found.items() if held.data.get(_PHONE) == phones[id_]}
 
     async def _block(self, numbers: Sequence[str], deadline: float, sure: Sure) -> None:
         """Put numbers on the do-not-call list, before anything else is done for their contacts."""
@@ -161,16 +215,25 @@ class GenesysSink:
         if self._dnc_list is not None and known:
             await self._dnc_list.add(known, deadline, sure)
 
-    async def _read(self, ids: Sequence[str], deadline: float, *, paid: bool) -> dict[str, _Data]:
+    async def _read_all(self, ids: Sequence[str], deadline: float) -> dict[str, _Held]:
+        """What Genesys has of these contacts, by id, in as many requests as it takes."""
+        found: dict[str, _Held] = {}
+        for start in range(0, len(ids), _READ_AT_ONCE):
+            found |= await self._read(ids[start : start + _READ_AT_ONCE], deadline, paid=False)
+        return found
+
+    async def _read(self, ids: Sequence[str], deadline: float, *, paid: bool) -> dict[str, _Held]:
         """What Genesys has of these contacts, at most 50, by id."""
-        answer = await self._client.call(_READ, deadline=deadline, path=self._path, body=orjson.dumps(ids), paid=paid)
+        answer = await self._client.call(
+            READ_CONTACTS, deadline=deadline, path=self._path, body=orjson.dumps(ids), paid=paid
+        )
         if not isinstance(answer, list):
             _does_not_match()
-        found: dict[str, _Data] = {}
+        found: dict[str, _Held] = {}
         for contact in answer:
             match contact:
                 case {"id": str(id_), "data": dict(data)} if id_ in ids:
-                    found[id_] = data
+                    found[id_] = _Held(data, contact.get("callable"))
                 case _:
                     _does_not_match()
         return found
@@ -178,26 +241,50 @@ class GenesysSink:
     async def _add(self, contacts: Sequence[bytes], deadline: float, sure: Sure, *, paid: bool) -> None:
         body = b"[" + b",".join(contacts) + b"]"
         added = await self._client.call(
-            _ADD, deadline=deadline, path=self._path, query=_KEEP_QUEUE, body=body, sure=sure, paid=paid
+            ADD_CONTACTS, deadline=deadline, path=self._path, query=KEEP_QUEUE, body=body, sure=sure, paid=paid
         )
         if not isinstance(added, list) or len(added) != len(contacts):
             _does_not_match()
 
-    def _suppressed(self, id_: str, has: _Data, contact: Contact) -> bytes:
-        """A contact as Genesys has it, with the withdrawn flags, not callable."""
-        data = self._complete(has)
-        if not contact.consent:
-            data["consent_flag"] = "false"
-        if contact.do_not_call:
-            data["do_not_call"] = "true"
-        return self._encoded(id_, data, callable_=False)
+    def _shown(self, amendment: Amendment, held: _Held) -> Contact:
+        """A contact as Genesys has it; flags that say neither true nor false let nobody call."""
+        data = self._complete(held.data)
+        return Contact(
+            amendment.external_id,
+            data[_PHONE],
+            data["email"],
+            data["consent_flag"].casefold() == "true",
+            data["do_not_call"].casefold() not in _NOT_SET,
+            {column: data[column] for column in self._columns if column not in RESERVED_COLUMNS},
+        )
+
+    def _merged(self, amendment: Amendment, held: _Held, shown: Contact, withheld: Collection[str]) -> _Merged:
+        """What an amendment makes of a contact; sent when it differs from what Genesys has, or withdraws."""
+        contact = amendment.onto(shown)
+        callable_ = contact.callable and amendment.external_id not in withheld
+        differs = held.callable is not callable_ or self._complete(held.data) != _data(contact)
+        in_any_case = amendment.withdraws or amendment.external_id in withheld
+        amended = Amended(contact, in_any_case or differs)
+        return _Merged(amended, self.encode(contact, callable_=callable_), contact.phone or shown.phone)
 
     def _complete(self, has: _Data) -> dict[str, str]:
         """Data as it was read, with a value in every column: Genesys takes no other."""
-        return {column: has.get(column) or "" for column in self._columns}
+        return {column: str(has.get(column) or "") for column in self._columns}
 
     def _encoded(self, id_: str, data: dict[str, str], *, callable_: bool) -> bytes:
         return _encode(_Contact(id_, self._list_id, callable_, data))
+
+
+def _data(contact: Contact) -> dict[str, str]:
+    """The columns of a contact."""
+    return {
+        "external_id": contact.external_id,
+        _PHONE: contact.phone,
+        "email": contact.email,
+        "consent_flag": _FLAGS[contact.consent],
+        "do_not_call": _FLAGS[contact.do_not_call],
+        **contact.attributes,
+    }
 
 
 def _does_not_match() -> NoReturn:

@@ -5,8 +5,8 @@ HTTP library are left out, since they quote what came over the wire.
 """
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from typing import NamedTuple
@@ -147,10 +147,7 @@ class Transport:
                 status = type(error).__name__
                 raise SinkUnavailable(f"no whole answer from {request.url.host}: {status}") from None
             finally:
-                if not status.startswith("2"):
-                    span.set_attribute("error.type", status)
-                    span.set_status(StatusCode.ERROR)
-                self._on_request(request.endpoint.operation, status, time.monotonic() - started)
+                self._noted(span, request, status, started)
         return answer
 
     async def _exchange(self, request: Request, limit_s: float, span: Span) -> Answer:
@@ -167,6 +164,40 @@ class Transport:
             span.set_attribute("http.response.status_code", response.status)
             body = await _read(response)
             return Answer(response.status, response.content_type, response.headers, body)
+
+    @asynccontextmanager
+    async def stream(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request once; its answer is read as it comes. Silence has a time limit, the whole has none.
+
+        Raises:
+            SinkUnavailable: No answer came, or it broke off while it was read.
+        """
+        status = "cancelled"
+        started = time.monotonic()
+        timeout = aiohttp.ClientTimeout(total=None, connect=_CONNECT_S, sock_read=self.timeout_s)
+        with self._span(request) as span:
+            try:
+                async with self._session.request(
+                    request.endpoint.method,
+                    request.url,
+                    headers=request.headers,
+                    allow_redirects=False,
+                    timeout=timeout,
+                ) as response:
+                    yield response
+                    status = str(response.status)
+            except (aiohttp.ClientError, OSError) as error:
+                status = type(error).__name__
+                raise SinkUnavailable(f"no whole answer from {request.url.host}: {status}") from None
+            finally:
+                self._noted(span, request, status, started)
+
+    def _noted(self, span: Span, request: Request, status: str, started: float) -> None:
+        """Tell what became of a request: an HTTP status, or what went wrong instead."""
+        if not status.startswith("2"):
+            span.set_attribute("error.type", status)
+            span.set_status(StatusCode.ERROR)
+        self._on_request(request.endpoint.operation, status, time.monotonic() - started)
 
     def _span(self, request: Request) -> AbstractContextManager[Span]:
         endpoint, url = request.endpoint, request.url

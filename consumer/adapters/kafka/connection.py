@@ -14,7 +14,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition as NativePartition
 from confluent_kafka.admin import AdminClient
 
-from consumer.adapters.kafka.failures import error_of
+from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
 from consumer.errors import SettingsError
 from consumer.model import TopicPartition
 from consumer.settings import Settings
@@ -25,6 +25,12 @@ SECRET_WORDS = ("password", "secret", "key.pem", "keystore.pem", "jaas", "creden
 SAME_LINE_EVERY_S = 30.0
 """How often a client says the same kind of thing."""
 
+ANSWER_WITHIN_S = 15.0
+"""For so long brokers that do not know something yet are asked for it: a coordinator takes time to come up."""
+
+ASK_AGAIN_S = 0.2
+
+T = TypeVar("T")
 Client = TypeVar("Client", Consumer, Producer, AdminClient)
 _log = structlog.get_logger(__name__)
 
@@ -103,6 +109,35 @@ class Admin:
         except KafkaException:
             self._client = None
             raise
+
+    def answer(self, question: Callable[[AdminClient], T], doing: str) -> T:
+        """The answer to a question, as `patiently` gets it."""
+        return patiently(lambda: self._asked(question), doing)
+
+    def _asked(self, question: Callable[[AdminClient], T]) -> T:
+        with self.client() as client:
+            return question(client)
+
+
+def patiently(question: Callable[[], T], doing: str) -> T:
+    """The answer to a question, which is asked again for a while where the brokers cannot tell yet. Blocks.
+
+    Args:
+        question: Waits for its answer.
+        doing: How the sentence of an error begins.
+
+    Raises:
+        SourceUnavailable: The brokers do not answer, or cannot tell.
+        FatalError: They refuse.
+    """
+    deadline = time.monotonic() + ANSWER_WITHIN_S
+    while True:
+        try:
+            return question()
+        except KafkaException as failure:
+            if is_hopeless(error_of(failure)) or time.monotonic() >= deadline:
+                raise policy(error_of(failure), doing) from None
+            time.sleep(ASK_AGAIN_S)
 
 
 class ClientLog:

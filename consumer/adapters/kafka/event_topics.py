@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import structlog
@@ -17,9 +16,10 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition 
 
 from consumer.adapters.kafka import changelog
 from consumer.adapters.kafka.connection import Admin, Connection, native
-from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
+from consumer.adapters.kafka.failures import error_of, fatal_error, is_hopeless, policy
 from consumer.adapters.kafka.topics import ensure
 from consumer.adapters.kafka.worker import Worker
+from consumer.core import dead_letters
 from consumer.errors import ConsumerError, Rebalancing, SourceUnavailable
 from consumer.model import DeadLetter, Settlement, TopicPartition
 from consumer.ports import ChangelogChunk
@@ -216,7 +216,7 @@ class _Producer:
         except KafkaException as failure:
             raise self._give_up(error_of(failure)) from None
         except SystemError as failure:
-            raise self._give_up(self._fatal_error(failure)) from None
+            raise self._give_up(fatal_error(self._producer, failure)) from None
         except SourceUnavailable:
             self._abort_quietly()
             raise
@@ -253,14 +253,7 @@ class _Producer:
             self._send(deadline, topic, state, prefixes[source] + key, source.partition, told)
 
     def _send_dead_letter(self, deadline: float, letter: DeadLetter) -> None:
-        record = letter.record
-        headers = [
-            *record.headers,
-            ("dead-letter.reason", letter.reason.encode()),
-            ("dead-letter.detail", letter.detail.encode()),
-            ("dead-letter.source", f"{record.topic}/{record.partition}/{record.offset}".encode()),
-            ("dead-letter.time", _iso(letter.time_ms).encode()),
-        ]
+        record, headers = letter.record, dead_letters.headers(letter)
         topic = self._settings.kafka_dead_letter_topic
         # Without a time it gets that of now. With the record's own, retention could delete it at once.
         self._send(deadline, topic, record.value, record.key, ANY_PARTITION, self._note, headers=headers)
@@ -340,14 +333,6 @@ class _Producer:
             error = self._failed
         return policy(error, "cannot settle")
 
-    def _fatal_error(self, failure: SystemError) -> KafkaError:
-        """The fatal error that the binding may have lost: every call of a transaction gives it again."""
-        try:
-            self._producer.abort_transaction(CALL_S)
-        except KafkaException as told:
-            return error_of(told)
-        return error_of(failure)
-
     def _abort_quietly(self) -> None:
         """Abort if that can be had soon; otherwise the next settlement begins with it."""
         try:
@@ -358,7 +343,3 @@ class _Producer:
     def _abort(self, deadline: float) -> None:
         self._insist(lambda: self._producer.abort_transaction(CALL_S), deadline)
         self._aborting = False
-
-
-def _iso(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -3,11 +3,13 @@
 Answers for: mapping librdkafka's errors to the project's, once, with texts that hold no secrets. Touches nothing.
 """
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from consumer.errors import ConsumerError, FatalError, Rebalancing, SourceUnavailable, Unauthorized
 
 # ruff: noqa: SLF001 -- the names of librdkafka's own codes begin with an underscore, and are public
+
+CALL_S = 5.0
 
 UNAUTHORIZED = frozenset(
     {
@@ -75,6 +77,15 @@ def error_of(failure: KafkaException | SystemError) -> KafkaError:
     error = failure.args[0]
     assert isinstance(error, KafkaError)  # noqa: S101 -- the library's own contract
     return error
+
+
+def fatal_error(producer: Producer, failure: SystemError) -> KafkaError:
+    """The fatal error that the binding may have lost: every call of a transaction gives it again."""
+    try:
+        producer.abort_transaction(CALL_S)
+    except KafkaException as told:
+        return error_of(told)
+    return error_of(failure)
 
 
 def is_hopeless(error: KafkaError) -> bool:

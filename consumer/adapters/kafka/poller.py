@@ -257,7 +257,7 @@ class Poller:
             topic, number, offset = message.topic(), message.partition(), message.offset()
             place: Any = (topic, number)
             if place in owned:  # not so when it was revoked while these were gathered
-                moment, headers = message.timestamp()[1], _headers(message)
+                moment, headers = message.timestamp()[1], headers_of(message)
                 records.append(Record(topic, number, offset, moment, message.key(), message.value(), headers))  # type: ignore[arg-type]  # the stubs allow None
                 last[place] = offset  # type: ignore[assignment]  # as above
         self._fetched.update({place: last[place] + 1 for place in last.keys() & self._fetched.keys()})
@@ -445,7 +445,7 @@ class Poller:
                 raise policy(answer.error, "cannot commit offsets")
 
 
-def _headers(message: Message) -> Headers:
+def headers_of(message: Message) -> Headers:
     """The headers as they came. A name that is not UTF-8 breaks the library's conversion of all of them."""
     try:
         return message.headers() or ()  # type: ignore[return-value]  # the stubs allow a dict, as producers may pass

@@ -110,30 +110,54 @@ def _ensure(connection: Connection, settings: Settings) -> Mapping[str, int]:
     if counts.get(changelog.name, changelog.partitions) < changelog.partitions:
         _grow(admin, connection, changelog)
     if changelog.name in counts and not mock:
-        _check_compacted(admin, connection, changelog)
+        check_compacted(admin, connection, changelog)
     _await_visible(admin, outputs, changelog)
     return sources
 
 
 async def changelog_id(connection: Connection, settings: Settings) -> str:
-    """What tells the changelog from another topic of its name; always the same where brokers give topics no ids.
+    """As `topic_id` of the changelog."""
+    return await asyncio.to_thread(topic_id, connection, settings.kafka_changelog_topic)
+
+
+def topic_id(connection: Connection, name: str) -> str:
+    """What tells a topic from another one of its name; always the same where brokers give topics no ids. Blocks.
 
     Raises:
         SourceUnavailable: The brokers do not answer.
         FatalError: They refuse.
     """
-    return await asyncio.to_thread(_changelog_id, connection, settings.kafka_changelog_topic)
-
-
-def _changelog_id(connection: Connection, name: str) -> str:
     admin = connection.admin()
     if _is_mock(_known(admin)):
         return ""
     try:
         found = admin.describe_topics(TopicCollection([name]), request_timeout=ANSWER_WITHIN_S)[name].result()
     except KafkaException as failure:
-        raise policy(error_of(failure), "cannot describe the changelog") from None
+        raise policy(error_of(failure), f"cannot describe {name}") from None
     return str(found.topic_id)
+
+
+def partition_counts(connection: Connection, names: Collection[str]) -> dict[str, int]:
+    """How many partitions these topics have; those that there are not are left out. Blocks.
+
+    Raises:
+        SourceUnavailable: The brokers do not answer.
+    """
+    counts = _counts(_known(connection.admin()))
+    return {name: counts[name] for name in names if name in counts}
+
+
+def create(connection: Connection, topic: Wanted) -> None:
+    """Create a topic unless there is one, and wait until it can be used. Blocks.
+
+    Raises:
+        SourceUnavailable: The brokers do not answer.
+        FatalError: It may not be created; the message has the remedy.
+    """
+    admin = connection.admin()
+    if topic.name not in _counts(_known(admin)):
+        _create(admin, connection, [topic])
+        _await_visible(admin, [topic], topic)
 
 
 def _is_mock(known: ClusterMetadata) -> bool:
@@ -200,7 +224,7 @@ def _grow(admin: AdminClient, connection: Connection, topic: Wanted) -> None:
     _log.info("partitions_added", topic=topic.name, partitions=topic.partitions)
 
 
-def _check_compacted(admin: AdminClient, connection: Connection, topic: Wanted) -> None:
+def check_compacted(admin: AdminClient, connection: Connection, topic: Wanted) -> None:
     """Refuse a changelog that forgets: it is what the dedupe state is rebuilt from."""
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic.name)
     try:

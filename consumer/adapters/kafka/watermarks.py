@@ -1,20 +1,27 @@
 """First and last offsets of partitions.
 
 Answers for: asking the brokers, which takes as long as they do. An admin client that does not know who leads a
-partition asks again only after three seconds when it was not connected yet; so the leaders are asked for first.
+partition asks again only after three seconds when it was not connected yet; so the leaders are asked for first. Where a
+broker dies meanwhile the library may tell of success and have no offset; that is a failure here, since whoever took it
+for an offset would begin anew at the first one.
 """
 
 from collections.abc import Collection
 from concurrent.futures import Future
 
-from confluent_kafka import IsolationLevel
+from confluent_kafka import (
+    OFFSET_INVALID,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+)
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented there, but not in the stubs' __all__
     AdminClient,
     ListOffsetsResultInfo,
     OffsetSpec,
 )
 
-from consumer.adapters.kafka.connection import native, of_native
+from consumer.adapters.kafka.connection import Connection, native, of_native, patiently
 from consumer.model import TopicPartition
 
 ANSWER_WITHIN_S = 5.0
@@ -54,6 +61,36 @@ def stable_ends(admin: AdminClient, partitions: Collection[TopicPartition]) -> O
     return _offsets(_ask(admin, partitions, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED))  # type: ignore[no-untyped-call]
 
 
+def first_since(admin: AdminClient, partitions: Collection[TopicPartition], since_ms: int) -> Offsets:
+    """Offsets of the first records that are not older; -1 where there is none.
+
+    Raises:
+        KafkaException: One of them cannot be had.
+    """
+    spec = OffsetSpec.for_timestamp(since_ms)
+    return _offsets(_ask(admin, partitions, spec, IsolationLevel.READ_UNCOMMITTED))
+
+
+def committed(connection: Connection, group_id: str, partitions: Collection[TopicPartition]) -> Offsets:
+    """Committed offsets of a group; partitions without one are left out.
+
+    A consumer asks, which joins nothing: an admin client of the library falls over a null pointer, and the process with
+    it, when the group's coordinator is just moving.
+
+    Raises:
+        SourceUnavailable: The brokers do not answer.
+        FatalError: They refuse.
+    """
+    own = {"group.id": group_id, "enable.auto.commit": False, "isolation.level": "read_uncommitted"}
+    consumer = connection.consumer({}, own)
+    asked = [native(partition) for partition in partitions]
+    try:
+        answers = patiently(lambda: consumer.committed(asked, ANSWER_WITHIN_S), "cannot ask for the group's offsets")
+    finally:
+        consumer.close()
+    return {of_native(each): each.offset for each in answers if each.offset >= 0}
+
+
 def _ask(
     admin: AdminClient, partitions: Collection[TopicPartition], which: OffsetSpec, isolation: IsolationLevel
 ) -> _Answers:
@@ -63,4 +100,7 @@ def _ask(
 
 
 def _offsets(answers: _Answers) -> Offsets:
-    return {partition: future.result().offset for partition, future in answers.items()}
+    offsets = {partition: future.result().offset for partition, future in answers.items()}
+    if untold := [f"{topic}/{number}" for (topic, number), offset in offsets.items() if offset == OFFSET_INVALID]:
+        raise KafkaException(KafkaError(KafkaError._PARTIAL, f"no offset came for {', '.join(untold)}"))  # noqa: SLF001 -- public
+    return offsets

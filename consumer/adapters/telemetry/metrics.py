@@ -23,6 +23,9 @@ from consumer.ports import SettledRecord
 
 _PREFIX = "genesys_consumer_"
 _WINDOW_S = 60
+UNDECODABLE = frozenset({Reason.NOT_DECODABLE, Reason.SCHEMA_UNKNOWN, Reason.ENVELOPE_UNKNOWN})
+"""Reasons of records of which nobody knows what they say."""
+
 _REFUSED = (Outcome.REJECTED, Outcome.UNDELIVERABLE)
 
 _SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -74,6 +77,11 @@ class Metrics:
         self._batches = self._counter("batches", "Batches answered.", "status")
         self._requests = self._counter("requests", "Requests to Genesys, each attempt counted.", "operation", "status")
         self._retries = self._counter("request_retries", "Requests that will be made again.", "reason")
+        self._undecodable = self._counter(
+            "undecodable_suppressions", "Contacts made not callable since a record of theirs could not be decoded."
+        )
+        self._search_requests = self._counter("search_requests", "Requests spent on finding whom Genesys refuses.")
+        self._refused_contacts = self._counter("refused_contacts", "Contacts that Genesys refused alone.")
         self._gaps = self._counter("offset_gaps", "Times that offsets did not follow on.", "topic")
         self._overtaken = self._counter("source_overtaken", "Times that retention overtook the group.", "topic")
         self._batch_size = self._histogram("batch_size", "Contacts in an answered batch.", _SIZES)
@@ -134,6 +142,11 @@ class Metrics:
         """A request will be made again."""
         self._retries.labels(reason).inc()
 
+    def searched(self, *, found: bool) -> None:
+        self._search_requests.inc()
+        if found:
+            self._refused_contacts.inc()
+
     def settled(self, records: Sequence[SettledRecord], now: float, seconds: float) -> None:
         self._settle.observe(seconds)
         outcomes = Count(record.outcome for record in records)
@@ -149,6 +162,7 @@ class Metrics:
                 took = max(0.0, record.applied_at - record.appended_ms / 1000)
                 self._withdrawal.observe(took)
                 self.slowest_withdrawal_s = max(self.slowest_withdrawal_s, took)
+                self._undecodable.inc(not UNDECODABLE.isdisjoint(record.reasons))
 
     def restored(self, seconds: float) -> None:
         self._restore.observe(seconds)

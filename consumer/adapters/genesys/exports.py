@@ -1,0 +1,75 @@
+"""Exports of the contact list: ordered, waited for, and read as they stream in.
+
+Touches Genesys through the client. An older export that is still there is not taken for the one that was ordered.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+
+from consumer.adapters.genesys.answers import NotMadeYet
+from consumer.adapters.genesys.client import Client
+from consumer.adapters.genesys.contact_list import LIST_PATH
+from consumer.adapters.genesys.export_file import ExportFile
+from consumer.adapters.genesys.transport import Endpoint
+from consumer.errors import SinkUnavailable
+from consumer.model import ExportedContact
+
+LOOK_EVERY_S = 2.0
+MADE_WITHIN_S = 3600.0
+
+_PERMISSIONS = "outbound:contact:view and outbound:contactList:view"
+_START = Endpoint("start_export", "POST", f"{LIST_PATH}/export", _PERMISSIONS)
+_FIND = Endpoint("get_export", "GET", f"{LIST_PATH}/export", _PERMISSIONS)
+_DOWNLOAD = Endpoint("get_download", "GET", "/api/v2/downloads/{downloadId}")
+
+_Made = tuple[str, str]
+"""Where an export is, and when it was made."""
+
+
+async def exported(
+    client: Client, path: Mapping[str, str], columns: Sequence[str]
+) -> AsyncIterator[Sequence[ExportedContact]]:
+    """All contacts of a list, some at a time.
+
+    Args:
+        client: Asks Genesys.
+        path: Names the list.
+        columns: The managed columns, in the order in which their values are wanted.
+
+    Raises:
+        TransientError: Not now, or the file broke off: it must be read anew.
+        FatalError: A permission is missing, or a column.
+    """
+    before: _Made | None = None
+    with suppress(NotMadeYet):
+        before = await _find(client, path)
+    await client.call(_START, deadline=client.deadline(), path=path, body=b"{}")
+    address, _ = await _made(client, path, before)
+    file = ExportFile(columns)
+    async with client.download(_DOWNLOAD, address) as parts:
+        async for part in parts:
+            yield file.feed(part)
+    yield file.end()
+
+
+async def _made(client: Client, path: Mapping[str, str], before: _Made | None) -> _Made:
+    """The export that was ordered, once it is there."""
+    try:
+        async with asyncio.timeout(MADE_WITHIN_S):
+            while True:
+                await asyncio.sleep(LOOK_EVERY_S)
+                with suppress(NotMadeYet):
+                    found = await _find(client, path)
+                    if found != before:
+                        return found
+    except TimeoutError:
+        raise SinkUnavailable(f"Genesys made no export within {MADE_WITHIN_S:.0f} s") from None
+
+
+async def _find(client: Client, path: Mapping[str, str]) -> _Made:
+    match await client.call(_FIND, deadline=client.deadline(), path=path, query={"download": "false"}):
+        case {"uri": str(uri), **more}:
+            return uri, str(more.get("exportTimestamp"))
+        case _:
+            raise SinkUnavailable("the answer does not match: it names no export")

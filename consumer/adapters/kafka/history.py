@@ -1,0 +1,177 @@
+"""Reads again what the source topics hold, and asks how far the group has come.
+
+Answers for: every record that a partition still has up to a given offset. Touches source topics, changelog and the
+group's offsets, all only to look: no group is joined, nothing is committed, no topic is made.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import TypeVar
+
+import structlog
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Message
+from confluent_kafka.admin import AdminClient
+
+from consumer.adapters.kafka import changelog
+from consumer.adapters.kafka.connection import Admin, Connection, native, of_native
+from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
+from consumer.adapters.kafka.poller import headers_of
+from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, know_leaders, stable_ends
+from consumer.adapters.kafka.worker import Worker
+from consumer.errors import FatalError, SourceUnavailable
+from consumer.model import Record, TopicPartition
+from consumer.ports import ChangelogChunk, ChangelogOvertaken
+from consumer.settings import Settings
+
+# ruff: noqa: SLF001 -- the names of librdkafka's own codes begin with an underscore, and are public
+
+CHUNK_RECORDS = 5_000
+POLL_S = 0.2
+
+DEFAULTS = {
+    "queued.min.messages": 10_000,
+    "queued.max.messages.kbytes": 16_384,
+    "fetch.wait.max.ms": 50,
+}
+
+T = TypeVar("T")
+_log = structlog.get_logger(__name__)
+
+
+class KafkaHistory:
+    """The `History` of the source topics of a group.
+
+    Args:
+        connection: To the brokers.
+        settings: Topics and group.
+    """
+
+    def __init__(self, connection: Connection, settings: Settings) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._admin = Admin(connection)
+        self._topics = settings.kafka_source_topics
+        self._group = settings.kafka_group_id
+
+    async def committed(self) -> Mapping[TopicPartition, int]:
+        return await self._ask("cannot ask for the group's offsets", self._committed)
+
+    async def ends(self) -> Mapping[TopicPartition, int]:
+        return await self._ask("cannot ask for the ends of the source topics", self._ends)
+
+    async def members(self) -> int:
+        return await self._ask("cannot ask for the members of the group", self._members)
+
+    async def read(self, partition: TopicPartition, start: int, end: int) -> AsyncIterator[Sequence[Record]]:
+        worker = Worker("kafka-history")
+        try:
+            reader = await asyncio.wrap_future(
+                worker.submit(_Reader, self._connection, self._group, partition, start, end)
+            )
+            while not reader.finished:
+                yield await asyncio.wrap_future(worker.submit(reader.next))
+        finally:
+            worker.stop()  # the reader goes with it, and its consumer
+
+    async def changelog(self, partition: TopicPartition) -> AsyncIterator[ChangelogChunk]:
+        try:
+            async for chunk in changelog.read(self._connection, self._admin, self._settings, partition, 0):
+                yield chunk
+        except changelog.PartitionMissing:
+            return  # nothing was delivered from it
+        except ChangelogOvertaken as overtaken:
+            raise SourceUnavailable(str(overtaken)) from None
+
+    async def _ask(self, what: str, ask: Callable[[AdminClient], T]) -> T:
+        def answer() -> T:
+            try:
+                with self._admin.client() as client:
+                    return ask(client)
+            except KafkaException as failure:
+                raise policy(error_of(failure), what) from None
+
+        return await asyncio.to_thread(answer)
+
+    def _partitions(self, client: AdminClient) -> list[TopicPartition]:
+        known = client.list_topics(timeout=ANSWER_WITHIN_S).topics
+        missing = [topic for topic in self._topics if topic not in known]
+        if missing:
+            raise FatalError(f"source topics missing: {', '.join(missing)} (KAFKA_SOURCE_TOPICS)")
+        return [TopicPartition(topic, number) for topic in self._topics for number in known[topic].partitions]
+
+    def _committed(self, client: AdminClient) -> dict[TopicPartition, int]:
+        partitions = self._partitions(client)
+        asked = ConsumerGroupTopicPartitions(self._group, [native(partition) for partition in partitions])
+        answers = client.list_consumer_group_offsets([asked], request_timeout=ANSWER_WITHIN_S)
+        found = answers[self._group].result().topic_partitions or []
+        for each in found:
+            if each.error is not None:
+                raise KafkaException(each.error)
+        return dict.fromkeys(partitions, 0) | {of_native(each): max(0, each.offset) for each in found}
+
+    def _ends(self, client: AdminClient) -> dict[TopicPartition, int]:
+        partitions = self._partitions(client)
+        know_leaders(client, partitions)
+        return stable_ends(client, partitions)
+
+    def _members(self, client: AdminClient) -> int:
+        answer = client.describe_consumer_groups([self._group], request_timeout=ANSWER_WITHIN_S)[self._group]
+        try:
+            return len(answer.result().members)
+        except KafkaException as failure:
+            if error_of(failure).code() == KafkaError.GROUP_ID_NOT_FOUND:
+                return 0
+            raise
+
+
+class _Reader:
+    """A consumer at one partition. Every call blocks for a short time."""
+
+    def __init__(self, connection: Connection, group: str, partition: TopicPartition, start: int, end: int) -> None:
+        self._partition = partition
+        self._position = start
+        self._end = end
+        self._consumer = self._assigned(connection, group) if not self.finished else None
+
+    @property
+    def finished(self) -> bool:
+        return self._position >= self._end
+
+    def next(self) -> list[Record]:
+        """The next records; none when there are none yet."""
+        assert self._consumer is not None  # noqa: S101 -- called only while not finished
+        first = self._consumer.poll(POLL_S)
+        messages = [] if first is None else [first, *self._consumer.consume(CHUNK_RECORDS - 1, 0)]
+        return [self._record(message) for message in messages if not self._is_past(message)]
+
+    def _is_past(self, message: Message) -> bool:
+        """Whether this is no record of those that are wanted; moves on either way."""
+        offset = message.offset() or 0
+        if (error := message.error()) is None:
+            self._position = offset + 1
+            return offset >= self._end
+        if error.code() == KafkaError._PARTITION_EOF:
+            self._position = max(self._position, offset)  # past what has no record: markers of transactions
+        elif is_hopeless(error):
+            raise policy(error, "cannot read a source topic again")
+        else:
+            _log.warning("source_not_readable", error=f"{error.name()}: {error.str()}", remedy="tried again")
+        return True
+
+    def _record(self, message: Message) -> Record:
+        offset, moment = message.offset(), message.timestamp()[1]
+        headers = headers_of(message)
+        return Record(*self._partition, offset, moment, message.key(), message.value(), headers)  # type: ignore[arg-type]  # a record has an offset
+
+    def _assigned(self, connection: Connection, group: str) -> Consumer:
+        own = {
+            "group.id": group,  # the library asks for one; nothing is joined or committed
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest",  # what retention has removed is not there to be read
+            "enable.partition.eof": True,
+            "isolation.level": "read_committed",
+        }
+        consumer = connection.consumer(DEFAULTS, own)
+        consumer.assign([native(self._partition, self._position)])
+        return consumer

@@ -1,0 +1,168 @@
+"""What the brokers say of topics, rights and transactions, without anything being changed.
+
+Answers for finding, before the program runs, what would end it: topics that are missing and may not be created, a
+changelog that forgets, operations that an ACL does not allow. Touches nothing: what would be created is only asked for
+with `validate_only`. The one trace is an empty transactional id of its own. Every call blocks.
+"""
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from confluent_kafka import KafkaException, TopicCollection
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented there, but not in the stubs' __all__
+    AclOperation,
+    AdminClient,
+)
+from confluent_kafka.cimpl import NewPartitions, NewTopic
+
+from consumer.adapters.kafka.connection import Admin, Connection
+from consumer.adapters.kafka.failures import error_of, policy
+from consumer.adapters.kafka.topics import (
+    ANSWER_WITHIN_S,
+    Wanted,
+    check_compacted,
+    partition_counts,
+    wanted,
+)
+from consumer.errors import FatalError
+from consumer.settings import Settings
+
+SOURCE_RIGHTS = frozenset({AclOperation.READ})
+OUTPUT_RIGHTS = frozenset({AclOperation.WRITE})
+CHANGELOG_RIGHTS = frozenset({AclOperation.READ, AclOperation.WRITE})
+GROUP_RIGHTS = frozenset({AclOperation.READ})
+
+_Rights = frozenset[AclOperation]
+
+
+class Inspected(NamedTuple):
+    """What was found of something.
+
+    Attributes:
+        what: Its name.
+        problem: What is wrong with it, and the remedy; "" when nothing is.
+        detail: What there is to say when nothing is wrong.
+    """
+
+    what: str
+    problem: str
+    detail: str = ""
+
+
+class Inspection:
+    """Asks the brokers.
+
+    Args:
+        connection: To the brokers.
+        settings: Topics, group and guarantee.
+    """
+
+    def __init__(self, connection: Connection, settings: Settings) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._admin = Admin(connection)
+
+    def brokers(self) -> int:
+        """How many brokers the cluster tells of.
+
+        Raises:
+            SourceUnavailable: None answers.
+            FatalError: They refuse.
+        """
+        return self._admin.answer(
+            lambda client: len(client.list_topics(timeout=ANSWER_WITHIN_S).brokers), "no broker answers"
+        )
+
+    def topics(self) -> list[Inspected]:
+        """The source topics, then the output topics."""
+        settings = self._settings
+        outputs = (settings.kafka_audit_topic, settings.kafka_dead_letter_topic, settings.kafka_changelog_topic)
+        counts = partition_counts(self._connection, [*settings.kafka_source_topics, *outputs])
+        sources = {name: counts[name] for name in settings.kafka_source_topics if name in counts}
+        inspected = [self._source(name, counts.get(name)) for name in settings.kafka_source_topics]
+        rights = (OUTPUT_RIGHTS, OUTPUT_RIGHTS, CHANGELOG_RIGHTS)
+        if sources:
+            for topic, needed in zip(wanted(settings, sources), rights, strict=True):
+                inspected.append(self._output(topic, counts.get(topic.name), needed))
+        return inspected
+
+    def group(self) -> Inspected:
+        """Whether the group may be joined."""
+        name = self._settings.kafka_group_id
+        found = self._admin.answer(
+            lambda client: client.describe_consumer_groups(
+                [name], include_authorized_operations=True, request_timeout=ANSWER_WITHIN_S
+            )[name].result(),
+            "cannot describe the group",
+        )
+        return Inspected(name, self._lacking("group", name, found.authorized_operations, GROUP_RIGHTS), "may be joined")
+
+    def transactions(self) -> Inspected:
+        """Whether transactions work, under an id that no consumer uses."""
+        name = f"{self._settings.kafka_group_id}-check"
+        producer = self._connection.producer({}, {"transactional.id": name})
+        try:
+            producer.init_transactions(ANSWER_WITHIN_S)
+        except KafkaException as failure:
+            raise policy(error_of(failure), "cannot use transactions") from None
+        return Inspected(name, "", "transactional ids of the group may be used")
+
+    def _source(self, name: str, partitions: int | None) -> Inspected:
+        if partitions is None:
+            command = Wanted(name, 4).create_command(self._connection.bootstrap)
+            return Inspected(name, f"missing, or may not be described (KAFKA_SOURCE_TOPICS); create it: {command}")
+        return Inspected(name, self._lacks(name, SOURCE_RIGHTS), f"{partitions} partitions")
+
+    def _output(self, topic: Wanted, partitions: int | None, needed: _Rights) -> Inspected:
+        bootstrap = self._connection.bootstrap
+        with self._admin.client() as client:
+            if partitions is None:
+                problem = _refusal(client, NewTopic(topic.name, topic.partitions, -1, config=dict(topic.config)))
+                remedy = f"missing and may not be created ({problem}); run: {topic.create_command(bootstrap)}"
+                return Inspected(topic.name, remedy if problem else "", "missing, is created at start")
+            if "cleanup.policy" in topic.config:
+                try:
+                    check_compacted(client, self._connection, topic)
+                except FatalError as mismatch:
+                    return Inspected(topic.name, str(mismatch))
+                if partitions < topic.partitions:
+                    return self._grown(client, topic)
+        return Inspected(topic.name, self._lacks(topic.name, needed), f"{partitions} partitions")
+
+    def _grown(self, client: AdminClient, topic: Wanted) -> Inspected:
+        new = NewPartitions(topic.name, topic.partitions)
+        asked = client.create_partitions([new], validate_only=True, request_timeout=ANSWER_WITHIN_S)
+        try:
+            asked[topic.name].result()
+        except KafkaException as failure:
+            command = topic.grow_command(self._connection.bootstrap)
+            return Inspected(topic.name, f"too few partitions ({error_of(failure).name()}); run: {command}")
+        return Inspected(topic.name, "", "too few partitions, they are added at start")
+
+    def _lacks(self, name: str, needed: _Rights) -> str:
+        found = self._admin.answer(
+            lambda client: client.describe_topics(
+                TopicCollection([name]), include_authorized_operations=True, request_timeout=ANSWER_WITHIN_S
+            )[name].result(),
+            f"cannot describe {name}",
+        )
+        return self._lacking("topic", name, found.authorized_operations, needed)
+
+    def _lacking(self, kind: str, name: str, allowed: Collection[AclOperation] | None, needed: _Rights) -> str:
+        """What an ACL has to allow, as a command; "" when it does, or the brokers do not tell."""
+        missing = sorted(operation.name.title() for operation in needed - set(allowed or needed))
+        if not missing:
+            return ""
+        operations = " ".join(f"--operation {operation}" for operation in missing)
+        command = f"kafka-acls.sh --bootstrap-server {self._connection.bootstrap} --add --allow-principal User:…"
+        return f"the ACL does not allow {', '.join(missing)}; run: {command} {operations} --{kind} {name}"
+
+
+def _refusal(client: AdminClient, topic: NewTopic) -> str:
+    """Why a topic would not be created; "" when it would."""
+    asked = client.create_topics([topic], validate_only=True, request_timeout=ANSWER_WITHIN_S)
+    try:
+        asked[topic.topic].result()
+    except KafkaException as failure:
+        return error_of(failure).name()
+    return ""

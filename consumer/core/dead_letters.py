@@ -1,0 +1,124 @@
+"""The form of dead letters: their headers, written and read, and what these become when a record is replayed.
+
+Answers for which place in the order a replayed record has. It stands at the end of its partition and tells of an
+earlier moment: where events have no version, the offset is their order, and an old grant would undo a withdrawal that
+came after it. So a replayed record says where it stood first, and counts as if it still stood there.
+
+Touches nothing else. What is read was perhaps written by somebody else, so only codes in their known form, positions,
+numbers and printable text leave here.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from msgspec import Struct
+
+from consumer.model import DeadLetter, Headers, Position, Record
+
+_PREFIX = "dead-letter."
+_REASON, _DETAIL, _SOURCE, _TIME = (_PREFIX + name for name in ("reason", "detail", "source", "time"))
+_ATTEMPT = _PREFIX + "attempt"
+_ORIGIN = _PREFIX + "origin"
+
+_CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,99}")
+_POSITION = re.compile(r"([A-Za-z0-9._-]{1,249})/([0-9]{1,9})/([0-9]{1,18})")
+_NUMBER = re.compile(r"[0-9]{1,9}")
+
+
+class Letter(Struct, frozen=True, gc=False):
+    """What the headers of a dead letter say.
+
+    Attributes:
+        reason: The first reason code.
+        detail: What to look at, without contact data.
+        source: Where the record stood when it was given up.
+        origin: Where it stood before it was ever replayed.
+        time_ms: When it was given up, milliseconds since the epoch, UTC.
+        attempt: How often it had been replayed before.
+    """
+
+    reason: str
+    detail: str
+    source: Position
+    origin: Position
+    time_ms: int
+    attempt: int
+
+
+def headers(letter: DeadLetter) -> list[tuple[str, bytes | None]]:
+    """The headers of a dead letter: those of the record as they came, and ours after them."""
+    record = letter.record
+    return [
+        *record.headers,
+        (_REASON, letter.reason.encode()),
+        (_DETAIL, letter.detail.encode()),
+        (_SOURCE, f"{record.topic}/{record.partition}/{record.offset}".encode()),
+        (_TIME, _iso(letter.time_ms).encode()),
+    ]
+
+
+def read(found: Headers) -> Letter | None:
+    """What headers of the dead letter topic say; None when they are not those of a dead letter."""
+    last = {name: value for name, value in found if name.startswith(_PREFIX) and value is not None}
+    try:
+        source = _position(last[_SOURCE])
+        return Letter(
+            _matching(_CODE, last[_REASON])[0],
+            _printable(last.get(_DETAIL, b"")),
+            source,
+            _position(last[_ORIGIN]) if _ORIGIN in last else source,
+            int(datetime.fromisoformat(last[_TIME].decode()).timestamp() * 1000),
+            _attempt(last),
+        )
+    except (KeyError, ValueError, OverflowError):
+        return None
+
+
+def replayed(found: Headers, letter: Letter) -> list[tuple[str, bytes | None]]:
+    """The headers with which the record of a letter goes back to its source."""
+    kept = [(name, value) for name, value in found if not name.startswith(_PREFIX)]
+    return [*kept, (_ATTEMPT, str(letter.attempt + 1).encode()), (_ORIGIN, str(letter.origin).encode())]
+
+
+def place_in_order(record: Record) -> int:
+    """The offset at which a record counts in its partition: a replayed one counts where it stood first."""
+    for name, value in record.headers:
+        if name == _ORIGIN and value is not None:
+            return _origin_offset(record, value)
+    return record.offset
+
+
+def _origin_offset(record: Record, value: bytes) -> int:
+    """Never later than where the record stands: a header may not make what follows count as old."""
+    try:
+        origin = _position(value)
+    except ValueError:
+        return record.offset
+    moved = (origin.topic, origin.partition) != (record.topic, record.partition)
+    return record.offset if moved else min(origin.offset, record.offset)
+
+
+def _attempt(last: Mapping[str, bytes]) -> int:
+    return int(_matching(_NUMBER, last[_ATTEMPT])[0]) if _ATTEMPT in last else 0
+
+
+def _position(value: bytes) -> Position:
+    topic, partition, offset = _matching(_POSITION, value).groups()
+    return Position(topic, int(partition), int(offset))
+
+
+def _matching(form: re.Pattern[str], value: bytes) -> re.Match[str]:
+    match = form.fullmatch(value.decode())
+    if match is None:
+        raise ValueError("a header of another form")
+    return match
+
+
+def _printable(value: bytes) -> str:
+    """Text as it is, but for what could play tricks on a terminal."""
+    return "".join(letter for letter in value.decode(errors="replace") if letter.isprintable())
+
+
+def _iso(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

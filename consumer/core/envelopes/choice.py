@@ -1,0 +1,106 @@
+"""Which envelope the records of a topic have, and which mapping their schemas get.
+
+Answers for finding both: once per topic and schema. Touches nothing else.
+"""
+
+from collections.abc import Callable, Mapping
+
+from msgspec import Struct
+
+from consumer.core.envelopes.debezium import debezium
+from consumer.core.envelopes.dms import dms
+from consumer.core.envelopes.flattened import flattened
+from consumer.core.envelopes.native import native
+from consumer.core.envelopes.outbox import outbox
+from consumer.core.envelopes.salesforce import salesforce
+from consumer.core.envelopes.schema import Mapper
+from consumer.core.mapping import ContactMapping, parse, unknown
+from consumer.errors import SettingsError
+
+DEFAULT = "default"
+_MAPPED: Mapping[str, Callable[[Mapping[str, object], ContactMapping], Mapper]] = {
+    "debezium": debezium,
+    "flattened": flattened,
+    "salesforce": salesforce,
+    "outbox": outbox,
+    "dms": dms,
+}
+
+
+class Envelopes(Struct, frozen=True):
+    """The envelope of each topic, with the mappings.
+
+    Attributes:
+        names: Envelope by topic; `default` is that of all others.
+        mappings: Those of the settings.
+        ready_made: Those that come with the program, by envelope.
+    """
+
+    names: Mapping[str, str]
+    mappings: Mapping[str, ContactMapping]
+    ready_made: Mapping[str, Mapping[str, ContactMapping]]
+
+    @classmethod
+    def of(
+        cls, names: Mapping[str, str], tables: Mapping[str, object], ready_made: Mapping[str, Mapping[str, object]]
+    ) -> "Envelopes":
+        """Check mappings.
+
+        Args:
+            names: As above.
+            tables: Of the settings' file: by topic, by name of a writer's schema, or `default`.
+            ready_made: The tables of each envelope.
+
+        Raises:
+            SettingsError: With one sentence for each thing that is wrong.
+        """
+        mappings = parse(tables)
+        problems = [
+            f"SOURCE_MAPPING: [{table}] external_id: {rule}"
+            for table, mapping in mappings.items()
+            if (rule := _ids_rule(names.get(table, names[DEFAULT]), mapping))
+        ]
+        if problems:
+            raise SettingsError(problems)
+        return cls(names, mappings, {name: parse(each) for name, each in ready_made.items()})
+
+    def mapper(self, topic: str, definition: Mapping[str, object]) -> Mapper:
+        """What makes change events of records of a topic that were written with a schema.
+
+        Raises:
+            DecodeError: The schema is not one of this envelope, or no mapping is for it.
+        """
+        name = self._name(topic)
+        if name == "native":
+            return native(definition)
+        _, mapping = self._mapping(name, topic, definition)
+        return _MAPPED[name](definition, mapping)
+
+    def chosen(self, topic: str, definition: Mapping[str, object]) -> str:
+        """The envelope and the table of its mapping, as people call them.
+
+        Raises:
+            DecodeError: No mapping is for it.
+        """
+        name = self._name(topic)
+        return name if name == "native" else f"{name}, mapping {self._mapping(name, topic, definition)[0]}"
+
+    def _name(self, topic: str) -> str:
+        return self.names.get(topic, self.names[DEFAULT])
+
+    def _mapping(self, envelope: str, topic: str, definition: Mapping[str, object]) -> tuple[str, ContactMapping]:
+        """The mapping for records of a topic and schema, with what its table is called."""
+        schema = str(definition.get("name"))
+        for kind, mappings in (("", self.mappings), (" (ready-made)", self.ready_made.get(envelope, {}))):
+            for name in (topic, schema, DEFAULT):
+                if name in mappings:
+                    return f"[{name}]{kind}", mappings[name]
+        raise unknown(f"no table of SOURCE_MAPPING is for the topic, for {schema}, or the default")
+
+
+def _ids_rule(envelope: str, mapping: ContactMapping) -> str | None:
+    """What is wrong with whom a mapping names; None when nothing is."""
+    names = "external_id" in mapping.sources
+    if envelope == "salesforce":
+        return "is the id of the Salesforce record" if names else None
+    return None if names else "must be there"

@@ -1,0 +1,198 @@
+"""Debezium's envelope: a row before and after a change, and where that stands in the database's log.
+
+Answers for what each operation means, and for what a row does not tell. `before` names whom a delete is about and
+nothing else: with the usual REPLICA IDENTITY it holds the primary key, and elsewhere nulls and fillers that look like
+values. A large value that did not change comes as a placeholder and is `UNCHANGED`. A snapshot's read counts as just
+before the position at which it was read, so that it never beats a change. Records about no row (heartbeats, schema
+changes, transactions, messages) tell nothing. Touches nothing else.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+import orjson
+
+from consumer.core.envelopes.position import position
+from consumer.core.envelopes.schema import Fields, Mapper, kinds
+from consumer.core.mapping import (
+    BoundMapping,
+    ContactMapping,
+    Getter,
+    Path,
+    Resolve,
+    Row,
+    When,
+    as_milliseconds,
+    deletion,
+    gap,
+    in_any,
+    names_somebody,
+    undecodable,
+    unknown,
+)
+from consumer.errors import DecodeError
+from consumer.model import UNCHANGED, ChangeType, Events, Reason, Record
+
+NOT_AVAILABLE = frozenset({
+    "__debezium_unavailable_value",
+    b"__debezium_unavailable_value",
+    "hex:5f5f646562657a69756d5f756e617661696c61626c655f76616c7565",
+})  # fmt: skip
+"""What stands in place of a value that did not change and was not read."""
+
+_MAY_BE_PLACEHOLDER = frozenset({"string", "bytes", "record", "map"})
+_ASIDE = frozenset({"Heartbeat", "SchemaChangeValue", "TransactionMetadataValue", "Notification"})
+
+_Rows = Callable[[object], Row | None]
+
+
+def is_aside(definition: Mapping[str, object]) -> bool:
+    """Whether these are records of Debezium about no row."""
+    name = str(definition.get("connect.name") or f"{definition.get('namespace', '')}.{definition.get('name')}")
+    return name.startswith("io.debezium.") and name.rpartition(".")[2] in _ASIDE
+
+
+def ignore(_: Row, __: Record) -> Events:
+    """Map a record that is about no contact."""
+    return ()
+
+
+def debezium(definition: Mapping[str, object], mapping: ContactMapping) -> Mapper:
+    """The mapping for records of a writer's schema.
+
+    Raises:
+        DecodeError: It is not Debezium's, or lacks a field that the mapping names.
+    """
+    if is_aside(definition):
+        return ignore
+    fields = Fields.of(definition)
+    if not {"op", "before", "after", "source"} <= fields.keys():
+        raise unknown("the schema is not one of Debezium's: it needs op, before, after and source")
+    columns = fields.within("after")
+    if columns:
+        rows, bound = _row, BoundMapping(mapping, available(columns))
+    else:
+        rows, bound = _document, BoundMapping(mapping, in_any, loose=True)
+    return _Changes(bound, columns, fields.within("source"), rows).events
+
+
+def available(columns: Fields) -> Resolve:
+    """Find columns, and read placeholders in them as `UNCHANGED`."""
+
+    def resolved(path: Path) -> Getter | None:
+        get = columns.getter(path)
+        held = kinds(columns.get(path[0], ()))
+        return get if get is None or not held & _MAY_BE_PLACEHOLDER else _unless_placeholder(get)
+
+    return resolved
+
+
+def _unless_placeholder(get: Getter) -> Getter:
+    def available_or_unchanged(row: Row) -> object:
+        value = get(row)
+        return UNCHANGED if isinstance(value, str | bytes) and value in NOT_AVAILABLE else value
+
+    return available_or_unchanged
+
+
+class _Changes:
+    """Change events of one schema.
+
+    Args:
+        mapping: Of a row.
+        columns: Of the rows; none when they are documents.
+        source: What the source tells of itself.
+        rows: Reads a row.
+    """
+
+    def __init__(self, mapping: BoundMapping, columns: Fields, source: Fields, rows: _Rows) -> None:
+        self._mapping = mapping
+        self._blank = dict.fromkeys(columns)
+        self._position = position(source)
+        self._rows = rows
+
+    def events(self, fields: Row, record: Record) -> Events:
+        """What a record tells."""
+        match fields["op"]:
+            case "c" | "u" | "r" as operation:
+                return self._changed(str(operation), fields, record)
+            case "d":
+                return self._deleted(fields, record)
+            case "m":
+                return ()
+            case "t":
+                raise truncated()
+            case _:
+                raise undecodable("op is not one that Debezium knows")
+
+    def _changed(self, operation: str, fields: Row, record: Record) -> Events:
+        after = self._rows(fields["after"])
+        if after is None:
+            raise undecodable(f"the record has op {operation} and no row after it")
+        row = self._mapping.row(after, record)
+        if not self._mapping.counts(row):
+            return ()
+        external_id = self._mapping.external_id(row)
+        when = self._mapping.when(row, *self._when(fields, snapshot=operation == "r"))
+        former = self._former(fields, record, external_id) if operation == "u" else None
+        if former is None:
+            change_type = ChangeType.UPDATE if operation == "u" else ChangeType.CREATE
+            return self._mapping.event(change_type, external_id, row, when) or ()
+        created = self._mapping.event(ChangeType.CREATE, external_id, row, when)
+        return (deletion(former, when), created) if created else ()
+
+    def _former(self, fields: Row, record: Record, external_id: object) -> object:
+        """Whom the row was about before, if that was somebody else; None if not, or not told."""
+        before = self._rows(fields["before"])
+        if before is None:
+            return None
+        former = self._mapping.external_id(self._mapping.row(before, record))
+        return former if names_somebody(former) and former != external_id else None
+
+    def _deleted(self, fields: Row, record: Record) -> Events:
+        before = self._rows(fields["before"]) or self._blank
+        external_id = self._mapping.external_id(self._mapping.row(before, record))
+        if not names_somebody(external_id):
+            raise nobody_to_delete()
+        when = self._when(fields, snapshot=False)
+        return deletion(external_id, when) if fields["after"] is None else gap(external_id, when)
+
+    def _when(self, fields: Row, *, snapshot: bool) -> When:
+        source = fields["source"]
+        if not isinstance(source, dict):
+            raise undecodable("the record has no source")
+        occurred_at = as_milliseconds(source.get("ts_ms"))
+        version = self._position(source) if self._position else None
+        return as_read(occurred_at, version) if snapshot and self._position else (occurred_at, version)
+
+
+def as_read(occurred_at: int, version: int | None) -> When:
+    """When a snapshot read a row, so that no change from a source with positions is older than it."""
+    return (0, None) if version is None else (occurred_at, max(0, version - 1))
+
+
+def truncated() -> DecodeError:
+    """The error of a truncate."""
+    return DecodeError((Reason.RESYNC_NEEDED,), "the table was truncated: whoever is gone must be deleted by the CRM")
+
+
+def nobody_to_delete() -> DecodeError:
+    """The error of a delete that does not tell whom."""
+    return DecodeError(
+        (Reason.EXTERNAL_ID_MISSING,),
+        "the delete does not tell the external id: make that the primary key, or set REPLICA IDENTITY FULL",
+    )
+
+
+def _row(value: object) -> Row | None:
+    return value if isinstance(value, dict) else None
+
+
+def _document(value: object) -> Row | None:
+    """A MongoDB document, which comes as JSON."""
+    if value is None:
+        return None
+    with suppress(orjson.JSONDecodeError):
+        if isinstance(document := orjson.loads(str(value)), dict):
+            return document
+    raise undecodable("the document is not a JSON object")

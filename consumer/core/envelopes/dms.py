@@ -1,0 +1,81 @@
+"""Records of AWS' Database Migration Service, which are JSON: the row under `data`, what happened under `metadata`.
+
+Answers for what each operation means. A column that is not there is null or empty, so every row tells all there is.
+Records of control (tables created or dropped) are about no contact. There is no version that could be trusted: a
+timestamp goes back when a clock is set. Touches nothing else.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
+from typing import Final
+
+from consumer.core.envelopes.schema import Mapper
+from consumer.core.mapping import (
+    BoundMapping,
+    ContactMapping,
+    Row,
+    When,
+    as_milliseconds,
+    deletion,
+    in_any,
+    names_somebody,
+    undecodable,
+)
+from consumer.model import ChangeType, Events, Record
+
+_CHANGE_TYPES: Final = {"load": ChangeType.CREATE, "insert": ChangeType.CREATE, "update": ChangeType.UPDATE}
+
+
+def dms(_: Mapping[str, object], mapping: ContactMapping) -> Mapper:
+    """The mapping for records without a schema.
+
+    Raises:
+        DecodeError: Never; a column that a row does not have is null.
+    """
+    return _Changes(BoundMapping(mapping, in_any, loose=True)).events
+
+
+class _Changes:
+    """Change events of one mapping."""
+
+    def __init__(self, mapping: BoundMapping) -> None:
+        self._mapping = mapping
+
+    def events(self, fields: Row, record: Record) -> Events:
+        """What a record tells."""
+        metadata = _object(fields, "metadata")
+        if metadata.get("record-type") == "control":
+            return ()
+        row = self._mapping.row(_object(fields, "data"), record)
+        operation, when = metadata.get("operation"), _when(metadata)
+        if operation == "delete":
+            return deletion(self._mapping.external_id(row), when)
+        if not isinstance(operation, str) or operation not in _CHANGE_TYPES:
+            raise undecodable("operation is not one that DMS knows")
+        if not self._mapping.counts(row):
+            return ()
+        return self._changed(_CHANGE_TYPES[operation], fields, row, self._mapping.when(row, *when))
+
+    def _changed(self, change_type: ChangeType, fields: Row, row: Row, when: When) -> Events:
+        external_id = self._mapping.external_id(row)
+        event = self._mapping.event(change_type, external_id, row, when) or ()
+        before = fields.get("before-image")
+        former = self._mapping.external_id(before) if isinstance(before, dict) else None
+        if event and names_somebody(former) and former != external_id:
+            return deletion(former, when), event
+        return event
+
+
+def _object(fields: Row, name: str) -> Row:
+    value = fields.get(name)
+    if not isinstance(value, dict):
+        raise undecodable(f"{name} is not an object")
+    return value
+
+
+def _when(metadata: Row) -> When:
+    text = metadata.get("commit-timestamp") or metadata.get("timestamp")
+    with suppress(ValueError, OverflowError):
+        return as_milliseconds(int(datetime.fromisoformat(str(text)).timestamp() * 1000)), None
+    raise undecodable("metadata holds no timestamp")

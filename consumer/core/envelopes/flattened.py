@@ -1,0 +1,96 @@
+"""Debezium's flattened rows: the columns, and between them what is left of the envelope, under a prefix.
+
+Answers for what the metadata means: `deleted` (text or boolean), `op`, `source_ts_ms`, and the positions of
+`position`, each where the connector was told to add it. Without `deleted` and `op` every row is an update, and deletes
+come as tombstones alone. Deletes hold the row as it was before, of which only the external id counts. Touches nothing
+else.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from consumer.core.envelopes.debezium import as_read, available, ignore, is_aside, nobody_to_delete, truncated
+from consumer.core.envelopes.position import position
+from consumer.core.envelopes.schema import Fields, Mapper
+from consumer.core.mapping import (
+    BoundMapping,
+    ContactMapping,
+    Row,
+    When,
+    as_milliseconds,
+    deletion,
+    gap,
+    names_somebody,
+    undecodable,
+)
+from consumer.model import ChangeType, Events, Record
+
+_CHANGE_TYPES: Final = {"c": ChangeType.CREATE, "r": ChangeType.CREATE, "u": ChangeType.UPDATE, None: ChangeType.UPDATE}
+_DELETED: Final = {"true": True, True: True, "false": False, False: False, None: False}
+
+
+def flattened(definition: Mapping[str, object], mapping: ContactMapping) -> Mapper:
+    """The mapping for records of a writer's schema.
+
+    Raises:
+        DecodeError: It lacks a field that the mapping names.
+    """
+    if is_aside(definition):
+        return ignore
+    fields = Fields.of(definition)
+    return _Changes(BoundMapping(mapping, available(fields)), fields, mapping.prefix).events
+
+
+class _Changes:
+    """Change events of one schema.
+
+    Args:
+        mapping: Of a row.
+        columns: Of the rows, metadata included.
+        prefix: Of the metadata.
+    """
+
+    def __init__(self, mapping: BoundMapping, columns: Fields, prefix: str) -> None:
+        self._mapping = mapping
+        self._deleted, self._op = f"{prefix}deleted", f"{prefix}op"
+        self._time = f"{prefix}source_ts_ms"
+        self._tells_deleted = self._deleted in columns
+        self._position = position(columns, prefix) or position(columns, f"{prefix}source_")
+
+    def events(self, fields: Row, record: Record) -> Events:
+        """What a record tells."""
+        operation, deleted = fields.get(self._op), _as_deleted(fields.get(self._deleted))
+        if not isinstance(operation, str | None):
+            raise undecodable(f"{self._op} is not text")
+        row = self._mapping.row(fields, record)
+        if deleted or operation == "d":
+            sure = operation in {"d", None} and deleted is self._tells_deleted
+            return self._gone(row, record, sure=sure)
+        if operation == "t":
+            raise truncated()
+        if operation == "m" or not self._mapping.counts(row):
+            return ()
+        if operation not in _CHANGE_TYPES:
+            raise undecodable(f"{self._op} is not one that Debezium knows")
+        when = self._mapping.when(row, *self._when(fields, record))
+        return self._mapping.event(_CHANGE_TYPES[operation], self._mapping.external_id(row), row, when) or ()
+
+    def _gone(self, row: Row, record: Record, *, sure: bool) -> Events:
+        external_id = self._mapping.external_id(row)
+        if not names_somebody(external_id):
+            raise nobody_to_delete()
+        when = self._when(row, record)
+        return deletion(external_id, when) if sure else gap(external_id, when)
+
+    def _when(self, fields: Row, record: Record) -> When:
+        time = fields.get(self._time)
+        occurred_at = record.timestamp_ms if time is None else as_milliseconds(time)
+        version = self._position(fields) if self._position else None
+        snapshot = fields.get(self._op) == "r" and self._position is not None
+        return as_read(occurred_at, version) if snapshot else (occurred_at, version)
+
+
+def _as_deleted(value: object) -> bool:
+    if not isinstance(value, str | bool | None) or value not in _DELETED:
+        raise undecodable("deleted is neither true nor false")
+    return _DELETED[value]

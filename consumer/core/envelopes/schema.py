@@ -1,0 +1,71 @@
+"""Reads a writer's schema: what its fields may hold, and how a value is found in what was decoded with it.
+
+Answers for nothing but the structure; touches nothing else. Schemas are valid Avro and not recursive.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
+from typing import cast
+
+from fastavro.schema import expand_schema
+from fastavro.types import DictSchema, Schema
+
+from consumer.core.mapping import Getter, Path, Row, in_any
+from consumer.model import Events, Record
+
+Mapper = Callable[[Row, Record], Events]
+"""Makes the change events of the decoded fields of a record; raises nothing but `DecodeError`."""
+
+Branches = Sequence[Schema]
+"""What a field may hold: the branches of its union, or its one type."""
+
+
+class Fields(dict[str, Branches]):
+    """What each field of a record may hold, by name, with named types put in where they are used."""
+
+    @classmethod
+    def of(cls, definition: Mapping[str, object]) -> "Fields":
+        """The fields of a writer's schema."""
+        return cls._of_record(cast("DictSchema", expand_schema(dict(definition))))
+
+    @classmethod
+    def _of_record(cls, record: DictSchema) -> "Fields":
+        return cls((field["name"], branches(field["type"])) for field in record["fields"])
+
+    def within(self, name: str) -> "Fields":
+        """The fields of the record that a field holds; none where it holds no record, or one of several."""
+        records = [branch for branch in self.get(name, ()) if isinstance(branch, dict) and "fields" in branch]
+        return self._of_record(records[0]) if len(records) == 1 else Fields()
+
+    def getter(self, path: Path) -> Getter | None:
+        """Reads what stands at a path; None where the schema has no such place. A null on the way is a null."""
+        name, *rest = path
+        if name not in self:
+            return None
+        if not rest:
+            return itemgetter(name)
+        inner = in_any(tuple(rest)) if "map" in kinds(self[name]) else self.within(name).getter(tuple(rest))
+        return None if inner is None else _nested(name, inner)
+
+
+def _nested(name: str, inner: Getter) -> Getter:
+    def get(row: Row) -> object:
+        record = row[name]
+        return inner(record) if isinstance(record, dict) else None
+
+    return get
+
+
+def branches(schema: Schema) -> Branches:
+    """What a type may hold."""
+    return schema if isinstance(schema, list) else [schema]
+
+
+def kind(branch: Schema) -> str:
+    """The Avro type of a branch."""
+    return cast("str", branch["type"]) if isinstance(branch, dict) else cast("str", branch)
+
+
+def kinds(held: Branches) -> set[str]:
+    """The Avro types of branches, without null."""
+    return set(map(kind, held)) - {"null"}

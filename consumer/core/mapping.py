@@ -1,0 +1,461 @@
+"""Mappings: which field of a CRM's row becomes which field of a change event, as tables of a TOML file say.
+
+Answers for three steps: a table is checked (`parse`), bound to what the rows of one writer's schema have (`bind`), and
+then read row by row (`BoundMapping.event`). Paths are looked up when a mapping is bound, not for each row. Touches
+nothing else.
+
+A field is named by a path such as `address.city`, by `@key` or `@header.NAME` for what stands around the value, or by a
+list of these, of which the first counts that the schema has. It may have `values`, from text to what it stands for, and
+instead of a path a constant `value`. What `values` does not name stays as it is: a consent of "perhaps" is then not a
+boolean, and it is for validation to say so.
+
+A row may hold `UNCHANGED`, for what it does not tell; then the event is partial.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from operator import itemgetter
+from typing import Final, cast
+
+from msgspec import Struct
+
+from consumer.errors import DecodeError, SettingsError
+from consumer.model import UNCHANGED, ChangeEvent, ChangeType, Reason, Record
+
+Path = tuple[str, ...]
+Row = dict[str, object]
+Getter = Callable[[Row], object]
+When = tuple[int, int | None]
+"""Time of a change, milliseconds since the epoch, and its version."""
+
+Resolve = Callable[[Path], Getter | None]
+"""Reads what stands at a path in a row; None where rows have no such place."""
+
+MAX_TIME_MS = 253_402_300_799_999
+"""The last millisecond of the year 9999."""
+
+CHANGE_TYPES: Final[Mapping[str, ChangeType]] = {
+    change_type.value: change_type for change_type in ChangeType if change_type is not ChangeType.GAP
+}
+"""By name: what a source may say happened."""
+
+_MAX_VERSION = 2**63 - 1
+_UNITS = ((10**9, 10**10, 1000, 1), (10**12, 10**13, 1, 1), (10**15, 10**16, 1, 1000), (10**18, 10**19, 1, 10**6))
+"""Lowest and highest count of seconds, milli-, micro- and nanoseconds for 2001 to 2286, with factor and divisor."""
+
+_FLAGS = ("consent", "do_not_call")
+_REQUIRED = ("phone", *_FLAGS)
+_OPTIONAL = ("external_id", "email", "change_type", "occurred_at", "version")
+_KEYS = frozenset({*_REQUIRED, *_OPTIONAL, "attributes", "only", "prefix"})
+_FIELD_KEYS = frozenset({"path", "value", "values"})
+
+
+class Source(Struct, frozen=True):
+    """Where the value of one field comes from.
+
+    Attributes:
+        paths: The first that a schema has counts; none: the constant.
+        values: What a value, as text, stands for; empty: itself.
+        constant: The value where there is no path.
+    """
+
+    paths: tuple[Path, ...] = ()
+    values: Mapping[str, object] = {}
+    constant: object = None
+
+
+class Only(Struct, frozen=True):
+    """Which rows count: those with one of these values, as text, at the path."""
+
+    paths: tuple[Path, ...]
+    values: frozenset[str]
+
+
+class ContactMapping(Struct, frozen=True, kw_only=True):
+    """A checked table.
+
+    Attributes:
+        sources: By field of the change event.
+        attributes: By name of the attribute.
+        only: Which rows count; None: all.
+        prefix: Of the names of metadata in flattened rows.
+    """
+
+    sources: Mapping[str, Source]
+    attributes: Mapping[str, Source]
+    only: Only | None = None
+    prefix: str = "__"
+
+
+def parse(tables: Mapping[str, object]) -> dict[str, ContactMapping]:
+    """Check all tables.
+
+    Args:
+        tables: By topic, by name of a writer's schema, or `default`.
+
+    Raises:
+        SettingsError: With one sentence for each thing that is wrong.
+    """
+    problems: list[str] = []
+    mappings = {name: _Table(name, table, problems).mapping() for name, table in tables.items()}
+    if problems:
+        raise SettingsError(problems)
+    return mappings
+
+
+class _Table:
+    """One table on its way to a mapping; what is wrong goes to the problems."""
+
+    def __init__(self, name: str, table: object, problems: list[str]) -> None:
+        self._name = name
+        self._table = cast("Mapping[str, object]", table) if isinstance(table, dict) else {}
+        self._problems = problems
+
+    def mapping(self) -> ContactMapping:
+        for key in self._table.keys() - _KEYS:
+            self._wrong(key, f"no such field; there are {', '.join(sorted(_KEYS))}")
+        for key in _REQUIRED:
+            if key not in self._table:
+                self._wrong(key, "must be there; a constant is written { value = … }")
+        fields = [key for key in (*_REQUIRED, *_OPTIONAL) if key in self._table]
+        return ContactMapping(
+            sources={key: self._source(key, self._table[key]) for key in fields},
+            attributes=self._attributes(),
+            only=self._only(),
+            prefix=self._prefix(),
+        )
+
+    def _attributes(self) -> dict[str, Source]:
+        table = self._table.get("attributes", {})
+        if not isinstance(table, dict):
+            self._wrong("attributes", "must be a table")
+            return {}
+        return {str(name): self._source(f"attributes.{name}", value) for name, value in table.items()}
+
+    def _only(self) -> Only | None:
+        table = self._table.get("only")
+        if table is None:
+            return None
+        match table:
+            case {"path": path, "values": list(values), **others} if not others:
+                return Only(self._paths("only", path), frozenset(map(_as_key, values)))
+        self._wrong("only", 'must be { path = "…", values = […] }')
+        return None
+
+    def _prefix(self) -> str:
+        prefix = self._table.get("prefix", "__")
+        if not isinstance(prefix, str):
+            self._wrong("prefix", "must be text")
+        return str(prefix)
+
+    def _source(self, key: str, value: object) -> Source:
+        if not isinstance(value, dict):
+            return Source(self._paths(key, value))
+        if value.keys() - _FIELD_KEYS or ("path" in value) == ("value" in value):
+            self._wrong(key, "must have a path, or a constant value, and may have values")
+            return Source()
+        if "value" in value:
+            return Source(constant=self._meant(key, value["value"]))
+        return Source(self._paths(key, value["path"]), self._values(key, value.get("values", {})))
+
+    def _values(self, key: str, values: object) -> dict[str, object]:
+        if not isinstance(values, dict):
+            self._wrong(key, "values must be a table")
+            return {}
+        return {name: self._meant(key, meant) for name, meant in values.items()}
+
+    def _meant(self, key: str, value: object) -> object:
+        """What a constant or one of the values stands for, which must be of the field's kind."""
+        if key in _FLAGS and not isinstance(value, bool):
+            self._wrong(key, "a value must stand for true or false")
+        if key not in _FLAGS and not isinstance(value, str):
+            self._wrong(key, "a value must stand for text")
+        if key == "change_type" and value not in CHANGE_TYPES:
+            self._wrong(key, f"a value must stand for one of {', '.join(CHANGE_TYPES)}")
+        return value
+
+    def _paths(self, key: str, value: object) -> tuple[Path, ...]:
+        listed: Sequence[object] = value if isinstance(value, list) else [value]
+        paths = [_path(path) for path in listed if isinstance(path, str) and path]
+        if not paths or len(paths) < len(listed):
+            self._wrong(key, "must be a path, or a list of paths")
+        return tuple(paths)
+
+    def _wrong(self, key: str, rule: str) -> None:
+        self._problems.append(f"SOURCE_MAPPING: [{self._name}] {key}: {rule}")
+
+
+def _path(text: str) -> Path:
+    return (text,) if text.startswith("@") else tuple(text.split("."))
+
+
+class BoundMapping:
+    """A mapping that knows where rows of one schema hold what it needs.
+
+    Args:
+        mapping: What is wanted.
+        resolve: Where it stands.
+        loose: Rows have no schema: of several places the first that holds a value counts.
+        sparse: Rows tell only what changed, so constants are not told, nor is what is not mapped.
+
+    Raises:
+        DecodeError: The rows lack the external id, the phone number or one of the flags.
+    """
+
+    def __init__(self, mapping: ContactMapping, resolve: Resolve, *, loose: bool = False, sparse: bool = False) -> None:
+        bind = partial(_bound, resolve=resolve, loose=loose, sparse=sparse)
+        sources = mapping.sources
+        self._around = _names_around([*sources.values(), *mapping.attributes.values()])
+        bound = {name: bind(source) for name, source in sources.items()}
+        for name in ("external_id", *_REQUIRED):
+            if name in bound and bound[name] is None:
+                raise unknown(f"the schema has none of the fields that SOURCE_MAPPING names for {name}")
+        self._external_id = _then(bound.get("external_id"), _as_identifier)
+        self._change_type = _then(bound.get("change_type"), _as_change_type)
+        self._occurred_at = _then(bound.get("occurred_at"), _as_time)
+        self._version = _then(bound.get("version"), _as_version)
+        bound.setdefault("email", bind(Source()))
+        self._fields = [bound[name] or _untold for name in ("phone", "email", *_FLAGS)]
+        self._attributes = [
+            (name, _then(bind(source), _as_text) or _untold) for name, source in mapping.attributes.items()
+        ]
+        self._only = mapping.only
+        self._scope = bind(Source(mapping.only.paths)) if mapping.only else None
+
+    def row(self, row: Row, record: Record) -> Row:
+        """The row, with what stands around it if the mapping asks for that."""
+        return row | {name: _around(name, record) for name in self._around} if self._around else row
+
+    def counts(self, row: Row) -> bool:
+        """Whether the row is one of those that the mapping is for, as far as it tells."""
+        value = UNCHANGED if self._scope is None else self._scope(row)
+        return self._only is None or value is UNCHANGED or _as_key(value) in self._only.values
+
+    def external_id(self, row: Row) -> object:
+        """Whom the row is about; None where the mapping does not say."""
+        return None if self._external_id is None else self._external_id(row)
+
+    def change_type(self, row: Row) -> ChangeType:
+        """What the row says happened; an update where the mapping does not say."""
+        return ChangeType.UPDATE if self._change_type is None else cast("ChangeType", self._change_type(row))
+
+    def when(self, row: Row, occurred_at: int, version: int | None) -> When:
+        """Time and version of the row, where the mapping names them; otherwise those given."""
+        return (
+            occurred_at if self._occurred_at is None else cast("int", self._occurred_at(row)),
+            version if self._version is None else cast("int | None", self._version(row)),
+        )
+
+    def event(self, change_type: ChangeType, external_id: object, row: Row, when: When) -> ChangeEvent | None:
+        """The change event of a row; None when it tells nothing of what is mapped.
+
+        A create tells all there is: what it does not tell, the contact does not have.
+        """
+        phone, email, consent, do_not_call = [get(row) for get in self._fields]
+        attributes = {name: get(row) for name, get in self._attributes}
+        if (
+            phone is UNCHANGED
+            or email is UNCHANGED
+            or consent is UNCHANGED
+            or do_not_call is UNCHANGED
+            or UNCHANGED in attributes.values()
+        ):
+            fields = (phone, email, consent, do_not_call)
+            return (_whole if change_type is ChangeType.CREATE else _partial)(
+                change_type, external_id, when, fields, attributes
+            )
+        return ChangeEvent(
+            change_type, external_id, *when, phone, email, consent, do_not_call, cast("dict[str, str]", attributes)
+        )
+
+
+_Fields = Sequence[object]
+"""Phone, e-mail, consent and do-not-call."""
+
+
+def _whole(
+    change_type: ChangeType, external_id: object, when: When, fields: _Fields, attributes: dict[str, object]
+) -> ChangeEvent:
+    phone, email, consent, do_not_call = map(_told, fields)
+    texts = {name: cast("str", _told(value) or "") for name, value in attributes.items()}
+    return ChangeEvent(change_type, external_id, *when, phone, email, consent, do_not_call, texts)
+
+
+def _partial(
+    change_type: ChangeType, external_id: object, when: When, fields: _Fields, attributes: dict[str, object]
+) -> ChangeEvent | None:
+    told = {name: cast("str", value) for name, value in attributes.items() if value is not UNCHANGED}
+    if not told and all(value is UNCHANGED for value in fields):
+        return None
+    phone, email, consent, do_not_call = fields
+    return ChangeEvent(change_type, external_id, *when, phone, email, consent, do_not_call, told, partial=True)
+
+
+def deletion(external_id: object, when: When) -> ChangeEvent:
+    """The change event of a contact that is gone."""
+    return ChangeEvent(ChangeType.DELETE, external_id, *when, None, None, None, None, {})
+
+
+def gap(external_id: object, when: When) -> ChangeEvent:
+    """The change event of a contact that changed nobody knows how: until that is told, it has no consent."""
+    occurred_at, version = when
+    return ChangeEvent(
+        change_type=ChangeType.GAP,
+        external_id=external_id,
+        occurred_at=occurred_at,
+        version=version,
+        phone=UNCHANGED,
+        email=UNCHANGED,
+        consent=False,
+        do_not_call=UNCHANGED,
+        attributes={},
+        partial=True,
+    )
+
+
+def names_somebody(external_id: object) -> bool:
+    """Whether this is an external id, and not what databases put where they do not tell one."""
+    return isinstance(external_id, str) and external_id.strip() not in {"", "0"}
+
+
+def in_any(path: Path) -> Getter:
+    """Reads what stands at a path in rows without a schema; what is not there is null."""
+    name, *rest = path
+    if not rest:
+        return lambda row: row.get(name)
+    inner = in_any(tuple(rest))
+
+    def get(row: Row) -> object:
+        record = row.get(name)
+        return inner(record) if isinstance(record, dict) else None
+
+    return get
+
+
+def unknown(detail: str) -> DecodeError:
+    """The error of every record of a schema that is not one of change events."""
+    return DecodeError((Reason.ENVELOPE_UNKNOWN,), detail)
+
+
+def undecodable(detail: str) -> DecodeError:
+    """The error of a record that does not hold what its envelope promises."""
+    return DecodeError((Reason.NOT_DECODABLE,), detail)
+
+
+def _bound(source: Source, resolve: Resolve, *, loose: bool, sparse: bool) -> Getter | None:
+    """Reads the value of a field; None where rows have none of its places."""
+    if not source.paths:
+        return _untold if sparse else lambda _: source.constant
+    found = [itemgetter(path[0]) if path[0].startswith("@") else resolve(path) for path in source.paths]
+    getters = [get for get in found if get is not None]
+    get = _first_told(getters) if loose and len(getters) > 1 else next(iter(getters), None)
+    return _then(get, _meaning(source.values)) if source.values else get
+
+
+def _first_told(getters: Sequence[Getter]) -> Getter:
+    return lambda row: next((value for get in getters if (value := get(row)) is not None), None)
+
+
+def _meaning(values: Mapping[str, object]) -> Callable[[object], object]:
+    def meant(value: object) -> object:
+        if type(value) is str:
+            return values.get(value, value)
+        return value if value is UNCHANGED else values.get(_as_key(value), value)
+
+    return meant
+
+
+def _then(get: Getter | None, convert: Callable[[object], object]) -> Getter | None:
+    return None if get is None else lambda row: convert(get(row))
+
+
+def _untold(_: Row) -> object:
+    return UNCHANGED
+
+
+def _told(value: object) -> object:
+    return None if value is UNCHANGED else value
+
+
+def _names_around(sources: Sequence[Source]) -> list[str]:
+    return sorted({path[0] for source in sources for path in source.paths if path[0].startswith("@")})
+
+
+def _around(name: str, record: Record) -> object:
+    """The key of a record, or one of its headers, as text; None where there is none."""
+    if name == "@key":
+        raw = record.key
+    else:
+        wanted = name.removeprefix("@header.")
+        raw = next((value for header, value in record.headers if header == wanted), None)
+    with suppress(UnicodeDecodeError):
+        return None if raw is None else raw.decode()
+    raise undecodable(f"{name} is not UTF-8")
+
+
+def _as_key(value: object) -> str:
+    """How a table of values writes a value."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "null" if value is None else str(value)
+
+
+def _as_identifier(value: object) -> object:
+    """The text of an external id; what is neither text nor a whole number is left to validation."""
+    if isinstance(value, bytes):
+        with suppress(UnicodeDecodeError):
+            return value.decode()
+    return str(value) if type(value) is int else value
+
+
+def _as_text(value: object) -> object:
+    """The text of an attribute; an absent one is empty."""
+    if value is UNCHANGED or isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, int | float):
+        return _as_key(value)
+    raise undecodable(f"an attribute is of type {type(value).__name__}, and not text, a number or a boolean")
+
+
+def _as_change_type(value: object) -> ChangeType:
+    change_type = CHANGE_TYPES.get(str(value))
+    if change_type is None:
+        raise undecodable("what happened is not one of the values that SOURCE_MAPPING knows for change_type")
+    return change_type
+
+
+def _as_version(value: object) -> int | None:
+    """A whole number of 64 bits, as such or as text."""
+    if value is None or value is UNCHANGED:
+        return None
+    number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    if type(number) is not int or not 0 <= number <= _MAX_VERSION:
+        raise undecodable("version is not a whole number of 64 bits")
+    return number
+
+
+def _as_time(value: object) -> int:
+    """Milliseconds since the epoch, of a count whose size tells its unit, or of an ISO 8601 text."""
+    if type(value) is int:
+        for low, high, factor, divisor in _UNITS:
+            if low <= value < high:
+                return value * factor // divisor
+    if isinstance(value, str):
+        with suppress(ValueError, OverflowError):
+            return as_milliseconds(int(datetime.fromisoformat(value).timestamp() * 1000))
+    raise undecodable("occurred_at is not a time from 2001 on")
+
+
+def as_milliseconds(value: object) -> int:
+    """A time that an envelope gives in milliseconds since the epoch.
+
+    Raises:
+        DecodeError: It is none.
+    """
+    if type(value) is int and 0 <= value <= MAX_TIME_MS:
+        return value
+    raise undecodable("the time of the change is not one in milliseconds since the epoch")

@@ -1,0 +1,109 @@
+"""Compares a contact as Genesys has it with what was delivered of it.
+
+Answers for what is drift, and what is not: the managed columns and `callable` alone are compared. Of what was delivered
+only a fingerprint is known, so a row is turned into the contact that it would be and fingerprinted again. Touches
+nothing else.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from enum import StrEnum
+from functools import cache
+
+from consumer.core import dedupe
+from consumer.core.contact_id import contact_id
+from consumer.model import Contact, ExportedContact, Operation, State
+
+DIGEST_BYTES = 8
+
+_FLAGS = {"true": True, "false": False}
+_TEXTS = {True: "true", False: "false"}
+
+
+class Standing(StrEnum):
+    """How a contact in Genesys stands to what was delivered of it; the first five are drift."""
+
+    CALLABLE = "callable"
+    """The CRM withdrew or deleted it, and a campaign may dial it."""
+    MISSING = "missing"
+    DRIFTED = "drifted"
+    """A managed column has another value."""
+    DELETED = "deleted"
+    """The CRM deleted it, and it is still there."""
+    FOREIGN = "foreign"
+    """It was never delivered under this id."""
+    IN_STEP = "in_step"
+    HELD_BACK = "held_back"
+    """As delivered, but somebody in Genesys made it not callable: that is left alone."""
+    UNKNOWN = "unknown"
+    """Nobody knows what was delivered last: there is nothing to compare with."""
+
+
+def owner(row: ExportedContact) -> bytes | None:
+    """The identity whose contact a row is; None where its id is not the one that its external id gives."""
+    external_id = row.values[0]
+    return dedupe.identity(external_id) if external_id and contact_id(external_id) == row.contact_id else None
+
+
+def standing(
+    row: ExportedContact, state: State | None, contact_list_id: str, attribute_columns: Sequence[str]
+) -> Standing:
+    """Compare a row with the state of its owner; None: nothing was delivered for it."""
+    if state is None:
+        return Standing.FOREIGN
+    if state.deleted:
+        return Standing.CALLABLE if row.callable else Standing.DELETED
+    suppressed, forgotten = _without_content(contact_list_id)
+    if state.fingerprint == suppressed:
+        return Standing.CALLABLE if row.callable else Standing.IN_STEP
+    if state.fingerprint == forgotten:
+        return Standing.UNKNOWN
+    return _of_content(row, state, contact_list_id, attribute_columns)
+
+
+def _of_content(row: ExportedContact, state: State, contact_list_id: str, attribute_columns: Sequence[str]) -> Standing:
+    contact = _contact(row.values, attribute_columns)
+    if contact is None or dedupe.fingerprint(contact, contact_list_id) != state.fingerprint:
+        return Standing.DRIFTED
+    if row.callable == contact.callable:
+        return Standing.IN_STEP
+    return Standing.CALLABLE if row.callable else Standing.HELD_BACK
+
+
+def is_missed(state: State, contact_list_id: str) -> bool:
+    """Whether a contact without a row should have one. One that was suppressed may be gone: nobody calls it."""
+    return not state.deleted and state.fingerprint not in _without_content(contact_list_id)
+
+
+@cache
+def _without_content(contact_list_id: str) -> tuple[bytes, bytes]:
+    """The fingerprints of a suppressed contact, and of one whose content nobody knows."""
+    suppressed, forgotten = Operation.SUPPRESS, Operation.UPSERT
+    return dedupe.without_content(suppressed, contact_list_id), dedupe.without_content(forgotten, contact_list_id)
+
+
+def values(contact: Contact) -> tuple[str, ...]:
+    """What the managed columns hold for a contact, in their order."""
+    flags = (_TEXTS[contact.consent], _TEXTS[contact.do_not_call])
+    return (contact.external_id, contact.phone, contact.email, *flags, *contact.attributes.values())
+
+
+def digests(of: Sequence[str], key: bytes) -> bytes:
+    """Keyed hashes of the values of the managed columns, to compare them later without keeping them."""
+    return b"".join(hashlib.blake2b(value.encode(), digest_size=DIGEST_BYTES, key=key).digest() for value in of)
+
+
+def differing(contact: Contact, seen: bytes, key: bytes) -> list[int]:
+    """The columns, by place, whose values are others than those whose digests were kept."""
+    wanted = digests(values(contact), key)
+    starts = range(0, len(wanted), DIGEST_BYTES)
+    return [n for n, at in enumerate(starts) if wanted[at : at + DIGEST_BYTES] != seen[at : at + DIGEST_BYTES]]
+
+
+def _contact(of: Sequence[str], attribute_columns: Sequence[str]) -> Contact | None:
+    """The contact that a row's values make; None when a flag is not one that was ever sent."""
+    external_id, phone, email, consent, do_not_call, *attributes = of
+    if consent not in _FLAGS or do_not_call not in _FLAGS:
+        return None
+    named = dict(zip(attribute_columns, attributes, strict=True))
+    return Contact(external_id, phone, email, _FLAGS[consent], _FLAGS[do_not_call], named)

@@ -1,0 +1,182 @@
+"""`check`: whether the program could run as it is set up. Every part is asked, also after one that fails.
+
+Answers for one line for each thing, with the remedy where something is wrong, and without a secret in it. Changes
+nothing, neither in Kafka nor in Genesys: what a start would create is said to be so.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from consumer.adapters.genesys.inspection import Inspection as GenesysInspection, Probe
+from consumer.adapters.kafka.connection import Connection
+from consumer.adapters.kafka.inspection import Inspected, Inspection as KafkaInspection
+from consumer.adapters.schema_registry import LocalSchemas, RegistrySchemas
+from consumer.core.envelopes.choice import Envelopes
+from consumer.errors import ConsumerError, DecodeError, SettingsError
+from consumer.operate import printing
+from consumer.settings import Settings, load, ready_made_mappings
+
+ANY_SCHEMA = 1
+"""An id to ask the registry for: whether it knows it does not matter."""
+
+
+class Line(NamedTuple):
+    """What was found of one thing.
+
+    Attributes:
+        what: The thing.
+        holds: Whether it is as it must be.
+        detail: What was found, or what is wrong and the remedy.
+    """
+
+    what: str
+    holds: bool
+    detail: str
+
+
+async def check(config: Path | None) -> list[Line]:
+    """Ask everything.
+
+    Args:
+        config: Settings below the environment.
+    """
+    try:
+        settings = load(config=config)
+        Envelopes.of(settings.source_envelope, settings.source_mapping, ready_made_mappings())
+    except SettingsError as error:
+        return [Line("settings", holds=False, detail=problem) for problem in error.problems]
+    kafka, schemas, genesys = await asyncio.gather(
+        asyncio.to_thread(lambda: list(_kafka(settings))), _schemas(settings), _genesys(settings)
+    )
+    return [Line("settings", holds=True, detail="every one is valid"), *kafka, *schemas, *genesys]
+
+
+def print_lines(lines: list[Line], output: str) -> None:
+    """Print what was found."""
+    if output == "json":
+        checks = [{"check": line.what, "ok": line.holds, "detail": line.detail} for line in lines]
+        printing.document({"ok": all(line.holds for line in lines), "checks": checks})
+        return
+    for line in lines:
+        printing.line(f"{'✓' if line.holds else '✗'} {line.what}: {line.detail}")
+
+
+# -- Kafka
+
+
+def _kafka(settings: Settings) -> Iterator[Line]:
+    try:
+        inspection = KafkaInspection(Connection.of(settings), settings)
+        brokers = inspection.brokers()
+    except ConsumerError as error:
+        remedy = "check KAFKA_BOOTSTRAP_SERVERS and KAFKA_PROPERTIES_FILE"
+        yield Line("brokers", holds=False, detail=f"{error}; {remedy}: topics cannot be asked for")
+        return
+    yield Line("brokers", holds=True, detail=f"{brokers} in the cluster")
+    yield from _inspected("topic", inspection.topics)
+    yield from _inspected("group", lambda: [inspection.group()])
+    if settings.kafka_guarantee == "exactly_once":
+        yield from _inspected("transactions", lambda: [inspection.transactions()])
+
+
+def _inspected(what: str, ask: Callable[[], list[Inspected]]) -> Iterator[Line]:
+    try:
+        found = ask()
+    except ConsumerError as error:
+        yield Line(what, holds=False, detail=str(error))
+        return
+    for each in found:
+        yield Line(f"{what} {each.what}", not each.problem, each.problem or each.detail)
+
+
+# -- schemas
+
+
+async def _schemas(settings: Settings) -> list[Line]:
+    try:
+        local = LocalSchemas(settings.schemas_dir)
+    except SettingsError as error:
+        return [Line("schemas", holds=False, detail=problem) for problem in error.problems]
+    lines = [Line("schemas", holds=True, detail=f"those of {settings.schemas_dir} are valid")]
+    if settings.schema_registry_url is not None:
+        lines.append(await _registry(settings, local))
+    return lines
+
+
+async def _registry(settings: Settings, local: LocalSchemas) -> Line:
+    registry = RegistrySchemas(
+        settings.schema_registry_url or "",
+        settings.schema_registry_username,
+        settings.schema_registry_password,
+        local,
+    )
+    try:
+        await registry.fetch(ANY_SCHEMA)
+    except DecodeError:  # it answers, with a schema of another kind
+        return _reached("registry")
+    except ConsumerError as error:
+        return Line("registry", holds=False, detail=f"{error} (SCHEMA_REGISTRY_URL)")
+    finally:
+        await registry.close()
+    return _reached("registry")
+
+
+def _reached(what: str) -> Line:
+    return Line(what, holds=True, detail="it answers")
+
+
+# -- Genesys
+
+
+async def _genesys(settings: Settings) -> list[Line]:
+    inspection = GenesysInspection.of(settings)
+    try:
+        token = await _asked("token", inspection.log_in, "the OAuth client is let in")
+        if not token.holds:
+            return [token]
+        lists = [await _contact_list(inspection)]
+        if settings.genesys_dnc_list is not None:
+            lists.append(await _dnc_list(inspection, settings.genesys_dnc_list))
+        return [token, *(line for found in lists for line in found)]
+    finally:
+        await inspection.close()
+
+
+async def _contact_list(inspection: GenesysInspection) -> list[Line]:
+    return await _list("contact list", inspection.contact_list, inspection, inspection.contact_probes)
+
+
+async def _dnc_list(inspection: GenesysInspection, name: str) -> list[Line]:
+    return await _list("do-not-call list", lambda: inspection.dnc_list(name), inspection, inspection.dnc_probes)
+
+
+async def _list(
+    what: str,
+    find: Callable[[], Awaitable[str | None]],
+    inspection: GenesysInspection,
+    probes: Callable[[str], list[Probe]],
+) -> list[Line]:
+    """A list, and the permissions for what is in it."""
+    try:
+        list_id = await find()
+    except ConsumerError as error:
+        return [Line(what, holds=False, detail=str(error))]
+    if list_id is None:
+        return [Line(what, holds=True, detail="missing, is created at start; permissions for it cannot be asked yet")]
+    found = Line(what, holds=True, detail=f"{list_id} is as it must be")
+    return [found, *[await _permission(inspection, probe) for probe in probes(list_id)]]
+
+
+async def _permission(inspection: GenesysInspection, probe: Probe) -> Line:
+    line = await _asked(f"permission {probe.permission}", lambda: inspection.ask(probe), "the OAuth client has it")
+    return line if line.holds else line._replace(detail=f"{line.detail}; give it to a role of the client")
+
+
+async def _asked(what: str, ask: Callable[[], Awaitable[None]], detail: str) -> Line:
+    try:
+        await ask()
+    except ConsumerError as error:
+        return Line(what, holds=False, detail=str(error))
+    return Line(what, holds=True, detail=detail)

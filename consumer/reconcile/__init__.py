@@ -1,0 +1,1 @@
+"""Compares the contact list in Genesys with what was delivered, and mends it on request."""

@@ -1,0 +1,308 @@
+"""Brings the list into step: who must not be called first, then what was delivered again, then what is too many.
+
+Nothing of the state changes by it, since what is sent is what was delivered already; so no partition need be owned. But
+a consumer at work could send a newer change of the same contact at the same time. Therefore the group must have no
+members, and is asked again before each request. Every request that Genesys answered leaves a batch event on the audit
+topic.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
+
+import structlog
+
+from consumer.core.audit import Auditor
+from consumer.core.contact_id import contact_id
+from consumer.core.delivery import Gate
+from consumer.core.reconcile import Standing
+from consumer.errors import FatalError, RefusedByGenesys, Throttled, TransientError
+from consumer.model import UNCHANGED, Amendment, BatchReport, Change, Settlement, TopicPartition
+from consumer.ports import EventTopics, History, Sink
+from consumer.reconcile.findings import Finding, Findings, of_contact, of_row
+from consumer.reconcile.report import Mended, Report
+from consumer.reconcile.source import Changes, SourceTopics
+
+log = structlog.get_logger(__name__)
+
+AT_ONCE = 50
+"""Contacts in a suppression or a delete: what Genesys reads back at once."""
+
+_RETRY_S = 1.0
+
+T = TypeVar("T")
+_Resend = tuple[Change, Finding]
+
+
+class Mender:
+    """Mends what a comparison found.
+
+    Args:
+        sink: The contact list.
+        source: What was delivered, as changes.
+        history: Asked for the group's members.
+        topics: Where audit events go.
+        auditor: Writes them.
+        gate: Decides when a request may start, and how many contacts it may hold.
+        group: Name of the consumer group.
+        delete_extra: Whether what is too many is deleted.
+        clock: Monotonic seconds, those of the event loop.
+        now: Seconds since the epoch.
+        dice: Random number in [0, 1), for jitter.
+        sleep: Waits for so many seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        sink: Sink,
+        source: SourceTopics,
+        history: History,
+        topics: EventTopics,
+        auditor: Auditor,
+        gate: Gate,
+        group: str,
+        delete_extra: bool,
+        clock: Callable[[], float],
+        now: Callable[[], float],
+        dice: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._sink = sink
+        self._source = source
+        self._history = history
+        self._topics = topics
+        self._auditor = auditor
+        self._gate = gate
+        self._group = group
+        self._delete_extra = delete_extra
+        self._clock = clock
+        self._now = now
+        self._dice = dice
+        self._sleep = sleep
+        self._started = now()
+        self._batches = 0
+        self._mended = Mended()
+
+    async def check_alone(self) -> None:
+        """Refuse to go on while consumers could send changes of the same contacts.
+
+        Raises:
+            FatalError: The group has members.
+        """
+        members = await self._history.members()
+        if members:
+            raise FatalError(
+                f"group {self._group} has {members} members: "
+                f"stop the consumers of group {self._group} first, or run without --apply"
+            )
+
+    async def mend(
+        self, report: Report, findings: Findings, sources: Sequence[TopicPartition], ends: Mapping[TopicPartition, int]
+    ) -> Mended:
+        """Mend everything that can be.
+
+        Raises:
+            FatalError: It would delete more than half of the list, or consumers were started meanwhile.
+        """
+        if self._delete_extra:
+            await self._refuse_to_empty(report, findings)
+        await self._suppress(findings)
+        for withdrawals in (True, False):
+            await self._redeliver(findings, sources, ends, withdrawals=withdrawals)
+        if self._delete_extra:
+            await self._remove(findings)
+        return self._mended
+
+    @staticmethod
+    async def _refuse_to_empty(report: Report, findings: Findings) -> None:
+        removed = 0
+        async for found in _picked(findings, _is_removed):
+            removed += len(found)
+        if removed * 2 > report.rows:
+            raise FatalError(
+                f"--delete-extra would remove {removed:,} of {report.rows:,} contacts, more than half of the list: "
+                "check GENESYS_CONTACT_LIST, KAFKA_GROUP_ID and KAFKA_CHANGELOG_TOPIC. Nothing was changed"
+            )
+
+    # -- what must not be called
+
+    async def _suppress(self, findings: Findings) -> None:
+        """Make not callable what the CRM withdrew or deleted, as Genesys has it: its record is not needed for that."""
+        async for found in _picked(findings, self._is_suppressed):
+            names = [finding.name for finding in found]
+            self._mended.suppressed += await self._send(names, self._suppressed, self._withdraw_by_delete)
+
+    def _is_suppressed(self, finding: Finding) -> bool:
+        removed = finding.deleted and self._delete_extra
+        return finding.standing is Standing.CALLABLE and not finding.found and not removed
+
+    async def _suppressed(self, names: Sequence[str]) -> None:
+        flags_as_they_are = [Amendment(name, UNCHANGED, UNCHANGED, UNCHANGED, UNCHANGED, {}) for name in names]
+        await self._sink.amend(flags_as_they_are, withheld=names)
+
+    async def _withdraw_by_delete(self, name: str, code: str) -> None:
+        log.error("mending_refused", code=code, remedy="it must not be called: the contact is deleted instead")
+        await self._send([contact_id(name)], self._removed, self._refused)
+
+    # -- what was delivered
+
+    async def _redeliver(
+        self,
+        findings: Findings,
+        sources: Sequence[TopicPartition],
+        ends: Mapping[TopicPartition, int],
+        *,
+        withdrawals: bool,
+    ) -> None:
+        """Send again what was delivered and has been found in the source topics."""
+        waiting: list[_Resend] = []
+        async for number, records in self._source.records(sources, findings.first_offsets, ends):
+            changes = await self._source.changes(findings.concerned(number, records))
+            waiting += _due(number, changes, findings, withdrawals=withdrawals)
+            while len(waiting) >= self._gate.limit:
+                batch, waiting = waiting[: self._gate.limit], waiting[self._gate.limit :]
+                await self._send_again(batch, findings)
+        if waiting:
+            await self._send_again(waiting, findings)
+
+    async def _send_again(self, batch: Sequence[_Resend], findings: Findings) -> None:
+        self._mended.redelivered += await self._send(batch, self._upserted, self._upsert_refused)
+        # Whatever else was in the place of these contacts is gone now, and must not be deleted under their ids.
+        await findings.drop([of_row(contact_id(change.contact.external_id)) for change, _ in batch])
+
+    async def _upserted(self, batch: Sequence[_Resend]) -> None:
+        """Send contacts. One that Genesys made not callable stays so: that is not ours to undo."""
+        payloads = [
+            self._sink.encode(change.whole, callable_=change.whole.callable and finding.callable)
+            for change, finding in batch
+        ]
+        await self._sink.upsert(payloads, withdrawn=[change.whole for change, _ in batch if change.withdrawal])
+
+    async def _upsert_refused(self, resend: _Resend, code: str) -> None:
+        change, _ = resend
+        if change.withdrawal:
+            await self._withdraw_by_delete(change.contact.external_id, code)
+        else:
+            await self._refused(resend, code)
+
+    # -- what is too many
+
+    async def _remove(self, findings: Findings) -> None:
+        async for found in _picked(findings, _is_removed):
+            ids = [finding.contact_id for finding in found]
+            before = self._mended.in_use
+            removed = await self._send(ids, self._removed, self._refused)
+            self._mended.deleted += removed - (self._mended.in_use - before)
+
+    async def _removed(self, ids: Sequence[str]) -> None:
+        self._mended.in_use += len(await self._sink.remove(ids))
+
+    async def _refused(self, _: object, code: str) -> None:
+        log.error("mending_refused", code=code, remedy="look at the contact in Genesys, and run it again")
+        self._mended.refused += 1
+
+    # -- requests
+
+    async def _send(
+        self,
+        batch: Sequence[T],
+        send: Callable[[Sequence[T]], Awaitable[None]],
+        refused: Callable[[T, str], Awaitable[None]],
+    ) -> int:
+        """Send a batch, by halves where Genesys blames its data; how many contacts it accepted."""
+        report = BatchReport(self._batch_id(), len(batch), self._now(), len(batch))
+        try:
+            await self._insist(lambda: send(batch), report)
+        except RefusedByGenesys as error:
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                return sum([await self._send(half, send, refused) for half in (batch[:middle], batch[middle:])])
+            await self._audit(report)
+            await refused(batch[0], error.code)
+            return 0
+        report.records_out = len(batch)
+        await self._audit(report)
+        return len(batch)
+
+    async def _insist(self, request: Callable[[], Awaitable[None]], report: BatchReport) -> None:
+        """Make a request until Genesys answers it.
+
+        Raises:
+            RefusedByGenesys: It blames the data.
+            FatalError: Consumers were started meanwhile, or Genesys refuses for good.
+        """
+        while True:
+            await self._turn()
+            report.attempts += 1
+            try:
+                await request()
+            except RefusedByGenesys:
+                self._gate.succeeded()
+                raise
+            except Throttled as error:
+                self._gate.throttled(self._clock(), error.retry_after, self._dice())
+                log.warning("genesys_retry", operation="reconcile", contacts=report.records_in, error=str(error))
+            except TransientError as error:
+                self._gate.failed(self._clock(), self._dice(), error.retry_after)
+                log.warning("genesys_retry", operation="reconcile", contacts=report.records_in, error=str(error))
+            else:
+                self._gate.succeeded()
+                return
+
+    async def _turn(self) -> None:
+        """Wait until a request may start; then make sure that nobody else is at work."""
+        while wait := self._gate.wait(self._clock()):
+            await self._sleep(wait)
+        await self.check_alone()
+        self._gate.started(self._clock())
+
+    def _batch_id(self) -> str:
+        self._batches += 1
+        return f"reconcile/{self._sink.contact_list_id}/{int(self._started * 1000)}/{self._batches}"
+
+    async def _audit(self, report: BatchReport) -> None:
+        """Tell of an answer, for as long as it takes: what was done to people's contacts must not go untold."""
+        event = self._auditor.batch(report, self._now(), "reconcile")
+        while True:
+            try:
+                await self._topics.settle(Settlement(audit=[event], dead_letters=[], changelog=[], offsets={}))
+            except TransientError as error:
+                log.error("settle_failed", error=str(error), remedy="tried again until it works")  # noqa: TRY400 -- ours
+                await self._sleep(error.retry_after or _RETRY_S)
+            else:
+                return
+
+
+def _due(number: int, changes: Changes, findings: Findings, *, withdrawals: bool) -> list[_Resend]:
+    """Those of the changes that are to be sent now: each is the one that was found before, at its place."""
+    keys = [of_contact(change.identity) for _, change in changes]
+    known = findings.read(keys)
+    due = []
+    for key, (record, change) in zip(keys, changes, strict=True):
+        finding = known.get(key)
+        if (
+            finding is not None
+            and finding.found
+            and finding.withdrawal is withdrawals
+            and (finding.source, finding.offset, finding.fingerprint) == (number, record.offset, change.fingerprint)
+        ):
+            due.append((change, finding))
+    return due
+
+
+def _is_removed(finding: Finding) -> bool:
+    return finding.standing in {Standing.DELETED, Standing.FOREIGN} or (
+        finding.standing is Standing.CALLABLE and finding.deleted
+    )
+
+
+async def _picked(findings: Findings, wanted: Callable[[Finding], bool]) -> AsyncIterator[list[Finding]]:
+    """Those that are wanted, as many at a time as a request may have."""
+    waiting: list[Finding] = []
+    async for found in findings.all():
+        waiting += [finding for _, finding in found if wanted(finding)]
+        while len(waiting) >= AT_ONCE:
+            yield waiting[:AT_ONCE]
+            waiting = waiting[AT_ONCE:]
+    if waiting:
+        yield waiting

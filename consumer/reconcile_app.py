@@ -1,0 +1,140 @@
+"""Wires settings, adapters and `reconcile` into the command: one comparison, from its start to its end.
+
+Unlike a consumer it does not wait for an outside that is not there, makes no topic and no list, and joins no group. Its
+scratch directory under the state directory goes with it.
+"""
+
+import asyncio
+import random
+import secrets
+import tempfile
+import time
+from collections.abc import Collection, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from opentelemetry.trace import NoOpTracer
+
+from consumer.adapters.dedupe_store import RocksStore
+from consumer.adapters.genesys.contact_list import columns
+from consumer.adapters.genesys.sink import GenesysSink
+from consumer.adapters.kafka.connection import Connection
+from consumer.adapters.kafka.event_topics import KafkaEventTopics
+from consumer.adapters.kafka.history import KafkaHistory
+from consumer.adapters.schema_registry import LocalSchemas, RegistrySchemas
+from consumer.core.audit import Auditor
+from consumer.core.delivery import Gate, Throttle
+from consumer.core.envelopes.choice import Envelopes
+from consumer.errors import FatalError
+from consumer.model import TopicPartition
+from consumer.reconcile.mend import Mender
+from consumer.reconcile.report import Report
+from consumer.reconcile.run import Reconciliation
+from consumer.reconcile.source import SourceTopics
+from consumer.settings import RESERVED_COLUMNS, Settings, ready_made_mappings
+
+DIGEST_KEY_BYTES = 32
+ONE_AT_A_TIME = 1
+
+
+async def reconcile(settings: Settings, *, apply: bool, delete_extra: bool) -> Report:
+    """Compare the contact list with what was delivered.
+
+    Args:
+        settings: As for a consumer.
+        apply: Whether the list is brought into step.
+        delete_extra: Whether that deletes what is too many.
+
+    Raises:
+        ConsumerError: It cannot be done, or not now.
+    """
+    if delete_extra and settings.state_retention_days:
+        raise FatalError(
+            "--delete-extra would delete contacts that STATE_RETENTION_DAYS has forgotten: "
+            "they cannot be told from those that were never delivered"
+        )
+    async with AsyncExitStack() as closing:
+        throttle = Throttle(settings.genesys_requests_per_minute)
+        sink = await _opened_sink(settings if apply else replace(settings, genesys_dnc_list=None), throttle)
+        closing.push_async_callback(sink.close)
+        connection = Connection.of(settings)
+        history = KafkaHistory(connection, settings)
+        schemas = _schemas(settings, closing)
+        envelopes = Envelopes.of(settings.source_envelope, settings.source_mapping, ready_made_mappings())
+        source = SourceTopics(history, schemas, envelopes, sink.contact_list_id, settings.genesys_attribute_columns)
+        reconciliation = Reconciliation(
+            history=history,
+            source=source,
+            store=_scratch(settings.state_dir, closing),
+            export=sink.export,
+            contact_list_id=sink.contact_list_id,
+            columns=columns(settings),
+            own_columns=len(RESERVED_COLUMNS),
+            key=secrets.token_bytes(DIGEST_KEY_BYTES),
+            sleep=asyncio.sleep,
+        )
+        if not apply:
+            return await reconciliation.run(None)
+        topics = await _opened_topics(connection, settings, closing)
+        mender = Mender(
+            sink=sink,
+            source=source,
+            history=history,
+            topics=topics,
+            auditor=Auditor(sink.contact_list_id, b""),  # batch events name nobody
+            gate=Gate(throttle, ONE_AT_A_TIME, settings.batch_max_records),
+            group=settings.kafka_group_id,
+            delete_extra=delete_extra,
+            clock=asyncio.get_running_loop().time,
+            now=time.time,
+            dice=random.random,
+            sleep=asyncio.sleep,
+        )
+        return await reconciliation.run(mender)
+
+
+async def _opened_sink(settings: Settings, throttle: Throttle) -> GenesysSink:
+    return await GenesysSink.open(
+        settings, on_request=lambda *_: None, tracer=NoOpTracer(), throttle=throttle, create=False
+    )
+
+
+async def _opened_topics(connection: Connection, settings: Settings, closing: AsyncExitStack) -> KafkaEventTopics:
+    """The event topics, for single audit events, which need no transaction."""
+
+    async def commit(_: Mapping[TopicPartition, int]) -> None:
+        """There are no offsets."""
+
+    def metadata(_: Collection[TopicPartition]) -> object:
+        return None
+
+    topics = KafkaEventTopics(
+        connection,
+        replace(settings, kafka_guarantee="at_least_once"),
+        transactional_id="",
+        group_metadata=metadata,
+        commit=commit,
+    )
+    closing.push_async_callback(topics.close)
+    await topics.open()
+    return topics
+
+
+def _scratch(state_dir: Path, closing: AsyncExitStack) -> RocksStore:
+    state_dir.mkdir(parents=True, exist_ok=True)
+    directory = closing.enter_context(tempfile.TemporaryDirectory(prefix=".reconcile-", dir=state_dir))
+    store = RocksStore(Path(directory), "reconcile")
+    closing.push_async_callback(store.close_all)
+    return store
+
+
+def _schemas(settings: Settings, closing: AsyncExitStack) -> LocalSchemas | RegistrySchemas:
+    local = LocalSchemas(settings.schemas_dir)
+    if settings.schema_registry_url is None:
+        return local
+    registry = RegistrySchemas(
+        settings.schema_registry_url, settings.schema_registry_username, settings.schema_registry_password, local
+    )
+    closing.push_async_callback(registry.close)
+    return registry

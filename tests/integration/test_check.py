@@ -1,0 +1,198 @@
+"""`check` against a real Kafka and the simulator: what is wrong is told with its remedy, and nothing is changed."""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka.admin import AdminClient
+from opentelemetry.trace import NoOpTracer
+
+from consumer.adapters.genesys.sink import GenesysSink
+from consumer.adapters.kafka.connection import Connection
+from consumer.adapters.kafka.topics import ensure
+from consumer.core.delivery import Throttle
+from consumer.operate import check as checking
+from consumer.operate.check import Line, check, print_lines
+from consumer.settings import load
+from consumer.simulator.app import Simulator
+from tests.kafka_clients import QUIET, WITHIN_S
+from tests.kafka_cluster import KafkaCluster
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(60)]
+
+SECRET = "a-secret-that-nobody-shows"  # noqa: S105 -- of the simulator
+
+
+def _environ(kafka: KafkaCluster, simulator: Simulator, **more: str) -> dict[str, str]:
+    topic = kafka.create_topic("checked", partitions=2)
+    return {
+        "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
+        "KAFKA_SOURCE_TOPICS": topic,
+        "KAFKA_GROUP_ID": f"{topic}-group",
+        "KAFKA_AUDIT_TOPIC": f"{topic}-audit",
+        "KAFKA_DEAD_LETTER_TOPIC": f"{topic}-dead-letters",
+        "GENESYS_OAUTH_CLIENT_ID": "id",
+        "GENESYS_OAUTH_CLIENT_SECRET": SECRET,
+        "GENESYS_CONTACT_LIST": "list",
+        "GENESYS_DNC_LIST": "numbers",
+        "GENESYS_DNC_RELEASE": "true",
+        "GENESYS_LOGIN_URL": simulator.url,
+        "GENESYS_API_URL": simulator.url,
+        **more,
+    }
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    """An organisation that knows one client."""
+    async with Simulator(clients={"id": SECRET}) as running:
+        yield running
+
+
+async def _checked(environ: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, Line]:
+    """What is found with these settings, by what was looked at."""
+    monkeypatch.setattr(checking, "load", lambda config: load(environ, config))
+    return {line.what: line for line in await check(None)}
+
+
+def _wrong(lines: Mapping[str, Line]) -> dict[str, str]:
+    return {line.what: line.detail for line in lines.values() if not line.holds}
+
+
+async def _set_up(environ: Mapping[str, str]) -> None:
+    """Make what a start makes."""
+    chosen = load(environ)
+    await ensure(Connection.of(chosen), chosen)
+    sink = await GenesysSink.open(chosen, on_request=lambda *_: None, tracer=NoOpTracer(), throttle=Throttle(100_000))
+    await sink.close()
+
+
+async def test_where_all_is_well_every_line_says_so(
+    kafka: KafkaCluster, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each thing has a line; the list stays as it is, and no secret is shown."""
+    environ = _environ(kafka, simulator)
+    await _set_up(environ)
+    before = simulator.stats()["contacts"]
+    lines = await _checked(environ, monkeypatch)
+    assert _wrong(lines) == {}
+    topic = environ["KAFKA_SOURCE_TOPICS"]
+    assert list(lines) == [
+        "settings",
+        "brokers",
+        f"topic {topic}",
+        f"topic {topic}-audit",
+        f"topic {topic}-dead-letters",
+        f"topic {topic}-group-dedupe-changelog",
+        f"group {topic}-group",
+        f"transactions {topic}-group-check",
+        "schemas",
+        "token",
+        "contact list",
+        "permission outbound:contact:add",
+        "permission outbound:contact:view",
+        "permission outbound:contact:delete",
+        "do-not-call list",
+        "permission outbound:dnc:add",
+        "permission outbound:dnc:edit",
+    ]
+    assert simulator.stats()["contacts"] == before
+    capsys.readouterr()
+    print_lines(list(lines.values()), "text")
+    print_lines(list(lines.values()), "json")
+    *text, document = capsys.readouterr().out.splitlines()
+    assert all(line.startswith("✓ ") for line in text)
+    assert json.loads(document)["ok"] is True
+    assert SECRET not in "".join([*text, document])
+
+
+async def test_what_a_start_would_make_is_not_made(
+    kafka: KafkaCluster, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Missing topics and lists are fine, and are still missing afterwards."""
+    environ = _environ(kafka, simulator)
+    lines = await _checked(environ, monkeypatch)
+    assert _wrong(lines) == {}
+    assert "is created at start" in lines["contact list"].detail
+    assert simulator.stats()["contacts"].get("applied", 0) == 0
+    known = AdminClient({"bootstrap.servers": kafka.bootstrap, **QUIET}).list_topics(timeout=WITHIN_S).topics
+    assert {name for name in known if name.startswith(environ["KAFKA_SOURCE_TOPICS"])} == {
+        environ["KAFKA_SOURCE_TOPICS"]
+    }
+
+
+@pytest.mark.parametrize(
+    "permission",
+    [
+        "outbound:contact:add",
+        "outbound:contact:view",
+        "outbound:contact:delete",
+        "outbound:dnc:add",
+        "outbound:dnc:edit",
+    ],
+)
+async def test_a_missing_permission_is_named(
+    kafka: KafkaCluster, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, permission: str
+) -> None:
+    """It alone; otherwise it would show with the first request that needs it."""
+    environ = _environ(kafka, simulator)
+    await _set_up(environ)
+    simulator.withheld_permissions.add(permission)
+    wrong = _wrong(await _checked(environ, monkeypatch))
+    assert list(wrong) == [f"permission {permission}"]
+    assert permission in wrong[f"permission {permission}"]
+
+
+async def test_all_is_asked_although_nothing_answers(
+    kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch, unused_tcp_port_factory: Any
+) -> None:
+    """Brokers, registry and login host: each is told, with the settings to look at."""
+    nobody = f"127.0.0.1:{unused_tcp_port_factory()}"
+    async with Simulator() as gone:
+        environ = _environ(kafka, gone)
+    lines = await _checked(
+        environ | {"KAFKA_BOOTSTRAP_SERVERS": nobody, "SCHEMA_REGISTRY_URL": f"http://{nobody}"}, monkeypatch
+    )
+    wrong = _wrong(lines)
+    assert list(wrong) == ["brokers", "registry", "token"]
+    assert "KAFKA_BOOTSTRAP_SERVERS" in wrong["brokers"]
+    assert "SCHEMA_REGISTRY_URL" in wrong["registry"]
+
+
+async def test_topics_that_would_end_the_program_are_told(
+    kafka: KafkaCluster, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A source that is missing, and a changelog that forgets; each with its command."""
+    forgets = kafka.create_topic(partitions=2, config={"cleanup.policy": "delete"})
+    environ = _environ(kafka, simulator, KAFKA_CHANGELOG_TOPIC=forgets)
+    environ["KAFKA_SOURCE_TOPICS"] += ",nowhere"
+    wrong = _wrong(await _checked(environ, monkeypatch))
+    assert list(wrong) == ["topic nowhere", f"topic {forgets}"]
+    assert "kafka-topics.sh" in wrong["topic nowhere"]
+    assert "kafka-configs.sh" in wrong[f"topic {forgets}"]
+
+
+async def test_a_wrong_secret_and_a_list_of_other_columns_are_told(
+    kafka: KafkaCluster, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one hides the other until it is right."""
+    environ = _environ(kafka, simulator)
+    await _set_up(environ)
+    wrong = _wrong(await _checked(environ | {"GENESYS_OAUTH_CLIENT_SECRET": "stale-secret"}, monkeypatch))
+    assert list(wrong) == ["token"]
+    assert "check the client's id and secret" in wrong["token"]
+    wrong = _wrong(await _checked(environ | {"GENESYS_ATTRIBUTE_COLUMNS": "segment"}, monkeypatch))
+    assert "GENESYS_ATTRIBUTE_COLUMNS" in wrong["contact list"]
+
+
+async def test_bad_settings_are_all_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Then nothing else can be asked."""
+    config = tmp_path / "consumer.toml"
+    config.write_text("[kafka]\nstart = 'middle'\n")
+    monkeypatch.setattr(checking, "load", lambda config: load({}, config))
+    lines = await check(config)
+    assert {line.what for line in lines} == {"settings"}
+    assert not any(line.holds for line in lines)
+    assert any(line.detail.startswith("KAFKA_START") for line in lines)

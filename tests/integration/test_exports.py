@@ -1,0 +1,224 @@
+"""Exports of the contact list over a socket: whole or not at all, and the token stays with the API."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+from msgspec.structs import replace
+from opentelemetry.trace import NoOpTracer
+
+from consumer.adapters.genesys import exports
+from consumer.adapters.genesys.sink import GenesysSink
+from consumer.core import reconcile
+from consumer.core.contact_id import contact_id
+from consumer.core.delivery import Throttle
+from consumer.errors import FatalError, SinkUnavailable, Throttled, Unauthorized
+from consumer.model import Contact, ExportedContact
+from consumer.settings import load
+from consumer.simulator.app import Simulator
+from consumer.simulator.faults import Fault
+
+JANE = Contact("crm-1", "+15550100001", "jane@example.com", True, False, {"city": 'Bern, "old\r\ntown"'})
+JOHN = replace(JANE, external_id="crm-2", consent=False)
+
+FILE = b"inin-outbound-id,external_id,phone_number,email,consent_flag,do_not_call,city,ContactCallable\r\n"
+
+
+@pytest.fixture(autouse=True)
+def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulated exports take a moment, not minutes."""
+    monkeypatch.setattr(exports, "LOOK_EVERY_S", 0.02)
+
+
+@asynccontextmanager
+async def opened(url: str, *, create: bool = True) -> AsyncIterator[GenesysSink]:
+    """A sink on the list `People`."""
+    settings = {
+        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9",
+        "GENESYS_OAUTH_CLIENT_ID": "client",
+        "GENESYS_OAUTH_CLIENT_SECRET": "secret",
+        "GENESYS_CONTACT_LIST": "People",
+        "GENESYS_ATTRIBUTE_COLUMNS": "city",
+        "GENESYS_LOGIN_URL": url,
+        "GENESYS_API_URL": url,
+    }
+    sink = await GenesysSink.open(
+        load(settings), on_request=lambda *_: None, tracer=NoOpTracer(), throttle=Throttle(100_000), create=create
+    )
+    try:
+        yield sink
+    finally:
+        await sink.close()
+
+
+async def put(sink: GenesysSink, *contacts: Contact) -> None:
+    """Upsert contacts."""
+    await sink.upsert([sink.encode(contact, callable_=contact.callable) for contact in contacts])
+
+
+async def exported(sink: GenesysSink) -> dict[str, ExportedContact]:
+    """The list, by external id."""
+    return {row.values[0]: row async for rows in sink.export() for row in rows}
+
+
+async def test_an_export_tells_what_was_sent() -> None:
+    """Every managed column as it was sent, quotes and line ends included, and who may be called."""
+    async with Simulator() as simulator, opened(simulator.url) as sink:
+        await put(sink, JANE, JOHN)
+        found = await exported(sink)
+    for contact in (JANE, JOHN):
+        expected = ExportedContact(contact_id(contact.external_id), contact.callable, reconcile.values(contact))
+        assert found[contact.external_id] == expected
+
+
+async def test_an_older_export_is_not_taken_for_the_one_that_was_ordered() -> None:
+    """The second export shows what was added after the first."""
+    async with Simulator() as simulator, opened(simulator.url) as sink:
+        await put(sink, JANE)
+        assert (await exported(sink)).keys() == {"crm-1"}
+        await put(sink, JOHN)
+        assert (await exported(sink)).keys() == {"crm-1", "crm-2"}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["truncated@fetch_file", "503@fetch_file", "503@get_download", "503@get_export", "lost_reply@start_export"],
+)
+async def test_a_file_that_does_not_come_whole_is_said_so_and_can_be_had_again(fault: str) -> None:
+    """Whatever breaks on the way: nobody takes a part of the list for all of it."""
+    async with Simulator() as simulator, opened(simulator.url) as sink:
+        await put(sink, JANE, JOHN)
+        simulator.faults.inject(Fault.parse(fault))
+        with pytest.raises((SinkUnavailable, Throttled)):
+            await exported(sink)
+        while True:
+            try:
+                assert len(await exported(sink)) == 2
+            except Throttled:  # the one that was ordered is still being made
+                continue
+            break
+
+
+async def test_a_missing_permission_is_named() -> None:
+    """Exports need one for the list and one for its contacts."""
+    async with Simulator(withheld_permissions=["outbound:contact:view"]) as simulator, opened(simulator.url) as sink:
+        with pytest.raises(Unauthorized, match="outbound:contact:view"):
+            await exported(sink)
+
+
+async def test_a_list_that_does_not_exist_is_not_made() -> None:
+    """Who only looks creates nothing."""
+    async with Simulator() as simulator:
+        with pytest.raises(FatalError, match=r"People: check GENESYS_CONTACT_LIST"):
+            async with opened(simulator.url, create=False):
+                pass
+        assert simulator.lists() == []
+
+
+async def test_contacts_are_removed_by_their_own_ids() -> None:
+    """Also those that no external id leads to; who is being dialled stays, not callable."""
+    async with Simulator(contacts_in_use=[contact_id("crm-2")]) as simulator, opened(simulator.url) as sink:
+        await put(sink, JANE, replace(JOHN, consent=True))
+        ids = [contact_id("crm-1"), contact_id("crm-2"), "unknown"]
+        assert list(await sink.remove(ids)) == [contact_id("crm-2")]
+        (left,) = simulator.contacts("People").values()
+        assert not left["callable"]
+
+
+# -- where the file is
+
+
+class Storage:
+    """A host of files beside the API.
+
+    Attributes:
+        requests: Heads of the requests that it got.
+    """
+
+    def __init__(self, headers: str) -> None:
+        self._headers = headers
+        self.requests: list[bytes] = []
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A file that holds no contact, then the end of the connection."""
+        self.requests.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(f"HTTP/1.1 200 OK\r\nConnection: close\r\n{self._headers}\r\n".encode() + FILE)
+        await writer.drain()
+        writer.close()
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[str]:
+        """Its address."""
+        async with await asyncio.start_server(self.answer, "127.0.0.1", 0) as server:
+            yield "http://{}:{}".format(*server.sockets[0].getsockname())
+
+
+@asynccontextmanager
+async def serving(handler: object, path: str = "/{any:.*}") -> AsyncIterator[str]:
+    """A server on loopback, at its address."""
+    application = web.Application()
+    application.router.add_route("*", path, handler)  # type: ignore[arg-type]
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield "http://{}:{}".format(*runner.addresses[0][:2])
+    finally:
+        await runner.cleanup()
+
+
+def api(location: str) -> object:
+    """An API whose export redirects to a location."""
+
+    async def answer(request: web.Request) -> web.Response:
+        match request.method, request.path.rsplit("/", 1)[-1]:
+            case "POST", "token":
+                return web.json_response({"access_token": "the token", "expires_in": 3600})
+            case "GET", "contactlists":
+                columns = ["external_id", "phone_number", "email", "consent_flag", "do_not_call", "city"]
+                found = {"id": "l", "name": "People", "columnNames": columns}
+                phones = [{"columnName": "phone_number", "type": "cell"}]
+                return web.json_response({"entities": [found | {"phoneColumns": phones}], "pageCount": 1})
+            case "GET", "export":
+                answer.asked += 1  # type: ignore[attr-defined]
+                uri = f"http://{request.host}/downloads/1"
+                return web.json_response({"uri": uri, "exportTimestamp": str(answer.asked)})  # type: ignore[attr-defined]
+            case "POST", "export":
+                return web.json_response({})
+            case _:
+                assert request.headers["Authorization"] == "Bearer the token"
+                return web.Response(status=302, headers={"Location": location})
+
+    answer.asked = 0  # type: ignore[attr-defined]
+    return answer
+
+
+@pytest.mark.off_contract
+async def test_the_token_goes_to_the_api_alone() -> None:
+    """Where the API redirects to is another host: a signed URL needs no token, and must not see it."""
+    storage = Storage(f"Content-Length: {len(FILE)}\r\n")
+    async with storage.serving() as files, serving(api(f"{files}/signed")) as url, opened(url) as sink:
+        assert await exported(sink) == {}
+    (request,) = storage.requests
+    assert b"token" not in request
+    assert b"authorization" not in request.lower()
+
+
+@pytest.mark.off_contract
+async def test_a_file_whose_end_cannot_be_told_is_not_read() -> None:
+    """Without a length a connection that breaks looks like the end: half of the list would be missing."""
+    storage = Storage("")
+    async with storage.serving() as files, serving(api(f"{files}/signed")) as url, opened(url) as sink:
+        with pytest.raises(SinkUnavailable, match="length"):
+            await exported(sink)
+
+
+@pytest.mark.off_contract
+@pytest.mark.parametrize("location", ["http://files.example.com/signed", "/relative", "ftp://127.0.0.1/x", "https:"])
+async def test_contacts_come_over_tls_or_loopback_only(location: str) -> None:
+    """Any other address ends the run."""
+    async with serving(api(location)) as url, opened(url) as sink:
+        with pytest.raises(FatalError, match="https"):
+            await exported(sink)

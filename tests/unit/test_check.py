@@ -1,0 +1,27 @@
+"""What `check` makes of the brokers' answers about ACLs, which the brokers of the tests do not have."""
+
+import pytest
+from confluent_kafka.admin import AclOperation  # type: ignore[attr-defined]  # missing in the stubs' __all__
+
+from consumer.adapters.kafka.connection import Connection
+from consumer.adapters.kafka.inspection import CHANGELOG_RIGHTS, GROUP_RIGHTS, Inspection
+from tests.lives import settings
+
+
+def _inspection() -> Inspection:
+    return Inspection(Connection("kafka:9092"), settings())
+
+
+def test_what_an_acl_does_not_allow_is_told_as_a_command() -> None:
+    """Only what is missing."""
+    told = _inspection()._lacking("topic", "log", [AclOperation.DESCRIBE], CHANGELOG_RIGHTS)
+    assert told == (
+        "the ACL does not allow Read, Write; run: kafka-acls.sh --bootstrap-server kafka:9092 --add "
+        "--allow-principal User:… --operation Read --operation Write --topic log"
+    )
+
+
+@pytest.mark.parametrize("allowed", [None, [], [AclOperation.READ, AclOperation.DESCRIBE]])
+def test_brokers_without_acls_allow_everything(allowed: list[AclOperation] | None) -> None:
+    """They tell nothing, or every operation."""
+    assert _inspection()._lacking("group", "consumers", allowed, GROUP_RIGHTS) == ""

@@ -1,0 +1,391 @@
+"""Debezium's envelope and its flattened rows: what each operation means, and what a row does not tell."""
+
+import io
+import json
+from typing import Any
+
+import fastavro
+import pytest
+
+from consumer.core.envelopes.debezium import NOT_AVAILABLE
+from consumer.errors import DecodeError
+from consumer.model import UNCHANGED, ChangeEvent, ChangeType, Reason
+from tests.envelopes import AVRO, COLUMNS, MAPPING, ROW, TIME_MS, record_type, sample, told
+
+SOURCES: dict[str, dict[str, object]] = {
+    "postgresql": {"lsn": ["null", "long"], "sequence": ["null", "string"]},
+    "mysql": {"file": "string", "pos": "long", "row": "int"},
+    "sqlserver": {
+        "commit_lsn": ["null", "string"],
+        "change_lsn": ["null", "string"],
+        "event_serial_no": ["null", "long"],
+    },
+    "none": {},
+}
+PLACEHOLDER = "__debezium_unavailable_value"
+
+
+def schema(connector="postgresql", columns=COLUMNS):
+    """Debezium's envelope of a table."""
+    value = record_type("Value", columns)
+    source = record_type("Source", {"ts_ms": "long", "snapshot": ["string", "null"]} | SOURCES[connector])
+    return record_type(
+        "Envelope",
+        {"before": ["null", value], "after": ["null", "Value"], "source": source, "op": "string"},
+        namespace="crm.public.customers",
+    )
+
+
+def source(connector="postgresql", **position):
+    """What a source tells of itself."""
+    return {**dict.fromkeys(SOURCES[connector]), "ts_ms": TIME_MS, "snapshot": "false", **position}
+
+
+def change(op, before=None, after=None, *, connector="postgresql", columns=COLUMNS, mapping=MAPPING, **position):
+    """The events of one change."""
+    fields = {"before": before, "after": after, "source": source(connector, **position), "op": op}
+    return told("debezium", schema(connector, columns), fields, mapping)
+
+
+WHOLE = ChangeEvent(
+    ChangeType.UPDATE, "7", TIME_MS, 500, "+14155550100", "jane@example.com", True, False, {"city": "Zürich"}
+)
+
+
+def test_an_update_is_the_row_after_it():
+    """Every mapped column arrives, ids as text, values as the mapping means them; the version is the log's position."""
+    assert change("u", None, ROW, lsn=500) == (WHOLE,)
+
+
+@pytest.mark.parametrize("op", ["c", "r"])
+def test_a_row_that_is_created_or_read_is_whole(op):
+    """Both are creates; a read counts as just before its position, so that it beats no change that stands there."""
+    (event,) = change(op, None, ROW, lsn=500)
+    assert (event.change_type, event.version) == (ChangeType.CREATE, 500 if op == "c" else 499)
+
+
+def test_a_read_without_a_position_beats_nothing():
+    """A snapshot of SQL Server has no position: it is older in time than whatever is known."""
+    (event,) = change("r", None, ROW, connector="sqlserver")
+    assert (event.version, event.occurred_at) == (None, 0)
+
+
+def test_a_source_without_positions_is_ordered_by_the_partition():
+    """No version; the time stays, also of a read."""
+    (event,) = change("r", None, ROW, connector="none")
+    assert (event.version, event.occurred_at) == (None, TIME_MS)
+
+
+def test_a_delete_takes_the_id_alone_from_before():
+    """Phone and consent in `before` may be fillers: nothing of them is kept."""
+    assert change("d", ROW, None, lsn=501) == (
+        ChangeEvent(ChangeType.DELETE, "7", TIME_MS, 501, None, None, None, None, {}),
+    )
+
+
+@pytest.mark.parametrize("before", [None, ROW | {"id": 0}])
+def test_a_delete_that_does_not_tell_whom_is_rejected(before):
+    """REPLICA IDENTITY NOTHING sends no row, DEFAULT a filler for what is no key: nobody is deleted by mistake."""
+    with pytest.raises(DecodeError, match="REPLICA IDENTITY") as caught:
+        change("d", before, None)
+    assert caught.value.reasons == (Reason.EXTERNAL_ID_MISSING,)
+
+
+def test_a_delete_by_a_column_that_is_no_key_is_rejected():
+    """The external id is a text column that is no key: with the usual REPLICA IDENTITY it is empty in `before`."""
+    with pytest.raises(DecodeError, match="REPLICA IDENTITY"):
+        change("d", ROW | {"city": ""}, None, mapping=MAPPING | {"external_id": "city"})
+
+
+def test_a_delete_with_a_row_after_it_is_a_gap():
+    """Such a record contradicts itself: the contact is not deleted, and not called either."""
+    (event,) = change("d", ROW, ROW, lsn=501)
+    assert (event.change_type, event.external_id) == (ChangeType.GAP, "7")
+
+
+@pytest.mark.parametrize("op", ["c", "u", "r"])
+def test_a_change_without_a_row_is_rejected(op):
+    """There is nothing to go by, `before` least of all."""
+    with pytest.raises(DecodeError, match="no row after it"):
+        change(op, ROW, None)
+
+
+def test_a_message_is_ignored():
+    """A logical message of PostgreSQL is about no row."""
+    assert change("m") == ()
+
+
+def test_a_truncate_is_rejected_with_what_to_do():
+    """Everybody is gone at once: nobody is deleted, and the dead letter says so."""
+    with pytest.raises(DecodeError, match="truncated") as caught:
+        change("t")
+    assert caught.value.reasons == (Reason.RESYNC_NEEDED,)
+
+
+@pytest.mark.parametrize("op", ["", "U", "x", "upsert"])
+def test_an_unknown_operation_is_no_update(op):
+    """What nobody knows is rejected."""
+    with pytest.raises(DecodeError, match="op is not one"):
+        change(op, None, ROW)
+
+
+@pytest.mark.parametrize("column", ["phone", "email", "consent"])
+def test_a_value_that_is_not_available_is_unchanged(column):
+    """The placeholder of a large value is no value: the event is partial."""
+    (event,) = change("u", None, ROW | {column: PLACEHOLDER}, lsn=500)
+    assert event.partial
+    assert getattr(event, column) is UNCHANGED
+
+
+def test_an_attribute_that_is_not_available_is_left_out():
+    """And one that is null is there, as empty: it was cleared."""
+    columns = COLUMNS | {"zip": ["null", "string"]}
+    mapping = MAPPING | {"attributes": {"city": "city", "zip": "zip"}}
+    (event,) = change("u", None, ROW | {"city": PLACEHOLDER, "zip": None}, columns=columns, mapping=mapping)
+    assert event.partial
+    assert event.attributes == {"zip": ""}
+
+
+@pytest.mark.parametrize("placeholder", sorted(NOT_AVAILABLE, key=str))
+def test_placeholders_come_in_several_kinds(placeholder):
+    """As text, as bytes, in hex."""
+    columns = COLUMNS | {"phone": ["null", "string", "bytes"]}
+    (event,) = change("u", None, ROW | {"phone": placeholder}, columns=columns)
+    assert event.phone is UNCHANGED
+
+
+def test_a_changed_id_is_a_delete_and_a_create():
+    """`before` names somebody else: that contact goes, and the new one gets the whole row, consent included."""
+    gone, created = change("u", ROW | {"id": 6}, ROW | {"consent": "denied"}, lsn=500)
+    assert (gone.change_type, gone.external_id) == (ChangeType.DELETE, "6")
+    assert (created.change_type, created.external_id, created.consent) == (ChangeType.CREATE, "7", False)
+
+
+@pytest.mark.parametrize("before", [ROW, ROW | {"id": 0}])
+def test_a_before_that_names_nobody_else_changes_nothing(before):
+    """The same id, or a filler in its place."""
+    assert change("u", before, ROW, lsn=500) == (WHOLE,)
+
+
+def test_consent_that_nobody_knows_is_left_as_it_is():
+    """It is not a boolean, and validation rejects it: never a guess."""
+    (event,) = change("u", None, ROW | {"consent": "perhaps"}, lsn=500)
+    assert event.consent == "perhaps"
+
+
+@pytest.mark.parametrize("missing", ["id", "phone", "consent", "dnc"])
+def test_a_table_that_lost_a_mapped_column_is_refused(missing):
+    """A removed or renamed column must not pass for an empty one."""
+    columns = {name: kind for name, kind in COLUMNS.items() if name != missing}
+    row = {name: value for name, value in ROW.items() if name != missing}
+    with pytest.raises(DecodeError, match="SOURCE_MAPPING names for") as caught:
+        change("u", None, row, columns=columns)
+    assert caught.value.reasons == (Reason.ENVELOPE_UNKNOWN,)
+
+
+@pytest.mark.parametrize("missing", ["email", "city"])
+def test_a_column_that_is_not_needed_may_go(missing):
+    """What was delivered stays: an absent column is not a cleared one. A new contact just does not have it."""
+    columns = {name: kind for name, kind in COLUMNS.items() if name != missing}
+    row = {name: value for name, value in ROW.items() if name != missing}
+    (updated,) = change("u", None, row, columns=columns)
+    (created,) = change("c", None, row, columns=columns)
+    assert (updated.partial, created.partial) == (True, False)
+    assert UNCHANGED not in {created.email, *created.attributes.values()}
+
+
+ASIDE = {
+    "heartbeat": record_type("Heartbeat", {"ts_ms": "long"}, namespace="io.debezium.connector.common"),
+    "schema change": record_type("SchemaChangeValue", {"ts_ms": "long"}, namespace="io.debezium.connector.mysql"),
+    "transaction": record_type(
+        "X", {"ts_ms": "long"}, **{"connect.name": "io.debezium.connector.common.TransactionMetadataValue"}
+    ),
+}
+
+
+@pytest.mark.parametrize("envelope", ["debezium", "flattened"])
+@pytest.mark.parametrize("aside", ASIDE.values(), ids=ASIDE)
+def test_records_about_no_row_are_ignored(envelope, aside):
+    """Heartbeats, schema changes and transactions must not fill the dead letter topic."""
+    assert told(envelope, aside, {"ts_ms": TIME_MS}, MAPPING) == ()
+
+
+def test_a_table_that_has_the_name_of_such_a_record_is_no_such_record():
+    """Only what is in Debezium's own namespace is ignored: a table may be called Notification."""
+    (event,) = told("flattened", record_type("Notification", COLUMNS, namespace="crm.public"), ROW, MAPPING)
+    assert event.external_id == "7"
+
+
+def test_a_schema_that_is_not_debezium_s_is_refused():
+    """It says what is missing."""
+    with pytest.raises(DecodeError, match="needs op, before, after and source"):
+        told("debezium", record_type("Customer", COLUMNS), ROW, MAPPING)
+
+
+def test_a_document_comes_as_json():
+    """MongoDB's `after` is a JSON text; a placeholder in it is a text like any other."""
+    schema_ = record_type(
+        "Envelope",
+        {
+            "before": ["null", "string"],
+            "after": ["null", "string"],
+            "source": record_type("Source", {"ts_ms": "long", "ord": "int"}),
+            "op": ["null", "string"],
+        },
+    )
+    mapping = MAPPING | {"external_id": ["_id.$oid", "_id"]}
+    document = ROW | {"_id": {"$oid": "65"}}
+    fields = {"before": None, "after": json.dumps(document), "source": {"ts_ms": TIME_MS, "ord": 3}, "op": "u"}
+    (event,) = told("debezium", schema_, fields, mapping)
+    assert (event.external_id, event.consent, event.attributes) == ("65", True, {"city": "Zürich"})
+    assert event.version == TIME_MS // 1000 << 31 | 3
+    with pytest.raises(DecodeError, match="not a JSON object"):
+        told("debezium", schema_, fields | {"after": "[1"}, mapping)
+
+
+# -- real samples
+
+
+def test_a_real_record_of_mysql_is_read():
+    """Its schema has before, after, source and op like any other; the row has no consent, so the mapping brings it."""
+    raw = bytes.fromhex((AVRO / "debezium_mysql_customers.confluent_framed.hex").read_text().strip())
+    definition = sample("debezium_mysql_customers_envelope.avsc")
+    fields: Any = fastavro.schemaless_reader(io.BytesIO(raw[5:]), fastavro.parse_schema(definition), None)
+    mapping = {
+        "external_id": "id",
+        "phone": {"value": "+14155550100"},
+        "email": "email",
+        "consent": {"value": True},
+        "do_not_call": {"value": False},
+        "attributes": {"name": "first_name"},
+    }
+    (event,) = told("debezium", definition, fields, mapping)
+    assert (event.change_type, event.external_id) == (ChangeType.CREATE, "1001")
+    assert event.version == (3 << 32 | fields["source"]["pos"]) - 1
+
+
+def _orders():
+    """Values of the real sample, as the library reads Avro JSON; None for the tombstone."""
+    schemas, *pairs = (AVRO / "debezium_postgres_orders.avrojson.txt").read_text().splitlines()
+    definition = json.loads(schemas.split("^")[1])
+    parsed = fastavro.parse_schema(json.loads(json.dumps(definition)))
+    values = [pair.partition("^")[2] for pair in pairs]
+    return definition, [next(fastavro.json_reader(io.StringIO(value), parsed)) if value else None for value in values]
+
+
+def test_real_records_of_postgres_are_read():
+    """Three reads, an update, a delete; versions grow with the log."""
+    definition, values = _orders()
+    mapping = {
+        "external_id": "order_id",
+        "phone": {"value": "+14155550100"},
+        "consent": {"path": "order_status", "values": {"1": True, "0": False}},
+        "do_not_call": {"value": False},
+        "attributes": {"product": "product_id"},
+    }
+    events = [told("debezium", definition, value, mapping)[0] for value in values if value]
+    assert [event.change_type.value for event in events] == ["CREATE", "CREATE", "CREATE", "UPDATE", "DELETE"]
+    assert [event.external_id for event in events] == ["1", "2", "3", "1", "1"]
+    assert [event.version for event in events] == [23911623, 23911623, 23911623, 23911952, 23912488]
+    assert events[3].attributes == {"product": "3"}
+
+
+# -- flattened
+
+META = {"__deleted": ["null", "string"], "__op": ["null", "string"], "__lsn": ["null", "long"]}
+
+
+def flat(mapping=MAPPING, meta=META, **changes):
+    """The events of a flattened row."""
+    columns = COLUMNS | meta
+    row = dict.fromkeys(meta) | ROW | changes
+    return told("flattened", record_type("Value", columns), row, mapping)
+
+
+def test_a_flattened_row_is_an_update():
+    """The columns are those of the row; the version is the added position, the time that of the record."""
+    assert flat(__deleted="false", __op="u", __lsn=500) == (WHOLE,)
+
+
+def test_a_flattened_row_without_metadata_is_an_update_in_the_order_of_the_partition():
+    """Nothing was added by the connector: no version."""
+    (event,) = flat(meta={})
+    assert (event.change_type, event.version, event.occurred_at) == (ChangeType.UPDATE, None, TIME_MS)
+
+
+DELETES = [
+    ({}, {"__deleted": "true"}, ChangeType.DELETE),
+    ({}, {"__deleted": "true", "__op": "d"}, ChangeType.DELETE),
+    ({"__deleted": "boolean"}, {"__deleted": True}, ChangeType.DELETE),
+    ({}, {"__deleted": "false", "__op": "d"}, ChangeType.GAP),
+    ({}, {"__deleted": "true", "__op": "u"}, ChangeType.GAP),
+]
+
+
+@pytest.mark.parametrize(("meta", "changes", "expected"), DELETES)
+def test_a_flattened_delete_must_not_contradict_itself(meta, changes, expected):
+    """Text or boolean; where `deleted` and `op` disagree it is a gap."""
+    (event,) = flat(meta=META | meta, **changes)
+    assert (event.change_type, event.external_id) == (expected, "7")
+
+
+def test_a_flattened_delete_is_told_by_op_alone():
+    """Where the connector adds no `deleted`."""
+    (event,) = flat(meta={"__op": "string"}, __op="d")
+    assert event.change_type is ChangeType.DELETE
+
+
+@pytest.mark.parametrize(("changes", "match"), [({"__deleted": "yes"}, "neither"), ({"__op": "z"}, "__op is not one")])
+def test_flattened_metadata_that_nobody_knows_is_rejected(changes, match):
+    """It is never an update."""
+    with pytest.raises(DecodeError, match=match):
+        flat(**changes)
+
+
+def test_flattened_metadata_may_have_another_prefix():
+    """The mapping says so; renamed positions and times are named one by one."""
+    meta = {"cdc_deleted": "string", "cdc_op": "string", "cdc_source_ts_ms": "long", "cdc_log": "long"}
+    mapping = MAPPING | {"prefix": "cdc_", "version": "cdc_log"}
+    (event,) = flat(mapping, meta, cdc_deleted="false", cdc_op="c", cdc_source_ts_ms=5, cdc_log=9)
+    assert (event.change_type, event.occurred_at, event.version) == (ChangeType.CREATE, 5, 9)
+    (event,) = flat(mapping, meta, cdc_deleted="true", cdc_op="d", cdc_source_ts_ms=5, cdc_log=9)
+    assert event.change_type is ChangeType.DELETE
+
+
+def test_a_flattened_position_may_be_added_as_a_part_of_the_source():
+    """`source.lsn` among the connector's `add.fields` becomes `__source_lsn`."""
+    (event,) = flat(meta={"__source_lsn": "long"}, __source_lsn=500)
+    assert event.version == 500
+
+
+def test_a_flattened_read_beats_no_change():
+    """As in the envelope."""
+    (event,) = flat(__op="r", __lsn=500)
+    assert event.version == 499
+
+
+def test_flattened_placeholders_are_unchanged():
+    """As in the envelope."""
+    (event,) = flat(__op="u", phone=PLACEHOLDER)
+    assert event.partial
+    assert event.phone is UNCHANGED
+
+
+def test_a_flattened_truncate_and_message_are_told_apart():
+    """As in the envelope."""
+    with pytest.raises(DecodeError, match="truncated"):
+        flat(__op="t")
+    assert flat(__op="m") == ()
+
+
+@pytest.mark.parametrize("envelope", ["debezium", "flattened"])
+def test_the_ready_made_mapping_reads_the_usual_columns(envelope):
+    """Without a mapping of one's own."""
+    columns = {"customer_id": "long", "mobile": "string", "consent": "boolean", "do_not_call": "int"}
+    row = {"customer_id": 7, "mobile": "+14155550100", "consent": True, "do_not_call": 0}
+    if envelope == "flattened":
+        (event,) = told(envelope, record_type("Value", columns), row)
+    else:
+        fields = {"before": None, "after": row, "source": source(), "op": "c"}
+        (event,) = told(envelope, schema(columns=columns), fields)
+    assert (event.external_id, event.phone, event.consent, event.do_not_call) == ("7", "+14155550100", True, False)

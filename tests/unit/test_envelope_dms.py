@@ -1,0 +1,88 @@
+"""Records of AWS' Database Migration Service: rows in JSON, each telling all there is."""
+
+import pytest
+
+from consumer.errors import DecodeError
+from consumer.model import ChangeEvent, ChangeType, Record
+from tests.envelopes import MAPPING, ROW, TIME_MS, TOPIC, envelopes
+
+RECORD = Record(TOPIC, 0, 0, 0, None, b"")
+METADATA = {
+    "timestamp": "2023-11-14T22:13:25.000000Z",
+    "commit-timestamp": "2023-11-14T22:13:20.000000Z",
+    "record-type": "data",
+    "operation": "update",
+    "partition-key-type": "primary-key",
+    "schema-name": "crm",
+    "table-name": "customers",
+    "transaction-id": 1,
+}
+
+
+def read(data=ROW, mapping=MAPPING, before=None, **metadata):
+    """What a record tells."""
+    fields = {"data": data, "metadata": METADATA | metadata} | ({"before-image": before} if before else {})
+    return envelopes("dms", mapping).mapper(TOPIC, {})(fields, RECORD)
+
+
+def test_an_update_is_a_whole_row():
+    """Without a version: the order of the partition."""
+    assert read() == ChangeEvent(
+        ChangeType.UPDATE, "7", TIME_MS, None, "+14155550100", "jane@example.com", True, False, {"city": "Zürich"}
+    )
+
+
+@pytest.mark.parametrize("operation", ["load", "insert"])
+def test_loads_and_inserts_are_creates(operation):
+    """Both bring a row that was not there."""
+    assert read(operation=operation).change_type is ChangeType.CREATE
+
+
+def test_a_column_that_is_not_there_is_empty():
+    """By default null and empty columns are left out: the phone was cleared, and is not unchanged."""
+    event = read({"id": 7, "consent": "denied", "dnc": "N"})
+    assert (event.phone, event.consent, event.attributes, event.partial) == (None, False, {"city": ""}, False)
+
+
+def test_a_delete_needs_the_id_alone():
+    """Whatever else the row holds."""
+    event = read(operation="delete")
+    assert (event.change_type, event.external_id, event.phone) == (ChangeType.DELETE, "7", None)
+
+
+@pytest.mark.parametrize("operation", ["create-table", "drop-table", "update"])
+def test_records_of_control_are_ignored(operation):
+    """They are about tables."""
+    assert read(**{"record-type": "control", "operation": operation}) == ()
+
+
+@pytest.mark.parametrize("operation", [None, "upsert", "UPDATE", 1, []])
+def test_an_unknown_operation_is_rejected(operation):
+    """And no update."""
+    with pytest.raises(DecodeError, match="operation is not one"):
+        read(operation=operation)
+
+
+def test_a_changed_id_is_a_delete_and_a_create():
+    """Where the task sends what was before."""
+    gone, event = read(before={"id": 6}, operation="update")
+    assert (gone.change_type, gone.external_id, event.external_id) == (ChangeType.DELETE, "6", "7")
+    assert read(before={"city": "Bern"}, operation="update").external_id == "7"
+
+
+@pytest.mark.parametrize(("name", "fields"), [("metadata", {"data": ROW}), ("data", {"metadata": METADATA})])
+def test_what_has_no_row_or_metadata_is_rejected(name, fields):
+    """It is no record of the service."""
+    with pytest.raises(DecodeError, match=f"{name} is not an object"):
+        envelopes("dms", MAPPING).mapper(TOPIC, {})(fields, RECORD)
+
+
+def test_a_record_without_a_time_is_rejected():
+    """Where versions cannot be compared a grant needs a later time."""
+    with pytest.raises(DecodeError, match="no timestamp"):
+        read(**{"timestamp": "now", "commit-timestamp": None})
+
+
+def test_of_several_columns_the_first_with_a_value_counts():
+    """There is no schema that would say which of them exist."""
+    assert read({"customer_id": 9, "mobile": "+1", "consent": "Y", "dnc": 0}, None).external_id == "9"

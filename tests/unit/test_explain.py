@@ -1,0 +1,182 @@
+"""`check --explain`: what a record becomes, step by step, and where its way ends."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumer import cli
+from tests.envelopes import COLUMNS, ROW, TIME_MS, encoded, record_type, sample
+from tests.stories import Event
+
+MAPPING = """
+[default]
+external_id = "id"
+phone = "phone"
+email = "email"
+consent = { path = "consent", values = { granted = true, denied = false } }
+do_not_call = { path = "dnc", values = { Y = true, N = false } }
+"""
+ENVELOPE = record_type(
+    "Envelope",
+    {
+        "before": ["null", record_type("Value", COLUMNS)],
+        "after": ["null", "Value"],
+        "source": record_type("Source", {"ts_ms": "long", "lsn": "long"}),
+        "op": "string",
+    },
+    namespace="crm.public.customers",
+)
+
+
+@pytest.fixture
+def debezium(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Settings for rows of Debezium; the folder that they are in."""
+    for name in ("KAFKA_BOOTSTRAP_SERVERS", "GENESYS_CONTACT_LIST", "SCHEMA_REGISTRY_URL"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "mapping.toml").write_text(MAPPING)
+    (tmp_path / "ids.json").write_text('{"5": "envelope.avsc"}')
+    (tmp_path / "envelope.avsc").write_text(json.dumps(ENVELOPE))
+    for name, value in {"ENVELOPE": "debezium", "MAPPING": str(tmp_path / "mapping.toml")}.items():
+        monkeypatch.setenv(f"SOURCE_{name}", value)
+    monkeypatch.setenv("SCHEMAS_DIR", str(tmp_path))
+    return tmp_path
+
+
+def written(folder: Path, value: bytes) -> str:
+    """A file with a record's value."""
+    path = folder / "record"
+    path.write_bytes(value)
+    return str(path)
+
+
+def change(folder: Path, op: str = "u", **changes: object) -> str:
+    """A file with a change of a row."""
+    fields = {"op": op, "before": None, "after": ROW | changes, "source": {"ts_ms": TIME_MS, "lsn": 500}}
+    return written(folder, b"\0\0\0\0\5" + encoded(ENVELOPE, fields))
+
+
+def test_a_row_is_followed_to_the_end(debezium: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each stage has its mark, and says what it saw."""
+    assert cli.main(["check", "--explain", change(debezium), "--topic", "customers"]) == 0
+    told = capsys.readouterr().out
+    assert told == TEXT, told
+
+
+TEXT = """\
+✓ record         71 bytes, of customers
+✓ framing        Confluent wire format, schema id 5
+✓ schema         crm.public.customers.Envelope
+✓ fields         before = null
+                 after.id = 7
+                 after.phone = '+14155550100'
+                 after.email = 'jane@example.com'
+                 after.consent = 'granted'
+                 after.dnc = 'N'
+                 after.city = 'Zürich'
+                 source.ts_ms = 1700000000000
+                 source.lsn = 500
+                 op = 'u'
+✓ envelope       debezium, mapping [default]
+✓ change event   UPDATE of '7'
+                 at 2023-11-14T22:13:20.000+00:00, version 500
+                 phone = '+14155550100'
+                 email = 'jane@example.com'
+                 consent = True
+                 do_not_call = False
+✓ rules          all kept
+✓ in Genesys     upsert
+"""
+
+
+def explained(capsys: pytest.CaptureFixture[str], *arguments: str, code: int) -> dict[str, Any]:
+    """Lines of each step, by name, with its mark in front."""
+    assert cli.main(["check", "--output", "json", "--explain", *arguments]) == code
+    return {step["name"]: [step["passed"], *step["lines"]] for step in json.loads(capsys.readouterr().out)}
+
+
+def test_a_broken_rule_is_named_and_what_is_done_all_the_same(
+    debezium: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A withdrawal beside a bad phone number suppresses."""
+    steps = explained(capsys, change(debezium, phone="?", consent="denied"), code=1)
+    assert steps["rules"] == [False, "rejected: phone_not_e164", "phone: text of 1 characters"]
+    assert steps["in Genesys"] == [True, "suppress, goes first: the person must not be called"]
+
+
+def test_a_record_that_only_breaks_rules_does_nothing(debezium: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It says that it is a dead letter."""
+    steps = explained(capsys, change(debezium, phone="?"), code=1)
+    assert steps["in Genesys"] == [False, "nothing; the record is a dead letter"]
+
+
+def test_the_way_ends_at_the_stage_that_refuses(debezium: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the reason, and nothing after it."""
+    steps = explained(capsys, change(debezium, op="x"), code=1)
+    assert steps["envelope"] == [False, "rejected: not_decodable", "op is not one that Debezium knows"]
+    assert "rules" not in steps
+    unframed = explained(capsys, written(debezium, b"{}"), code=1)
+    assert [*unframed] == ["record", "framing"]
+
+
+def test_a_schema_that_nobody_knows_is_said(debezium: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is looked for where the program looks."""
+    steps = explained(capsys, written(debezium, b"\0\0\0\0\6x"), code=1)
+    assert steps["schema"] == [
+        False,
+        "rejected: schema_unknown",
+        "neither the registry nor SCHEMAS_DIR knows the id",
+    ]
+
+
+def test_a_record_about_nobody_is_ignored(debezium: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """That is no failure."""
+    steps = explained(capsys, change(debezium, op="m"), code=0)
+    assert steps["envelope"][2].startswith("ignored")
+
+
+def test_each_of_several_change_events_is_told(debezium: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With a number."""
+    fields = {"op": "u", "before": ROW | {"id": 6}, "after": ROW, "source": {"ts_ms": TIME_MS, "lsn": 500}}
+    steps = explained(capsys, written(debezium, b"\0\0\0\0\5" + encoded(ENVELOPE, fields)), code=0)
+    assert steps["in Genesys 1"] == [True, "delete, goes first: the person must not be called"]
+    assert steps["in Genesys 2"] == [True, "upsert"]
+
+
+def test_a_native_event_needs_no_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The packaged schema and envelope are the default."""
+    steps = explained(capsys, written(tmp_path, Event("c-1", 7).value() or b""), code=0)
+    assert steps["envelope"] == [True, "native"]
+    assert steps["change event"][1] == "UPDATE of 'c-1'"
+
+
+@pytest.mark.parametrize("record", ["nowhere", "topic/x/1"])
+def test_a_record_that_is_not_there_is_exit_code_1(record: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It says what would be one."""
+    assert cli.main(["check", "--explain", record]) == 1
+    assert "neither a file nor topic/partition/offset" in capsys.readouterr().err
+
+
+def test_a_wrong_mapping_is_exit_code_2(debezium: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As when the program starts."""
+    (debezium / "mapping.toml").write_text('[default]\nphone = "phone"\n')
+    assert cli.main(["check", "--explain", change(debezium)]) == 2
+    assert "SOURCE_MAPPING: [default] consent: must be there" in capsys.readouterr().err
+
+
+def test_the_real_sample_of_salesforce_asks_for_a_consent_field(
+    debezium: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the ready-made mapping, which says what is missing."""
+    schema = sample("salesforce_contact_change_event.avsc")
+    (debezium / "envelope.avsc").write_text(json.dumps(schema))
+    header = {field["name"]: "" for field in schema["fields"][0]["type"]["fields"]}
+    lists: dict[str, object] = {name: [] for name in ("recordIds", "nulledFields", "diffFields", "changedFields")}
+    numbers = dict.fromkeys(["sequenceNumber", "commitTimestamp", "commitNumber"], 1)
+    fields = dict.fromkeys(field["name"] for field in schema["fields"])
+    event = fields | {"ChangeEventHeader": header | lists | numbers | {"changeType": "CREATE"}}
+    monkeypatch.setenv("SOURCE_ENVELOPE", "salesforce")
+    monkeypatch.delenv("SOURCE_MAPPING")
+    steps = explained(capsys, written(debezium, b"\0\0\0\0\5" + encoded(schema, event)), code=1)
+    assert "SOURCE_MAPPING names for consent" in steps["envelope"][2]

@@ -1,0 +1,276 @@
+"""Mappings: what a table may say, what is wrong with one, and what becomes of rows."""
+
+import tomllib
+
+import pytest
+
+from consumer.core.envelopes.choice import Envelopes
+from consumer.core.mapping import parse
+from consumer.errors import DecodeError, SettingsError
+from consumer.model import ChangeType, Reason
+from consumer.settings import ENVELOPES, ready_made_mappings
+from tests.envelopes import MAPPING, TIME_MS, TOPIC, envelopes, record_type, told
+
+MINIMAL = {"external_id": "id", "phone": "phone", "consent": {"value": True}, "do_not_call": {"value": False}}
+
+
+def of(value, mapping, kind=("null", "string"), **more):
+    """The event of a row of one column `x`."""
+    columns = {"id": "string", "phone": ["null", "string"], "x": list(kind)}
+    row = {"id": "c-1", "phone": None, "x": value}
+    (event,) = told("outbox", record_type("Row", columns), row, MINIMAL | mapping, **more)
+    return event
+
+
+# -- what is wrong with a table
+
+WRONG = {
+    "no table": ("phone", "phone: must be there"),
+    "no phone": ({key: value for key, value in MINIMAL.items() if key != "phone"}, "phone: must be there"),
+    "an unknown field": (MINIMAL | {"fone": "x"}, "fone: no such field"),
+    "a number as a path": (MINIMAL | {"phone": 1}, "phone: must be a path, or a list of paths"),
+    "an empty path": (MINIMAL | {"phone": ""}, "phone: must be a path"),
+    "an empty list": (MINIMAL | {"phone": []}, "phone: must be a path"),
+    "a list of numbers": (MINIMAL | {"phone": ["a", 1]}, "phone: must be a path"),
+    "a path and a constant": (
+        MINIMAL | {"phone": {"path": "x", "value": "y"}},
+        "phone: must have a path, or a constant",
+    ),
+    "neither": (MINIMAL | {"phone": {"values": {}}}, "phone: must have a path, or a constant"),
+    "something else": (MINIMAL | {"phone": {"path": "x", "default": "y"}}, "phone: must have a path, or a constant"),
+    "values in a list": (MINIMAL | {"phone": {"path": "x", "values": []}}, "phone: values must be a table"),
+    "a consent that is text": (
+        MINIMAL | {"consent": {"value": "yes"}},
+        "consent: a value must stand for true or false",
+    ),
+    "a value of consent that is a number": (
+        MINIMAL | {"do_not_call": {"path": "x", "values": {"Y": 1}}},
+        "do_not_call: a value must stand for true or false",
+    ),
+    "a phone that is a number": (MINIMAL | {"phone": {"value": 1}}, "phone: a value must stand for text"),
+    "an unknown change": (
+        MINIMAL | {"change_type": {"path": "x", "values": {"a": "GAP"}}},
+        "change_type: a value must stand for one of CREATE, UPDATE, DELETE, UNDELETE",
+    ),
+    "attributes in a list": (MINIMAL | {"attributes": ["city"]}, "attributes: must be a table"),
+    "an attribute that is no path": (MINIMAL | {"attributes": {"city": 1}}, "attributes.city: must be a path"),
+    "only without values": (MINIMAL | {"only": {"path": "x"}}, "only: must be"),
+    "only with more": (MINIMAL | {"only": {"path": "x", "values": [], "y": 1}}, "only: must be"),
+    "a prefix that is no text": (MINIMAL | {"prefix": 1}, "prefix: must be text"),
+}
+
+
+@pytest.mark.parametrize(("table", "rule"), WRONG.values(), ids=WRONG)
+def test_a_wrong_table_is_refused_with_its_rule(table, rule):
+    """The message names the file's setting, the table and the field."""
+    with pytest.raises(SettingsError) as caught:
+        parse({"crm": table})
+    rules = [problem.removeprefix("SOURCE_MAPPING: [crm] ") for problem in caught.value.problems]
+    assert any(each.startswith(rule) for each in rules)
+
+
+def test_all_that_is_wrong_is_told_at_once():
+    """In every table."""
+    with pytest.raises(SettingsError) as caught:
+        parse({"a": MINIMAL | {"phone": 1, "email": 1}, "b": MINIMAL | {"fone": "x"}})
+    assert len(caught.value.problems) == 3
+
+
+def test_the_file_is_checked_with_the_topic_s_envelope():
+    """Salesforce's records name their contacts; everywhere else the mapping must."""
+    nameless = {key: value for key, value in MINIMAL.items() if key != "external_id"}
+    envelopes("salesforce", nameless)
+    with pytest.raises(SettingsError, match="external_id: must be there"):
+        envelopes("debezium", nameless)
+    with pytest.raises(SettingsError, match="external_id: is the id of the Salesforce record"):
+        envelopes("salesforce", MINIMAL)
+
+
+def test_every_envelope_but_the_native_one_has_a_ready_made_mapping():
+    """And each of them is right."""
+    made = ready_made_mappings()
+    assert {*made} == {*ENVELOPES} - {"native"}
+    assert all(parse(tables) for tables in made.values())
+
+
+# -- what becomes of a row
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "expected"),
+    [
+        ("granted", ("null", "string"), True),
+        ("denied", ("null", "string"), False),
+        ("Granted", ("null", "string"), "Granted"),
+        (1, ("null", "int"), True),
+        (0, ("null", "int"), False),
+        (2, ("null", "int"), 2),
+        (True, ("null", "boolean"), True),
+        (None, ("null", "boolean"), False),
+    ],
+)
+def test_values_are_named_by_their_text(value, kind, expected):
+    """Numbers, booleans and null too; what is not named stays."""
+    values = {"granted": True, "denied": False, "1": True, "0": False, "null": False}
+    assert of(value, {"consent": {"path": "x", "values": values}}, kind).consent == expected
+
+
+def test_a_value_map_as_toml_has_it():
+    """Bare keys are text."""
+    table = tomllib.loads('consent = { path = "x", values = { Y = true, N = false, 1 = true } }')
+    assert of("Y", table).consent is True
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "expected"),
+    [("a", "string", "a"), (None, "null", ""), (7, "long", "7"), (True, "boolean", "true"), (1.5, "double", "1.5")],
+)
+def test_attributes_are_text(value, kind, expected):
+    """An absent one is empty."""
+    assert of(value, {"attributes": {"a": "x"}}, [kind]).attributes == {"a": expected}
+
+
+def test_an_attribute_that_is_no_text_is_rejected():
+    """A record or list has no text that anybody asked for."""
+    with pytest.raises(DecodeError, match="an attribute is of type list"):
+        of(["a"], {"attributes": {"a": "x"}}, [{"type": "array", "items": "string"}])
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (1_700_000_000, 1_700_000_000_000),
+        (1_700_000_000_123, 1_700_000_000_123),
+        (1_700_000_000_123_456, 1_700_000_000_123),
+        (1_700_000_000_123_456_789, 1_700_000_000_123),
+    ],
+)
+def test_the_size_of_a_time_tells_its_unit(value, expected):
+    """Seconds, milli-, micro- and nanoseconds."""
+    assert of(value, {"occurred_at": "x"}, ["long"]).occurred_at == expected
+
+
+def test_a_time_may_be_text():
+    """ISO 8601, as zoned timestamps are."""
+    assert of("2023-11-14T22:13:20.5Z", {"occurred_at": "x"}).occurred_at == 1_700_000_000_500
+
+
+@pytest.mark.parametrize(("value", "kind"), [(19_675, "int"), (-1, "long"), ("yesterday", "string"), (None, "null")])
+def test_what_is_no_time_is_rejected(value, kind):
+    """Days, for example."""
+    with pytest.raises(DecodeError, match="occurred_at"):
+        of(value, {"occurred_at": "x"}, [kind])
+
+
+@pytest.mark.parametrize(("value", "kind", "expected"), [(7, "long", 7), ("7", "string", 7), (None, "null", None)])
+def test_a_version_is_a_number_or_its_text(value, kind, expected):
+    """None where the row has none: the order of the partition."""
+    assert of(value, {"version": "x"}, [kind]).version == expected
+
+
+@pytest.mark.parametrize(("value", "kind"), [("v7", "string"), (-7, "long"), (str(2**63), "string"), (True, "boolean")])
+def test_what_is_no_version_is_rejected(value, kind):
+    """Nothing is guessed about the order."""
+    with pytest.raises(DecodeError, match="version is not"):
+        of(value, {"version": "x"}, [kind])
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "expected"), [(7, "long", "7"), (b"7", "bytes", "7"), (b"\xff", "bytes", b"\xff")]
+)
+def test_an_external_id_becomes_text(value, kind, expected):
+    """Bytes that are none are left to validation."""
+    assert of(value, {"external_id": "x"}, [kind]).external_id == expected
+
+
+def test_a_path_leads_into_records_and_maps():
+    """A null on the way is a null."""
+    nested = record_type("Nested", {"city": "string"})
+    mapping = {"attributes": {"city": "x.city"}}
+    assert of({"city": "Bern"}, mapping, ["null", nested]).attributes == {"city": "Bern"}
+    assert of({"city": "Bern"}, mapping, [{"type": "map", "values": "string"}]).attributes == {"city": "Bern"}
+    assert of(None, mapping, ["null", nested]).attributes == {"city": ""}
+
+
+def test_of_a_list_the_first_counts_that_the_schema_has():
+    """Not the first that has a value: a cleared phone must not bring back another one."""
+    assert of(None, {"phone": ["y", "x", "id"]}).phone is None
+
+
+def test_a_field_of_one_of_several_records_is_not_found():
+    """Which of them a row is would be a guess: the schema is refused."""
+    kinds = [record_type("A", {"a": "string"}), record_type("B", {"b": "string"})]
+    with pytest.raises(DecodeError, match="names for phone"):
+        of({"a": "1"}, {"phone": "x.a"}, kinds)
+
+
+# -- what stands around a row
+
+
+def test_the_key_and_headers_have_paths():
+    """As text; a header that is not there is null."""
+    mapping = {"external_id": "@key", "attributes": {"type": "@header.eventType", "no": "@header.no"}}
+    event = of(None, mapping, key="Zürich-1".encode(), headers=[("id", b"5"), ("eventType", b"Created")])
+    assert (event.external_id, event.attributes) == ("Zürich-1", {"type": "Created", "no": ""})
+
+
+def test_a_key_that_is_no_text_is_rejected():
+    """It would name nobody."""
+    with pytest.raises(DecodeError, match="@key is not UTF-8"):
+        of(None, {"external_id": "@key"}, key=b"\0\xff")
+
+
+CHANGE = {"change_type": {"path": "@header.eventType", "values": {"Made": "CREATE", "Gone": "DELETE"}}}
+
+
+@pytest.mark.parametrize(("said", "expected"), [(b"Made", ChangeType.CREATE), (b"Gone", ChangeType.DELETE)])
+def test_the_mapping_says_what_happened(said, expected):
+    """A delete tells the external id, time and version alone."""
+    event = of("7", CHANGE | {"version": "x"}, headers=[("eventType", said)])
+    assert (event.change_type, event.external_id, event.version, event.occurred_at) == (expected, "c-1", 7, TIME_MS)
+
+
+@pytest.mark.parametrize("headers", [[], [("eventType", b"Merged")]])
+def test_what_nobody_knows_did_not_happen(headers):
+    """It is rejected, and no update."""
+    with pytest.raises(DecodeError, match="what happened is not one"):
+        of(None, CHANGE, headers=headers)
+
+
+def test_rows_that_are_not_meant_are_ignored():
+    """`only` names the values that count."""
+    columns = {"id": "string", "phone": "string", "kind": "int"}
+    mapping = MINIMAL | {"only": {"path": "kind", "values": [1, 2]}}
+    rows = [
+        told("outbox", record_type("Row", columns), {"id": "1", "phone": "+1", "kind": kind}, mapping)
+        for kind in (1, 3)
+    ]
+    assert [len(events) for events in rows] == [1, 0]
+
+
+# -- which table is for a record
+
+NATIVE = record_type("Row", {"id": "string", "phone": "string"})
+
+
+@pytest.mark.parametrize("name", [TOPIC, "Row", "default"])
+def test_a_table_is_for_a_topic_a_schema_or_all(name):
+    """A table of one's own goes before every ready-made one."""
+    Envelopes.of({"default": "outbox"}, {name: MINIMAL}, {}).mapper(TOPIC, NATIVE)
+    with pytest.raises(DecodeError, match="names for phone"):
+        envelopes("outbox", MINIMAL | {"phone": "no"}).mapper(TOPIC, NATIVE)
+
+
+def test_a_record_without_a_table_is_refused():
+    """It says which names would do."""
+    with pytest.raises(DecodeError, match="no table of SOURCE_MAPPING is for the topic, for Row") as caught:
+        Envelopes.of({"default": "outbox"}, {"other": MAPPING}, {}).mapper(TOPIC, NATIVE)
+    assert caught.value.reasons == (Reason.ENVELOPE_UNKNOWN,)
+
+
+def test_a_topic_may_have_an_envelope_of_its_own():
+    """The others have the default."""
+    chosen = Envelopes.of({"default": "native", TOPIC: "outbox"}, {TOPIC: MINIMAL}, {})
+    chosen.mapper(TOPIC, NATIVE)
+    with pytest.raises(DecodeError, match="has no field eventId"):
+        chosen.mapper("other", NATIVE)

@@ -1,0 +1,94 @@
+"""Positions in a database's log as versions: they order what follows each other, and fit into 63 bits."""
+
+import pytest
+from hypothesis import given, strategies as st
+
+from consumer.core.envelopes.position import position
+
+IN_ORDER = {
+    "postgresql": [{"lsn": 23911624}, {"lsn": 23911952}, {"lsn": 2**62}],
+    "mysql": [
+        {"file": "mysql-bin.000003", "pos": 4_000_000_000},
+        {"file": "mysql-bin.000004", "pos": 4},
+        {"file": "mysql-bin.1000000", "pos": 4},
+    ],
+    "sql server": [
+        {"commit_lsn": "00000027:00000ac0:0007", "change_lsn": "00000027:00000abc:0002"},
+        {"commit_lsn": "00000027:00000ac0:0008", "change_lsn": None},
+        {"commit_lsn": "00000027:00000ad0:0001", "change_lsn": None},
+        {"commit_lsn": "00000028:00000001:0001", "change_lsn": None},
+    ],
+    "oracle": [
+        {"commit_scn": None, "scn": "2868550"},
+        {"commit_scn": "2868557", "scn": "2868500"},
+        {"commit_scn": "28685570", "scn": "2868501"},
+    ],
+    "mongodb": [
+        {"ts_ms": 1_700_000_000_000, "ord": 9},
+        {"ts_ms": 1_700_000_001_000, "ord": 1},
+        {"ts_ms": 1_700_000_001_000, "ord": 2},
+    ],
+}
+
+
+def reader(names, prefix=""):
+    """Reads the version where a source tells so much."""
+    read = position(names, prefix)
+    assert read is not None
+    return read
+
+
+@pytest.mark.parametrize("sources", IN_ORDER.values(), ids=IN_ORDER)
+def test_versions_grow_with_the_log(sources):
+    """Each position has a version above that of the one before, of at most 63 bits."""
+    read = reader(sources[0])
+    versions = [read(source) for source in sources]
+    assert None not in versions
+    assert versions == sorted(set(versions))
+    assert all(0 <= version < 2**63 for version in versions)
+
+
+UNFIT = {
+    "no number": {"lsn": "0/16B3748"},
+    "null": {"lsn": None},
+    "a boolean": {"lsn": True},
+    "negative": {"lsn": -1},
+    "more than 63 bits": {"lsn": 2**63},
+    "a file without a number": {"file": "binlog", "pos": 4},
+    "a file with a name at its end": {"file": "mysql-bin.index", "pos": 4},
+    "a position of more than 32 bits": {"file": "mysql-bin.000003", "pos": 2**32},
+    "two parts": {"commit_lsn": "00000027:00000ac0"},
+    "no hex": {"commit_lsn": "00000027:0000xyz0:0007"},
+    "a sign": {"commit_lsn": "00000027:-0000ac0:0007"},
+    "a log of more than 23 bits": {"commit_lsn": "ff000027:00000ac0:0007"},
+    "no second": {"ts_ms": None, "ord": 1},
+}
+
+
+@pytest.mark.parametrize("source", UNFIT.values(), ids=UNFIT)
+def test_what_does_not_fit_has_no_version(source):
+    """Then the order of the partition counts, never a wrong number."""
+    assert reader(source)(source) is None
+
+
+@pytest.mark.parametrize("names", [[], ["ts_ms"], ["pos"], ["version", "connector"]])
+def test_what_does_not_order_is_no_position(names):
+    """A source that tells only times."""
+    assert position(names) is None
+
+
+def test_a_prefix_stands_before_the_names():
+    """As in flattened rows."""
+    read = reader(["__file", "__pos"], "__")
+    assert read({"__file": "binlog.7", "__pos": 9}) == 7 << 32 | 9
+
+
+files = st.tuples(st.integers(0, 2**31 - 1), st.integers(0, 2**32 - 1))
+
+
+@given(files, files)
+def test_the_order_of_files_and_positions_is_that_of_their_versions(one, other):
+    """Any two positions of MySQL compare as their versions do."""
+    read = reader(["file", "pos"])
+    versions = [read({"file": f"binlog.{number:06d}", "pos": place}) for number, place in (one, other)]
+    assert (versions[0] < versions[1]) == (one < other)

@@ -1,0 +1,458 @@
+"""Reconciling in memory: each kind of drift is found and mended, nothing else is touched, and harm is refused."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import orjson
+import pytest
+from msgspec.structs import asdict
+from structlog.testing import capture_logs
+
+from consumer import reconcile_app
+from consumer.core import dedupe
+from consumer.core.audit import Auditor
+from consumer.core.contact_id import contact_id
+from consumer.core.delivery import Gate, Throttle
+from consumer.errors import FatalError, RefusedByGenesys, SinkUnavailable, SourceUnavailable, Throttled
+from consumer.model import ExportedContact, TopicPartition
+from consumer.reconcile.mend import Mender
+from consumer.reconcile.report import Mended, Report
+from consumer.reconcile.run import EXPORTS, Reconciliation
+from consumer.reconcile.source import SourceTopics
+from consumer.settings import RESERVED_COLUMNS
+from tests import virtual_time
+from tests.lives import NATIVE, live, settings, world_of
+from tests.memory_ports import MemoryHistory, MemorySchemas, MemorySink, MemoryStore, MemoryTopics, World, outage
+from tests.stories import TOPIC, Event, Story, random_story
+from tests.virtual_time import passes
+
+P0, P1 = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
+GRANTED, REFUSED_CONSENT, GONE, SUPPRESSED = "granted", "withdrawn", "gone", "suppressed"
+
+Export = Callable[[], AsyncIterator[Sequence[ExportedContact]]]
+
+
+def delivered_world(*more: Event) -> World:
+    """A world in which forty contacts were delivered, one of each kind among them."""
+    told = [Event(f"contact-{n}", 1, phone=f"+1555010{n:04d}") for n in range(36)]
+    told += [
+        Event(GRANTED, 1),
+        Event(REFUSED_CONSENT, 1, consent=False),
+        Event(GONE, 1),
+        Event(SUPPRESSED, 1),
+        Event(GONE, 2, delete=True),
+        Event(SUPPRESSED, 2, do_not_call=True, reasons=("consent_conflicts_with_do_not_call",)),
+    ]
+    world = world_of(Story().tell(0, *told, *more).tell(1, Event("elsewhere", 1)))
+    live(world)
+    world.sent.clear()
+    world.audit.clear()
+    return world
+
+
+def reconcile(
+    world: World,
+    *,
+    apply: bool = False,
+    delete_extra: bool = False,
+    history: MemoryHistory | None = None,
+    export: Export | None = None,
+    sink: MemorySink | None = None,
+    topics: MemoryTopics | None = None,
+) -> Report:
+    """One run in virtual time, on a scratch store of its own."""
+
+    async def main() -> Report:
+        clock = asyncio.get_running_loop().time
+        asked = history or MemoryHistory(world)
+        used = sink or MemorySink(world)
+        source = SourceTopics(asked, MemorySchemas(), NATIVE, used.contact_list_id, ())
+        mender = Mender(
+            sink=used,
+            source=source,
+            history=asked,
+            topics=topics or MemoryTopics(world),
+            auditor=Auditor(used.contact_list_id, b""),
+            gate=Gate(Throttle(100_000), 1, 10),
+            group="group",
+            delete_extra=delete_extra,
+            clock=clock,
+            now=lambda: 1_700_000_000.0 + clock(),
+            dice=lambda: 0.5,
+            sleep=passes,
+        )
+        reconciliation = Reconciliation(
+            history=asked,
+            source=source,
+            store=MemoryStore(World()),
+            export=export or used.export,
+            contact_list_id=used.contact_list_id,
+            columns=RESERVED_COLUMNS,
+            own_columns=len(RESERVED_COLUMNS),
+            key=b"key",
+            sleep=passes,
+        )
+        return await reconciliation.run(mender if apply else None)
+
+    return virtual_time.run(main())
+
+
+def put(world: World, name: str, **entry: Any) -> None:
+    """Somebody puts a contact into the list in Genesys."""
+    plain = {"external_id": name, "phone": "", "email": "", "consent": True, "do_not_call": False, "attributes": {}}
+    world.list[name] = {"callable": True, **plain, **entry}
+
+
+def edit(world: World, name: str, **entry: Any) -> None:
+    """Somebody edits a contact in Genesys."""
+    world.list[name] |= entry
+
+
+def test_a_list_in_step_has_no_drift_whatever_the_story_was() -> None:
+    """After random stories with every kind of event the list is what was delivered, and a second look too."""
+    for seed in range(5):
+        story, poison = random_story(seed)
+        world = world_of(story)
+        world.poison = set(poison)
+        live(world, schema_unknown_timeout_s=0)
+        report = reconcile(world)
+        assert (report.drift, report.rows, report.pending) == (0, len(world.list), 0)
+
+
+@pytest.mark.parametrize(
+    ("plant", "found"),
+    [
+        (lambda world: world.list.pop("contact-3"), {"missing": 1}),
+        (lambda world: world.list.pop("elsewhere"), {"missing": 1}),
+        (lambda world: edit(world, "contact-3", phone="+15559"), {"drifted": 1, "columns": {"phone_number": 1}}),
+        (
+            lambda world: edit(world, "contact-3", email="x@example.org", do_not_call=True),
+            {"drifted": 1, "columns": {"email": 1, "do_not_call": 1}},
+        ),
+        (lambda world: edit(world, "contact-3", consent="perhaps"), {"drifted": 1, "columns": {"consent_flag": 1}}),
+        (lambda world: edit(world, REFUSED_CONSENT, callable=True), {"callable": 1}),
+        (
+            lambda world: edit(world, REFUSED_CONSENT, callable=True, consent=True),
+            {"callable": 1, "columns": {"consent_flag": 1}},
+        ),
+        (lambda world: edit(world, SUPPRESSED, callable=True), {"callable": 1}),
+        (lambda world: put(world, GONE), {"callable": 1}),
+        (lambda world: put(world, GONE, callable=False), {"deleted": 1}),
+        (lambda world: put(world, "stranger"), {"foreign": 1}),
+        (lambda world: put(world, "by hand", external_id="", contact_id="x"), {"foreign": 1, "unnamed": 1}),
+        (lambda world: put(world, "twin", external_id="contact-3", contact_id="x"), {"foreign": 1}),
+        (lambda world: edit(world, "contact-3", external_id="other"), {"foreign": 1, "missing": 1}),
+        (lambda world: edit(world, "contact-3", callable=False), {"held_back": 1}),
+        (lambda world: world.list.pop(SUPPRESSED), {}),
+    ],
+)
+def test_each_kind_of_drift_is_told_from_the_others(plant: Callable[[World], None], found: dict[str, Any]) -> None:
+    """What somebody did in Genesys is counted as what it is, once, and nothing else is counted."""
+    world = delivered_world()
+    plant(world)
+    report = reconcile(world)
+    about_all = {"contact_list_id", "delivered", "rows"}
+    assert {name: value for name, value in asdict(report).items() if value and name not in about_all} == found
+    assert world.sent == []
+    assert world.audit == []
+
+
+def planted() -> World:
+    """A world with one drift of each kind."""
+    world = delivered_world()
+    del world.list["contact-1"]
+    edit(world, "contact-2", phone="+15559")
+    edit(world, "contact-4", phone="+15559", callable=False)
+    edit(world, "contact-5", callable=False)
+    edit(world, "contact-6", external_id="other")
+    edit(world, REFUSED_CONSENT, callable=True, consent=True)
+    edit(world, SUPPRESSED, callable=True)
+    put(world, GONE)
+    put(world, "stranger")
+    put(world, "by hand", external_id="", contact_id="x")
+    return world
+
+
+def test_apply_brings_the_list_into_step_and_leaves_the_rest_alone() -> None:
+    """Missing and drifted contacts are as delivered again, nobody is callable who must not be, extras stay."""
+    world, right = planted(), delivered_world().list
+    report = reconcile(world, apply=True)
+    assert report.mended == Mended(suppressed=2, redelivered=5)
+    for name in ("contact-1", "contact-2", "contact-6", REFUSED_CONSENT):
+        assert world.list[name] == right[name]
+    assert world.list["contact-4"] == right["contact-4"] | {"callable": False}
+    assert not world.list[GONE]["callable"]
+    assert {"stranger", "by hand"} < world.list.keys()
+    again = reconcile(world)
+    assert (again.deleted, again.foreign, again.held_back, again.drift) == (1, 2, 2, 3)
+
+
+def test_delete_extra_removes_what_is_too_many_and_nothing_else() -> None:
+    """The second run is in step; the contact whose external id was edited is there, under its id."""
+    world, right = planted(), delivered_world().list
+    report = reconcile(world, apply=True, delete_extra=True)
+    assert report.mended == Mended(suppressed=1, redelivered=5, deleted=3)
+    assert world.list.keys() == right.keys()
+    assert reconcile(world).drift == 0
+
+
+def test_who_must_not_be_called_comes_first() -> None:
+    """Suppressions, then withdrawals, then everything else, then deletes."""
+    world = planted()
+    reconcile(world, apply=True, delete_extra=True)
+    assert [operation for operation, _ in world.sent] == ["amend", "upsert", "upsert", "delete"]
+    assert world.sent[1][1] == (REFUSED_CONSENT,)
+
+
+def test_a_change_on_its_way_is_not_drift() -> None:
+    """Records that are not settled are left to the consumer: sent already, or not yet."""
+    world = delivered_world()
+    number = len(world.log[P0])
+    unsettled = Story().tell(0, *[Event("x", 1)] * number, Event("contact-1", 2, phone="+15559"), Event("new", 1))
+    world.append(unsettled.records()[number:])
+    edit(world, "contact-1", phone="+15559")
+    put(world, "new")
+    del world.list["contact-2"]
+    report = reconcile(world, apply=True)
+    assert (report.pending, report.drift, report.missing) == (2, 1, 1)
+    assert world.sent == [("upsert", ("contact-2",))]
+
+
+def test_without_its_source_record_a_contact_is_counted_and_not_sent() -> None:
+    """Retention removed the record: somebody must have the CRM send the contact again."""
+    world = delivered_world()
+    del world.list["contact-1"], world.list["contact-2"]
+    world.log[P0] = [record for record in world.log[P0] if record.key != b"contact-1"]
+    report = reconcile(world, apply=True)
+    assert (report.missing, report.source_gone, report.mended) == (2, 1, Mended(redelivered=1))
+
+
+def test_a_repeat_in_a_compacted_topic_tells_the_content_too() -> None:
+    """Without versions the state keeps the place of the first record; compaction leaves only the last."""
+    story = Story().tell(0, *[Event(f"contact-{n}", None) for n in (*range(9), 3)])
+    world = world_of(story)
+    live(world)
+    del world.log[P0][3]
+    del world.list["contact-3"]
+    report = reconcile(world, apply=True)
+    assert (report.missing, report.source_gone) == (1, 0)
+    assert reconcile(world).drift == 0
+
+
+def test_a_contact_in_two_partitions_is_what_settled_last() -> None:
+    """The topic got more partitions: an old state of the contact stays behind in the changelog."""
+    world = delivered_world()
+    moved = Event("elsewhere", 2, phone="+15559")
+    number = len(world.log[P0])
+    world.append(Story().tell(0, *[Event("x", 1)] * number, moved).records()[number:])
+    world.poll_s = 60  # each life begins at the same virtual time: what this one settles is later
+    live(world)
+    assert reconcile(world).drift == 0
+
+
+def test_apply_is_refused_while_the_group_has_members() -> None:
+    """One line says which consumers to stop; nothing is read or sent. Without --apply they may go on."""
+    world = planted()
+    history = MemoryHistory(world)
+    history.consumers = 2
+    with pytest.raises(FatalError, match="stop the consumers of group group first, or run without --apply"):
+        reconcile(world, apply=True, history=history)
+    assert reconcile(world, history=history).drift
+    assert world.sent == []
+
+
+def test_consumers_that_start_meanwhile_stop_the_mending() -> None:
+    """The group is asked again before each request."""
+    world = planted()
+    history = MemoryHistory(world)
+    world.on_upsert = lambda _: setattr(history, "consumers", 1)
+    with pytest.raises(FatalError, match="stop the consumers"):
+        reconcile(world, apply=True, history=history)
+    assert [operation for operation, _ in world.sent] == ["suppress", "upsert"]
+
+
+def test_an_empty_changelog_is_refused() -> None:
+    """With the wrong group everything would be extra."""
+    world = World()
+    world.log[P0] = []
+    put(world, "stranger")
+    with pytest.raises(FatalError, match="KAFKA_GROUP_ID"):
+        reconcile(world)
+
+
+def test_a_group_whose_offsets_expired_is_refused() -> None:
+    """Every record would count as on its way, and every drift as a change that comes."""
+    world = planted()
+    del world.committed[P1]
+    with pytest.raises(FatalError, match=f"no offset for {TOPIC}/1"):
+        reconcile(world)
+
+
+def test_more_than_half_of_the_list_is_never_deleted() -> None:
+    """The wrong list, probably: nothing at all is changed."""
+    world = delivered_world()
+    for n in range(len(world.list) + 1):
+        put(world, f"stranger-{n}")
+    with pytest.raises(FatalError, match="more than half of the list"):
+        reconcile(world, apply=True, delete_extra=True)
+    assert world.sent == []
+    assert reconcile(world, apply=True).mended == Mended()
+
+
+def test_an_export_that_breaks_off_is_begun_anew() -> None:
+    """What was read of it counts for nothing: neither that it showed a contact, nor that one differed."""
+    world = planted()
+    sink = MemorySink(world)
+    breaks_after = [4, 2]
+
+    async def export() -> AsyncIterator[Sequence[ExportedContact]]:
+        left = breaks_after.pop() if breaks_after else len(world.list)
+        async for rows in sink.export():
+            yield rows
+            left -= 1
+            if left == 0:
+                world.list.pop("contact-0", None)
+                edit(world, "contact-2", phone="+15550100002")
+                raise SinkUnavailable("the file broke off")
+
+    with capture_logs() as logs:
+        found = reconcile(world, export=export)
+    assert [line["event"] for line in logs].count("export_failed") == 2
+    assert found == reconcile(world)
+    assert found.missing == reconcile(planted()).missing + 1
+
+
+def test_an_export_that_never_comes_whole_ends_the_run() -> None:
+    """It is not tried for ever: somebody waits for the answer."""
+    begun = []
+
+    async def export() -> AsyncIterator[Sequence[ExportedContact]]:
+        begun.append(1)
+        yield []
+        raise SinkUnavailable("the file broke off")
+
+    with pytest.raises(SinkUnavailable):
+        reconcile(delivered_world(), export=export)
+    assert len(begun) == EXPORTS
+
+
+def test_an_outage_while_mending_is_waited_for() -> None:
+    """Throttled or unavailable: the request is made again."""
+    for error in (Throttled("wait", 42), SinkUnavailable("no answer")):
+        world = planted()
+        world.answer = outage(5, error)
+        reconcile(world, apply=True, delete_extra=True)
+        assert reconcile(world).drift == 0
+
+
+def test_a_refused_contact_is_found_and_told_and_the_others_are_mended() -> None:
+    """One that must not be called is deleted instead; one that may be is left as it is."""
+    world = planted()
+    world.poison = {"contact-2", REFUSED_CONSENT}
+    report = reconcile(world, apply=True)
+    assert report.mended is not None
+    assert (report.mended.refused, report.mended.redelivered) == (1, 3)
+    assert REFUSED_CONSENT not in world.list
+    assert world.list["contact-2"]["phone"] == "+15559"
+
+
+def test_a_contact_in_use_is_told() -> None:
+    """A campaign dials it: it is not callable any more, and to be removed by the next run."""
+    world = delivered_world()
+    put(world, "stranger")
+    world.in_use = {"stranger"}
+    report = reconcile(world, apply=True, delete_extra=True)
+    assert report.mended == Mended(in_use=1)
+    assert not world.list["stranger"]["callable"]
+
+
+def test_each_request_leaves_an_audit_event() -> None:
+    """Batch events of the operation `reconcile`; no record event, since no record was consumed."""
+    world = planted()
+    reconcile(world, apply=True, delete_extra=True)
+    events = [orjson.loads(value) for _, value in world.audit]
+    assert {(event["type"], event["operation"], event["status"]) for event in events} == {
+        ("batch", "reconcile", "success")
+    }
+    assert [event["recordsOut"] for event in events] == [1, 1, 4, 3]
+    assert len({event["eventId"] for event in events}) == len(events)
+
+
+def test_brokers_that_take_no_audit_event_are_waited_for() -> None:
+    """What Genesys has answered is told, even if it takes a while."""
+    world = planted()
+    topics = MemoryTopics(world)
+    topics.failures = [SourceUnavailable("no broker")] * 3
+    reconcile(world, apply=True, topics=topics)
+    assert [orjson.loads(value)["recordsOut"] for _, value in world.audit] == [2, 1, 4]
+
+
+def test_no_report_holds_contact_data() -> None:
+    """Counts and names of columns alone, for people and for programs."""
+    world = planted()
+    report = reconcile(world, apply=True)
+    told = report.as_text() + report.as_json()
+    assert "contact-" not in told
+    assert "+1555" not in told
+    assert orjson.loads(report.as_json())["drift"] == report.drift
+    assert report.as_text().splitlines()[1].split()[:2] == ["3", "callable,"]
+
+
+def test_a_forgotten_content_is_not_compared() -> None:
+    """After a refusal behind a superseded change nobody knows what Genesys has."""
+    world = delivered_world()
+    identity = dedupe.identity("contact-1")
+    state = dedupe.decode_state(dict(world.changelog[P0])[identity] or b"")
+    forgotten = dedupe.forgotten(state, MemorySink.contact_list_id)
+    world.changelog[P0].append((identity, dedupe.encode_state(forgotten, 0)))
+    edit(world, "contact-1", phone="+15559")
+    report = reconcile(world)
+    assert (report.unknown, report.drift) == (1, 0)
+
+
+def test_nothing_that_is_kept_on_disk_holds_contact_data() -> None:
+    """The scratch store has hashes; the names in it are ids."""
+    world = planted()
+    scratch = World()
+
+    async def main() -> None:
+        history, sink = MemoryHistory(world), MemorySink(world)
+        await Reconciliation(
+            history=history,
+            source=SourceTopics(history, MemorySchemas(), NATIVE, sink.contact_list_id, ()),
+            store=MemoryStore(scratch),
+            export=sink.export,
+            contact_list_id=sink.contact_list_id,
+            columns=RESERVED_COLUMNS,
+            own_columns=len(RESERVED_COLUMNS),
+            key=b"key",
+            sleep=passes,
+        ).run(None)
+
+    virtual_time.run(main())
+    kept = b"".join(key + value for entries, _ in scratch.stores.values() for key, value in entries.items())
+    assert contact_id("stranger").encode() in kept
+    assert b"+1555" not in kept
+
+
+def test_a_refusal_of_a_delete_is_told() -> None:
+    """Genesys says no to one of them: the others go."""
+    world = delivered_world()
+    for n in range(3):
+        put(world, f"stranger-{n}")
+
+    class Refusing(MemorySink):
+        async def remove(self, contact_ids: Sequence[str], *more: Any) -> Any:
+            if contact_id("stranger-1") in contact_ids:
+                raise RefusedByGenesys("invalid.delete")
+            return await super().remove(contact_ids, *more)
+
+    report = reconcile(world, apply=True, delete_extra=True, sink=Refusing(world))
+    assert report.mended == Mended(deleted=2, refused=1)
+
+
+async def test_what_retention_forgot_is_never_deleted() -> None:
+    """Refused before anything is asked: it cannot be told from what was never delivered."""
+    with pytest.raises(FatalError, match="STATE_RETENTION_DAYS"):
+        await reconcile_app.reconcile(settings(state_retention_days=30), apply=True, delete_extra=True)

@@ -1,0 +1,169 @@
+"""Records that nobody can decode, and dead letters that come back: neither makes somebody callable who withdrew."""
+
+import struct
+
+import pytest
+from msgspec.structs import replace
+
+from consumer.core import dead_letters
+from consumer.model import DeadLetter, Record, TopicPartition
+from tests.lives import live, world_of
+from tests.memory_ports import SCHEMA, MemorySchemas, World
+from tests.stories import TOPIC, Event, Story
+
+P0 = TopicPartition(TOPIC, 0)
+UNKNOWN_SCHEMA = 9
+
+
+def _append(world: World, event: Event, **changed: object) -> Record:
+    """Put an event at the end of the partition."""
+    offset = len(world.log.get(P0, ()))
+    record = Record(*P0, offset, event.occurred_at, event.external_id.encode(), event.value())
+    world.append([replace(record, **changed)])
+    return world.log[P0][-1]
+
+
+def _of_unknown_schema(event: Event) -> bytes:
+    value = event.value()
+    assert value is not None
+    return struct.pack(">bI", 0, UNKNOWN_SCHEMA) + value[5:]
+
+
+def _replay(world: World, record: Record) -> None:
+    """Put a dead letter back, as `dead-letters replay` does."""
+    headers = dead_letters.headers(DeadLetter(record, "schema_unknown", "", 0))
+    letter = dead_letters.read(headers)
+    assert letter is not None
+    again = replace(record, offset=len(world.log[P0]), headers=dead_letters.replayed(headers, letter))
+    world.append([again])
+
+
+def _delivered(version: int | None = 1) -> World:
+    """A world in which a contact may be called."""
+    world = world_of(Story().tell(0, Event("contact-0", version)))
+    live(world, suppress_undecodable=True)
+    assert world.list["contact-0"]["callable"] is True
+    return world
+
+
+def _last(world: World) -> tuple[object, object]:
+    event = world.events()[-1]
+    return event["outcome"], event["operation"]
+
+
+@pytest.mark.parametrize("version", [1, None])
+@pytest.mark.parametrize("value", [b"", b"\1junk", b"\0\0\0\0\1junk", b"\0\0\0\0\x09junk"])
+def test_the_contact_of_a_record_that_cannot_be_decoded_is_not_callable(value: bytes, version: int | None) -> None:
+    """Whatever keeps it from being decoded; the event names the contact, and the number stays off the other list."""
+    world = _delivered(version)
+    _append(world, Event("contact-0", None), value=value)
+    live(world, suppress_undecodable=True, schema_unknown_timeout_s=0)
+    assert world.list["contact-0"]["callable"] is False
+    assert _last(world) == ("rejected", "suppress")
+    assert world.events()[-1]["contactRef"] == world.events()[0]["contactRef"]
+    assert len(world.dead_letters) == 1
+
+
+def test_by_default_a_record_that_cannot_be_decoded_changes_nobody() -> None:
+    """It is rejected, and names nobody."""
+    world = _delivered()
+    _append(world, Event("contact-0", None), value=b"junk")
+    live(world)
+    assert world.list["contact-0"]["callable"] is True
+    assert _last(world) == ("rejected", None)
+    assert world.events()[-1]["contactRef"] is None
+
+
+@pytest.mark.parametrize("key", [None, b"", b" ", b"\0\0\0\0\1framed", b"\xff"])
+def test_a_key_that_names_nobody_suppresses_nobody(key: bytes | None) -> None:
+    """Missing, blank, framed, or not text."""
+    world = _delivered()
+    _append(world, Event("contact-0", None), key=key, value=b"junk")
+    live(world, suppress_undecodable=True)
+    assert _last(world) == ("rejected", None)
+
+
+@pytest.mark.parametrize("version", [1, None])
+def test_the_next_change_that_can_be_decoded_is_sent(version: int | None) -> None:
+    """Also one with the content from before: the contact is callable again."""
+    world = _delivered(version)
+    _append(world, Event("contact-0", None), value=b"junk")
+    live(world, suppress_undecodable=True)
+    _append(world, Event("contact-0", None if version is None else 2))
+    live(world, suppress_undecodable=True)
+    assert world.list["contact-0"]["callable"] is True
+    assert _last(world) == ("delivered", "upsert")
+
+
+@pytest.mark.parametrize("version", [2, None])
+def test_a_replayed_letter_that_can_be_decoded_now_is_sent(version: int | None) -> None:
+    """Its schema was registered meanwhile: what it says counts, and is the end of the precaution."""
+    world = _delivered(None if version is None else 1)
+    event = Event("contact-0", version, phone="+15550177")
+    letter = _append(world, event, value=_of_unknown_schema(event))
+    live(world, suppress_undecodable=True, schema_unknown_timeout_s=0)
+    assert world.list["contact-0"]["callable"] is False
+    _replay(world, letter)
+    live(world, MemorySchemas({UNKNOWN_SCHEMA: [SCHEMA]}), suppress_undecodable=True)
+    assert (world.list["contact-0"]["callable"], world.list["contact-0"]["phone"]) == (True, "+15550177")
+    assert _last(world) == ("delivered", "upsert")
+
+
+@pytest.mark.parametrize("version", [2, None])
+def test_a_replayed_letter_that_still_cannot_be_decoded_does_not_undo_a_newer_change(version: int | None) -> None:
+    """It counts where it stood first."""
+    world = _delivered(None if version is None else 1)
+    letter = _append(world, Event("contact-0", None), value=b"junk")
+    live(world, suppress_undecodable=True)
+    _append(world, Event("contact-0", version))
+    live(world, suppress_undecodable=True)
+    _replay(world, letter)
+    live(world, suppress_undecodable=True)
+    assert world.list["contact-0"]["callable"] is True
+    assert _last(world) == ("rejected", None)
+
+
+def test_an_old_change_that_comes_again_does_not_end_the_precaution() -> None:
+    """What stood before the record that cannot be decoded is older than it, with the same version too."""
+    world = _delivered()
+    _append(world, Event("contact-0", None), value=b"junk")
+    live(world, suppress_undecodable=True)
+    world.committed[P0] = 0
+    live(world, suppress_undecodable=True)
+    assert world.list["contact-0"]["callable"] is False
+    assert [event["outcome"] for event in world.events()[-2:]] == ["stale", "rejected"]
+
+
+def test_a_contact_that_is_not_in_genesys_is_left_alone() -> None:
+    """Nothing is sent for it, and its first change is delivered as ever."""
+    world = World()
+    _append(world, Event("contact-0", None), value=b"junk")
+    live(world, suppress_undecodable=True)
+    assert world.sent == []
+    _append(world, Event("contact-0", 1))
+    live(world, suppress_undecodable=True)
+    assert world.list["contact-0"]["callable"] is True
+
+
+def test_an_upsert_under_way_is_followed_by_the_precaution() -> None:
+    """The grant and the record that cannot be decoded are polled together: the person does not stay callable."""
+    world = World()
+    _append(world, Event("contact-0", 1))
+    _append(world, Event("contact-0", None), value=b"junk")
+    live(world, suppress_undecodable=True)
+    assert world.list["contact-0"]["callable"] is False
+
+
+@pytest.mark.parametrize("version", [1, None])
+def test_a_replayed_grant_does_not_undo_a_withdrawal_that_came_after_it(version: int | None) -> None:
+    """Without versions the order of the partition counts, and there the letter stands where it stood first."""
+    world = World()
+    grant = Event("contact-0", version, phone="+15550177")
+    letter = _append(world, grant, value=_of_unknown_schema(grant))
+    _append(world, Event("contact-0", None if version is None else 2, consent=False))
+    live(world, schema_unknown_timeout_s=0)
+    assert world.list["contact-0"]["callable"] is False
+    _replay(world, letter)
+    live(world, MemorySchemas({UNKNOWN_SCHEMA: [SCHEMA]}))
+    assert world.list["contact-0"]["callable"] is False
+    assert _last(world) == ("stale", None)
