@@ -22,6 +22,7 @@ from bench import (
     events,
     latency,
     layouts,
+    load,
     machine,
     memory,
     plots,
@@ -39,6 +40,8 @@ RESTORED = ((1_000_000, 4), (1_000_000, 64), (10_000_000, 16))
 """Keys in the changelog, and partitions."""
 NOT_IN_TABLES = {"outcomes", "each_events_per_s", "rss_mb"}
 IN_ONE_PROCESS = 50_000
+LOADED = 1_000_000
+"""Rows of a file."""
 RECONCILED = 1_000_000
 """Contacts in the list."""
 
@@ -78,6 +81,11 @@ def _rolling(_: argparse.Namespace) -> Sequence[Any]:
         return [rolling.measure(kafka, sink.url, protocol, static=static) for protocol, static in rolling.MEMBERSHIPS]
 
 
+def _load(_: argparse.Namespace) -> Sequence[Any]:
+    with KafkaCluster() as kafka:
+        return [load.measure(kafka, LOADED)]
+
+
 def _reconcile(_: argparse.Namespace) -> Sequence[Any]:
     with KafkaCluster() as kafka:
         return [reconcile.measure(kafka, RECONCILED)]
@@ -102,6 +110,7 @@ PARTS: Mapping[str, Callable[[argparse.Namespace], Sequence[Any]]] = {
     "rolling": _rolling,
     "reconcile": _reconcile,
     "layouts": _layouts,
+    "load": _load,
 }
 
 

@@ -39,10 +39,9 @@ class Watched:
         peak_rss: Bytes.
     """
 
-    def __init__(self, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self._process = process
         self._psutil = psutil.Process(process.pid)
-        self._log = log
         self.samples: list[Sample] = []
         self.peak_rss = 0
         self.look()
@@ -62,9 +61,9 @@ class Watched:
         deadline = time.monotonic() + within_s
         while not holds():
             if self.ended:
-                raise RuntimeError(f"it ended:\n{self._log.read_text()}")
+                raise RuntimeError("it ended")
             if time.monotonic() > deadline:
-                raise RuntimeError(f"it did not get there within {within_s:.0f} s:\n{self._log.read_text()}")
+                raise RuntimeError(f"it did not get there within {within_s:.0f} s")
             self.look()
             time.sleep(LOOK_EVERY_S)
 
@@ -129,7 +128,10 @@ def watched(program: Program, environ: Mapping[str, str], log: Path) -> Iterator
     with log.open("wb") as out:
         process = machine.started(machine.CONSUMER_CORE, program, environ, out, out)
     try:
-        yield Watched(process, log)
+        yield Watched(process)
+    except RuntimeError as error:
+        error.add_note(f"{program.name} wrote:\n{log.read_text()}")
+        raise
     finally:
         _end(process)
 
@@ -148,7 +150,7 @@ def run_until_caught_up(environ: Mapping[str, str], log: Path) -> Usage:
     with log.open("wb") as out:
         program = Program(OURS.name, (*OURS.module, "--until-caught-up"))
         process = machine.started(machine.CONSUMER_CORE, program, environ, out)
-    watch = Watched(process, log)
+    watch = Watched(process)
     while not watch.ended:
         watch.look()
         time.sleep(LOOK_EVERY_S)

@@ -84,7 +84,7 @@ class _Flow:
         self.partitions = Partitions()
         self.partition = Partition(assignment, self.tracker, len(records))
         self.partitions[SOURCE] = self.partition
-        self.lanes = Lanes(100, 500_000, 0.0, lambda work, _: sink.encode(_contact(work), callable_=True))
+        self.lanes = Lanes(100, 500_000, 0.0, lambda work, _: sink.encode(_change(work).whole, callable_=True))
         self.auditor = Auditor(LIST_ID, b"k" * 32)
         self.admission = Admission(
             partitions=self.partitions,
@@ -217,10 +217,6 @@ def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 def _change(work: Work) -> Change:
     return cast("Change", work.change)
-
-
-def _contact(work: Work) -> Contact:
-    return cast("Contact", _change(work).contact)
 
 
 def _settings() -> Settings:

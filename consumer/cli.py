@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('genesys-consumer')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_run(commands)
+    _add_load(commands)
     _add_demo(commands)
     _add_simulator(commands)
     _add_samples(commands)
@@ -116,6 +117,26 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         help="end once every assigned partition is settled up to the end that it had at start",
     )
     _add_config(parser)
+
+
+def _add_load(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add(
+        commands,
+        "load",
+        "first fill: a file of contacts into the list",
+        "Takes a file of contacts (CSV, JSON objects one a line, or an Avro container) through the same rules as the\n"
+        "stream, uploads what is new, and remembers it, so that the stream does not send it again. The consumers of\n"
+        "the group must be stopped. Loading the same file again goes on where it stopped.\n\n" + _SETTINGS,
+        _load,
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="its names and rules: docs/operations.md")
+    parser.add_argument(
+        "--partitioner",
+        choices=("murmur2", "crc32", "fnv1a"),
+        help="how keys come to the partitions of the source topic; needed where its records do not tell",
+    )
+    _add_config(parser)
+    _add_output(parser)
 
 
 def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -332,6 +353,24 @@ def _run(arguments: argparse.Namespace) -> int:
         asyncio.run(App(settings).run_until_signal(until_caught_up=arguments.until_caught_up))
     finally:
         logging.close(deadline_s=2)
+    return 0
+
+
+def _load(arguments: argparse.Namespace) -> int:
+    from consumer.adapters import logs  # noqa: PLC0415
+    from consumer.adapters.progress_bar import ProgressBar  # noqa: PLC0415
+    from consumer.operate.load import Loading, print_summary  # noqa: PLC0415
+    from consumer.settings import load  # noqa: PLC0415
+
+    settings = load(config=arguments.config)
+    logging = logs.configure("warning", settings.log_format, fd=2)
+    try:
+        with ProgressBar() as bar:
+            loading = Loading(settings, arguments.file, arguments.partitioner, bar.tell)
+            summary = asyncio.run(loading.run_until_signal())
+    finally:
+        logging.close(deadline_s=2)
+    print_summary(summary, arguments.output)
     return 0
 
 

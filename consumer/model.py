@@ -5,7 +5,7 @@ gathers what becomes of a record. None knows where it came from or goes to, and 
 of a cycle, so that the garbage collector may skip them. This module imports nothing of the project.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum, StrEnum
 from typing import Final, NamedTuple
 
@@ -104,6 +104,22 @@ class ChangeEvent(Struct, frozen=True, gc=False):
 
 Events = ChangeEvent | tuple[ChangeEvent, ...]
 """What a record tells: one change event, none (it is about no contact), or several, of several contacts mostly."""
+
+
+class FileRow(Struct, frozen=True, gc=False):
+    """A row of a file of contacts.
+
+    Attributes:
+        number: Counted from 1, header and empty lines left out.
+        raw: As it stands in the file; of a binary file as JSON.
+        fields: Values by name, as the file names them.
+        problem: Why there are no fields, without contact data; "" when there are.
+    """
+
+    number: int
+    raw: bytes
+    fields: Mapping[str, object]
+    problem: str = ""
 
 
 class Reason(StrEnum):
@@ -221,7 +237,7 @@ class Change(Struct, frozen=True, gc=False):
         fingerprint: SHA-256 of the content, 32 bytes; of a partial change, of what it tells.
         version: Source order, None when the source gives none.
         occurred_at: Milliseconds since the epoch, UTC.
-        offset: Offset of the record in its partition: the order where versions say nothing.
+        offset: Offset of the record in its partition: the order where versions say nothing; -1 for a row of a file.
         withdrawal: The person must not be called after this: goes ahead of every other change.
         undecoded: Nobody knows what the record says: its version and time are unknown, only its offset is its order.
         number: Of a suppression, the valid number that the rejected record names, "" if none: for the do-not-call list.
@@ -254,7 +270,7 @@ class State(Struct, frozen=True, gc=False):
         version: Highest version accepted so far; None when there never was one.
         versioned: Whether the last accepted change itself carried a version.
         occurred_at: Of the last accepted change, milliseconds since the epoch, UTC.
-        offset: Of the last accepted change in its partition.
+        offset: Of the last accepted change in its partition; -1 when it was a row of a file.
         deleted: The contact is not in Genesys: this is the marker that stops late updates.
         blocked: The last accepted change withdrew, and the contact's number went on the do-not-call list for it.
     """

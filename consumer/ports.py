@@ -4,14 +4,14 @@ Unless a method says otherwise it raises nothing but `TransientError` (nothing h
 again) and `FatalError` (stop).
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from msgspec import Struct
 
-from consumer.model import Amendment, Contact, ExportedContact, Outcome, Record, Settlement, TopicPartition
+from consumer.model import Amendment, Contact, ExportedContact, FileRow, Outcome, Record, Settlement, TopicPartition
 
 
 def nothing() -> None:
@@ -250,6 +250,10 @@ class Sink(Protocol):
         """
         ...
 
+    async def is_importing(self) -> bool:
+        """Whether a file is being imported into the list: its rows may come after what is sent now."""
+        ...
+
     async def remove(self, contact_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
         """Delete contacts by Genesys' own ids, as `delete` does.
 
@@ -277,6 +281,81 @@ class Sink(Protocol):
             What became of each, by external id. Those that Genesys does not know, or not yet, or shows as they are not
             current any more, are missing, and left alone.
         """
+        ...
+
+
+class ContactRows(Protocol):
+    """A file of contacts, which can be read as often as one likes and is the same each time."""
+
+    @property
+    def modified_ms(self) -> int:
+        """When it was last changed, milliseconds since the epoch, UTC."""
+        ...
+
+    @property
+    def sha256(self) -> bytes:
+        """Of the whole file."""
+        ...
+
+    def chunks(self) -> Iterator[list[FileRow]]:
+        """All rows, some at a time: each time the same ones together.
+
+        Raises:
+            FatalError: The file is not what it was, or its rows cannot be told apart.
+        """
+        ...
+
+
+class ImportStatus(Struct, frozen=True):
+    """What Genesys says of the import of a file.
+
+    Attributes:
+        under_way: It goes on.
+        failure: Why nothing of it was imported, in Genesys' word; "" when it does not say so.
+        total: Rows of the file.
+        completed: Rows done.
+    """
+
+    under_way: bool
+    failure: str
+    total: int
+    completed: int
+
+
+class ContactUpload(Protocol):
+    """The way into the contact list by file: CSV, streamed."""
+
+    @property
+    def header(self) -> bytes:
+        """The first line of the file."""
+        ...
+
+    def encode(self, contact: Contact) -> bytes | None:
+        """The line of a contact; None when a file cannot say what the contact is: it goes by `Sink.upsert`."""
+        ...
+
+    async def upload(self, size: int, body: Callable[[], AsyncIterator[bytes]]) -> None:
+        """Send a file of so many bytes, once. It may take long; the import begins when it has arrived.
+
+        Raises:
+            RefusedByGenesys: It is not taken.
+        """
+        ...
+
+    async def import_status(self) -> ImportStatus:
+        """How far the import is that goes on, or went on last."""
+        ...
+
+
+class Scratch(Protocol):
+    """Keyed bytes that need not outlive the process."""
+
+    def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Values in the order of the keys, None where there is none."""
+        ...
+
+    def write(self, entries: Sequence[tuple[bytes, bytes]]) -> None:
+        """Write entries, all or nothing."""
         ...
 
 

@@ -337,6 +337,9 @@ class Settings:
     )
     genesys_login_url: str = _setting("Login host; unset: from the region", _genesys_url)
     genesys_api_url: str = _setting("API host; unset: from the region", _genesys_url)
+    genesys_upload_url: str = _setting(
+        "Host of file uploads in their older form, for `load`; unset: from the region", _genesys_url
+    )
     genesys_requests_per_minute: int = _setting(
         "Client-side limit of requests; a lower one that Genesys tells takes its place", _integer(1, 100_000), "300"
     )
@@ -374,6 +377,7 @@ _DERIVED: dict[str, Callable[[Mapping[str, object]], object]] = {
     "source_mapping": lambda _: {},
     "genesys_login_url": lambda known: f"https://login.{known['genesys_region']}",
     "genesys_api_url": lambda known: f"https://api.{known['genesys_region']}",
+    "genesys_upload_url": lambda known: f"https://apps.{known['genesys_region']}",
     "schemas_dir": lambda _: packaged_schemas(),
     "genesys_attribute_columns": lambda _: (),
 }

@@ -19,7 +19,7 @@ from aiohttp import web
 from jsonschema import Draft202012Validator
 from yarl import URL
 
-from consumer.adapters.genesys.transport import Answer, Request, Transport
+from consumer.adapters.genesys.transport import Answer, FileBody, Request, Transport
 from consumer.simulator.exchange import Exchanges
 from consumer.simulator.operations import Route
 from tests.contract import CONTRACT, closed
@@ -223,7 +223,8 @@ def watched_send(watch: Watch, send: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(send)
     async def send_watched(transport: Transport, request: Request, limit_s: float) -> Answer:
         content_type = _media_type(request.headers.get("Content-Type", ""))
-        watch.sent(Sent(request.endpoint.method, request.url, content_type, request.body or b""))
+        body = None if isinstance(request.body, FileBody) else request.body or b""
+        watch.sent(Sent(request.endpoint.method, request.url, content_type, body))
         answer: Answer = await send(transport, request, limit_s)
         watch.answered(answer.body)
         return answer

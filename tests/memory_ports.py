@@ -63,6 +63,7 @@ class World:
         answer_lost: Upserts are applied, and their answers do not come.
         on_upsert: Told the contacts of each upsert before its effect.
         requested: External ids of every request made.
+        pending_import: Contacts of a file that Genesys imports after it was asked so often whether it does.
         poll_records: Records of a poll, unless a source says otherwise.
     """
 
@@ -85,6 +86,7 @@ class World:
         self.answer_lost = False
         self.on_upsert: Callable[[list[dict[str, Any]]], None] = lambda _: None
         self.requested: list[tuple[str, ...]] = []
+        self.pending_import: tuple[int, list[dict[str, Any]]] = (0, [])
         self.latency = 0.01
         self.poll_s = 0.004
         self.poll_records = 7
@@ -108,6 +110,16 @@ class World:
         """Put records on the source topic."""
         for record in records:
             self.log.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
+
+    def import_goes_on(self) -> bool:
+        """Let the import come a step further; whether it goes on."""
+        left, contacts = self.pending_import
+        self.pending_import = (left - 1, contacts) if left else (0, [])
+        if not left:
+            for contact in contacts:
+                known = self.list.get(contact["external_id"], {"callable": True})
+                self.list[contact["external_id"]] = {"callable": known["callable"], **contact}
+        return left > 0
 
     def events(self, type_: str = "record") -> list[dict[str, Any]]:
         """Audit events as a reader sees them."""
@@ -370,6 +382,10 @@ class MemorySink:
 
     def _has_number(self, contact: Contact) -> bool:
         return self._world.list.get(contact.external_id, {}).get("phone") == contact.phone
+
+    async def is_importing(self) -> bool:
+        await passes(self._world.latency)
+        return self._world.import_goes_on()
 
     @asynccontextmanager
     async def _request(self, operation: str, external_ids: Sequence[str], sure: Sure) -> AsyncIterator[None]:

@@ -187,6 +187,31 @@ class WriterSchema:
         # Not inside the handler: the foreign error quotes the data, and would travel along as the context of ours.
         raise _refused(f"the body does not fit its schema: {cause}")
 
+    def read_each(self, block: bytes, count: int) -> list[dict[str, object]]:
+        """The fields of so many records, which must take up the whole block.
+
+        Raises:
+            DecodeError: The block does not hold them.
+        """
+        if count > len(block):  # records without a width could be asked for by the billion
+            raise _refused(f"{count:,} records cannot be in a block of {len(block):,} bytes")
+        stream = io.BytesIO(block)
+        strictly = _has_long_run(block)
+        records: list[dict[str, object]] = []
+        try:
+            for _ in range(count):
+                read = self._read_strictly(stream) if strictly else schemaless_reader(stream, self._schema, None)
+                records.append(cast("dict[str, object]", read))
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001  # as above
+            cause = type(error).__name__
+        else:
+            if stream.tell() == len(block):
+                return records
+            cause = "bytes are left over"
+        raise _refused(f"record {len(records) + 1:,} of a block does not fit its schema: {cause}")
+
     def _read_strictly(self, stream: io.BytesIO) -> AvroMessage:
         """As the library reads in C, at three times the cost, for what might hold an integer of more than 64 bits."""
         decoder = _BoundedDecoder(stream)  # type: ignore[no-untyped-call]

@@ -16,6 +16,9 @@ from consumer.model import UNCHANGED, Amendment, Change, ChangeEvent, ChangeType
 
 IDENTITY_BYTES = 32
 
+FROM_A_FILE = -1
+"""Offset of a change that stands in no partition: its place says nothing against any other."""
+
 _STATE = struct.Struct(">BB32sqqqq")
 _FORMAT = 2
 _HAS_VERSION, _VERSIONED, _DELETED, _BLOCKED = 1, 2, 4, 8
@@ -99,12 +102,11 @@ def merged(change: Change, contact: Contact, state: State | None, contact_list_i
 
     A precaution holds on where it has to, and of a suppressed contact nobody knows what the CRM says.
     """
+    content = fingerprint(contact, contact_list_id)
     if held_back(change, state, contact_list_id):
-        content = _undecoded(contact_list_id)
+        content = undecoded(contact_list_id)
     elif change.operation is Operation.SUPPRESS:
         content = change.fingerprint
-    else:
-        content = fingerprint(contact, contact_list_id)
     return replace(change, contact=contact, fingerprint=content)
 
 
@@ -114,7 +116,7 @@ def held_back(change: Change, state: State | None, contact_list_id: str) -> bool
     A record that nobody could decode may have changed either flag: only who tells both of them says who may be called.
     """
     amendment = change.contact
-    if state is None or not isinstance(amendment, Amendment) or state.fingerprint != _undecoded(contact_list_id):
+    if state is None or not isinstance(amendment, Amendment) or state.fingerprint != undecoded(contact_list_id):
         return False
     return amendment.consent is UNCHANGED or amendment.do_not_call is UNCHANGED
 
@@ -124,15 +126,20 @@ def precaution(external_id: str, offset: int, contact_list_id: str) -> Change:
 
     The flags of the contact are not withdrawn: only what can be read withdraws them.
     """
-    amendment = Amendment(external_id, UNCHANGED, UNCHANGED, UNCHANGED, UNCHANGED, {})
-    identity = hashlib.sha256(external_id.encode()).digest()
-    fingerprint = _undecoded(contact_list_id)
     return Change(
-        Operation.SUPPRESS, amendment, identity, fingerprint, None, 0, offset, withdrawal=True, undecoded=True
+        Operation.SUPPRESS,
+        Amendment(external_id, UNCHANGED, UNCHANGED, UNCHANGED, UNCHANGED, {}),
+        identity(external_id),
+        undecoded(contact_list_id),
+        None,
+        0,
+        offset,
+        withdrawal=True,
+        undecoded=True,
     )
 
 
-def _undecoded(contact_list_id: str) -> bytes:
+def undecoded(contact_list_id: str) -> bytes:
     """Fingerprint of a contact that is not callable as a precaution; no content has it."""
     return hashlib.sha256(f"precaution {contact_list_id}".encode()).digest()
 
@@ -191,9 +198,10 @@ def accepted(change: Change, state: State | None, *, blocks: bool = False) -> St
     """
     if change.undecoded and state is not None:
         deleted = change.operation is Operation.DELETE
-        return replace(state, fingerprint=change.fingerprint, offset=change.offset, deleted=deleted, blocked=False)
+        offset = FROM_A_FILE if state.offset == FROM_A_FILE else change.offset
+        return replace(state, fingerprint=change.fingerprint, offset=offset, deleted=deleted, blocked=False)
     known = state.version if state else None
-    return State(
+    made = State(
         change.fingerprint,
         known if change.version is None else change.version,
         change.version is not None,
@@ -202,6 +210,7 @@ def accepted(change: Change, state: State | None, *, blocks: bool = False) -> St
         change.operation is Operation.DELETE,
         blocks and change.withdrawal and change.operation is not Operation.DELETE,
     )
+    return made if state is None else _held_by_a_file(made, change, state)
 
 
 def noted(change: Change, state: State | None) -> State:
@@ -214,11 +223,29 @@ def forgotten(state: State, contact_list_id: str) -> State:
     return replace(state, fingerprint=without_content(Operation.UPSERT, contact_list_id), blocked=False)
 
 
+def from_a_file(state: State) -> State:
+    """The state as the stream is to find it: no offset of a partition stands above or below it."""
+    return replace(state, offset=FROM_A_FILE)
+
+
 def advanced(change: Change, state: State) -> State | None:
     """The state after a duplicate: a newer version is remembered; None when nothing changes."""
     if change.version is None or (state.version is not None and change.version <= state.version):
         return None
-    return replace(state, version=change.version, versioned=True, occurred_at=change.occurred_at, offset=change.offset)
+    made = replace(state, version=change.version, versioned=True, occurred_at=change.occurred_at, offset=change.offset)
+    return _held_by_a_file(made, change, state)
+
+
+def _held_by_a_file(made: State, change: Change, before: State) -> State:
+    """The state that a change made, without the change's place while the stream has not come as far as a file.
+
+    A withdrawal applies also then, and a duplicate does no harm. But neither begins the order of the partition: the
+    grant that follows there may be as old, and must not come after what the file says.
+    """
+    held = before.offset == FROM_A_FILE and change.occurred_at <= before.occurred_at
+    if not held or _order(change, before) is not _Order.UNKNOWN:
+        return made
+    return replace(made, versioned=False, occurred_at=before.occurred_at, offset=FROM_A_FILE)
 
 
 def _order(change: Change, state: State) -> _Order:
@@ -234,14 +261,21 @@ def _order(change: Change, state: State) -> _Order:
         return _Order.UNKNOWN
     if change.version > state.version:
         return _Order.NEWER
-    return _sign(change.offset - state.offset)
+    return _Order.UNKNOWN if _is_apart(change, state) else _sign(change.offset - state.offset)
 
 
 def _partition_order(change: Change, state: State) -> _Order:
     """Offsets decide, except that a later time wins over a lower offset: then the topic was made anew."""
+    if _is_apart(change, state):
+        return _Order.UNKNOWN
     if change.offset < state.offset and change.occurred_at > state.occurred_at:
         return _Order.NEWER
     return _sign(change.offset - state.offset)
+
+
+def _is_apart(change: Change, state: State) -> bool:
+    """Whether one of them came from a file: then they have no common order but versions."""
+    return FROM_A_FILE in (change.offset, state.offset)
 
 
 def _sign(difference: int) -> _Order:

@@ -53,8 +53,8 @@ def standing(
         return Standing.FOREIGN
     if state.deleted:
         return Standing.CALLABLE if row.callable else Standing.DELETED
-    suppressed, forgotten = _without_content(contact_list_id)
-    if state.fingerprint == suppressed:
+    suppressed, undecoded, forgotten = _without_content(contact_list_id)
+    if state.fingerprint in {suppressed, undecoded}:
         return Standing.CALLABLE if row.callable else Standing.IN_STEP
     if state.fingerprint == forgotten:
         return Standing.UNKNOWN
@@ -76,10 +76,11 @@ def is_missed(state: State, contact_list_id: str) -> bool:
 
 
 @cache
-def _without_content(contact_list_id: str) -> tuple[bytes, bytes]:
-    """The fingerprints of a suppressed contact, and of one whose content nobody knows."""
-    suppressed, forgotten = Operation.SUPPRESS, Operation.UPSERT
-    return dedupe.without_content(suppressed, contact_list_id), dedupe.without_content(forgotten, contact_list_id)
+def _without_content(contact_list_id: str) -> tuple[bytes, bytes, bytes]:
+    """The fingerprints of a suppressed contact, of one that could not be decoded, of one that nobody knows."""
+    suppressed = dedupe.without_content(Operation.SUPPRESS, contact_list_id)
+    forgotten = dedupe.without_content(Operation.UPSERT, contact_list_id)
+    return suppressed, dedupe.undecoded(contact_list_id), forgotten
 
 
 def values(contact: Contact) -> tuple[str, ...]:

@@ -184,8 +184,8 @@ class Dispatcher:
         sure = partial(self._is_ours, batch)
         match batch.effect:
             case Effect.UPSERT:
-                withdrawn = _whole(batch, lambda lane: lane.change.withdrawal)
-                granted = _whole(batch, _releases)
+                withdrawn = [lane.change.whole for lane in batch.lanes if lane.change.withdrawal]
+                granted = [lane.change.whole for lane in batch.lanes if _releases(lane)]
                 await self._sink.upsert([lane.payload for lane in batch.lanes], sure, withdrawn, granted)
                 return _Answer()
             case Effect.DELETE:
@@ -346,12 +346,6 @@ class Dispatcher:
             if partition.closing:
                 self._admission.drop(partition.assignment)
         self._admission.reconsider(lanes)
-
-
-def _whole(batch: Batch, wanted: Callable[[Lane], bool]) -> list[Contact]:
-    """The contacts of some lanes of an upsert."""
-    contacts = [lane.change.contact for lane in batch.lanes if wanted(lane)]
-    return [contact for contact in contacts if isinstance(contact, Contact)]
 
 
 def _remedy(lane: Lane) -> str:

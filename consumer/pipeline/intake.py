@@ -152,7 +152,7 @@ class Intake:
         if isinstance(contact, ValidationError):
             work.external_id = event.external_id if isinstance(event.external_id, str) else None
             work.reasons, work.detail = contact.reasons, contact.detail
-            work.change = dedupe.suppression(event, offset, self._contact_list_id, _valid_number(event, contact))
+            work.change = dedupe.suppression(event, offset, self._contact_list_id, valid_number(event, contact))
             work.accepted_as = Outcome.REJECTED
             work.outcome = Outcome.REJECTED if work.change is None else None
             return
@@ -211,6 +211,6 @@ def _spread(
     return [work for work, _ in spread], [result for _, result in spread]
 
 
-def _valid_number(event: ChangeEvent, error: ValidationError) -> str:
+def valid_number(event: ChangeEvent, error: ValidationError) -> str:
     """The phone number of a rejected event, if that is not among what is wrong with it."""
     return event.phone if isinstance(event.phone, str) and Reason.PHONE_NOT_E164 not in error.reasons else ""

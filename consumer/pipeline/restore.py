@@ -1,7 +1,8 @@
 """Brings the store of a partition up to the end of its changelog, and tells how far it is.
 
 Nothing else writes a store until it stands, and no record of its partition is judged before. The other partitions go on
-meanwhile.
+meanwhile. Where the store says that a file may be on its way into the contact list, and whoever sent it is gone, its
+import is waited for: it cannot be called back, and would come after what is sent now.
 """
 
 import asyncio
@@ -12,8 +13,8 @@ import structlog
 from consumer.core import audit
 from consumer.errors import TransientError
 from consumer.pipeline.partitions import Partition
-from consumer.pipeline.settle import CHAIN_KEY
-from consumer.ports import ChangelogChunk, ChangelogOvertaken, EventTopics, Store, Telemetry
+from consumer.pipeline.settle import CHAIN_KEY, IMPORT_KEY
+from consumer.ports import ChangelogChunk, ChangelogOvertaken, EventTopics, Sink, Store, Telemetry
 
 log = structlog.get_logger(__name__)
 
@@ -21,6 +22,11 @@ AT_ONCE = 8
 """Partitions being restored: each holds what was read ahead of it. The others wait for their turn."""
 
 TELL_EVERY_S = 5.0
+
+IMPORT_LOOK_S = 2.0
+IMPORT_LOOKS = 2
+"""So often in a row there must be no import, so long apart: one that has just been sent may not show yet."""
+
 _RETRY_S = 1.0
 
 
@@ -30,24 +36,30 @@ class Restorer:
     Args:
         topics: Where the changelog is.
         store: What is brought up to it.
+        sink: Asked whether a file is being imported.
         telemetry: Told how long each took.
         clock: Monotonic seconds.
     """
 
-    def __init__(self, topics: EventTopics, store: Store, telemetry: Telemetry, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, topics: EventTopics, store: Store, sink: Sink, telemetry: Telemetry, clock: Callable[[], float]
+    ) -> None:
         self._topics = topics
         self._store = store
+        self._sink = sink
         self._telemetry = telemetry
         self._clock = clock
         self._turns = asyncio.Semaphore(AT_ONCE)
+        self._asking = asyncio.Lock()
 
     async def restore(self, partition: Partition) -> None:
         """Come back when the store stands, or the partition is about to go."""
         started = self._clock()
-        while partition.assignment.alive and not partition.closing:
+        while _stays(partition):
             try:
                 async with self._turns:
                     await self._bring_up(partition)
+                    await self._await_import(partition)
             except TransientError as error:
                 log.warning("restore_failed", partition=partition.key, error=str(error))
                 await asyncio.sleep(_RETRY_S)
@@ -73,6 +85,19 @@ class Restorer:
                 told_at = self._clock()
                 _tell(partition, chunk)
 
+    async def _await_import(self, partition: Partition) -> None:
+        """Come back when no file is on its way any more, or the partition is about to go; one asks for all."""
+        if not _stays(partition) or self._store.read(partition.key, [IMPORT_KEY])[0] is None:
+            return
+        async with self._asking:
+            looks = 0
+            while looks < IMPORT_LOOKS and _stays(partition):
+                importing = await self._sink.is_importing()
+                looks = 0 if importing else looks + 1
+                if importing:
+                    log.info("waiting_for_import", partition=partition.key)
+                await asyncio.sleep(IMPORT_LOOK_S)
+
     def _done(self, partition: Partition, seconds: float) -> None:
         if not partition.assignment.alive:
             return
@@ -80,6 +105,10 @@ class Restorer:
         partition.restored = True
         self._telemetry.restored(seconds)
         log.info("restored", partition=partition.key, seconds=round(seconds, 3))
+
+
+def _stays(partition: Partition) -> bool:
+    return partition.assignment.alive and not partition.closing
 
 
 def _tell(partition: Partition, chunk: ChangelogChunk) -> None:

@@ -16,7 +16,7 @@ from consumer.core.batch import Lanes
 from consumer.core.delivery import Breaker, Gate, Throttle
 from consumer.core.envelopes.choice import Envelopes
 from consumer.core.offsets import Tracker
-from consumer.model import Assignment, Contact, Record, TopicPartition, Work
+from consumer.model import Assignment, Record, TopicPartition, Work
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.back_pressure import BackPressure
 from consumer.pipeline.dispatch import Dispatcher
@@ -95,7 +95,7 @@ class Pipeline:
         auditor = Auditor(sink.contact_list_id, key)
         self._back_pressure = BackPressure(self.partitions, source, settings.read_ahead_records)
         self.gate = Gate(throttle, settings.genesys_max_in_flight, settings.batch_max_records)
-        self.lanes = _lanes(settings, sink)
+        self.lanes = lanes_of(settings, sink)
         reports = Reports(auditor, now)
         self._admission = Admission(
             partitions=self.partitions,
@@ -144,7 +144,7 @@ class Pipeline:
             clock=clock,
             progress=self._progress,
         )
-        self._restorer = Restorer(topics, store, telemetry, clock)
+        self._restorer = Restorer(topics, store, sink, telemetry, clock)
         self._retention = Retention(
             partitions=self.partitions,
             store=store,
@@ -382,7 +382,8 @@ class Pipeline:
         self._progress.made()
 
 
-def _lanes(settings: Settings, sink: Sink) -> Lanes:
+def lanes_of(settings: Settings, sink: Sink) -> Lanes:
+    """No contact on its way yet; they will be batched as the settings say, and encoded for Genesys."""
     return Lanes(
         settings.batch_max_records,
         settings.batch_max_bytes,
@@ -392,8 +393,9 @@ def _lanes(settings: Settings, sink: Sink) -> Lanes:
 
 
 def _encode(sink: Sink, work: Work, *, withheld: bool) -> bytes:
-    if work.change is None or not isinstance(contact := work.change.contact, Contact):
-        raise AssertionError("only a whole contact is encoded")
+    if work.change is None:
+        raise AssertionError("only a change is encoded")
+    contact = work.change.whole
     return sink.encode(contact, callable_=contact.callable and not withheld)
 
 

@@ -34,6 +34,9 @@ MAX_RECORDS = 10_000
 CHAIN_KEY = b"chain"
 """Store key of the end of a partition's chain of audit events; the other keys are identities of 32 bytes."""
 
+IMPORT_KEY = b"import"
+"""Store key of a mark that stands while a file may be on its way into the list: set before, removed after."""
+
 _RETRY_S = 1.0
 
 REBALANCING_RETRY_S = 0.2

@@ -57,6 +57,11 @@ class Finding(Struct, array_like=True, frozen=True, gc=False):
         return self.record_tells and not self.found
 
     @property
+    def has_record(self) -> bool:
+        """Whether a record is to be looked up for it; a contact that was loaded from a file came from none."""
+        return self.record_tells and self.offset >= 0
+
+    @property
     def record_tells(self) -> bool:
         """Whether it is mended with what its record says."""
         return self.standing is Standing.MISSING or self.standing is Standing.DRIFTED or self.found
@@ -103,9 +108,9 @@ class Findings:
     async def put(self, found: Sequence[Found]) -> None:
         """Add or replace findings."""
         entries = [(key, _encode(finding)) for key, finding in found]
-        places = [(_of_record(finding.source, finding.offset), key) for key, finding in found if finding.record_tells]
+        places = [(_of_record(finding.source, finding.offset), key) for key, finding in found if finding.has_record]
         for _, finding in found:
-            if finding.record_tells:
+            if finding.has_record:
                 self._first[finding.source] = min(finding.offset, self._first.get(finding.source, finding.offset))
         await self._store.write(self._place, entries + places, 0)
 

@@ -38,7 +38,7 @@ async def serve(port: int, rate_limit: int | None, faults: Sequence[str], client
         raise ValueError(f"--port {port}: {error.strerror}") from None
     sys.stdout.write(
         f"Genesys Cloud, simulated, at {simulator.url}\n"
-        f"  GENESYS_LOGIN_URL={simulator.url} GENESYS_API_URL={simulator.url}\n"
+        f"  GENESYS_LOGIN_URL={simulator.url} GENESYS_API_URL={simulator.url} GENESYS_UPLOAD_URL={simulator.url}\n"
         f"  lists: {simulator.url}/simulator/lists, for people: {simulator.url}/\n"
     )
     sys.stdout.flush()

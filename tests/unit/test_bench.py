@@ -11,7 +11,7 @@ import pytest
 from bench import end_to_end, events, latency, memory, plots, process, programs, sink
 from bench.peers import job
 from consumer.core.decode import decode
-from consumer.core.envelopes import Envelopes
+from consumer.core.envelopes.choice import Envelopes
 from consumer.core.validate import validate
 from consumer.demo.samples import Kind, Samples
 from consumer.errors import ValidationError

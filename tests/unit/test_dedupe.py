@@ -9,12 +9,14 @@ from hypothesis import assume, given, strategies as st
 from msgspec.structs import replace
 
 from consumer.core.dedupe import (
+    FROM_A_FILE,
     accepted,
     advanced,
     as_delete,
     decode_state,
     encode_state,
     forgotten,
+    from_a_file,
     judge,
     merged,
     noted,
@@ -641,3 +643,77 @@ def test_a_state_of_another_contact_list_does_not_hide_a_delete(version):
     first = accepted(change(version=version, kind=ChangeType.DELETE), None)
     again = change(version=version, kind=ChangeType.DELETE, list_id="list-b")
     assert judge(again, first) is Verdict.CHANGED
+
+
+# ---- what came from a file ----
+
+
+def of_file(**fields):
+    """What a row leaves behind for the stream, of time 1000 unless a test says otherwise."""
+    return from_a_file(accepted(change(**{"version": None, "offset": 7} | fields), None))
+
+
+streamed = st.lists(
+    st.tuples(st.integers(0, 1000), st.booleans(), st.sampled_from(["+14155550100", "+14155550101"])), max_size=8
+)
+versioned_how = st.sampled_from([lambda _: None, lambda n: n, lambda n: None if n % 2 else n])
+
+
+@given(streamed, versioned_how, st.sampled_from([None, 0]))
+def test_a_stream_that_is_no_later_than_a_file_grants_nothing_that_the_file_withdraws(history, version_of, version):
+    """Whatever it tells, in its order, with versions, without, or with some: withdrawals apply, grants do not."""
+    remembered = of_file(consent=False, version=version)
+    for offset, (at, consent, phone) in enumerate(history):
+        made = change(at=at, offset=offset, version=version_of(offset), consent=consent, phone=phone)
+        if version is not None and made.version is not None:
+            continue  # then versions tell which is newer, whatever the times are
+        verdict = judge(made, remembered)
+        assert verdict is not Verdict.CHANGED or made.withdrawal
+        if verdict is Verdict.CHANGED:
+            remembered = accepted(made, remembered)
+        elif verdict is Verdict.DUPLICATE:
+            remembered = advanced(made, remembered) or remembered
+    later = change(at=1001, offset=len(history), version=None if version is not None else version_of(99))
+    assert judge(later, remembered) is Verdict.CHANGED
+
+
+@given(streamed, versioned_how)
+def test_a_withdrawal_of_the_stream_applies_to_what_a_file_grants(history, version_of):
+    """Once something of the stream withdraws, the contact is withdrawn until something later than the file grants."""
+    remembered, withdrawn = of_file(consent=True), False
+    for offset, (at, consent, phone) in enumerate(history):
+        made = change(at=at, offset=offset, version=version_of(offset), consent=consent, phone=phone)
+        verdict = judge(made, remembered)
+        if verdict is Verdict.CHANGED:
+            remembered, withdrawn = accepted(made, remembered), made.withdrawal
+        elif verdict is Verdict.DUPLICATE:
+            remembered = advanced(made, remembered) or remembered
+        assert withdrawn is any(not consent for _, consent, _ in history[: offset + 1])
+
+
+@pytest.mark.parametrize(("version", "verdict"), [(4, "stale"), (5, "stale"), (6, "changed")])
+def test_versions_order_a_row_and_a_record(version, verdict):
+    """Offsets do not: with equal versions the time decides."""
+    assert judge(change(version=version, offset=0, phone="+14155550101"), of_file(version=5)) == verdict
+    assert judge(change(version=5, at=1001, offset=0, phone="+14155550101"), of_file(version=5)) is Verdict.CHANGED
+
+
+def test_a_record_that_nobody_can_decode_does_not_begin_the_order_of_the_partition():
+    """It withdraws for now; what is no later than the file does not grant, what is later does."""
+    blind = precaution("c-1", 3, LIST)
+    assert judge(blind, of_file()) is Verdict.CHANGED
+    remembered = accepted(blind, of_file())
+    assert judge(change(version=None, at=1000, offset=4), remembered) is Verdict.STALE
+    assert judge(change(version=None, at=1001, offset=4), remembered) is Verdict.CHANGED
+
+
+def test_what_is_later_than_the_file_begins_the_order_of_the_partition():
+    """From then on the offset decides again."""
+    remembered = accepted(change(version=None, at=1001, offset=3, phone="+14155550101"), of_file())
+    assert judge(change(version=None, at=900, offset=4, phone="+14155550102"), remembered) is Verdict.CHANGED
+    assert judge(change(version=None, at=900, offset=2, phone="+14155550102"), remembered) is Verdict.STALE
+
+
+def test_the_mark_of_a_file_is_kept_in_bytes():
+    """The changelog carries it."""
+    assert decode_state(encode_state(of_file(), 0)).offset == FROM_A_FILE

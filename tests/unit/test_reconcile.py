@@ -22,6 +22,7 @@ from consumer.reconcile.run import EXPORTS, Reconciliation
 from consumer.reconcile.source import SourceTopics
 from consumer.settings import RESERVED_COLUMNS
 from tests import virtual_time
+from tests.fills import fill, row
 from tests.lives import NATIVE, live, settings, world_of
 from tests.memory_ports import MemoryHistory, MemorySchemas, MemorySink, MemoryStore, MemoryTopics, World, outage
 from tests.stories import TOPIC, Event, Story, random_story
@@ -269,7 +270,7 @@ def test_consumers_that_start_meanwhile_stop_the_mending() -> None:
     world.on_upsert = lambda _: setattr(history, "consumers", 1)
     with pytest.raises(FatalError, match="stop the consumers"):
         reconcile(world, apply=True, history=history)
-    assert [operation for operation, _ in world.sent] == ["suppress", "upsert"]
+    assert [operation for operation, _ in world.sent] == ["amend", "upsert"]
 
 
 def test_an_empty_changelog_is_refused() -> None:
@@ -456,3 +457,13 @@ async def test_what_retention_forgot_is_never_deleted() -> None:
     """Refused before anything is asked: it cannot be told from what was never delivered."""
     with pytest.raises(FatalError, match="STATE_RETENTION_DAYS"):
         await reconcile_app.reconcile(settings(state_retention_days=30), apply=True, delete_extra=True)
+
+
+def test_a_contact_that_came_from_a_file_is_told_and_has_no_record_to_be_looked_up() -> None:
+    """In step it is seen as such; missing, it is one whose record is gone, and nothing is sent."""
+    world = delivered_world()
+    fill(world, [row("loaded"), row("lost")])
+    assert reconcile(world).drift == 0
+    del world.list["lost"]
+    report = reconcile(world, apply=True)
+    assert (report.missing, report.source_gone, report.mended) == (1, 1, Mended())

@@ -16,7 +16,7 @@ from consumer.ports import ChangelogChunk, ChangelogOvertaken
 from tests import virtual_time
 from tests.checker import check
 from tests.lives import Life, in_life, live, world_of
-from tests.memory_ports import MemoryStore, MemoryTopics, SilentTelemetry, World
+from tests.memory_ports import MemorySink, MemoryStore, MemoryTopics, SilentTelemetry, World
 from tests.stories import TOPIC, Event, Story
 from tests.virtual_time import until
 
@@ -52,7 +52,9 @@ def _restore(world: World, topics: _Changelog, beside: Any = None) -> tuple[Part
     partition = Partition(Assignment(P0), Tracker(Assignment(P0), 0), 0)
 
     async def main() -> None:
-        restorer = Restorer(topics, MemoryStore(world), SilentTelemetry(), asyncio.get_running_loop().time)
+        restorer = Restorer(
+            topics, MemoryStore(world), MemorySink(world), SilentTelemetry(), asyncio.get_running_loop().time
+        )
         watching = asyncio.create_task(beside(partition)) if beside else None
         await restorer.restore(partition)
         if watching:

@@ -35,6 +35,7 @@ DEFAULTS: dict[str, object] = {
     "GENESYS_DNC_LIST": None,
     "GENESYS_LOGIN_URL": "https://login.mypurecloud.com",
     "GENESYS_API_URL": "https://api.mypurecloud.com",
+    "GENESYS_UPLOAD_URL": "https://apps.mypurecloud.com",
     "GENESYS_REQUESTS_PER_MINUTE": 300,
     "GENESYS_MAX_IN_FLIGHT": 4,
     "BATCH_MAX_RECORDS": 100,
@@ -151,9 +152,10 @@ def test_the_changelog_is_named_after_the_group() -> None:
 
 @pytest.mark.parametrize(("region", "domain"), [*REGIONS.items(), ("mypurecloud.ie", "mypurecloud.ie")])
 def test_a_region_gives_the_hosts(region: str, domain: str) -> None:
-    """By AWS name or by Genesys domain, login and API are those of the region."""
+    """By AWS name or by Genesys domain, login, API and uploads are those of the region."""
     chosen = read(GENESYS_REGION=region)
-    assert (chosen.genesys_login_url, chosen.genesys_api_url) == (f"https://login.{domain}", f"https://api.{domain}")
+    hosts = (chosen.genesys_login_url, chosen.genesys_api_url, chosen.genesys_upload_url)
+    assert hosts == (f"https://login.{domain}", f"https://api.{domain}", f"https://apps.{domain}")
 
 
 @pytest.mark.parametrize(
@@ -423,7 +425,7 @@ def test_no_secret_is_in_the_text_of_settings(tmp_path: Path) -> None:
 # -- hosts
 
 
-@pytest.mark.parametrize("name", ["GENESYS_LOGIN_URL", "GENESYS_API_URL"])
+@pytest.mark.parametrize("name", ["GENESYS_LOGIN_URL", "GENESYS_API_URL", "GENESYS_UPLOAD_URL"])
 @pytest.mark.parametrize(
     "url",
     [
@@ -439,7 +441,7 @@ def test_plain_http_goes_to_loopback_and_https_anywhere(name: str, url: str) -> 
     assert value(name, **{name: url + "/"}) == url
 
 
-@pytest.mark.parametrize("name", ["GENESYS_LOGIN_URL", "GENESYS_API_URL"])
+@pytest.mark.parametrize("name", ["GENESYS_LOGIN_URL", "GENESYS_API_URL", "GENESYS_UPLOAD_URL"])
 @pytest.mark.parametrize(
     "url",
     [

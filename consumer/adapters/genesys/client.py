@@ -17,13 +17,16 @@ from yarl import URL
 
 from consumer.adapters.genesys.answers import checked
 from consumer.adapters.genesys.oauth import Tokens
-from consumer.adapters.genesys.transport import Answer, Endpoint, OnRequest, Request, Transport
+from consumer.adapters.genesys.transport import Answer, Endpoint, FileBody, OnRequest, Request, Transport
 from consumer.core.delivery import Throttle
 from consumer.errors import FatalError, SinkUnavailable, Throttled, TooLarge
 from consumer.settings import Settings
 
 _JSON = {"Content-Type": "application/json"}
 _NO_PATH: Mapping[str, str] = {}
+SLOWEST_UPLOAD = 100_000
+"""Bytes in a second: whoever takes a file more slowly than that is taken for gone."""
+
 _LEAST_S = 0.001
 """A limit of zero would be none at all."""
 
@@ -129,6 +132,27 @@ class Client:
         except TooLarge as too_large:
             _refuse_contradiction(too_large.limit, len(body or b""))
             raise
+
+    async def send_file(
+        self, endpoint: Endpoint, url: URL, headers: Mapping[str, str], body: FileBody, *, with_token: bool
+    ) -> Answer:
+        """Send a file, for as long as its size may take; the answer, whatever it says.
+
+        Args:
+            endpoint: What is sent.
+            url: Where.
+            headers: All that the receiver is to see; the token comes with them only when asked for.
+            body: The file.
+            with_token: The receiver is Genesys itself.
+
+        Raises:
+            SinkUnavailable: No whole answer came: it may have arrived.
+        """
+        limit_s = self._timeout_s + body.size / SLOWEST_UPLOAD
+        request = Request(endpoint, url, headers, body, foreign=not with_token)
+        if with_token:
+            return await self._authorised(request, asyncio.get_running_loop().time() + limit_s)
+        return await self._transport.send(request, limit_s)
 
     @asynccontextmanager
     async def download(self, endpoint: Endpoint, address: str) -> AsyncIterator[AsyncIterator[bytes]]:

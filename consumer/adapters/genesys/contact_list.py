@@ -13,6 +13,7 @@ import orjson
 from consumer.adapters.genesys.client import Client
 from consumer.adapters.genesys.transport import Endpoint
 from consumer.errors import ContactListMismatch, FatalError, RefusedByGenesys, SinkUnavailable
+from consumer.model import Contact
 from consumer.settings import RESERVED_COLUMNS, Settings
 
 LISTS_PATH = "/api/v2/outbound/contactlists"
@@ -22,7 +23,8 @@ _FIND = Endpoint("list_contact_lists", "GET", LISTS_PATH, "outbound:contactList:
 _READ = Endpoint("get_contact_list", "GET", LIST_PATH, "outbound:contactList:view")
 _CREATE = Endpoint("create_contact_list", "POST", LISTS_PATH, "outbound:contactList:add")
 
-_PHONE_COLUMN = "phone_number"
+PHONE_COLUMN = "phone_number"
+_FLAGS = {True: "true", False: "false"}
 _PAGE_SIZE = 100
 ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
@@ -32,6 +34,18 @@ _Properties = dict[str, object]
 def columns(settings: Settings) -> tuple[str, ...]:
     """All columns of the list, in the order in which it is created."""
     return (*RESERVED_COLUMNS, *(column for _, column in settings.genesys_attribute_columns))
+
+
+def data_of(contact: Contact) -> dict[str, str]:
+    """What stands in the columns of a contact, in their order."""
+    return {
+        "external_id": contact.external_id,
+        PHONE_COLUMN: contact.phone,
+        "email": contact.email,
+        "consent_flag": _FLAGS[contact.consent],
+        "do_not_call": _FLAGS[contact.do_not_call],
+        **contact.attributes,
+    }
 
 
 async def open_list(client: Client, settings: Settings, *, create: bool) -> str:
@@ -130,7 +144,7 @@ def _creation(name: str, wanted: Sequence[str]) -> bytes:
         {
             "name": name,
             "columnNames": wanted,
-            "phoneColumns": [{"columnName": _PHONE_COLUMN, "type": "cell"}],
+            "phoneColumns": [{"columnName": PHONE_COLUMN, "type": "cell"}],
             "emailColumns": [{"columnName": "email", "type": "Personal"}],
         }
     )
@@ -143,8 +157,8 @@ def _checked(listed: object, wanted: Sequence[str]) -> str:
             _refuse_others(list_id, wanted, [str(name) for name in names])
         case _:
             _unlike_a_list()
-    if _PHONE_COLUMN not in _phone_columns(listed):
-        raise ContactListMismatch(f"contact list {list_id}: {_PHONE_COLUMN} is not one of its phone columns")
+    if PHONE_COLUMN not in _phone_columns(listed):
+        raise ContactListMismatch(f"contact list {list_id}: {PHONE_COLUMN} is not one of its phone columns")
     return list_id
 
 

@@ -14,10 +14,11 @@ from opentelemetry.trace import Tracer
 
 from consumer.adapters.genesys import limits
 from consumer.adapters.genesys.client import Client
-from consumer.adapters.genesys.contact_list import LIST_PATH, columns, open_list
+from consumer.adapters.genesys.contact_list import LIST_PATH, PHONE_COLUMN, columns, data_of, open_list
 from consumer.adapters.genesys.dnc_list import DncList
 from consumer.adapters.genesys.exports import exported
 from consumer.adapters.genesys.transport import Endpoint, OnRequest
+from consumer.adapters.genesys.uploads import GenesysUploads, import_status
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
 from consumer.errors import SinkUnavailable
@@ -33,12 +34,9 @@ KEEP_QUEUE = {"doNotQueue": "true"}
 """A contact that was dialled already is not dialled again because its data came again."""
 
 _Data = dict[str, str | None]
-_PHONE = "phone_number"
 _NOT_SET = frozenset({"", "false"})
 """What do-not-call may be for a contact to be called: whatever else somebody wrote there, nobody calls."""
 _READ_AT_ONCE = 50
-
-_FLAGS = {True: "true", False: "false"}
 
 
 class _Contact(Struct, rename="camel", gc=False):
@@ -131,6 +129,10 @@ class GenesysSink:
         """Close all connections."""
         await self._client.close()
 
+    def uploads(self, upload_url: str) -> GenesysUploads:
+        """The way into the same list by file; `upload_url` is the host of the older form."""
+        return GenesysUploads(self._client, self._list_id, self._columns, upload_url)
+
     async def follow_limit(self) -> None:
         """Keep to the limit of requests that Genesys tells, as far as it does, until cancelled."""
         await limits.follow(self._client)
@@ -141,7 +143,7 @@ class GenesysSink:
         return self._list_id
 
     def encode(self, contact: Contact, *, callable_: bool) -> bytes:
-        return self._encoded(contact_id(contact.external_id), _data(contact), callable_=callable_)
+        return self._encoded(contact_id(contact.external_id), data_of(contact), callable_=callable_)
 
     async def upsert(
         self,
@@ -196,18 +198,21 @@ class GenesysSink:
             await self._add(changed, deadline, sure, paid=False)
         return {each.amended.contact.external_id: each.amended for each in merged}
 
+    async def is_importing(self) -> bool:
+        return (await import_status(self._client, self._list_id)).under_way
+
     async def _numbers(self, contacts: Sequence[Contact], deadline: float) -> list[str]:
         """Their phone numbers; of a contact that comes without one, the one that Genesys has."""
         numbers = [contact.phone for contact in contacts if contact.phone]
         ids = [contact_id(contact.external_id) for contact in contacts if not contact.phone]
         found = await self._read_all(ids, deadline)
-        return numbers + [held.data.get(_PHONE) or "" for held in found.values()]
+        return numbers + [held.data.get(PHONE_COLUMN) or "" for held in found.values()]
 
     async def _numbers_kept(self, contacts: Sequence[Contact], deadline: float) -> set[str]:
         """The phone numbers of those that Genesys has with the same number, before it is told anything else."""
         phones = {contact_id(contact.external_id): contact.phone for contact in contacts if contact.phone}
         found = await self._read_all(list(phones), deadline)
-        return {phones[id_] for id_, held in found.items() if held.data.get(_PHONE) == phones[id_]}
+        return {phones[id_] for id_, held in found.items() if held.data.get(PHONE_COLUMN) == phones[id_]}
 
     async def _block(self, numbers: Sequence[str], deadline: float, sure: Sure) -> None:
         """Put numbers on the do-not-call list, before anything else is done for their contacts."""
@@ -251,7 +256,7 @@ class GenesysSink:
         data = self._complete(held.data)
         return Contact(
             amendment.external_id,
-            data[_PHONE],
+            data[PHONE_COLUMN],
             data["email"],
             data["consent_flag"].casefold() == "true",
             data["do_not_call"].casefold() not in _NOT_SET,
@@ -262,7 +267,7 @@ class GenesysSink:
         """What an amendment makes of a contact; sent when it differs from what Genesys has, or withdraws."""
         contact = amendment.onto(shown)
         callable_ = contact.callable and amendment.external_id not in withheld
-        differs = held.callable is not callable_ or self._complete(held.data) != _data(contact)
+        differs = held.callable is not callable_ or self._complete(held.data) != data_of(contact)
         in_any_case = amendment.withdraws or amendment.external_id in withheld
         amended = Amended(contact, in_any_case or differs)
         return _Merged(amended, self.encode(contact, callable_=callable_), contact.phone or shown.phone)
@@ -273,18 +278,6 @@ class GenesysSink:
 
     def _encoded(self, id_: str, data: dict[str, str], *, callable_: bool) -> bytes:
         return _encode(_Contact(id_, self._list_id, callable_, data))
-
-
-def _data(contact: Contact) -> dict[str, str]:
-    """The columns of a contact."""
-    return {
-        "external_id": contact.external_id,
-        _PHONE: contact.phone,
-        "email": contact.email,
-        "consent_flag": _FLAGS[contact.consent],
-        "do_not_call": _FLAGS[contact.do_not_call],
-        **contact.attributes,
-    }
 
 
 def _does_not_match() -> NoReturn:

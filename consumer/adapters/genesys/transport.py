@@ -47,6 +47,18 @@ class Endpoint(NamedTuple):
     asks_for: str = "contact list: check GENESYS_CONTACT_LIST"
 
 
+class FileBody(NamedTuple):
+    """A body that is made while it is sent.
+
+    Attributes:
+        size: Bytes of it.
+        chunks: Begins it, each time anew.
+    """
+
+    size: int
+    chunks: Callable[[], AsyncIterator[bytes]]
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A request as it is sent.
@@ -59,14 +71,16 @@ class Request:
         resend_count: How often it was sent before.
         sure: Asked in the moment in which the request is written, also by the library's own repeats; when it says no,
             nothing is. None asks nobody.
+        foreign: The host is not Genesys' own: the trace context is not for it.
     """
 
     endpoint: Endpoint
     url: URL
     headers: Mapping[str, str]
-    body: bytes | None = None
+    body: bytes | FileBody | None = None
     resend_count: int = 0
     sure: Callable[[], bool] | None = None
+    foreign: bool = False
 
 
 class _Body(aiohttp.BytesPayload):
@@ -152,11 +166,14 @@ class Transport:
 
     async def _exchange(self, request: Request, limit_s: float, span: Span) -> Answer:
         headers = dict(request.headers)
-        self._propagator.inject(headers)
+        if not request.foreign:
+            self._propagator.inject(headers)
+        if isinstance(request.body, FileBody):
+            headers["Content-Length"] = str(request.body.size)
         async with self._session.request(
             request.endpoint.method,
             request.url,
-            data=request.body if request.sure is None else _Body(request.body or b"", request.sure),
+            data=_data(request),
             headers=headers,
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=limit_s, connect=min(limit_s, _CONNECT_S), sock_read=limit_s),
@@ -216,6 +233,13 @@ class Transport:
             record_exception=False,
             set_status_on_exception=False,
         )
+
+
+def _data(request: Request) -> bytes | aiohttp.Payload | AsyncIterator[bytes] | None:
+    """The body as the library takes it."""
+    if isinstance(request.body, FileBody):
+        return request.body.chunks()
+    return request.body if request.sure is None else _Body(request.body or b"", request.sure)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -1,0 +1,213 @@
+"""Files into the contact list, streamed: to a presigned URL, or in the older form where that is refused.
+
+Touches Genesys through the client, and the file store that Genesys names: it gets the file and the headers that belong
+to the URL, and neither the token nor the trace context. A file that breaks off half way is imported by neither. Where
+no answer came, the file may have arrived; sent again, it meets the same contacts, since their ids come with it.
+"""
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import orjson
+import structlog
+from yarl import URL
+
+from consumer.adapters.genesys.answers import checked
+from consumer.adapters.genesys.client import Client
+from consumer.adapters.genesys.contact_list import LIST_PATH, LISTS_PATH, data_of
+from consumer.adapters.genesys.transport import Answer, Endpoint, FileBody
+from consumer.core.contact_id import contact_id
+from consumer.core.delivery import VALUE_CHARACTERS
+from consumer.errors import FatalError, SinkUnavailable
+from consumer.model import Contact
+from consumer.ports import ImportStatus
+
+log = structlog.get_logger(__name__)
+
+ID_COLUMN = "inin-outbound-id"
+"""What Genesys' own exports call the id of a contact: no column of a list is called so."""
+
+_FORM_PATH = "/uploads/v2/contactlist"
+_URL = Endpoint("get_upload_url", "POST", f"{LISTS_PATH}/uploads", "outbound:contactList:upload")
+_PUT = Endpoint("upload_file", "PUT", "{uploadUrl}")
+_FORM = Endpoint("upload_form", "POST", _FORM_PATH)
+_STATUS = Endpoint("get_import_status", "GET", f"{LIST_PATH}/importstatus", "outbound:contactList:view")
+
+_CSV = "text/csv"
+_OK = range(200, 300)
+_REFUSED = frozenset({403, 404})
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class _Place(NamedTuple):
+    """Where a file is to be put.
+
+    Attributes:
+        url: As Genesys gave it: it is signed.
+        headers: What it must be sent with.
+    """
+
+    url: URL
+    headers: Mapping[str, str]
+
+
+class GenesysUploads:
+    """`consumer.ports.ContactUpload` of one contact list.
+
+    Args:
+        client: Asks Genesys.
+        list_id: Of the list.
+        column_names: All columns of the list, in the order of `data_of`.
+        upload_url: Host of the older form.
+    """
+
+    def __init__(self, client: Client, list_id: str, column_names: Sequence[str], upload_url: str) -> None:
+        self._client = client
+        self._list_id = list_id
+        self._columns = column_names
+        self._form_url = URL(upload_url + _FORM_PATH)
+        self._refusal: FatalError | None = None
+
+    @property
+    def header(self) -> bytes:
+        """The first line of the file."""
+        return _line([ID_COLUMN, *self._columns])
+
+    def encode(self, contact: Contact) -> bytes | None:
+        """The line of a contact.
+
+        An imported row is callable, its values have a greatest length, and white space around them is dropped.
+        """
+        values = list(data_of(contact).values())
+        if not contact.callable or any(len(value) > VALUE_CHARACTERS or value != value.strip() for value in values):
+            return None
+        return _line([contact_id(contact.external_id), *values])
+
+    async def upload(self, size: int, body: Callable[[], AsyncIterator[bytes]]) -> None:
+        file = FileBody(size, body)
+        if self._refusal is None and await self._put(file):
+            return
+        await self._send_form(file)
+
+    async def import_status(self) -> ImportStatus:
+        return await import_status(self._client, self._list_id)
+
+    async def _put(self, file: FileBody) -> bool:
+        """Put the file where Genesys says; whether it is taken there."""
+        try:
+            place = await self._ask_where()
+        except FatalError as refused:
+            return self._refuse(refused)
+        answer = await self._client.send_file(_PUT, place.url, place.headers, file, with_token=False)
+        if answer.status in _REFUSED:
+            return self._refuse(FatalError(f"the file store refuses the file (status {answer.status})"))
+        _check_taken(answer)
+        return True
+
+    def _refuse(self, refusal: FatalError) -> bool:
+        self._refusal = refusal
+        log.warning("upload_url_refused", error=str(refusal), remedy="the older form of uploads is used")
+        return False
+
+    async def _ask_where(self) -> _Place:
+        request = {"contentType": _CSV, "id": self._list_id, "contactIdName": ID_COLUMN}
+        answer = await self._client.call(_URL, deadline=self._client.deadline(), body=orjson.dumps(request))
+        match answer:
+            case {"url": str(text), "headers": dict(headers)} if url := _safe(text):
+                return _Place(url, {str(name): str(value) for name, value in headers.items()})
+            case _:
+                raise SinkUnavailable("the answer does not match: it is no place for a file")
+
+    async def _send_form(self, file: FileBody) -> None:
+        boundary = secrets.token_hex(16)
+        headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+        fields = {"id": self._list_id, "fileType": "contactlist", "contact-id-name": ID_COLUMN}
+        form = _form(boundary, fields, file)
+        answer = await self._client.send_file(_FORM, self._form_url, headers, form, with_token=True)
+        if answer.status in _REFUSED:
+            raise self._refusal or FatalError(f"Genesys takes no uploads (status {answer.status})")
+        if answer.status not in _OK:
+            checked(answer, _FORM, time.time())
+        _check_taken(answer)
+
+
+async def import_status(client: Client, list_id: str) -> ImportStatus:
+    """How far the import into a list is that goes on, or went on last.
+
+    Raises:
+        TransientError: Not now.
+        FatalError: As for every call.
+    """
+    match await client.call(_STATUS, deadline=client.deadline(), path={"contactListId": list_id}):
+        case dict(told):
+            return _status(told)
+        case _:
+            raise SinkUnavailable("the answer does not match: it is no import status")
+
+
+def _form(boundary: str, fields: Mapping[str, str], file: FileBody) -> FileBody:
+    """A multipart form around a file, which comes last: so whoever reads it knows by then what it is for."""
+    parts = [
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in fields.items()
+    ]
+    disposition = 'Content-Disposition: form-data; name="file"; filename="contacts.csv"'
+    before = "".join([*parts, f"--{boundary}\r\n{disposition}\r\nContent-Type: {_CSV}\r\n\r\n"]).encode()
+    after = f"\r\n--{boundary}--\r\n".encode()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield before
+        async for chunk in file.chunks():
+            yield chunk
+        yield after
+
+    return FileBody(len(before) + file.size + len(after), chunks)
+
+
+def _check_taken(answer: Answer) -> None:
+    """Refuse what no file store answers; what a page says is of an edge in trouble, or of a network that wants a login.
+
+    Raises:
+        SinkUnavailable: It is not known whether the file was taken.
+    """
+    if answer.status not in _OK or answer.content_type == "text/html":
+        raise SinkUnavailable(f"the file was not taken (status {answer.status})")
+
+
+def _safe(text: str) -> URL | None:
+    """The URL as it was given, if contacts may be sent there: encrypted, or not over a network."""
+    try:
+        url = URL(text, encoded=True)
+        safe = url.host is not None and (url.scheme == "https" or (url.scheme == "http" and url.host in _LOOPBACK))
+    except ValueError:
+        return None
+    return url if safe else None
+
+
+def _status(told: Mapping[str, object]) -> ImportStatus:
+    state, reason = told.get("state"), told.get("failureReason")
+    failed = state == "FAILED"
+    known = reason if isinstance(reason, str) and reason.replace("_", "").isalnum() else "no reason given"
+    return ImportStatus(
+        state == "IN_PROGRESS", known if failed else "", _count(told, "totalRecords"), _count(told, "completedRecords")
+    )
+
+
+def _count(told: Mapping[str, object], name: str) -> int:
+    value = told.get(name)
+    return value if isinstance(value, int) else 0
+
+
+def _line(values: Sequence[str]) -> bytes:
+    """Values as a line of CSV."""
+    line = ",".join(values)
+    if '"' in line or "\n" in line or "\r" in line or line.count(",") >= len(values):
+        line = ",".join(map(_quoted, values))
+    return line.encode() + b"\n"
+
+
+def _quoted(value: str) -> str:
+    doubled = value.replace('"', '""')
+    return f'"{doubled}"'

@@ -1,0 +1,170 @@
+"""Maps the rows of a file of contacts onto change events.
+
+Answers for the names that a column may have and for text that means something else than text. A field goes by its
+native name, as in `schemas/crm_contact_change.avsc`, or by the name of its column in the contact list; whatever else
+is an attribute. Touches nothing else, and no detail of an error holds a value.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import cast
+
+from consumer.errors import DecodeError
+from consumer.model import ChangeEvent, ChangeType, Reason
+
+MAX_TIME_MS = 253_402_300_799_999
+"""The last millisecond of the year 9999."""
+
+REQUIRED = ("externalId", "consent", "doNotCall")
+"""Without these fields no row could be a contact."""
+
+_COLUMNS = {
+    "external_id": "externalId",
+    "phone_number": "phone",
+    "consent_flag": "consent",
+    "do_not_call": "doNotCall",
+}
+_FIELDS = frozenset({*REQUIRED, "phone", "email", "occurredAt", "version", "changeType", "attributes"})
+_CHANGE_TYPES = {change_type.value: change_type for change_type in ChangeType}
+_WORDS = {"true": True, "false": False}
+_WHOLE = re.compile(r"-?[0-9]{1,19}")
+_LONG = range(-(2**63), 2**63)
+
+Fields = Mapping[str, object]
+"""The values of a row, by name."""
+
+
+class Rows:
+    """Reads rows of one file.
+
+    Args:
+        columns: Source name and column name of each configured attribute.
+        occurred_at: When what a row says was so, if the row does not tell: milliseconds since the epoch, UTC.
+    """
+
+    def __init__(self, columns: Sequence[tuple[str, str]], occurred_at: int) -> None:
+        self._occurred_at = occurred_at
+        by_column = {column: source for source, column in columns}
+        self._attributes = by_column | {source: source for source, _ in columns}
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Fields without which no row is a contact, that none of the names of a file stands for."""
+        fields = {self._field(name) for name in names}
+        return [field for field in REQUIRED if field not in fields]
+
+    def doubled(self, names: Iterable[str]) -> list[str]:
+        """Fields and attributes for which more than one of the names of a file stands."""
+        fields = [self._field(name) for name in names]
+        return sorted({field for field in fields if fields.count(field) > 1})
+
+    def _field(self, name: str) -> str:
+        return _COLUMNS.get(name) or self._attributes.get(name, name)
+
+    def event(self, fields: Fields) -> ChangeEvent:
+        """The change event of a row.
+
+        Raises:
+            DecodeError: A name is given twice, or a time, a version or an attribute is none.
+        """
+        known: dict[str, object] = {}
+        attributes: dict[str, str] = {}
+        for name, value in fields.items():
+            field = _COLUMNS.get(name, name)
+            if field in _FIELDS:
+                if field in known:
+                    raise _undecodable(f"{field} is given twice")
+                known[field] = value
+            elif name in self._attributes:
+                _add(attributes, self._attributes[name], value)
+        self._add_nested(attributes, known.get("attributes"))
+        return ChangeEvent(
+            _change_type(known.get("changeType")),
+            known.get("externalId"),
+            self._time(known.get("occurredAt")),
+            _version(known.get("version")),
+            known.get("phone"),
+            known.get("email"),
+            known.get("consent"),
+            known.get("doNotCall"),
+            attributes,
+        )
+
+    def _add_nested(self, attributes: dict[str, str], nested: object) -> None:
+        if nested is None:
+            return
+        if not isinstance(nested, dict):
+            raise _undecodable("attributes is not an object")
+        for name, value in cast("dict[str, object]", nested).items():
+            if name in self._attributes:
+                _add(attributes, self._attributes[name], value)
+
+    def _time(self, value: object) -> int:
+        if value is None:
+            return self._occurred_at
+        moment = _moment(value) if isinstance(value, str) else value
+        if type(moment) is not int or not 0 <= moment <= MAX_TIME_MS:
+            raise _undecodable("occurredAt is neither milliseconds since the epoch nor ISO 8601 with a time zone")
+        return moment
+
+
+def typed(name: str, text: str) -> object:
+    """What a text in a file without types stands for: nothing, a boolean, a whole number, or the text itself."""
+    if not text:
+        return None
+    field = _COLUMNS.get(name, name)
+    if field in {"consent", "doNotCall"}:
+        return _WORDS.get(text.lower(), text)
+    if field in {"version", "occurredAt"} and _WHOLE.fullmatch(text):
+        return int(text)
+    return text
+
+
+def _add(attributes: dict[str, str], source: str, value: object) -> None:
+    if value is None:
+        return
+    if source in attributes:
+        raise _undecodable(f"attribute {source} is given twice")
+    attributes[source] = _attribute(source, value)
+
+
+def _attribute(source: str, value: object) -> str:
+    match value:
+        case str():
+            return value
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return str(value)
+        case _:
+            raise _undecodable(f"attribute {source} is of type {type(value).__name__}")
+
+
+def _change_type(value: object) -> ChangeType:
+    if value is None:
+        return ChangeType.UPDATE
+    change_type = _CHANGE_TYPES.get(value) if isinstance(value, str) else None
+    if change_type is None:
+        raise _undecodable(f"changeType is none of {', '.join(ChangeType)}")
+    return change_type
+
+
+def _version(value: object) -> int | None:
+    if value is None:
+        return None
+    if type(value) is not int or value not in _LONG:
+        raise _undecodable("version is not a whole number of 64 bits")
+    return value
+
+
+def _moment(text: str) -> object:
+    """Milliseconds since the epoch of an ISO 8601 text; None when it is none, or has no time zone."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return None if moment.tzinfo is None else int(moment.timestamp() * 1000)
+
+
+def _undecodable(detail: str) -> DecodeError:
+    return DecodeError((Reason.NOT_DECODABLE,), detail)

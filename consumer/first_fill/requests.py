@@ -1,0 +1,52 @@
+"""The changes that a file cannot tell Genesys, by the requests of the stream: judged, batched, sent and retried there.
+
+A row becomes a work of the pipeline's, which waits, is sent and gets its outcome like any other; it is not settled
+here.
+"""
+
+from collections.abc import Callable, Sequence
+
+from msgspec import Struct
+
+from consumer.core.batch import Lanes
+from consumer.model import Record, TopicPartition, Work
+from consumer.pipeline.admission import Admission
+from consumer.pipeline.dispatch import Dispatcher
+from consumer.pipeline.partitions import Partitions
+from consumer.pipeline.progress import Progress
+
+
+class Requests(Struct, frozen=True, eq=False):
+    """Sends works, and waits for their outcomes.
+
+    Attributes:
+        partitions: All of the source topic; their stores stand.
+        lanes: Contacts on their way.
+        admission: Lets works in.
+        dispatcher: Sends them, while it runs.
+        progress: Of both.
+        partition_of: Where the state of an external id is.
+    """
+
+    partitions: Partitions
+    lanes: Lanes
+    admission: Admission
+    dispatcher: Dispatcher
+    progress: Progress
+    partition_of: Callable[[str], TopicPartition]
+
+    def work(self, record: Record, external_id: str) -> Work:
+        """The work of a row."""
+        return Work(record, self.partitions[self.partition_of(external_id)].assignment, external_id)
+
+    async def send(self, works: Sequence[Work]) -> None:
+        """Come back when each has an outcome, however long Genesys takes."""
+        self.lanes.draining = True  # nothing follows: what is there goes at once
+        for work in works:
+            self.admission.admit(self.partitions[work.assignment.partition], [work])
+        self.dispatcher.wake()
+        while any(work.outcome is None for work in works):
+            await self.progress.wait()
+        for work in works:
+            if work.change is not None:
+                self.partitions[work.assignment.partition].overlay.pop(work.change.identity, None)

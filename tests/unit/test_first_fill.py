@@ -1,0 +1,536 @@
+"""The first fill on ports in memory: what becomes of rows, crashes at every step, and the stream afterwards."""
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import orjson
+import pytest
+
+from consumer.errors import ConsumerError, FatalError, RefusedByGenesys, SinkUnavailable, SourceUnavailable
+from consumer.model import Record, TopicPartition
+from consumer.pipeline.settle import IMPORT_KEY
+from consumer.ports import ImportStatus
+from tests.fills import WRITTEN_MS, Fill, MemoryRows, Row, empty_world, fill, partition_of, row, survive
+from tests.lives import live
+from tests.memory_ports import World, outage
+from tests.stories import TOPIC, Event
+from tests.virtual_time import passes
+
+LONG = "x" * 513
+
+
+def _tell(world: World, *events: Event) -> None:
+    """Put events where the stream has their contacts."""
+    for event in events:
+        number = partition_of(world, event.external_id)
+        offset = len(world.log[TopicPartition(TOPIC, number)])
+        record = Record(TOPIC, number, offset, event.occurred_at, event.external_id.encode(), event.value())
+        world.append([record])
+
+
+def _outcomes(world: World) -> dict[int, str]:
+    """Outcomes of the rows, by number."""
+    return {
+        event["source"]["offset"]: event["outcome"] for event in world.events() if event["source"]["topic"] != TOPIC
+    }
+
+
+def _streamed(world: World) -> list[str]:
+    """Outcomes of the stream's records, in the order of the audit topic."""
+    return [event["outcome"] for event in world.events() if event["source"]["topic"] == TOPIC]
+
+
+def _check_chain(world: World) -> None:
+    seq, prev = 0, "0" * 64
+    for event in world.events():
+        if event["source"]["topic"] != TOPIC:
+            assert (event["seq"], event["prev"]) == (seq, prev)
+            seq, prev = seq + 1, event["hash"]
+
+
+ROWS: list[Row] = [
+    row("new"),
+    row("not-callable", consent=False),
+    row("bad", phone="12"),
+    row("twice", phone="+15550101"),
+    row("conflict", doNotCall=True),
+    row("twice", phone="+15550102"),
+    row("long", segment=LONG),
+    row("same"),
+    row("same"),
+    row("gone", changeType="DELETE"),
+    {"phone": "+15550100"},
+]
+OUTCOMES = {
+    1: "delivered",
+    2: "delivered",
+    3: "rejected",
+    4: "superseded",
+    5: "rejected",
+    6: "delivered",
+    7: "delivered",
+    8: "delivered",
+    9: "duplicate",
+    10: "delivered",
+    11: "rejected",
+}
+
+
+def test_each_row_has_one_outcome_and_the_list_is_what_the_rows_say() -> None:
+    """New and callable goes by file, the rest by request, withdrawals first; the last row of a contact wins."""
+    world = empty_world()
+    uploads = []
+    summary = fill(world, ROWS, lambda run: uploads.append(run.uploads), genesys_attribute_columns="segment")
+    assert _outcomes(world) == OUTCOMES
+    assert sorted(line["external_id"] for line in uploads[0].files[0]) == ["new", "same", "twice"]
+    requests = [(operation, sorted(names)) for operation, names in world.sent]
+    assert requests[-1] == ("upsert", ["long"])
+    assert sorted(requests[:-1]) == [("delete", ["gone"]), ("upsert", ["not-callable"])]
+    assert {name: contact["callable"] for name, contact in world.list.items()} == {
+        "new": True, "twice": True, "same": True, "long": True, "not-callable": False,
+    }  # fmt: skip
+    assert world.list["twice"]["phone"] == "+15550102"
+    assert (summary.rows, summary.uploaded, summary.requested) == (11, 3, 4)
+    assert summary.outcomes == Counter(OUTCOMES.values())
+    assert {type(name) for name in (*summary.outcomes, *summary.reasons)} == {str}
+    assert summary.reasons == {
+        "phone_not_e164": 1,
+        "consent_conflicts_with_do_not_call": 1,
+        "external_id_missing": 1,
+        "consent_not_boolean": 1,
+        "do_not_call_not_boolean": 1,
+    }
+    _check_chain(world)
+
+
+def test_rejected_rows_become_dead_letters_as_they_stand_in_the_file() -> None:
+    """Value and reason, and no other row."""
+    world = empty_world()
+    fill(world, ROWS)
+    letters = [(record.offset, record.value, reason) for record, reason in world.dead_letters]
+    assert letters == [
+        (3, orjson.dumps(ROWS[2]), "phone_not_e164"),
+        (5, orjson.dumps(ROWS[4]), "consent_conflicts_with_do_not_call"),
+        (11, orjson.dumps(ROWS[10]), "external_id_missing"),
+    ]
+
+
+def test_the_stream_sends_nothing_again() -> None:
+    """The same contents come on the topic, before and after the time of the file: all are duplicates."""
+    world = empty_world(partitions=3)
+    names = [f"contact-{n}" for n in range(20)]
+    fill(world, [row(name) for name in names])
+    _tell(world, *(Event(name, n % 2 or None, occurred_at=WRITTEN_MS + n - 10) for n, name in enumerate(names)))
+    sent = len(world.sent)
+    live(world)
+    assert Counter(_streamed(world)) == {"duplicate": 20}
+    assert len(world.sent) == sent
+
+
+def test_the_stream_goes_on_from_where_it_was() -> None:
+    """Loading commits no record that was not consumed, and a group that had consumed some goes on behind them."""
+    world = empty_world(partitions=1)
+    _tell(world, Event("a", None), Event("b", None))
+    live(world)
+    _tell(world, Event("c", None))
+    fill(world, [row("d")])
+    assert world.committed == {TopicPartition(TOPIC, 0): 2}
+    live(world)
+    assert _streamed(world) == ["delivered"] * 3
+
+
+@pytest.mark.parametrize("version", [None, 7])
+@pytest.mark.parametrize("later", [0, 1])
+def test_a_change_of_the_stream_applies_when_it_happened_after_the_file(version: int | None, later: int) -> None:
+    """Another phone number: at the same time the file stands, a millisecond later the stream does."""
+    world = empty_world()
+    fill(world, [row("a")])
+    _tell(world, Event("a", version, phone="+15550199", occurred_at=WRITTEN_MS + later))
+    live(world)
+    assert _streamed(world) == [("stale", "delivered")[later]]
+    assert world.list["a"]["phone"] == ("+15550100", "+15550199")[later]
+
+
+@pytest.mark.parametrize("version", [None, 7])
+def test_a_withdrawal_of_the_stream_always_applies(version: int | None) -> None:
+    """Also one that is a year older than the file."""
+    world = empty_world()
+    fill(world, [row("a")])
+    _tell(world, Event("a", version, consent=False, occurred_at=WRITTEN_MS - 31_536_000_000))
+    live(world)
+    assert _streamed(world) == ["delivered"]
+    assert world.list["a"]["callable"] is False
+
+
+@pytest.mark.parametrize("versions", [(None, None, None), (1, 2, 3), (None, 2, None), (1, None, 3)], ids=str)
+def test_a_stream_from_before_the_file_does_not_grant_what_the_file_withdraws(versions: tuple[int | None, ...]) -> None:
+    """Grant, withdraw, grant, all older than the file: nobody may be called at any time; what is newer grants again."""
+    world = empty_world()
+    fill(world, [row("a", consent=False)])
+    upserts: list[dict[str, Any]] = []
+    world.on_upsert = upserts.extend
+    told = [Event("a", version, consent=n != 1, phone=f"+1555010{n}") for n, version in enumerate(versions)]
+    _tell(world, *(replace_time(event, WRITTEN_MS - 30 + 10 * n) for n, event in enumerate(told)))
+    live(world, batch_linger_ms=0)
+    assert [upsert["callable"] for upsert in upserts if upsert["callable"]] == []
+    assert world.list["a"]["callable"] is False
+    _tell(world, Event("a", 9, occurred_at=WRITTEN_MS + 1))
+    live(world)
+    assert world.list["a"]["callable"] is True
+
+
+def replace_time(event: Event, occurred_at: int) -> Event:
+    """The event at another time."""
+    return Event(event.external_id, event.version, event.consent, phone=event.phone, occurred_at=occurred_at)
+
+
+@pytest.mark.parametrize(("version", "outcome"), [(4, "stale"), (5, "stale"), (6, "delivered")])
+def test_versions_tell_where_both_have_them(version: int, outcome: str) -> None:
+    """The file says version 5: what is not above it is not sent, whatever the offset, unless it withdraws."""
+    world = empty_world()
+    fill(world, [row("a", version=5)])
+    _tell(world, Event("a", version, phone="+15550199", occurred_at=WRITTEN_MS - 1))
+    live(world)
+    assert _streamed(world) == [outcome]
+
+
+@pytest.mark.parametrize(("consent", "occurred_at", "outcome"), [
+    (True, WRITTEN_MS - 1, "stale"), (True, WRITTEN_MS + 1, "delivered"), (False, WRITTEN_MS - 1, "delivered"),
+])  # fmt: skip
+def test_a_file_that_is_older_than_the_stream_takes_nothing_back(consent: bool, occurred_at: int, outcome: str) -> None:
+    """A row against what the stream delivered: by time, but a withdrawal applies in any case."""
+    world = empty_world()
+    _tell(world, Event("a", None, phone="+15550199", occurred_at=WRITTEN_MS))
+    live(world)
+    fill(world, [row("a", consent=consent, occurredAt=occurred_at)])
+    assert _outcomes(world) == {1: outcome}
+    assert world.list["a"]["callable"] is consent
+
+
+def test_what_the_stream_delivered_already_is_a_duplicate() -> None:
+    """Nothing is sent of it."""
+    world = empty_world()
+    _tell(world, Event("a", 3))
+    live(world)
+    sent = len(world.sent)
+    summary = fill(world, [row("a")])
+    assert (_outcomes(world), len(world.sent), summary.uploaded) == ({1: "duplicate"}, sent, 0)
+
+
+def test_a_changed_contact_goes_by_request() -> None:
+    """An imported row could not say that it may be called again, nor be ordered against a request."""
+    world = empty_world()
+    _tell(world, Event("a", 1, consent=False))
+    live(world)
+    summary = fill(world, [row("a", version=2)])
+    assert (summary.uploaded, summary.requested, world.list["a"]["callable"]) == (0, 1, True)
+
+
+@pytest.mark.parametrize("delivered_before", [False, True])
+def test_a_rejected_row_that_withdraws_suppresses_its_contact(delivered_before: bool) -> None:
+    """Also the row before it in the file: the contact is not called."""
+    world = empty_world()
+    if delivered_before:
+        _tell(world, Event("a", 1))
+        live(world)
+    fill(world, [row("a", version=2, phone="+15550199"), row("a", version=3, phone="bad", consent=False)])
+    assert _outcomes(world) == {1: "superseded", 2: "rejected"}
+    assert world.list.get("a", {"callable": False})["callable"] is False
+
+
+def test_numbers_of_rows_that_withdraw_go_on_the_do_not_call_list() -> None:
+    """Of good rows and of rejected ones, also when their contact is unknown, or withdrew before."""
+    world = empty_world()
+    rows = [
+        row("good", phone="+15550101", consent=False),
+        row("bad", phone="+15550102", consent=False, email="bad"),
+        row("bad", phone="+15550103", consent=False, email="bad"),
+        row("granted", phone="+15550104"),
+    ]
+    fill(world, rows[:2], genesys_dnc_list="nobody")
+    fill(world, rows, genesys_dnc_list="nobody")
+    assert world.blocked == {"+15550101", "+15550102", "+15550103"}
+
+
+def test_a_rejected_withdrawal_gives_way_to_a_later_row() -> None:
+    """It stays rejected, with its dead letter; the contact is what the later row says."""
+    world = empty_world()
+    fill(world, [row("a", phone="bad", consent=False), row("a", occurredAt=WRITTEN_MS + 1)])
+    assert _outcomes(world) == {1: "rejected", 2: "delivered"}
+    assert [reason for _, reason in world.dead_letters] == ["phone_not_e164"]
+    assert world.list["a"]["callable"] is True
+
+
+def test_a_contact_that_genesys_refuses_is_undeliverable_and_holds_up_nobody() -> None:
+    """It ends as a dead letter with Genesys' code; the contact is not remembered as delivered."""
+    world = empty_world()
+    world.poison = {"long"}
+    fill(world, [row("a"), row("long", segment=LONG)], genesys_attribute_columns="segment")
+    assert _outcomes(world) == {1: "delivered", 2: "undeliverable"}
+    assert [reason for _, reason in world.dead_letters] == ["genesys:contact.datum.length.limit.exceeded"]
+    _tell(world, Event("long", None))
+    world.poison = set()
+    live(world)
+    assert _streamed(world) == ["delivered"]
+
+
+def test_outages_are_waited_out() -> None:
+    """Genesys fails by request and by file, the brokers and the disk too: nothing is lost, nothing told twice."""
+    world = empty_world()
+    world.answer = outage(4, SinkUnavailable("no answer"))
+
+    def act(run: Fill) -> None:
+        run.uploads.failures = [SinkUnavailable("no answer"), SinkUnavailable("no answer")]
+        run.topics.failures = [SourceUnavailable("no broker")]
+
+    fill(world, ROWS, act, genesys_attribute_columns="segment")
+    assert _outcomes(world) == OUTCOMES
+    assert len(world.events()) == len(ROWS)
+
+
+def test_an_upload_without_an_answer_is_made_again_and_harmless() -> None:
+    """It may have arrived: the same contacts come once more."""
+    world = empty_world()
+    runs: list[Fill] = []
+
+    def act(run: Fill) -> None:
+        runs.append(run)
+        run.uploads.answer_lost = SinkUnavailable("no answer")
+
+    fill(world, [row("a"), row("b")], act)
+    assert runs[0].uploads.files[0] == runs[0].uploads.files[1]
+    assert _outcomes(world) == {1: "delivered", 2: "delivered"}
+
+
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [
+        (
+            ImportStatus(under_way=False, failure="EXCEEDED_CONTACT_LIMIT", total=0, completed=0),
+            "EXCEEDED_CONTACT_LIMIT",
+        ),
+        (ImportStatus(under_way=False, failure="", total=1, completed=1), "1 of 1 rows, but 2 were sent"),
+        (ImportStatus(under_way=False, failure="", total=2, completed=1), "1 of 2 rows, but 2 were sent"),
+    ],
+    ids=["failed", "others", "not all"],
+)
+def test_an_import_that_is_not_what_was_sent_ends_it_before_anything_is_settled(
+    status: ImportStatus, says: str
+) -> None:
+    """The message says what Genesys counts; the next run sends everything again."""
+    world = empty_world()
+
+    def act(run: Fill) -> None:
+        run.uploads.status = status
+
+    assert says in _failure(world, [row("a"), row("b")], act)
+    assert world.audit == []
+
+
+def _failure(world: World, rows: list[Row] | MemoryRows, act: Any = lambda _: None) -> str:
+    with pytest.raises(ExceptionGroup) as caught:
+        fill(world, rows, act)
+    own = caught.value.subgroup(ConsumerError)
+    assert own is not None
+    (error,) = own.exceptions
+    return str(error)
+
+
+def test_a_file_that_genesys_refuses_ends_it() -> None:
+    """With Genesys' code."""
+
+    def act(run: Fill) -> None:
+        run.uploads.failures = [RefusedByGenesys("invalid.property")]
+
+    assert "invalid.property" in _failure(empty_world(), [row("a")], act)
+
+
+def test_a_file_that_changes_while_it_is_uploaded_is_not_sent_again() -> None:
+    """The error of the file is told, not that of the request that it broke."""
+
+    class Changing(MemoryRows):
+        reads = 0
+
+        def chunks(self) -> Any:
+            self.reads += 1
+            yield from super().chunks()
+            if self.reads > 1:
+                raise FatalError("the file was changed meanwhile")
+
+    class Wire(Exception):
+        """What an HTTP library makes of it."""
+
+    def act(run: Fill) -> None:
+        upload = run.uploads.upload
+
+        async def over_the_wire(size: int, body: Any) -> None:
+            try:
+                await upload(size, body)
+            except FatalError:
+                raise SinkUnavailable("no whole answer") from None
+
+        run.uploads.upload = over_the_wire  # type: ignore[method-assign]
+
+    assert _failure(empty_world(), Changing([row("a")]), act) == "the file was changed meanwhile"
+
+
+def test_no_file_is_sent_while_ownership_is_not_sure() -> None:
+    """The brokers are silent: the file waits until they answer again."""
+    world = empty_world()
+    sent_at: list[float] = []
+
+    def act(run: Fill) -> None:
+        run.source.sure = False
+        loop = asyncio.get_running_loop()
+        loop.call_later(100, lambda: setattr(run.source, "sure", True))
+        upload, began = run.uploads.upload, loop.time()
+
+        async def sent(size: int, body: Any) -> None:
+            sent_at.append(loop.time() - began)
+            await upload(size, body)
+
+        run.uploads.upload = sent  # type: ignore[method-assign]
+
+    fill(world, [row("a")], act)
+    assert len(sent_at) == 1
+    assert sent_at[0] >= 100
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_whoever_loses_a_partition_stops(lost: bool) -> None:
+    """In the middle of the upload: the file is not imported, nothing is settled, and the message says what to do."""
+    world = empty_world()
+    revoking: list[asyncio.Task[None]] = []
+
+    def act(run: Fill) -> None:
+        async def never(*_: object) -> None:
+            partition = [TopicPartition(TOPIC, 0)]
+            if lost:
+                run.source.lose(partition)
+            else:
+                revoking.append(asyncio.create_task(run.source.revoke(partition)))
+            await passes(3600)
+
+        run.uploads.upload = never  # type: ignore[assignment, method-assign]
+
+    assert "stop the consumers" in _failure(world, [row("a")], act)
+    assert world.audit == []
+
+
+def test_partitions_are_let_go_only_when_the_import_is_over() -> None:
+    """A new owner's change must not be overtaken by an import that cannot be called back."""
+    world = empty_world()
+    let_go: list[float] = []
+    revoking: list[asyncio.Task[None]] = []
+
+    def act(run: Fill) -> None:
+        run.uploads.status = ImportStatus(under_way=False, failure="", total=0, completed=0)
+        upload = run.uploads.upload
+
+        async def revoke() -> None:
+            await run.source.revoke([TopicPartition(TOPIC, 0)])
+            let_go.append(asyncio.get_running_loop().time())
+
+        async def begun(size: int, body: Any) -> None:
+            await upload(size, body)
+            loop = asyncio.get_running_loop()
+            run.uploads.status = ImportStatus(under_way=True, failure="", total=1, completed=0)
+            revoking.append(loop.create_task(revoke()))
+            loop.call_later(10, lambda: let_go.append(-loop.time()))
+            done = ImportStatus(under_way=False, failure="", total=1, completed=1)
+            loop.call_later(10, lambda: setattr(run.uploads, "status", done))
+
+        run.uploads.upload = begun  # type: ignore[method-assign]
+
+    _failure(world, [row("a")], act)
+    assert len(let_go) == 2
+    assert let_go[1] >= -let_go[0]
+
+
+def test_a_group_whose_partitions_others_hold_is_not_filled() -> None:
+    """Only one of two partitions comes: after a minute it ends and says what to do."""
+    world = empty_world()
+    other = world.log.pop(TopicPartition(TOPIC, 1))
+
+    def act(run: Fill) -> None:
+        run.first_fill._membership._wanted |= {TopicPartition(TOPIC, 1)}
+
+    assert "stop the consumers of it first" in _failure(world, [row("a")], act)
+    assert other == []
+
+
+def test_the_same_file_again_does_nothing() -> None:
+    """Everything is settled: no request, no audit event, and the summary says so."""
+    world = empty_world()
+    fill(world, ROWS, genesys_attribute_columns="segment")
+    audit, sent = len(world.audit), len(world.sent)
+    summary = fill(world, ROWS, genesys_attribute_columns="segment")
+    assert (len(world.audit), len(world.sent)) == (audit, sent)
+    assert (summary.settled_before, summary.outcomes, summary.uploaded) == (len(ROWS), {}, 0)
+
+
+def test_another_file_is_judged_against_the_first() -> None:
+    """What it repeats is a duplicate, what it changes is sent."""
+    world = empty_world()
+    fill(world, [row("a"), row("b")])
+    changed = MemoryRows([row("a"), row("b", phone="+15550199")], modified_ms=WRITTEN_MS + 1)
+    summary = fill(world, changed)
+    assert summary.outcomes == {"duplicate": 1, "delivered": 1}
+    assert world.list["b"]["phone"] == "+15550199"
+
+
+def _steps(rows: list[Row]) -> int:
+    world = empty_world()
+    fill(world, rows)
+    return world.steps
+
+
+@pytest.mark.parametrize("after_effect", [False, True])
+def test_killed_at_any_step_and_started_again_every_row_has_one_outcome(
+    after_effect: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before or after each call of a port, twice in a row: the same list, one audit event a row, an unbroken chain."""
+    monkeypatch.setattr("consumer.first_fill.settle.TRANSACTION_ROWS", 3)
+    rows = [{key: value for key, value in each.items() if key != "segment"} for each in ROWS]
+    expected = empty_world()
+    fill(expected, rows)
+    for step in range(1, expected.steps + 1):
+        world = empty_world()
+        assert survive(world, rows, step, after_effect=after_effect)
+        survive(world, rows, step, after_effect=after_effect)
+        survive(world, rows, None, after_effect=False)
+        assert _outcomes(world) == _outcomes(expected), step
+        assert len(world.events()) == len(rows), step
+        assert world.list == expected.list, step
+        _check_chain(world)
+        _tell(world, Event("new", None), Event("same", 1))
+        world.die_at = None
+        live(world)
+        assert _streamed(world) == ["duplicate", "duplicate"], step
+
+
+@pytest.mark.parametrize("after_effect", [False, True])
+def test_a_stream_that_begins_while_a_dead_load_s_file_is_imported_comes_after_it(after_effect: bool) -> None:
+    """Killed at any step, and consumers start at once: what they withdraw is not brought back by the import."""
+    rows = [row("a"), row("b")]
+    expected = empty_world()
+    fill(expected, rows)
+    for step in range(1, expected.steps + 1):
+        world = empty_world()
+        assert survive(world, rows, step, after_effect=after_effect)
+        world.die_at = None
+        _tell(world, Event("a", None, consent=False), Event("b", None, phone="+15550199", occurred_at=WRITTEN_MS + 1))
+        live(world)
+        while world.import_goes_on() or world.pending_import[1]:
+            pass
+        assert (world.list["a"]["callable"], world.list["a"]["consent"]) == (False, False), step
+        assert world.list["b"]["phone"] == "+15550199", step
+
+
+def test_the_mark_of_an_import_goes_when_it_is_over() -> None:
+    """A consumer that starts afterwards does not ask."""
+    world = empty_world()
+    fill(world, [row("a"), row("b"), row("c")])
+    assert {key for entries in world.changelog.values() for key, value in entries if value is not None} >= {IMPORT_KEY}
+    assert all(IMPORT_KEY not in entries for entries, _ in world.stores.values())
