@@ -63,7 +63,7 @@ def _end_to_end(arguments: argparse.Namespace) -> Sequence[Any]:
 
 def _latency(arguments: argparse.Namespace) -> Sequence[Any]:
     with KafkaCluster() as kafka:
-        return [latency.measure(kafka, program, arguments.seconds) for program in programs.ALL]
+        return [latency.measure(kafka, program, arguments.seconds) for program in programs.COMPARED]
 
 
 def _memory(arguments: argparse.Namespace) -> Sequence[Any]:

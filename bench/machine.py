@@ -51,8 +51,9 @@ def started(
     stdout: IO[bytes] | int | None = None,
     stderr: IO[bytes] | None = None,
 ) -> "subprocess.Popen[bytes]":
-    """A program as a process on one core."""
-    command: Sequence[str] = ("taskset", "-c", str(core), program.python, "-m", *program.module)
+    """A program as a process on one core, which does not outlive this one."""
+    tether = ("setpriv", "--pdeathsig", "KILL")
+    command: Sequence[str] = (*tether, "taskset", "-c", str(core), program.python, "-m", *program.module)
     return subprocess.Popen(command, env=environ, stdout=stdout, stderr=stderr)  # noqa: S603 -- our own modules
 
 

@@ -9,7 +9,7 @@ _FIGURES = 90
 BARS_WIDTH = WIDTH - 2 * _LABELS - _FIGURES
 _BAR, _GAP, _TOP = 15, 14, 40
 _HEIGHT, _LEFT, _BELOW = 300, 60, 40
-_COLOURS = ("#8a8f98", "#2f6fde", "#e08a1e", "#2a9d6f", "#b5489a")
+_COLOURS = ("#2f6fde", "#e08a1e", "#2a9d6f", "#b5489a", "#8a8f98")
 
 Groups = Mapping[str, Mapping[str, float]]
 """Figures by group, and by the name of their bar."""
@@ -43,7 +43,7 @@ def line(title: str, points: Sequence[tuple[float, float]], x_name: str, y_name:
     body = [
         _text(0, 16, title, "title"),
         f'<path d="{axes}" class="axis"/>',
-        f'<polyline points="{scaled}" fill="none" stroke="{_COLOURS[1]}" stroke-width="2"/>',
+        f'<polyline points="{scaled}" fill="none" stroke="{_COLOURS[0]}" stroke-width="2"/>',
         _text(0, _TOP + 4, f"{most_y:,g}"),
         _text(0, floor, f"0 {y_name}"),
         _text(right - 120, floor + 20, f"{most_x:,g} {x_name}"),
