@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .cache/peers
 # The locks name everything: resolving again could only pick something else.
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --no-deps
 PYTEST := $(BIN)/python -m pytest
@@ -63,8 +64,9 @@ lock: $(VENV)/.dev ## requirements/*.txt from pyproject.toml (ARGS="--upgrade" f
 	$(LOCK) $(ARGS) --group build --group dev -o requirements/dev.txt
 	$(LOCK) $(ARGS) -c requirements/dev.txt -o requirements/runtime.txt
 	$(subst pyproject.toml,,$(LOCK)) $(ARGS) --group build -c requirements/dev.txt -o requirements/build.txt
+	$(subst pyproject.toml,,$(LOCK)) $(ARGS) --group peers -o requirements/peers.txt
 
-bench: $(VENV)/.dev ## benchmarks
+bench: $(VENV)/.dev $(PEERS)/.installed ## benchmarks, beside three stream libraries: an hour
 	$(BIN)/python -m bench $(ARGS)
 
 chaos: $(VENV)/.dev ## 200 rounds of kills, broken networks and full disks on three brokers: forty minutes
@@ -96,4 +98,10 @@ $(VENV)/.runtime: pyproject.toml requirements/build.txt requirements/runtime.txt
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
 	$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+# The peers' versions do not go with ours: an environment of their own.
+$(PEERS)/.installed: requirements/peers.txt | $(VENV)/.dev
+	$(PYTHON) -m venv --clear $(PEERS)
+	$(PEERS)/bin/python -m pip --quiet --disable-pip-version-check install --no-deps --require-hashes -r $<
 	@touch $@

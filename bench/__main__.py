@@ -1,13 +1,13 @@
-"""`make bench`: what the consumer costs, restores and stands still for; tables on the terminal, JSON in results.json.
+"""`make bench`: what the consumer costs, beside its floor and its peers, restores and stands still for.
 
-`ARGS="restore rolling"` measures these alone; the others keep the figures that they had.
+Tables on the terminal, JSON in results.json, plots. `ARGS="restore rolling"` measures these alone; the others keep the
+figures that they had.
 """
 
 import argparse
 import asyncio
-import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,53 +16,69 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from bench import end_to_end, envelopes, events, layouts, load, machine, reconcile, restore, rolling, stages
+from bench import (
+    end_to_end,
+    envelopes,
+    events,
+    latency,
+    layouts,
+    load,
+    machine,
+    memory,
+    plots,
+    programs,
+    reconcile,
+    restore,
+    rolling,
+    stages,
+)
 from tests.kafka_cluster import KafkaCluster
 
 RESULTS = Path(__file__).with_name("results.json")
+PLOTS = Path(__file__).with_name("plots")
 RESTORED = ((1_000_000, 4), (1_000_000, 64), (10_000_000, 16))
 """Keys in the changelog, and partitions."""
-
+NOT_IN_TABLES = {"outcomes", "each_events_per_s", "rss_mb"}
+IN_ONE_PROCESS = 50_000
 LOADED = 1_000_000
 """Rows of a file."""
-
 RECONCILED = 1_000_000
 """Contacts in the list."""
 
 
-def _stages(arguments: argparse.Namespace) -> Sequence[Any]:
+def _stages(_: argparse.Namespace) -> Sequence[Any]:
     machine.stay_on(machine.CONSUMER_CORE)
-    costs = stages.measure(min(arguments.events, 50_000))
-    us, floor_us = sum(stage.us for stage in costs), sum(stage.floor_us for stage in costs)
-    return [*costs, stages.Stage("all stages", round(us, 2), round(floor_us, 2))]
+    return stages.measure(IN_ONE_PROCESS)
 
 
 def _end_to_end(arguments: argparse.Namespace) -> Sequence[Any]:
-    with KafkaCluster() as kafka, machine.sink() as sink:
+    with KafkaCluster() as kafka:
+        end_to_end.measure(kafka, programs.ALL, events.WORKLOADS[0], arguments.events, runs=1)  # to warm up
         return [
-            _median([end_to_end.measure(kafka, sink, name, arguments.events) for _ in range(arguments.runs)])
-            for name in events.WORKLOADS
+            run
+            for workload in events.WORKLOADS
+            for run in end_to_end.measure(kafka, programs.ALL, workload, arguments.events, arguments.runs)
         ]
 
 
-def _median(runs: list[end_to_end.Run]) -> end_to_end.Run:
-    """The medians of each figure; the highest peak of memory."""
-    return replace(
-        runs[0],
-        events_per_s=round(statistics.median(run.events_per_s for run in runs)),
-        cpu_us_per_event=statistics.median(run.cpu_us_per_event for run in runs),
-        peak_rss_mb=max(run.peak_rss_mb for run in runs),
-    )
+def _latency(arguments: argparse.Namespace) -> Sequence[Any]:
+    with KafkaCluster() as kafka:
+        return [latency.measure(kafka, program, arguments.seconds) for program in programs.COMPARED]
+
+
+def _memory(arguments: argparse.Namespace) -> Sequence[Any]:
+    with KafkaCluster() as kafka:
+        return [memory.measure(kafka, arguments.backlog)]
 
 
 def _restore(_: argparse.Namespace) -> Sequence[Any]:
     with KafkaCluster() as kafka, machine.sink() as sink:
-        return [asyncio.run(restore.measure(kafka, sink, keys, partitions)) for keys, partitions in RESTORED]
+        return [asyncio.run(restore.measure(kafka, sink.url, keys, partitions)) for keys, partitions in RESTORED]
 
 
 def _rolling(_: argparse.Namespace) -> Sequence[Any]:
     with KafkaCluster() as kafka, machine.sink() as sink:
-        return [rolling.measure(kafka, sink, protocol, static=static) for protocol, static in rolling.MEMBERSHIPS]
+        return [rolling.measure(kafka, sink.url, protocol, static=static) for protocol, static in rolling.MEMBERSHIPS]
 
 
 def _load(_: argparse.Namespace) -> Sequence[Any]:
@@ -79,15 +95,17 @@ def _layouts(_: argparse.Namespace) -> Sequence[Any]:
     return layouts.measure()
 
 
-def _envelopes(arguments: argparse.Namespace) -> Sequence[Any]:
+def _envelopes(_: argparse.Namespace) -> Sequence[Any]:
     machine.stay_on(machine.CONSUMER_CORE)
-    return envelopes.measure(min(arguments.events, 50_000))
+    return envelopes.measure(IN_ONE_PROCESS)
 
 
 PARTS: Mapping[str, Callable[[argparse.Namespace], Sequence[Any]]] = {
     "stages": _stages,
     "envelopes": _envelopes,
     "end_to_end": _end_to_end,
+    "latency": _latency,
+    "memory": _memory,
     "restore": _restore,
     "rolling": _rolling,
     "reconcile": _reconcile,
@@ -100,8 +118,10 @@ def main() -> None:
     """Measure what is asked for, tell it, and keep it."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"of {', '.join(PARTS)} (default: all)")
-    parser.add_argument("--events", type=int, default=200_000, help="events of each workload (default 200000)")
-    parser.add_argument("--runs", type=int, default=5, help="runs of each workload (default 5)")
+    parser.add_argument("--events", type=int, default=30_000, help="events of each workload (default 30000)")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each program on each workload (default 5)")
+    parser.add_argument("--seconds", type=int, default=60, help="that latency is measured for (default 60)")
+    parser.add_argument("--backlog", type=int, default=5_000_000, help="events of the backlog (default 5000000)")
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - PARTS.keys():
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
@@ -110,11 +130,12 @@ def main() -> None:
         found = PARTS[name](arguments)
         _tell(name, found)
         _keep(name, found)
+        _draw(name, found)
 
 
 def _tell(name: str, found: Sequence[Any]) -> None:
     table = Table(title=name.replace("_", " "), title_justify="left", box=SIMPLE_HEAD)
-    columns = [field.name for field in fields(found[0]) if field.name != "outcomes"]
+    columns = [field.name for field in fields(found[0]) if field.name not in NOT_IN_TABLES]
     for column in columns:
         table.add_column(column.replace("_", " "))
     for each in found:
@@ -128,8 +149,50 @@ def _text(figure: object) -> str:
 
 def _keep(name: str, found: Sequence[Any]) -> None:
     kept = orjson.loads(RESULTS.read_bytes()) if RESULTS.exists() else {}
-    kept[name] = {"machine": machine.described(), "figures": list(map(asdict, found))}
+    where = machine.described() | {"peers": programs.peer_versions()}
+    kept[name] = {"machine": where, "figures": list(map(asdict, found))}
     RESULTS.write_bytes(orjson.dumps(kept, option=orjson.OPT_INDENT_2) + b"\n")
+
+
+def _draw(name: str, found: Sequence[Any]) -> None:
+    if name in DRAWN:
+        PLOTS.mkdir(exist_ok=True)
+        for file, text in DRAWN[name](found).items():
+            (PLOTS / file).write_text(text)
+
+
+def _draw_end_to_end(runs: Sequence[end_to_end.Run]) -> Mapping[str, str]:
+    rates: dict[str, dict[str, float]] = {}
+    costs: dict[str, dict[str, float]] = {}
+    for run in runs:
+        rates.setdefault(run.workload, {})[run.program] = run.events_per_s
+        costs.setdefault(run.workload, {})[run.program] = run.cpu_us_per_event
+    return {
+        "throughput.svg": plots.bars("Events per second, more is better", rates),
+        "cpu.svg": plots.bars("CPU microseconds per event, less is better", costs),
+    }
+
+
+def _draw_latency(found: Sequence[latency.Latency]) -> Mapping[str, str]:
+    groups = {
+        "changes, p50": {each.program: each.p50_ms for each in found},
+        "changes, p99": {each.program: each.p99_ms for each in found},
+        "withdrawals, p50": {each.program: each.withdrawal_p50_ms for each in found},
+        "withdrawals, p99": {each.program: each.withdrawal_p99_ms for each in found},
+    }
+    return {"latency.svg": plots.bars("Milliseconds from append to applied, less is better", groups)}
+
+
+def _draw_memory(found: Sequence[memory.Memory]) -> Mapping[str, str]:
+    (one,) = found
+    return {"memory.svg": plots.line("Memory while a backlog is worked off", one.rss_mb, "s", "MB")}
+
+
+DRAWN: Mapping[str, Callable[[Sequence[Any]], Mapping[str, str]]] = {
+    "end_to_end": _draw_end_to_end,
+    "latency": _draw_latency,
+    "memory": _draw_memory,
+}
 
 
 if __name__ == "__main__":

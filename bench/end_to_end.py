@@ -1,67 +1,222 @@
-"""The whole consumer on real Kafka with an instant sink: events per second, CPU per event, memory.
+"""The whole job on real Kafka, program by program: events and contacts per second, CPU per event, memory.
 
-The consumer is the real command in a process of its own, on a core of its own; broker and sink share the other one.
-The clock runs from the assignment of the partitions to the last audit event; start and end of the process do not count.
+Every program finds the same topic, full. The clock is not its own: it runs from when the broker has given it the
+partitions to the sink's last answer or the broker's last audit event, whichever is later. Should its first request come
+later than the linger explains, because it restores its state first, then the clock starts the linger before that. A run
+counts only if every record has one audit event and the sink has of each contact what the last valid event says.
 """
 
+import statistics
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import orjson
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
 
-from bench import events, process
+from bench import events, machine, process, sink
+from bench.programs import FLOOR, Program
 from tests.kafka_clients import read
 from tests.kafka_cluster import KafkaCluster
 
 PARTITIONS = 4
+AT_ONCE = 8
+LINGER_MS = 500
+WITHIN_S = 600.0
+ASK_S = 10.0
+
+
+class Loaded(NamedTuple):
+    """A workload on a topic.
+
+    Attributes:
+        workload: Of which events.
+        records: How many.
+        topic: Where they are.
+        contacts: Phone and consent of each contact in the end.
+    """
+
+    workload: events.Workload
+    records: int
+    topic: str
+    contacts: Mapping[str, tuple[str, str]]
+
+
+class Seen(NamedTuple):
+    """What was seen of a run.
+
+    Attributes:
+        watch: The program's process.
+        assigned_at: When it had its partitions, seconds since the epoch.
+        requests: With contacts, in order; at least one.
+        told: The messages of its audit topic.
+    """
+
+    watch: process.Watched
+    assigned_at: float
+    requests: Sequence[sink.Request]
+    told: Sequence[Message]
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of one workload.
+    """One run, or the medians of some.
 
     Attributes:
         workload: Which events.
+        program: That did it.
         events: How many.
-        events_per_s: From the assignment to the last audit event.
-        cpu_us_per_event: User and system time of the consumer after the assignment.
-        peak_rss_mb: Of the consumer.
+        events_per_s: By that clock.
+        contacts_per_s: That the sink took.
+        cpu_us_per_event: User and system time of the program, by that clock.
+        cpu_times_floor: The same as a multiple of what the bare library calls take.
+        peak_rss_mb: Of the program.
         outcomes: How the records ended.
+        each_events_per_s: Of the runs that this is the median of.
     """
 
     workload: str
+    program: str
     events: int
     events_per_s: int
+    contacts_per_s: int
     cpu_us_per_event: float
+    cpu_times_floor: float
     peak_rss_mb: int
     outcomes: Mapping[str, int]
+    each_events_per_s: Sequence[int]
 
 
-def measure(kafka: KafkaCluster, sink: str, workload: str, count: int) -> Run:
-    """Produce the events, then let the consumer catch up."""
+def measure(
+    kafka: KafkaCluster, programs: Sequence[Program], workload: events.Workload, count: int, runs: int
+) -> list[Run]:
+    """The programs take turns, so that each meets the noise of all times."""
+    loaded = _load(kafka, workload, count)
+    turns = [[_run(kafka, loaded, program) for program in programs] for _ in range(runs)]
+    return _beside_the_floor([_median(each) for each in zip(*turns, strict=True)])
+
+
+def _load(kafka: KafkaCluster, workload: events.Workload, count: int) -> Loaded:
     topic = kafka.create_topic("bench", partitions=PARTITIONS)
-    events.produce(kafka.bootstrap, topic, events.WORKLOADS[workload](count))
+    events.produce(kafka.bootstrap, topic, workload.events(count))
+    return Loaded(workload, count, topic, events.contacts_after(workload.events(count)))
+
+
+def _run(kafka: KafkaCluster, loaded: Loaded, program: Program) -> Run:
     with tempfile.TemporaryDirectory() as directory:
-        environ = process.environ(kafka.bootstrap, topic, sink, directory)
-        usage = process.run_until_caught_up(environ, Path(directory) / "consumer.log")
-    audit = read(kafka.bootstrap, f"{topic}.audit", partitions=PARTITIONS)
-    records = [event for message in audit if (event := orjson.loads(message.value() or b""))["type"] == "record"]
-    if len(records) != count:
-        raise RuntimeError(f"{len(records)} audit events for {count} records")
-    seconds = max(_epoch(event["timestamp"]) for event in records) - usage.assigned_at
+        log = Path(directory, "requests.log")
+        with machine.sink(log=log, delay_ms=loaded.workload.delay_ms) as server:
+            given = task(kafka, server, directory, loaded.topic, loaded.workload.attributes)
+            with process.watched(program, given, Path(directory, "program.log")) as watch:
+                group = Group(given)
+                watch.until(group.assigned, WITHIN_S)
+                assigned_at = time.time()
+                watch.until(lambda: group.committed(loaded.topic) == loaded.records, WITHIN_S)
+                group.close()
+        requests = sorted(sink.requests(log))
+    told = read(kafka.bootstrap, given["KAFKA_AUDIT_TOPIC"], partitions=PARTITIONS)
+    return _figures(loaded, program, Seen(watch, assigned_at, requests, told))
+
+
+def task(
+    kafka: KafkaCluster, server: machine.Sink, directory: str, topic: str, attributes: Iterable[str]
+) -> dict[str, str]:
+    """What every program is told: a group and an audit topic of its own, eight requests at once, the linger.
+
+    The times in the audit topic are the broker's.
+    """
+    audit = kafka.create_topic("audit", partitions=PARTITIONS, config={"message.timestamp.type": "LogAppendTime"})
+    return {
+        **process.environ(kafka.bootstrap, topic, server.url, directory),
+        "KAFKA_GROUP_ID": f"{audit}-group",
+        "KAFKA_AUDIT_TOPIC": audit,
+        "GENESYS_MAX_IN_FLIGHT": str(AT_ONCE),
+        "GENESYS_ATTRIBUTE_COLUMNS": ",".join(attributes),
+        "BATCH_LINGER_MS": str(LINGER_MS),
+    }
+
+
+class Group:
+    """What the broker knows of a program's group."""
+
+    def __init__(self, given: Mapping[str, str]) -> None:
+        servers: dict[str, str | int | float | bool] = {"bootstrap.servers": given["KAFKA_BOOTSTRAP_SERVERS"]}
+        self._name = given["KAFKA_GROUP_ID"]
+        self._admin = AdminClient(servers)
+        self._consumer = Consumer({**servers, "group.id": self._name})
+
+    def assigned(self) -> bool:
+        """Whether its member has partitions."""
+        try:
+            group = self._admin.describe_consumer_groups([self._name])[self._name].result(ASK_S)
+        except KafkaException:  # there is no such group yet
+            return False
+        return any(member.assignment and member.assignment.topic_partitions for member in group.members)
+
+    def committed(self, topic: str) -> int:
+        """Records of the topic."""
+        partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
+        return sum(max(each.offset, 0) for each in self._consumer.committed(partitions, ASK_S))
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._consumer.close()
+
+
+def _figures(loaded: Loaded, program: Program, seen: Seen) -> Run:
+    audited = [event for message in seen.told if (event := orjson.loads(message.value() or b""))["type"] == "record"]
+    _check(loaded, seen.requests, audited)
+    begin = max(seen.assigned_at, seen.requests[0].received - LINGER_MS / 1000)
+    told_at = (message.timestamp()[1] / 1000 for message in seen.told)
+    end = max(*(each.answered for each in seen.requests), *told_at)
+    rate = round(loaded.records / (end - begin))
     return Run(
-        workload,
-        count,
-        round(count / seconds),
-        round(usage.cpu_s / count * 1e6, 1),
-        round(usage.peak_rss / 2**20),
-        dict(Counter(event["outcome"] for event in records)),
+        loaded.workload.name,
+        program.name,
+        loaded.records,
+        rate,
+        round(sum(len(each.contacts) for each in seen.requests) / (end - begin)),
+        round(seen.watch.cpu_s(begin, end) / loaded.records * 1e6, 1),
+        0.0,
+        round(seen.watch.peak_rss / 2**20),
+        dict(Counter(event["outcome"] for event in audited)),
+        (rate,),
     )
 
 
-def _epoch(timestamp: str) -> float:
-    return datetime.fromisoformat(timestamp).timestamp()
+def _check(loaded: Loaded, requests: Sequence[sink.Request], audited: Sequence[Mapping[str, Any]]) -> None:
+    positions = {(event["source"]["partition"], event["source"]["offset"]) for event in audited}
+    if not len(positions) == len(audited) == loaded.records:
+        raise RuntimeError(f"{len(audited)} audit events of {len(positions)} records for {loaded.records} records")
+    applied = applied_contacts(requests)
+    names = loaded.contacts.keys() | applied.keys()
+    if wrong := [name for name in names if loaded.contacts.get(name) != applied.get(name)]:
+        raise RuntimeError(f"{len(wrong)} of {len(names)} contacts are not as the last event says")
+
+
+def applied_contacts(requests: Iterable[sink.Request]) -> dict[str, tuple[str, str]]:
+    """Phone and consent that the sink was told last, by external id."""
+    data = (contact["data"] for request in requests for contact in request.contacts)
+    return {each["external_id"]: (each["phone_number"], each["consent_flag"]) for each in data}
+
+
+def _median(runs: Sequence[Run]) -> Run:
+    """The medians of each figure; the highest peak of memory."""
+    return replace(
+        runs[0],
+        events_per_s=round(statistics.median(run.events_per_s for run in runs)),
+        contacts_per_s=round(statistics.median(run.contacts_per_s for run in runs)),
+        cpu_us_per_event=round(statistics.median(run.cpu_us_per_event for run in runs), 1),
+        peak_rss_mb=max(run.peak_rss_mb for run in runs),
+        each_events_per_s=[run.events_per_s for run in runs],
+    )
+
+
+def _beside_the_floor(runs: Sequence[Run]) -> list[Run]:
+    floor = next(run.cpu_us_per_event for run in runs if run.program == FLOOR.name)
+    return [replace(run, cpu_times_floor=round(run.cpu_us_per_event / floor, 2)) for run in runs]

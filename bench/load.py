@@ -18,6 +18,7 @@ from pathlib import Path
 import orjson
 
 from bench import machine, process
+from bench.programs import Program
 from tests.kafka_cluster import KafkaCluster
 
 PARTITIONS = 4
@@ -92,8 +93,8 @@ def _write(file: Path, rows: int) -> None:
 def _run(environ: Mapping[str, str], file: Path) -> tuple[float, float, int, Mapping[str, object]]:
     """Seconds, CPU seconds, bytes at the peak, and what the command says."""
     started = time.monotonic()
-    command = ("consumer", "load", str(file), "--partitioner", "murmur2", "--output", "json")
-    loading = machine.started(machine.CONSUMER_CORE, *command, environ=environ, stdout=subprocess.PIPE)
+    command = Program("load", ("consumer", "load", str(file), "--partitioner", "murmur2", "--output", "json"))
+    loading = machine.started(machine.CONSUMER_CORE, command, environ, subprocess.PIPE)
     usage = process.Watched(loading)
     while loading.poll() is None:
         usage.look()
@@ -102,16 +103,15 @@ def _run(environ: Mapping[str, str], file: Path) -> tuple[float, float, int, Map
     said = loading.stdout.read() if loading.stdout else b""
     if loading.returncode:
         raise RuntimeError(f"the load failed with {loading.returncode}")
-    return seconds, usage.cpu_s, usage.peak_rss, orjson.loads(said)
+    return seconds, usage.samples[-1].cpu_s, usage.peak_rss, orjson.loads(said)
 
 
 @contextmanager
 def _simulator() -> Iterator[str]:
     """The simulator as the command that it is, at its address."""
     port = machine.free_port()
-    simulating = machine.started(
-        machine.OTHER_CORE, "consumer", "simulate-genesys", "--port", str(port), stdout=subprocess.PIPE
-    )
+    command = Program("simulator", ("consumer", "simulate-genesys", "--port", str(port)))
+    simulating = machine.started(machine.OTHER_CORE, command, stdout=subprocess.PIPE)
     try:
         if simulating.stdout is None or not simulating.stdout.readline():  # it tells its address once it listens
             raise RuntimeError("the simulator did not start")

@@ -3,13 +3,15 @@
 import os
 import platform
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from socket import create_server
 from typing import IO
+
+from bench.programs import Program
 
 MEASURED = ("confluent-kafka", "fastavro", "msgspec", "orjson", "rocksdict", "aiohttp")
 
@@ -44,23 +46,38 @@ def free_port() -> int:
 
 def started(
     core: int,
-    module: str,
-    *arguments: str,
+    program: Program,
     environ: Mapping[str, str] | None = None,
-    stdout: int | IO[bytes] | None = None,
+    stdout: IO[bytes] | int | None = None,
+    stderr: IO[bytes] | None = None,
 ) -> "subprocess.Popen[bytes]":
-    """A module of this Python as a process on one core."""
-    command: Sequence[str] = ("taskset", "-c", str(core), sys.executable, "-m", module, *arguments)
-    return subprocess.Popen(command, env=environ, stdout=stdout)  # noqa: S603 -- our own modules
+    """A program as a process on one core, which does not outlive this one."""
+    tether = ("setpriv", "--pdeathsig", "KILL")
+    command: Sequence[str] = (*tether, "taskset", "-c", str(core), program.python, "-m", *program.module)
+    return subprocess.Popen(command, env=environ, stdout=stdout, stderr=stderr)  # noqa: S603 -- our own modules
+
+
+@dataclass(frozen=True)
+class Sink:
+    """A Genesys at its address.
+
+    Attributes:
+        url: Without a path.
+        process: Stop it, and nobody answers.
+    """
+
+    url: str
+    process: "subprocess.Popen[bytes]"
 
 
 @contextmanager
-def sink() -> Iterator[str]:
-    """The instant Genesys, at its address."""
+def sink(*, log: Path | None = None, delay_ms: int = 0) -> Iterator[Sink]:
+    """A Genesys that takes everything, after a delay, and logs each request with contacts."""
     port = free_port()
-    process = started(OTHER_CORE, "bench.sink", str(port))
+    options = ("--delay-ms", str(delay_ms), *(() if log is None else ("--log", str(log))))
+    process = started(OTHER_CORE, Program("sink", ("bench.sink", str(port), *options)))
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield Sink(f"http://127.0.0.1:{port}", process)
     finally:
         process.kill()
         process.wait()

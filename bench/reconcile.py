@@ -20,6 +20,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition as Native
 from opentelemetry.trace import NoOpTracer
 
 from bench import events, machine, process
+from bench.programs import Program
 from consumer.adapters.genesys.contact_list import columns
 from consumer.adapters.genesys.sink import GenesysSink
 from consumer.adapters.kafka.changelog import prefix_of
@@ -36,6 +37,7 @@ from tests.kafka_cluster import KafkaCluster
 
 PARTITIONS = 4
 PLANTED = {"missing": 125, "drifted": 125, "callable": 125, "foreign": 125}
+COMMAND = Program("reconcile", ("consumer", "reconcile", "--output", "json"))
 LOOK_EVERY_S = 0.02
 SUPPRESSED_EVERY = 1_000
 IN_THE_QUEUE = 10_000
@@ -68,9 +70,7 @@ def measure(kafka: KafkaCluster, contacts: int) -> Run:
         settings = load(environ)
         _prepare(settings, contacts)
         started = time.monotonic()
-        command = machine.started(
-            machine.CONSUMER_CORE, "consumer", "reconcile", "--output", "json", environ=environ, stdout=subprocess.PIPE
-        )
+        command = machine.started(machine.CONSUMER_CORE, COMMAND, environ, subprocess.PIPE)
         peak = 0
         while command.poll() is None:
             peak = process.peak_rss(command, peak)
@@ -107,7 +107,7 @@ def _prepare(settings: Settings, contacts: int) -> None:
     own = {"linger.ms": 20, "queue.buffering.max.messages": 1_000_000}
     producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers, "enable.idempotence": True, **own})
     (topic,) = settings.kafka_source_topics
-    for number, (key, value) in enumerate(events.all_new(contacts)):
+    for number, (key, value) in enumerate(events.records(events.all_new(contacts))):
         source = TopicPartition(topic, number % PARTITIONS)
         producer.produce(topic, value, key, source.partition)
         name = prefix_of(source) + dedupe.identity(key.decode())
@@ -147,7 +147,8 @@ def _commit(settings: Settings, offset: int) -> None:
 def _organisation(contacts: int) -> Iterator[str]:
     """A simulated Genesys whose list holds the contacts and the drifts, at its address."""
     port = machine.free_port()
-    simulator = machine.started(machine.OTHER_CORE, "bench.reconcile", str(port), str(contacts), stdout=subprocess.PIPE)
+    program = Program("simulator", ("bench.reconcile", str(port), str(contacts)))
+    simulator = machine.started(machine.OTHER_CORE, program, stdout=subprocess.PIPE)
     try:
         assert simulator.stdout is not None  # noqa: S101 -- a pipe
         simulator.stdout.readline()

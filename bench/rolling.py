@@ -24,6 +24,7 @@ import orjson
 from confluent_kafka import Producer
 
 from bench import events, machine, process
+from bench.programs import OURS
 from consumer.model import TopicPartition
 from consumer.settings import load
 from tests.kafka_clients import committed, read
@@ -74,7 +75,7 @@ class _Member:
 
     def start(self) -> None:
         with self._log.open("ab") as log:
-            self._process = machine.started(machine.CONSUMER_CORE, "consumer", "run", environ=self._environ, stdout=log)
+            self._process = machine.started(machine.CONSUMER_CORE, OURS, self._environ, log)
 
     def await_ready(self) -> None:
         deadline = time.monotonic() + WITHIN_S
@@ -151,7 +152,7 @@ def _load(bootstrap: str, topic: str) -> Iterator[Callable[[], int]]:
 
     def produce() -> None:
         nonlocal produced
-        for key, value in events.all_new(10**9):
+        for key, value in events.records(events.all_new(10**9)):
             producer.produce(topic, value, key, produced % PARTITIONS)
             producer.poll(0)
             produced += 1

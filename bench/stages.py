@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Self, TypeVar, cast
 
 import fastavro
 import orjson
 from rocksdict import Options, Rdict, WriteBatch
 
-from bench.events import all_new
+from bench import events
 from bench.sink import LIST_ID
 from consumer.adapters.dedupe_store import RocksStore
 from consumer.adapters.genesys.client import Client
@@ -59,11 +59,18 @@ class Stage:
         name: Of the stage.
         us: Ours.
         floor_us: Of the bare library calls; 0 where the stage is ours alone.
+        times_floor: Ours as a multiple of it.
     """
 
     name: str
     us: float
     floor_us: float
+    times_floor: float | None
+
+    @classmethod
+    def of(cls, name: str, us: float, floor_us: float) -> Self:
+        """The figures, rounded, with their ratio."""
+        return cls(name, round(us, 2), round(floor_us, 2), round(us / floor_us, 2) if floor_us else None)
 
 
 class _Flow:
@@ -136,13 +143,14 @@ class _Flow:
 
 
 def measure(count: int) -> list[Stage]:
-    """Medians of some runs over so many events."""
+    """Medians of some runs over so many events, by stage and for all of them."""
     records = _records(count)
     gc.freeze()  # as the program does
     runs = [asyncio.run(_run(records)) | _floors(records) for _ in range(RUNS)]
     us = {name: statistics.median(run[name] for run in runs) / count * 1e6 for name in runs[0]}
     names = ("decode", "validate", "prepare", "admit", "batch", "accept", "audit", "remember")
-    return [Stage(name, round(us[name], 2), round(us.get(f"{name} floor", 0.0), 2)) for name in names]
+    costs = [Stage.of(name, us[name], us.get(f"{name} floor", 0.0)) for name in names]
+    return [*costs, Stage.of("all stages", sum(each.us for each in costs), sum(each.floor_us for each in costs))]
 
 
 async def _run(records: Sequence[Record]) -> dict[str, float]:
@@ -201,7 +209,7 @@ def _seconds(work: Callable[[], object]) -> float:
 def _records(count: int) -> list[Record]:
     return [
         Record(*SOURCE, offset, 1_767_225_600_000 + offset, key, value)
-        for offset, (key, value) in enumerate(all_new(count))
+        for offset, (key, value) in enumerate(events.records(events.all_new(count)))
     ]
 
 
