@@ -11,12 +11,12 @@ import pytest
 from bench import end_to_end, events, latency, memory, plots, process, programs, sink
 from bench.peers import job
 from consumer.core.decode import decode
-from consumer.core.envelopes.choice import Envelopes
+from consumer.core.envelopes.native import native
 from consumer.core.validate import validate
 from consumer.demo.samples import Kind, Samples
 from consumer.errors import ValidationError
 from consumer.model import ChangeEvent, Record
-from consumer.pipeline.intake import make_reader
+from consumer.pipeline.readers import make_reader
 from consumer.settings import packaged_schemas
 
 COUNT = 10_000
@@ -88,7 +88,7 @@ def test_records_are_what_the_peers_decode():
 def test_the_peers_have_our_six_rules():
     """The same job: on the demo's events of every kind they name the reasons that we name."""
     schema = (packaged_schemas() / "crm_contact_change.avsc").read_text()
-    reader = make_reader(schema, Envelopes.of({"default": "native"}, {}, {}), "topic")
+    reader = make_reader(schema, native)
     samples = [each for each in Samples(seed=3).take(2_000) if each.kind not in WITHOUT_RULES]
     records = [Record("topic", 0, offset, 0, each.key, each.value) for offset, each in enumerate(samples)]
     ours = validate([each for each in decode(records, {1: reader}).results if isinstance(each, ChangeEvent)], ())
