@@ -27,7 +27,7 @@ MAX_VALUES = 100_000
 MAX_TYPES = 5_000
 """Types in a schema."""
 
-_MAX_DEFINITIONS = 64
+_MAX_DEFINITIONS = 256
 """Definitions whose mapping is kept: topics have few."""
 
 _FULL_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)

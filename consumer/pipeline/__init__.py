@@ -2,6 +2,7 @@
 
 - `run` owns the life of the pipeline: assignments come and go, drain, the end.
 - `intake` takes polled records through decode and validate.
+- `readers` learns what the records of a topic are read with; `quarantine` decodes.
 - `admission` judges works and takes down how they end.
 - `back_pressure` pauses partitions that hold their share of the memory.
 - `dispatch` sends batches to Genesys.

@@ -8,7 +8,7 @@ from typing import Any
 import fastavro
 
 from consumer.model import Framing, KeyFormat
-from tests.fuzz.targets import DATA, EVERY, HEADERS, NATIVE
+from tests.fuzz.targets import DATA, DEBEZIUM, EVERY, HEADERS, NATIVE
 
 VECTORS = DATA.parent / "wire_formats.json"
 EVENT = {
@@ -31,6 +31,17 @@ EVERY_VALUE = {
     "list": [[1, 2], []],
     "rows": [{"x": None}, {"x": b"ab"}, {"x": {"y": True}}],
 }
+ROW_CHANGED = {
+    "before": None,
+    "after": {"id": 7, "phone": "+14155550100", "consent": "granted", "dnc": False},
+    "source": {
+        "ts_ms": 1_700_000_000_000,
+        "snapshot": "false",
+        "lsn": 24_023_128,
+        "sequence": '["24023119","24023128"]',
+    },
+    "op": "u",
+}
 CONNECT = {
     "schema": {
         "type": "struct",
@@ -48,16 +59,21 @@ def write(directory: Path, target: str) -> None:
 
 def _seeds() -> dict[str, list[bytes]]:
     event, native = _avro(NATIVE, EVENT), NATIVE.encode()
-    debezium = bytes.fromhex((DATA / "debezium_mysql_customers.confluent_framed.hex").read_text())
+    debezium = _avro(json.dumps(DEBEZIUM), ROW_CHANGED)
     return {
         "framing": [_framed(vector) for vector in json.loads(VECTORS.read_text())["vectors"]],
         "native": [event],
-        "decoder": [b"\0" + _avro(EVERY, EVERY_VALUE), b"\1" + debezium[5:]],
-        "connect_json": [json.dumps(document).encode() for document in (CONNECT, EVENT, CONNECT["payload"])],
+        "decoder": [b"\0" + _avro(EVERY, EVERY_VALUE), b"\1" + debezium, b"\2" + bytes(100)],
+        "connect_json": [bytes([number % 6]) + document for number, document in enumerate(_documents())],
         "key": [b"\0\2\6c-1", b'\1{"id": 1001}', b"\2c-1"],
         "grammar": [bytes(range(200))],
         "guard": [bytes([len(native) >> 4, len(native) & 15]) + native + event],
     }
+
+
+def _documents() -> list[bytes]:
+    real = (DATA / "confluent_salesforce_contact_create.connect.json").read_bytes()
+    return [json.dumps(EVENT).encode(), json.dumps(CONNECT).encode(), json.dumps(CONNECT["payload"]).encode(), real]
 
 
 def _framed(vector: dict[str, Any]) -> bytes:

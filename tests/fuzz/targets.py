@@ -1,6 +1,6 @@
 """What is fuzzed: framing, guard, decoder, envelopes, keys. Each target takes any bytes, and may raise nothing.
 
-A `DecodeError` is an answer; any other exception is a find. In one of a thousand inputs a part is repeated up to a
+A `DecodeError` is an answer; any other exception is a find. In one of five thousand inputs a part is repeated up to a
 megabyte: few bytes that ask for much are found so.
 """
 
@@ -13,17 +13,18 @@ from consumer.core import keys
 from consumer.core.avro import WriterSchema
 from consumer.core.connect_json import JsonReader
 from consumer.core.decode import Reader, ReaderName, decode
-from consumer.core.envelopes.native import native as native_envelope
+from consumer.core.envelopes.choice import Envelopes
 from consumer.core.framing import MAX_VALUE_BYTES, Form, form
 from consumer.errors import DecodeError
-from consumer.model import Framing, KeyFormat, Record
+from consumer.model import EnvelopeName, Events, Framing, KeyFormat, Record
 from consumer.pipeline.readers import make_reader
+from consumer.settings import ready_made_mappings
 from tests.fuzz.grammar import Bytes, schema_of
 
 DATA = Path(__file__).parents[1] / "data" / "avro"
 NATIVE = (Path(__file__).parents[2] / "schemas" / "crm_contact_change.avsc").read_text()
 TOPIC = "t"
-REPEATED_OF = 1000
+REPEATED_OF = 5_000
 """Inputs of which one has a part that is repeated, as its checksum says."""
 
 HEADERS = (
@@ -59,9 +60,42 @@ EVERY = json.dumps(EVERY_TYPE).replace(
     '"Every2"', '{"type": "record", "name": "Every2", "fields": [{"name": "y", "type": "boolean"}]}'
 )
 
+ROW = {
+    "type": "record",
+    "name": "Value",
+    "fields": [
+        {"name": "id", "type": "long"},
+        {"name": "phone", "type": ["null", "string"]},
+        {"name": "consent", "type": ["null", "string"]},
+        {"name": "dnc", "type": ["null", "boolean"]},
+    ],
+}
+SOURCE = {
+    "type": "record",
+    "name": "Source",
+    "fields": [
+        {"name": "ts_ms", "type": "long"},
+        {"name": "snapshot", "type": ["null", "string"]},
+        {"name": "lsn", "type": ["null", "long"]},
+        {"name": "sequence", "type": ["null", "string"]},
+    ],
+}
+DEBEZIUM = {
+    "type": "record",
+    "name": "Envelope",
+    "fields": [
+        {"name": "before", "type": ["null", ROW]},
+        {"name": "after", "type": ["null", "Value"]},
+        {"name": "source", "type": SOURCE},
+        {"name": "op", "type": "string"},
+    ],
+}
+SALESFORCE = json.loads((DATA / "salesforce_contact_change_event.avsc").read_text())
+CONSENT = {"name": "Call_Consent__c", "type": ["null", "boolean"]}
+"""Salesforce has no such field of its own."""
+
 _FORMS = [form(TOPIC, framing, key_format) for framing in Framing for key_format in KeyFormat]
-_SCHEMAS = [WriterSchema(text) for text in (EVERY, (DATA / "debezium_mysql_customers_envelope.avsc").read_text())]
-_JSON = JsonReader(native_envelope)
+_ENVELOPES = {name: Envelopes.of({"default": name}, {}, ready_made_mappings()).of_topic(TOPIC) for name in EnvelopeName}
 _KEYS = keys.avro_reader('["null", "string", "long"]')
 
 
@@ -70,13 +104,32 @@ class _Readers(dict[ReaderName, Reader | DecodeError]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._reader = make_reader(NATIVE, native_envelope)
+        self._reader = make_reader(NATIVE, _ENVELOPES[EnvelopeName.NATIVE])
 
     def get(self, _: object, __: object = None) -> Reader | DecodeError:
         return self._reader
 
 
+def _every_type(body: bytes, _: Record) -> Events:
+    _EVERY.read(body)
+    return ()
+
+
+def _reader(envelope: EnvelopeName, schema: object) -> Reader:
+    made = make_reader(json.dumps(schema), _ENVELOPES[envelope])
+    if isinstance(made, DecodeError):
+        raise made
+    return made
+
+
 _READERS = _Readers()
+_EVERY = WriterSchema(EVERY)
+_READERS_OF_BODIES = (
+    _every_type,
+    _reader(EnvelopeName.DEBEZIUM, DEBEZIUM),
+    _reader(EnvelopeName.SALESFORCE, SALESFORCE | {"fields": [*SALESFORCE["fields"], CONSENT]}),
+)
+_JSON_READERS = [JsonReader(envelope) for envelope in _ENVELOPES.values()]
 
 
 def framing(data: Bytes) -> None:
@@ -93,14 +146,17 @@ def native(data: Bytes) -> None:
 
 
 def decoder(data: Bytes) -> None:
-    """A body of a schema that has every type, or of Debezium's."""
-    _SCHEMAS[data.byte() % len(_SCHEMAS)].read(data.rest())
+    """A body of a schema that has every type, or of those of real sources, by the envelopes that they have."""
+    reader = _READERS_OF_BODIES[data.byte() % len(_READERS_OF_BODIES)]
+    body = data.rest()
+    reader(body, Record(TOPIC, 0, 0, 0, b"c", body))
 
 
 def grammar(data: Bytes) -> None:
-    """A schema that is put together, and a body of it, by envelope and alone."""
+    """A schema that is put together, and a body of it, by an envelope and alone."""
+    envelope = _ENVELOPES[[*EnvelopeName][data.byte() % len(EnvelopeName)]]
     text = json.dumps(schema_of(data))
-    reader = make_reader(text, native_envelope)
+    reader = make_reader(text, envelope)
     body = data.rest()
     if isinstance(reader, DecodeError):
         WriterSchema(text).read(body)
@@ -116,8 +172,9 @@ def guard(data: Bytes) -> None:
 
 def connect_json(data: Bytes) -> None:
     """JSON, with a schema or without."""
+    reader = _JSON_READERS[data.byte() % len(_JSON_READERS)]
     body = data.rest()
-    _JSON(body, Record(TOPIC, 0, 0, 0, b"c", body))
+    reader(body, Record(TOPIC, 0, 0, 0, b"c", body))
 
 
 def key(data: Bytes) -> None:
