@@ -16,7 +16,7 @@ from typing import Any, Self
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
-from tests.kafka_cluster import POM, PROJECT, KafkaMissingError, launch
+from tests.kafka_cluster import POM, PROJECT, KafkaMissingError, launch, move_into_place
 
 VERSION = "2.6.13.Final"
 """The newest that runs on Java 17."""
@@ -110,10 +110,13 @@ def _fetch(folder: Path) -> None:
     fresh = Path(tempfile.mkdtemp(prefix=VERSION, dir=folder.parent))
     goal = ["dependency:copy", f"-Dartifact={ARTIFACT}", f"-DoutputDirectory={fresh}"]
     maven = ["mvn", "-B", "-q", "--strict-checksums", "-f", str(POM), *goal]
-    done = subprocess.run(maven, capture_output=True, text=True, check=False)  # noqa: S603  # our own
-    if done.returncode:
-        raise AssertionError(f"Maven could not fetch Apicurio:\n{done.stdout}{done.stderr}")
-    (archive,) = fresh.glob("*.tar.gz")
-    shutil.unpack_archive(archive, fresh, filter="data")
-    archive.unlink()
-    fresh.rename(folder)
+    try:
+        done = subprocess.run(maven, capture_output=True, text=True, check=False)  # noqa: S603  # our own
+        if done.returncode:
+            raise AssertionError(f"Maven could not fetch Apicurio:\n{done.stdout}{done.stderr}")
+        (archive,) = fresh.glob("*.tar.gz")
+        shutil.unpack_archive(archive, fresh, filter="data")
+        archive.unlink()
+        move_into_place(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)

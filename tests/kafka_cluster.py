@@ -240,16 +240,17 @@ def _fetch(folder: Path) -> None:
         )
         if done.returncode:
             raise KafkaFailedError(f"Maven could not fetch Apache Kafka:\n{done.stdout}{done.stderr}")
-        _move_into_place(fresh, folder)
+        move_into_place(fresh, folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _move_into_place(fresh: Path, folder: Path) -> None:
+def move_into_place(fresh: Path, folder: Path) -> None:
+    """Keep what was fetched, unless another run was quicker."""
     try:
         fresh.rename(folder)
     except OSError:
-        if not folder.is_dir():  # otherwise another run was quicker, with the same jars
+        if not folder.is_dir():
             raise
 
 
