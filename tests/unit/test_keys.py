@@ -5,7 +5,7 @@ import fastavro
 import pytest
 
 from consumer.core import keys
-from consumer.core.decode import Decoded, decode, named_by_key, reader_names
+from consumer.core.decode import Decoded, Reader, ReaderName, decode, named_by_key, reader_names
 from consumer.core.framing import KeySchema, form
 from consumer.errors import DecodeError
 from consumer.model import ChangeType, Framing, KeyFormat, Reason, Record
@@ -120,5 +120,5 @@ def test_a_record_whose_value_is_junk_may_still_be_named_by_its_key(key_format, 
     """In any format of keys; one whose schema is not known names nobody."""
     split = form("crm.contacts.changes", Framing.CONFLUENT, key_format)
     record = Record("crm.contacts.changes", 0, 0, TIME, key, b"junk")
-    readers = {KeySchema(7): keys.avro_reader(json.dumps(ID_RECORD))}
+    readers: dict[ReaderName, Reader | DecodeError] = {KeySchema(7): keys.avro_reader(json.dumps(ID_RECORD))}
     assert named_by_key(record, readers, split) == named
