@@ -308,6 +308,7 @@ class Change(Struct, frozen=True, gc=False):
         occurred_at: Milliseconds since the epoch, UTC.
         offset: Offset of the record in its partition: the order where versions say nothing; -1 for a row of a file.
         withdrawal: The person must not be called after this: goes ahead of every other change.
+        positional: Of a withdrawal, its version is a position in the source's log, which may begin anew.
         undecoded: Nobody knows what the record says: its version and time are unknown, only its offset is its order.
         number: Of a suppression, the valid number that the rejected record names, "" if none: for the do-not-call list.
     """
@@ -320,6 +321,7 @@ class Change(Struct, frozen=True, gc=False):
     occurred_at: int
     offset: int
     withdrawal: bool
+    positional: bool = False
     undecoded: bool = False
     number: str = ""
 

@@ -15,6 +15,7 @@ from msgspec.structs import astuple, replace
 from consumer.model import UNCHANGED, Amendment, Change, ChangeEvent, ChangeType, Contact, Operation, State, Verdict
 
 IDENTITY_BYTES = 32
+MAX_VERSION = 2**63 - 1
 
 FROM_A_FILE = -1
 """Offset of a change that stands in no partition: its place says nothing against any other."""
@@ -165,13 +166,20 @@ def judge(change: Change, state: State | None) -> Verdict:
     if state is None:
         return Verdict.NEW
     order = _order(change, state)
-    if order is _Order.OLDER:
+    if order is _Order.OLDER and not goes_back(change, state):
         return Verdict.STALE
     if change.fingerprint == state.fingerprint:
         return Verdict.DUPLICATE
     if order is not _Order.UNKNOWN or change.withdrawal or change.occurred_at > state.occurred_at:
         return Verdict.CHANGED
     return Verdict.STALE
+
+
+def goes_back(change: Change, state: State) -> bool:
+    """Whether a withdrawal came later by time and earlier by a position in a log: that may have begun anew."""
+    if not change.positional or change.version is None or state.version is None:
+        return False
+    return change.version < state.version and change.occurred_at > state.occurred_at
 
 
 def releases(change: Change, state: State | None) -> bool:
@@ -200,10 +208,9 @@ def accepted(change: Change, state: State | None, *, blocks: bool = False) -> St
         deleted = change.operation is Operation.DELETE
         offset = FROM_A_FILE if state.offset == FROM_A_FILE else change.offset
         return replace(state, fingerprint=change.fingerprint, offset=offset, deleted=deleted, blocked=False)
-    known = state.version if state else None
     made = State(
         change.fingerprint,
-        known if change.version is None else change.version,
+        _version(change, state),
         change.version is not None,
         change.occurred_at,
         change.offset,
@@ -211,6 +218,18 @@ def accepted(change: Change, state: State | None, *, blocks: bool = False) -> St
         blocks and change.withdrawal and change.operation is not Operation.DELETE,
     )
     return made if state is None else _held_by_a_file(made, change, state)
+
+
+def _version(change: Change, state: State | None) -> int | None:
+    """The highest version accepted so far.
+
+    One that went back leaves a version above the highest: what was granted under that one is older, told again or not.
+    """
+    if state is None or change.version is None:
+        return change.version if state is None else state.version
+    if goes_back(change, state) and state.version is not None:
+        return min(state.version + 1, MAX_VERSION)
+    return change.version
 
 
 def noted(change: Change, state: State | None) -> State:

@@ -6,12 +6,17 @@ something under way is not judged: the work waits behind it, or takes its place 
 
 from collections.abc import Callable, Sequence
 
+import structlog
+
 from consumer.core import dedupe
+from consumer.core.audit import event_id
 from consumer.core.batch import Lane, Lanes
 from consumer.model import Amendment, Assignment, Change, Operation, Outcome, State, Verdict, Work
 from consumer.pipeline.partitions import Partition, Partitions
 from consumer.pipeline.reports import Reports
 from consumer.ports import Amended, Store
+
+log = structlog.get_logger(__name__)
 
 NOT_THERE = "genesys:contact.not.found"
 """Why a partial change cannot be delivered: it does not tell enough to make the contact."""
@@ -175,6 +180,9 @@ class Admission:
 
     def _judge(self, work: Work, change: Change, base: State | None) -> None:
         verdict = dedupe.judge(change, base)
+        if base is not None and verdict is Verdict.CHANGED and dedupe.goes_back(change, base):
+            remedy = "it applies; if the source counts anew, grants stay stale: see a failover in the operating guide"
+            log.warning("source_order_went_back", record=event_id(work.record), remedy=remedy)
         if change.operation is Operation.SUPPRESS:
             self._judge_suppression(work, change, base, verdict)
         elif verdict is Verdict.STALE:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 import structlog
+from msgspec.structs import replace
 
 from consumer.core import dead_letters, dedupe
 from consumer.core.decode import ReaderName
@@ -99,6 +100,8 @@ class Intake:
                 self._reject(work, result)
             else:
                 self._prepare(work, result, next(contacts))
+        if readers.has_positions:
+            _mark_positions(works)
         self._admission.admit(partition, works)
         return len(results), missing
 
@@ -166,6 +169,13 @@ def _spread(
         else:
             work.outcome = Outcome.IGNORED
     return [work for work, _ in spread], [result for _, result in spread]
+
+
+def _mark_positions(works: Sequence[Work]) -> None:
+    """Have withdrawals judged as what they are: their versions are positions in a log."""
+    for work in works:
+        if work.change is not None and work.change.withdrawal and work.change.version is not None:
+            work.change = replace(work.change, positional=True)
 
 
 def valid_number(event: ChangeEvent, error: ValidationError) -> str:

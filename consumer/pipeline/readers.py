@@ -71,11 +71,13 @@ class Readers:
         form: How its records are split.
         envelope: What stands around a contact in them.
         schemas: Where writer schemas come from.
+        has_positions: Whether versions are positions in a database's log.
         unknown_timeout: How long the registry may lag, seconds.
         clock: Monotonic seconds.
 
     Attributes:
         form: As given.
+        has_positions: As given.
         known: By what they read; an error is the result of every record that would be read so.
     """
 
@@ -85,10 +87,12 @@ class Readers:
         *,
         envelope: Envelope,
         schemas: Schemas,
+        has_positions: bool,
         unknown_timeout: float,
         clock: Callable[[], float],
     ) -> None:
         self.form = form
+        self.has_positions = has_positions
         self.known = without_registry(envelope)
         self._envelope = envelope
         self._schemas = schemas

@@ -322,6 +322,7 @@ class Pipeline:
         return Readers(
             form_of(topic, self._settings),
             envelope=self._envelopes.of_topic(topic),
+            has_positions=self._envelopes.has_positions(topic),
             schemas=self._schemas,
             unknown_timeout=self._settings.schema_unknown_timeout_s,
             clock=self._clock,

@@ -215,6 +215,7 @@ async def test_schemas_change_in_mid_stream(apicurio, schemas):
         form(TOPIC, Framing.CONFLUENT, KeyFormat.STRING),
         envelope=native,
         schemas=schemas,
+        has_positions=False,
         unknown_timeout=60,
         clock=asyncio.get_running_loop().time,
     )

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from consumer.core.dedupe import (
     FROM_A_FILE,
+    MAX_VERSION,
     accepted,
     advanced,
     as_delete,
@@ -717,3 +718,39 @@ def test_what_is_later_than_the_file_begins_the_order_of_the_partition():
 def test_the_mark_of_a_file_is_kept_in_bytes():
     """The changelog carries it."""
     assert decode_state(encode_state(of_file(), 0)).offset == FROM_A_FILE
+
+
+# ---- a source that counts anew ----
+
+
+def positional(**told):
+    """A withdrawal whose version is a position in a log."""
+    return replace(change(**told), positional=True)
+
+
+@pytest.mark.parametrize("kind", [{"consent": False}, {"kind": ChangeType.DELETE}])
+def test_a_withdrawal_whose_position_went_back_applies_when_it_is_later(kind):
+    """After a failover positions begin anew: nobody is called who withdrew since; an old one told again is stale."""
+    known = state(version=10, at=1000)
+    assert judge(positional(version=3, at=1001, **kind), known) is Verdict.CHANGED
+    assert judge(positional(version=3, at=1000, **kind), known) is Verdict.STALE
+    assert judge(change(version=3, at=1001, **kind), known) is Verdict.STALE
+    assert judge(change(version=3, at=1001), known) is Verdict.STALE
+
+
+def test_after_a_withdrawal_that_went_back_no_grant_from_before_applies():
+    """Also not the one that was accepted last, told again at a higher offset; a position above all of them does."""
+    granted = change(version=10, at=1000, offset=1)
+    withdrawn = accepted(positional(version=3, at=2000, offset=2, consent=False), accepted(granted, None))
+    assert (withdrawn.version, withdrawn.occurred_at) == (11, 2000)
+    assert judge(replace(granted, offset=3), withdrawn) is Verdict.STALE
+    assert judge(change(version=4, at=3000, offset=4), withdrawn) is Verdict.STALE
+    assert judge(change(version=11, at=3000, offset=5), withdrawn) is Verdict.CHANGED
+
+
+def test_the_highest_version_of_all_stays_when_one_goes_back():
+    """What is remembered fits into the state."""
+    known = state(version=MAX_VERSION, at=1)
+    after = accepted(positional(version=3, at=2, consent=False), known)
+    assert after.version == MAX_VERSION
+    assert decode_state(encode_state(after, 0)) == after

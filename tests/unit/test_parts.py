@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from consumer.core.audit import Auditor
 from consumer.errors import SinkUnavailable
@@ -59,9 +60,9 @@ def lead(change_type: str, *ids: str, at: int = 1, **fields: object) -> tuple[in
     return 1, {"ChangeEventHeader": header, **body, **fields}
 
 
-def row(op: str, before: object, after: object, lsn: int) -> tuple[int, dict[str, object]]:
+def row(op: str, before: object, after: object, lsn: int, at: int = 0) -> tuple[int, dict[str, object]]:
     """A record of Debezium."""
-    return 3, {"before": before, "after": after, "source": {"ts_ms": TIME_MS, "lsn": lsn}, "op": op}
+    return 3, {"before": before, "after": after, "source": {"ts_ms": TIME_MS + at, "lsn": lsn}, "op": op}
 
 
 def told(*values: tuple[int, dict[str, object]]) -> World:
@@ -215,6 +216,22 @@ def test_a_changed_id_deletes_and_creates(rows: dict[str, str]) -> None:
     ]
     batches = [event["batchId"] for event in world.events("batch")]
     assert len(batches) == len(set(batches)) == 3
+
+
+def test_a_withdrawal_after_a_failover_applies_and_a_grant_waits(rows: dict[str, str]) -> None:
+    """The log begins anew: who withdraws is not called; a grant needs a position above all that were known."""
+    world = told(row("c", None, ROW, 1000))
+    run(world, **rows)
+    tell(world, row("u", None, ROW | {"consent": "denied"}, 5, at=1), row("u", None, ROW, 6, at=2))
+    with capture_logs() as logs:
+        run(world, **rows)
+    assert outcomes(world) == ["delivered", "delivered", "stale"]
+    assert world.list["7"]["callable"] is False
+    assert [entry["record"] for entry in logs if entry["event"] == "source_order_went_back"] == [f"{TOPIC}/0/1"]
+    tell(world, row("u", None, ROW, 1001, at=3))
+    run(world, **rows)
+    assert outcomes(world)[-1] == "delivered"
+    assert world.list["7"]["callable"] is True
 
 
 def test_a_withdrawal_of_several_is_told_as_one() -> None:

@@ -72,6 +72,10 @@ class Envelopes(Struct, frozen=True):
         """The envelope of a topic."""
         return partial(self.mapper, topic)
 
+    def has_positions(self, topic: str) -> bool:
+        """Whether versions in a topic are positions in a database's log, which begins anew after a failover."""
+        return self._name(topic) in {"debezium", "flattened"}
+
     def mapper(self, topic: str, definition: Mapping[str, object]) -> Mapper:
         """What makes change events of records of a topic that were written with a schema.
 
