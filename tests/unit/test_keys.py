@@ -5,7 +5,7 @@ import fastavro
 import pytest
 
 from consumer.core import keys
-from consumer.core.decode import Decoded, decode, reader_names
+from consumer.core.decode import Decoded, Reader, ReaderName, decode, named_by_key, reader_names
 from consumer.core.framing import KeySchema, form
 from consumer.errors import DecodeError
 from consumer.model import ChangeType, Framing, KeyFormat, Reason, Record
@@ -102,3 +102,23 @@ def test_a_key_has_a_reader_of_its_own():
     assert decode(records, {7: DecodeError((Reason.NOT_DECODABLE,))}, split) == Decoded([], KeySchema(7))
     decoded = decode(records, {KeySchema(7): keys.avro_reader(json.dumps(ID_RECORD))}, split)
     assert [getattr(event, "external_id", event) for event in decoded.results] == ["1001", None]
+
+
+@pytest.mark.parametrize(
+    ("key_format", "key", "named"),
+    [
+        (KeyFormat.STRING, b"c-1", "c-1"),
+        (KeyFormat.JSON, b'{"id": 1001}', "1001"),
+        (KeyFormat.AVRO, b"\0\0\0\0\7" + written(ID_RECORD, {"id": 1001}), "1001"),
+        (KeyFormat.AVRO, b"\0\0\0\0\x08" + written(ID_RECORD, {"id": 1001}), None),
+        (KeyFormat.AVRO, b"c-1", None),
+        (KeyFormat.STRING, b" ", None),
+        (KeyFormat.STRING, None, None),
+    ],
+)
+def test_a_record_whose_value_is_junk_may_still_be_named_by_its_key(key_format, key, named):
+    """In any format of keys; one whose schema is not known names nobody."""
+    split = form("crm.contacts.changes", Framing.CONFLUENT, key_format)
+    record = Record("crm.contacts.changes", 0, 0, TIME, key, b"junk")
+    readers: dict[ReaderName, Reader | DecodeError] = {KeySchema(7): keys.avro_reader(json.dumps(ID_RECORD))}
+    assert named_by_key(record, readers, split) == named

@@ -167,3 +167,14 @@ def test_a_replayed_grant_does_not_undo_a_withdrawal_that_came_after_it(version:
     live(world, MemorySchemas({UNKNOWN_SCHEMA: [SCHEMA]}))
     assert world.list["contact-0"]["callable"] is False
     assert _last(world) == ("stale", None)
+
+
+def test_a_key_in_avro_names_the_contact_as_well() -> None:
+    """The schema of keys is learnt together with the first schema of values, before anybody has to be named by it."""
+    key = struct.pack(">bIb", 0, 10, 2 * len("contact-0")) + b"contact-0"
+    world = World()
+    for value in ({}, {"value": b"\0\0\0\0\1junk"}):
+        _append(world, Event("contact-0", None), key=key, **value)
+    live(world, MemorySchemas({1: [SCHEMA], 10: ['"string"']}), suppress_undecodable=True, source_key="avro")
+    assert world.list["contact-0"]["callable"] is False
+    assert _last(world) == ("rejected", "suppress")
