@@ -311,6 +311,7 @@ class Change(Struct, frozen=True, gc=False):
         positional: Of a withdrawal, its version is a position in the source's log, which may begin anew.
         undecoded: Nobody knows what the record says: its version and time are unknown, only its offset is its order.
         number: Of a suppression, the valid number that the rejected record names, "" if none: for the do-not-call list.
+        imprint: Of the record that asks for it, 16 bytes; empty where a repeat of that could mean something else.
     """
 
     operation: Operation
@@ -324,6 +325,7 @@ class Change(Struct, frozen=True, gc=False):
     positional: bool = False
     undecoded: bool = False
     number: str = ""
+    imprint: bytes = b""
 
     @property
     def whole(self) -> Contact:
@@ -344,6 +346,7 @@ class State(Struct, frozen=True, gc=False):
         offset: Of the last accepted change in its partition; -1 when it was a row of a file.
         deleted: The contact is not in Genesys: this is the marker that stops late updates.
         blocked: The last accepted change withdrew, and the contact's number went on the do-not-call list for it.
+        imprint: Of the record that asked for all this, 16 bytes; empty where there is none that a repeat can be told by.
     """
 
     fingerprint: bytes
@@ -353,6 +356,7 @@ class State(Struct, frozen=True, gc=False):
     offset: int
     deleted: bool
     blocked: bool = False
+    imprint: bytes = b""
 
 
 class Verdict(StrEnum):

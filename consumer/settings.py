@@ -11,12 +11,23 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from consumer.errors import SettingsError
 from consumer.model import EnvelopeName, Framing, KeyFormat
+
+def _release() -> str:
+    try:
+        return metadata.version("genesys-consumer")
+    except metadata.PackageNotFoundError:  # a checkout that is run without being installed
+        return "dev"
+
+
+RELEASE = _release()
+"""Version of the program."""
 
 REGIONS = {
     "us-east-1": "mypurecloud.com",

@@ -21,7 +21,9 @@ FROM_A_FILE = -1
 """Offset of a change that stands in no partition: its place says nothing against any other."""
 
 _STATE = struct.Struct(">BB32sqqqq")
-_FORMAT = 2
+IMPRINT_BYTES = 16
+_FORMAT, _FORMAT_WITH_IMPRINT = 2, 3
+_SIZES = {_FORMAT: _STATE.size, _FORMAT_WITH_IMPRINT: _STATE.size + IMPRINT_BYTES}
 _HAS_VERSION, _VERSIONED, _DELETED, _BLOCKED = 1, 2, 4, 8
 
 
@@ -42,7 +44,9 @@ def identity_of_key(key: bytes | None) -> bytes:
     return hashlib.sha256(key or b"").digest()
 
 
-def to_change(event: ChangeEvent, contact: Contact | Amendment, offset: int, contact_list_id: str) -> Change:
+def to_change(
+    event: ChangeEvent, contact: Contact | Amendment, offset: int, contact_list_id: str, imprint: bytes = b""
+) -> Change:
     """The change that a valid event asks for.
 
     The contact list id goes into the fingerprint: a state kept for one list never hides a contact from another.
@@ -59,6 +63,7 @@ def to_change(event: ChangeEvent, contact: Contact | Amendment, offset: int, con
         event.occurred_at,
         offset,
         deletes or not contact.callable,
+        imprint=imprint,
     )
 
 
@@ -148,7 +153,7 @@ def undecoded(contact_list_id: str) -> bytes:
 def as_delete(change: Change, contact_list_id: str) -> Change:
     """The same withdrawal, carried out as a delete."""
     fingerprint = without_content(Operation.DELETE, contact_list_id)
-    return replace(change, operation=Operation.DELETE, fingerprint=fingerprint)
+    return replace(change, operation=Operation.DELETE, fingerprint=fingerprint, imprint=b"")
 
 
 def without_content(operation: Operation, contact_list_id: str) -> bytes:
@@ -159,6 +164,15 @@ def without_content(operation: Operation, contact_list_id: str) -> bytes:
 def is_content(contact: Contact, state: State, contact_list_id: str) -> bool:
     """Whether a contact is as it was accepted last; nobody can tell of one that was suppressed."""
     return fingerprint(contact, contact_list_id) == state.fingerprint
+
+
+def repeats(offset: int, imprint: bytes, state: State) -> bool:
+    """Whether a record is what its contact was accepted with, byte for byte, and no older: a duplicate for sure.
+
+    Read in the same way it is the same change, with the same version and content, and nothing came between. One that
+    stands before the accepted one may be stale; of a file nobody knows where its rows stand.
+    """
+    return imprint != b"" and imprint == state.imprint and offset >= state.offset != FROM_A_FILE
 
 
 def judge(change: Change, state: State | None) -> Verdict:
@@ -207,7 +221,7 @@ def accepted(change: Change, state: State | None, *, blocks: bool = False) -> St
     if change.undecoded and state is not None:
         deleted = change.operation is Operation.DELETE
         offset = FROM_A_FILE if state.offset == FROM_A_FILE else change.offset
-        return replace(state, fingerprint=change.fingerprint, offset=offset, deleted=deleted, blocked=False)
+        return replace(state, fingerprint=change.fingerprint, offset=offset, deleted=deleted, blocked=False, imprint=b"")
     made = State(
         change.fingerprint,
         _version(change, state),
@@ -216,6 +230,7 @@ def accepted(change: Change, state: State | None, *, blocks: bool = False) -> St
         change.offset,
         change.operation is Operation.DELETE,
         blocks and change.withdrawal and change.operation is not Operation.DELETE,
+        change.imprint,
     )
     return made if state is None else _held_by_a_file(made, change, state)
 
@@ -239,7 +254,8 @@ def noted(change: Change, state: State | None) -> State:
 
 def forgotten(state: State, contact_list_id: str) -> State:
     """The state of a contact whose content in Genesys nobody knows: whatever the CRM says next is sent."""
-    return replace(state, fingerprint=without_content(Operation.UPSERT, contact_list_id), blocked=False)
+    fingerprint = without_content(Operation.UPSERT, contact_list_id)
+    return replace(state, fingerprint=fingerprint, blocked=False, imprint=b"")
 
 
 def from_a_file(state: State) -> State:
@@ -251,7 +267,14 @@ def advanced(change: Change, state: State) -> State | None:
     """The state after a duplicate: a newer version is remembered; None when nothing changes."""
     if change.version is None or (state.version is not None and change.version <= state.version):
         return None
-    made = replace(state, version=change.version, versioned=True, occurred_at=change.occurred_at, offset=change.offset)
+    made = replace(
+        state,
+        version=change.version,
+        versioned=True,
+        occurred_at=change.occurred_at,
+        offset=change.offset,
+        imprint=change.imprint,
+    )
     return _held_by_a_file(made, change, state)
 
 
@@ -312,7 +335,9 @@ def encode_state(state: State, settled_ms: int) -> bytes:
     flags = (state.version is not None) * _HAS_VERSION | state.versioned * _VERSIONED
     flags |= state.deleted * _DELETED | state.blocked * _BLOCKED
     version = state.version or 0
-    return _STATE.pack(_FORMAT, flags, state.fingerprint, version, state.occurred_at, state.offset, settled_ms)
+    format_ = _FORMAT_WITH_IMPRINT if state.imprint else _FORMAT
+    packed = _STATE.pack(format_, flags, state.fingerprint, version, state.occurred_at, state.offset, settled_ms)
+    return packed + state.imprint
 
 
 def decode_state(raw: bytes) -> State:
@@ -330,6 +355,7 @@ def decode_state(raw: bytes) -> State:
         offset,
         bool(flags & _DELETED),
         bool(flags & _BLOCKED),
+        raw[_STATE.size :],
     )
 
 
@@ -344,7 +370,7 @@ def settled_ms(raw: bytes) -> int:
 
 def _unpacked(raw: bytes) -> tuple[int, bytes, int, int, int, int]:
     """Flags, fingerprint, version, time, offset, time of settling."""
-    if len(raw) != _STATE.size or raw[0] != _FORMAT:
+    if not raw or len(raw) != _SIZES.get(raw[0]):
         raise ValueError(f"dedupe state of an unknown format ({len(raw)} bytes)")
-    _, flags, fingerprint, version, occurred_at, offset, settled = _STATE.unpack(raw)
+    _, flags, fingerprint, version, occurred_at, offset, settled = _STATE.unpack_from(raw)
     return flags, fingerprint, version, occurred_at, offset, settled

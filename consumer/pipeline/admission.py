@@ -4,7 +4,7 @@ The state of a contact is what the store says, overlaid by what was decided and 
 something under way is not judged: the work waits behind it, or takes its place where a newer one may.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import structlog
 
@@ -17,6 +17,11 @@ from consumer.pipeline.reports import Reports
 from consumer.ports import Amended, Store
 
 log = structlog.get_logger(__name__)
+
+States = Mapping[bytes, State | None]
+"""What the store has, by identity; None where it has nothing."""
+
+_NOTHING: States = {}
 
 NOT_THERE = "genesys:contact.not.found"
 """Why a partial change cannot be delivered: it does not tell enough to make the contact."""
@@ -59,19 +64,32 @@ class Admission:
 
     # -- in
 
-    def admit(self, partition: Partition, works: Sequence[Work]) -> None:
-        """Let in works of one partition that ask for a change, in their order, with one read of the store."""
-        idle = {
-            work.change.identity
-            for work in works
-            if work.change and work.change.identity not in partition.overlay
-            and self._lanes.get(work.change.identity) is None
-        }  # fmt: skip
-        stored = self._stored(partition, list(idle))
+    def admit(self, partition: Partition, works: Sequence[Work], known: States = _NOTHING) -> None:
+        """Let in works of one partition that ask for a change, in their order, with one read of the store.
+
+        Args:
+            partition: Theirs.
+            works: With changes, or not.
+            known: What was looked up just now.
+        """
+        states = {**known, **self.look_up(partition, {work.change.identity for work in works if work.change} - known.keys())}
         for work in works:
             if work.change is not None:
-                self._admit(partition, work, work.change, stored.get(work.change.identity))
+                self._admit(partition, work, work.change, states.get(work.change.identity))
         self._decided()
+
+    def look_up(self, partition: Partition, identities: Iterable[bytes]) -> States:
+        """What the store has of contacts of which nothing is under way, and nothing decided since: None where nothing."""
+        overlay = partition.overlay
+        idle = [each for each in identities if each not in overlay and self._lanes.get(each) is None]
+        values = self._store.read(partition.key, idle) if idle else []
+        return {key: None if raw is None else dedupe.decode_state(raw) for key, raw in zip(idle, values, strict=True)}
+
+    def delivered(self, partition: Partition, identity: bytes, known: States) -> State | None:
+        """The state of a contact; None where something of it is under way, or nothing was delivered."""
+        if self._lanes.get(identity) is not None:
+            return None
+        return partition.overlay.get(identity, known.get(identity))
 
     def readmit(self, works: Sequence[Work]) -> None:
         """Let in works again that waited behind another one of their contact."""
@@ -225,10 +243,6 @@ class Admission:
         partition = self._partitions.of(work.assignment)
         if state is not None and partition is not None:
             work.state = partition.overlay[change.identity] = state
-
-    def _stored(self, partition: Partition, identities: list[bytes]) -> dict[bytes, State]:
-        values = self._store.read(partition.key, identities) if identities else []
-        return {key: dedupe.decode_state(raw) for key, raw in zip(identities, values, strict=True) if raw is not None}
 
 
 def _once_accepted(change: Change, before: State, verdict: Verdict) -> State:

@@ -4,7 +4,7 @@ A record whose schema is not known yet blocks its partition, and only that.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import cast
 
 import structlog
@@ -14,8 +14,8 @@ from consumer.core import dead_letters, dedupe
 from consumer.core.decode import ReaderName
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, ValidationError
-from consumer.model import Amendment, ChangeEvent, ChangeType, Contact, Events, Outcome, Reason, Record, Work
-from consumer.pipeline.admission import Admission
+from consumer.model import Amendment, ChangeEvent, ChangeType, Contact, Events, Outcome, Reason, Record, State, Work
+from consumer.pipeline.admission import Admission, States
 from consumer.pipeline.partitions import Partition
 from consumer.pipeline.quarantine import Quarantine
 from consumer.pipeline.readers import Readers
@@ -90,22 +90,53 @@ class Intake:
         if partition.closing:
             return 0, None
         readers = self._readers_of(partition.key.topic)
-        results, missing = self._quarantine.decode(records, readers.known, readers.form)
-        self._report_gaps(partition, records[: len(results)])
-        works, told = _spread(partition.tracker.add(records[: len(results)]), results)
+        repeated, known = self._repeated(partition, records, readers)
+        fresh = [record for record in records if record.offset not in repeated] if repeated else records
+        results, missing = self._quarantine.decode(fresh, readers.known, readers.form)
+        if readers.keyed and not _keyed(fresh, results):
+            readers.keyed = False
+            log.info("keys_are_not_external_ids", topic=partition.key.topic, remedy="none needed: repeats cost more")
+            return self._take_chunk(partition, records)
+        if missing is not None:
+            records = records[: records.index(fresh[len(results)])]
+        self._report_gaps(partition, records)
+        works = partition.tracker.add(records)
+        if repeated:
+            works = _without(repeated, works)
+        works, told = _spread(works, results)
         events = [result for result in told if not isinstance(result, DecodeError)]
         contacts = iter(validate(events, self._columns))
         for work, result in zip(works, told, strict=True):
             if isinstance(result, DecodeError):
                 self._reject(work, result)
             else:
-                self._prepare(work, result, next(contacts))
+                self._prepare(work, result, next(contacts), readers)
         if readers.has_positions:
             _mark_positions(works)
-        self._admission.admit(partition, works)
-        return len(results), missing
+        self._admission.admit(partition, works, known)
+        return len(records), missing
 
-    def _prepare(self, work: Work, event: ChangeEvent, contact: Contact | Amendment | ValidationError) -> None:
+    def _repeated(self, partition: Partition, records: Sequence[Record], readers: Readers) -> tuple[set[int], States]:
+        """Offsets of records that are duplicates for sure, before anything is decoded, and what was looked up for that.
+
+        Not sure is one of a contact of which something is under way, or of which an earlier record here may tell more.
+        """
+        if not readers.keyed:
+            return set(), {}
+        identities = [dedupe.identity_of_key(record.key) for record in records]
+        known = self._admission.look_up(partition, identities)
+        repeated, unsure = set[int](), set[bytes]()
+        for record, identity in zip(records, identities, strict=True):
+            state = None if identity in unsure else self._admission.delivered(partition, identity, known)
+            if state is not None and state.imprint and _repeats(record, readers, state):
+                repeated.add(record.offset)
+            else:
+                unsure.add(identity)
+        return repeated, known
+
+    def _prepare(
+        self, work: Work, event: ChangeEvent, contact: Contact | Amendment | ValidationError, readers: Readers
+    ) -> None:
         """Give a work its change, or its rejection; a rejected withdrawal has both a change and reasons."""
         offset = dead_letters.place_in_order(work.record)
         if isinstance(contact, ValidationError):
@@ -119,7 +150,8 @@ class Intake:
         if _changes_nothing(event, contact):
             work.outcome = Outcome.DUPLICATE
         else:
-            work.change = dedupe.to_change(event, contact, offset, self._contact_list_id)
+            imprint = readers.imprint(work.record) if readers.keyed else b""
+            work.change = dedupe.to_change(event, contact, offset, self._contact_list_id, imprint)
 
     def _reject(self, work: Work, error: DecodeError) -> None:
         """Give a work its rejection; the contact may have to be suppressed all the same."""
@@ -169,6 +201,31 @@ def _spread(
         else:
             work.outcome = Outcome.IGNORED
     return [work for work, _ in spread], [result for _, result in spread]
+
+
+def _repeats(record: Record, readers: Readers, state: State) -> bool:
+    return dedupe.repeats(dead_letters.place_in_order(record), readers.imprint(record), state)
+
+
+def _keyed(records: Sequence[Record], results: Sequence[Events | DecodeError]) -> bool:
+    """Whether the key of each record is the external id that was found in it."""
+    return all(
+        record.key == result.external_id.encode()
+        for record, result in zip(records, results, strict=False)
+        if isinstance(result, ChangeEvent) and isinstance(result.external_id, str)
+    )
+
+
+def _without(repeated: Collection[int], works: Sequence[Work]) -> list[Work]:
+    """The works that are left when repeats have ended as what they are."""
+    left = []
+    for work in works:
+        if work.record.offset in repeated:
+            work.external_id = (work.record.key or b"").decode()
+            work.outcome = Outcome.DUPLICATE
+        else:
+            left.append(work)
+    return left
 
 
 def _mark_positions(works: Sequence[Work]) -> None:

@@ -5,7 +5,9 @@ What was learnt is kept: a schema does not change.
 """
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import structlog
 
@@ -13,6 +15,7 @@ from consumer.core import framing, keys
 from consumer.core.avro import WriterSchema
 from consumer.core.connect_json import JsonReader
 from consumer.core.decode import Reader, ReaderName, named_by_key, reader_names
+from consumer.core.dedupe import IMPRINT_BYTES
 from consumer.core.envelopes.choice import Envelope
 from consumer.core.framing import Form, KeySchema
 from consumer.errors import DecodeError, TransientError
@@ -72,12 +75,15 @@ class Readers:
         envelope: What stands around a contact in them.
         schemas: Where writer schemas come from.
         has_positions: Whether versions are positions in a database's log.
+        keyed: Whether keys are the external ids of contacts.
+        way: All that decides what a record becomes, besides its bytes and its schema.
         unknown_timeout: How long the registry may lag, seconds.
         clock: Monotonic seconds.
 
     Attributes:
         form: As given.
         has_positions: As given.
+        keyed: As given; nobody relies on it any more once a key was something else.
         known: By what they read; an error is the result of every record that would be read so.
     """
 
@@ -88,11 +94,16 @@ class Readers:
         envelope: Envelope,
         schemas: Schemas,
         has_positions: bool,
+        keyed: bool,
+        way: bytes,
         unknown_timeout: float,
         clock: Callable[[], float],
     ) -> None:
         self.form = form
         self.has_positions = has_positions
+        self.keyed = keyed
+        self._way = way
+        self._seeds: dict[ReaderName, hashlib._Hash] = {}
         self.known = without_registry(envelope)
         self._envelope = envelope
         self._schemas = schemas
@@ -102,6 +113,16 @@ class Readers:
     def named_by_key(self, record: Record) -> str | None:
         """The external id that the key of a record names, whatever its value is; None when it names nobody for sure."""
         return named_by_key(record, self.known, self.form)
+
+    def imprint(self, record: Record) -> bytes:
+        """What a repeat of a record is told by: a hash of its body, its schema, and the way in which they are read."""
+        with suppress(DecodeError):
+            name, body = self.form(record)
+            if seed := self._seeds.get(name):
+                imprint = seed.copy()
+                imprint.update(body)
+                return imprint.digest()[:IMPRINT_BYTES]
+        return b""
 
     async def learn(self, name: ReaderName, held: Sequence[Record]) -> None:
         """Fetch a schema, and at the same time all others that the held records will need."""
@@ -130,5 +151,6 @@ class Readers:
         except DecodeError as error:
             return error
         if text is not None:
+            self._seeds[name] = hashlib.sha256(hashlib.sha256(text.encode()).digest() + self._way)
             return reader(name, text, self._envelope)
         return DecodeError((Reason.SCHEMA_UNKNOWN,), f"schema id {wanted} is unknown") if final else None

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 
+import orjson
 import structlog
 
 from consumer.core.audit import Auditor
@@ -43,7 +44,7 @@ from consumer.ports import (
     Store,
     Telemetry,
 )
-from consumer.settings import Settings
+from consumer.settings import RELEASE, Settings
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +93,7 @@ class Pipeline:
         dice: Callable[[], float],
     ) -> None:
         self._settings = settings
+        self._way = orjson.dumps((RELEASE, sink.contact_list_id, settings.genesys_attribute_columns))
         self._source = source
         self._schemas = schemas
         self._envelopes = envelopes
@@ -323,6 +325,8 @@ class Pipeline:
             form_of(topic, self._settings),
             envelope=self._envelopes.of_topic(topic),
             has_positions=self._envelopes.has_positions(topic),
+            keyed=self._envelopes.is_keyed(topic),
+            way=self._way,
             schemas=self._schemas,
             unknown_timeout=self._settings.schema_unknown_timeout_s,
             clock=self._clock,

@@ -216,6 +216,8 @@ async def test_schemas_change_in_mid_stream(apicurio, schemas):
         envelope=native,
         schemas=schemas,
         has_positions=False,
+        keyed=False,
+        way=b"",
         unknown_timeout=60,
         clock=asyncio.get_running_loop().time,
     )

@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from typing import NamedTuple
 
 import aiohttp
@@ -18,6 +17,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from yarl import URL
 
 from consumer.errors import SinkUnavailable
+from consumer.settings import RELEASE
 
 MAX_ANSWER_BYTES = 16 * 2**20
 """Longest answer that is read: fifty contacts of fifty full columns, with room."""
@@ -111,13 +111,6 @@ class Answer:
     body: bytes
 
 
-def _version() -> str:
-    try:
-        return metadata.version("genesys-consumer")
-    except metadata.PackageNotFoundError:  # a checkout that is run without being installed
-        return "dev"
-
-
 class Transport:
     """The HTTP session. Make it where the event loop runs.
 
@@ -136,7 +129,7 @@ class Transport:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=max_in_flight + _SPARE_CONNECTIONS),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": f"genesys-consumer/{_version()}"},
+            headers={"User-Agent": f"genesys-consumer/{RELEASE}"},
             raise_for_status=False,
             trust_env=False,
         )

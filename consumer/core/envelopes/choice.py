@@ -76,6 +76,10 @@ class Envelopes(Struct, frozen=True):
         """Whether versions in a topic are positions in a database's log, which begins anew after a failover."""
         return self._name(topic) in {"debezium", "flattened"}
 
+    def is_keyed(self, topic: str) -> bool:
+        """Whether the keys of records in a topic are meant to be the external ids of contacts."""
+        return self._name(topic) == "native"
+
     def mapper(self, topic: str, definition: Mapping[str, object]) -> Mapper:
         """What makes change events of records of a topic that were written with a schema.
 
