@@ -86,7 +86,7 @@ class _Flow:
         self.partitions = Partitions()
         self.partition = Partition(assignment, self.tracker, len(records))
         self.partitions[SOURCE] = self.partition
-        self.lanes = Lanes(100, 500_000, 0.0, lambda work, _: sink.encode(_change(work).whole, callable_=True))
+        self.lanes = Lanes(100, 500_000, 0.0, sink.encode)
         self.auditor = Auditor(LIST_ID, b"k" * 32)
         self.admission = Admission(
             partitions=self.partitions,

@@ -3,11 +3,16 @@
 import os
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tests.contract_watch import Plugin
 from tests.kafka_cluster import KafkaCluster, KafkaMissingError
 from tests.partial_events import partial_events
+
+# A slow machine is no reason to fail: speed is shown in bench/.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 __all__ = ["kafka", "partial_events"]
 

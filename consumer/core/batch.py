@@ -7,12 +7,13 @@ A lane is a contact on its way. It holds one work, which waits in one queue or i
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
+from typing import Protocol
 
 from msgspec import Struct, field
 
-from consumer.model import Amendment, Assignment, BatchReport, Change, Operation, State, Work
+from consumer.model import Amendment, Assignment, BatchReport, Change, Contact, Operation, State, Work
 
 
 class Effect(StrEnum):
@@ -54,11 +55,6 @@ class _Calm(Queue):
 
     records = 0
     size = 0
-
-    def tally(self, lane: "Lane", sign: int) -> None:
-        """One more, or with a negative sign one less."""
-        self.records += sign
-        self.size += sign * (len(lane.payload) + 1)
 
 
 class Lane(Struct, eq=False):
@@ -138,6 +134,12 @@ class _Group(Struct, frozen=True, eq=False):
     doubted: Queue
 
 
+class Encode(Protocol):
+    """Encodes a contact for Genesys, callable or not."""
+
+    def __call__(self, contact: Contact, *, callable_: bool) -> bytes: ...
+
+
 class Lanes:
     """All contacts on their way, and the batches that they make.
 
@@ -145,10 +147,10 @@ class Lanes:
         max_records: Most contacts in a batch.
         max_bytes: Most bytes of encoded contacts in a batch.
         linger: Longest wait of a change that is not urgent, seconds.
-        encode: Encodes a contact's work; the second argument withholds it (not callable).
+        encode: Encodes contacts.
     """
 
-    def __init__(self, max_records: int, max_bytes: int, linger: float, encode: Callable[[Work, bool], bytes]) -> None:
+    def __init__(self, max_records: int, max_bytes: int, linger: float, encode: Encode) -> None:
         self._max_records = max_records
         self._max_bytes = max_bytes
         self._linger = linger
@@ -341,16 +343,25 @@ class Lanes:
 
     def _enqueue(self, lane: Lane, before: Queue | None = None, *, first: bool = False) -> None:
         """Put a lane where its work belongs, unless it stands there already."""
-        effect = effect_of(lane.change)
-        lane.payload = self._encode(lane.work, lane.withheld) if effect is _UPSERT else b""
-        lane.queue = self._urgent[effect] if lane.urgent else self._calm[effect]
-        if lane.queue is not before:
-            (lane.queue.appendleft if first else lane.queue.append)(lane)
-        if isinstance(lane.queue, _Calm):
-            lane.queue.tally(lane, 1)
+        change = lane.change
+        effect = effect_of(change)
+        lane.payload = self._encoded(change.whole, lane) if effect is _UPSERT else b""
+        if lane.urgent:
+            queue = self._urgent[effect]
+        else:
+            queue = calm = self._calm[effect]
+            calm.records += 1
+            calm.size += len(lane.payload) + 1
+        lane.queue = queue
+        if queue is not before:
+            (queue.appendleft if first else queue.append)(lane)
+
+    def _encoded(self, contact: Contact, lane: Lane) -> bytes:
+        return self._encode(contact, callable_=contact.callable and not lane.withheld)
 
     def _leave(self, lane: Lane) -> None:
         """Take a lane out of its queue, where it remains as a ghost until met."""
         if isinstance(lane.queue, _Calm):
-            lane.queue.tally(lane, -1)
+            lane.queue.records -= 1
+            lane.queue.size -= len(lane.payload) + 1
         lane.queue = None

@@ -34,6 +34,13 @@ class _Order(IntEnum):
     UNKNOWN = 2
 
 
+# Bound once, since each record needs them: to find a member in its class takes Python 3.11 longer than a comparison.
+_NEW, _CHANGED, _DUPLICATE, _STALE = Verdict
+_UPSERT, _DELETE = Operation.UPSERT, Operation.DELETE
+_DELETES = ChangeType.DELETE
+_OLDER, _NEWER, _UNKNOWN = _Order.OLDER, _Order.NEWER, _Order.UNKNOWN
+
+
 def identity(external_id: str) -> bytes:
     """What a contact is known by in the store: SHA-256 of its external id."""
     return hashlib.sha256(external_id.encode()).digest()
@@ -52,13 +59,13 @@ def to_change(
     The contact list id goes into the fingerprint: a state kept for one list never hides a contact from another.
     """
     if isinstance(contact, Amendment):
-        return _amending(Operation.UPSERT, event, contact, offset, contact_list_id)
-    deletes = event.change_type is ChangeType.DELETE
+        return _amending(_UPSERT, event, contact, offset, contact_list_id)
+    deletes = event.change_type is _DELETES
     return Change(
-        Operation.DELETE if deletes else Operation.UPSERT,
+        _DELETE if deletes else _UPSERT,
         contact,
         identity(contact.external_id),
-        without_content(Operation.DELETE, contact_list_id) if deletes else fingerprint(contact, contact_list_id),
+        without_content(_DELETE, contact_list_id) if deletes else fingerprint(contact, contact_list_id),
         event.version,
         event.occurred_at,
         offset,
@@ -152,8 +159,8 @@ def undecoded(contact_list_id: str) -> bytes:
 
 def as_delete(change: Change, contact_list_id: str) -> Change:
     """The same withdrawal, carried out as a delete."""
-    fingerprint = without_content(Operation.DELETE, contact_list_id)
-    return replace(change, operation=Operation.DELETE, fingerprint=fingerprint, imprint=b"")
+    fingerprint = without_content(_DELETE, contact_list_id)
+    return replace(change, operation=_DELETE, fingerprint=fingerprint, imprint=b"")
 
 
 def without_content(operation: Operation, contact_list_id: str) -> bytes:
@@ -178,15 +185,15 @@ def repeats(offset: int, imprint: bytes, state: State) -> bool:
 def judge(change: Change, state: State | None) -> Verdict:
     """Compare a change with the state of its contact; None: nothing was delivered yet."""
     if state is None:
-        return Verdict.NEW
+        return _NEW
     order = _order(change, state)
-    if order is _Order.OLDER and not goes_back(change, state):
-        return Verdict.STALE
+    if order is _OLDER and not goes_back(change, state):
+        return _STALE
     if change.fingerprint == state.fingerprint:
-        return Verdict.DUPLICATE
-    if order is not _Order.UNKNOWN or change.withdrawal or change.occurred_at > state.occurred_at:
-        return Verdict.CHANGED
-    return Verdict.STALE
+        return _DUPLICATE
+    if order is not _UNKNOWN or change.withdrawal or change.occurred_at > state.occurred_at:
+        return _CHANGED
+    return _STALE
 
 
 def goes_back(change: Change, state: State) -> bool:
@@ -201,10 +208,10 @@ def releases(change: Change, state: State | None) -> bool:
 
     By its version; where neither has one, by the order of the partition, of which a later time alone proves nothing.
     """
-    if state is None or not state.blocked or change.withdrawal or change.operation is not Operation.UPSERT:
+    if state is None or not state.blocked or change.withdrawal or change.operation is not _UPSERT:
         return False
     ordered = change.version is not None or change.offset > state.offset
-    return ordered and _order(change, state) is _Order.NEWER
+    return ordered and _order(change, state) is _NEWER
 
 
 def accepted(change: Change, state: State | None, *, blocks: bool = False) -> State:
@@ -219,7 +226,7 @@ def accepted(change: Change, state: State | None, *, blocks: bool = False) -> St
         blocks: Whether there is a do-not-call list.
     """
     if change.undecoded and state is not None:
-        deleted = change.operation is Operation.DELETE
+        deleted = change.operation is _DELETE
         offset = FROM_A_FILE if state.offset == FROM_A_FILE else change.offset
         return replace(state, fingerprint=change.fingerprint, offset=offset, deleted=deleted, blocked=False, imprint=b"")
     made = State(
@@ -228,8 +235,8 @@ def accepted(change: Change, state: State | None, *, blocks: bool = False) -> St
         change.version is not None,
         change.occurred_at,
         change.offset,
-        change.operation is Operation.DELETE,
-        blocks and change.withdrawal and change.operation is not Operation.DELETE,
+        change.operation is _DELETE,
+        blocks and change.withdrawal and change.operation is not _DELETE,
         change.imprint,
     )
     return made if state is None else _held_by_a_file(made, change, state)
@@ -254,7 +261,7 @@ def noted(change: Change, state: State | None) -> State:
 
 def forgotten(state: State, contact_list_id: str) -> State:
     """The state of a contact whose content in Genesys nobody knows: whatever the CRM says next is sent."""
-    fingerprint = without_content(Operation.UPSERT, contact_list_id)
+    fingerprint = without_content(_UPSERT, contact_list_id)
     return replace(state, fingerprint=fingerprint, blocked=False, imprint=b"")
 
 
@@ -285,7 +292,7 @@ def _held_by_a_file(made: State, change: Change, before: State) -> State:
     grant that follows there may be as old, and must not come after what the file says.
     """
     held = before.offset == FROM_A_FILE and change.occurred_at <= before.occurred_at
-    if not held or _order(change, before) is not _Order.UNKNOWN:
+    if not held or _order(change, before) is not _UNKNOWN:
         return made
     return replace(made, versioned=False, occurred_at=before.occurred_at, offset=FROM_A_FILE)
 
@@ -294,24 +301,24 @@ def _order(change: Change, state: State) -> _Order:
     """How the change stands to the accepted one: by version, else by the order of the partition."""
     if change.version is None:
         by_offset = change.undecoded or not state.versioned
-        return _partition_order(change, state) if by_offset else _Order.UNKNOWN
+        return _partition_order(change, state) if by_offset else _UNKNOWN
     if state.version is None:
-        return _Order.UNKNOWN
+        return _UNKNOWN
     if change.version < state.version:
-        return _Order.OLDER
+        return _OLDER
     if not state.versioned:
-        return _Order.UNKNOWN
+        return _UNKNOWN
     if change.version > state.version:
-        return _Order.NEWER
-    return _Order.UNKNOWN if _is_apart(change, state) else _sign(change.offset - state.offset)
+        return _NEWER
+    return _UNKNOWN if _is_apart(change, state) else _sign(change.offset - state.offset)
 
 
 def _partition_order(change: Change, state: State) -> _Order:
     """Offsets decide, except that a later time wins over a lower offset: then the topic was made anew."""
     if _is_apart(change, state):
-        return _Order.UNKNOWN
+        return _UNKNOWN
     if change.offset < state.offset and change.occurred_at > state.occurred_at:
-        return _Order.NEWER
+        return _NEWER
     return _sign(change.offset - state.offset)
 
 

@@ -18,6 +18,10 @@ from consumer.ports import Amended, Store
 
 log = structlog.get_logger(__name__)
 
+# Bound once, since each record needs them: to find a member in its class takes Python 3.11 longer than a comparison.
+_CHANGED, _DUPLICATE, _STALE = Verdict.CHANGED, Verdict.DUPLICATE, Verdict.STALE
+_SUPPRESS = Operation.SUPPRESS
+
 States = Mapping[bytes, State | None]
 """What the store has, by identity; None where it has nothing."""
 
@@ -130,7 +134,7 @@ class Admission:
         """Genesys does not have the contact of a lane; the number of a suppression is on the do-not-call list."""
         work, change = lane.work, lane.change
         self._not_there(work, change, lane.base)
-        if change.operation is Operation.SUPPRESS:
+        if change.operation is _SUPPRESS:
             work.operation, work.applied_at = change.operation, applied_at
         self._end(lane, accepted=change.withdrawal)
 
@@ -184,28 +188,28 @@ class Admission:
         """Take the place of a lane's work that is not sent, the last write wins, or wait behind it."""
         before = lane.expected or dedupe.accepted(lane.change, lane.base)
         verdict = dedupe.judge(change, before)
-        if verdict is Verdict.CHANGED and self._may_be_replaced(lane, change):
+        if verdict is _CHANGED and self._may_be_replaced(lane, change):
             self._lanes.replace(lane, work)
         else:
             expected = _once_accepted(change, before, verdict)
-            withdraws = change.withdrawal and verdict is Verdict.CHANGED
+            withdraws = change.withdrawal and verdict is _CHANGED
             self._lanes.wait(lane, work, expected, withdraws=withdraws)
 
     @staticmethod
     def _may_be_replaced(lane: Lane, change: Change) -> bool:
-        in_the_way = lane.sent or lane.waiting or lane.change.operation is Operation.SUPPRESS
+        in_the_way = lane.sent or lane.waiting or lane.change.operation is _SUPPRESS
         return not (in_the_way or isinstance(change.contact, Amendment))
 
     def _judge(self, work: Work, change: Change, base: State | None) -> None:
         verdict = dedupe.judge(change, base)
-        if base is not None and verdict is Verdict.CHANGED and dedupe.goes_back(change, base):
+        if base is not None and verdict is _CHANGED and dedupe.goes_back(change, base):
             remedy = "it applies; if the source counts anew, grants stay stale: see a failover in the operating guide"
             log.warning("source_order_went_back", record=event_id(work.record), remedy=remedy)
-        if change.operation is Operation.SUPPRESS:
+        if change.operation is _SUPPRESS:
             self._judge_suppression(work, change, base, verdict)
-        elif verdict is Verdict.STALE:
+        elif verdict is _STALE:
             work.outcome = Outcome.STALE
-        elif verdict is Verdict.DUPLICATE and base is not None:
+        elif verdict is _DUPLICATE and base is not None:
             work.outcome = Outcome.DUPLICATE
             self._remember(work, change, dedupe.advanced(change, base))
         elif isinstance(change.contact, Amendment) and base is not None and base.deleted:
@@ -219,9 +223,9 @@ class Admission:
         A number that it names goes on the do-not-call list in any case: nobody knows whether the last was the same.
         """
         blocks = self._blocks and change.number != ""
-        if verdict is Verdict.STALE:
+        if verdict is _STALE:
             work.outcome = Outcome.REJECTED
-        elif verdict is Verdict.DUPLICATE and base is not None and not blocks:
+        elif verdict is _DUPLICATE and base is not None and not blocks:
             work.outcome = Outcome.REJECTED
             self._remember(work, change, dedupe.advanced(change, base))
         elif (base is None or base.deleted) and not blocks:
@@ -247,8 +251,8 @@ class Admission:
 
 def _once_accepted(change: Change, before: State, verdict: Verdict) -> State:
     """The state of a contact once a change that waits has been judged."""
-    if verdict is Verdict.STALE:
+    if verdict is _STALE:
         return before
-    if verdict is Verdict.DUPLICATE:
+    if verdict is _DUPLICATE:
         return dedupe.advanced(change, before) or before
     return dedupe.accepted(change, before)

@@ -18,7 +18,7 @@ from consumer.core.decode import ReaderName
 from consumer.core.delivery import Breaker, Gate, Throttle
 from consumer.core.envelopes.choice import Envelopes
 from consumer.core.offsets import Tracker
-from consumer.model import Assignment, Record, TopicPartition, Work
+from consumer.model import Assignment, Record, TopicPartition
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.back_pressure import BackPressure
 from consumer.pipeline.dispatch import Dispatcher
@@ -408,15 +408,8 @@ def lanes_of(settings: Settings, sink: Sink) -> Lanes:
         settings.batch_max_records,
         settings.batch_max_bytes,
         settings.batch_linger_ms / 1000,
-        lambda work, withheld: _encode(sink, work, withheld=withheld),
+        sink.encode,
     )
-
-
-def _encode(sink: Sink, work: Work, *, withheld: bool) -> bytes:
-    if work.change is None:
-        raise AssertionError("only a change is encoded")
-    contact = work.change.whole
-    return sink.encode(contact, callable_=contact.callable and not withheld)
 
 
 def _runs(records: Sequence[Record]) -> list[tuple[TopicPartition, list[Record]]]:

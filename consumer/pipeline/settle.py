@@ -42,6 +42,8 @@ _RETRY_S = 1.0
 REBALANCING_RETRY_S = 0.2
 """Partitions move within moments; what was put off must not wait for longer than that."""
 
+_DEAD = frozenset({Outcome.REJECTED, Outcome.UNDELIVERABLE})
+
 StoreEntry = tuple[bytes, bytes | None]
 
 
@@ -182,7 +184,7 @@ class Settler:
                 DeadLetter(work.record, work.reasons[0], work.detail, now_ms)
                 for share in shares
                 for work in share.works
-                if work.outcome is Outcome.REJECTED or work.outcome is Outcome.UNDELIVERABLE
+                if work.outcome in _DEAD
             ],
             changelog=[(share.partition.key, key, value) for share in shares for key, value in share.entries],
             offsets={share.partition.key: share.next_offset for share in shares},

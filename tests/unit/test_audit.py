@@ -191,10 +191,12 @@ def test_an_event_id_is_a_position() -> None:
 # -- of whom
 
 
-def test_a_pseudonym_is_an_hmac_under_the_key() -> None:
+@pytest.mark.parametrize("length", [1, 63, 64, 65, 200])
+def test_a_pseudonym_is_an_hmac_under_the_key(length: int) -> None:
     """It is the keyed hash of the external id, and not the bare one that anybody can try out."""
-    pseudonym = AUDITOR.pseudonym("crm-1")
-    assert pseudonym == hmac.new(b"a key", b"crm-1", hashlib.sha256).hexdigest()
+    key = bytes(range(length))
+    pseudonym = Auditor("list-1", key).pseudonym("crm-1")
+    assert pseudonym == hmac.new(key, b"crm-1", hashlib.sha256).hexdigest()
     assert pseudonym != hashlib.sha256(b"crm-1").hexdigest()
     assert re.fullmatch(r"[0-9a-f]{64}", pseudonym)
 

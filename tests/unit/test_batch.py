@@ -65,11 +65,8 @@ def change_of(work: Work) -> Change:
     return work.change
 
 
-def encode(work: Work, withheld: bool) -> bytes:
+def encode(contact: Contact, *, callable_: bool) -> bytes:
     """Stands for the sink's encoding: the name, whether it may be called, and as many bytes as the test asks for."""
-    contact = change_of(work).contact
-    assert isinstance(contact, Contact)
-    callable_ = contact.callable and not withheld
     return f"{contact.external_id}:{'yes' if callable_ else 'no'}".encode() + b"x" * len(contact.attributes["padding"])
 
 
@@ -335,7 +332,7 @@ def test_a_replaced_work_ends_with_its_lane() -> None:
     older, newer = work("a", size=10), work("a", size=20)
     (lane,) = begin(on, older)
     on.replace(lane, newer)
-    assert (lane.work, lane.payload) == (newer, encode(newer, False))
+    assert (lane.work, lane.payload) == (newer, encode(change_of(newer).whole, callable_=True))
     assert drained(on) == [["a"]]
     assert on.close(lane) == [older]
 
@@ -565,7 +562,7 @@ def test_what_is_put_back_may_be_replaced() -> None:
     newer = work("a", size=3)
     on.replace(batch.lanes[0], newer)
     assert drained(on) == [["a", "b"]]
-    assert batch.lanes[0].payload == encode(newer, False)
+    assert batch.lanes[0].payload == encode(change_of(newer).whole, callable_=True)
 
 
 # -- requests that must not be made again at once

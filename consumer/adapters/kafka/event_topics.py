@@ -7,7 +7,7 @@ topics and, in a transaction, the group's offsets. Every call that blocks does s
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -239,36 +239,41 @@ class _Producer:
         """Queue everything. The answers to the last records tell positions, and why others failed."""
         self._failed, self._positions = None, {}
         audit = self._settings.kafka_audit_topic
-        for key, value in settlement.audit[:-1]:
-            self._send(deadline, audit, value, key)
-        for key, value in settlement.audit[-1:]:
-            self._send(deadline, audit, value, key, ANY_PARTITION, self._note)
+        self._send(deadline, [(audit, value, key) for key, value in settlement.audit[:-1]])
+        self._send(deadline, [(audit, value, key, ANY_PARTITION, self._note) for key, value in settlement.audit[-1:]])
         for letter in settlement.dead_letters:
             self._send_dead_letter(deadline, letter)
-        last = {entry[0]: number for number, entry in enumerate(settlement.changelog)}
-        prefixes = {partition: changelog.prefix_of(partition) for partition in last}
         topic = self._settings.kafka_changelog_topic
-        for number, (source, key, state) in enumerate(settlement.changelog):
-            told = self._noter(source) if last[source] == number else None
-            self._send(deadline, topic, state, prefixes[source] + key, source.partition, told)
+        last = {entry[0]: number for number, entry in enumerate(settlement.changelog)}
+        told = {number: self._noter(source) for source, number in last.items()}
+        prefixes = {partition: changelog.prefix_of(partition) for partition in last}
+        self._send(deadline, [
+            (topic, state, prefixes[source] + key, source.partition, told.get(number))
+            for number, (source, key, state) in enumerate(settlement.changelog)
+        ])
 
     def _send_dead_letter(self, deadline: float, letter: DeadLetter) -> None:
         record, headers = letter.record, dead_letters.headers(letter)
         topic = self._settings.kafka_dead_letter_topic
         # Without a time it gets that of now. With the record's own, retention could delete it at once.
-        self._send(deadline, topic, record.value, record.key, ANY_PARTITION, self._note, headers=headers)
+        self._send(deadline, [(topic, record.value, record.key, ANY_PARTITION, self._note)], headers=headers)
 
-    def _send(self, deadline: float, *record: Any, **more: Any) -> None:
-        """Queue a record, given as `Producer.produce` takes it; a full queue is waited for."""
-        while True:
-            try:
-                self._producer.produce(*record, **more)
-            except BufferError:
-                if self.closing.is_set() or time.monotonic() >= deadline:
-                    raise SourceUnavailable("the brokers take no more records") from None
-                self._producer.poll(QUEUE_POLL_S)
-            else:
-                return
+    def _send(self, deadline: float, records: Iterable[tuple[Any, ...]], **more: Any) -> None:
+        """Queue records, each given as `Producer.produce` takes it; a full queue is waited for."""
+        produce = self._producer.produce
+        for record in records:
+            while True:
+                try:
+                    produce(*record, **more)
+                except BufferError:
+                    self._await_room(deadline)
+                else:
+                    break
+
+    def _await_room(self, deadline: float) -> None:
+        if self.closing.is_set() or time.monotonic() >= deadline:
+            raise SourceUnavailable("the brokers take no more records")
+        self._producer.poll(QUEUE_POLL_S)
 
     def _note(self, error: KafkaError | None, _: Message) -> None:
         """Answer to a record. Runs inside of the library: it must not raise."""
