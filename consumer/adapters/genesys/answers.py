@@ -5,9 +5,11 @@ name of a missing permission, each in its known form.
 """
 
 import re
+from collections.abc import Callable
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
+import msgspec
 import orjson
 
 from consumer.adapters.genesys.transport import Answer, Endpoint
@@ -57,7 +59,11 @@ class NotMadeYet(SinkUnavailable):
     """What was ordered is still being made."""
 
 
-def content(answer: Answer) -> object:
+Parse = Callable[[bytes], object]
+"""Reads JSON; raises an error of orjson or msgspec."""
+
+
+def content(answer: Answer, parse: Parse = orjson.loads) -> object:
     """The JSON of an answer, None when it has no body.
 
     Raises:
@@ -68,25 +74,27 @@ def content(answer: Answer) -> object:
     if answer.content_type != "application/json":
         raise SinkUnavailable(f"answer is not JSON{_about(answer)}")
     try:
-        parsed: object = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
+        return parse(answer.body)
+    except msgspec.ValidationError:
+        raise SinkUnavailable(f"answer does not match what was asked for{_about(answer)}") from None
+    except (orjson.JSONDecodeError, msgspec.DecodeError):
         raise SinkUnavailable(f"answer is broken JSON{_about(answer)}") from None
-    return parsed
 
 
-def checked(answer: Answer, endpoint: Endpoint, now: float) -> object:
+def checked(answer: Answer, endpoint: Endpoint, now: float, parse: Parse = orjson.loads) -> object:
     """The JSON of an answer to an API request.
 
     Args:
         answer: To anything but the login host.
         endpoint: What was asked.
         now: Seconds since the epoch.
+        parse: Reads it.
 
     Raises:
         ConsumerError: Whatever the answer means instead.
     """
     if answer.status in _OK:
-        return content(answer)
+        return content(answer, parse)
     error = _properties(answer)
     code = _text(error, "code", _CODE)
     about = _about(answer, code)

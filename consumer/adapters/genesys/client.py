@@ -12,10 +12,11 @@ from dataclasses import replace
 from urllib.parse import quote
 
 import aiohttp
+import orjson
 from opentelemetry.trace import Tracer
 from yarl import URL
 
-from consumer.adapters.genesys.answers import checked
+from consumer.adapters.genesys.answers import Parse, checked
 from consumer.adapters.genesys.oauth import Tokens
 from consumer.adapters.genesys.transport import Answer, Endpoint, FileBody, OnRequest, Request, Transport
 from consumer.core.delivery import Throttle
@@ -99,6 +100,7 @@ class Client:
         body: bytes | None = None,
         sure: Callable[[], bool] | None = None,
         paid: bool = False,
+        parse: Parse = orjson.loads,
     ) -> object:
         """Ask Genesys.
 
@@ -110,6 +112,7 @@ class Client:
             body: JSON; None sends none.
             sure: Asked in the moment in which the request is written; when it says no, nothing is.
             paid: Whether the throttle knows of this request already; otherwise it waits for its turn.
+            parse: Reads the JSON of the answer.
 
         Returns:
             The JSON of the answer, None when it has no body.
@@ -125,7 +128,7 @@ class Client:
         url = URL(self._api_url + endpoint.template.format_map(names), encoded=True).with_query(query or {})
         answer = await self._authorised(Request(endpoint, url, _JSON if body else {}, body, sure=sure), deadline)
         try:
-            return checked(answer, endpoint, time.time())
+            return checked(answer, endpoint, time.time(), parse)
         except Throttled as throttled:
             self.throttle.told_to_wait(asyncio.get_running_loop().time(), throttled.retry_after or 0.0)
             raise

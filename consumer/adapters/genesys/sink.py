@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from typing import NamedTuple, NoReturn, Self
 
 import orjson
-from msgspec import Struct
-from msgspec.json import Encoder
+from msgspec import Raw, Struct
+from msgspec.json import Decoder, Encoder
 from opentelemetry.trace import Tracer
 
 from consumer.adapters.genesys import limits
@@ -64,6 +64,8 @@ class _Merged(NamedTuple):
 
 
 _encode = Encoder().encode
+_count_only = Decoder(list[Raw]).decode
+"""Reads an array without what stands in it: a sixth of the time that a hundred contacts would take."""
 
 
 class GenesysSink:
@@ -246,7 +248,14 @@ class GenesysSink:
     async def _add(self, contacts: Sequence[bytes], deadline: float, sure: Sure, *, paid: bool) -> None:
         body = b"[" + b",".join(contacts) + b"]"
         added = await self._client.call(
-            ADD_CONTACTS, deadline=deadline, path=self._path, query=KEEP_QUEUE, body=body, sure=sure, paid=paid
+            ADD_CONTACTS,
+            deadline=deadline,
+            path=self._path,
+            query=KEEP_QUEUE,
+            body=body,
+            sure=sure,
+            paid=paid,
+            parse=_count_only,
         )
         if not isinstance(added, list) or len(added) != len(contacts):
             _does_not_match()
