@@ -20,6 +20,7 @@ from bench import (
     end_to_end,
     envelopes,
     events,
+    growth,
     latency,
     layouts,
     load,
@@ -31,6 +32,7 @@ from bench import (
     restore,
     rolling,
     stages,
+    start,
 )
 from tests.kafka_cluster import KafkaCluster
 
@@ -91,8 +93,18 @@ def _reconcile(_: argparse.Namespace) -> Sequence[Any]:
         return [reconcile.measure(kafka, RECONCILED)]
 
 
+def _start(_: argparse.Namespace) -> Sequence[Any]:
+    with KafkaCluster() as kafka:
+        return [start.measure(kafka)]
+
+
 def _layouts(_: argparse.Namespace) -> Sequence[Any]:
     return layouts.measure()
+
+
+def _growth(_: argparse.Namespace) -> Sequence[Any]:
+    machine.stay_on(machine.CONSUMER_CORE)
+    return growth.measure(IN_ONE_PROCESS)
 
 
 def _envelopes(_: argparse.Namespace) -> Sequence[Any]:
@@ -110,6 +122,8 @@ PARTS: Mapping[str, Callable[[argparse.Namespace], Sequence[Any]]] = {
     "rolling": _rolling,
     "reconcile": _reconcile,
     "layouts": _layouts,
+    "growth": _growth,
+    "start": _start,
     "load": _load,
 }
 

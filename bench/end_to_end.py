@@ -26,6 +26,7 @@ from tests.kafka_cluster import KafkaCluster
 
 PARTITIONS = 4
 AT_ONCE = 8
+MOST_IN_A_REQUEST = 100
 LINGER_MS = 500
 WITHIN_S = 600.0
 ASK_S = 10.0
@@ -73,6 +74,9 @@ class Run:
         events: How many.
         events_per_s: By that clock.
         contacts_per_s: That the sink took.
+        contacts_per_request: Of all requests with contacts.
+        requests_times_ideal: Requests with contacts as a multiple of as few as could take them.
+        in_flight: Requests that the sink had at once, on average from the first to the last.
         cpu_us_per_event: User and system time of the program, by that clock.
         cpu_times_floor: The same as a multiple of what the bare library calls take.
         peak_rss_mb: Of the program.
@@ -85,6 +89,9 @@ class Run:
     events: int
     events_per_s: int
     contacts_per_s: int
+    contacts_per_request: float
+    requests_times_ideal: float
+    in_flight: float
     cpu_us_per_event: float
     cpu_times_floor: float
     peak_rss_mb: int
@@ -175,18 +182,28 @@ def _figures(loaded: Loaded, program: Program, seen: Seen) -> Run:
     told_at = (message.timestamp()[1] / 1000 for message in seen.told)
     end = max(*(each.answered for each in seen.requests), *told_at)
     rate = round(loaded.records / (end - begin))
+    contacts = sum(len(each.contacts) for each in seen.requests)
     return Run(
         loaded.workload.name,
         program.name,
         loaded.records,
         rate,
-        round(sum(len(each.contacts) for each in seen.requests) / (end - begin)),
+        round(contacts / (end - begin)),
+        round(contacts / len(seen.requests), 1),
+        round(len(seen.requests) / -(-contacts // MOST_IN_A_REQUEST), 3),
+        _in_flight(seen.requests),
         round(seen.watch.cpu_s(begin, end) / loaded.records * 1e6, 1),
         0.0,
         round(seen.watch.peak_rss / 2**20),
         dict(Counter(event["outcome"] for event in audited)),
         (rate,),
     )
+
+
+def _in_flight(requests: Sequence[sink.Request]) -> float:
+    """The mean number of requests under way, to a hundredth."""
+    span = max(each.answered for each in requests) - requests[0].received
+    return round(sum(each.answered - each.received for each in requests) / span, 2)
 
 
 def _check(loaded: Loaded, requests: Sequence[sink.Request], audited: Sequence[Mapping[str, Any]]) -> None:
@@ -211,6 +228,9 @@ def _median(runs: Sequence[Run]) -> Run:
         runs[0],
         events_per_s=round(statistics.median(run.events_per_s for run in runs)),
         contacts_per_s=round(statistics.median(run.contacts_per_s for run in runs)),
+        contacts_per_request=statistics.median(run.contacts_per_request for run in runs),
+        requests_times_ideal=statistics.median(run.requests_times_ideal for run in runs),
+        in_flight=statistics.median(run.in_flight for run in runs),
         cpu_us_per_event=round(statistics.median(run.cpu_us_per_event for run in runs), 1),
         peak_rss_mb=max(run.peak_rss_mb for run in runs),
         each_events_per_s=[run.events_per_s for run in runs],

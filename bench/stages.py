@@ -73,19 +73,22 @@ class Stage:
         return cls(name, round(us, 2), round(floor_us, 2), round(us / floor_us, 2) if floor_us else None)
 
 
-class _Flow:
+class Flow:
     """One pass of all events through the stages; each method is one of them, and leaves what the next one takes."""
 
-    def __init__(self, records: Sequence[Record], store: RocksStore) -> None:
+    def __init__(
+        self, records: Sequence[Record], store: RocksStore, source: TopicPartition = SOURCE, poll: int = CHUNK
+    ) -> None:
         sink = GenesysSink(cast("Client", None), LIST_ID, columns(_settings()))
         self.records = records
         self.store = store
         self.readers: dict[ReaderName, Reader | DecodeError] = {1: make_reader(SCHEMA, native)}
-        assignment = Assignment(SOURCE)
+        self.chunk = min(CHUNK, poll)
+        assignment = Assignment(source)
         self.tracker = Tracker(assignment, 0)
         self.partitions = Partitions()
         self.partition = Partition(assignment, self.tracker, len(records))
-        self.partitions[SOURCE] = self.partition
+        self.partitions[source] = self.partition
         self.lanes = Lanes(100, 500_000, 0.0, sink.encode)
         self.auditor = Auditor(LIST_ID, b"k" * 32)
         self.admission = Admission(
@@ -104,7 +107,7 @@ class _Flow:
         self.batches: list[Batch] = []
 
     def decode(self) -> None:
-        for chunk in _chunks(self.records, CHUNK):
+        for chunk in _chunks(self.records, self.chunk):
             self.events += cast("list[ChangeEvent]", decode(chunk, self.readers).results)
 
     def validate(self) -> None:
@@ -117,7 +120,7 @@ class _Flow:
             work.change = dedupe.to_change(event, contact, work.record.offset, LIST_ID)
 
     def admit(self) -> None:
-        for chunk in _chunks(self.works, CHUNK):
+        for chunk in _chunks(self.works, self.chunk):
             self.admission.admit(self.partition, chunk)
 
     def batch(self) -> None:
@@ -132,14 +135,14 @@ class _Flow:
     def audit(self) -> None:
         self.auditor.records(self.works, ChainHead(), NOW)
 
-    async def remember(self) -> None:
+    async def remember(self, at_once: int = STORE_WRITE) -> None:
         entries = [
             (_change(work).identity, dedupe.encode_state(work.state, int(NOW * 1000)))
             for work in self.works
             if work.state
         ]
-        for position, chunk in enumerate(_chunks(entries, STORE_WRITE)):
-            await self.store.write(SOURCE, chunk, position)
+        for position, chunk in enumerate(_chunks(entries, at_once)):
+            await self.store.write(self.partition.key, chunk, position)
 
 
 def measure(count: int) -> list[Stage]:
@@ -159,7 +162,7 @@ async def _run(records: Sequence[Record]) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as directory:
         store = RocksStore(Path(directory), "bench")
         await store.open(SOURCE)
-        flow = _Flow(records, store)
+        flow = Flow(records, store)
         for stage in (flow.decode, flow.validate, flow.prepare, flow.admit, flow.batch, flow.accept, flow.audit):
             seconds[stage.__name__] = _seconds(stage)
         started = time.process_time()

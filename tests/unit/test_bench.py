@@ -169,8 +169,20 @@ def test_the_clock_is_that_of_broker_and_sink(assigned_at, first_request, last_a
     seen = end_to_end.Seen(_Watch(), assigned_at, [_request(first_request, *produced)], told)
     run = end_to_end._figures(_loaded(*produced), programs.OURS, seen)
     assert run.events_per_s == run.contacts_per_s == 120 / seconds
+    assert (run.contacts_per_request, run.requests_times_ideal, run.in_flight) == (120, 0.5, 1)
     assert run.cpu_us_per_event == pytest.approx(seconds / 2 / 120 * 1e6, abs=0.1)
     assert run.peak_rss_mb == 2
+
+
+def test_requests_are_counted_beside_as_few_as_there_could_be():
+    """And how many were under way at once: three of a second each, of which two overlap half of the time."""
+    produced = list(events.all_new(240))
+    parts = (produced[:100], produced[100:200], produced[200:])
+    requests = [_request(received, *part) for received, part in zip((100.0, 100.5, 102.0), parts, strict=True)]
+    told: list[Any] = [_Told(offset, 103_000) for offset in range(240)]
+    seen = end_to_end.Seen(_Watch(), 100, requests, told)
+    run = end_to_end._figures(_loaded(*produced), programs.OURS, seen)
+    assert (run.contacts_per_request, run.requests_times_ideal, run.in_flight) == (80, 1, 1)
 
 
 def test_a_line_that_is_still_being_written_is_no_request(tmp_path: Path):
