@@ -195,6 +195,8 @@ class Lanes:
         """End a lane; the works of it that have no outcome come back, to be judged."""
         self._leave(lane)
         del self._lanes[lane.change.identity]
+        if not (lane.superseded or lane.waiting):
+            return []
         left, lane.superseded, lane.waiting = [*lane.superseded, *lane.waiting], [], []
         return left
 
