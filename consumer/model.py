@@ -143,6 +143,11 @@ class Unchanged(Enum):
 UNCHANGED: Final = Unchanged.UNCHANGED
 
 
+LogPlace = tuple[int | None, int]
+"""Where a change stands in its source's log: a position that never goes back while the log goes on, None for a row that
+a snapshot read; and when, milliseconds since the epoch by the source's clock."""
+
+
 class ChangeEvent(Struct, frozen=True, gc=False):
     """A decoded record, not yet validated: fields hold whatever type the writer's schema gave them.
 
@@ -157,6 +162,7 @@ class ChangeEvent(Struct, frozen=True, gc=False):
         do_not_call: True, False, or anything else before validation.
         attributes: Further fields by source name.
         partial: Only what changed is told: other fields are `UNCHANGED`, other attributes are missing.
+        log: Where it stands in the source's log, None where the source does not tell.
     """
 
     change_type: ChangeType
@@ -169,6 +175,7 @@ class ChangeEvent(Struct, frozen=True, gc=False):
     do_not_call: object
     attributes: dict[str, str]
     partial: bool = False
+    log: LogPlace | None = None
 
 
 Events = ChangeEvent | tuple[ChangeEvent, ...]
@@ -311,6 +318,8 @@ class Change(Struct, frozen=True, gc=False):
         positional: Of a withdrawal, its version is a position in the source's log, which may begin anew.
         undecoded: Nobody knows what the record says: its version and time are unknown, only its offset is its order.
         number: Of a suppression, the valid number that the rejected record names, "" if none: for the do-not-call list.
+        epoch: Of the source's log, within which versions are compared.
+        read: It was read by a snapshot: its time is not that of a change.
     """
 
     operation: Operation
@@ -324,6 +333,8 @@ class Change(Struct, frozen=True, gc=False):
     positional: bool = False
     undecoded: bool = False
     number: str = ""
+    epoch: int = 0
+    read: bool = False
 
     @property
     def whole(self) -> Contact:
@@ -338,12 +349,13 @@ class State(Struct, frozen=True, gc=False):
 
     Attributes:
         fingerprint: Of the accepted content; differs from every content after a suppression or a delete.
-        version: Highest version accepted so far; None when there never was one.
+        version: Highest version accepted so far in the highest epoch; None when there never was one.
         versioned: Whether the last accepted change itself carried a version.
         occurred_at: Of the last accepted change, milliseconds since the epoch, UTC.
         offset: Of the last accepted change in its partition; -1 when it was a row of a file.
         deleted: The contact is not in Genesys: this is the marker that stops late updates.
         blocked: The last accepted change withdrew, and the contact's number went on the do-not-call list for it.
+        epoch: Of the version.
     """
 
     fingerprint: bytes
@@ -353,6 +365,7 @@ class State(Struct, frozen=True, gc=False):
     offset: int
     deleted: bool
     blocked: bool = False
+    epoch: int = 0
 
 
 class Verdict(StrEnum):

@@ -21,7 +21,9 @@ FROM_A_FILE = -1
 """Offset of a change that stands in no partition: its place says nothing against any other."""
 
 _STATE = struct.Struct(">BB32sqqqq")
-_FORMAT = 2
+_EPOCH = struct.Struct(">I")
+_FORMAT, _FORMAT_WITH_EPOCH = 2, 3
+_SIZES = {_FORMAT: _STATE.size, _FORMAT_WITH_EPOCH: _STATE.size + _EPOCH.size}
 _HAS_VERSION, _VERSIONED, _DELETED, _BLOCKED = 1, 2, 4, 8
 
 
@@ -176,8 +178,8 @@ def judge(change: Change, state: State | None) -> Verdict:
 
 
 def goes_back(change: Change, state: State) -> bool:
-    """Whether a withdrawal came later by time and earlier by a position in a log: that may have begun anew."""
-    if not change.positional or change.version is None or state.version is None:
+    """Whether a withdrawal came later by time and earlier by a position in a log: that may have begun anew unseen."""
+    if not change.positional or change.version is None or state.version is None or change.epoch != state.epoch:
         return False
     return change.version < state.version and change.occurred_at > state.occurred_at
 
@@ -208,28 +210,32 @@ def accepted(change: Change, state: State | None, *, blocks: bool = False) -> St
         deleted = change.operation is Operation.DELETE
         offset = FROM_A_FILE if state.offset == FROM_A_FILE else change.offset
         return replace(state, fingerprint=change.fingerprint, offset=offset, deleted=deleted, blocked=False)
+    epoch, version = _version(change, state)
     made = State(
         change.fingerprint,
-        _version(change, state),
-        change.version is not None,
+        version,
+        change.version is not None and change.epoch == epoch,
         change.occurred_at,
         change.offset,
         change.operation is Operation.DELETE,
         blocks and change.withdrawal and change.operation is not Operation.DELETE,
+        epoch,
     )
     return made if state is None else _held_by_a_file(made, change, state)
 
 
-def _version(change: Change, state: State | None) -> int | None:
-    """The highest version accepted so far.
+def _version(change: Change, state: State | None) -> tuple[int, int | None]:
+    """The highest version accepted so far, and its epoch.
 
     One that went back leaves a version above the highest: what was granted under that one is older, told again or not.
     """
-    if state is None or change.version is None:
-        return change.version if state is None else state.version
-    if goes_back(change, state) and state.version is not None:
-        return min(state.version + 1, MAX_VERSION)
-    return change.version
+    if state is None or state.version is None:
+        return change.epoch, change.version
+    if change.version is None or change.epoch < state.epoch:
+        return state.epoch, state.version
+    if goes_back(change, state):
+        return state.epoch, min(state.version + 1, MAX_VERSION)
+    return change.epoch, change.version
 
 
 def noted(change: Change, state: State | None) -> State:
@@ -249,9 +255,18 @@ def from_a_file(state: State) -> State:
 
 def advanced(change: Change, state: State) -> State | None:
     """The state after a duplicate: a newer version is remembered; None when nothing changes."""
-    if change.version is None or (state.version is not None and change.version <= state.version):
+    if change.version is None:
         return None
-    made = replace(state, version=change.version, versioned=True, occurred_at=change.occurred_at, offset=change.offset)
+    if state.version is not None and (change.epoch, change.version) <= (state.epoch, state.version):
+        return None
+    made = replace(
+        state,
+        version=change.version,
+        versioned=True,
+        occurred_at=change.occurred_at,
+        offset=change.offset,
+        epoch=change.epoch,
+    )
     return _held_by_a_file(made, change, state)
 
 
@@ -274,6 +289,8 @@ def _order(change: Change, state: State) -> _Order:
         return _partition_order(change, state) if by_offset else _Order.UNKNOWN
     if state.version is None:
         return _Order.UNKNOWN
+    if change.epoch != state.epoch:
+        return _order_of_epochs(change, state)
     if change.version < state.version:
         return _Order.OLDER
     if not state.versioned:
@@ -281,6 +298,19 @@ def _order(change: Change, state: State) -> _Order:
     if change.version > state.version:
         return _Order.NEWER
     return _Order.UNKNOWN if _is_apart(change, state) else _sign(change.offset - state.offset)
+
+
+def _order_of_epochs(change: Change, state: State) -> _Order:
+    """Versions of two epochs say nothing of each other, and a grant of the older one is older.
+
+    A withdrawal of the older epoch is an old one told again, if it stands before; behind, it may be that a clock was set
+    back. What a snapshot read in the newer one is no grant: a restored database has forgotten who withdrew.
+    """
+    if change.epoch > state.epoch:
+        return _Order.OLDER if change.read and not change.withdrawal else _Order.UNKNOWN
+    if _is_apart(change, state):
+        return _Order.UNKNOWN
+    return _Order.UNKNOWN if change.withdrawal and change.offset > state.offset else _Order.OLDER
 
 
 def _partition_order(change: Change, state: State) -> _Order:
@@ -311,8 +341,10 @@ def encode_state(state: State, settled_ms: int) -> bytes:
     """The state as it stands in the store and in the changelog, with the time at which it was settled."""
     flags = (state.version is not None) * _HAS_VERSION | state.versioned * _VERSIONED
     flags |= state.deleted * _DELETED | state.blocked * _BLOCKED
+    format_ = _FORMAT_WITH_EPOCH if state.epoch else _FORMAT  # an earlier release reads the other one too
     version = state.version or 0
-    return _STATE.pack(_FORMAT, flags, state.fingerprint, version, state.occurred_at, state.offset, settled_ms)
+    packed = _STATE.pack(format_, flags, state.fingerprint, version, state.occurred_at, state.offset, settled_ms)
+    return packed + _EPOCH.pack(state.epoch) if state.epoch else packed
 
 
 def decode_state(raw: bytes) -> State:
@@ -322,6 +354,7 @@ def decode_state(raw: bytes) -> State:
         ValueError: The bytes are of another format.
     """
     flags, fingerprint, version, occurred_at, offset, _ = _unpacked(raw)
+    (epoch,) = _EPOCH.unpack_from(raw, _STATE.size) if raw[0] == _FORMAT_WITH_EPOCH else (0,)
     return State(
         fingerprint,
         version if flags & _HAS_VERSION else None,
@@ -330,6 +363,7 @@ def decode_state(raw: bytes) -> State:
         offset,
         bool(flags & _DELETED),
         bool(flags & _BLOCKED),
+        epoch,
     )
 
 
@@ -344,7 +378,7 @@ def settled_ms(raw: bytes) -> int:
 
 def _unpacked(raw: bytes) -> tuple[int, bytes, int, int, int, int]:
     """Flags, fingerprint, version, time, offset, time of settling."""
-    if len(raw) != _STATE.size or raw[0] != _FORMAT:
+    if not raw or len(raw) != _SIZES.get(raw[0]):
         raise ValueError(f"dedupe state of an unknown format ({len(raw)} bytes)")
-    _, flags, fingerprint, version, occurred_at, offset, settled = _STATE.unpack(raw)
+    _, flags, fingerprint, version, occurred_at, offset, settled = _STATE.unpack_from(raw)
     return flags, fingerprint, version, occurred_at, offset, settled

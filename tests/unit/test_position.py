@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from consumer.core.envelopes.position import position
+from consumer.core.envelopes.position import log
 
 IN_ORDER = {
     "postgresql": [{"lsn": 23911624}, {"lsn": 23911952}, {"lsn": 2**62}],
@@ -33,9 +33,9 @@ IN_ORDER = {
 
 def reader(names, prefix=""):
     """Reads the version where a source tells so much."""
-    read = position(names, prefix)
-    assert read is not None
-    return read
+    found = log(names, prefix)
+    assert found is not None
+    return found.version
 
 
 @pytest.mark.parametrize("sources", IN_ORDER.values(), ids=IN_ORDER)
@@ -74,7 +74,7 @@ def test_what_does_not_fit_has_no_version(source):
 @pytest.mark.parametrize("names", [[], ["ts_ms"], ["pos"], ["version", "connector"]])
 def test_what_does_not_order_is_no_position(names):
     """A source that tells only times."""
-    assert position(names) is None
+    assert log(names) is None
 
 
 def test_a_prefix_stands_before_the_names():

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import orjson
 
-from consumer.core.envelopes.position import position
+from consumer.core.envelopes.position import log
 from consumer.core.envelopes.schema import Fields, Mapper, kinds
 from consumer.core.mapping import (
     BoundMapping,
@@ -108,7 +108,7 @@ class _Changes:
     def __init__(self, mapping: BoundMapping, columns: Fields, source: Fields, rows: _Rows) -> None:
         self._mapping = mapping
         self._blank = dict.fromkeys(columns)
-        self._position = position(source)
+        self._log = log(source)
         self._rows = rows
 
     def events(self, fields: Row, record: Record) -> Events:
@@ -162,13 +162,7 @@ class _Changes:
         if not isinstance(source, dict):
             raise undecodable("the record has no source")
         occurred_at = as_milliseconds(source.get("ts_ms"))
-        version = self._position(source) if self._position else None
-        return as_read(occurred_at, version) if snapshot and self._position else (occurred_at, version)
-
-
-def as_read(occurred_at: int, version: int | None) -> When:
-    """When a snapshot read a row, so that no change from a source with positions is older than it."""
-    return (0, None) if version is None else (occurred_at, max(0, version - 1))
+        return self._log.when(source, occurred_at, snapshot=snapshot) if self._log else (occurred_at, None, None)
 
 
 def truncated() -> DecodeError:

@@ -77,5 +77,5 @@ def _object(fields: Row, name: str) -> Row:
 def _when(metadata: Row) -> When:
     text = metadata.get("commit-timestamp") or metadata.get("timestamp")
     with suppress(ValueError, OverflowError):
-        return as_milliseconds(int(datetime.fromisoformat(str(text)).timestamp() * 1000)), None
+        return as_milliseconds(int(datetime.fromisoformat(str(text)).timestamp() * 1000)), None, None
     raise undecodable("metadata holds no timestamp")
