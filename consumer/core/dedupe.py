@@ -310,7 +310,7 @@ def _order_of_epochs(change: Change, state: State) -> _Order:
         return _Order.OLDER if change.read and not change.withdrawal else _Order.UNKNOWN
     if _is_apart(change, state):
         return _Order.UNKNOWN
-    return _Order.UNKNOWN if change.withdrawal and change.offset > state.offset else _Order.OLDER
+    return _Order.UNKNOWN if change.withdrawal and change.offset >= state.offset else _Order.OLDER
 
 
 def _partition_order(change: Change, state: State) -> _Order:

@@ -62,7 +62,7 @@ class Epochs:
             return False
         if min(times) < self._since or positions != sorted(positions):
             return False
-        self._highest = max(self._highest, *positions[-1:])
+        self._highest = positions[-1] if positions else self._highest
         self._latest = max(self._latest, *times)
         return True
 

@@ -76,9 +76,9 @@ def change(*, at=1000, offset=10, version=5, consent=True, list_id=LIST, kind=Ch
     return to_change(event, replace(CONTACT, consent=consent, **fields), offset, list_id)
 
 
-def state(*, at=1000, offset=10, version=5, versioned=True, fingerprint=b"f" * 32, deleted=False):
+def state(*, at=1000, offset=10, version=5, versioned=True, fingerprint=b"f" * 32, deleted=False, epoch=0):
     """What is remembered of a contact, of another content than any change."""
-    return State(fingerprint, version, versioned, at, offset, deleted)
+    return State(fingerprint, version, versioned, at, offset, deleted, epoch=epoch)
 
 
 # ---- what a change is ----
@@ -475,14 +475,16 @@ states = st.builds(
     offset=longs,
     deleted=st.booleans(),
     blocked=st.booleans(),
+    epoch=st.just(0) | st.integers(0, 2**32 - 1),
 )
 
 
 def as_avro(it):
-    """The state as a datum of the schema."""
+    """The state as a datum of the schema; without an epoch it is the format that earlier releases know."""
     flags = (it.version is not None) | it.versioned << 1 | it.deleted << 2 | it.blocked << 3
-    return {
-        "format": b"\2",
+    epoch = {"epoch": it.epoch.to_bytes(4, "big")} if it.epoch else {}
+    return epoch | {
+        "format": b"\3" if epoch else b"\2",
         "flags": bytes([flags]),
         "fingerprint": it.fingerprint,
         "version": (it.version or 0).to_bytes(8, "big", signed=True),
@@ -494,11 +496,12 @@ def as_avro(it):
 
 @given(states)
 def test_an_avro_reader_and_writer_see_the_same_bytes(it):
-    """What is packed is what fastavro writes and reads with the published schema."""
+    """What is packed is what fastavro writes and reads with the published schema, of format 2 without its last field."""
+    schema = AVRO if it.epoch else AVRO | {"fields": AVRO["fields"][:-1]}
     out = BytesIO()
-    fastavro.schemaless_writer(out, AVRO, as_avro(it))
+    fastavro.schemaless_writer(out, schema, as_avro(it))
     assert encode_state(it, SETTLED_MS) == out.getvalue()
-    assert fastavro.schemaless_reader(BytesIO(encode_state(it, SETTLED_MS)), AVRO, None) == as_avro(it)
+    assert fastavro.schemaless_reader(BytesIO(encode_state(it, SETTLED_MS)), schema, None) == as_avro(it)
 
 
 @given(states)
@@ -515,8 +518,22 @@ def test_a_state_that_an_earlier_release_wrote_lets_nothing_off_the_do_not_call_
     assert not releases(change(version=6), decode_state(encode_state(withdrawn, SETTLED_MS)))
 
 
+def test_a_state_that_an_earlier_release_wrote_is_of_the_first_epoch():
+    """Its bytes, as they are in stores and changelogs of today."""
+    raw = bytes.fromhex("0203" + "66" * 32 + f"{5:016x}{1000:016x}{10:016x}{SETTLED_MS:016x}")
+    assert decode_state(raw) == state()
+    assert settled_ms(raw) == SETTLED_MS
+    assert encode_state(state(), SETTLED_MS) == raw
+
+
 @pytest.mark.parametrize("read", [decode_state, settled_ms])
-@pytest.mark.parametrize("raw", [b"", b"\2", bytes(66), b"\1" + bytes(65), b"\2" + bytes(64), b"\2" + bytes(66)])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        *(b"", b"\2", bytes(66), b"\1" + bytes(65), b"\2" + bytes(64), b"\2" + bytes(66)),
+        *(b"\2" + bytes(69), b"\3" + bytes(65), b"\4" + bytes(69)),
+    ],
+)
 def test_bytes_of_another_format_are_refused(raw, read):
     """A store of another release is not misread; the message tells the length alone."""
     with pytest.raises(ValueError, match=f"unknown format \\({len(raw)} bytes\\)"):
@@ -534,6 +551,12 @@ changes = st.builds(
     consent=st.booleans(),
     phone=st.sampled_from(["+14155550100", "+14155550101"]),
     kind=st.sampled_from([ChangeType.UPDATE, ChangeType.DELETE]),
+)
+in_epochs = st.builds(
+    lambda made, epoch, *, read: replace(made, positional=made.withdrawal, epoch=epoch, read=read),
+    changes,
+    st.integers(0, 2),
+    read=st.booleans(),
 )
 histories = st.lists(changes, min_size=1, max_size=8)
 
@@ -562,14 +585,26 @@ def in_offset_order(history):
 @given(changes, st.none() | states)
 def test_what_was_accepted_last_is_a_duplicate_when_it_comes_again(made, before):
     """Nobody is called twice because an event was replayed."""
+    assume(before is None or before.epoch == 0 or made.withdrawal)  # else it is not accepted
     assert judge(made, accepted(made, before)) is Verdict.DUPLICATE
 
 
-@given(histories)
+@given(st.lists(changes | in_epochs, min_size=1, max_size=8))
 def test_the_highest_version_known_never_goes_down(history):
     """Whatever is accepted or repeated, in whatever order, what is older than it stays stale."""
-    known = [it.version for it in told(history) if it.version is not None]
+    known = [(it.epoch, it.version) for it in told(history) if it.version is not None]
     assert known == sorted(known)
+
+
+@given(st.lists(in_epochs, min_size=1, max_size=8), in_epochs)
+def test_a_grant_of_another_epoch_needs_a_later_time(history, made):
+    """However its position stands to the one that is known: versions of two logs say nothing of each other."""
+    *_, remembered = told(in_offset_order(history))
+    assume(made.version is not None and remembered.version is not None and made.epoch != remembered.epoch)
+    if judge(made, remembered) is Verdict.CHANGED and not made.withdrawal:
+        assert made.epoch > remembered.epoch
+        assert made.occurred_at > remembered.occurred_at
+        assert not made.read
 
 
 @given(st.booleans(), histories)
@@ -754,3 +789,78 @@ def test_the_highest_version_of_all_stays_when_one_goes_back():
     after = accepted(positional(version=3, at=2, consent=False), known)
     assert after.version == MAX_VERSION
     assert decode_state(encode_state(after, 0)) == after
+
+
+# ---- epochs of a source's log ----
+
+EPOCHS = {
+    # of the change; then what becomes of it as a grant and as a withdrawal, where epoch 1 is known
+    "the same, higher position": ({"epoch": 1, "version": 6, "at": OLD}, "changed", "changed"),
+    "the same, lower position, told again": ({"epoch": 1, "version": 4, "at": OLD, "offset": 11}, "stale", "stale"),
+    "the same, lower position, later": ({"epoch": 1, "version": 4, "at": NEW}, "stale", "changed"),
+    "newer, lower position": ({"epoch": 2, "version": 1, "at": NEW}, "changed", "changed"),
+    "newer, higher position": ({"epoch": 2, "version": 9, "at": NEW}, "changed", "changed"),
+    "newer, but not later": ({"epoch": 2, "version": 9}, "stale", "changed"),
+    "newer, read by a snapshot": ({"epoch": 2, "version": 9, "at": NEW, "read": True}, "stale", "changed"),
+    "older, before": ({"epoch": 0, "version": 9, "at": OLD, "offset": 9}, "stale", "stale"),
+    "older, before, later by another clock": ({"epoch": 0, "version": 9, "at": NEW, "offset": 9}, "stale", "stale"),
+    "older, behind": ({"epoch": 0, "version": 9, "at": OLD, "offset": 11}, "stale", "changed"),
+    "older, behind, later by another clock": ({"epoch": 0, "version": 9, "at": NEW, "offset": 11}, "stale", "changed"),
+    "a row of a file, later": ({"epoch": 0, "version": 9, "at": NEW, "offset": FROM_A_FILE}, "changed", "changed"),
+    "a row of a file": ({"epoch": 0, "version": 9, "offset": FROM_A_FILE}, "stale", "changed"),
+}
+
+
+def of_epoch(epoch, *, read=False, **fields):
+    """The change of an epoch, as the pipeline marks it."""
+    made = change(**fields)
+    return replace(made, positional=made.withdrawal, epoch=epoch, read=read)
+
+
+@pytest.mark.parametrize(("told_", "grant", "withdrawal"), EPOCHS.values(), ids=EPOCHS)
+def test_changes_of_other_epochs(told_, grant, withdrawal):
+    """A withdrawal applies unless it certainly is an old one, a grant needs the later epoch and the later time."""
+    known = state(epoch=1)
+    assert judge(of_epoch(**told_), known) == grant
+    assert judge(of_epoch(**told_, consent=False), known) == withdrawal
+
+
+def test_a_newer_epoch_is_known_from_then_on():
+    """Its positions count, be they ever so low; the same content moves there without a request."""
+    known = state(version=900)
+    after = accepted(of_epoch(1, version=3, at=NEW, offset=11), known)
+    assert (after.epoch, after.version, after.versioned) == (1, 3, True)
+    assert judge(of_epoch(1, version=4, at=NEW, offset=12, consent=False), after) is Verdict.CHANGED
+    assert judge(of_epoch(0, version=901, at=OLD, offset=13), after) is Verdict.STALE
+    same = of_epoch(1, version=3, at=NEW, offset=11)
+    moved = advanced(same, state(version=900, fingerprint=same.fingerprint))
+    assert moved is not None
+    assert (moved.epoch, moved.version) == (1, 3)
+    assert advanced(replace(same, epoch=0, version=900), moved) is None
+
+
+def test_a_withdrawal_of_an_older_epoch_leaves_what_is_known_of_the_newer_one():
+    """The grant that came after it is told again behind it and applies; what came before both is older than both."""
+    granted = of_epoch(1, version=3, at=NEW, offset=11)
+    known = accepted(granted, state(version=900))
+    after = accepted(of_epoch(0, version=899, at=OLD, offset=12, consent=False), known)
+    assert (after.epoch, after.version, after.versioned) == (1, 3, False)
+    assert judge(replace(granted, offset=13), after) is Verdict.CHANGED
+    assert judge(of_epoch(1, version=2, at=NEW, offset=13), after) is Verdict.STALE
+    assert judge(of_epoch(0, version=898, at=NEW, offset=13), after) is Verdict.STALE
+
+
+def test_a_grant_of_a_newer_epoch_lets_no_number_off_the_do_not_call_list():
+    """Versions of two logs prove nothing."""
+    withdrew = accepted(of_epoch(0, version=900, consent=False), None, blocks=True)
+    assert judge(of_epoch(1, version=3, at=NEW), withdrew) is Verdict.CHANGED
+    assert not releases(of_epoch(1, version=3, at=NEW), withdrew)
+    assert releases(of_epoch(0, version=901, at=NEW), withdrew)
+
+
+def test_a_file_keeps_holding_back_an_older_grant_of_a_newer_epoch():
+    """A withdrawal that is no later than the file applies, and does not begin the order of the partition."""
+    known = of_file(version=900)
+    after = accepted(of_epoch(1, version=3, at=1000, offset=3, consent=False), known)
+    assert judge(of_epoch(1, version=4, at=1000, offset=4), after) is Verdict.STALE
+    assert judge(of_epoch(1, version=5, at=1001, offset=5), after) is Verdict.CHANGED

@@ -76,6 +76,18 @@ def test_a_source_without_positions_is_ordered_by_the_partition():
     assert (event.version, event.occurred_at) == (None, TIME_MS)
 
 
+def test_the_place_in_the_log_is_told_beside_the_version():
+    """Of both parts of a changed id, of a delete; a mapped version and time do not change it."""
+    place = {"lsn": 500, "sequence": '["490","500"]'}
+    mapping = MAPPING | {"version": "phone", "occurred_at": "email"}
+    row = ROW | {"phone": "3", "email": "2026-01-01T00:00:00Z"}
+    events = [*change("u", ROW | {"id": 6}, ROW, **place), *change("d", ROW, None, **place)]
+    events += change("u", None, row, mapping=mapping, **place)
+    assert [event.log for event in events] == [(490, TIME_MS)] * 4
+    assert [event.version for event in events] == [500, 500, 500, 3]
+    assert [event.log for event in change("r", None, ROW, **place)] == [(None, TIME_MS)]
+
+
 def test_a_delete_takes_the_id_alone_from_before():
     """Phone and consent in `before` may be fillers: nothing of them is kept."""
     assert change("d", ROW, None, lsn=501) == (
@@ -311,6 +323,18 @@ def test_a_flattened_row_without_metadata_is_an_update_in_the_order_of_the_parti
     """Nothing was added by the connector: no version."""
     (event,) = flat(meta={})
     assert (event.change_type, event.version, event.occurred_at) == (ChangeType.UPDATE, None, TIME_MS)
+
+
+@pytest.mark.parametrize("prefix", ["__", "__source_"])
+def test_a_flattened_row_has_a_place_if_it_tells_the_source_s_time(prefix):
+    """The time of the record is another one whenever the connector sends it again."""
+    meta = {f"{prefix}file": "string", f"{prefix}pos": "long", "__source_ts_ms": ["null", "long"]}
+    told_ = {f"{prefix}file": "binlog.1", f"{prefix}pos": 9}
+    meta = {name: kind for name, kind in META.items() if name != "__lsn"} | meta
+    (event,) = flat(meta=meta, __source_ts_ms=TIME_MS + 5, **told_)
+    assert (event.version, event.log) == (1 << 32 | 9, (1 << 32 | 9, TIME_MS + 5))
+    (event,) = flat(meta=meta, **told_)
+    assert (event.version, event.log) == (1 << 32 | 9, None)
 
 
 DELETES = [
