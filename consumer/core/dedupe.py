@@ -293,18 +293,16 @@ def _order(change: Change, state: State) -> _Order:
         return _order_of_epochs(change, state)
     if change.version < state.version:
         return _Order.OLDER
-    if not state.versioned:
+    if not state.versioned or (change.version == state.version and _is_apart(change, state)):
         return _Order.UNKNOWN
-    if change.version > state.version:
-        return _Order.NEWER
-    return _Order.UNKNOWN if _is_apart(change, state) else _sign(change.offset - state.offset)
+    return _Order.NEWER if change.version > state.version else _sign(change.offset - state.offset)
 
 
 def _order_of_epochs(change: Change, state: State) -> _Order:
     """Versions of two epochs say nothing of each other, and a grant of the older one is older.
 
-    A withdrawal of the older epoch is an old one told again, if it stands before; behind, it may be that a clock was set
-    back. What a snapshot read in the newer one is no grant: a restored database has forgotten who withdrew.
+    A withdrawal of the older epoch is an old one told again, if it stands before; behind, it may be that a clock was
+    set back. What a snapshot read in the newer one is no grant: a restored database has forgotten who withdrew.
     """
     if change.epoch > state.epoch:
         return _Order.OLDER if change.read and not change.withdrawal else _Order.UNKNOWN

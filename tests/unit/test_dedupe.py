@@ -496,7 +496,7 @@ def as_avro(it):
 
 @given(states)
 def test_an_avro_reader_and_writer_see_the_same_bytes(it):
-    """What is packed is what fastavro writes and reads with the published schema, of format 2 without its last field."""
+    """What is packed is what fastavro writes and reads with the published schema; format 2 lacks its last field."""
     schema = AVRO if it.epoch else AVRO | {"fields": AVRO["fields"][:-1]}
     out = BytesIO()
     fastavro.schemaless_writer(out, schema, as_avro(it))

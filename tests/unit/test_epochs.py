@@ -1,4 +1,4 @@
-"""Epochs of a source's log: what begins one, what does not, and what nobody may become through failovers and repeats."""
+"""Epochs of a source's log: what begins one, what does not, and who is called after failovers and repeats."""
 
 import pytest
 from hypothesis import given, strategies as st
@@ -40,7 +40,7 @@ def test_a_lower_position_at_a_time_that_was_seen_begins_none(again):
 
 
 def test_what_a_snapshot_reads_begins_none_and_keeps_its_epoch():
-    """Its clock may be ahead of the source's: an epoch begins later than that, or its reads would become newer by it."""
+    """Its clock may be ahead of the source's: an epoch begins later than that, or its reads would count as newer."""
     epochs = seen((100, 10), (None, 50))
     assert epochs.follow([(3, 40)]) == []
     assert epochs.follow([(4, 51)]) == [0]

@@ -1,4 +1,4 @@
-"""Positions of a source that go back, through the whole pipeline: what applies, what is told, and what a crash leaves."""
+"""Positions of a source that go back, through the whole pipeline: what applies, what is told, what a crash leaves."""
 
 import json
 from pathlib import Path
@@ -107,7 +107,13 @@ def test_what_the_old_log_granted_is_stale_when_it_is_sent_again(rows: dict[str,
 
 def test_reading_the_topic_again_from_its_start_sends_nothing(rows: dict[str, Any]) -> None:
     """Every record has the epoch that it had."""
-    story = [row("c", 1000, 1), row("u", 1001, 2, **DENIED), row("u", 5, 10), row("u", 3, 20, **DENIED), row("u", 4, 21)]
+    story = [
+        row("c", 1000, 1),
+        row("u", 1001, 2, **DENIED),
+        row("u", 5, 10),
+        row("u", 3, 20, **DENIED),
+        row("u", 4, 21),
+    ]
     world = tell(World(), *story)
     live(world, schemas(), **rows)
     before, sent = kept(world), list(world.sent)

@@ -17,7 +17,7 @@ that is by commit, while a version may be lower than that of another row that a 
 
 | database | position of the commit |
 |---|---|
-| PostgreSQL | the first of `sequence`: of the commit before; in the first transaction since a snapshot there is none, and `lsn` will do |
+| PostgreSQL | the first of `sequence`: of the commit before; `lsn` while there was none since a snapshot |
 | MySQL, MariaDB, SQL Server | the version |
 | Oracle | `commit_scn` |
 | MongoDB | none: the version is a time |
