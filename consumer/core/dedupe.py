@@ -214,7 +214,7 @@ def accepted(change: Change, state: State | None, *, blocks: bool = False) -> St
     made = State(
         change.fingerprint,
         version,
-        change.version is not None and change.epoch == epoch,
+        change.version is not None and (state is None or _epoch(change, state) == epoch),
         change.occurred_at,
         change.offset,
         change.operation is Operation.DELETE,
@@ -231,11 +231,17 @@ def _version(change: Change, state: State | None) -> tuple[int, int | None]:
     """
     if state is None or state.version is None:
         return change.epoch, change.version
-    if change.version is None or change.epoch < state.epoch:
+    epoch = _epoch(change, state)
+    if change.version is None or epoch < state.epoch:
         return state.epoch, state.version
     if goes_back(change, state):
         return state.epoch, min(state.version + 1, MAX_VERSION)
-    return change.epoch, change.version
+    return epoch, change.version
+
+
+def _epoch(change: Change, state: State) -> int:
+    """In which epoch a change's version counts: a row of a file stands in no log, and so in the one that is known."""
+    return state.epoch if change.offset == FROM_A_FILE else change.epoch
 
 
 def noted(change: Change, state: State | None) -> State:
@@ -257,7 +263,8 @@ def advanced(change: Change, state: State) -> State | None:
     """The state after a duplicate: a newer version is remembered; None when nothing changes."""
     if change.version is None:
         return None
-    if state.version is not None and (change.epoch, change.version) <= (state.epoch, state.version):
+    epoch = _epoch(change, state)
+    if state.version is not None and (epoch, change.version) <= (state.epoch, state.version):
         return None
     made = replace(
         state,
@@ -265,7 +272,7 @@ def advanced(change: Change, state: State) -> State | None:
         versioned=True,
         occurred_at=change.occurred_at,
         offset=change.offset,
-        epoch=change.epoch,
+        epoch=epoch,
     )
     return _held_by_a_file(made, change, state)
 
@@ -289,7 +296,7 @@ def _order(change: Change, state: State) -> _Order:
         return _partition_order(change, state) if by_offset else _Order.UNKNOWN
     if state.version is None:
         return _Order.UNKNOWN
-    if change.epoch != state.epoch:
+    if change.epoch != state.epoch and change.offset != FROM_A_FILE:
         return _order_of_epochs(change, state)
     if change.version < state.version:
         return _Order.OLDER
@@ -306,8 +313,6 @@ def _order_of_epochs(change: Change, state: State) -> _Order:
     """
     if change.epoch > state.epoch:
         return _Order.OLDER if change.read and not change.withdrawal else _Order.UNKNOWN
-    if _is_apart(change, state):
-        return _Order.UNKNOWN
     return _Order.UNKNOWN if change.withdrawal and change.offset >= state.offset else _Order.OLDER
 
 

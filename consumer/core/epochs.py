@@ -2,9 +2,9 @@
 
 Answers for the epochs of one source partition. After a failover or a restore positions go back: what is newer has a
 lower one than what was delivered. That shows at a change that stands lower than the highest position seen and is later
-than every time seen. A record that is told again is neither, as it was seen before: it begins no epoch, and since epochs
-begin later than all that was seen, it has the epoch that it had. So the epochs come out the same however often records
-come.
+than every time seen. A record that is told again is neither, as it was seen before: it begins no epoch, and since
+epochs begin later than all that was seen, it has the epoch that it had. So the epochs come out the same however often
+records come.
 
 A snapshot's read begins none: what position it has is for the connector to say, and it tells of no change. Its time
 counts, so that it too keeps its epoch.

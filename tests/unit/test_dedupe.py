@@ -806,8 +806,8 @@ EPOCHS = {
     "older, before, later by another clock": ({"epoch": 0, "version": 9, "at": NEW, "offset": 9}, "stale", "stale"),
     "older, behind": ({"epoch": 0, "version": 9, "at": OLD, "offset": 11}, "stale", "changed"),
     "older, behind, later by another clock": ({"epoch": 0, "version": 9, "at": NEW, "offset": 11}, "stale", "changed"),
-    "a row of a file, later": ({"epoch": 0, "version": 9, "at": NEW, "offset": FROM_A_FILE}, "changed", "changed"),
-    "a row of a file": ({"epoch": 0, "version": 9, "offset": FROM_A_FILE}, "stale", "changed"),
+    "a row of a file, which is in no log": ({"epoch": 0, "version": 6, "offset": FROM_A_FILE}, "changed", "changed"),
+    "a row of a file, lower": ({"epoch": 0, "version": 4, "at": OLD, "offset": FROM_A_FILE}, "stale", "stale"),
 }
 
 
