@@ -163,6 +163,7 @@ class ChangeEvent(Struct, frozen=True, gc=False):
         attributes: Further fields by source name.
         partial: Only what changed is told: other fields are `UNCHANGED`, other attributes are missing.
         log: Where it stands in the source's log, None where the source does not tell.
+        former: Which external id the contact had before, None where the event does not say that it changed.
     """
 
     change_type: ChangeType
@@ -176,6 +177,7 @@ class ChangeEvent(Struct, frozen=True, gc=False):
     attributes: dict[str, str]
     partial: bool = False
     log: LogPlace | None = None
+    former: object = None
 
 
 Events = ChangeEvent | tuple[ChangeEvent, ...]
@@ -320,6 +322,8 @@ class Change(Struct, frozen=True, gc=False):
         number: Of a suppression, the valid number that the rejected record names, "" if none: for the do-not-call list.
         epoch: Of the source's log, within which versions are compared.
         read: It was read by a snapshot: its time is not that of a change.
+        former: Identity that the contact had before, None when it had none other, or that was looked at.
+        withdrew: Of a delete, what it takes the place of withdrew.
     """
 
     operation: Operation
@@ -335,6 +339,8 @@ class Change(Struct, frozen=True, gc=False):
     number: str = ""
     epoch: int = 0
     read: bool = False
+    former: bytes | None = None
+    withdrew: bool = False
 
     @property
     def whole(self) -> Contact:
@@ -356,6 +362,8 @@ class State(Struct, frozen=True, gc=False):
         deleted: The contact is not in Genesys: this is the marker that stops late updates.
         blocked: The last accepted change withdrew, and the contact's number went on the do-not-call list for it.
         epoch: Of the version.
+        callable: Whether the last accepted change leaves the contact callable, of a delete whether the one before did; None
+            where that is not known, as of what an earlier release wrote.
     """
 
     fingerprint: bytes
@@ -366,6 +374,7 @@ class State(Struct, frozen=True, gc=False):
     deleted: bool
     blocked: bool = False
     epoch: int = 0
+    callable: bool | None = None
 
 
 class Verdict(StrEnum):

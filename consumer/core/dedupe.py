@@ -24,7 +24,7 @@ _STATE = struct.Struct(">BB32sqqqq")
 _EPOCH = struct.Struct(">I")
 _FORMAT, _FORMAT_WITH_EPOCH = 2, 3
 _SIZES = {_FORMAT: _STATE.size, _FORMAT_WITH_EPOCH: _STATE.size + _EPOCH.size}
-_HAS_VERSION, _VERSIONED, _DELETED, _BLOCKED = 1, 2, 4, 8
+_HAS_VERSION, _VERSIONED, _DELETED, _BLOCKED, _WITHDRAWN, _CALLABLE = 1, 2, 4, 8, 16, 32
 
 
 class _Order(IntEnum):
@@ -52,7 +52,7 @@ def to_change(event: ChangeEvent, contact: Contact | Amendment, offset: int, con
     if isinstance(contact, Amendment):
         return _amending(Operation.UPSERT, event, contact, offset, contact_list_id)
     deletes = event.change_type is ChangeType.DELETE
-    return Change(
+    change = Change(
         Operation.DELETE if deletes else Operation.UPSERT,
         contact,
         identity(contact.external_id),
@@ -62,6 +62,7 @@ def to_change(event: ChangeEvent, contact: Contact | Amendment, offset: int, con
         offset,
         deletes or not contact.callable,
     )
+    return replace(change, former=identity(event.former)) if isinstance(event.former, str) else change
 
 
 def suppression(event: ChangeEvent, offset: int, contact_list_id: str, number: str) -> Change | None:
@@ -149,8 +150,25 @@ def undecoded(contact_list_id: str) -> bytes:
 
 def as_delete(change: Change, contact_list_id: str) -> Change:
     """The same withdrawal, carried out as a delete."""
+    withdrew = change.withdrew or change.operation is not Operation.DELETE
     fingerprint = without_content(Operation.DELETE, contact_list_id)
-    return replace(change, operation=Operation.DELETE, fingerprint=fingerprint)
+    return replace(change, operation=Operation.DELETE, fingerprint=fingerprint, withdrew=withdrew)
+
+
+def under_new_id(change: Change, former: State | None, contact_list_id: str) -> Change:
+    """The change of a contact that had another external id: who was not callable under that one is not by it either.
+
+    Args:
+        change: What makes the contact under its new id.
+        former: What is known of the old id, all that is under way included.
+        contact_list_id: Part of the fingerprint.
+    """
+    if former is None or former.callable is not False or change.withdrawal or not isinstance(change.contact, Contact):
+        return replace(change, former=None)
+    contact = replace(change.contact, consent=False)
+    content = fingerprint(contact, contact_list_id)
+    positional = change.version is not None
+    return replace(change, contact=contact, fingerprint=content, withdrawal=True, positional=positional, former=None)
 
 
 def without_content(operation: Operation, contact_list_id: str) -> bytes:
@@ -209,7 +227,9 @@ def accepted(change: Change, state: State | None, *, blocks: bool = False) -> St
     if change.undecoded and state is not None:
         deleted = change.operation is Operation.DELETE
         offset = FROM_A_FILE if state.offset == FROM_A_FILE else change.offset
-        return replace(state, fingerprint=change.fingerprint, offset=offset, deleted=deleted, blocked=False)
+        return replace(
+            state, fingerprint=change.fingerprint, offset=offset, deleted=deleted, blocked=False, callable=False
+        )
     epoch, version = _version(change, state)
     made = State(
         change.fingerprint,
@@ -220,8 +240,21 @@ def accepted(change: Change, state: State | None, *, blocks: bool = False) -> St
         change.operation is Operation.DELETE,
         blocks and change.withdrawal and change.operation is not Operation.DELETE,
         epoch,
+        _callable(change, state),
     )
     return made if state is None else _held_by_a_file(made, change, state)
+
+
+def _callable(change: Change, state: State | None) -> bool | None:
+    """Whether the contact is callable after a change; a delete says nothing of that, nor do most amendments."""
+    before = None if state is None else state.callable
+    if change.withdrew or (change.withdrawal and change.operation is not Operation.DELETE):
+        return False
+    if change.operation is Operation.DELETE or (state is not None and change.fingerprint == state.fingerprint):
+        return before
+    if isinstance(change.contact, Contact):
+        return change.contact.callable
+    return True if change.contact.consent is True and change.contact.do_not_call is False else before
 
 
 def _version(change: Change, state: State | None) -> tuple[int, int | None]:
@@ -344,6 +377,7 @@ def encode_state(state: State, settled_ms: int) -> bytes:
     """The state as it stands in the store and in the changelog, with the time at which it was settled."""
     flags = (state.version is not None) * _HAS_VERSION | state.versioned * _VERSIONED
     flags |= state.deleted * _DELETED | state.blocked * _BLOCKED
+    flags |= (state.callable is False) * _WITHDRAWN | (state.callable is True) * _CALLABLE
     format_ = _FORMAT_WITH_EPOCH if state.epoch else _FORMAT  # an earlier release reads the other one too
     version = state.version or 0
     packed = _STATE.pack(format_, flags, state.fingerprint, version, state.occurred_at, state.offset, settled_ms)
@@ -367,6 +401,7 @@ def decode_state(raw: bytes) -> State:
         bool(flags & _DELETED),
         bool(flags & _BLOCKED),
         epoch,
+        bool(flags & _CALLABLE) if flags & (_CALLABLE | _WITHDRAWN) else None,
     )
 
 

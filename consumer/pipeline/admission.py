@@ -4,9 +4,10 @@ The state of a contact is what the store says, overlaid by what was decided and 
 something under way is not judged: the work waits behind it, or takes its place where a newer one may.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
+from msgspec.structs import replace
 
 from consumer.core import dedupe
 from consumer.core.audit import event_id
@@ -67,8 +68,12 @@ class Admission:
             if work.change and work.change.identity not in partition.overlay
             and self._lanes.get(work.change.identity) is None
         }  # fmt: skip
-        stored = self._stored(partition, list(idle))
+        formers = {work.change.former for work in works if work.change and work.change.former}
+        stored = self._stored(partition, [*idle, *formers - idle])
         for work in works:
+            if work.change is not None and work.change.former is not None:
+                former = self._to_be(partition, work.change.former, stored)
+                work.change = dedupe.under_new_id(work.change, former, self._contact_list_id)
             if work.change is not None:
                 self._admit(partition, work, work.change, stored.get(work.change.identity))
         self._decided()
@@ -155,6 +160,13 @@ class Admission:
 
     # -- judging
 
+    def _to_be(self, partition: Partition, identity: bytes, stored: Mapping[bytes, State]) -> State | None:
+        """The state of a contact once everything of it that is under way is accepted."""
+        lane = self._lanes.get(identity)
+        if lane is None:
+            return partition.overlay.get(identity, stored.get(identity))
+        return lane.expected or dedupe.accepted(lane.change, lane.base)
+
     def _admit(self, partition: Partition, work: Work, change: Change, stored: State | None) -> None:
         lane = self._lanes.get(change.identity)
         if lane is None:
@@ -167,6 +179,8 @@ class Admission:
         before = lane.expected or dedupe.accepted(lane.change, lane.base)
         verdict = dedupe.judge(change, before)
         if verdict is Verdict.CHANGED and self._may_be_replaced(lane, change):
+            if change.operation is Operation.DELETE and before.callable is False:
+                work.change = replace(change, withdrew=True)
             self._lanes.replace(lane, work)
         else:
             expected = _once_accepted(change, before, verdict)

@@ -26,6 +26,7 @@ from consumer.core.dedupe import (
     settled_ms,
     suppression,
     to_change,
+    under_new_id,
     without_content,
 )
 from consumer.model import (
@@ -218,7 +219,7 @@ def test_a_withdrawal_carried_out_as_a_delete_stays_the_same_withdrawal():
     """Only what is done and remembered differs: the contact, its order and its urgency are kept."""
     withdrawal = change(consent=False)
     made = as_delete(withdrawal, LIST)
-    assert made == replace(withdrawal, operation=Operation.DELETE, fingerprint=DELETED)
+    assert made == replace(withdrawal, operation=Operation.DELETE, fingerprint=DELETED, withdrew=True)
     assert accepted(made, None).deleted
 
 
@@ -377,7 +378,7 @@ def test_parts_have_the_order_of_whole_changes(later, before, grant, withdrawal)
 def test_the_state_is_that_of_the_accepted_change():
     """Content, version, time and offset; a delete leaves a marker."""
     made = change(version=7, at=3, offset=4)
-    assert accepted(made, None) == State(made.fingerprint, 7, True, 3, 4, deleted=False)
+    assert accepted(made, None) == State(made.fingerprint, 7, True, 3, 4, deleted=False, callable=True)
     assert accepted(change(kind=ChangeType.DELETE), None) == State(DELETED, 5, True, 1000, 10, deleted=True)
 
 
@@ -393,7 +394,7 @@ def test_a_versionless_change_keeps_the_highest_version_known():
 def test_a_noted_suppression_stops_older_grants_of_a_contact_that_is_not_in_genesys():
     """The contact is remembered as not there, with the version of the withdrawal."""
     remembered = noted(suppressed(), None)
-    assert remembered == State(SUPPRESSED, 5, True, 1000, 10, deleted=True)
+    assert remembered == State(SUPPRESSED, 5, True, 1000, 10, deleted=True, callable=False)
     assert judge(change(version=4), remembered) is Verdict.STALE
     assert judge(change(version=6), remembered) is Verdict.CHANGED
 
@@ -476,12 +477,14 @@ states = st.builds(
     deleted=st.booleans(),
     blocked=st.booleans(),
     epoch=st.just(0) | st.integers(0, 2**32 - 1),
+    callable=st.none() | st.booleans(),
 )
 
 
 def as_avro(it):
     """The state as a datum of the schema; without an epoch it is the format that earlier releases know."""
     flags = (it.version is not None) | it.versioned << 1 | it.deleted << 2 | it.blocked << 3
+    flags |= (it.callable is False) << 4 | (it.callable is True) << 5
     epoch = {"epoch": it.epoch.to_bytes(4, "big")} if it.epoch else {}
     return epoch | {
         "format": b"\3" if epoch else b"\2",
@@ -596,14 +599,15 @@ def test_the_highest_version_known_never_goes_down(history):
     assert known == sorted(known)
 
 
-@given(st.lists(in_epochs, min_size=1, max_size=8), in_epochs)
-def test_a_grant_of_another_epoch_needs_a_later_time(history, made):
+@given(in_epochs, st.tuples(*[st.integers(0, 4)] * 4), st.integers(0, 2), st.integers(1, 2))
+def test_a_grant_of_another_epoch_needs_a_later_time(made, numbers, epoch, step):
     """However its position stands to the one that is known: versions of two logs say nothing of each other."""
-    *_, remembered = told(in_offset_order(history))
-    assume(made.version is not None and remembered.version is not None and made.epoch != remembered.epoch)
+    version, at, offset, known = numbers
+    made = replace(made, version=version, epoch=(epoch + step) % 3)
+    remembered = state(version=known, at=at, offset=offset, epoch=epoch)
     if judge(made, remembered) is Verdict.CHANGED and not made.withdrawal:
-        assert made.epoch > remembered.epoch
-        assert made.occurred_at > remembered.occurred_at
+        assert made.epoch > epoch
+        assert made.occurred_at > at
         assert not made.read
 
 
@@ -864,3 +868,68 @@ def test_a_file_keeps_holding_back_an_older_grant_of_a_newer_epoch():
     after = accepted(of_epoch(1, version=3, at=1000, offset=3, consent=False), known)
     assert judge(of_epoch(1, version=4, at=1000, offset=4), after) is Verdict.STALE
     assert judge(of_epoch(1, version=5, at=1001, offset=5), after) is Verdict.CHANGED
+
+
+# ---- whether a contact is callable, and what a new id makes of that ----
+
+GRANTED, WITHDREW = state(version=1), replace(state(version=1), callable=False)
+
+
+def whole_of(made, **fields):
+    """A part, merged with the contact that Genesys has."""
+    return merged(made, made.contact.onto(replace(CONTACT, **fields)), None, LIST)
+
+
+CALLABLE = {
+    "a grant": (change(), WITHDREW, True),
+    "a withdrawal": (change(consent=False), None, False),
+    "do-not-call": (change(do_not_call=True), None, False),
+    "a suppression": (suppressed(), None, False),
+    "a precaution": (precaution("c-1", 20, LIST), replace(state(), callable=True), False),
+    "a first precaution": (precaution("c-1", 20, LIST), None, False),
+    "a delete keeps it": (change(kind=ChangeType.DELETE), WITHDREW, False),
+    "a delete keeps that it is callable": (change(kind=ChangeType.DELETE), replace(state(), callable=True), True),
+    "a delete of nobody known": (change(kind=ChangeType.DELETE), None, None),
+    "a delete in place of a withdrawal": (replace(change(kind=ChangeType.DELETE), withdrew=True), GRANTED, False),
+    "a withdrawal as a delete": (as_delete(change(consent=False), LIST), GRANTED, False),
+    "a delete as a delete": (as_delete(change(kind=ChangeType.DELETE), LIST), GRANTED, None),
+    "a part of one who withdrew": (whole_of(part(phone="+14155550101"), consent=False), WITHDREW, False),
+    "a part of one who did not": (whole_of(part(phone="+14155550101")), GRANTED, True),
+    "a part that is not merged yet": (part(phone="+14155550101"), WITHDREW, False),
+    "a part that grants half": (part(consent=True), WITHDREW, False),
+    "a part that grants": (part(consent=True, do_not_call=False), WITHDREW, True),
+}
+
+
+@pytest.mark.parametrize(("made", "before", "expected"), CALLABLE.values(), ids=CALLABLE)
+def test_the_state_tells_whether_the_contact_is_callable(made, before, expected):
+    """As far as it is known; what an earlier release wrote does not tell."""
+    assert accepted(made, before).callable is expected
+
+
+def test_a_part_of_a_contact_that_is_held_back_leaves_it_so():
+    """As a precaution it is not callable, whatever its flags say."""
+    held = accepted(precaution("c-1", 9, LIST), accepted(change(), None))
+    made = merged(part(version=6, phone="+14155550101"), CONTACT, held, LIST)
+    assert accepted(made, held).callable is False
+
+
+def renamed(**fields):
+    """The change of a contact that was `c-0` before."""
+    return to_change(replace(EVENT, former="c-0"), replace(CONTACT, **fields), 10, LIST)
+
+
+def test_who_was_not_callable_is_not_under_a_new_id():
+    """The consent of the row is not enough; what comes later, and says the same, is."""
+    made = under_new_id(renamed(), WITHDREW, LIST)
+    assert made.contact == replace(CONTACT, consent=False)
+    assert (made.withdrawal, made.fingerprint) == (True, change(consent=False).fingerprint)
+    assert judge(change(version=6), accepted(made, None)) is Verdict.CHANGED
+
+
+@pytest.mark.parametrize("former", [None, GRANTED, replace(state(), callable=True)])
+def test_who_was_callable_or_not_known_has_the_consent_of_the_row(former):
+    """What an earlier release wrote does not tell, and a row that withdraws does so in any case."""
+    assert renamed().former == hashlib.sha256(b"c-0").digest()
+    assert under_new_id(renamed(), former, LIST) == change()
+    assert under_new_id(renamed(consent=False), WITHDREW, LIST) == change(consent=False)

@@ -10,6 +10,8 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
+from msgspec.structs import replace
+
 from consumer.core.envelopes.schema import Mapper
 from consumer.core.mapping import (
     BoundMapping,
@@ -63,7 +65,7 @@ class _Changes:
         before = fields.get("before-image")
         former = self._mapping.external_id(before) if isinstance(before, dict) else None
         if event and names_somebody(former) and former != external_id:
-            return deletion(former, when), event
+            return deletion(former, when), replace(event, former=former)
         return event
 
 

@@ -9,7 +9,7 @@ else.
 from collections.abc import Mapping
 from typing import Final
 
-from consumer.core.envelopes.debezium import available, ignore, is_aside, nobody_to_delete, truncated
+from consumer.core.envelopes.debezium import available, ignore, is_aside, nobody_to_delete, renamed, truncated
 from consumer.core.envelopes.position import log
 from consumer.core.envelopes.schema import Fields, Mapper
 from consumer.core.mapping import (
@@ -54,6 +54,7 @@ class _Changes:
         self._mapping = mapping
         self._deleted, self._op = f"{prefix}deleted", f"{prefix}op"
         self._time = f"{prefix}source_ts_ms"
+        self._blank = dict.fromkeys(columns)
         self._tells_deleted = self._deleted in columns
         self._log = log(columns, prefix) or log(columns, f"{prefix}source_")
 
@@ -73,7 +74,8 @@ class _Changes:
         if operation not in _CHANGE_TYPES:
             raise undecodable(f"{self._op} is not one that Debezium knows")
         when = self._mapping.when(row, *self._when(fields, record))
-        return self._mapping.event(_CHANGE_TYPES[operation], self._mapping.external_id(row), row, when) or ()
+        event = self._mapping.event(_CHANGE_TYPES[operation], self._mapping.external_id(row), row, when)
+        return renamed(event, self._mapping, self._blank, record) if event else ()
 
     def _gone(self, row: Row, record: Record, *, sure: bool) -> Events:
         external_id = self._mapping.external_id(row)
