@@ -171,6 +171,31 @@ def test_a_changed_id_is_a_delete_and_a_create():
     gone, created = change("u", ROW | {"id": 6}, ROW | {"consent": "denied"}, lsn=500)
     assert (gone.change_type, gone.external_id) == (ChangeType.DELETE, "6")
     assert (created.change_type, created.external_id, created.consent) == (ChangeType.CREATE, "7", False)
+    assert (gone.former, created.former) == (None, "6")
+
+
+KEYS = {
+    "json": (b'{"id":6}', "6"),
+    "kafka connect": (b'{"schema":{"type":"struct"},"payload":{"id":6}}', "6"),
+    "another column": (b'{"row":6}', None),
+    "no object": (b"[6]", None),
+    "no JSON": (b"\0\0\0\0\1\x0c", None),
+    "null": (None, None),
+}
+
+
+@pytest.mark.parametrize("envelope", ["debezium", "flattened"])
+@pytest.mark.parametrize(("header", "former"), KEYS.values(), ids=KEYS)
+def test_a_create_tells_the_primary_key_that_its_row_had_before(envelope, header, former):
+    """Debezium deletes the row under the old key, and says in a header of the new one which that was."""
+    headers = [("trace", b"1"), ("__debezium.oldkey", header)]
+    if envelope == "debezium":
+        fields = {"before": None, "after": ROW, "source": source(lsn=500), "op": "c"}
+        (event,) = told(envelope, schema(), fields, MAPPING, headers=headers)
+    else:
+        row = dict.fromkeys(META) | ROW | {"__op": "c"}
+        (event,) = told(envelope, record_type("Value", COLUMNS | META), row, MAPPING, headers=headers)
+    assert (event.external_id, event.former) == ("7", former)
 
 
 @pytest.mark.parametrize("before", [ROW, ROW | {"id": 0}])
