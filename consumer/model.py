@@ -143,6 +143,11 @@ class Unchanged(Enum):
 UNCHANGED: Final = Unchanged.UNCHANGED
 
 
+LogPlace = tuple[int | None, int]
+"""Where a change stands in its source's log: a position that never goes back while the log goes on, None for a row that
+a snapshot read; and when, milliseconds since the epoch by the source's clock."""
+
+
 class ChangeEvent(Struct, frozen=True, gc=False):
     """A decoded record, not yet validated: fields hold whatever type the writer's schema gave them.
 
@@ -157,6 +162,8 @@ class ChangeEvent(Struct, frozen=True, gc=False):
         do_not_call: True, False, or anything else before validation.
         attributes: Further fields by source name.
         partial: Only what changed is told: other fields are `UNCHANGED`, other attributes are missing.
+        log: Where it stands in the source's log, None where the source does not tell.
+        former: Which external id the contact had before, None where the event does not say that it changed.
     """
 
     change_type: ChangeType
@@ -169,6 +176,8 @@ class ChangeEvent(Struct, frozen=True, gc=False):
     do_not_call: object
     attributes: dict[str, str]
     partial: bool = False
+    log: LogPlace | None = None
+    former: object = None
 
 
 Events = ChangeEvent | tuple[ChangeEvent, ...]
@@ -311,6 +320,10 @@ class Change(Struct, frozen=True, gc=False):
         positional: Of a withdrawal, its version is a position in the source's log, which may begin anew.
         undecoded: Nobody knows what the record says: its version and time are unknown, only its offset is its order.
         number: Of a suppression, the valid number that the rejected record names, "" if none: for the do-not-call list.
+        epoch: Of the source's log, within which versions are compared.
+        read: It was read by a snapshot: its time is not that of a change.
+        former: Identity that the contact had before, None when it had none other, or that was looked at.
+        withdrew: Of a delete, what it takes the place of withdrew.
         imprint: Of the record that asks for it, 16 bytes; empty where a repeat of that could mean something else.
     """
 
@@ -325,6 +338,10 @@ class Change(Struct, frozen=True, gc=False):
     positional: bool = False
     undecoded: bool = False
     number: str = ""
+    epoch: int = 0
+    read: bool = False
+    former: bytes | None = None
+    withdrew: bool = False
     imprint: bytes = b""
 
     @property
@@ -340,12 +357,15 @@ class State(Struct, frozen=True, gc=False):
 
     Attributes:
         fingerprint: Of the accepted content; differs from every content after a suppression or a delete.
-        version: Highest version accepted so far; None when there never was one.
+        version: Highest version accepted so far in the highest epoch; None when there never was one.
         versioned: Whether the last accepted change itself carried a version.
         occurred_at: Of the last accepted change, milliseconds since the epoch, UTC.
         offset: Of the last accepted change in its partition; -1 when it was a row of a file.
         deleted: The contact is not in Genesys: this is the marker that stops late updates.
         blocked: The last accepted change withdrew, and the contact's number went on the do-not-call list for it.
+        epoch: Of the version.
+        callable: Whether the last accepted change leaves the contact callable, of a delete whether the one before did; None
+            where that is not known, as of what an earlier release wrote.
         imprint: Of the record that asked for all this, 16 bytes; empty where there is none that a repeat can be told by.
     """
 
@@ -356,6 +376,8 @@ class State(Struct, frozen=True, gc=False):
     offset: int
     deleted: bool
     blocked: bool = False
+    epoch: int = 0
+    callable: bool | None = None
     imprint: bytes = b""
 
 

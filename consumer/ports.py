@@ -500,3 +500,7 @@ class Telemetry(Protocol):
     def offset_gap(self, partition: TopicPartition, expected: int, seen: int) -> None:
         """Offsets of a partition did not follow on."""
         ...
+
+    def source_epoch_began(self, partition: TopicPartition) -> None:
+        """The log of a partition's source began anew."""
+        ...

@@ -468,6 +468,7 @@ class SilentTelemetry:
     def __init__(self) -> None:
         self.gaps: list[tuple[TopicPartition, int, int]] = []
         self.retries: Counter[str] = Counter()
+        self.epochs: Counter[TopicPartition] = Counter()
         self.search_requests = 0
         self.refused_contacts = 0
         self.settled_records: list[SettledRecord] = []
@@ -502,6 +503,9 @@ class SilentTelemetry:
 
     def offset_gap(self, partition: TopicPartition, expected: int, seen: int) -> None:
         self.gaps.append((partition, expected, seen))
+
+    def source_epoch_began(self, partition: TopicPartition) -> None:
+        self.epochs[partition] += 1
 
 
 def outage(times: int, error: Exception) -> Callable[[], None]:

@@ -21,10 +21,12 @@ FROM_A_FILE = -1
 """Offset of a change that stands in no partition: its place says nothing against any other."""
 
 _STATE = struct.Struct(">BB32sqqqq")
+_EPOCH = struct.Struct(">I")
 IMPRINT_BYTES = 16
-_FORMAT, _FORMAT_WITH_IMPRINT = 2, 3
-_SIZES = {_FORMAT: _STATE.size, _FORMAT_WITH_IMPRINT: _STATE.size + IMPRINT_BYTES}
-_HAS_VERSION, _VERSIONED, _DELETED, _BLOCKED = 1, 2, 4, 8
+_FORMAT, _LONG_FORMAT = 2, 3
+_SIZES = {_FORMAT: _STATE.size, _LONG_FORMAT: _STATE.size + _EPOCH.size + IMPRINT_BYTES}
+_NO_IMPRINT = bytes(IMPRINT_BYTES)
+_HAS_VERSION, _VERSIONED, _DELETED, _BLOCKED, _WITHDRAWN, _CALLABLE = 1, 2, 4, 8, 16, 32
 
 
 class _Order(IntEnum):
@@ -61,7 +63,7 @@ def to_change(
     if isinstance(contact, Amendment):
         return _amending(_UPSERT, event, contact, offset, contact_list_id)
     deletes = event.change_type is _DELETES
-    return Change(
+    change = Change(
         _DELETE if deletes else _UPSERT,
         contact,
         identity(contact.external_id),
@@ -72,6 +74,7 @@ def to_change(
         deletes or not contact.callable,
         imprint=imprint,
     )
+    return replace(change, former=identity(event.former)) if isinstance(event.former, str) else change
 
 
 def suppression(event: ChangeEvent, offset: int, contact_list_id: str, number: str) -> Change | None:
@@ -159,8 +162,25 @@ def undecoded(contact_list_id: str) -> bytes:
 
 def as_delete(change: Change, contact_list_id: str) -> Change:
     """The same withdrawal, carried out as a delete."""
+    withdrew = change.withdrew or change.operation is not _DELETE
     fingerprint = without_content(_DELETE, contact_list_id)
-    return replace(change, operation=_DELETE, fingerprint=fingerprint, imprint=b"")
+    return replace(change, operation=_DELETE, fingerprint=fingerprint, withdrew=withdrew, imprint=b"")
+
+
+def under_new_id(change: Change, former: State | None, contact_list_id: str) -> Change:
+    """The change of a contact that had another external id: who was not callable under that one is not by it either.
+
+    Args:
+        change: What makes the contact under its new id.
+        former: What is known of the old id, all that is under way included.
+        contact_list_id: Part of the fingerprint.
+    """
+    if former is None or former.callable is not False or change.withdrawal or not isinstance(change.contact, Contact):
+        return replace(change, former=None)
+    contact = replace(change.contact, consent=False)
+    content = fingerprint(contact, contact_list_id)
+    positional = change.version is not None
+    return replace(change, contact=contact, fingerprint=content, withdrawal=True, positional=positional, former=None)
 
 
 def without_content(operation: Operation, contact_list_id: str) -> bytes:
@@ -197,8 +217,8 @@ def judge(change: Change, state: State | None) -> Verdict:
 
 
 def goes_back(change: Change, state: State) -> bool:
-    """Whether a withdrawal came later by time and earlier by a position in a log: that may have begun anew."""
-    if not change.positional or change.version is None or state.version is None:
+    """Whether a withdrawal came later by time and earlier by a position in a log: that may have begun anew unseen."""
+    if not change.positional or change.version is None or state.version is None or change.epoch != state.epoch:
         return False
     return change.version < state.version and change.occurred_at > state.occurred_at
 
@@ -228,30 +248,61 @@ def accepted(change: Change, state: State | None, *, blocks: bool = False) -> St
     if change.undecoded and state is not None:
         deleted = change.operation is _DELETE
         offset = FROM_A_FILE if state.offset == FROM_A_FILE else change.offset
-        return replace(state, fingerprint=change.fingerprint, offset=offset, deleted=deleted, blocked=False, imprint=b"")
+        return replace(
+            state,
+            fingerprint=change.fingerprint,
+            offset=offset,
+            deleted=deleted,
+            blocked=False,
+            callable=False,
+            imprint=b"",
+        )
+    epoch, version = _version(change, state)
     made = State(
         change.fingerprint,
-        _version(change, state),
-        change.version is not None,
+        version,
+        change.version is not None and (state is None or _epoch(change, state) == epoch),
         change.occurred_at,
         change.offset,
         change.operation is _DELETE,
         blocks and change.withdrawal and change.operation is not _DELETE,
+        epoch,
+        _callable(change, state),
         change.imprint,
     )
     return made if state is None else _held_by_a_file(made, change, state)
 
 
-def _version(change: Change, state: State | None) -> int | None:
-    """The highest version accepted so far.
+def _callable(change: Change, state: State | None) -> bool | None:
+    """Whether the contact is callable after a change; a delete says nothing of that, nor do most amendments."""
+    before = None if state is None else state.callable
+    if change.withdrew or (change.withdrawal and change.operation is not _DELETE):
+        return False
+    if change.operation is _DELETE or (state is not None and change.fingerprint == state.fingerprint):
+        return before
+    if isinstance(change.contact, Contact):
+        return change.contact.callable
+    return True if change.contact.consent is True and change.contact.do_not_call is False else before
+
+
+def _version(change: Change, state: State | None) -> tuple[int, int | None]:
+    """The highest version accepted so far, and its epoch.
 
     One that went back leaves a version above the highest: what was granted under that one is older, told again or not.
     """
-    if state is None or change.version is None:
-        return change.version if state is None else state.version
-    if goes_back(change, state) and state.version is not None:
-        return min(state.version + 1, MAX_VERSION)
-    return change.version
+    if state is None or state.version is None:
+        return change.epoch, change.version
+    epoch = _epoch(change, state)
+    if change.version is None or epoch < state.epoch:
+        return state.epoch, state.version
+    if goes_back(change, state):
+        return state.epoch, min(state.version + 1, MAX_VERSION)
+    return epoch, change.version
+
+
+def _epoch(change: Change, state: State) -> int:
+    """In which epoch a change's version counts: a row of a file stands in no log, and so in the one that is known."""
+    return state.epoch if change.offset == FROM_A_FILE else change.epoch
 
 
 def noted(change: Change, state: State | None) -> State:
@@ -272,7 +323,10 @@ def from_a_file(state: State) -> State:
 
 def advanced(change: Change, state: State) -> State | None:
     """The state after a duplicate: a newer version is remembered; None when nothing changes."""
-    if change.version is None or (state.version is not None and change.version <= state.version):
+    if change.version is None:
+        return None
+    epoch = _epoch(change, state)
+    if state.version is not None and (epoch, change.version) <= (state.epoch, state.version):
         return None
     made = replace(
         state,
@@ -280,6 +334,7 @@ def advanced(change: Change, state: State) -> State | None:
         versioned=True,
         occurred_at=change.occurred_at,
         offset=change.offset,
+        epoch=epoch,
         imprint=change.imprint,
     )
     return _held_by_a_file(made, change, state)
@@ -304,13 +359,24 @@ def _order(change: Change, state: State) -> _Order:
         return _partition_order(change, state) if by_offset else _UNKNOWN
     if state.version is None:
         return _UNKNOWN
+    if change.epoch != state.epoch and change.offset != FROM_A_FILE:
+        return _order_of_epochs(change, state)
     if change.version < state.version:
         return _OLDER
-    if not state.versioned:
+    if not state.versioned or (change.version == state.version and _is_apart(change, state)):
         return _UNKNOWN
-    if change.version > state.version:
-        return _NEWER
-    return _UNKNOWN if _is_apart(change, state) else _sign(change.offset - state.offset)
+    return _NEWER if change.version > state.version else _sign(change.offset - state.offset)
+
+
+def _order_of_epochs(change: Change, state: State) -> _Order:
+    """Versions of two epochs say nothing of each other, and a grant of the older one is older.
+
+    A withdrawal of the older epoch is an old one told again, if it stands before; behind, it may be that a clock was
+    set back. What a snapshot read in the newer one is no grant: a restored database has forgotten who withdrew.
+    """
+    if change.epoch > state.epoch:
+        return _OLDER if change.read and not change.withdrawal else _UNKNOWN
+    return _UNKNOWN if change.withdrawal and change.offset >= state.offset else _OLDER
 
 
 def _partition_order(change: Change, state: State) -> _Order:
@@ -341,10 +407,11 @@ def encode_state(state: State, settled_ms: int) -> bytes:
     """The state as it stands in the store and in the changelog, with the time at which it was settled."""
     flags = (state.version is not None) * _HAS_VERSION | state.versioned * _VERSIONED
     flags |= state.deleted * _DELETED | state.blocked * _BLOCKED
+    flags |= (state.callable is False) * _WITHDRAWN | (state.callable is True) * _CALLABLE
+    format_ = _LONG_FORMAT if state.epoch or state.imprint else _FORMAT
     version = state.version or 0
-    format_ = _FORMAT_WITH_IMPRINT if state.imprint else _FORMAT
     packed = _STATE.pack(format_, flags, state.fingerprint, version, state.occurred_at, state.offset, settled_ms)
-    return packed + state.imprint
+    return packed if format_ == _FORMAT else packed + _EPOCH.pack(state.epoch) + (state.imprint or _NO_IMPRINT)
 
 
 def decode_state(raw: bytes) -> State:
@@ -354,6 +421,8 @@ def decode_state(raw: bytes) -> State:
         ValueError: The bytes are of another format.
     """
     flags, fingerprint, version, occurred_at, offset, _ = _unpacked(raw)
+    (epoch,) = _EPOCH.unpack_from(raw, _STATE.size) if raw[0] == _LONG_FORMAT else (0,)
+    imprint = raw[_STATE.size + _EPOCH.size :]
     return State(
         fingerprint,
         version if flags & _HAS_VERSION else None,
@@ -362,7 +431,9 @@ def decode_state(raw: bytes) -> State:
         offset,
         bool(flags & _DELETED),
         bool(flags & _BLOCKED),
-        raw[_STATE.size :],
+        epoch,
+        bool(flags & _CALLABLE) if flags & (_CALLABLE | _WITHDRAWN) else None,
+        imprint if imprint != _NO_IMPRINT else b"",
     )
 
 

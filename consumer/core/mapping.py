@@ -22,13 +22,13 @@ from typing import Final, cast
 from msgspec import Struct
 
 from consumer.errors import DecodeError, SettingsError
-from consumer.model import UNCHANGED, ChangeEvent, ChangeType, Reason, Record
+from consumer.model import UNCHANGED, ChangeEvent, ChangeType, LogPlace, Reason, Record
 
 Path = tuple[str, ...]
 Row = dict[str, object]
 Getter = Callable[[Row], object]
-When = tuple[int, int | None]
-"""Time of a change, milliseconds since the epoch, and its version."""
+When = tuple[int, int | None, LogPlace | None]
+"""Time of a change, milliseconds since the epoch, its version, and where it stands in the source's log."""
 
 Resolve = Callable[[Path], Getter | None]
 """Reads what stands at a path in a row; None where rows have no such place."""
@@ -241,11 +241,12 @@ class BoundMapping:
         """What the row says happened; an update where the mapping does not say."""
         return ChangeType.UPDATE if self._change_type is None else cast("ChangeType", self._change_type(row))
 
-    def when(self, row: Row, occurred_at: int, version: int | None) -> When:
-        """Time and version of the row, where the mapping names them; otherwise those given."""
+    def when(self, row: Row, occurred_at: int, version: int | None, log: LogPlace | None = None) -> When:
+        """Time and version of the row, where the mapping names them; otherwise those given, as is the place."""
         return (
             occurred_at if self._occurred_at is None else cast("int", self._occurred_at(row)),
             version if self._version is None else cast("int | None", self._version(row)),
+            log,
         )
 
     def event(self, change_type: ChangeType, external_id: object, row: Row, when: When) -> ChangeEvent | None:
@@ -266,21 +267,21 @@ class BoundMapping:
             return (_whole if change_type is ChangeType.CREATE else _partial)(
                 change_type, external_id, when, fields, attributes
             )
-        return ChangeEvent(
-            change_type, external_id, *when, phone, email, consent, do_not_call, cast("dict[str, str]", attributes)
-        )
+        told = cast("dict[str, str]", attributes)
+        return _made(change_type, external_id, when, (phone, email, consent, do_not_call), told)
 
 
 _Fields = Sequence[object]
 """Phone, e-mail, consent and do-not-call."""
 
+_NOTHING: _Fields = (None, None, None, None)
+
 
 def _whole(
     change_type: ChangeType, external_id: object, when: When, fields: _Fields, attributes: dict[str, object]
 ) -> ChangeEvent:
-    phone, email, consent, do_not_call = map(_told, fields)
     texts = {name: cast("str", _told(value) or "") for name, value in attributes.items()}
-    return ChangeEvent(change_type, external_id, *when, phone, email, consent, do_not_call, texts)
+    return _made(change_type, external_id, when, [_told(value) for value in fields], texts)
 
 
 def _partial(
@@ -289,30 +290,34 @@ def _partial(
     told = {name: cast("str", value) for name, value in attributes.items() if value is not UNCHANGED}
     if not told and all(value is UNCHANGED for value in fields):
         return None
+    return _made(change_type, external_id, when, fields, told, partial=True)
+
+
+def _made(
+    change_type: ChangeType,
+    external_id: object,
+    when: When,
+    fields: _Fields,
+    attributes: dict[str, str],
+    *,
+    partial: bool = False,
+) -> ChangeEvent:
+    occurred_at, version, log = when
     phone, email, consent, do_not_call = fields
-    return ChangeEvent(change_type, external_id, *when, phone, email, consent, do_not_call, told, partial=True)
+    return ChangeEvent(
+        change_type, external_id, occurred_at, version, phone, email, consent, do_not_call, attributes, partial, log
+    )
 
 
 def deletion(external_id: object, when: When) -> ChangeEvent:
     """The change event of a contact that is gone."""
-    return ChangeEvent(ChangeType.DELETE, external_id, *when, None, None, None, None, {})
+    return _made(ChangeType.DELETE, external_id, when, _NOTHING, {})
 
 
 def gap(external_id: object, when: When) -> ChangeEvent:
     """The change event of a contact that changed nobody knows how: until that is told, it has no consent."""
-    occurred_at, version = when
-    return ChangeEvent(
-        change_type=ChangeType.GAP,
-        external_id=external_id,
-        occurred_at=occurred_at,
-        version=version,
-        phone=UNCHANGED,
-        email=UNCHANGED,
-        consent=False,
-        do_not_call=UNCHANGED,
-        attributes={},
-        partial=True,
-    )
+    fields = (UNCHANGED, UNCHANGED, False, UNCHANGED)
+    return _made(ChangeType.GAP, external_id, when, fields, {}, partial=True)
 
 
 def names_somebody(external_id: object) -> bool:

@@ -185,13 +185,12 @@ class Plan:
         if change is None:
             return Fate.REJECTED
         before = choices.get(change.identity)
+        chosen = before.state if before is not None else None
+        base = states.get(change.identity) if chosen is None else dedupe.decode_state(chosen)
+        if base is not None:
+            change = replace(change, epoch=base.epoch)  # a row stands in no log
         in_file = replace(change, offset=candidate.row.number)  # among rows, their order counts
-        if before is not None and before.state is not None:
-            base: State | None = dedupe.decode_state(before.state)
-            verdict = dedupe.judge(in_file, base)
-        else:
-            base = states.get(change.identity)
-            verdict = dedupe.judge(change, base)
+        verdict = dedupe.judge(change if chosen is None else in_file, base)
         if not _is_to_be_done(change, base, verdict):
             return Fate.REJECTED if candidate.reasons else _FATES[verdict]
         known = before.known if before else base is not None

@@ -7,6 +7,7 @@ something under way is not judged: the work waits behind it, or takes its place 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import structlog
+from msgspec.structs import replace
 
 from consumer.core import dedupe
 from consumer.core.audit import event_id
@@ -20,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 # Bound once, since each record needs them: to find a member in its class takes Python 3.11 longer than a comparison.
 _CHANGED, _DUPLICATE, _STALE = Verdict.CHANGED, Verdict.DUPLICATE, Verdict.STALE
-_SUPPRESS = Operation.SUPPRESS
+_DELETE, _SUPPRESS = Operation.DELETE, Operation.SUPPRESS
 
 States = Mapping[bytes, State | None]
 """What the store has, by identity; None where it has nothing."""
@@ -76,8 +77,13 @@ class Admission:
             works: With changes, or not.
             known: What was looked up just now.
         """
-        states = {**known, **self.look_up(partition, {work.change.identity for work in works if work.change} - known.keys())}
+        asked = {work.change.identity for work in works if work.change}
+        asked |= {work.change.former for work in works if work.change and work.change.former}
+        states = {**known, **self.look_up(partition, asked - known.keys())}
         for work in works:
+            if work.change is not None and work.change.former is not None:
+                former = self._to_be(partition, work.change.former, states)
+                work.change = dedupe.under_new_id(work.change, former, self._contact_list_id)
             if work.change is not None:
                 self._admit(partition, work, work.change, states.get(work.change.identity))
         self._decided()
@@ -177,6 +183,13 @@ class Admission:
 
     # -- judging
 
+    def _to_be(self, partition: Partition, identity: bytes, stored: States) -> State | None:
+        """The state of a contact once everything of it that is under way is accepted."""
+        lane = self._lanes.get(identity)
+        if lane is None:
+            return partition.overlay.get(identity, stored.get(identity))
+        return lane.expected or dedupe.accepted(lane.change, lane.base)
+
     def _admit(self, partition: Partition, work: Work, change: Change, stored: State | None) -> None:
         lane = self._lanes.get(change.identity)
         if lane is None:
@@ -189,6 +202,8 @@ class Admission:
         before = lane.expected or dedupe.accepted(lane.change, lane.base)
         verdict = dedupe.judge(change, before)
         if verdict is _CHANGED and self._may_be_replaced(lane, change):
+            if change.operation is _DELETE and before.callable is False:
+                work.change = replace(change, withdrew=True)
             self._lanes.replace(lane, work)
         else:
             expected = _once_accepted(change, before, verdict)

@@ -11,7 +11,9 @@ import structlog
 from msgspec.structs import replace
 
 from consumer.core import dead_letters, dedupe
+from consumer.core.audit import event_id
 from consumer.core.decode import ReaderName
+from consumer.core.epochs import Epochs
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, ValidationError
 from consumer.model import Amendment, ChangeEvent, ChangeType, Contact, Events, Outcome, Reason, Record, State, Work
@@ -34,7 +36,7 @@ class Intake:
         readers: Makes what the records of a topic are read with.
         quarantine: Decodes.
         admission: Where valid changes go.
-        telemetry: Told of gaps.
+        telemetry: Told of gaps, and of logs that begin anew.
         contact_list_id: Part of each fingerprint.
         columns: Attribute source names with their columns.
         suppress_undecodable: Whether a record that cannot be decoded suppresses the contact that its key names.
@@ -112,7 +114,8 @@ class Intake:
             else:
                 self._prepare(work, result, next(contacts), readers)
         if readers.has_positions:
-            _mark_positions(works)
+            self._follow_log(partition, works, told)
+            _mark_positions(works, told, partition.epochs)
         self._admission.admit(partition, works, known)
         return len(records), missing
 
@@ -166,6 +169,20 @@ class Intake:
                 external_id, dead_letters.place_in_order(work.record), self._contact_list_id
             )
             work.accepted_as = Outcome.REJECTED
+
+    def _follow_log(
+        self, partition: Partition, works: Sequence[Work], told: Sequence[ChangeEvent | DecodeError]
+    ) -> None:
+        """See where the works stand in the log of their source, and say so when that began anew."""
+        placed = [
+            (work, event.log)
+            for work, event in zip(works, told, strict=True)
+            if isinstance(event, ChangeEvent) and event.log is not None
+        ]
+        for number in partition.epochs.follow([place for _, place in placed]):
+            remedy = "positions of the source went back, as after a failover: see it in the operating guide"
+            log.warning("source_epoch_began", record=event_id(placed[number][0].record), remedy=remedy)
+            self._telemetry.source_epoch_began(partition.key)
 
     @staticmethod
     def _fresh(partition: Partition, records: Sequence[Record]) -> Sequence[Record]:
@@ -228,11 +245,15 @@ def _without(repeated: Collection[int], works: Sequence[Work]) -> list[Work]:
     return left
 
 
-def _mark_positions(works: Sequence[Work]) -> None:
-    """Have withdrawals judged as what they are: their versions are positions in a log."""
-    for work in works:
-        if work.change is not None and work.change.withdrawal and work.change.version is not None:
-            work.change = replace(work.change, positional=True)
+def _mark_positions(works: Sequence[Work], told: Sequence[ChangeEvent | DecodeError], epochs: Epochs) -> None:
+    """Have changes judged as what they are: their versions are positions in a log, within its epochs."""
+    for work, event in zip(works, told, strict=True):
+        change = work.change
+        if change is None or change.version is None or not (change.withdrawal or epochs.begun):
+            continue
+        place = event.log if isinstance(event, ChangeEvent) else None
+        position, time = place or (0, change.occurred_at)
+        work.change = replace(change, positional=change.withdrawal, epoch=epochs.of(time), read=position is None)
 
 
 def valid_number(event: ChangeEvent, error: ValidationError) -> str:

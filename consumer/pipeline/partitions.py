@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from consumer.core.epochs import Epochs
 from consumer.core.offsets import Tracker
 from consumer.model import Assignment, ChainHead, Record, State, TopicPartition
 
@@ -24,6 +25,7 @@ class Partition:
         held_back: Whether it waits because too much is held already.
         closing: Whether it is about to move away: nothing more is taken in.
         head: End of its chain of audit events.
+        epochs: Of its source's log, as far as its records were taken in.
     """
 
     assignment: Assignment
@@ -39,6 +41,7 @@ class Partition:
     held_back: bool = False
     closing: bool = False
     head: ChainHead = field(default_factory=ChainHead)
+    epochs: Epochs = field(default_factory=Epochs)
 
     @property
     def key(self) -> TopicPartition:

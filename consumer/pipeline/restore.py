@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import structlog
 
-from consumer.core import audit
+from consumer.core import audit, epochs
 from consumer.errors import TransientError
 from consumer.pipeline.partitions import Partition
-from consumer.pipeline.settle import CHAIN_KEY, IMPORT_KEY
+from consumer.pipeline.settle import CHAIN_KEY, EPOCHS_KEY, IMPORT_KEY
 from consumer.ports import ChangelogChunk, ChangelogOvertaken, EventTopics, Sink, Store, Telemetry
 
 log = structlog.get_logger(__name__)
@@ -101,7 +101,8 @@ class Restorer:
     def _done(self, partition: Partition, seconds: float) -> None:
         if not partition.assignment.alive:
             return
-        partition.head = audit.decode_head(self._store.read(partition.key, [CHAIN_KEY])[0])
+        head, begun = self._store.read(partition.key, [CHAIN_KEY, EPOCHS_KEY])
+        partition.head, partition.epochs = audit.decode_head(head), epochs.decode(begun)
         partition.restored = True
         self._telemetry.restored(seconds)
         log.info("restored", partition=partition.key, seconds=round(seconds, 3))

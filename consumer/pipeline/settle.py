@@ -34,6 +34,9 @@ MAX_RECORDS = 10_000
 CHAIN_KEY = b"chain"
 """Store key of the end of a partition's chain of audit events; the other keys are identities of 32 bytes."""
 
+EPOCHS_KEY = b"epochs"
+"""Store key of the epochs of a partition's source, where its versions are positions in a log."""
+
 IMPORT_KEY = b"import"
 """Store key of a mark that stands while a file may be on its way into the list: set before, removed after."""
 
@@ -145,7 +148,10 @@ class Settler:
         now_ms = int(now * 1000)
         entries = [(identity, dedupe.encode_state(state, now_ms)) for identity, state in states.items()]
         forgotten = [(identity, None) for identity in self._to_forget(partition)]
-        return _Share(partition, works, events, head, [*entries, *forgotten, (CHAIN_KEY, audit.encode_head(head))])
+        ends = [(CHAIN_KEY, audit.encode_head(head))]
+        if partition.epochs.known:  # they may be ahead of the works: those come again, and begin nothing again
+            ends.append((EPOCHS_KEY, partition.epochs.encode()))
+        return _Share(partition, works, events, head, [*entries, *forgotten, *ends])
 
     def _to_forget(self, partition: Partition) -> list[bytes]:
         """Expired entries that are still as they were found, of contacts about which nothing new is decided."""

@@ -26,6 +26,7 @@ from consumer.core.dedupe import (
     settled_ms,
     suppression,
     to_change,
+    under_new_id,
     without_content,
 )
 from consumer.model import (
@@ -76,9 +77,9 @@ def change(*, at=1000, offset=10, version=5, consent=True, list_id=LIST, kind=Ch
     return to_change(event, replace(CONTACT, consent=consent, **fields), offset, list_id)
 
 
-def state(*, at=1000, offset=10, version=5, versioned=True, fingerprint=b"f" * 32, deleted=False):
+def state(*, at=1000, offset=10, version=5, versioned=True, fingerprint=b"f" * 32, deleted=False, epoch=0):
     """What is remembered of a contact, of another content than any change."""
-    return State(fingerprint, version, versioned, at, offset, deleted)
+    return State(fingerprint, version, versioned, at, offset, deleted, epoch=epoch)
 
 
 # ---- what a change is ----
@@ -218,7 +219,7 @@ def test_a_withdrawal_carried_out_as_a_delete_stays_the_same_withdrawal():
     """Only what is done and remembered differs: the contact, its order and its urgency are kept."""
     withdrawal = change(consent=False)
     made = as_delete(withdrawal, LIST)
-    assert made == replace(withdrawal, operation=Operation.DELETE, fingerprint=DELETED)
+    assert made == replace(withdrawal, operation=Operation.DELETE, fingerprint=DELETED, withdrew=True)
     assert accepted(made, None).deleted
 
 
@@ -377,7 +378,7 @@ def test_parts_have_the_order_of_whole_changes(later, before, grant, withdrawal)
 def test_the_state_is_that_of_the_accepted_change():
     """Content, version, time and offset; a delete leaves a marker."""
     made = change(version=7, at=3, offset=4)
-    assert accepted(made, None) == State(made.fingerprint, 7, True, 3, 4, deleted=False)
+    assert accepted(made, None) == State(made.fingerprint, 7, True, 3, 4, deleted=False, callable=True)
     assert accepted(change(kind=ChangeType.DELETE), None) == State(DELETED, 5, True, 1000, 10, deleted=True)
 
 
@@ -393,7 +394,7 @@ def test_a_versionless_change_keeps_the_highest_version_known():
 def test_a_noted_suppression_stops_older_grants_of_a_contact_that_is_not_in_genesys():
     """The contact is remembered as not there, with the version of the withdrawal."""
     remembered = noted(suppressed(), None)
-    assert remembered == State(SUPPRESSED, 5, True, 1000, 10, deleted=True)
+    assert remembered == State(SUPPRESSED, 5, True, 1000, 10, deleted=True, callable=False)
     assert judge(change(version=4), remembered) is Verdict.STALE
     assert judge(change(version=6), remembered) is Verdict.CHANGED
 
@@ -475,14 +476,19 @@ states = st.builds(
     offset=longs,
     deleted=st.booleans(),
     blocked=st.booleans(),
+    epoch=st.just(0) | st.integers(0, 2**32 - 1),
+    callable=st.none() | st.booleans(),
+    imprint=st.just(b"") | st.binary(min_size=16, max_size=16).filter(any),
 )
 
 
 def as_avro(it):
-    """The state as a datum of the schema."""
+    """The state as a datum of the schema; without epoch and imprint it is the short format."""
     flags = (it.version is not None) | it.versioned << 1 | it.deleted << 2 | it.blocked << 3
-    return {
-        "format": b"\2",
+    flags |= (it.callable is False) << 4 | (it.callable is True) << 5
+    more = {"epoch": it.epoch.to_bytes(4, "big"), "imprint": it.imprint or bytes(16)} if is_long(it) else {}
+    return more | {
+        "format": b"\3" if more else b"\2",
         "flags": bytes([flags]),
         "fingerprint": it.fingerprint,
         "version": (it.version or 0).to_bytes(8, "big", signed=True),
@@ -492,13 +498,19 @@ def as_avro(it):
     }
 
 
+def is_long(it):
+    """Whether a state says what the short format has no room for."""
+    return bool(it.epoch or it.imprint)
+
+
 @given(states)
 def test_an_avro_reader_and_writer_see_the_same_bytes(it):
-    """What is packed is what fastavro writes and reads with the published schema."""
+    """What is packed is what fastavro writes and reads with the published schema; format 2 lacks its last two fields."""
+    schema = AVRO if is_long(it) else AVRO | {"fields": AVRO["fields"][:-2]}
     out = BytesIO()
-    fastavro.schemaless_writer(out, AVRO, as_avro(it))
+    fastavro.schemaless_writer(out, schema, as_avro(it))
     assert encode_state(it, SETTLED_MS) == out.getvalue()
-    assert fastavro.schemaless_reader(BytesIO(encode_state(it, SETTLED_MS)), AVRO, None) == as_avro(it)
+    assert fastavro.schemaless_reader(BytesIO(encode_state(it, SETTLED_MS)), schema, None) == as_avro(it)
 
 
 @given(states)
@@ -515,8 +527,22 @@ def test_a_state_that_an_earlier_release_wrote_lets_nothing_off_the_do_not_call_
     assert not releases(change(version=6), decode_state(encode_state(withdrawn, SETTLED_MS)))
 
 
+def test_a_state_that_an_earlier_release_wrote_is_of_the_first_epoch():
+    """Its bytes, as they are in stores and changelogs of today."""
+    raw = bytes.fromhex("0203" + "66" * 32 + f"{5:016x}{1000:016x}{10:016x}{SETTLED_MS:016x}")
+    assert decode_state(raw) == state()
+    assert settled_ms(raw) == SETTLED_MS
+    assert encode_state(state(), SETTLED_MS) == raw
+
+
 @pytest.mark.parametrize("read", [decode_state, settled_ms])
-@pytest.mark.parametrize("raw", [b"", b"\2", bytes(66), b"\1" + bytes(65), b"\2" + bytes(64), b"\2" + bytes(66)])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        *(b"", b"\2", bytes(66), b"\1" + bytes(65), b"\2" + bytes(64), b"\2" + bytes(66)),
+        *(b"\2" + bytes(85), b"\3" + bytes(65), b"\3" + bytes(84), b"\3" + bytes(86), b"\4" + bytes(85)),
+    ],
+)
 def test_bytes_of_another_format_are_refused(raw, read):
     """A store of another release is not misread; the message tells the length alone."""
     with pytest.raises(ValueError, match=f"unknown format \\({len(raw)} bytes\\)"):
@@ -534,6 +560,12 @@ changes = st.builds(
     consent=st.booleans(),
     phone=st.sampled_from(["+14155550100", "+14155550101"]),
     kind=st.sampled_from([ChangeType.UPDATE, ChangeType.DELETE]),
+)
+in_epochs = st.builds(
+    lambda made, epoch, *, read: replace(made, positional=made.withdrawal, epoch=epoch, read=read),
+    changes,
+    st.integers(0, 2),
+    read=st.booleans(),
 )
 histories = st.lists(changes, min_size=1, max_size=8)
 
@@ -562,14 +594,27 @@ def in_offset_order(history):
 @given(changes, st.none() | states)
 def test_what_was_accepted_last_is_a_duplicate_when_it_comes_again(made, before):
     """Nobody is called twice because an event was replayed."""
+    assume(before is None or before.epoch == 0 or made.withdrawal)  # else it is not accepted
     assert judge(made, accepted(made, before)) is Verdict.DUPLICATE
 
 
-@given(histories)
+@given(st.lists(changes | in_epochs, min_size=1, max_size=8))
 def test_the_highest_version_known_never_goes_down(history):
     """Whatever is accepted or repeated, in whatever order, what is older than it stays stale."""
-    known = [it.version for it in told(history) if it.version is not None]
+    known = [(it.epoch, it.version) for it in told(history) if it.version is not None]
     assert known == sorted(known)
+
+
+@given(in_epochs, st.tuples(*[st.integers(0, 4)] * 4), st.integers(0, 2), st.integers(1, 2))
+def test_a_grant_of_another_epoch_needs_a_later_time(made, numbers, epoch, step):
+    """However its position stands to the one that is known: versions of two logs say nothing of each other."""
+    version, at, offset, known = numbers
+    made = replace(made, version=version, epoch=(epoch + step) % 3)
+    remembered = state(version=known, at=at, offset=offset, epoch=epoch)
+    if judge(made, remembered) is Verdict.CHANGED and not made.withdrawal:
+        assert made.epoch > epoch
+        assert made.occurred_at > at
+        assert not made.read
 
 
 @given(st.booleans(), histories)
@@ -754,3 +799,143 @@ def test_the_highest_version_of_all_stays_when_one_goes_back():
     after = accepted(positional(version=3, at=2, consent=False), known)
     assert after.version == MAX_VERSION
     assert decode_state(encode_state(after, 0)) == after
+
+
+# ---- epochs of a source's log ----
+
+EPOCHS = {
+    # of the change; then what becomes of it as a grant and as a withdrawal, where epoch 1 is known
+    "the same, higher position": ({"epoch": 1, "version": 6, "at": OLD}, "changed", "changed"),
+    "the same, lower position, told again": ({"epoch": 1, "version": 4, "at": OLD, "offset": 11}, "stale", "stale"),
+    "the same, lower position, later": ({"epoch": 1, "version": 4, "at": NEW}, "stale", "changed"),
+    "newer, lower position": ({"epoch": 2, "version": 1, "at": NEW}, "changed", "changed"),
+    "newer, higher position": ({"epoch": 2, "version": 9, "at": NEW}, "changed", "changed"),
+    "newer, but not later": ({"epoch": 2, "version": 9}, "stale", "changed"),
+    "newer, read by a snapshot": ({"epoch": 2, "version": 9, "at": NEW, "read": True}, "stale", "changed"),
+    "older, before": ({"epoch": 0, "version": 9, "at": OLD, "offset": 9}, "stale", "stale"),
+    "older, before, later by another clock": ({"epoch": 0, "version": 9, "at": NEW, "offset": 9}, "stale", "stale"),
+    "older, behind": ({"epoch": 0, "version": 9, "at": OLD, "offset": 11}, "stale", "changed"),
+    "older, behind, later by another clock": ({"epoch": 0, "version": 9, "at": NEW, "offset": 11}, "stale", "changed"),
+    "a row of a file, which is in no log": ({"epoch": 0, "version": 6, "offset": FROM_A_FILE}, "changed", "changed"),
+    "a row of a file, lower": ({"epoch": 0, "version": 4, "at": OLD, "offset": FROM_A_FILE}, "stale", "stale"),
+}
+
+
+def of_epoch(epoch, *, read=False, **fields):
+    """The change of an epoch, as the pipeline marks it."""
+    made = change(**fields)
+    return replace(made, positional=made.withdrawal, epoch=epoch, read=read)
+
+
+@pytest.mark.parametrize(("told_", "grant", "withdrawal"), EPOCHS.values(), ids=EPOCHS)
+def test_changes_of_other_epochs(told_, grant, withdrawal):
+    """A withdrawal applies unless it certainly is an old one, a grant needs the later epoch and the later time."""
+    known = state(epoch=1)
+    assert judge(of_epoch(**told_), known) == grant
+    assert judge(of_epoch(**told_, consent=False), known) == withdrawal
+
+
+def test_a_newer_epoch_is_known_from_then_on():
+    """Its positions count, be they ever so low; the same content moves there without a request."""
+    known = state(version=900)
+    after = accepted(of_epoch(1, version=3, at=NEW, offset=11), known)
+    assert (after.epoch, after.version, after.versioned) == (1, 3, True)
+    assert judge(of_epoch(1, version=4, at=NEW, offset=12, consent=False), after) is Verdict.CHANGED
+    assert judge(of_epoch(0, version=901, at=OLD, offset=13), after) is Verdict.STALE
+    same = of_epoch(1, version=3, at=NEW, offset=11)
+    moved = advanced(same, state(version=900, fingerprint=same.fingerprint))
+    assert moved is not None
+    assert (moved.epoch, moved.version) == (1, 3)
+    assert advanced(replace(same, epoch=0, version=900), moved) is None
+
+
+def test_a_withdrawal_of_an_older_epoch_leaves_what_is_known_of_the_newer_one():
+    """The grant that came after it is told again behind it and applies; what came before both is older than both."""
+    granted = of_epoch(1, version=3, at=NEW, offset=11)
+    known = accepted(granted, state(version=900))
+    after = accepted(of_epoch(0, version=899, at=OLD, offset=12, consent=False), known)
+    assert (after.epoch, after.version, after.versioned) == (1, 3, False)
+    assert judge(replace(granted, offset=13), after) is Verdict.CHANGED
+    assert judge(of_epoch(1, version=2, at=NEW, offset=13), after) is Verdict.STALE
+    assert judge(of_epoch(0, version=898, at=NEW, offset=13), after) is Verdict.STALE
+
+
+def test_a_grant_of_a_newer_epoch_lets_no_number_off_the_do_not_call_list():
+    """Versions of two logs prove nothing."""
+    withdrew = accepted(of_epoch(0, version=900, consent=False), None, blocks=True)
+    assert judge(of_epoch(1, version=3, at=NEW), withdrew) is Verdict.CHANGED
+    assert not releases(of_epoch(1, version=3, at=NEW), withdrew)
+    assert releases(of_epoch(0, version=901, at=NEW), withdrew)
+
+
+def test_a_file_keeps_holding_back_an_older_grant_of_a_newer_epoch():
+    """A withdrawal that is no later than the file applies, and does not begin the order of the partition."""
+    known = of_file(version=900)
+    after = accepted(of_epoch(1, version=3, at=1000, offset=3, consent=False), known)
+    assert judge(of_epoch(1, version=4, at=1000, offset=4), after) is Verdict.STALE
+    assert judge(of_epoch(1, version=5, at=1001, offset=5), after) is Verdict.CHANGED
+
+
+# ---- whether a contact is callable, and what a new id makes of that ----
+
+GRANTED, WITHDREW = state(version=1), replace(state(version=1), callable=False)
+
+
+def whole_of(made, **fields):
+    """A part, merged with the contact that Genesys has."""
+    return merged(made, made.contact.onto(replace(CONTACT, **fields)), None, LIST)
+
+
+CALLABLE = {
+    "a grant": (change(), WITHDREW, True),
+    "a withdrawal": (change(consent=False), None, False),
+    "do-not-call": (change(do_not_call=True), None, False),
+    "a suppression": (suppressed(), None, False),
+    "a precaution": (precaution("c-1", 20, LIST), replace(state(), callable=True), False),
+    "a first precaution": (precaution("c-1", 20, LIST), None, False),
+    "a delete keeps it": (change(kind=ChangeType.DELETE), WITHDREW, False),
+    "a delete keeps that it is callable": (change(kind=ChangeType.DELETE), replace(state(), callable=True), True),
+    "a delete of nobody known": (change(kind=ChangeType.DELETE), None, None),
+    "a delete in place of a withdrawal": (replace(change(kind=ChangeType.DELETE), withdrew=True), GRANTED, False),
+    "a withdrawal as a delete": (as_delete(change(consent=False), LIST), GRANTED, False),
+    "a delete as a delete": (as_delete(change(kind=ChangeType.DELETE), LIST), GRANTED, None),
+    "a part of one who withdrew": (whole_of(part(phone="+14155550101"), consent=False), WITHDREW, False),
+    "a part of one who did not": (whole_of(part(phone="+14155550101")), GRANTED, True),
+    "a part that is not merged yet": (part(phone="+14155550101"), WITHDREW, False),
+    "a part that grants half": (part(consent=True), WITHDREW, False),
+    "a part that grants": (part(consent=True, do_not_call=False), WITHDREW, True),
+}
+
+
+@pytest.mark.parametrize(("made", "before", "expected"), CALLABLE.values(), ids=CALLABLE)
+def test_the_state_tells_whether_the_contact_is_callable(made, before, expected):
+    """As far as it is known; what an earlier release wrote does not tell."""
+    assert accepted(made, before).callable is expected
+
+
+def test_a_part_of_a_contact_that_is_held_back_leaves_it_so():
+    """As a precaution it is not callable, whatever its flags say."""
+    held = accepted(precaution("c-1", 9, LIST), accepted(change(), None))
+    made = merged(part(version=6, phone="+14155550101"), CONTACT, held, LIST)
+    assert accepted(made, held).callable is False
+
+
+def renamed(**fields):
+    """The change of a contact that was `c-0` before."""
+    return to_change(replace(EVENT, former="c-0"), replace(CONTACT, **fields), 10, LIST)
+
+
+def test_who_was_not_callable_is_not_under_a_new_id():
+    """The consent of the row is not enough; what comes later, and says the same, is."""
+    made = under_new_id(renamed(), WITHDREW, LIST)
+    assert made.contact == replace(CONTACT, consent=False)
+    assert (made.withdrawal, made.fingerprint) == (True, change(consent=False).fingerprint)
+    assert judge(change(version=6), accepted(made, None)) is Verdict.CHANGED
+
+
+@pytest.mark.parametrize("former", [None, GRANTED, replace(state(), callable=True)])
+def test_who_was_callable_or_not_known_has_the_consent_of_the_row(former):
+    """What an earlier release wrote does not tell, and a row that withdraws does so in any case."""
+    assert renamed().former == hashlib.sha256(b"c-0").digest()
+    assert under_new_id(renamed(), former, LIST) == change()
+    assert under_new_id(renamed(consent=False), WITHDREW, LIST) == change(consent=False)

@@ -76,6 +76,18 @@ def test_a_source_without_positions_is_ordered_by_the_partition():
     assert (event.version, event.occurred_at) == (None, TIME_MS)
 
 
+def test_the_place_in_the_log_is_told_beside_the_version():
+    """Of both parts of a changed id, of a delete; a mapped version and time do not change it."""
+    place = {"lsn": 500, "sequence": '["490","500"]'}
+    mapping = MAPPING | {"version": "phone", "occurred_at": "email"}
+    row = ROW | {"phone": "3", "email": "2026-01-01T00:00:00Z"}
+    events = [*change("u", ROW | {"id": 6}, ROW, **place), *change("d", ROW, None, **place)]
+    events += change("u", None, row, mapping=mapping, **place)
+    assert [event.log for event in events] == [(490, TIME_MS)] * 4
+    assert [event.version for event in events] == [500, 500, 500, 3]
+    assert [event.log for event in change("r", None, ROW, **place)] == [(None, TIME_MS)]
+
+
 def test_a_delete_takes_the_id_alone_from_before():
     """Phone and consent in `before` may be fillers: nothing of them is kept."""
     assert change("d", ROW, None, lsn=501) == (
@@ -159,6 +171,31 @@ def test_a_changed_id_is_a_delete_and_a_create():
     gone, created = change("u", ROW | {"id": 6}, ROW | {"consent": "denied"}, lsn=500)
     assert (gone.change_type, gone.external_id) == (ChangeType.DELETE, "6")
     assert (created.change_type, created.external_id, created.consent) == (ChangeType.CREATE, "7", False)
+    assert (gone.former, created.former) == (None, "6")
+
+
+KEYS = {
+    "json": (b'{"id":6}', "6"),
+    "kafka connect": (b'{"schema":{"type":"struct"},"payload":{"id":6}}', "6"),
+    "another column": (b'{"row":6}', None),
+    "no object": (b"[6]", None),
+    "no JSON": (b"\0\0\0\0\1\x0c", None),
+    "null": (None, None),
+}
+
+
+@pytest.mark.parametrize("envelope", ["debezium", "flattened"])
+@pytest.mark.parametrize(("header", "former"), KEYS.values(), ids=KEYS)
+def test_a_create_tells_the_primary_key_that_its_row_had_before(envelope, header, former):
+    """Debezium deletes the row under the old key, and says in a header of the new one which that was."""
+    headers = [("trace", b"1"), ("__debezium.oldkey", header)]
+    if envelope == "debezium":
+        fields = {"before": None, "after": ROW, "source": source(lsn=500), "op": "c"}
+        (event,) = told(envelope, schema(), fields, MAPPING, headers=headers)
+    else:
+        row = dict.fromkeys(META) | ROW | {"__op": "c"}
+        (event,) = told(envelope, record_type("Value", COLUMNS | META), row, MAPPING, headers=headers)
+    assert (event.external_id, event.former) == ("7", former)
 
 
 @pytest.mark.parametrize("before", [ROW, ROW | {"id": 0}])
@@ -311,6 +348,18 @@ def test_a_flattened_row_without_metadata_is_an_update_in_the_order_of_the_parti
     """Nothing was added by the connector: no version."""
     (event,) = flat(meta={})
     assert (event.change_type, event.version, event.occurred_at) == (ChangeType.UPDATE, None, TIME_MS)
+
+
+@pytest.mark.parametrize("prefix", ["__", "__source_"])
+def test_a_flattened_row_has_a_place_if_it_tells_the_source_s_time(prefix):
+    """The time of the record is another one whenever the connector sends it again."""
+    meta = {f"{prefix}file": "string", f"{prefix}pos": "long", "__source_ts_ms": ["null", "long"]}
+    told_ = {f"{prefix}file": "binlog.1", f"{prefix}pos": 9}
+    meta = {name: kind for name, kind in META.items() if name != "__lsn"} | meta
+    (event,) = flat(meta=meta, __source_ts_ms=TIME_MS + 5, **told_)
+    assert (event.version, event.log) == (1 << 32 | 9, (1 << 32 | 9, TIME_MS + 5))
+    (event,) = flat(meta=meta, **told_)
+    assert (event.version, event.log) == (1 << 32 | 9, None)
 
 
 DELETES = [

@@ -66,7 +66,7 @@ def test_an_unknown_operation_is_rejected(operation):
 def test_a_changed_id_is_a_delete_and_a_create():
     """Where the task sends what was before."""
     gone, event = read(before={"id": 6}, operation="update")
-    assert (gone.change_type, gone.external_id, event.external_id) == (ChangeType.DELETE, "6", "7")
+    assert (gone.change_type, gone.external_id, event.external_id, event.former) == (ChangeType.DELETE, "6", "7", "6")
     assert read(before={"city": "Bern"}, operation="update").external_id == "7"
 
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
+from consumer.core import dedupe
 from consumer.errors import ConsumerError, FatalError, RefusedByGenesys, SinkUnavailable, SourceUnavailable
 from consumer.model import Record, TopicPartition
 from consumer.pipeline.settle import IMPORT_KEY
@@ -193,6 +195,23 @@ def test_versions_tell_where_both_have_them(version: int, outcome: str) -> None:
     _tell(world, Event("a", version, phone="+15550199", occurred_at=WRITTEN_MS - 1))
     live(world)
     assert _streamed(world) == [outcome]
+
+
+def test_rows_with_versions_are_in_order_also_after_a_failover_of_the_source() -> None:
+    """The contact is known from a later epoch of the source's log, in which no row stands."""
+    world = empty_world()
+    _tell(world, Event("a", 1, occurred_at=WRITTEN_MS - 1))
+    live(world)
+    partition = TopicPartition(TOPIC, partition_of(world, "a"))
+    entries, position = world.stores[partition]
+    known = replace(dedupe.decode_state(entries[dedupe.identity("a")]), epoch=1)
+    entries[dedupe.identity("a")] = dedupe.encode_state(known, 0)
+    fill(world, [row("a", version=2, consent=False), row("a", version=3, phone="+15550199")])
+    assert _outcomes(world) == {1: "superseded", 2: "delivered"}
+    assert (world.list["a"]["phone"], world.list["a"]["callable"]) == ("+15550199", True)
+    loaded = dedupe.decode_state(world.stores[partition][0][dedupe.identity("a")])
+    assert (loaded.epoch, loaded.version, loaded.offset) == (1, 3, dedupe.FROM_A_FILE)
+    assert position < world.stores[partition][1]
 
 
 @pytest.mark.parametrize(("consent", "occurred_at", "outcome"), [

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from consumer.core.envelopes.position import position
+from consumer.core.envelopes.position import log
 
 IN_ORDER = {
     "postgresql": [{"lsn": 23911624}, {"lsn": 23911952}, {"lsn": 2**62}],
@@ -33,9 +33,9 @@ IN_ORDER = {
 
 def reader(names, prefix=""):
     """Reads the version where a source tells so much."""
-    read = position(names, prefix)
-    assert read is not None
-    return read
+    found = log(names, prefix)
+    assert found is not None
+    return found.version
 
 
 @pytest.mark.parametrize("sources", IN_ORDER.values(), ids=IN_ORDER)
@@ -71,10 +71,41 @@ def test_what_does_not_fit_has_no_version(source):
     assert reader(source)(source) is None
 
 
+PLACES = {
+    "postgresql": ({"lsn": 90, "sequence": '["100","90"]'}, (100, 7)),
+    "postgresql, first transaction since a snapshot": ({"lsn": 90, "sequence": '[null,"90"]'}, (90, 7)),
+    "postgresql without a commit": ({"lsn": 90, "sequence": None}, None),
+    "postgresql, no JSON": ({"lsn": 90, "sequence": "100"}, None),
+    "postgresql, broken JSON": ({"lsn": 90, "sequence": "["}, None),
+    "postgresql before it told commits": ({"lsn": 90}, None),
+    "mysql": ({"file": "binlog.000001", "pos": 9, "sequence": None}, (1 << 32 | 9, 7)),
+    "sql server": ({"commit_lsn": "00000000:00000001:0001", "change_lsn": None}, (1 << 12 | 1, 7)),
+    "oracle": ({"commit_scn": "100", "scn": "90"}, (100, 7)),
+    "oracle without a commit": ({"commit_scn": None, "scn": "90"}, None),
+    "mongodb": ({"ts_ms": 1000, "ord": 1}, None),
+}
+
+
+@pytest.mark.parametrize(("source", "place"), PLACES.values(), ids=PLACES)
+def test_the_place_in_the_log_is_that_of_the_commit(source, place):
+    """A position within a transaction is lower than that of a shorter one that was committed meanwhile."""
+    found = log(source)
+    assert found is not None
+    assert found.when(source, 7, snapshot=False) == (7, found.version(source), place)
+
+
+@pytest.mark.parametrize("source", [{"file": "binlog.1", "pos": 9}, {"file": None, "pos": None}])
+def test_what_a_snapshot_reads_has_a_time_and_no_place(source):
+    """It begins no epoch."""
+    found = log(source)
+    assert found is not None
+    assert found.when(source, 7, snapshot=True)[2] == (None, 7)
+
+
 @pytest.mark.parametrize("names", [[], ["ts_ms"], ["pos"], ["version", "connector"]])
 def test_what_does_not_order_is_no_position(names):
     """A source that tells only times."""
-    assert position(names) is None
+    assert log(names) is None
 
 
 def test_a_prefix_stands_before_the_names():

@@ -18,7 +18,7 @@ from consumer.ports import SettledRecord
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 LABELLED = ["records", "records_rejected", "batches", "requests", "request_retries", "lag", "request_seconds"]
-LABELLED += ["offset_gaps", "source_overtaken"]
+LABELLED += ["offset_gaps", "source_overtaken", "source_epochs"]
 PLAIN = ["batch_size", "deliver_seconds", "end_to_end_seconds", "withdrawal_seconds", "settle_seconds", "error_rate"]
 PLAIN += ["breaker_state", "rate_limit_remaining", "in_flight", "store_keys", "store_bytes", "restore_seconds"]
 PLAIN += ["undecodable_suppressions"]
@@ -225,6 +225,7 @@ def test_batches_and_requests_are_counted() -> None:
     subject.restored(3.0)
     subject.offset_gap(TopicPartition("changes", 0), 5, 7)
     subject.source_overtaken(TopicPartition("changes", 0))
+    subject.source_epoch_began(TopicPartition("changes", 0))
     found = samples(subject)
     assert found["batches_total success"] == found["batches_total failure"] == 1
     assert (found["batch_size_count"], found["batch_size_sum"]) == (2, 150)
@@ -235,6 +236,7 @@ def test_batches_and_requests_are_counted() -> None:
     assert (found["search_requests_total"], found["refused_contacts_total"]) == (2, 1)
     assert found["restore_seconds_sum"] == 3
     assert found["offset_gaps_total changes"] == found["source_overtaken_total changes"] == 1
+    assert found["source_epochs_total changes"] == 1
 
 
 def test_old_scrapers_get_plain_text() -> None:

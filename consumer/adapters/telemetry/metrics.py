@@ -83,6 +83,7 @@ class Metrics:
         self._search_requests = self._counter("search_requests", "Requests spent on finding whom Genesys refuses.")
         self._refused_contacts = self._counter("refused_contacts", "Contacts that Genesys refused alone.")
         self._gaps = self._counter("offset_gaps", "Times that offsets did not follow on.", "topic")
+        self._epochs = self._counter("source_epochs", "Times that the log of a source began anew.", "topic")
         self._overtaken = self._counter("source_overtaken", "Times that retention overtook the group.", "topic")
         self._batch_size = self._histogram("batch_size", "Contacts in an answered batch.", _SIZES)
         self._deliver = self._histogram("deliver_seconds", "From sending a batch to its answer.", _CALLS)
@@ -169,6 +170,9 @@ class Metrics:
 
     def offset_gap(self, partition: TopicPartition, expected: int, seen: int) -> None:
         self._gaps.labels(partition.topic).inc()
+
+    def source_epoch_began(self, partition: TopicPartition) -> None:
+        self._epochs.labels(partition.topic).inc()
 
     def source_overtaken(self, partition: TopicPartition) -> None:
         """Retention removed records of a partition before the group had read them."""

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import orjson
+from msgspec.structs import replace
 
-from consumer.core.envelopes.position import position
+from consumer.core.envelopes.position import log
 from consumer.core.envelopes.schema import Fields, Mapper, kinds
 from consumer.core.mapping import (
     BoundMapping,
@@ -31,7 +32,7 @@ from consumer.core.mapping import (
     unknown,
 )
 from consumer.errors import DecodeError
-from consumer.model import UNCHANGED, ChangeType, Events, Reason, Record
+from consumer.model import UNCHANGED, ChangeEvent, ChangeType, Events, Reason, Record
 
 NOT_AVAILABLE = frozenset({
     "__debezium_unavailable_value",
@@ -42,6 +43,9 @@ NOT_AVAILABLE = frozenset({
 
 _MAY_BE_PLACEHOLDER = frozenset({"string", "bytes", "record", "map"})
 _ASIDE = frozenset({"Heartbeat", "SchemaChangeValue", "TransactionMetadataValue", "Notification"})
+
+_OLD_KEY = "__debezium.oldkey"
+"""Header of a create that follows the delete of the same row under another primary key."""
 
 _Rows = Callable[[object], Row | None]
 
@@ -108,7 +112,7 @@ class _Changes:
     def __init__(self, mapping: BoundMapping, columns: Fields, source: Fields, rows: _Rows) -> None:
         self._mapping = mapping
         self._blank = dict.fromkeys(columns)
-        self._position = position(source)
+        self._log = log(source)
         self._rows = rows
 
     def events(self, fields: Row, record: Record) -> Events:
@@ -137,9 +141,10 @@ class _Changes:
         former = self._former(fields, record, external_id) if operation == "u" else None
         if former is None:
             change_type = ChangeType.UPDATE if operation == "u" else ChangeType.CREATE
-            return self._mapping.event(change_type, external_id, row, when) or ()
+            event = self._mapping.event(change_type, external_id, row, when)
+            return renamed(event, self._mapping, self._blank, record) if event else ()
         created = self._mapping.event(ChangeType.CREATE, external_id, row, when)
-        return (deletion(former, when), created) if created else ()
+        return (deletion(former, when), replace(created, former=former)) if created else ()
 
     def _former(self, fields: Row, record: Record, external_id: object) -> object:
         """Whom the row was about before, if that was somebody else; None if not, or not told."""
@@ -162,13 +167,28 @@ class _Changes:
         if not isinstance(source, dict):
             raise undecodable("the record has no source")
         occurred_at = as_milliseconds(source.get("ts_ms"))
-        version = self._position(source) if self._position else None
-        return as_read(occurred_at, version) if snapshot and self._position else (occurred_at, version)
+        return self._log.when(source, occurred_at, snapshot=snapshot) if self._log else (occurred_at, None, None)
 
 
-def as_read(occurred_at: int, version: int | None) -> When:
-    """When a snapshot read a row, so that no change from a source with positions is older than it."""
-    return (0, None) if version is None else (occurred_at, max(0, version - 1))
+def renamed(event: ChangeEvent, mapping: BoundMapping, blank: Row, record: Record) -> ChangeEvent:
+    """A created contact with whom it was before, where its primary key changed.
+
+    Args:
+        event: What the record tells.
+        mapping: Of a row.
+        blank: A row without values.
+        record: Its header has the old key as JSON, unless Kafka Connect was told another converter of headers.
+    """
+    raw = next((value for name, value in record.headers if name == _OLD_KEY), None) if record.headers else None
+    if raw is None:
+        return event
+    with suppress(orjson.JSONDecodeError):
+        key = orjson.loads(raw)
+        if isinstance(key, dict) and key.keys() == {"schema", "payload"}:
+            key = key["payload"]
+        if isinstance(key, dict):
+            return replace(event, former=mapping.external_id(mapping.row(blank | key, record)))
+    return event
 
 
 def truncated() -> DecodeError:

@@ -10,6 +10,8 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
+from msgspec.structs import replace
+
 from consumer.core.envelopes.schema import Mapper
 from consumer.core.mapping import (
     BoundMapping,
@@ -63,7 +65,7 @@ class _Changes:
         before = fields.get("before-image")
         former = self._mapping.external_id(before) if isinstance(before, dict) else None
         if event and names_somebody(former) and former != external_id:
-            return deletion(former, when), event
+            return deletion(former, when), replace(event, former=former)
         return event
 
 
@@ -77,5 +79,5 @@ def _object(fields: Row, name: str) -> Row:
 def _when(metadata: Row) -> When:
     text = metadata.get("commit-timestamp") or metadata.get("timestamp")
     with suppress(ValueError, OverflowError):
-        return as_milliseconds(int(datetime.fromisoformat(str(text)).timestamp() * 1000)), None
+        return as_milliseconds(int(datetime.fromisoformat(str(text)).timestamp() * 1000)), None, None
     raise undecodable("metadata holds no timestamp")

@@ -9,8 +9,8 @@ else.
 from collections.abc import Mapping
 from typing import Final
 
-from consumer.core.envelopes.debezium import as_read, available, ignore, is_aside, nobody_to_delete, truncated
-from consumer.core.envelopes.position import position
+from consumer.core.envelopes.debezium import available, ignore, is_aside, nobody_to_delete, renamed, truncated
+from consumer.core.envelopes.position import log
 from consumer.core.envelopes.schema import Fields, Mapper
 from consumer.core.mapping import (
     BoundMapping,
@@ -54,8 +54,9 @@ class _Changes:
         self._mapping = mapping
         self._deleted, self._op = f"{prefix}deleted", f"{prefix}op"
         self._time = f"{prefix}source_ts_ms"
+        self._blank = dict.fromkeys(columns)
         self._tells_deleted = self._deleted in columns
-        self._position = position(columns, prefix) or position(columns, f"{prefix}source_")
+        self._log = log(columns, prefix) or log(columns, f"{prefix}source_")
 
     def events(self, fields: Row, record: Record) -> Events:
         """What a record tells."""
@@ -73,7 +74,8 @@ class _Changes:
         if operation not in _CHANGE_TYPES:
             raise undecodable(f"{self._op} is not one that Debezium knows")
         when = self._mapping.when(row, *self._when(fields, record))
-        return self._mapping.event(_CHANGE_TYPES[operation], self._mapping.external_id(row), row, when) or ()
+        event = self._mapping.event(_CHANGE_TYPES[operation], self._mapping.external_id(row), row, when)
+        return renamed(event, self._mapping, self._blank, record) if event else ()
 
     def _gone(self, row: Row, record: Record, *, sure: bool) -> Events:
         external_id = self._mapping.external_id(row)
@@ -85,9 +87,11 @@ class _Changes:
     def _when(self, fields: Row, record: Record) -> When:
         time = fields.get(self._time)
         occurred_at = record.timestamp_ms if time is None else as_milliseconds(time)
-        version = self._position(fields) if self._position else None
-        snapshot = fields.get(self._op) == "r" and self._position is not None
-        return as_read(occurred_at, version) if snapshot else (occurred_at, version)
+        if self._log is None:
+            return occurred_at, None, None
+        occurred_at, version, place = self._log.when(fields, occurred_at, snapshot=fields.get(self._op) == "r")
+        # A record that is sent again has a new time in Kafka: only the source's own time tells its place.
+        return occurred_at, version, None if time is None else place
 
 
 def _as_deleted(value: object) -> bool:

@@ -12,12 +12,26 @@ is enough, and what orders changes within one may be left out. What does not fit
 | Oracle | `commit_scn`, else `scn` | all of it |
 | MongoDB | `ts_ms`, `ord` | 32 bits of the second, 31 of the order within |
 
+Answers, too, for the position that tells that the log began anew, after a failover or a restore: in which records come,
+that is by commit, while a version may be lower than that of another row that a shorter transaction changed meanwhile.
+
+| database | position of the commit |
+|---|---|
+| PostgreSQL | the first of `sequence`: of the commit before; `lsn` while there was none since a snapshot |
+| MySQL, MariaDB, SQL Server | the version |
+| Oracle | `commit_scn` |
+| MongoDB | none: the version is a time |
+
 Touches nothing else.
 """
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 
-from consumer.core.mapping import Row
+import orjson
+from msgspec import Struct
+
+from consumer.core.mapping import Row, When
 
 Position = Callable[[Row], int | None]
 """Reads the version from what a source tells of itself; None when it does not tell."""
@@ -25,14 +39,54 @@ Position = Callable[[Row], int | None]
 _LSN_PARTS = 3
 
 
-def position(names: Collection[str], prefix: str = "") -> Position | None:
-    """How to read the version where a source tells so much of itself; None when it tells nothing that orders.
+class Log(Struct, frozen=True):
+    """What a source tells of its log.
+
+    Attributes:
+        version: Reads the version.
+        commit: Reads the position of the commit; None where the source does not tell it.
+    """
+
+    version: Position
+    commit: Position | None
+
+    def when(self, source: Row, time: int, *, snapshot: bool) -> When:
+        """Time, version and place of a change.
+
+        What a snapshot read counts as just before its position, so that no change is older than it.
+
+        Args:
+            source: What the source tells of itself.
+            time: Of the change by the source's clock, milliseconds since the epoch.
+            snapshot: Whether a snapshot read the row.
+        """
+        version = self.version(source)
+        if snapshot:
+            place = None if self.commit is None else (None, time)
+            return (0, None, place) if version is None else (time, max(0, version - 1), place)
+        commit = version if self.commit is self.version else self.commit(source) if self.commit else None
+        return time, version, None if commit is None else (commit, time)
+
+
+def log(names: Collection[str], prefix: str = "") -> Log | None:
+    """How to read what a source tells of its log; None when it tells nothing that orders.
 
     Args:
         names: What the source tells.
         prefix: Stands before each name.
     """
-    for needed, read in _POSITIONS.items():
+    version = _found(_POSITIONS, names, prefix)
+    return None if version is None else Log(version, _commit(version, names, prefix))
+
+
+def _commit(version: Position, names: Collection[str], prefix: str) -> Position | None:
+    if {f"{prefix}file", f"{prefix}commit_lsn"}.isdisjoint(names):
+        return _found(_COMMITS, names, prefix)
+    return version
+
+
+def _found(places: "_Places", names: Collection[str], prefix: str) -> Position | None:
+    for needed, read in places.items():
         told = [f"{prefix}{name}" for name in needed]
         if set(told) <= set(names):
             return _reader(told, read)
@@ -72,7 +126,17 @@ def _first(values: Sequence[object]) -> int | None:
     return None
 
 
-_POSITIONS: dict[tuple[str, ...], Callable[[Sequence[object]], int | None]] = {
+def _postgres_commit(values: Sequence[object]) -> int | None:
+    """The first number of a JSON list of two: positions of the commit before, and of the change."""
+    with suppress(orjson.JSONDecodeError):
+        numbers = orjson.loads(str(values[0]))
+        return _first(numbers) if isinstance(numbers, list) else None
+    return None
+
+
+_Places = dict[tuple[str, ...], Callable[[Sequence[object]], int | None]]
+
+_POSITIONS: _Places = {
     ("file", "pos"): _mysql,
     ("commit_lsn",): _sql_server,
     ("commit_scn", "scn"): _first,
@@ -81,6 +145,8 @@ _POSITIONS: dict[tuple[str, ...], Callable[[Sequence[object]], int | None]] = {
     ("lsn",): _first,
 }
 """By what it is read from."""
+
+_COMMITS: _Places = {("commit_scn",): _first, ("sequence", "lsn"): _postgres_commit}
 
 
 def _number(value: object) -> int | None:

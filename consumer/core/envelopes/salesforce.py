@@ -195,7 +195,7 @@ def _when(header: Row) -> When:
     committed = as_milliseconds(header["commitTimestamp"])
     sequence = header.get("sequenceNumber")
     order = min(sequence, (1 << _SEQUENCE_BITS) - 1) if type(sequence) is int else 0
-    return committed, folded([committed, order], (_TIME_BITS, _SEQUENCE_BITS))
+    return committed, folded([committed, order], (_TIME_BITS, _SEQUENCE_BITS)), None
 
 
 def _list(header: Row, name: str) -> Sequence[object]:

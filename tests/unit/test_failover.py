@@ -1,0 +1,223 @@
+"""Positions of a source that go back, through the whole pipeline: what applies, what is told, what a crash leaves."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from consumer.core import dedupe, epochs
+from consumer.errors import SinkUnavailable
+from consumer.model import Record, TopicPartition
+from consumer.pipeline.settle import EPOCHS_KEY
+from tests.envelopes import COLUMNS, MAPPING, ROW, TIME_MS, TOPIC, encoded, record_type
+from tests.lives import Life, in_life, live, survive
+from tests.memory_ports import MemorySchemas, World, outage
+from tests.stories import Event, Story
+from tests.virtual_time import until
+
+PARTITION = TopicPartition(TOPIC, 0)
+ROWS = record_type(
+    "Envelope",
+    {
+        "before": ["null", record_type("Value", COLUMNS)],
+        "after": ["null", "Value"],
+        "source": record_type("Source", {"ts_ms": "long", "file": "string", "pos": "long"}),
+        "op": "string",
+    },
+)
+QUICK: dict[str, Any] = {"batch_linger_ms": 20, "settle_interval_ms": 10}
+DENIED = {"consent": "denied"}
+
+Told = dict[str, object]
+
+
+def row(op: str, pos: int, at: int, external_id: int = 7, **columns: object) -> Told:
+    """A record of Debezium, at a position of the log and a time."""
+    whole = ROW | {"id": external_id} | columns
+    before, after = (whole, None) if op == "d" else (None, whole)
+    return {"before": before, "after": after, "source": {"ts_ms": TIME_MS + at, "file": "log.1", "pos": pos}, "op": op}
+
+
+def tell(world: World, *values: Told) -> World:
+    """Append records."""
+    start = len(world.log.setdefault(PARTITION, []))
+    for offset, fields in enumerate(values, start):
+        value = b"\0\0\0\0\1" + encoded(ROWS, fields)
+        world.append([Record(*PARTITION, offset, TIME_MS, b"key", value)])
+    return world
+
+
+def schemas() -> MemorySchemas:
+    """What the records were written with."""
+    return MemorySchemas({1: [json.dumps(ROWS)]})
+
+
+@pytest.fixture(name="rows")
+def _rows(tmp_path: Path) -> dict[str, Any]:
+    """Settings for rows of Debezium."""
+    values = "\n".join(f"{key} = {json.dumps(value)}" for key, value in MAPPING.items() if isinstance(value, str))
+    flags = '[default.consent]\npath = "consent"\nvalues = { granted = true, denied = false }\n'
+    path = tmp_path / "mapping.toml"
+    path.write_text(f'[default]\n{values}\ndo_not_call = {{ path = "dnc", values = {{ N = false }} }}\n{flags}')
+    return {"source_envelope": "debezium", "source_mapping": str(path), **QUICK}
+
+
+def outcomes(world: World) -> list[Any]:
+    """Outcomes in the order of the audit topic."""
+    return [event["outcome"] for event in world.events()]
+
+
+def callable_(world: World) -> dict[str, object]:
+    """Who of the list may be called."""
+    return {name: contact["callable"] for name, contact in world.list.items()}
+
+
+def kept(world: World) -> bytes | None:
+    """The epochs in the store of the partition."""
+    return world.stores[PARTITION][0].get(EPOCHS_KEY)
+
+
+def test_after_a_failover_changes_apply_and_it_is_told_once(rows: dict[str, Any]) -> None:
+    """Withdrawals and grants of the new log, whatever the positions of the old one were; one warning, one count."""
+    world = tell(World(), row("c", 1000, 1), row("c", 1001, 2, 8), row("c", 1002, 3, 9))
+    live(world, schemas(), **rows)
+    tell(world, row("u", 5, 10, **DENIED), row("u", 6, 11, 8, phone="+15550111"), row("u", 7, 12), row("d", 8, 13, 9))
+    with capture_logs() as logs:
+        life = live(world, schemas(), **rows)
+    assert callable_(world) == {"7": True, "8": True}
+    assert world.list["8"]["phone"] == "+15550111"
+    assert "stale" not in outcomes(world)
+    assert [entry["record"] for entry in logs if entry["event"] == "source_epoch_began"] == [f"{TOPIC}/0/3"]
+    assert life.telemetry.epochs == {PARTITION: 1}
+
+
+def test_what_the_old_log_granted_is_stale_when_it_is_sent_again(rows: dict[str, Any]) -> None:
+    """Although its position is far above; and a withdrawal of the new log that is sent again is a duplicate."""
+    world = tell(World(), row("c", 1000, 1), row("u", 1001, 2, phone="+15550111"), row("u", 5, 10, **DENIED))
+    live(world, schemas(), **rows)
+    tell(world, row("u", 1001, 2, phone="+15550111"), row("u", 5, 10, **DENIED))
+    with capture_logs() as logs:
+        live(world, schemas(), **rows)
+    assert outcomes(world)[-2:] == ["stale", "duplicate"]
+    assert callable_(world) == {"7": False}
+    assert [entry for entry in logs if entry["event"] == "source_epoch_began"] == []
+
+
+def test_reading_the_topic_again_from_its_start_sends_nothing(rows: dict[str, Any]) -> None:
+    """Every record has the epoch that it had."""
+    story = [
+        row("c", 1000, 1),
+        row("u", 1001, 2, **DENIED),
+        row("u", 5, 10),
+        row("u", 3, 20, **DENIED),
+        row("u", 4, 21),
+    ]
+    world = tell(World(), *story)
+    live(world, schemas(), **rows)
+    before, sent = kept(world), list(world.sent)
+    world.committed.clear()
+    life = live(world, schemas(), **rows)
+    assert world.sent == sent
+    assert set(outcomes(world)[len(story) :]) <= {"stale", "duplicate"}
+    assert kept(world) == before
+    assert life.telemetry.epochs == {}
+
+
+def test_a_restored_database_does_not_grant_what_was_withdrawn(rows: dict[str, Any]) -> None:
+    """A snapshot of it reads the row as it was in the backup: no change tells that the person agreed since."""
+    world = tell(World(), row("c", 1000, 1), row("u", 1001, 2, **DENIED), row("c", 1002, 3, 8))
+    live(world, schemas(), **rows)
+    tell(world, row("r", 6, 10), row("u", 7, 11, 8), row("r", 9, 12), row("r", 9, 12, 8, **DENIED))
+    live(world, schemas(), **rows)
+    assert outcomes(world)[-4:] == ["stale", "duplicate", "stale", "delivered"]
+    assert callable_(world) == {"7": False, "8": False}
+
+
+def test_a_later_grant_waits_for_no_position(rows: dict[str, Any]) -> None:
+    """Also where the withdrawal applied before the failover showed: while the new server's clock was behind."""
+    world = tell(World(), row("c", 1000, 1), row("c", 1001, 50, 8), row("u", 5, 40, **DENIED))
+    live(world, schemas(), **rows)
+    assert callable_(world) == {"7": False, "8": True}
+    tell(world, row("u", 6, 60))
+    live(world, schemas(), **rows)
+    assert outcomes(world)[-1] == "delivered"
+    assert callable_(world) == {"7": True, "8": True}
+
+
+def test_the_state_tells_the_epoch(rows: dict[str, Any]) -> None:
+    """And is written in the format of earlier releases before the first failover."""
+    world = tell(World(), row("c", 1000, 1), row("c", 1001, 2, 8), row("u", 5, 10))
+    live(world, schemas(), **rows)
+    entries, _ = world.stores[PARTITION]
+    raws = [entries[dedupe.identity(name)] for name in ("7", "8")]
+    assert [(raw[0], dedupe.decode_state(raw).epoch, dedupe.decode_state(raw).version) for raw in raws] == [
+        (3, 1, 1 << 32 | 5),
+        (2, 0, 1 << 32 | 1001),
+    ]
+
+
+STORY = [
+    row("c", 1000, 1),
+    row("c", 1001, 2, 8),
+    row("u", 1002, 3, 8, **DENIED),
+    row("u", 5, 10, **DENIED),
+    row("u", 6, 11, 8),
+    row("u", 1002, 3, 8, **DENIED),
+    row("u", 5, 10, **DENIED),
+    row("u", 6, 11, 8),
+    row("c", 7, 12, 9),
+    row("u", 2, 20),
+    row("u", 3, 21, 9, **DENIED),
+]
+
+
+@pytest.mark.parametrize("after_effect", [False, True])
+def test_a_crash_anywhere_leaves_the_same_epochs(rows: dict[str, Any], after_effect: bool) -> None:
+    """What was seen and not settled comes again, and is seen in the same way."""
+    undisturbed = tell(World(), *STORY)
+    live(undisturbed, schemas(), **rows)
+    step, died = 0, True
+    while died:
+        step += 1
+        world = tell(World(), *STORY)
+        world.poll_records = 2
+        died = survive(world, step, after_effect=after_effect, schemas=schemas(), **rows)
+        world.die_at = None
+        live(world, schemas(), **rows)
+        assert callable_(world) == {"7": True, "8": True, "9": False}
+        assert kept(world) == kept(undisturbed)
+        assert world.committed == {PARTITION: len(STORY)}
+    assert epochs.decode(kept(undisturbed)).begun == 2
+    assert step > 10
+
+
+def test_what_was_seen_of_a_lost_partition_is_forgotten_with_it(rows: dict[str, Any]) -> None:
+    """Its next owner sees the records that were not settled anew, and finds the same failover."""
+    world = tell(World(), row("c", 1000, 1))
+    live(world, schemas(), **rows)
+    tell(world, row("u", 5, 10, **DENIED), row("u", 6, 11))
+    world.answer = outage(3, SinkUnavailable("no answer"))
+
+    async def move(life: Life) -> None:
+        await until(lambda: life.telemetry.epochs[PARTITION] == 1)
+        life.source.lose([PARTITION])
+        await until(lambda: PARTITION not in life.pipeline.partitions)
+        life.source.assign([PARTITION])
+        await until(lambda: world.committed[PARTITION] == 3)
+        assert life.telemetry.epochs == {PARTITION: 2}
+
+    in_life(world, move, schemas(), **rows)
+    assert callable_(world) == {"7": True}
+    assert epochs.decode(kept(world)).begun == 1
+
+
+def test_a_topic_without_positions_keeps_no_epochs() -> None:
+    """Nothing more is written for it than before."""
+    story = Story().tell(0, Event("a", 5), Event("a", 3, occurred_at=2 * TIME_MS))
+    world = World()
+    world.append(story.records())
+    live(world, **QUICK)
+    assert [event["outcome"] for event in world.events()][-1] == "stale"
+    assert EPOCHS_KEY not in {name for entries in world.changelog.values() for name, _ in entries}

@@ -1,0 +1,168 @@
+"""A contact whose external id changes: whoever was not to be called under the old one is not called under the new one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumer.errors import SinkUnavailable
+from consumer.model import Headers, Record, TopicPartition
+from tests.envelopes import COLUMNS, MAPPING, ROW, TIME_MS, TOPIC, encoded, record_type
+from tests.lives import Life, in_life, live, survive
+from tests.memory_ports import MemorySchemas, World, outage
+from tests.virtual_time import until
+
+PARTITION = TopicPartition(TOPIC, 0)
+ROWS = record_type(
+    "Envelope",
+    {
+        "before": ["null", record_type("Value", COLUMNS)],
+        "after": ["null", "Value"],
+        "source": record_type("Source", {"ts_ms": "long", "file": "string", "pos": "long"}),
+        "op": "string",
+    },
+)
+QUICK: dict[str, Any] = {"batch_linger_ms": 20, "settle_interval_ms": 10}
+
+Told = tuple[dict[str, object] | None, Headers]
+
+
+def row(op: str, pos: int, before: object, after: object, headers: Headers = ()) -> Told:
+    """A record of Debezium, one at each position and moment."""
+    source = {"ts_ms": TIME_MS + pos, "file": "log.1", "pos": pos}
+    return {"before": before, "after": after, "source": source, "op": op}, headers
+
+
+def contact(external_id: int, **columns: object) -> dict[str, object]:
+    """The row of a contact that may be called, but for what a test says."""
+    return ROW | {"id": external_id} | columns
+
+
+DENIED = contact(6, consent="denied")
+GRANT = row("c", 1, None, contact(6))
+WITHDRAWAL = row("u", 2, None, DENIED)
+SUPPRESSION = row("u", 2, None, contact(6, consent="denied", phone="no number"))
+RENAMED = row("u", 5, DENIED, contact(7))
+DELETE, TOMBSTONE = row("d", 5, DENIED, None, [("__debezium.newkey", b'{"id":7}')]), (None, ())
+CREATE = row("c", 6, None, contact(7), [("trace", b"1"), ("__debezium.oldkey", b'{"id":6}')])
+CONNECT = row("c", 6, None, contact(7), [("__debezium.oldkey", b'{"schema":{"type":"struct"},"payload":{"id":6}}')])
+LATER = row("u", 9, None, contact(7, phone="+15550199"))
+
+
+def tell(world: World, *values: Told) -> World:
+    """Append records."""
+    start = len(world.log.setdefault(PARTITION, []))
+    for offset, (fields, headers) in enumerate(values, start):
+        value = None if fields is None else b"\0\0\0\0\1" + encoded(ROWS, fields)
+        world.append([Record(*PARTITION, offset, TIME_MS, b"6", value, headers)])
+    return world
+
+
+def schemas() -> MemorySchemas:
+    """What the records were written with."""
+    return MemorySchemas({1: [json.dumps(ROWS)]})
+
+
+@pytest.fixture(name="rows")
+def _rows(tmp_path: Path) -> dict[str, Any]:
+    """Settings for rows of Debezium."""
+    values = "\n".join(f"{key} = {json.dumps(value)}" for key, value in MAPPING.items() if isinstance(value, str))
+    flags = '[default.consent]\npath = "consent"\nvalues = { granted = true, denied = false }\n'
+    path = tmp_path / "mapping.toml"
+    path.write_text(f'[default]\n{values}\ndo_not_call = {{ path = "dnc", values = {{ N = false }} }}\n{flags}')
+    return {"source_envelope": "debezium", "source_mapping": str(path), **QUICK}
+
+
+def callable_(world: World) -> dict[str, object]:
+    """Who of the list may be called."""
+    return {name: entry["callable"] for name, entry in world.list.items()}
+
+
+CHANGES = {
+    "in one record": [RENAMED],
+    "in two records": [DELETE, TOMBSTONE, CREATE],
+    "with a header of Kafka Connect's JSON": [DELETE, TOMBSTONE, CONNECT],
+}
+each_change = pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+
+
+@each_change
+@pytest.mark.parametrize("withdrawal", [WITHDRAWAL, SUPPRESSION], ids=["withdrawn", "rejected"])
+@pytest.mark.parametrize("lives", [1, 2, 3])
+def test_a_withdrawn_consent_survives_a_change_of_key(
+    rows: dict[str, Any], change: list[Told], withdrawal: Told, lives: int
+) -> None:
+    """Delivered long before, or still under way; until something later grants. Told again, it stays so."""
+    world = tell(World(), GRANT)
+    for step in ([withdrawal], change)[:lives]:
+        if lives > 1:
+            live(world, schemas(), **rows)
+        tell(world, *step)
+    if lives == 1:
+        tell(world, *change)
+    live(world, schemas(), **rows)
+    assert callable_(world) == {"7": False}
+    tell(world, *change)
+    live(world, schemas(), **rows)
+    assert callable_(world) == {"7": False}
+    tell(world, LATER, *change)
+    live(world, schemas(), **rows)
+    assert callable_(world) == {"7": True}
+
+
+@each_change
+def test_who_was_callable_is_so_under_the_new_id(rows: dict[str, Any], change: list[Told]) -> None:
+    """Also when a withdrawal was taken back before."""
+    world = tell(World(), GRANT, WITHDRAWAL, row("u", 3, None, contact(6)))
+    live(world, schemas(), **rows)
+    tell(world, *change)
+    live(world, schemas(), **rows)
+    assert callable_(world) == {"7": True}
+
+
+@pytest.mark.parametrize("headers", [[], [("__debezium.oldkey", b"\xff")], [("__debezium.oldkey", b"6")]])
+def test_a_create_that_does_not_say_whose_it_was_has_the_consent_of_its_row(
+    rows: dict[str, Any], headers: Headers
+) -> None:
+    """So it is with a converter of headers that is not JSON's."""
+    world = tell(World(), GRANT, WITHDRAWAL, DELETE, TOMBSTONE, row("c", 6, None, contact(7), headers))
+    live(world, schemas(), **rows)
+    assert callable_(world) == {"7": True}
+
+
+@each_change
+def test_a_withdrawal_that_genesys_has_not_answered_survives(rows: dict[str, Any], change: list[Told]) -> None:
+    """It is sent when the key changes: the new contact waits for nothing, and is not callable at any moment."""
+    world = tell(World(), GRANT)
+    live(world, schemas(), **rows)
+    seen: list[bool] = []
+    world.on_upsert = lambda bodies: seen.extend(body["callable"] for body in bodies if body["externalId"] == "7")
+    world.answer = outage(2, SinkUnavailable("no answer"))
+    tell(world, WITHDRAWAL)
+
+    async def act(life: Life) -> None:
+        await until(lambda: ("6",) in world.requested[1:])
+        tell(world, *change)
+        life.source.wake()
+        await until(lambda: world.committed[PARTITION] == len(world.log[PARTITION]))
+
+    in_life(world, act, schemas(), **rows)
+    assert callable_(world) == {"7": False}
+    assert set(seen) == {False}
+
+
+@each_change
+@pytest.mark.parametrize("after_effect", [False, True])
+def test_a_crash_anywhere_keeps_it(rows: dict[str, Any], change: list[Told], after_effect: bool) -> None:
+    """Parts that were sent and not settled come again, together with what they follow."""
+    step, died = 0, True
+    while died:
+        step += 1
+        world = tell(World(), GRANT, WITHDRAWAL, *change)
+        world.poll_records = 1
+        died = survive(world, step, after_effect=after_effect, schemas=schemas(), **rows)
+        world.die_at = None
+        live(world, schemas(), **rows)
+        assert callable_(world) == {"7": False}
+    assert step > 8
