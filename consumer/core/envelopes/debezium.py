@@ -30,8 +30,8 @@ from consumer.core.mapping import (
     undecodable,
     unknown,
 )
-from consumer.errors import DecodeError
-from consumer.model import UNCHANGED, ChangeType, Events, Reason, Record
+from consumer.errors import DecodeError, ManyChanged
+from consumer.model import UNCHANGED, ChangeType, Events, FuseCause, Reason, Record
 
 NOT_AVAILABLE = frozenset({
     "__debezium_unavailable_value",
@@ -171,9 +171,9 @@ def as_read(occurred_at: int, version: int | None) -> When:
     return (0, None) if version is None else (occurred_at, max(0, version - 1))
 
 
-def truncated() -> DecodeError:
+def truncated() -> ManyChanged:
     """The error of a truncate."""
-    return DecodeError((Reason.RESYNC_NEEDED,), "the table was truncated: whoever is gone must be deleted by the CRM")
+    return ManyChanged(FuseCause.TRUNCATE, "the table was truncated: whoever is gone must be deleted by the CRM")
 
 
 def nobody_to_delete() -> DecodeError:
