@@ -9,7 +9,9 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -175,6 +177,26 @@ def _flag(raw: str) -> bool:
     if raw.lower() not in {"true", "false"}:
         raise _BadError("must be true or false")
     return raw.lower() == "true"
+
+
+def _releases(raw: str) -> dict[str, int]:
+    """Times by topic, milliseconds since the epoch."""
+    releases: dict[str, int] = {}
+    for part in filter(None, map(str.strip, raw.split(","))):
+        topic, _, time = part.rpartition("@")
+        moment = _moment(time)
+        if not topic or moment is None or topic in releases:
+            raise _BadError("must be topic@time for each topic once, for example crm.contacts@2026-11-29T06:00:00Z")
+        releases[topic] = int(moment.timestamp()) * 1000
+    return releases
+
+
+def _moment(text: str) -> datetime | None:
+    """A time of day with its zone, in ISO 8601; None when it is no such thing."""
+    with suppress(ValueError):
+        moment = datetime.fromisoformat(text)
+        return moment if moment.tzinfo is not None else None
+    return None
 
 
 def _region(raw: str) -> str:
@@ -357,6 +379,17 @@ class Settings:
         _flag,
         "false",
     )
+    fuse_deletes: int = _setting(
+        "More deletes than this among the last 1,000 change events of a topic stop it until somebody releases it; "
+        "0: any number passes",
+        _integer(0, 999),
+        "500",
+    )
+    fuse_releases: dict[str, int] = _setting(
+        "What a tripped fuse lets through, comma-separated: `topic@2026-11-29T06:00:00Z` for its records up to that "
+        "time; the log says what to set",
+        _releases,
+    )
     genesys_region: str = _setting("AWS region name or Genesys domain", _region, "us-east-1")
     genesys_oauth_client_id: str = _setting("Id of the OAuth client (client credentials)", _name, None, secret=True)
     genesys_oauth_client_secret: str = _setting("Secret of the OAuth client", _name, None, secret=True)
@@ -414,6 +447,7 @@ _DERIVED: dict[str, Callable[[Mapping[str, object]], object]] = {
     "kafka_changelog_topic": lambda known: f"{known['kafka_group_id']}-dedupe-changelog",
     "kafka_properties_file": lambda _: KafkaProperties(),
     "source_mapping": lambda _: {},
+    "fuse_releases": lambda _: {},
     "genesys_login_url": lambda known: f"https://login.{known['genesys_region']}",
     "genesys_api_url": lambda known: f"https://api.{known['genesys_region']}",
     "genesys_upload_url": lambda known: f"https://apps.{known['genesys_region']}",
@@ -471,12 +505,13 @@ def _contradictions(known: Mapping[str, object]) -> list[str]:
 def _no_source_topics(known: Mapping[str, object]) -> list[str]:
     """Topics for which something is chosen, and which are no source."""
     sources = known["kafka_source_topics"]
-    chosen = {name: known[name] for name in ("source_framing", "source_key", "source_envelope")}
+    chosen = {name: known[name] for name in ("source_framing", "source_key", "source_envelope", "fuse_releases")}
+    named = {name: choice.named if isinstance(choice, PerTopic) else choice for name, choice in chosen.items()}
     return [
         f"{name.upper()}: {topic} is not in KAFKA_SOURCE_TOPICS"
-        for name, choice in chosen.items()
-        if isinstance(choice, PerTopic) and isinstance(sources, tuple)
-        for topic in choice.named.keys() - {*sources}
+        for name, topics in named.items()
+        if isinstance(topics, Mapping) and isinstance(sources, tuple)
+        for topic in sorted(topics.keys() - {*sources})
     ]
 
 
