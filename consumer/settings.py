@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -184,18 +184,17 @@ def _releases(raw: str) -> dict[str, int]:
     releases: dict[str, int] = {}
     for part in filter(None, map(str.strip, raw.split(","))):
         topic, _, time = part.rpartition("@")
-        moment = _moment(time)
-        if not topic or moment is None or topic in releases:
+        time_ms = _milliseconds(time)
+        if not topic or time_ms is None or topic in releases:
             raise _BadError("must be topic@time for each topic once, for example crm.contacts@2026-11-29T06:00:00Z")
-        releases[topic] = int(moment.timestamp()) * 1000
+        releases[topic] = time_ms
     return releases
 
 
-def _moment(text: str) -> datetime | None:
-    """A time of day with its zone, in ISO 8601; None when it is no such thing."""
-    with suppress(ValueError):
-        moment = datetime.fromisoformat(text)
-        return moment if moment.tzinfo is not None else None
+def _milliseconds(text: str) -> int | None:
+    """A time with its zone, in ISO 8601, as milliseconds since the epoch; None when it is no such thing."""
+    with suppress(ValueError, TypeError):
+        return (datetime.fromisoformat(text) - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)
     return None
 
 

@@ -7,7 +7,7 @@ it is let in. Times are those that Kafka gave the records. Touches nothing else.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -48,14 +48,21 @@ class Fuse:
     Args:
         max_deletes: Among the last `WINDOW` change events more deletes than this are a mass; 0: none are.
         released_ms: Records up to this time are let through, milliseconds since the epoch; None: no record is.
+        is_replayed: Whether a record was given up before: one that says that many changed was released then.
 
     Attributes:
         trip: What tripped it; None while it holds.
     """
 
-    def __init__(self, max_deletes: int = 0, released_ms: int | None = None) -> None:
+    def __init__(
+        self,
+        max_deletes: int = 0,
+        released_ms: int | None = None,
+        is_replayed: Callable[[Record], bool] = lambda _: False,
+    ) -> None:
         self._max_deletes = max_deletes
         self._released_ms = released_ms
+        self._is_replayed = is_replayed
         self._chunks: deque[tuple[int, int, int]] = deque()
         self._events = self._deletes = 0
         self._deleted: dict[int, bytes] = {}
@@ -74,8 +81,8 @@ class Fuse:
             if type(result) is not ChangeEvent or result.change_type is _DELETE
         ]
         for place in noted:
-            result = results[place]
-            if isinstance(result, ManyChanged) and not self._lets_through(records[place]):
+            record, result = records[place], results[place]
+            if isinstance(result, ManyChanged) and not (self._lets_through(record) or self._is_replayed(record)):
                 before = self.passing(records, results[:place])
                 return before if self.trip else self._blow(result.cause, records, place)
         if results:
@@ -117,7 +124,7 @@ class Fuse:
             echo = record.value is None and key is not None and (place, record.key) == (last + 1, key)
             if deletes:
                 last, key = place, record.key
-            if not echo and not self._lets_through(record):
+            if not (echo or self._lets_through(record)):
                 yield place, len(told), deletes
         if key is not None and last == len(results) - 1:
             self._deleted[records[0].partition] = key

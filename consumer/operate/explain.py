@@ -15,6 +15,7 @@ from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.one_record import read_one
 from consumer.adapters.schema_registry.registry import opened
 from consumer.core import decode
+from consumer.core.dead_letters import is_replayed
 from consumer.core.decode import Reader, ReaderName
 from consumer.core.dedupe import suppression, to_change
 from consumer.core.envelopes.choice import Envelopes
@@ -131,8 +132,8 @@ class _Way:
     def _fuse(self) -> str:
         """What comes before the record is rejected; a file does not tell when it was a record."""
         topic, time_ms = self._record.topic, self._record.timestamp_ms
-        if time_ms <= self._released_ms:
-            return "passes the fuse, as FUSE_RELEASES says"
+        if time_ms <= self._released_ms or is_replayed(self._record):
+            return "passes the fuse: it was released"
         needed = release(topic, time_ms) if time_ms else "its topic and time"
         return f"trips the fuse: {topic} stands still until FUSE_RELEASES has {needed}"
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import structlog
 
+from consumer.core.dead_letters import is_replayed
 from consumer.core.fuse import WINDOW, Fuse, release
 from consumer.model import FuseCause
 from consumer.pipeline.partitions import Partition, Partitions
@@ -38,7 +39,8 @@ class Fuses:
     def of(self, topic: str) -> Fuse:
         """The fuse of a topic, the same for all its partitions."""
         if topic not in self._fuses:
-            self._fuses[topic] = Fuse(self._settings.fuse_deletes, self._settings.fuse_releases.get(topic))
+            released_ms = self._settings.fuse_releases.get(topic)
+            self._fuses[topic] = Fuse(self._settings.fuse_deletes, released_ms, is_replayed)
         return self._fuses[topic]
 
     @property

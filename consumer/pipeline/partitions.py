@@ -83,7 +83,6 @@ class Partition:
             "changelog_left": 0 if self.restored else self.changelog_left,
         }
 
-
     @property
     def _state(self) -> str:
         if not self.restored:

@@ -179,7 +179,7 @@ async def test_a_second_process_without_partitions_is_ready_and_takes_over(
 async def test_a_mass_of_deletes_waits_until_it_is_released(
     kafka: KafkaCluster, tmp_path: Path, unused_tcp_port_factory: Any
 ) -> None:
-    """It is unready and says what to set; it does not wait for ever for all to be settled; with the release it is done."""
+    """It is unready and says what to set. It does not wait for ever to have caught up. Once released it goes on."""
     topic = kafka.create_topic("run")
     produce(kafka.bootstrap, topic, EVENTS[:60])
     produce(kafka.bootstrap, topic, [Event(f"contact-{n}", 2, delete=True).value() for n in range(60)])

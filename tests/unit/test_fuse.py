@@ -161,6 +161,14 @@ def test_a_truncate_trips_by_itself() -> None:
     assert fuse.trip == Trip(FuseCause.TRUNCATE, 0, 199, TIME_MS + 199)
 
 
+def test_a_truncate_that_was_given_up_before_trips_nothing() -> None:
+    """It was released then. Deletes that are put back are counted as any."""
+    fuse = Fuse(2, None, lambda record: record.timestamp_ms == TIME_MS + 1)
+    assert passing(fuse, told(TRUNCATE, at=1), told(TRUNCATE, at=2)) == 1
+    fuse = Fuse(2, None, lambda _: True)
+    assert passing(fuse, *[told(DELETE)] * 3) == 0
+
+
 def test_a_mass_before_a_truncate_trips_first() -> None:
     """Though both are in one chunk."""
     fuse = Fuse(2)

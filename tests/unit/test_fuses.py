@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from consumer.core.fuse import release
@@ -14,7 +15,7 @@ from consumer.model import Record, TopicPartition
 from tests.envelopes import COLUMNS, MAPPING, ROW, TIME_MS, encoded, record_type
 from tests.lives import Life, in_life, live
 from tests.memory_ports import MemorySchemas, World
-from tests.stories import Event, Story
+from tests.stories import Event
 from tests.virtual_time import passes, until
 
 ROWS, OTHER = "crm.public.customers", "crm.leads"
@@ -123,14 +124,24 @@ def test_a_release_is_of_one_truncate(rows: dict[str, Any]) -> None:
     assert world.committed == {R0: 2}
 
 
+def test_a_replayed_truncate_does_not_trip_again(rows: dict[str, Any]) -> None:
+    """Somebody put all dead letters back: it is rejected once more, and that is all."""
+    world = World()
+    tell(world, R0, row("t", 0), row("c", 1))
+    origin = f"{ROWS}/0/0".encode()
+    world.log[R0][0] = replace(world.log[R0][0], headers=[("dead-letter.origin", origin)])
+    live(world, schemas(), **rows)
+    assert outcomes(world) == ["rejected", "delivered"]
+
+
 def test_an_overflow_of_salesforce_trips_too() -> None:
     """It names nobody: more changed than is told."""
     header = {"recordIds": {"type": "array", "items": "string"}, "changeType": "string", "commitTimestamp": "long"}
-    fields = dict.fromkeys(["MobilePhone", "Email"], ["null", "string"])
-    flags = dict.fromkeys(["DoNotCall", "Call_Consent__c"], ["null", "boolean"])
-    schema = record_type("LeadChangeEvent", {"ChangeEventHeader": record_type("Header", header), **fields, **flags})
+    fields = {name: ["null", "string"] for name in ("MobilePhone", "Email")}
+    fields |= {name: ["null", "boolean"] for name in ("DoNotCall", "Call_Consent__c")}
+    schema = record_type("LeadChangeEvent", {"ChangeEventHeader": record_type("Header", header), **fields})
     about = {"recordIds": ["000000000000000AAA"], "changeType": "GAP_OVERFLOW", "commitTimestamp": TIME_MS}
-    body = encoded(schema, {"ChangeEventHeader": about, **dict.fromkeys([*fields, *flags])})
+    body = encoded(schema, {"ChangeEventHeader": about, **dict.fromkeys(fields)})
     world = World()
     tell(world, OTHER0, (b"k", b"\0\0\0\0\7" + body))
     settings = {"kafka_source_topics": OTHER, "source_envelope": "salesforce"}
@@ -264,7 +275,7 @@ def test_a_process_that_is_told_to_stop_ends_as_ever(rows: dict[str, Any]) -> No
     tell(world, R0, row("c", 1), row("t", 0))
 
     async def act(life: Life) -> None:
-        await until(lambda: world.committed == {R0: 1})
+        await until(lambda: life.pipeline.fuses.tripped and world.committed == {R0: 1})
 
     in_life(world, act, schemas(), **rows)
     assert world.committed == {R0: 1}

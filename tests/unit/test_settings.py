@@ -704,8 +704,8 @@ def test_releases_are_times_of_topics(tmp_path: Path) -> None:
     """In any zone, from the environment or from the file; none unless set."""
     assert value("FUSE_RELEASES") == {}
     topics = {"KAFKA_SOURCE_TOPICS": "a,b@c"}
-    told = value("FUSE_RELEASES", **topics, FUSE_RELEASES="a@2026-11-29T06:00:00Z, b@c@2026-11-29T08:00:01+02:00")
-    assert told == {"a": 1_795_932_000_000, "b@c": 1_795_932_001_000}
+    told = value("FUSE_RELEASES", **topics, FUSE_RELEASES="a@2026-11-29T06:00:00Z, b@c@2026-11-29T08:00:01.123+02:00")
+    assert told == {"a": 1_795_932_000_000, "b@c": 1_795_932_001_123}
     path = toml(tmp_path, '[fuse]\nreleases = ["a@2026-11-29T06:00:00Z"]')
     assert value("FUSE_RELEASES", path, **topics) == {"a": 1_795_932_000_000}
 
