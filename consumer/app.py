@@ -209,6 +209,7 @@ class App:
             "assigned": pipeline is not None and pipeline.ready,
             "kafka": self._source is not None and self._source.connected,
             "genesys": pipeline is not None and pipeline.genesys_answers,
+            "fuse": pipeline is None or not pipeline.fuses.tripped,
         }
 
     def status(self) -> Mapping[str, object]:
@@ -232,6 +233,7 @@ class App:
             in_flight=lambda: pipeline.gate.in_flight,
             lag=lag,
             store_size=store.size,
+            fuse_tripped=pipeline.fuses.levels,
         )
 
 

@@ -5,7 +5,7 @@
     ConsumerError
     ├─ SettingsError                      refuse to start, every bad setting at once        exit 2
     ├─ RecordError(reasons)               this record, for ever: rejected
-    │    ├─ DecodeError   └─ ValidationError
+    │    ├─ DecodeError ─ ManyChanged(cause)   └─ ValidationError
     ├─ RefusedByGenesys(code)             the data of a request is blamed: split it until one contact stands alone
     │    └─ TooLarge                      send fewer bytes at a time
     ├─ TransientError(retry_after)        pause, back off, try again, for as long as it takes
@@ -18,7 +18,7 @@ Adapters map foreign errors to these, once, at the edge. No message holds contac
 
 from collections.abc import Collection, Sequence
 
-from consumer.model import Reason
+from consumer.model import FuseCause, Reason
 
 
 class ConsumerError(Exception):
@@ -53,6 +53,18 @@ class RecordError(ConsumerError):
 
 class DecodeError(RecordError):
     """The bytes are not a change event."""
+
+
+class ManyChanged(DecodeError):
+    """The record says that contacts changed, perhaps all of them, and not which.
+
+    Attributes:
+        cause: What it says.
+    """
+
+    def __init__(self, cause: FuseCause, detail: str) -> None:
+        super().__init__((Reason.RESYNC_NEEDED,), detail)
+        self.cause = cause
 
 
 class ValidationError(RecordError):

@@ -215,6 +215,14 @@ class Reason(StrEnum):
     RESYNC_NEEDED = "resync_needed"
 
 
+class FuseCause(StrEnum):
+    """What trips the fuse of a source topic."""
+
+    TRUNCATE = "truncate"
+    OVERFLOW = "overflow"
+    DELETES = "deletes"
+
+
 class Contact(Struct, frozen=True, gc=False):
     """A validated change event, as Genesys shall know it.
 

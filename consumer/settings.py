@@ -9,7 +9,9 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
@@ -186,6 +188,25 @@ def _flag(raw: str) -> bool:
     if raw.lower() not in {"true", "false"}:
         raise _BadError("must be true or false")
     return raw.lower() == "true"
+
+
+def _releases(raw: str) -> dict[str, int]:
+    """Times by topic, milliseconds since the epoch."""
+    releases: dict[str, int] = {}
+    for part in filter(None, map(str.strip, raw.split(","))):
+        topic, _, time = part.rpartition("@")
+        time_ms = _milliseconds(time)
+        if not topic or time_ms is None or topic in releases:
+            raise _BadError("must be topic@time for each topic once, for example crm.contacts@2026-11-29T06:00:00Z")
+        releases[topic] = time_ms
+    return releases
+
+
+def _milliseconds(text: str) -> int | None:
+    """A time with its zone, in ISO 8601, as milliseconds since the epoch; None when it is no such thing."""
+    with suppress(ValueError, TypeError):
+        return (datetime.fromisoformat(text) - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)
+    return None
 
 
 def _region(raw: str) -> str:
@@ -368,6 +389,17 @@ class Settings:
         _flag,
         "false",
     )
+    fuse_deletes: int = _setting(
+        "More deletes than this among the last 1,000 change events of a topic stop it until somebody releases it; "
+        "0: any number passes",
+        _integer(0, 999),
+        "500",
+    )
+    fuse_releases: dict[str, int] = _setting(
+        "What a tripped fuse lets through, comma-separated: `topic@2026-11-29T06:00:00Z` for its records up to that "
+        "time; the log says what to set",
+        _releases,
+    )
     genesys_region: str = _setting("AWS region name or Genesys domain", _region, "us-east-1")
     genesys_oauth_client_id: str = _setting("Id of the OAuth client (client credentials)", _name, None, secret=True)
     genesys_oauth_client_secret: str = _setting("Secret of the OAuth client", _name, None, secret=True)
@@ -425,6 +457,7 @@ _DERIVED: dict[str, Callable[[Mapping[str, object]], object]] = {
     "kafka_changelog_topic": lambda known: f"{known['kafka_group_id']}-dedupe-changelog",
     "kafka_properties_file": lambda _: KafkaProperties(),
     "source_mapping": lambda _: {},
+    "fuse_releases": lambda _: {},
     "genesys_login_url": lambda known: f"https://login.{known['genesys_region']}",
     "genesys_api_url": lambda known: f"https://api.{known['genesys_region']}",
     "genesys_upload_url": lambda known: f"https://apps.{known['genesys_region']}",
@@ -482,12 +515,13 @@ def _contradictions(known: Mapping[str, object]) -> list[str]:
 def _no_source_topics(known: Mapping[str, object]) -> list[str]:
     """Topics for which something is chosen, and which are no source."""
     sources = known["kafka_source_topics"]
-    chosen = {name: known[name] for name in ("source_framing", "source_key", "source_envelope")}
+    chosen = {name: known[name] for name in ("source_framing", "source_key", "source_envelope", "fuse_releases")}
+    named = {name: choice.named if isinstance(choice, PerTopic) else choice for name, choice in chosen.items()}
     return [
         f"{name.upper()}: {topic} is not in KAFKA_SOURCE_TOPICS"
-        for name, choice in chosen.items()
-        if isinstance(choice, PerTopic) and isinstance(sources, tuple)
-        for topic in choice.named.keys() - {*sources}
+        for name, topics in named.items()
+        if isinstance(topics, Mapping) and isinstance(sources, tuple)
+        for topic in sorted(topics.keys() - {*sources})
     ]
 
 

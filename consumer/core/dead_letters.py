@@ -81,6 +81,11 @@ def replayed(found: Headers, letter: Letter) -> list[tuple[str, bytes | None]]:
     return [*kept, (_ATTEMPT, str(letter.attempt + 1).encode()), (_ORIGIN, str(letter.origin).encode())]
 
 
+def is_replayed(record: Record) -> bool:
+    """Whether a record was given up before, and put back."""
+    return any(name == _ORIGIN for name, _ in record.headers)
+
+
 def place_in_order(record: Record) -> int:
     """The offset at which a record counts in its partition: a replayed one counts where it stood first."""
     for name, value in record.headers:

@@ -15,13 +15,15 @@ from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.one_record import read_one
 from consumer.adapters.schema_registry.registry import opened
 from consumer.core import decode
+from consumer.core.dead_letters import is_replayed
 from consumer.core.decode import Reader, ReaderName
 from consumer.core.dedupe import suppression, to_change
 from consumer.core.envelopes.choice import Envelopes
 from consumer.core.envelopes.schema import Mapper
+from consumer.core.fuse import release
 from consumer.core.mapping import Row
 from consumer.core.validate import validate
-from consumer.errors import DecodeError, FatalError, RecordError, ValidationError
+from consumer.errors import DecodeError, FatalError, ManyChanged, RecordError, ValidationError
 from consumer.model import UNCHANGED, Change, ChangeEvent, Events, Reason, Record, TopicPartition
 from consumer.operate import printing
 from consumer.pipeline.readers import form_of, reader, reference, without_registry
@@ -119,11 +121,21 @@ class _Way:
             settings.source_envelope.by_topic, settings.source_mapping, ready_made_mappings()
         )
         self._columns = settings.genesys_attribute_columns
+        self._released_ms = settings.fuse_releases.get(record.topic, -1)
         self._stage = "record"
 
     def refused(self, error: RecordError) -> None:
         """The stage under way refuses the record."""
-        self._add(f"rejected: {', '.join(error.reasons)}", error.detail, passed=False)
+        first = self._fuse() if isinstance(error, ManyChanged) else ""
+        self._add(first, f"rejected: {', '.join(error.reasons)}", error.detail, passed=False)
+
+    def _fuse(self) -> str:
+        """What comes before the record is rejected; a file does not tell when it was a record."""
+        topic, time_ms = self._record.topic, self._record.timestamp_ms
+        if time_ms <= self._released_ms or is_replayed(self._record):
+            return "passes the fuse: it was released"
+        needed = release(topic, time_ms) if time_ms else "its topic and time"
+        return f"trips the fuse: {topic} stands still until FUSE_RELEASES has {needed}"
 
     def _add(self, *lines: str, passed: bool = True) -> None:
         self.steps.append(Step(self._stage, passed, [line for line in lines if line]))

@@ -1,6 +1,6 @@
 """Takes polled records through decode and validate, to be judged. A record that can never succeed ends here.
 
-A record whose schema is not known yet blocks its partition, and only that.
+A record whose schema is not known yet blocks its partition, and only that. One that trips the fuse stops its topic.
 """
 
 import asyncio
@@ -66,12 +66,12 @@ class Intake:
         """Take records that follow on through the stages.
 
         Returns:
-            What must be learnt first; then the records from there on are held.
+            What must be learnt first; then the records from there on are held. So they are once the fuse has tripped.
         """
         records = self._fresh(partition, records)
         for start in range(0, len(records), CHUNK):
             taken, missing = self._take_chunk(partition, records[start : start + CHUNK])
-            if missing is not None:
+            if missing is not None or partition.fused:
                 # In front: what was polled meanwhile may be held already.
                 partition.held[:0] = records[start + taken :]
                 return missing
@@ -89,7 +89,7 @@ class Intake:
 
     def _take_chunk(self, partition: Partition, records: Sequence[Record]) -> tuple[int, ReaderName | None]:
         """How many records were taken, and what the next one has to be read with."""
-        if partition.closing:
+        if partition.closing or partition.fused:
             return 0, None
         readers = self._readers_of(partition.key.topic)
         repeated, known = self._repeated(partition, records, readers)
@@ -99,7 +99,10 @@ class Intake:
             readers.keyed = False
             log.info("keys_are_not_external_ids", topic=partition.key.topic, remedy="none needed: repeats cost more")
             return self._take_chunk(partition, records)
-        if missing is not None:
+        passing = partition.fuse.passing(fresh, results)
+        if partition.fused:
+            results, missing = results[:passing], None
+        if len(results) < len(fresh):
             records = records[: records.index(fresh[len(results)])]
         self._report_gaps(partition, records)
         works = partition.tracker.add(records)

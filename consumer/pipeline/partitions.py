@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from consumer.core.epochs import Epochs
+from consumer.core.fuse import Fuse
 from consumer.core.offsets import Tracker
 from consumer.model import Assignment, ChainHead, Record, State, TopicPartition
 
@@ -21,11 +22,13 @@ class Partition:
         held: Records that wait while it is blocked.
         restored: Whether the store stands.
         changelog_left: Offsets of the changelog that are still to be read for that, None while that is not known.
-        blocked: Whether new records have to wait: for the store, for a schema, or behind held ones.
+        blocked: Whether new records have to wait: for the store, for a schema, behind held ones, or since the fuse has
+            tripped.
         held_back: Whether it waits because too much is held already.
         closing: Whether it is about to move away: nothing more is taken in.
         head: End of its chain of audit events.
         epochs: Of its source's log, as far as its records were taken in.
+        fuse: That of its topic.
     """
 
     assignment: Assignment
@@ -42,6 +45,7 @@ class Partition:
     closing: bool = False
     head: ChainHead = field(default_factory=ChainHead)
     epochs: Epochs = field(default_factory=Epochs)
+    fuse: Fuse = field(default_factory=Fuse)
 
     @property
     def key(self) -> TopicPartition:
@@ -49,8 +53,15 @@ class Partition:
         return self.assignment.partition
 
     @property
+    def fused(self) -> bool:
+        """Whether the fuse of its topic has tripped: nothing is taken in, of this partition or of the others."""
+        return self.fuse.trip is not None
+
+    @property
     def caught_up(self) -> bool:
-        """Whether everything up to the end at assignment is settled."""
+        """Whether everything up to the end at assignment is settled, or as much of it as the fuse lets in."""
+        if self.fused:
+            return len(self.tracker) == 0
         settled = not self.blocked and len(self.tracker) == 0
         return settled and max(self.tracker.committable, self.reached) >= self.end
 
@@ -66,15 +77,20 @@ class Partition:
 
     def status(self) -> dict[str, object]:
         """What the status page shows of it."""
-        state = "restoring" if not self.restored else "waiting" if self.blocked else "running"
         return {
             "topic": self.key.topic,
             "partition": self.key.partition,
-            "state": state,
+            "state": self._state,
             "settled": self.tracker.committable,
             "lag": self.lag,
             "changelog_left": 0 if self.restored else self.changelog_left,
         }
+
+    @property
+    def _state(self) -> str:
+        if not self.restored:
+            return "restoring"
+        return "fused" if self.fused else "waiting" if self.blocked else "running"
 
 
 class Partitions(dict[TopicPartition, Partition]):

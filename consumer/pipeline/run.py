@@ -18,10 +18,12 @@ from consumer.core.decode import ReaderName
 from consumer.core.delivery import Breaker, Gate, Throttle
 from consumer.core.envelopes.choice import Envelopes
 from consumer.core.offsets import Tracker
+from consumer.errors import FatalError
 from consumer.model import Assignment, Record, TopicPartition
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.back_pressure import BackPressure
 from consumer.pipeline.dispatch import Dispatcher
+from consumer.pipeline.fuses import Fuses
 from consumer.pipeline.intake import Intake
 from consumer.pipeline.partitions import Partition, Partitions
 from consumer.pipeline.progress import Progress
@@ -101,6 +103,7 @@ class Pipeline:
         self._telemetry = telemetry
         self._clock = clock
         self.partitions = Partitions()
+        self.fuses = Fuses(settings, self.partitions, source)
         self._progress = Progress()
         auditor = Auditor(sink.contact_list_id, key)
         self._back_pressure = BackPressure(self.partitions, source, settings.read_ahead_records)
@@ -192,6 +195,8 @@ class Pipeline:
         """Why work does not go on at its pace, None when it does."""
         if self._settler.degraded is not None:
             return self._settler.degraded
+        if self.fuses.tripped:
+            return self.fuses.reason
         return None if self.genesys_answers else "Genesys does not answer"
 
     def status(self) -> dict[str, object]:
@@ -213,6 +218,7 @@ class Pipeline:
 
         Raises:
             ExceptionGroup: Holding the `FatalError` that made it stop.
+            FatalError: All is settled that could be, and a fuse keeps the rest from it.
         """
         async with self._tasks:
             for work in (self._take_events, self._dispatcher.run, self._settler.run, self._balance):
@@ -224,6 +230,8 @@ class Pipeline:
             for task in self._spawned:
                 task.cancel()
         await self._close()
+        if until_caught_up and self.fuses.tripped and not stop.is_set():
+            raise FatalError(self.fuses.reason)
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         """Let work go on beside the rest until it ends or the pipeline does; if it fails, all fails."""
@@ -315,6 +323,7 @@ class Pipeline:
             partition.held.extend(records)
             return
         missing = await self._intake.take(partition, records)
+        self.fuses.heed(partition)
         if missing is not None:
             partition.blocked = True
             self._source.pause([partition.key])
@@ -334,15 +343,16 @@ class Pipeline:
 
     async def _unblock(self, partition: Partition, missing: ReaderName | None) -> None:
         """Take in what was held, learning schemas on the way, until nothing is; then the partition flows again."""
-        while True:
+        while not partition.fused:
             if missing is not None:
                 await self._intake.learn(partition, missing)
             records, partition.held = partition.held, []
             if not records or partition.closing:
                 break
             missing = await self._intake.take(partition, records)
-        partition.blocked = False
-        if not partition.held_back and not self._draining:
+            self.fuses.heed(partition)
+        partition.blocked = partition.fused
+        if not (partition.blocked or partition.held_back or self._draining):
             self._source.resume([partition.key])
         self._progress.made()
 
@@ -359,7 +369,8 @@ class Pipeline:
         self._member = True
         for key, position in positions.items():
             assignment = Assignment(key)
-            partition = Partition(assignment, Tracker(assignment, position), ends.get(key, position))
+            fuse = self.fuses.of(key.topic)
+            partition = Partition(assignment, Tracker(assignment, position), ends.get(key, position), fuse=fuse)
             self.partitions[key] = partition
             log.info("assigned", partition=key, offset=position)
             self._spawn(self._restore(partition))
@@ -393,6 +404,7 @@ class Pipeline:
         for partition in partitions:
             partition.assignment.alive = False
             partition.closing = True
+            partition.fuse.forget(partition.key.partition)
             self._admission.drop(partition.assignment)
             if self.partitions.of(partition.assignment):
                 del self.partitions[partition.key]

@@ -174,3 +174,33 @@ async def test_a_second_process_without_partitions_is_ready_and_takes_over(
                 assert await busy.process.wait() == 0, await busy.said()
                 produce(kafka.bootstrap, topic, EVENTS[:50])
                 await eventually(lambda: simulator.stats()["contacts"].get("applied") == 50, within_s=40)
+
+
+async def test_a_mass_of_deletes_waits_until_it_is_released(
+    kafka: KafkaCluster, tmp_path: Path, unused_tcp_port_factory: Any
+) -> None:
+    """It is unready and says what to set. It does not wait for ever to have caught up. Once released it goes on."""
+    topic = kafka.create_topic("run")
+    produce(kafka.bootstrap, topic, EVENTS[:60])
+    produce(kafka.bootstrap, topic, [Event(f"contact-{n}", 2, delete=True).value() for n in range(60)])
+    async with Simulator() as simulator:
+        environ = _environ(kafka.bootstrap, topic, simulator, tmp_path, FUSE_DELETES="10")
+        async with _running(environ, unused_tcp_port_factory()) as consumer:
+            while "FUSE_RELEASES" not in str((await consumer.until("/status", 200))["reason"]):
+                assert consumer.process.returncode is None
+            checks = (await consumer.until("/readyz", 503))["checks"]
+            assert [name for name, holds in checks.items() if not holds] == ["fuse"]
+            assert f'fuse_tripped{{topic="{topic}"}} 1.0' in await consumer.until("/metrics", 200)
+            consumer.process.send_signal(signal.SIGTERM)
+            assert await consumer.process.wait() == 0, await consumer.said()
+        assert len(simulator.contacts("list")) >= 50
+        async with _running(environ, unused_tcp_port_factory(), "--until-caught-up") as consumer:
+            assert await consumer.process.wait() == 1
+            told = (await consumer.said()).splitlines()[-1]
+        release = told.partition("FUSE_RELEASES=")[2].partition(" ")[0]
+        async with _running(
+            {**environ, "FUSE_RELEASES": release}, unused_tcp_port_factory(), "--until-caught-up"
+        ) as consumer:
+            assert await consumer.process.wait() == 0, await consumer.said()
+        assert len(simulator.contacts("list")) == 0
+    assert committed(kafka.bootstrap, settings(kafka.bootstrap, topic), TopicPartition(topic, 0)) == [120]

@@ -156,6 +156,7 @@ def test_metrics_are_those_of_the_program() -> None:
             in_flight=lambda: 0,
             lag=lambda: {TopicPartition("changes", 0): 0},
             store_size=lambda: (0, 0),
+            fuse_tripped=lambda: {"changes": 1, "others": 0},
         )
     )
     exposed = set(re.findall(r"^# TYPE (genesys_consumer_\w+)", telemetry.render()[0].decode(), re.MULTILINE))

@@ -122,6 +122,26 @@ def test_the_way_ends_at_the_stage_that_refuses(debezium: Path, capsys: pytest.C
     assert [*unframed] == ["record", "framing"]
 
 
+def test_a_truncate_trips_the_fuse(
+    debezium: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says so before it says that the record is rejected, and which release it needs, or that it has it."""
+    rejected = ["rejected: resync_needed", "the table was truncated: whoever is gone must be deleted by the CRM"]
+    path = change(debezium, op="t", after=None)
+    trips = "trips the fuse: customers stands still until FUSE_RELEASES has "
+    steps = explained(capsys, path, "--topic", "customers", code=1)
+    assert steps["change event"] == [False, trips + "its topic and time", *rejected]
+    record = Record("customers", 0, 4, TIME_MS + 1, b"7", Path(path).read_bytes())
+    monkeypatch.setattr(explain, "read_one", lambda *_: record)
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "nowhere:9092")
+    monkeypatch.setenv("KAFKA_SOURCE_TOPICS", "customers")
+    steps = explained(capsys, "customers/0/4", code=1)
+    assert steps["change event"] == [False, trips + "customers@2023-11-14T22:13:21Z", *rejected]
+    monkeypatch.setenv("FUSE_RELEASES", "customers@2023-11-14T22:13:21Z")
+    steps = explained(capsys, "customers/0/4", code=1)
+    assert steps["change event"] == [False, "passes the fuse: it was released", *rejected]
+
+
 def test_a_schema_that_nobody_knows_is_said(debezium: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is looked for where the program looks."""
     steps = explained(capsys, written(debezium, b"\0\0\0\0\6x"), code=1)

@@ -117,6 +117,8 @@ def test_every_setting_of_the_interface_exists() -> None:
     beside |= {
         "STATE_RETENTION_DAYS",
         "SUPPRESS_UNDECODABLE",
+        "FUSE_DELETES",
+        "FUSE_RELEASES",
         "GENESYS_DNC_RELEASE",
         "SOURCE_ENVELOPE",
         "SOURCE_MAPPING",
@@ -207,6 +209,13 @@ def test_an_unknown_region_is_refused(region: str) -> None:
         ("SCHEMAS_DIR", "/nowhere", "directory that exists"),
         ("GENESYS_REQUESTS_PER_MINUTE", "0", "from 1 to 100000"),
         ("GENESYS_DNC_RELEASE", "yes", "true or false"),
+        ("FUSE_DELETES", "1000", "from 0 to 999"),
+        ("FUSE_DELETES", "half", "whole number"),
+        ("FUSE_RELEASES", "crm.contacts.changes", "topic@time"),
+        ("FUSE_RELEASES", "@2026-11-29T06:00:00Z", "topic@time"),
+        ("FUSE_RELEASES", "crm.contacts.changes@now", "topic@time"),
+        ("FUSE_RELEASES", "crm.contacts.changes@2026-11-29T06:00:00", "topic@time"),
+        ("FUSE_RELEASES", ",".join(["crm.contacts.changes@2026-11-29T06:00:00Z"] * 2), "each topic once"),
         ("GENESYS_MAX_IN_FLIGHT", "65", "from 1 to 64"),
         ("GENESYS_REQUEST_TIMEOUT_S", "41", "from 1 to 40"),
         ("BATCH_MAX_RECORDS", "1001", "from 1 to 1000"),
@@ -680,3 +689,28 @@ def test_anything_else_is_no_switch(tmp_path: Path) -> None:
     """`yes` may mean it, and is not taken for it."""
     assert problems(SUPPRESS_UNDECODABLE="yes") == ["SUPPRESS_UNDECODABLE: must be true or false"]
     assert value("SUPPRESS_UNDECODABLE", toml(tmp_path, "suppress_undecodable = true")) is True
+
+
+# -- the fuse
+
+
+def test_a_mass_is_more_than_half_unless_told_otherwise() -> None:
+    """And 0 is no limit."""
+    assert value("FUSE_DELETES") == 500
+    assert value("FUSE_DELETES", FUSE_DELETES="0") == 0
+
+
+def test_releases_are_times_of_topics(tmp_path: Path) -> None:
+    """In any zone, from the environment or from the file; none unless set."""
+    assert value("FUSE_RELEASES") == {}
+    topics = {"KAFKA_SOURCE_TOPICS": "a,b@c"}
+    told = value("FUSE_RELEASES", **topics, FUSE_RELEASES="a@2026-11-29T06:00:00Z, b@c@2026-11-29T08:00:01.123+02:00")
+    assert told == {"a": 1_795_932_000_000, "b@c": 1_795_932_001_123}
+    path = toml(tmp_path, '[fuse]\nreleases = ["a@2026-11-29T06:00:00Z"]')
+    assert value("FUSE_RELEASES", path, **topics) == {"a": 1_795_932_000_000}
+
+
+def test_a_release_of_a_topic_that_is_no_source_is_refused() -> None:
+    """It would release nothing, and nobody would notice."""
+    told = problems(FUSE_RELEASES="crm.contact@2026-11-29T06:00:00Z,crm.contacts.changes@2026-11-29T06:00:00Z")
+    assert told == ["FUSE_RELEASES: crm.contact is not in KAFKA_SOURCE_TOPICS"]

@@ -45,6 +45,7 @@ class Levels:
         in_flight: Requests sent and unanswered.
         lag: Records between the last settled one and the end, by assigned partition.
         store_size: Keys and bytes of the open stores.
+        fuse_tripped: 1 where the fuse has tripped, else 0, by source topic.
     """
 
     breaker_state: Callable[[], int]
@@ -52,6 +53,7 @@ class Levels:
     in_flight: Callable[[], int]
     lag: Callable[[], Mapping[TopicPartition, int]]
     store_size: Callable[[], tuple[int, int]]
+    fuse_tripped: Callable[[], Mapping[str, int]]
 
 
 class Metrics:
@@ -232,7 +234,7 @@ class _LastMinute:
         return second
 
 
-_Reading = float | None | Mapping[TopicPartition, int]
+_Reading = float | None | Mapping[TopicPartition, int] | Mapping[str, int]
 
 _LEVELS = {
     "breaker_state": "0 closed, 1 half-open, 2 open.",
@@ -241,8 +243,12 @@ _LEVELS = {
     "lag": "Records between the last settled one and the end.",
     "store_keys": "Contacts remembered in the open stores.",
     "store_bytes": "Disk space of the open stores.",
+    "fuse_tripped": "1 where the fuse has tripped and the topic stands still, else 0.",
     "error_rate": "Share of the last minute's records that was rejected or undeliverable.",
 }
+
+
+_LABELS = {"lag": ("topic", "partition"), "fuse_tripped": ("topic",)}
 
 
 class _LevelCollector(Collector):
@@ -258,12 +264,17 @@ class _LevelCollector(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:  # type: ignore[explicit-override]  # typing has it from 3.12 on
         for name, reading in self._read().items():
             if isinstance(reading, Mapping):
-                family = GaugeMetricFamily(_PREFIX + name, _LEVELS[name], labels=("topic", "partition"))
-                for partition, level in reading.items():
-                    family.add_metric((partition.topic, str(partition.partition)), level)
-                yield family
+                yield _labelled(name, reading)
             else:
                 yield GaugeMetricFamily(_PREFIX + name, _LEVELS[name], reading)
+
+
+def _labelled(name: str, reading: Mapping[TopicPartition, int] | Mapping[str, int]) -> GaugeMetricFamily:
+    """A level of each topic or partition."""
+    family = GaugeMetricFamily(_PREFIX + name, _LEVELS[name], labels=_LABELS[name])
+    for place, level in reading.items():
+        family.add_metric((place,) if isinstance(place, str) else (place.topic, str(place.partition)), level)
+    return family
 
 
 def _read(levels: Levels) -> Mapping[str, _Reading]:
@@ -275,4 +286,5 @@ def _read(levels: Levels) -> Mapping[str, _Reading]:
         "lag": levels.lag(),
         "store_keys": keys,
         "store_bytes": size,
+        "fuse_tripped": levels.fuse_tripped(),
     }

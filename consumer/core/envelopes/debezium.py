@@ -31,8 +31,8 @@ from consumer.core.mapping import (
     undecodable,
     unknown,
 )
-from consumer.errors import DecodeError
-from consumer.model import UNCHANGED, ChangeEvent, ChangeType, Events, Reason, Record
+from consumer.errors import DecodeError, ManyChanged
+from consumer.model import UNCHANGED, ChangeEvent, ChangeType, Events, FuseCause, Reason, Record
 
 NOT_AVAILABLE = frozenset({
     "__debezium_unavailable_value",
@@ -191,9 +191,9 @@ def renamed(event: ChangeEvent, mapping: BoundMapping, blank: Row, record: Recor
     return event
 
 
-def truncated() -> DecodeError:
+def truncated() -> ManyChanged:
     """The error of a truncate."""
-    return DecodeError((Reason.RESYNC_NEEDED,), "the table was truncated: whoever is gone must be deleted by the CRM")
+    return ManyChanged(FuseCause.TRUNCATE, "the table was truncated: whoever is gone must be deleted by the CRM")
 
 
 def nobody_to_delete() -> DecodeError:

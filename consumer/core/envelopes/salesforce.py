@@ -27,8 +27,8 @@ from consumer.core.mapping import (
     undecodable,
     unknown,
 )
-from consumer.errors import DecodeError
-from consumer.model import UNCHANGED, ChangeEvent, ChangeType, Events, Reason, Record
+from consumer.errors import ManyChanged
+from consumer.model import UNCHANGED, ChangeEvent, ChangeType, Events, FuseCause, Record
 
 _HEADER = "ChangeEventHeader"
 _NEEDED = {"recordIds", "changeType", "commitTimestamp"}
@@ -181,7 +181,7 @@ def _names(header: Row) -> Sequence[str]:
     if not names:
         raise undecodable("recordIds is empty")
     if header["changeType"] == "GAP_OVERFLOW" or not all(_is_name(name) for name in names):
-        raise DecodeError((Reason.RESYNC_NEEDED,), "more changed than is told: have Salesforce send all contacts again")
+        raise ManyChanged(FuseCause.OVERFLOW, "more changed than is told: have Salesforce send all contacts again")
     return names
 
 

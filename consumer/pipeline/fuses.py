@@ -1,0 +1,80 @@
+"""The fuses of all source topics: one that trips stops its topic in this process, and it is said how to release it."""
+
+from collections.abc import Mapping
+
+import structlog
+
+from consumer.core.dead_letters import is_replayed
+from consumer.core.fuse import WINDOW, Fuse, release
+from consumer.model import FuseCause
+from consumer.pipeline.partitions import Partition, Partitions
+from consumer.ports import Source
+from consumer.settings import Settings
+
+_WHY = {
+    FuseCause.TRUNCATE: "its table was truncated",
+    FuseCause.OVERFLOW: "more changed than is told",
+    FuseCause.DELETES: "more than {:,} of {:,} changes delete",
+}
+
+log = structlog.get_logger(__name__)
+
+
+class Fuses:
+    """The fuse of each topic.
+
+    Args:
+        settings: What is a mass of deletes, and what is released.
+        partitions: The assigned ones.
+        source: Where they are paused; polling goes on.
+    """
+
+    def __init__(self, settings: Settings, partitions: Partitions, source: Source) -> None:
+        self._settings = settings
+        self._partitions = partitions
+        self._source = source
+        self._fuses: dict[str, Fuse] = {}
+        self._told: dict[str, str] = {}
+
+    def of(self, topic: str) -> Fuse:
+        """The fuse of a topic, the same for all its partitions."""
+        if topic not in self._fuses:
+            released_ms = self._settings.fuse_releases.get(topic)
+            self._fuses[topic] = Fuse(self._settings.fuse_deletes, released_ms, is_replayed)
+        return self._fuses[topic]
+
+    @property
+    def tripped(self) -> bool:
+        """Whether any has tripped."""
+        return bool(self._told)
+
+    @property
+    def reason(self) -> str:
+        """What tripped, and how it is released; "" when none has."""
+        return "; ".join(self._told.values())
+
+    def levels(self) -> Mapping[str, int]:
+        """1 for each source topic whose fuse has tripped, 0 for the others."""
+        return {topic: int(topic in self._told) for topic in self._settings.kafka_source_topics}
+
+    def heed(self, partition: Partition) -> None:
+        """Records of a partition were taken: if that tripped the fuse, stop its topic, and say so."""
+        topic, trip = partition.key.topic, partition.fuse.trip
+        if trip is None or topic in self._told:
+            return
+        self._stop(topic)
+        until_ms = trip.timestamp_ms
+        if trip.cause is FuseCause.DELETES:
+            until_ms = max(record.timestamp_ms for record in partition.held)
+        remedy = f"if that is meant, set FUSE_RELEASES={release(topic, until_ms)} and restart"
+        place = {"topic": topic, "partition": trip.partition, "offset": trip.offset}
+        waiting = "all records of the topic, withdrawals too"
+        log.error("fuse_tripped", **place, cause=trip.cause.value, waiting=waiting, remedy=remedy)
+        why = _WHY[trip.cause].format(self._settings.fuse_deletes, WINDOW)
+        self._told[topic] = f"{topic} stands still at {trip.partition}/{trip.offset}: {why}; {remedy}"
+
+    def _stop(self, topic: str) -> None:
+        stopped = [each for each in self._partitions.values() if each.key.topic == topic]
+        for each in stopped:
+            each.blocked = True
+        self._source.pause([each.key for each in stopped])
