@@ -7,6 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from consumer.core.decode import Decoded, decode
+from consumer.errors import FatalError
 from consumer.model import Record, TopicPartition
 from tests.lives import live, world_of
 from tests.memory_ports import SCHEMA, MemorySchemas, World
@@ -209,3 +210,18 @@ def test_where_nobody_knows_what_genesys_has_the_same_bytes_are_sent() -> None:
     _again(world, first)
     live(world)
     assert _outcomes(world) == ["delivered", "superseded", "undeliverable", "delivered"]
+
+
+def test_a_tripped_fuse_holds_back_repeats_too(decoded: list[Record]) -> None:
+    """What repeats stands before the mass of deletes is told, what stands behind it waits with them."""
+    world = world_of(Story().tell(0, *CONTACTS))
+    live(world)
+    deletes = [Event(f"contact-{number}", 2, delete=True) for number in range(10, 14)]
+    _again(world, CONTACTS[0], CONTACTS[1], *deletes, CONTACTS[2])
+    decoded.clear()
+    with pytest.raises(FatalError, match="stands still at 0/22"):
+        live(world, fuse_deletes=3)
+    assert _outcomes(world)[20:] == ["duplicate", "duplicate"]
+    assert world.committed[P0] == 22
+    live(world, fuse_deletes=0)
+    assert _outcomes(world)[22:] == ["delivered"] * 4 + ["duplicate"]
