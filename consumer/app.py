@@ -28,9 +28,11 @@ from consumer.adapters.telemetry.adapter import Telemetry
 from consumer.adapters.telemetry.metrics import Levels
 from consumer.core.delivery import Throttle
 from consumer.core.envelopes.choice import Envelopes
-from consumer.errors import TransientError
+from consumer.errors import SettingsError, TransientError
 from consumer.model import TopicPartition
+from consumer.pipeline.mapping_check import Fit, look
 from consumer.pipeline.run import REVOKE_MARGIN_S, Pipeline
+from consumer.ports import TopicSchemas
 from consumer.settings import Settings, ready_made_mappings
 
 T = TypeVar("T")
@@ -43,7 +45,17 @@ STUCK_S = 60.0
 EXPORT_S = 5.0
 """Time for the last spans at the end; what else closes brings its own deadline."""
 
+MAPPINGS_S = 20.0
+"""Time for looking at the latest schemas at start."""
+
 _RETRY_MAX_S = 30.0
+
+_MAY_NOT_WORK = {
+    Fit.LACKS: "mapping_lacks_fields",
+    Fit.OUTGROWN: "mapping_outgrown",
+    Fit.NOT_KNOWN: "mapping_not_checked",
+}
+"""What is logged of mappings that are not refused."""
 
 
 class App:
@@ -53,7 +65,7 @@ class App:
         server: Probes, metrics and status page, once it runs.
 
     Raises:
-        SettingsError: A mapping is wrong.
+        SettingsError: A mapping is wrong; from `run`, when it fits no registered schema of its topic.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -118,6 +130,7 @@ class App:
         settings = self._settings
         schemas = opened(settings)
         closing.push_async_callback(schemas.close)
+        await self._check_mappings(schemas)
         key = settings.pseudonym_key.encode() if settings.pseudonym_key else pseudonym_key(settings.state_dir)
         sink = await self._reached("genesys", self._open_sink)
         closing.push_async_callback(sink.close)
@@ -164,6 +177,27 @@ class App:
             log.warning("undecodable_records_suppress", remedy="replay their dead letters to have people called again")
         log.info("started", contact_list_id=sink.contact_list_id, group=settings.kafka_group_id)
         return self._pipeline
+
+    async def _check_mappings(self, schemas: TopicSchemas) -> None:
+        """Refuse mappings that can read nothing; a registry that cannot tell, or too late, holds up nobody."""
+        self._starting = "asking the registry for the latest schemas"
+        try:
+            async with asyncio.timeout(MAPPINGS_S):
+                findings = await look(self._settings, self._envelopes, schemas)
+        except TimeoutError:
+            log.warning("mapping_not_checked", error=f"the registry took longer than {MAPPINGS_S:.0f} s")
+            return
+        for finding in findings:
+            if event := _MAY_NOT_WORK.get(finding.fit):
+                log.warning(event, topic=finding.topic, details=list(finding.details))
+        problems = [
+            f"SOURCE_ENVELOPE, SOURCE_MAPPING: no schema that is registered for {finding.topic} can be read: {detail}"
+            for finding in findings
+            if finding.fit is Fit.UNFIT
+            for detail in finding.details
+        ]
+        if problems:
+            raise SettingsError(problems)
 
     async def _open_sink(self) -> GenesysSink:
         return await GenesysSink.open(
