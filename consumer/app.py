@@ -30,7 +30,7 @@ from consumer.core.delivery import Throttle
 from consumer.core.envelopes.choice import Envelopes
 from consumer.errors import SettingsError, TransientError
 from consumer.model import TopicPartition
-from consumer.pipeline.mapping_check import Fit, look
+from consumer.pipeline.mapping_check import Finding, Fit, look
 from consumer.pipeline.run import REVOKE_MARGIN_S, Pipeline
 from consumer.ports import TopicSchemas
 from consumer.settings import Settings, ready_made_mappings
@@ -49,13 +49,6 @@ MAPPINGS_S = 20.0
 """Time for looking at the latest schemas at start."""
 
 _RETRY_MAX_S = 30.0
-
-_MAY_NOT_WORK = {
-    Fit.LACKS: "mapping_lacks_fields",
-    Fit.OUTGROWN: "mapping_outgrown",
-    Fit.NOT_KNOWN: "mapping_not_checked",
-}
-"""What is logged of mappings that are not refused."""
 
 
 class App:
@@ -188,8 +181,7 @@ class App:
             log.warning("mapping_not_checked", error=f"the registry took longer than {MAPPINGS_S:.0f} s")
             return
         for finding in findings:
-            if event := _MAY_NOT_WORK.get(finding.fit):
-                log.warning(event, topic=finding.topic, details=list(finding.details))
+            _say(finding)
         problems = [
             f"SOURCE_ENVELOPE, SOURCE_MAPPING: no schema that is registered for {finding.topic} can be read: {detail}"
             for finding in findings
@@ -267,6 +259,17 @@ class App:
             lag=lag,
             store_size=store.size,
         )
+
+
+def _say(finding: Finding) -> None:
+    """Log what may not work, and is not refused."""
+    details = "; ".join(finding.details)
+    if finding.fit is Fit.LACKS:
+        log.warning("mapping_lacks_fields", topic=finding.topic, fields=details)
+    elif finding.fit is Fit.OUTGROWN:
+        log.warning("mapping_outgrown", topic=finding.topic, problems=details)
+    elif finding.fit is Fit.NOT_KNOWN:
+        log.warning("mapping_not_checked", topic=finding.topic, error=details)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

@@ -96,7 +96,7 @@ async def test_a_schema_that_somebody_registers_stops_nobody(registry: Registry,
     registry.tell_subject("a-value", row(), row("phone"))
     (line,) = await started(environ)
     assert (line["event"], line["topic"], line["log_level"]) == ("mapping_outgrown", "a", "warning")
-    assert "phone (phone)" in str(line["details"])
+    assert "phone (phone)" in str(line["problems"])
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])
