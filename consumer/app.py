@@ -266,8 +266,8 @@ def _say(finding: Finding) -> None:
     details = "; ".join(finding.details)
     if finding.fit is Fit.LACKS:
         log.warning("mapping_lacks_fields", topic=finding.topic, fields=details)
-    elif finding.fit is Fit.OUTGROWN:
-        log.warning("mapping_outgrown", topic=finding.topic, problems=details)
+    elif finding.fit is Fit.REJECTS:
+        log.warning("mapping_rejects", topic=finding.topic, problems=details)
     elif finding.fit is Fit.NOT_KNOWN:
         log.warning("mapping_not_checked", topic=finding.topic, error=details)
 

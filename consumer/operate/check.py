@@ -136,7 +136,7 @@ def _mapping(finding: Finding) -> Line:
         Fit.NO_SCHEMA: "no schema is registered for the topic: it is checked when a record comes",
         Fit.NOT_KNOWN: f"it could not be checked: {details}",
         Fit.LACKS: f"no version of the schema has {details}: correct the path, or leave the field out",
-        Fit.OUTGROWN: f"records of the latest schema would be rejected: {details}; name new fields beside the old ones",
+        Fit.REJECTS: f"records of the latest schema would be rejected: {details}; name new fields beside the old ones",
         Fit.UNFIT: f"no schema of the topic can be read, so that a start is refused: {details}; "
         "correct SOURCE_MAPPING or SOURCE_ENVELOPE",
     }

@@ -40,7 +40,7 @@ class Fit(Enum):
 
     FITS = "the latest fits"
     LACKS = "the latest fits, but no version has some optional fields"
-    OUTGROWN = "the latest does not fit, and that is no proof of a mistake"
+    REJECTS = "records of the latest would be rejected, all or some, and that is no proof of a mistake"
     UNFIT = "none fits"
     NO_SCHEMA = "there is none"
     NOT_KNOWN = "the registry cannot tell"
@@ -83,7 +83,9 @@ async def _look_at(topic: str, settings: Settings, envelopes: Envelopes, schemas
     if latest.problems:
         mixed = envelopes.may_mix(topic, settings.kafka_source_topics)
         sure = not mixed and all(version.problems for version in found)
-        return Finding(topic, Fit.UNFIT if sure else Fit.OUTGROWN, latest.problems)
+        return Finding(topic, Fit.UNFIT if sure else Fit.REJECTS, latest.problems + latest.doubts)
+    if latest.doubts:
+        return Finding(topic, Fit.REJECTS, latest.doubts)
     bound = [version for version in found if not version.problems]
     never = tuple(field for field in latest.lacking if all(field in version.lacking for version in bound))
     return Finding(topic, Fit.LACKS, never) if latest.meant and never else Finding(topic, Fit.FITS, latest.lacking)
@@ -110,7 +112,7 @@ def _is_enough(found: Sequence[Fitness]) -> bool:
     latest, last = found[0], found[-1]
     if latest.problems:
         return not last.problems or len(found) == VERSIONS
-    return not latest.meant or not latest.lacking or len(found) == VERSIONS
+    return bool(latest.doubts) or not latest.meant or not latest.lacking or len(found) == VERSIONS
 
 
 def _fitness(text: str | DecodeError, topic: str, envelopes: Envelopes) -> Fitness:

@@ -95,7 +95,7 @@ async def test_a_schema_that_somebody_registers_stops_nobody(registry: Registry,
     """Records of the version before may still come; it is logged with what is missing."""
     registry.tell_subject("a-value", row(), row("phone"))
     (line,) = await started(environ)
-    assert (line["event"], line["topic"], line["log_level"]) == ("mapping_outgrown", "a", "warning")
+    assert (line["event"], line["topic"], line["log_level"]) == ("mapping_rejects", "a", "warning")
     assert "phone (phone)" in str(line["problems"])
 
 

@@ -61,13 +61,14 @@ def test_optional_fields_that_a_schema_lacks_are_named(envelope: str) -> None:
     row = rows(email=None)
     schema = in_debezium(row) if envelope == "debezium" else row
     found = fitness(schema, envelope, version="n.o", only={"path": "kind", "values": ["person"]})
-    assert found == Fitness((), ("email (email)", "version (n.o)", "only (kind)"), meant=True)
+    assert found == Fitness((), (), ("email (email)", "version (n.o)", "only (kind)"), meant=True)
 
 
 UNSUITED = {
     "a phone that is a number": ({"phone": "long"}, {}, "phone: phone is long, not enum or string"),
-    "an e-mail in bytes": ({"email": ["null", "bytes"]}, {}, "email: email is bytes, not enum or string"),
+    "an e-mail in bytes": ({"email": "bytes"}, {}, "email: email is bytes, not enum or string"),
     "a flag in text": ({"dnc": "string"}, {"do_not_call": "dnc"}, "do_not_call: dnc is string, not boolean"),
+    "a flag that may be null": ({}, {"do_not_call": "dnc"}, "do_not_call: dnc is string, not boolean"),
     "an id that is none": ({"id": "double"}, {}, "external_id: id is double, not bytes or enum or fixed or "),
     "a version in fractions": ({"v": "float"}, {"version": "v"}, "version: v is float, not int or long or string"),
     "a time that is none": ({"t": "boolean"}, {"occurred_at": "t"}, "occurred_at: t is boolean, not int or long"),
@@ -77,7 +78,7 @@ UNSUITED = {
         "attributes.city: city is array, not",
     ),
     "a field of a record": (
-        {"a": record_type("A", {"b": ["null", "int", "long"]})},
+        {"a": record_type("A", {"b": ["int", "long"]})},
         {"phone": "a.b"},
         "phone: a.b is int, long, not enum or string",
     ),
@@ -86,12 +87,45 @@ UNSUITED = {
 
 
 @pytest.mark.parametrize(("columns", "mapping", "told"), UNSUITED.values(), ids=UNSUITED)
-def test_a_type_that_every_record_would_be_rejected_for_is_named(
+def test_a_type_that_every_change_would_be_rejected_for_is_a_problem(
     columns: dict[str, object], mapping: dict[str, object], told: str
 ) -> None:
     """With the table of the mapping."""
-    (problem,) = fitness(rows(**columns), **mapping).problems
+    found = fitness(rows(**columns), **mapping)
+    (problem,) = found.problems
     assert problem.startswith(f"[{TOPIC}] {told}")
+    assert found.doubts == ()
+
+
+DOUBTS = {
+    "a phone that is a number": ({"phone": ["null", "long"]}, {}, "phone: phone is long, not enum or string"),
+    "a version in fractions": ({"v": ["null", "float"]}, {"version": "v"}, "version: v is float"),
+    "an attribute in bytes": ({"city": ["null", "bytes"]}, {}, "attributes.city: city is bytes"),
+    "a field of a record that may be null": (
+        {"a": ["null", record_type("A", {"b": "int"})]},
+        {"phone": "a.b"},
+        "phone: a.b is int, not enum or string",
+    ),
+}
+
+
+@pytest.mark.parametrize(("columns", "mapping", "told"), DOUBTS.values(), ids=DOUBTS)
+def test_a_field_that_may_be_null_is_a_doubt(columns: dict[str, object], mapping: dict[str, object], told: str) -> None:
+    """Records without a value there pass."""
+    found = fitness(rows(**columns), **mapping)
+    (doubt,) = found.doubts
+    assert doubt.startswith(f"[{TOPIC}] {told}")
+    assert found.problems == ()
+
+
+def test_in_salesforce_a_flag_of_another_type_is_a_doubt() -> None:
+    """An update that does not tell it passes."""
+    header = record_type("Header", {"recordIds": "string", "changeType": "string", "commitTimestamp": "long"})
+    columns = {"ChangeEventHeader": header, "phone": ["null", "string"], "dnc": ["null", "string"]}
+    mapping = {"phone": "phone", "consent": {"value": True}, "do_not_call": "dnc"}
+    found = envelopes("salesforce", mapping).fitness(TOPIC, record_type("ChangeEvent", columns))
+    assert found.problems == ()
+    assert found.doubts == (f"[{TOPIC}] do_not_call: dnc is string, not boolean",)
 
 
 SUITED = {
@@ -108,7 +142,8 @@ SUITED = {
 @pytest.mark.parametrize(("columns", "mapping"), SUITED.values(), ids=SUITED)
 def test_what_some_record_may_pass_with_is_fine(columns: dict[str, object], mapping: dict[str, object]) -> None:
     """Nothing is said of what a schema does not tell."""
-    assert fitness(rows(**columns), **mapping).problems == ()
+    found = fitness(rows(**columns), **mapping)
+    assert (found.problems, found.doubts) == ((), ())
 
 
 def test_rows_without_a_schema_are_not_judged() -> None:

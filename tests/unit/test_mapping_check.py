@@ -92,13 +92,13 @@ def test_a_mapping_that_fits_no_version_is_a_mistake(mapping: Path) -> None:
 
 def test_a_mapping_that_fitted_before_was_outgrown(mapping: Path) -> None:
     """Records of the earlier version may still come: whoever registers a schema does not stop the consumer."""
-    assert fits(mapping, row("phone"), row("phone"), row()).fit is Fit.OUTGROWN
+    assert fits(mapping, row("phone"), row("phone"), row()).fit is Fit.REJECTS
 
 
 def test_so_many_versions_are_looked_at(mapping: Path) -> None:
     """A start does not read the history of years."""
     assert fits(mapping, *[row("phone")] * VERSIONS, row()).fit is Fit.UNFIT
-    assert fits(mapping, *[row("phone")] * (VERSIONS - 1), row()).fit is Fit.OUTGROWN
+    assert fits(mapping, *[row("phone")] * (VERSIONS - 1), row()).fit is Fit.REJECTS
 
 
 def test_a_removed_column_is_no_mistake(mapping: Path) -> None:
@@ -120,11 +120,20 @@ def test_a_mapping_for_many_topics_may_name_more_than_one_has(mapping: Path) -> 
     assert fits(mapping, row(), row()) == Finding(TOPIC, Fit.FITS, ("email (e-mail)",))
 
 
+def test_what_only_some_records_are_rejected_for_is_no_proof(mapping: Path) -> None:
+    """It is told all the same, together with what all are rejected for."""
+    mapping.write_text(mapping.read_text() + 'version = "v"\n')
+    doubt = f"[{TOPIC}] version: v is float, not int or long or string"
+    nullable = json.dumps(record_type("Row", {**COLUMNS, "v": ["null", "float"]}))
+    assert fits(mapping, nullable) == Finding(TOPIC, Fit.REJECTS, (doubt,))
+    assert fits(mapping, row(v="float")) == Finding(TOPIC, Fit.UNFIT, (doubt,))
+
+
 def test_mappings_by_record_leave_it_open_what_a_topic_holds(mapping: Path) -> None:
     """Records of other schemas may be read, so nothing is stopped."""
     other = TABLE.replace('"phone"', '"mobile"')
     mapping.write_text(f"[Other]\n{TABLE}\n[Row]\n{other}")
-    assert fits(mapping, row()).fit is Fit.OUTGROWN
+    assert fits(mapping, row()).fit is Fit.REJECTS
 
 
 @pytest.mark.parametrize("text", ["{", '"string"', '{"type": "array", "items": "string"}'])

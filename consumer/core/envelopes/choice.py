@@ -36,12 +36,14 @@ class Fitness(Struct, frozen=True):
     """What stands between a schema and the mapping for it.
 
     Attributes:
-        problems: What gets every record rejected, or every one that has a value there; a sentence each.
+        problems: What gets every change rejected; a sentence each.
+        doubts: What gets those rejected that have a value there.
         lacking: Optional fields, with their paths, that the schema does not have, and so does not tell.
         meant: Whether the mapping was written for this topic or schema, and not for many.
     """
 
     problems: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
     lacking: tuple[str, ...] = ()
     meant: bool = False
 
@@ -111,11 +113,15 @@ class Envelopes(Struct, frozen=True):
         except DecodeError as error:
             return Fitness((error.detail,))
         if name == "native":
-            return Fitness(native_unsuited(definition))
+            return Fitness(tuple(each.told for each in native_unsuited(definition)))
         table, mapping = self._mapping(name, topic, definition)
-        problems = tuple(f"{table} {problem}" for problem in unsuited(name, definition, mapping))
-        meant = table in {f"[{topic}]", f"[{definition.get('name')}]"}
-        return Fitness(problems, lacking(name, definition, mapping), meant)
+        found = unsuited(name, definition, mapping)
+        return Fitness(
+            tuple(f"{table} {each.told}" for each in found if each.always),
+            tuple(f"{table} {each.told}" for each in found if not each.always),
+            lacking(name, definition, mapping),
+            meant=table in {f"[{topic}]", f"[{definition.get('name')}]"},
+        )
 
     def may_mix(self, topic: str, topics: Collection[str]) -> bool:
         """Whether a topic, one of several, may hold records of schemas that have mappings of their own by name."""
