@@ -28,9 +28,11 @@ from consumer.adapters.telemetry.adapter import Telemetry
 from consumer.adapters.telemetry.metrics import Levels
 from consumer.core.delivery import Throttle
 from consumer.core.envelopes.choice import Envelopes
-from consumer.errors import TransientError
+from consumer.errors import SettingsError, TransientError
 from consumer.model import TopicPartition
+from consumer.pipeline.mapping_check import Finding, Fit, look
 from consumer.pipeline.run import REVOKE_MARGIN_S, Pipeline
+from consumer.ports import TopicSchemas
 from consumer.settings import Settings, ready_made_mappings
 
 T = TypeVar("T")
@@ -43,6 +45,9 @@ STUCK_S = 60.0
 EXPORT_S = 5.0
 """Time for the last spans at the end; what else closes brings its own deadline."""
 
+MAPPINGS_S = 20.0
+"""Time for looking at the latest schemas at start."""
+
 _RETRY_MAX_S = 30.0
 
 
@@ -53,7 +58,7 @@ class App:
         server: Probes, metrics and status page, once it runs.
 
     Raises:
-        SettingsError: A mapping is wrong.
+        SettingsError: A mapping is wrong; from `run`, when it fits no registered schema of its topic.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -118,6 +123,7 @@ class App:
         settings = self._settings
         schemas = opened(settings)
         closing.push_async_callback(schemas.close)
+        await self._check_mappings(schemas)
         key = settings.pseudonym_key.encode() if settings.pseudonym_key else pseudonym_key(settings.state_dir)
         sink = await self._reached("genesys", self._open_sink)
         closing.push_async_callback(sink.close)
@@ -164,6 +170,26 @@ class App:
             log.warning("undecodable_records_suppress", remedy="replay their dead letters to have people called again")
         log.info("started", contact_list_id=sink.contact_list_id, group=settings.kafka_group_id)
         return self._pipeline
+
+    async def _check_mappings(self, schemas: TopicSchemas) -> None:
+        """Refuse mappings that can read nothing; a registry that cannot tell, or too late, holds up nobody."""
+        self._starting = "asking the registry for the latest schemas"
+        try:
+            async with asyncio.timeout(MAPPINGS_S):
+                findings = await look(self._settings, self._envelopes, schemas)
+        except TimeoutError:
+            log.warning("mapping_not_checked", error=f"the registry took longer than {MAPPINGS_S:.0f} s")
+            return
+        for finding in findings:
+            _say(finding)
+        problems = [
+            f"SOURCE_ENVELOPE, SOURCE_MAPPING: no schema that is registered for {finding.topic} can be read: {detail}"
+            for finding in findings
+            if finding.fit is Fit.UNFIT
+            for detail in finding.details
+        ]
+        if problems:
+            raise SettingsError(problems)
 
     async def _open_sink(self) -> GenesysSink:
         return await GenesysSink.open(
@@ -235,6 +261,17 @@ class App:
             store_size=store.size,
             fuse_tripped=pipeline.fuses.levels,
         )
+
+
+def _say(finding: Finding) -> None:
+    """Log what may not work, and is not refused."""
+    details = "; ".join(finding.details)
+    if finding.fit is Fit.LACKS:
+        log.warning("mapping_lacks_fields", topic=finding.topic, fields=details)
+    elif finding.fit is Fit.REJECTS:
+        log.warning("mapping_rejects", topic=finding.topic, problems=details)
+    elif finding.fit is Fit.NOT_KNOWN:
+        log.warning("mapping_not_checked", topic=finding.topic, error=details)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

@@ -4,13 +4,14 @@ Unless a method says otherwise it raises nothing but `TransientError` (nothing h
 again) and `FatalError` (stop).
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from msgspec import Struct
 
+from consumer.errors import DecodeError
 from consumer.model import (
     Amendment,
     Contact,
@@ -184,6 +185,20 @@ class Schemas(Protocol):
 
         Raises:
             DecodeError: What it names is not an Avro schema.
+            TransientError: The registry cannot tell now.
+        """
+        ...
+
+
+class TopicSchemas(Schemas, Protocol):
+    """Writer schemas, also by the topic for whose values they are registered."""
+
+    def of_topic(self, topic: str) -> AsyncGenerator[str | DecodeError, None]:
+        """The schemas that are registered for a topic's values, the latest first; an error for each that is not Avro.
+
+        There are none where schemas are registered by something else than the topic, or not at all.
+
+        Raises:
             TransientError: The registry cannot tell now.
         """
         ...

@@ -28,7 +28,7 @@ from consumer.core.delivery import Gate, Throttle
 from consumer.core.envelopes.choice import Envelopes
 from consumer.core.framing import by_topic
 from consumer.errors import FatalError
-from consumer.model import TopicPartition
+from consumer.model import KeyFormat, TopicPartition
 from consumer.pipeline.readers import form_of
 from consumer.reconcile.mend import Mender
 from consumer.reconcile.report import Report
@@ -70,6 +70,9 @@ async def reconcile(settings: Settings, *, apply: bool, delete_extra: bool) -> R
             history,
             schemas,
             form=forms,
+            framed_keys=[
+                topic for topic in settings.kafka_source_topics if settings.source_key.of(topic) is not KeyFormat.STRING
+            ],
             envelopes=envelopes,
             contact_list_id=sink.contact_list_id,
             columns=settings.genesys_attribute_columns,

@@ -8,7 +8,7 @@ environment, that file, and the files that settings name. `OTEL_*` variables are
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
+from consumer import properties
 from consumer.errors import SettingsError
 from consumer.model import EnvelopeName, Framing, KeyFormat
+from consumer.properties import LOOPBACK, Properties
 
 def _release() -> str:
     try:
@@ -73,13 +75,6 @@ OWN_PROPERTIES = {
     "request.required.acks": "it is always all",
 }
 """Properties of librdkafka on which the guarantees rest, and where to turn instead."""
-
-
-class KafkaProperties(dict[str, str]):
-    """Properties for every Kafka client, by name. Some are secrets, so its text shows none."""
-
-    def __repr__(self) -> str:  # type: ignore[explicit-override]  # typing has it from 3.12 on
-        return f"<{len(self)} properties>"
 
 
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -240,7 +235,7 @@ def _url(raw: str) -> str:
 
 def _genesys_url(raw: str) -> str:
     parts = urlsplit(_url(raw))
-    if parts.scheme == "http" and parts.hostname not in {"127.0.0.1", "localhost", "::1"}:
+    if parts.scheme == "http" and parts.hostname not in LOOPBACK:
         raise _BadError("plain http goes only to loopback: use https://")
     return raw.rstrip("/")
 
@@ -256,30 +251,23 @@ def _path(raw: str) -> Path:
     return Path(raw)
 
 
-def _properties(raw: str) -> KafkaProperties:
-    """The properties of a file: `key=value` lines, empty lines, and comments that begin with `#`."""
-    properties = KafkaProperties()
-    problems: list[str] = []
-    for number, line in enumerate(map(str.strip, Path(raw).read_text(encoding="utf-8").splitlines()), start=1):
-        if line and not line.startswith("#"):
-            name, equals, value = (part.strip() for part in line.partition("="))
-            problem = _problem(name, equals, properties)
-            problems += [f"line {number}: {problem}"] if problem else []
-            properties[name] = value
+def _kafka_properties(raw: str) -> Properties:
+    return _properties(*properties.read(Path(raw), _not_kafka_s))
+
+
+def _not_kafka_s(name: str) -> str | None:
+    return f"{name} is not for this file: {OWN_PROPERTIES[name]}" if name in OWN_PROPERTIES else None
+
+
+def _registry_properties(raw: str) -> Properties:
+    found, problems = properties.read(Path(raw), properties.no_registry_property)
+    return _properties(found, problems or properties.contradictions(found))
+
+
+def _properties(found: Properties, problems: list[str]) -> Properties:
     if problems:
         raise _BadError("; ".join(problems))
-    return properties
-
-
-def _problem(name: str, equals: str, before: Mapping[str, str]) -> str | None:
-    """What is wrong with a line, without its text: that may be a secret."""
-    if not equals or not name:
-        return "must be `key=value`, or a comment that begins with `#`"
-    if name in before:
-        return f"{name} is given twice"
-    if name in OWN_PROPERTIES:
-        return f"{name} is not for this file: {OWN_PROPERTIES[name]}"
-    return None
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,8 +324,8 @@ class Settings:
     kafka_changelog_topic: str = _setting(
         "Compacted topic that holds the dedupe state; unset: `<group id>-dedupe-changelog`"
     )
-    kafka_properties_file: KafkaProperties = _setting(
-        "File of librdkafka properties, one `key=value` a line: TLS, SASL, anything", _properties
+    kafka_properties_file: Properties = _setting(
+        "File of librdkafka properties, one `key=value` a line: TLS, SASL, anything", _kafka_properties
     )
     kafka_start: str = _setting(
         "Where a group without offsets begins: `earliest` or `latest`",
@@ -374,6 +362,10 @@ class Settings:
     schema_registry_url: str | None = _setting("Schema registry with Confluent's API; unset: local schemas alone", _url)
     schema_registry_username: str | None = _setting("User name at the registry")
     schema_registry_password: str | None = _setting("Password at the registry", secret=True)
+    schema_registry_properties_file: Properties = _setting(
+        "File of properties as Confluent's registry clients have them, one `key=value` a line: TLS, tokens",
+        _registry_properties,
+    )
     schemas_dir: Path = _setting(
         "Local schemas: `ids.json` maps ids to files, and each file has its fingerprint; unset: the packaged ones",
         _directory,
@@ -455,7 +447,8 @@ class Settings:
 
 _DERIVED: dict[str, Callable[[Mapping[str, object]], object]] = {
     "kafka_changelog_topic": lambda known: f"{known['kafka_group_id']}-dedupe-changelog",
-    "kafka_properties_file": lambda _: KafkaProperties(),
+    "kafka_properties_file": lambda _: Properties(),
+    "schema_registry_properties_file": lambda _: Properties(),
     "source_mapping": lambda _: {},
     "fuse_releases": lambda _: {},
     "genesys_login_url": lambda known: f"https://login.{known['genesys_region']}",
@@ -509,7 +502,26 @@ def load(
 
 def _contradictions(known: Mapping[str, object]) -> list[str]:
     """What no setting breaks alone."""
-    return _shared_topics(known) + _late_requests(known) + _no_source_topics(known) + _nothing_to_release(known)
+    found = _shared_topics(known) + _late_requests(known) + _no_source_topics(known) + _nothing_to_release(known)
+    return found + [f"SCHEMA_REGISTRY_PROPERTIES_FILE: {problem}" for problem in _two_minds(known)]
+
+
+def _two_minds(known: Mapping[str, object]) -> Iterator[str]:
+    """What the properties of the registry's client contradict in the settings."""
+    chosen, url = known["schema_registry_properties_file"], known["schema_registry_url"]
+    if not isinstance(chosen, Properties) or not chosen:
+        return
+    if not isinstance(url, str):
+        yield "there is no registry; set SCHEMA_REGISTRY_URL too, or neither"
+        return
+    registry = urlsplit(url)
+    if properties.SOURCE in chosen and (registry.username or known["schema_registry_username"]):
+        yield f"{properties.SOURCE} is one way to log in, SCHEMA_REGISTRY_USERNAME another; choose one"
+    useless = {name for name in chosen if name.startswith("ssl.")}
+    if chosen.get(properties.SOURCE) == properties.FETCHED:
+        useless.discard(properties.CA)
+    if registry.scheme == "http" and useless:
+        yield f"{', '.join(sorted(useless))} cannot be used, since SCHEMA_REGISTRY_URL is plain http"
 
 
 def _no_source_topics(known: Mapping[str, object]) -> list[str]:
@@ -533,8 +545,8 @@ def _nothing_to_release(known: Mapping[str, object]) -> list[str]:
 
 def _late_requests(known: Mapping[str, object]) -> list[str]:
     """A request must be over before another consumer can own its partition, or it could land after a newer one."""
-    properties, limit_s = known["kafka_properties_file"], known["genesys_request_timeout_s"]
-    session_ms = properties.get("session.timeout.ms", "") if isinstance(properties, KafkaProperties) else ""
+    of_kafka, limit_s = known["kafka_properties_file"], known["genesys_request_timeout_s"]
+    session_ms = of_kafka.get("session.timeout.ms", "") if isinstance(of_kafka, Properties) else ""
     if not (isinstance(limit_s, int) and session_ms.isdecimal() and int(session_ms) < limit_s * 1000):
         return []
     return [f"GENESYS_REQUEST_TIMEOUT_S: {limit_s} s is longer than session.timeout.ms={session_ms} of Kafka"]

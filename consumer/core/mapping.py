@@ -191,6 +191,11 @@ def _path(text: str) -> Path:
     return (text,) if text.startswith("@") else tuple(text.split("."))
 
 
+def shown(paths: Sequence[Path]) -> str:
+    """Paths as people write them."""
+    return ", ".join(".".join(path) for path in paths)
+
+
 class BoundMapping:
     """A mapping that knows where rows of one schema hold what it needs.
 
@@ -201,7 +206,7 @@ class BoundMapping:
         sparse: Rows tell only what changed, so constants are not told, nor is what is not mapped.
 
     Raises:
-        DecodeError: The rows lack the external id, the phone number or one of the flags.
+        DecodeError: The rows lack the external id, the phone number or one of the flags; it names all that they lack.
     """
 
     def __init__(self, mapping: ContactMapping, resolve: Resolve, *, loose: bool = False, sparse: bool = False) -> None:
@@ -209,9 +214,10 @@ class BoundMapping:
         sources = mapping.sources
         self._around = _names_around([*sources.values(), *mapping.attributes.values()])
         bound = {name: bind(source) for name, source in sources.items()}
-        for name in ("external_id", *_REQUIRED):
-            if name in bound and bound[name] is None:
-                raise unknown(f"the schema has none of the fields that SOURCE_MAPPING names for {name}")
+        lacking = [name for name in ("external_id", *_REQUIRED) if name in bound and bound[name] is None]
+        if lacking:
+            named = ", ".join(f"{name} ({shown(sources[name].paths)})" for name in lacking)
+            raise unknown(f"the schema has none of the fields that SOURCE_MAPPING names for {named}")
         self._external_id = _then(bound.get("external_id"), _as_identifier)
         self._change_type = _then(bound.get("change_type"), _as_change_type)
         self._occurred_at = _then(bound.get("occurred_at"), _as_time)

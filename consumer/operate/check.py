@@ -13,11 +13,13 @@ from consumer.adapters.genesys.inspection import Inspection as GenesysInspection
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.inspection import Inspected, Inspection as KafkaInspection
 from consumer.adapters.schema_registry import confluent
-from consumer.adapters.schema_registry.directory import LocalSchemas
+from consumer.adapters.schema_registry.registry import opened
 from consumer.adapters.schema_registry.transport import Transport
 from consumer.core.envelopes.choice import Envelopes
 from consumer.errors import ConsumerError, DecodeError, SettingsError
 from consumer.operate import printing
+from consumer.pipeline.mapping_check import Finding, Fit, look
+from consumer.ports import TopicSchemas
 from consumer.settings import Settings, load, ready_made_mappings
 
 ANY_SCHEMA = 1
@@ -46,11 +48,11 @@ async def check(config: Path | None) -> list[Line]:
     """
     try:
         settings = load(config=config)
-        Envelopes.of(settings.source_envelope.by_topic, settings.source_mapping, ready_made_mappings())
+        envelopes = Envelopes.of(settings.source_envelope.by_topic, settings.source_mapping, ready_made_mappings())
     except SettingsError as error:
         return [Line("settings", holds=False, detail=problem) for problem in error.problems]
     kafka, schemas, genesys = await asyncio.gather(
-        asyncio.to_thread(lambda: list(_kafka(settings))), _schemas(settings), _genesys(settings)
+        asyncio.to_thread(lambda: list(_kafka(settings))), _schemas(settings, envelopes), _genesys(settings)
     )
     return [Line("settings", holds=True, detail="every one is valid"), *kafka, *schemas, *genesys]
 
@@ -96,15 +98,18 @@ def _inspected(what: str, ask: Callable[[], list[Inspected]]) -> Iterator[Line]:
 # -- schemas
 
 
-async def _schemas(settings: Settings) -> list[Line]:
+async def _schemas(settings: Settings, envelopes: Envelopes) -> list[Line]:
     try:
-        LocalSchemas(settings.schemas_dir)
+        schemas = opened(settings)
     except SettingsError as error:
         return [Line("schemas", holds=False, detail=problem) for problem in error.problems]
     lines = [Line("schemas", holds=True, detail=f"those of {settings.schemas_dir} are valid")]
-    if settings.schema_registry_url is not None:
-        lines.append(await _registry(settings))
-    return lines
+    try:
+        if settings.schema_registry_url is not None:
+            lines.append(await _registry(settings))
+        return [*lines, *(await _mappings(settings, envelopes, schemas) if lines[-1].holds else ())]
+    finally:
+        await schemas.close()
 
 
 async def _registry(settings: Settings) -> Line:
@@ -118,6 +123,24 @@ async def _registry(settings: Settings) -> Line:
     finally:
         await registry.close()
     return _reached("registry")
+
+
+async def _mappings(settings: Settings, envelopes: Envelopes, schemas: TopicSchemas) -> list[Line]:
+    return [_mapping(finding) for finding in await look(settings, envelopes, schemas)]
+
+
+def _mapping(finding: Finding) -> Line:
+    details = "; ".join(finding.details)
+    told = {
+        Fit.FITS: "the latest schema of the topic fits" + (f"; it does not tell {details}" if details else ""),
+        Fit.NO_SCHEMA: "no schema is registered for the topic: it is checked when a record comes",
+        Fit.NOT_KNOWN: f"it could not be checked: {details}",
+        Fit.LACKS: f"no version of the schema has {details}: correct the path, or leave the field out",
+        Fit.REJECTS: f"records of the latest schema would be rejected: {details}; name new fields beside the old ones",
+        Fit.UNFIT: f"no schema of the topic can be read, so that a start is refused: {details}; "
+        "correct SOURCE_MAPPING or SOURCE_ENVELOPE",
+    }
+    return Line(f"mapping {finding.topic}", finding.fit in {Fit.FITS, Fit.NO_SCHEMA}, told[finding.fit])
 
 
 def _reached(what: str) -> Line:

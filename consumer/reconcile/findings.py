@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 import msgspec
 from msgspec import Struct
 
-from consumer.core import dedupe
 from consumer.core.contact_id import contact_id
 from consumer.core.reconcile import Standing
 from consumer.model import Record, TopicPartition
@@ -128,13 +127,18 @@ class Findings:
     def _values(self, keys: Sequence[bytes]) -> list[bytes | None]:
         return self._store.read(self._place, keys) if keys else []
 
-    def concerned(self, source: int, records: Sequence[Record]) -> list[Record]:
+    def concerned(self, source: int, records: Sequence[Record], keyed: Sequence[bytes]) -> list[Record]:
         """The records from which a finding may have been delivered: by their place, or by their key.
 
         The place alone is not enough: in a compacted topic a repeat may have taken it.
+
+        Args:
+            source: Number of the source partition.
+            records: Of it.
+            keyed: The identity that the key of each gives.
         """
         places = self._values([_of_record(source, record.offset) for record in records])
-        names = self._values([of_contact(dedupe.identity_of_key(record.key)) for record in records])
+        names = self._values(list(map(of_contact, keyed)))
         return [
             record for record, place, name in zip(records, places, names, strict=True) if (place or name) is not None
         ]

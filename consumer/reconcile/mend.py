@@ -157,7 +157,8 @@ class Mender:
         """Send again what was delivered and has been found in the source topics."""
         waiting: list[_Resend] = []
         async for number, records in self._source.records(sources, findings.first_offsets, ends):
-            changes = await self._source.changes(findings.concerned(number, records))
+            concerned = findings.concerned(number, records, await self._source.keyed(records))
+            changes = await self._source.changes(concerned)
             waiting += _due(number, changes, findings, withdrawals=withdrawals)
             while len(waiting) >= self._gate.limit:
                 batch, waiting = waiting[: self._gate.limit], waiting[self._gate.limit :]

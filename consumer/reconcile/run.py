@@ -165,7 +165,8 @@ class Reconciliation:
         """Find the records that tell what missing and drifted contacts should be."""
         starts = dict.fromkeys(range(len(sources)), 0) if findings.first_offsets else {}
         async for number, records in self._source.records(sources, starts, ends):
-            changes = await self._source.changes(findings.concerned(number, records))
+            concerned = findings.concerned(number, records, await self._source.keyed(records))
+            changes = await self._source.changes(concerned)
             found = self._matching(number, changes, findings)
             if found:
                 await findings.put(found)

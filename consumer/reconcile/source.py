@@ -4,7 +4,7 @@ Answers for which contacts have changes on their way, and for the content that w
 came, where that is still there and says the same. Touches the source topics and schemas through their ports.
 """
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 
 from consumer.core import decode, dedupe
 from consumer.core.decode import Reader, ReaderName
@@ -27,6 +27,7 @@ class SourceTopics:
         history: Of the topics.
         schemas: Where writer schemas come from.
         form: How records are split.
+        framed_keys: Topics whose keys are not the external id as text.
         envelopes: What stands around a contact in a record.
         contact_list_id: Part of each fingerprint.
         columns: Attribute source names with their columns.
@@ -38,6 +39,7 @@ class SourceTopics:
         schemas: Schemas,
         *,
         form: Form,
+        framed_keys: Collection[str],
         envelopes: Envelopes,
         contact_list_id: str,
         columns: Sequence[tuple[str, str]],
@@ -45,6 +47,7 @@ class SourceTopics:
         self._history = history
         self._schemas = schemas
         self._form = form
+        self._framed_keys = framed_keys
         self._envelopes = envelopes
         self._contact_list_id = contact_list_id
         self._columns = columns
@@ -67,8 +70,7 @@ class SourceTopics:
 
     async def named(self, records: Sequence[Record]) -> set[bytes]:
         """The identities of all contacts that these records may be about, by what they say or by their keys."""
-        named = {dedupe.identity_of_key(record.key) for record in records}
-        named.update(await self._named_by_keys(records))
+        named = set(await self.keyed(records))
         named.update(
             dedupe.identity(event.external_id)
             for _, event in await self._events(records)
@@ -76,12 +78,18 @@ class SourceTopics:
         )
         return named
 
-    async def _named_by_keys(self, records: Sequence[Record]) -> set[bytes]:
+    async def keyed(self, records: Sequence[Record]) -> list[bytes]:
+        """For each record the identity that its key gives, whatever its value is."""
+        if not records or records[0].topic not in self._framed_keys:
+            return [dedupe.identity_of_key(record.key) for record in records]
         known = self._known(records)
         for name in decode.reader_names(records, self._form) - known.keys():
             await self._learn(name, records)
-        named = (decode.named_by_key(record, known, self._form) for record in records)
-        return {dedupe.identity(external_id) for external_id in named if external_id is not None}
+        named = [decode.named_by_key(record, known, self._form) for record in records]
+        return [
+            dedupe.identity_of_key(record.key) if external_id is None else dedupe.identity(external_id)
+            for record, external_id in zip(records, named, strict=True)
+        ]
 
     async def changes(self, records: Sequence[Record]) -> Changes:
         """The whole contacts that these records ask for.

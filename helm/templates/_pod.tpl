@@ -33,6 +33,10 @@ STATE_DIR: {{ include "genesys-consumer.stateDir" . }}
 - name: SCHEMA_REGISTRY_PASSWORD_FILE
   value: {{ include "genesys-consumer.secretFile" . }}
 {{- end }}
+{{- with .schemaRegistryProperties }}
+- name: SCHEMA_REGISTRY_PROPERTIES_FILE
+  value: {{ include "genesys-consumer.secretFile" . }}
+{{- end }}
 {{- end -}}
 
 {{- define "genesys-consumer.resources" -}}

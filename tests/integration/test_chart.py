@@ -29,9 +29,10 @@ STATE = "/var/lib/genesys-consumer"
 NAME = f"{RELEASE}-genesys-consumer"
 
 SECRET = "any.property=a secret of some length"  # noqa: S105 -- a stand-in
-"""What every secret file holds: good as a key, a password, and as a line of properties."""
+"""What secret files hold: good as a key, a password, and as a line of properties of Kafka's clients."""
 
 DECIDED = {"KAFKA_PROPERTIES_FILE", "KAFKA_GROUP_INSTANCE_ID", "STATE_DIR", "HTTP_ADDRESS", "DRAIN_TIMEOUT_S"}
+DECIDED |= {"SCHEMA_REGISTRY_PROPERTIES_FILE"}
 """Settings that other values decide."""
 
 each_values_file = pytest.mark.parametrize("values", CI_VALUES, ids=lambda path: path.stem)
@@ -150,7 +151,7 @@ def test_the_program_accepts_what_the_pod_gets(helm: Helm, values: Path, tmp_pat
             environ[name] = "from-a-reference"
         else:
             mounted = tmp_path / Path(value).relative_to(SECRETS)
-            mounted.write_text(SECRET)
+            mounted.write_text("# TLS" if name == "SCHEMA_REGISTRY_PROPERTIES_FILE" else SECRET)
             environ[name] = str(mounted)
     loaded = settings.load(environ)
     assert loaded.genesys_oauth_client_secret == SECRET
@@ -301,6 +302,7 @@ def test_optional_secret_keys_become_files(helm: Helm) -> None:
     assert variables["PSEUDONYM_KEY_FILE"] == f"{SECRETS}/pseudonym-key"
     assert variables["KAFKA_PROPERTIES_FILE"] == f"{SECRETS}/kafka.properties"
     assert variables["SCHEMA_REGISTRY_PASSWORD_FILE"] == f"{SECRETS}/registry-password"
+    assert variables["SCHEMA_REGISTRY_PROPERTIES_FILE"] == f"{SECRETS}/registry.properties"
 
 
 @pytest.mark.parametrize(("drain", "grace"), [("{}", 65), ("{timeoutSeconds: 60, marginSeconds: 60}", 120)])

@@ -89,6 +89,7 @@ async def test_where_all_is_well_every_line_says_so(
         f"group {topic}-group",
         f"transactions {topic}-group-check",
         "schemas",
+        f"mapping {topic}",
         "token",
         "contact list",
         "permission outbound:contact:add",

@@ -134,6 +134,21 @@ async def test_a_schema_is_found_by_the_hash_of_its_content(apicurio, schemas):
     assert json.loads(await schemas.fetch(name)) == json.loads(text)
 
 
+async def test_the_schemas_of_a_topic_are_found_the_latest_first(apicurio, schemas, tmp_path):
+    """By Confluent's API as by its own; a topic without some has none."""
+    older = {"type": "record", "name": "crm.Registered", "fields": [{"name": "id", "type": "string"}]}
+    newer = {**older, "fields": [*older["fields"], {"name": "city", "type": "string", "default": ""}]}
+    for schema in (older, newer):
+        apicurio.register("registered.contacts-value", schema)
+    transport = Transport(f"{apicurio.url}/apis/registry/v2", None, None)
+    own = RegistrySchemas(transport, SchemaCache(tmp_path / "cache", transport.base), LocalSchemas(tmp_path))
+    for each in (schemas, own):
+        found = [json.loads(text) async for text in each.of_topic("registered.contacts")]
+        assert found == [newer, older]
+        assert [text async for text in each.of_topic("nobody.s.contacts")] == []
+    await own.close()
+
+
 # ---- schemas change ----
 
 

@@ -16,6 +16,7 @@ from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.history import KafkaHistory
 from consumer.core.contact_id import contact_id
 from consumer.model import TopicPartition
+from consumer.settings import packaged_schemas
 from consumer.simulator.app import Simulator
 from tests import harvest
 from tests.kafka_clients import commit, delete_records, produce, read, settings, transactional
@@ -164,6 +165,38 @@ async def test_drift_is_found_mended_and_then_there_is_none(kafka: KafkaCluster,
     batches = [event for event in events if event.get("operation") == "reconcile"]
     assert sum(event["recordsOut"] for event in batches) == 63
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]  # noqa: PTH208 -- nothing is awaited here
+
+
+async def test_with_keys_in_avro_contacts_are_found_by_them(kafka: KafkaCluster, tmp_path: Path) -> None:
+    """A deleted one that is there again, and one whose first record is gone: its repeat tells what it should be."""
+    topic = kafka.create_topic("reconcile", partitions=1)
+    (tmp_path / "contact.avsc").write_bytes((packaged_schemas() / "crm_contact_change.avsc").read_bytes())
+    (tmp_path / "key.avsc").write_text('"string"')
+    (tmp_path / "ids.json").write_text('{"1": "contact.avsc", "2": "key.avsc"}')
+    events = [Event("first", None), *[Event(f"contact-{n}", None) for n in range(5)]]
+    events += [Event("contact-1", None, tombstone=True), Event("first", None)]
+    producer = harvest.producer(kafka.bootstrap)
+    for event in events:
+        key = b"\0\0\0\0\2" + bytes([2 * len(event.external_id)]) + event.external_id.encode()
+        producer.produce(topic, event.value(), key, 0)
+    assert producer.flush(30) == 0
+    async with Simulator() as simulator:
+        environ = _environ(kafka, topic, simulator, tmp_path / "state")
+        environ |= {"SOURCE_KEY": "avro", "SCHEMAS_DIR": str(tmp_path)}
+        await _deliver(environ)
+        right = simulator.contacts("list")
+        assert len(right) == 5
+        code, report = await _reconcile(environ)
+        assert (code, report["drift"], report["rows"]) == (0, 0, 5)
+        delete_records(kafka.bootstrap, TopicPartition(topic, 0), 1)
+        contacts = simulator._lists.look_up("list").contacts
+        contacts.remove(contact_id("first"))
+        data = dict.fromkeys(contacts._columns, "") | {"external_id": "contact-1"}
+        contacts.put(contact_id("contact-1"), {"data": data, "callable": True}, afresh=True)
+        code, report = await _reconcile(environ, "--apply", "--delete-extra")
+        assert (code, report["missing"], report["callable"], report["sourceGone"]) == (3, 1, 1, 0)
+        assert (report["mended"]["redelivered"], report["mended"]["deleted"]) == (1, 1)
+        assert simulator.contacts("list") == right
 
 
 async def test_consumers_may_go_on_but_not_while_it_is_mended(kafka: KafkaCluster, tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -20,60 +21,18 @@ from consumer.adapters.schema_registry.transport import Transport
 from consumer.errors import DecodeError, SettingsError, SourceUnavailable, TransientError
 from consumer.model import Reason, SchemaKind, SchemaName
 from consumer.settings import packaged_schemas
+from tests.registry import UNKNOWN, Registry, running
 
 AVRO = Path(__file__).parents[1] / "data" / "avro"
 GUID = "6f1c0a0e-3c1b-4f5e-9f43-0c1d2e3f4a5b"
 SCHEMA = '{"type": "record", "name": "crm.Contact", "fields": [{"name": "id", "type": "string"}]}'
-UNKNOWN = {"error_code": 40403, "message": "Schema not found"}
-
-
-class Registry:
-    """A registry whose every answer is told beforehand.
-
-    Attributes:
-        url: Where it is.
-        answers: By raw path, query included; other paths are unknown schemas.
-        requests: What came, in order.
-    """
-
-    def __init__(self) -> None:
-        self.url = ""
-        self.answers: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {}
-        self.requests: list[web.Request] = []
-
-    def tell(self, path: str, body: Any, status: int = 200, **headers: str) -> None:
-        """Answer the path with JSON, or with bytes as they are."""
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-
-        async def answer(_: web.Request) -> web.StreamResponse:
-            return web.Response(body=content, status=status, headers=headers)
-
-        self.answers[path] = answer
-
-    def tell_schema(self, schema_id: int, **body: Any) -> None:
-        """Answer for a schema id."""
-        self.tell(f"/schemas/ids/{schema_id}", body)
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer what was told."""
-        self.requests.append(request)
-        answer = self.answers.get(request.raw_path)
-        return await answer(request) if answer else web.json_response(UNKNOWN, status=404)
 
 
 @pytest.fixture
 async def registry() -> AsyncIterator[Registry]:
     """An empty registry on loopback."""
-    registry = Registry()
-    app = web.Application()
-    app.router.add_get("/{path:.*}", registry.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    registry.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield registry
-    await runner.cleanup()
+    async with running() as registry:
+        yield registry
 
 
 Client = Callable[..., RegistrySchemas]
@@ -311,6 +270,83 @@ class TestOtherNames:
         assert await schemas.fetch(SchemaName(SchemaKind.GLUE, GUID)) == SCHEMA
         assert await schemas.fetch(SchemaName(SchemaKind.TOPIC, "crm")) is None
         assert registry.requests == []
+
+
+async def of_topic(schemas: RegistrySchemas | LocalSchemas, topic: str) -> list[str | DecodeError]:
+    """All schemas that are registered for a topic."""
+    return [text async for text in schemas.of_topic(topic)]
+
+
+class TestOfTopic:
+    OLD, NEW = '"int"', '"string"'
+
+    async def test_a_subject_s_schemas_come_the_latest_first(self, registry, schemas):
+        """Whatever order and gaps the registry lists them in; what was deleted meanwhile is left out."""
+        registry.tell_subject("crm-value", self.OLD, self.NEW)
+        registry.tell("/subjects/crm-value/versions", [2, 3, 1])
+        assert await of_topic(schemas, "crm") == [self.NEW, self.OLD]
+
+    async def test_a_version_is_fetched_when_it_is_asked_for(self, registry, schemas):
+        """The latest is mostly enough."""
+        registry.tell_subject("a%2Fb-value", self.OLD, self.NEW)
+        async with aclosing(schemas.of_topic("a/b")) as versions:
+            assert await anext(versions) == self.NEW
+        assert [request.raw_path for request in registry.requests] == [
+            "/subjects/a%2Fb-value/versions",
+            "/subjects/a%2Fb-value/versions/2",
+        ]
+
+    async def test_references_are_put_in_place(self, registry, schemas):
+        """As in a schema that is asked for by its id."""
+        main = '{"type": "record", "name": "A", "fields": [{"name": "b", "type": "B"}]}'
+        registry.tell_subject("crm-value", main, references=[reference("B", "b")])
+        registry.tell("/subjects/b/versions/1?deleted=true", {"schema": '{"type": "fixed", "name": "B", "size": 1}'})
+        (text,) = await of_topic(schemas, "crm")
+        assert json.loads(text)["fields"][0]["type"]["type"] == "fixed"
+
+    async def test_one_that_is_not_avro_is_an_error_among_others(self, registry, schemas):
+        """What came before it is told all the same."""
+        registry.tell_subject("crm-value", self.OLD, self.NEW)
+        registry.tell("/subjects/crm-value/versions/2", {"schema": "", "schemaType": "PROTOBUF"})
+        error, text = await of_topic(schemas, "crm")
+        assert isinstance(error, DecodeError)
+        assert "PROTOBUF, not Avro" in error.detail
+        assert text == self.OLD
+
+    async def test_a_topic_without_a_subject_may_have_a_local_schema(self, registry, client, tmp_path):
+        """The registry's word counts; without one it is what the directory names."""
+        local = directory(tmp_path, {"topic:crm": "contact.avsc"}, contact=SCHEMA)
+        schemas = client(registry.url, local=local)
+        unknown = {"error_code": 40401, "message": "Subject not found"}
+        registry.tell("/subjects/crm-value/versions", unknown, 404)
+        assert await of_topic(schemas, "crm") == await of_topic(LocalSchemas(local), "crm") == [SCHEMA]
+        assert await of_topic(schemas, "other") == await of_topic(LocalSchemas(local), "other") == []
+        registry.tell_subject("crm-value", self.NEW)
+        assert await of_topic(schemas, "crm") == [self.NEW]
+
+    async def test_apicurio_is_asked_by_its_own_api(self, registry, client):
+        """Where that is what is configured."""
+        versions = [{"globalId": 9, "type": "AVRO"}, {"globalId": 12, "type": "JSON"}, {"globalId": 10, "type": "AVRO"}]
+        base = "/apis/registry/v2"
+        nothing = {"error_code": 404, "message": "HTTP 404 Not Found"}
+        registry.tell("/apis/registry/v3/subjects/crm-value/versions", nothing, 404)
+        registry.tell(f"{base}/groups/default/artifacts/crm-value/versions?limit=500", {"versions": versions})
+        for number, text in ((9, self.OLD), (10, self.NEW)):
+            registry.tell(f"{base}/ids/globalIds/{number}", text.encode())
+            registry.tell(f"{base}/ids/globalIds/{number}/references", [])
+        error, *texts = await of_topic(client(f"{registry.url}/apis/registry/v3"), "crm")
+        assert isinstance(error, DecodeError)
+        assert texts == [self.NEW, self.OLD]
+
+    @pytest.mark.parametrize(
+        ("body", "status"), [([1.5], 200), ({}, 200), (b"", 200), (b"[" * 100_000, 200), ({}, 500), ({}, 404)]
+    )
+    async def test_an_answer_that_is_none_is_an_outage(self, registry, schemas, body, status):
+        """Nothing is known then."""
+        registry.tell("/subjects/crm-value/versions", body, status)
+        registry.tell("/apis/registry/v2/groups/default/artifacts/crm-value/versions?limit=500", [], 200)
+        with pytest.raises(SourceUnavailable):
+            await of_topic(schemas, "crm")
 
 
 class TestOnDisk:

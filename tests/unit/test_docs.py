@@ -17,6 +17,7 @@ from consumer.adapters.kafka.topics import wanted
 from consumer.adapters.telemetry.adapter import Telemetry
 from consumer.adapters.telemetry.metrics import Levels
 from consumer.model import Outcome, Reason, TopicPartition
+from consumer.properties import REGISTRY_PROPERTIES, contradictions
 from consumer.settings import OWN_PROPERTIES, REGIONS, Settings, load, rules
 from consumer.simulator.faults import Fault, FaultKind
 from consumer.simulator.operations import Operation
@@ -196,6 +197,17 @@ def test_refused_properties_are_named() -> None:
     """The properties that the program keeps to itself are named, but for older names of the same."""
     named = set(re.findall(r"`([a-z.]+)`", OPERATIONS))
     assert OWN_PROPERTIES.keys() - named == {"metadata.broker.list", "request.required.acks"}
+
+
+def test_properties_of_the_registry_are_told() -> None:
+    """Each is named, those of the examples are some, and the example of a client is one that the program takes."""
+    section = OPERATIONS.split("\n### Security of the registry connection\n", 1)[1].split("\n### ", 1)[0]
+    examples = _blocks(section, "properties")
+    shown = {line.partition("=")[0] for example in examples for line in example.splitlines()}
+    assert shown <= set(REGISTRY_PROPERTIES)
+    assert set(REGISTRY_PROPERTIES) <= shown | set(re.findall(r"`([a-z.]+)=", section))
+    (client,) = [example for example in examples if "OAUTHBEARER" in example]
+    assert contradictions(dict(line.split("=", 1) for line in client.splitlines())) == []
 
 
 def test_audit_examples_hold() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 from structlog.testing import capture_logs
 
 from consumer import reconcile_app
@@ -15,8 +15,9 @@ from consumer.core.audit import Auditor
 from consumer.core.contact_id import contact_id
 from consumer.core.decode import CONFLUENT
 from consumer.core.delivery import Gate, Throttle
+from consumer.core.framing import form
 from consumer.errors import FatalError, RefusedByGenesys, SinkUnavailable, SourceUnavailable, Throttled
-from consumer.model import ExportedContact, TopicPartition
+from consumer.model import ExportedContact, Framing, KeyFormat, Record, TopicPartition
 from consumer.reconcile.mend import Mender
 from consumer.reconcile.report import Mended, Report
 from consumer.reconcile.run import EXPORTS, Reconciliation
@@ -31,6 +32,10 @@ from tests.virtual_time import passes
 
 P0, P1 = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
 GRANTED, REFUSED_CONSENT, GONE, SUPPRESSED = "granted", "withdrawn", "gone", "suppressed"
+
+KEY_SCHEMA = 2
+KEYS = {KEY_SCHEMA: ['{"type": "record", "name": "Key", "fields": [{"name": "id", "type": "string"}]}']}
+AVRO_KEYS = form(TOPIC, Framing.CONFLUENT, KeyFormat.AVRO)
 
 Export = Callable[[], AsyncIterator[Sequence[ExportedContact]]]
 
@@ -62,6 +67,7 @@ def reconcile(
     export: Export | None = None,
     sink: MemorySink | None = None,
     topics: MemoryTopics | None = None,
+    avro_keys: bool = False,
 ) -> Report:
     """One run in virtual time, on a scratch store of its own."""
 
@@ -70,7 +76,13 @@ def reconcile(
         asked = history or MemoryHistory(world)
         used = sink or MemorySink(world)
         source = SourceTopics(
-            asked, MemorySchemas(), form=CONFLUENT, envelopes=NATIVE, contact_list_id=used.contact_list_id, columns=()
+            asked,
+            MemorySchemas(KEYS),
+            form=AVRO_KEYS if avro_keys else CONFLUENT,
+            framed_keys=[TOPIC] if avro_keys else [],
+            envelopes=NATIVE,
+            contact_list_id=used.contact_list_id,
+            columns=(),
         )
         mender = Mender(
             sink=used,
@@ -428,6 +440,7 @@ def test_nothing_that_is_kept_on_disk_holds_contact_data() -> None:
                 history,
                 MemorySchemas(),
                 form=CONFLUENT,
+                framed_keys=[],
                 envelopes=NATIVE,
                 contact_list_id=sink.contact_list_id,
                 columns=(),
@@ -477,3 +490,84 @@ def test_a_contact_that_came_from_a_file_is_told_and_has_no_record_to_be_looked_
     del world.list["lost"]
     report = reconcile(world, apply=True)
     assert (report.missing, report.source_gone, report.mended) == (1, 1, Mended())
+
+
+# -- keys in Avro
+
+
+def with_avro_key(record: Record) -> Record:
+    """The record, with its key as Confluent's serialiser writes it."""
+    assert record.key is not None
+    length = bytes([2 * len(record.key)])  # of a text that is shorter than 64 bytes
+    return replace(record, key=b"\0" + KEY_SCHEMA.to_bytes(4, "big") + length + record.key)
+
+
+def append(world: World, *events: Event) -> None:
+    """Append events with keys in Avro to the first partition."""
+    number = len(world.log.get(P0, ()))
+    told = Story().tell(0, *[Event("x", 1)] * number, *events)
+    world.append([with_avro_key(record) for record in told.records()[number:]])
+
+
+def consume(world: World) -> None:
+    """Deliver what is there."""
+    live(world, MemorySchemas(KEYS), source_key="avro")
+
+
+def world_with_avro_keys() -> World:
+    """A world in which forty contacts were delivered, of which one was deleted by a tombstone."""
+    world = World()
+    append(world, *[Event(f"contact-{n}", 1, phone=f"+1555010{n:04d}") for n in range(40)])
+    append(world, Event("contact-39", None, tombstone=True), Event("contact-38", 2, consent=False))
+    consume(world)
+    assert len(world.list) == 39
+    world.sent.clear()
+    return world
+
+
+def test_with_keys_in_avro_a_list_in_step_has_no_drift() -> None:
+    """Whom a tombstone deleted is told by its key alone."""
+    report = reconcile(world_with_avro_keys(), avro_keys=True)
+    assert (report.drift, report.rows, report.pending) == (0, 39, 0)
+
+
+def test_with_keys_in_avro_drift_is_found_and_mended() -> None:
+    """Missing, different, callable against consent, and deleted by a tombstone but there."""
+    world = world_with_avro_keys()
+    right = {name: dict(entry) for name, entry in world.list.items()}
+    del world.list["contact-1"]
+    edit(world, "contact-2", phone="+15559")
+    edit(world, "contact-38", callable=True)
+    put(world, "contact-39", phone="+15550100039")
+    found = reconcile(world, avro_keys=True)
+    assert (found.missing, found.drifted, found.callable, found.source_gone) == (1, 1, 2, 0)
+    report = reconcile(world, apply=True, delete_extra=True, avro_keys=True)
+    assert report.mended == Mended(suppressed=1, redelivered=2, deleted=1)
+    assert world.list == right
+
+
+@pytest.mark.parametrize(
+    "event",
+    [Event("contact-1", None, tombstone=True), Event("contact-1", None, garbage=b"junk")],
+    ids=["tombstone", "junk"],
+)
+def test_with_keys_in_avro_a_change_on_its_way_is_not_drift(event: Event) -> None:
+    """A record that tells by its key alone whom it is about: the contact is left to the consumer."""
+    world = world_with_avro_keys()
+    append(world, event)
+    del world.list["contact-1"], world.list["contact-2"]
+    report = reconcile(world, apply=True, avro_keys=True)
+    assert (report.pending, report.missing) == (1, 1)
+    assert world.sent == [("upsert", ("contact-2",))]
+
+
+def test_with_keys_in_avro_a_repeat_in_a_compacted_topic_tells_the_content_too() -> None:
+    """The record from which the contact was delivered is gone; the repeat is found by its key."""
+    world = World()
+    append(world, *[Event(f"contact-{n}", None) for n in (*range(9), 3)])
+    consume(world)
+    del world.log[P0][3]
+    del world.list["contact-3"]
+    report = reconcile(world, apply=True, avro_keys=True)
+    assert (report.missing, report.source_gone) == (1, 0)
+    assert reconcile(world, avro_keys=True).drift == 0

@@ -30,6 +30,7 @@ DEFAULTS: dict[str, object] = {
     "SCHEMA_REGISTRY_URL": None,
     "SCHEMA_REGISTRY_USERNAME": None,
     "SCHEMA_REGISTRY_PASSWORD": None,
+    "SCHEMA_REGISTRY_PROPERTIES_FILE": {},
     "SCHEMAS_DIR": packaged_schemas(),
     "GENESYS_REGION": "mypurecloud.com",
     "GENESYS_ATTRIBUTE_COLUMNS": (),

@@ -2,6 +2,7 @@
 
 - `directory` is what the operator put there.
 - `registry` asks the registry, keeps what it said, and falls back on the directory for what the registry does not know.
-- `confluent`, `apicurio` are what the two APIs look like; `inlining` puts together what they give; `transport` is HTTP.
+- `confluent`, `apicurio` are what the two APIs look like; `inlining` puts together what they give; `transport` is HTTP,
+  with TLS; `login` and `tokens` are who asks, `answers` is what comes back.
 - `cache` keeps schemas over restarts.
 """

@@ -1,4 +1,4 @@
-"""Apicurio's own REST API: schemas by global id, content id and content hash.
+"""Apicurio's own REST API: schemas by global id, content id and content hash, and those of an artifact.
 
 It answers for finding that API: where Confluent's is configured, Apicurio's own is beside it. Touches nothing but the
 registry, by the transport.
@@ -8,11 +8,12 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
-from consumer.adapters.schema_registry.inlining import inlined
-from consumer.adapters.schema_registry.transport import Transport
+from consumer.adapters.schema_registry.inlining import inlined, not_decodable
+from consumer.adapters.schema_registry.transport import Transport, Version
 from consumer.errors import SourceUnavailable
 from consumer.model import SchemaKind, SchemaName
 
@@ -43,6 +44,30 @@ async def schema(transport: Transport, name: SchemaName) -> str | None:
     if text is None or not await _collect(transport, path, referenced):
         return None
     return inlined(text, referenced, name) if referenced else text
+
+
+async def versions(transport: Transport, topic: str) -> list[Version]:
+    """The schemas that are registered for a topic's values, the latest first, in the group of those without one.
+
+    Raises:
+        TransientError: The registry cannot tell now.
+    """
+    body = await _get(transport, f"groups/default/artifacts/{quote(f'{topic}-value', safe='')}/versions?limit=500")
+    listed = [] if body is None else sorted(_listed(body), reverse=True)
+    return [partial(_version, transport, str(number), kind) for number, kind in listed]
+
+
+def _listed(body: str) -> list[tuple[int, str]]:
+    """Global ids, which grow, with the kinds of their schemas."""
+    with suppress(ValueError, TypeError, KeyError, RecursionError):
+        return [(int(each["globalId"]), str(each["type"])) for each in json.loads(body)["versions"]]
+    raise SourceUnavailable("schema registry: versions are not as Apicurio gives them")
+
+
+async def _version(transport: Transport, number: str, kind: str) -> str | None:
+    if kind != "AVRO":
+        raise not_decodable(f"the schema is {kind:.20}, not Avro")
+    return await schema(transport, SchemaName(SchemaKind.GLOBAL_ID, number))
 
 
 async def _collect(transport: Transport, path: str, referenced: dict[str, str]) -> bool:

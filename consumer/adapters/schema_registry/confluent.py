@@ -1,16 +1,20 @@
-"""Confluent's REST API: schemas by id and by GUID, with what they refer to put in place.
+"""Confluent's REST API: schemas by id, by GUID and by subject, with what they refer to put in place.
 
 It answers for a schema being Avro and whole. Touches nothing but the registry, by the transport.
 """
 
+import json
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
+from consumer.adapters.schema_registry.answers import parsed
 from consumer.adapters.schema_registry.inlining import inlined, not_decodable
-from consumer.adapters.schema_registry.transport import Transport, parsed
+from consumer.adapters.schema_registry.transport import Transport, Version
 from consumer.errors import SourceUnavailable
-from consumer.model import SchemaName, SchemaReference
+from consumer.model import SchemaKind, SchemaName, SchemaReference
 
 _UNKNOWN = (40401, 40402, 40403)
 """Error codes of the registry: no such subject, version, schema."""
@@ -24,7 +28,33 @@ async def schema(transport: Transport, reference: SchemaReference) -> str | None
         TransientError: The registry cannot tell now.
     """
     by = f"guids/{reference.value}" if isinstance(reference, SchemaName) else f"ids/{reference}"
-    found = await _get(transport, f"/schemas/{by}")
+    return await _whole(transport, f"/schemas/{by}", reference)
+
+
+async def versions(transport: Transport, topic: str) -> list[Version]:
+    """The schemas that are registered for a topic's values, the latest first.
+
+    Raises:
+        TransientError: The registry cannot tell now.
+    """
+    path = f"/subjects/{quote(f'{topic}-value', safe='')}/versions"
+    body = await transport.get(transport.base + path, _is_unknown)
+    numbers = [] if body is None else sorted(_numbers(body), reverse=True)
+    reference = SchemaName(SchemaKind.TOPIC, topic)
+    return [partial(_whole, transport, f"{path}/{number}", reference) for number in numbers]
+
+
+def _numbers(body: str) -> list[int]:
+    with suppress(ValueError, RecursionError):
+        listed = json.loads(body)
+        if isinstance(listed, list) and all(type(number) is int for number in listed):
+            return listed
+    raise SourceUnavailable("schema registry: the versions of a subject are not as a registry gives them")
+
+
+async def _whole(transport: Transport, path: str, reference: SchemaReference) -> str | None:
+    """The schema that an answer holds, without references."""
+    found = await _get(transport, path)
     if found is None:
         return None
     text = _avro_text(found, reference)
@@ -44,11 +74,15 @@ async def answers(transport: Transport) -> bool:
 
 
 async def _get(transport: Transport, path: str) -> Mapping[str, Any] | None:
-    body = await transport.get(transport.base + path, lambda answer: answer.get("error_code") in _UNKNOWN)
+    body = await transport.get(transport.base + path, _is_unknown)
     try:
         return None if body is None else parsed(body)
     except (ValueError, RecursionError) as error:
         raise SourceUnavailable(f"schema registry: GET {path}: {error}") from error
+
+
+def _is_unknown(answer: Mapping[str, Any]) -> bool:
+    return answer.get("error_code") in _UNKNOWN
 
 
 async def _collect(

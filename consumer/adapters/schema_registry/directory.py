@@ -2,12 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from pathlib import Path
 
 from fastavro.schema import SchemaParseException, fingerprint, parse_schema, to_parsing_canonical_form
 
-from consumer.errors import SettingsError
+from consumer.errors import DecodeError, SettingsError
 from consumer.model import SchemaKind, SchemaName, SchemaReference
 
 _HIGHEST_ID = 2**32 - 1
@@ -48,6 +48,11 @@ class LocalSchemas:
 
     async def fetch(self, reference: SchemaReference) -> str | None:
         return self._schemas.get(reference)
+
+    async def of_topic(self, topic: str) -> AsyncGenerator[str | DecodeError, None]:
+        text = self._schemas.get(SchemaName(SchemaKind.TOPIC, topic))
+        if text is not None:
+            yield text
 
     async def close(self) -> None:
         """Nothing is held."""

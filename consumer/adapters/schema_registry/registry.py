@@ -4,11 +4,13 @@ It answers for who is asked for what, in which order. Touches nothing itself.
 """
 
 import asyncio
+from collections.abc import AsyncGenerator
 
 from consumer.adapters.schema_registry import apicurio, confluent
 from consumer.adapters.schema_registry.cache import SchemaCache
 from consumer.adapters.schema_registry.directory import LocalSchemas
-from consumer.adapters.schema_registry.transport import NoSuchPathError, Transport
+from consumer.adapters.schema_registry.transport import NoSuchPathError, Transport, Version
+from consumer.errors import DecodeError
 from consumer.model import SchemaKind, SchemaName, SchemaReference
 from consumer.settings import Settings
 
@@ -53,6 +55,25 @@ class RegistrySchemas:
             self._flights[reference] = flight
             flight.add_done_callback(lambda _: self._flights.pop(reference))
         return await asyncio.shield(flight)
+
+    async def of_topic(self, topic: str) -> AsyncGenerator[str | DecodeError, None]:
+        versions = await self._versions(topic)
+        for version in versions:
+            try:
+                text: str | DecodeError | None = await version()
+            except DecodeError as error:
+                text = error
+            if text is not None:
+                yield text
+        if not versions:
+            async for local in self._local.of_topic(topic):
+                yield local
+
+    async def _versions(self, topic: str) -> list[Version]:
+        try:
+            return await confluent.versions(self._transport, topic)
+        except NoSuchPathError:
+            return await apicurio.versions(self._transport, topic)
 
     async def close(self) -> None:
         """Give up what is being asked, and let go of the connections."""

@@ -3,20 +3,21 @@
 Answers for finding both: once per topic and schema. Touches nothing else.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
 from msgspec import Struct
 
 from consumer.core.envelopes.debezium import debezium
 from consumer.core.envelopes.dms import dms
+from consumer.core.envelopes.fitness import lacking, native_unsuited, unsuited
 from consumer.core.envelopes.flattened import flattened
 from consumer.core.envelopes.native import native
 from consumer.core.envelopes.outbox import outbox
 from consumer.core.envelopes.salesforce import salesforce
 from consumer.core.envelopes.schema import Mapper
 from consumer.core.mapping import ContactMapping, parse, unknown
-from consumer.errors import SettingsError
+from consumer.errors import DecodeError, SettingsError
 
 Envelope = Callable[[Mapping[str, object]], Mapper]
 """Makes the mapper for records of a writer's schema; raises nothing but `DecodeError`."""
@@ -29,6 +30,22 @@ _MAPPED: Mapping[str, Callable[[Mapping[str, object], ContactMapping], Mapper]] 
     "outbox": outbox,
     "dms": dms,
 }
+
+
+class Fitness(Struct, frozen=True):
+    """What stands between a schema and the mapping for it.
+
+    Attributes:
+        problems: What gets every change rejected; a sentence each.
+        doubts: What gets those rejected that have a value there.
+        lacking: Optional fields, with their paths, that the schema does not have, and so does not tell.
+        meant: Whether the mapping was written for this topic or schema, and not for many.
+    """
+
+    problems: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
+    meant: bool = False
 
 
 class Envelopes(Struct, frozen=True):
@@ -91,6 +108,30 @@ class Envelopes(Struct, frozen=True):
             return native(definition)
         _, mapping = self._mapping(name, topic, definition)
         return _MAPPED[name](definition, mapping)
+
+    def fitness(self, topic: str, definition: Mapping[str, object]) -> Fitness:
+        """What becomes of records of a topic and schema, as far as the schema tells."""
+        name = self._name(topic)
+        try:
+            self.mapper(topic, definition)
+        except DecodeError as error:
+            return Fitness((error.detail,))
+        if name == "native":
+            return Fitness(tuple(each.told for each in native_unsuited(definition)))
+        table, mapping = self._mapping(name, topic, definition)
+        found = unsuited(name, definition, mapping)
+        return Fitness(
+            tuple(f"{table} {each.told}" for each in found if each.always),
+            tuple(f"{table} {each.told}" for each in found if not each.always),
+            lacking(name, definition, mapping),
+            meant=table in {f"[{topic}]", f"[{definition.get('name')}]"},
+        )
+
+    def may_mix(self, topic: str, topics: Collection[str]) -> bool:
+        """Whether a topic, one of several, may hold records of schemas that have mappings of their own by name."""
+        name = self._name(topic)
+        tables = self.mappings.keys() | self.ready_made.get(name, {}).keys()
+        return name != "native" and topic not in self.mappings and bool(tables - {DEFAULT, *topics})
 
     def chosen(self, topic: str, definition: Mapping[str, object]) -> str:
         """The envelope and the table of its mapping, as people call them.

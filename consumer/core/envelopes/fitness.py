@@ -1,0 +1,122 @@
+"""What a mapping asks of a schema that can be bound to it, and what the schema does not have.
+
+Binding refuses a schema that lacks whom a row is about, the phone number or a flag. What else may be wrong shows here
+before the first record: fields of types that records would be rejected for, and fields that are not there, which count
+as not told. What lies within maps and documents has no schema, so nothing is said of it. Touches nothing else.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+from consumer.core.envelopes.debezium import is_aside
+from consumer.core.envelopes.schema import Fields, kind
+from consumer.core.mapping import ContactMapping, Path, Source, shown
+
+_FLAG = frozenset({"boolean"})
+_TEXT = frozenset({"string", "enum"})
+_NUMBER = frozenset({"int", "long", "string"})
+_SUITED: Mapping[str, frozenset[str]] = {
+    "external_id": _TEXT | {"bytes", "fixed", "int", "long"},
+    "phone": _TEXT,
+    "email": _TEXT,
+    "consent": _FLAG,
+    "do_not_call": _FLAG,
+    "version": _NUMBER,
+    "occurred_at": _NUMBER,
+}
+"""Types of which values come to something, by field; `values` make something of any type."""
+
+_NEEDED = frozenset({"external_id", "consent", "do_not_call"})
+"""Fields without which every change is rejected."""
+
+_ATTRIBUTE = _TEXT | {"int", "long", "float", "double", "boolean"}
+_NATIVE = {"consent": "consent", "do_not_call": "doNotCall"}
+"""Fields of the native change event that its check leaves to validation, which rejects every record without them."""
+
+_ROWS: Mapping[str, Callable[[Fields], Fields]] = {
+    "debezium": lambda fields: fields.within("after"),
+    "flattened": lambda fields: fields,
+    "salesforce": lambda fields: fields,
+    "outbox": lambda fields: fields,
+}
+"""Where the rows are that a mapping reads, by envelope; others have rows without a schema."""
+
+
+class Unsuited(NamedTuple):
+    """A field of a type that nothing can be made of.
+
+    Attributes:
+        told: Which, and why.
+        always: Whether it gets every change rejected, and not only those that have a value there.
+    """
+
+    told: str
+    always: bool
+
+
+def native_unsuited(definition: Mapping[str, object]) -> list[Unsuited]:
+    """What of a schema of native change events validation rejects."""
+    fields = Fields.of(definition)
+    missing = [
+        Unsuited(f"the schema has no field {name}", always=True) for name in _NATIVE.values() if name not in fields
+    ]
+    present = {field: Source(((name,),)) for field, name in _NATIVE.items() if name in fields}
+    return [*missing, *_unsuited(fields, present, _SUITED)]
+
+
+def unsuited(envelope: str, definition: Mapping[str, object], mapping: ContactMapping) -> list[Unsuited]:
+    """What of a schema, to which the mapping can be bound, gets records rejected."""
+    rows = _rows(envelope, definition)
+    attributes = {f"attributes.{name}": source for name, source in mapping.attributes.items()}
+    found = [
+        *_unsuited(rows, mapping.sources, _SUITED),
+        *_unsuited(rows, attributes, dict.fromkeys(attributes, _ATTRIBUTE)),
+    ]
+    if envelope == "salesforce":  # an update that does not tell a flag passes
+        return [each._replace(always=False) for each in found]
+    return found
+
+
+def lacking(envelope: str, definition: Mapping[str, object], mapping: ContactMapping) -> tuple[str, ...]:
+    """Fields of the mapping, with their paths, that a schema does not have, although it can be bound."""
+    rows = _rows(envelope, definition)
+    sources = {**mapping.sources, **{f"attributes.{name}": source for name, source in mapping.attributes.items()}}
+    if mapping.only:
+        sources["only"] = Source(mapping.only.paths)
+    missing = [(name, source) for name, source in sources.items() if rows and source.paths and not _place(rows, source)]
+    return tuple(f"{name} ({shown(source.paths)})" for name, source in missing)
+
+
+def _rows(envelope: str, definition: Mapping[str, object]) -> Fields:
+    if envelope not in _ROWS or is_aside(definition):
+        return Fields()
+    return _ROWS[envelope](Fields.of(definition))
+
+
+def _place(rows: Fields, source: Source) -> Path | None:
+    """The first path of a field that counts: of what rows have, or of what stands around them."""
+    return next((path for path in source.paths if path[0].startswith("@") or rows.getter(path) is not None), None)
+
+
+def _unsuited(rows: Fields, sources: Mapping[str, Source], suited: Mapping[str, frozenset[str]]) -> Iterator[Unsuited]:
+    for field, source in sources.items():
+        path = _place(rows, source)
+        if field not in suited or path is None or source.values or path[0].startswith("@"):
+            continue
+        held = _held(rows, path)
+        types = held - {"null"}
+        if types and not types & suited[field]:
+            told = f"{field}: {shown([path])} is {', '.join(sorted(types))}, not {' or '.join(sorted(suited[field]))}"
+            yield Unsuited(told, always=field in _NEEDED or "null" not in held)
+
+
+def _held(rows: Fields, path: Path) -> set[str]:
+    """Avro types of what stands at a path, null included; none where that has no schema."""
+    name, *rest = path
+    held = set(map(kind, rows[name]))
+    if not rest:
+        return held
+    if "map" in held:
+        return set()
+    inner = _held(rows.within(name), tuple(rest))
+    return inner | (held & {"null"})

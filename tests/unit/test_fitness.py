@@ -1,0 +1,197 @@
+"""What a mapping asks of a schema that was not seen before: said by name, before the first record."""
+
+import json
+from typing import Any
+
+import pytest
+
+from consumer.core.envelopes.choice import DEFAULT, Envelopes, Fitness
+from consumer.settings import packaged_schemas, ready_made_mappings
+from tests.envelopes import COLUMNS, MAPPING, TOPIC, envelopes, record_type
+
+NATIVE: dict[str, Any] = json.loads((packaged_schemas() / "crm_contact_change.avsc").read_text())
+SOURCE = record_type("Source", {"ts_ms": "long"})
+
+
+def rows(**changed: object) -> dict[str, Any]:
+    """A row's schema with columns of other types; None takes one away."""
+    columns = {name: kind for name, kind in {**COLUMNS, **changed}.items() if kind is not None}
+    return record_type("Row", columns)
+
+
+def in_debezium(row: dict[str, Any]) -> dict[str, Any]:
+    """The same in Debezium's envelope."""
+    fields = {"before": ["null", row], "after": ["null", "Row"], "source": SOURCE, "op": "string"}
+    return record_type("Envelope", fields)
+
+
+def fitness(schema: dict[str, Any], envelope: str = "flattened", **mapping: object) -> Fitness:
+    """Of a mapping that was written for the topic."""
+    return envelopes(envelope, MAPPING | mapping).fitness(TOPIC, schema)
+
+
+@pytest.mark.parametrize("envelope", ["flattened", "outbox", "debezium"])
+def test_a_schema_that_has_all_fits(envelope: str) -> None:
+    """Wherever the rows are."""
+    schema = in_debezium(rows()) if envelope == "debezium" else rows()
+    assert fitness(schema, envelope) == Fitness(meant=True)
+
+
+@pytest.mark.parametrize("envelope", ["flattened", "debezium"])
+def test_everything_that_every_record_needs_is_named_at_once(envelope: str) -> None:
+    """With the paths that were looked for."""
+    row = rows(id=None, consent=None, phone=None)
+    schema = in_debezium(row) if envelope == "debezium" else row
+    (problem,) = fitness(schema, envelope, phone=["mobile", "tel.home"]).problems
+    assert problem == (
+        "the schema has none of the fields that SOURCE_MAPPING names for "
+        "external_id (id), phone (mobile, tel.home), consent (consent)"
+    )
+
+
+def test_an_envelope_that_does_not_fit_is_said() -> None:
+    """A flattened row is none of Debezium's envelopes."""
+    (problem,) = fitness(rows(), "debezium").problems
+    assert "it needs op, before, after and source" in problem
+
+
+@pytest.mark.parametrize("envelope", ["flattened", "debezium"])
+def test_optional_fields_that_a_schema_lacks_are_named(envelope: str) -> None:
+    """Records are read all the same."""
+    row = rows(email=None)
+    schema = in_debezium(row) if envelope == "debezium" else row
+    found = fitness(schema, envelope, version="n.o", only={"path": "kind", "values": ["person"]})
+    assert found == Fitness((), (), ("email (email)", "version (n.o)", "only (kind)"), meant=True)
+
+
+UNSUITED = {
+    "a phone that is a number": ({"phone": "long"}, {}, "phone: phone is long, not enum or string"),
+    "an e-mail in bytes": ({"email": "bytes"}, {}, "email: email is bytes, not enum or string"),
+    "a flag in text": ({"dnc": "string"}, {"do_not_call": "dnc"}, "do_not_call: dnc is string, not boolean"),
+    "a flag that may be null": ({}, {"do_not_call": "dnc"}, "do_not_call: dnc is string, not boolean"),
+    "an id that is none": ({"id": "double"}, {}, "external_id: id is double, not bytes or enum or fixed or "),
+    "a version in fractions": ({"v": "float"}, {"version": "v"}, "version: v is float, not int or long or string"),
+    "a time that is none": ({"t": "boolean"}, {"occurred_at": "t"}, "occurred_at: t is boolean, not int or long"),
+    "an attribute that is a list": (
+        {"city": {"type": "array", "items": "string"}},
+        {},
+        "attributes.city: city is array, not",
+    ),
+    "a field of a record": (
+        {"a": record_type("A", {"b": ["int", "long"]})},
+        {"phone": "a.b"},
+        "phone: a.b is int, long, not enum or string",
+    ),
+    "the first of a list that is there": ({"phone": "int"}, {"phone": ["x", "phone", "email"]}, "phone: phone is int"),
+}
+
+
+@pytest.mark.parametrize(("columns", "mapping", "told"), UNSUITED.values(), ids=UNSUITED)
+def test_a_type_that_every_change_would_be_rejected_for_is_a_problem(
+    columns: dict[str, object], mapping: dict[str, object], told: str
+) -> None:
+    """With the table of the mapping."""
+    found = fitness(rows(**columns), **mapping)
+    (problem,) = found.problems
+    assert problem.startswith(f"[{TOPIC}] {told}")
+    assert found.doubts == ()
+
+
+DOUBTS = {
+    "a phone that is a number": ({"phone": ["null", "long"]}, {}, "phone: phone is long, not enum or string"),
+    "a version in fractions": ({"v": ["null", "float"]}, {"version": "v"}, "version: v is float"),
+    "an attribute in bytes": ({"city": ["null", "bytes"]}, {}, "attributes.city: city is bytes"),
+    "a field of a record that may be null": (
+        {"a": ["null", record_type("A", {"b": "int"})]},
+        {"phone": "a.b"},
+        "phone: a.b is int, not enum or string",
+    ),
+}
+
+
+@pytest.mark.parametrize(("columns", "mapping", "told"), DOUBTS.values(), ids=DOUBTS)
+def test_a_field_that_may_be_null_is_a_doubt(columns: dict[str, object], mapping: dict[str, object], told: str) -> None:
+    """Records without a value there pass."""
+    found = fitness(rows(**columns), **mapping)
+    (doubt,) = found.doubts
+    assert doubt.startswith(f"[{TOPIC}] {told}")
+    assert found.problems == ()
+
+
+def test_in_salesforce_a_flag_of_another_type_is_a_doubt() -> None:
+    """An update that does not tell it passes."""
+    header = record_type("Header", {"recordIds": "string", "changeType": "string", "commitTimestamp": "long"})
+    columns = {"ChangeEventHeader": header, "phone": ["null", "string"], "dnc": ["null", "string"]}
+    mapping = {"phone": "phone", "consent": {"value": True}, "do_not_call": "dnc"}
+    found = envelopes("salesforce", mapping).fitness(TOPIC, record_type("ChangeEvent", columns))
+    assert found.problems == ()
+    assert found.doubts == (f"[{TOPIC}] do_not_call: dnc is string, not boolean",)
+
+
+SUITED = {
+    "a flag in text, with values": ({}, {}),
+    "one branch of several": ({"phone": ["null", "long", "string"]}, {}),
+    "an enum": ({"phone": {"type": "enum", "name": "P", "symbols": ["a"]}}, {}),
+    "nothing but null": ({"phone": "null"}, {}),
+    "a constant": ({"phone": None}, {"phone": {"value": "+1"}}),
+    "the key": ({"id": None}, {"external_id": "@key"}),
+    "a field of a map": ({"a": {"type": "map", "values": "long"}}, {"phone": "a.b"}),
+}
+
+
+@pytest.mark.parametrize(("columns", "mapping"), SUITED.values(), ids=SUITED)
+def test_what_some_record_may_pass_with_is_fine(columns: dict[str, object], mapping: dict[str, object]) -> None:
+    """Nothing is said of what a schema does not tell."""
+    found = fitness(rows(**columns), **mapping)
+    assert (found.problems, found.doubts) == ((), ())
+
+
+def test_rows_without_a_schema_are_not_judged() -> None:
+    """MongoDB's documents are text."""
+    fields = {"before": ["null", "string"], "after": ["null", "string"], "source": SOURCE, "op": "string"}
+    assert fitness(record_type("Envelope", fields), "debezium") == Fitness(meant=True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({}, ()),
+        ({"consent": ["null", "boolean", "string"]}, ()),
+        ({"consent": None}, ("the schema has no field consent",)),
+        ({"doNotCall": ["null", "string"]}, ("do_not_call: doNotCall is string, not boolean",)),
+        ({"externalId": None, "consent": None}, ("the schema has no field externalId",)),
+    ],
+)
+def test_the_native_change_event_needs_its_flags(changed: dict[str, object], told: list[str]) -> None:
+    """Validation would reject every record without them."""
+    fields = [{**each, "type": changed.get(each["name"], each["type"])} for each in NATIVE["fields"]]
+    schema = {**NATIVE, "fields": [each for each in fields if each["type"] is not None]}
+    assert envelopes("native").fitness(TOPIC, schema).problems == told
+
+
+def test_a_mapping_for_many_is_not_meant_for_this_one() -> None:
+    """A table of all topics may name fields that this one does not have; one for the record's name is meant."""
+
+    def of(tables: dict[str, Any]) -> bool:
+        made = Envelopes.of({DEFAULT: "flattened"}, tables, ready_made_mappings())
+        return made.fitness(TOPIC, rows(dnc="boolean", do_not_call="boolean")).meant
+
+    assert [of({DEFAULT: MAPPING}), of({}), of({"Row": MAPPING}), of({TOPIC: MAPPING})] == [False, False, True, True]
+
+
+def test_a_schema_without_a_mapping_is_said() -> None:
+    """As its records would be told."""
+    (problem,) = Envelopes.of({DEFAULT: "flattened"}, {"other": MAPPING}, {}).fitness(TOPIC, rows()).problems
+    assert problem.startswith("no table of SOURCE_MAPPING is for the topic, for Row, or the default")
+
+
+def test_topics_with_mappings_by_record_may_mix_schemas() -> None:
+    """Unless the topic has a table of its own, which comes first."""
+
+    def may_mix(envelope: str, *tables: str) -> bool:
+        return Envelopes.of({DEFAULT: envelope}, dict.fromkeys(tables, MAPPING), {}).may_mix(TOPIC, [TOPIC, "other"])
+
+    assert may_mix("flattened", "Row")
+    assert not may_mix("flattened", DEFAULT, "other")
+    assert not may_mix("flattened", "Row", TOPIC)
+    assert not may_mix("native", "Row")
