@@ -60,7 +60,10 @@ async def _cost(keys: int, partitions: int, count: int) -> float:
         for place in places:
             await store.open(place)
             await _fill(store, place, keys // partitions)
-        flows = [Flow(records, store, place, _share(MAX_POLL_RECORDS, partitions)) for place, records in _spread(places, count)]
+        flows = [
+            Flow(records, store, place, _share(MAX_POLL_RECORDS, partitions))
+            for place, records in _spread(places, count)
+        ]
         started = time.process_time()
         for flow in flows:
             for stage in (flow.decode, flow.validate, flow.prepare, flow.admit, flow.batch, flow.accept, flow.audit):
@@ -87,7 +90,10 @@ def _spread(places: Sequence[TopicPartition], count: int) -> Iterator[tuple[Topi
     """The records of each partition."""
     made = list(events.records(events.all_new(count)))
     for number, place in enumerate(places):
-        yield place, [
-            Record(*place, offset, events.FIRST_MOMENT_MS, key, value)
-            for offset, (key, value) in enumerate(made[number :: len(places)])
-        ]
+        yield (
+            place,
+            [
+                Record(*place, offset, events.FIRST_MOMENT_MS, key, value)
+                for offset, (key, value) in enumerate(made[number :: len(places)])
+            ],
+        )

@@ -16,13 +16,10 @@ from typing import TypeVar
 import structlog
 
 from consumer.adapters.breadcrumbs import FileBreadcrumbs
-from consumer.adapters.dedupe_store import RocksStore, instance_id, pseudonym_key
-from consumer.adapters.genesys.sink import GenesysSink
+from consumer.adapters.dedupe_store import RocksStore
 from consumer.adapters.health import StatusServer
-from consumer.adapters.kafka.connection import Connection
-from consumer.adapters.kafka.event_topics import KafkaEventTopics
 from consumer.adapters.kafka.source import KafkaSource
-from consumer.adapters.kafka.topics import changelog_id, ensure
+from consumer.adapters.kafka.topics import ensure
 from consumer.adapters.schema_registry.registry import opened
 from consumer.adapters.telemetry.adapter import Telemetry
 from consumer.adapters.telemetry.metrics import Levels
@@ -30,6 +27,7 @@ from consumer.core.delivery import Throttle
 from consumer.core.envelopes.choice import Envelopes
 from consumer.errors import SettingsError, TransientError
 from consumer.model import TopicPartition
+from consumer.outside import EXPORT_S, Outside
 from consumer.pipeline.mapping_check import Finding, Fit, look
 from consumer.pipeline.run import REVOKE_MARGIN_S, Pipeline
 from consumer.ports import TopicSchemas
@@ -41,9 +39,6 @@ log = structlog.get_logger(__name__)
 
 STUCK_S = 60.0
 """A poll loop that did not go round for so long is stuck: liveness fails."""
-
-EXPORT_S = 5.0
-"""Time for the last spans at the end; what else closes brings its own deadline."""
 
 MAPPINGS_S = 20.0
 """Time for looking at the latest schemas at start."""
@@ -70,7 +65,6 @@ class App:
         self._throttle = Throttle(settings.genesys_requests_per_minute)
         self._pipeline: Pipeline | None = None
         self._source: KafkaSource | None = None
-        self._store: RocksStore | None = None
         self._starting: str | None = "reaching Kafka and Genesys"
         self.server = StatusServer(
             settings.http_address,
@@ -121,33 +115,20 @@ class App:
     async def _start(self, closing: AsyncExitStack) -> Pipeline:
         """Reach everything outside, in the order in which it is needed."""
         settings = self._settings
+        outside = Outside(settings, self._telemetry, self._throttle, closing)
         schemas = opened(settings)
         closing.push_async_callback(schemas.close)
         await self._check_mappings(schemas)
-        key = settings.pseudonym_key.encode() if settings.pseudonym_key else pseudonym_key(settings.state_dir)
-        sink = await self._reached("genesys", self._open_sink)
-        closing.push_async_callback(sink.close)
-        closing.push_async_callback(_cancelled, asyncio.create_task(sink.follow_limit()))
-        connection = Connection.of(settings)
-        await self._reached("kafka", lambda: ensure(connection, settings))
-        changelog = await self._reached("kafka", lambda: changelog_id(connection, settings))
-        identity = f"{settings.kafka_group_id}/{settings.kafka_changelog_topic}/{changelog}"
-        store = RocksStore(settings.state_dir, identity)
-        closing.push_async_callback(store.close_all)
+        key = outside.pseudonym_key()
+        sink = await self._reached("genesys", outside.sink)
+        await self._reached("kafka", lambda: ensure(outside.connection, settings))
+        store = await self._reached("kafka", outside.store)
         breadcrumbs = FileBreadcrumbs(settings.state_dir)
         closing.callback(breadcrumbs.close)
-        source = KafkaSource(
-            connection,
-            settings,
-            revoke_timeout_s=settings.genesys_request_timeout_s + 2 * REVOKE_MARGIN_S,
-            on_overtaken=lambda partition, _, __: self._telemetry.source_overtaken(partition),
-        )
-        closing.push_async_callback(source.close)
-        topics = self._topics(connection, source)
-        closing.push_async_callback(topics.close)
+        source = outside.source(settings, settings.genesys_request_timeout_s + 2 * REVOKE_MARGIN_S)
+        topics = outside.topics(source)
         await self._reached("kafka", topics.open)
-        self._source, self._store = source, store
-        self._pipeline = Pipeline(
+        pipeline = Pipeline(
             settings=settings,
             source=source,
             topics=topics,
@@ -163,13 +144,18 @@ class App:
             now=time.time,
             dice=random.random,
         )
-        self._telemetry.bind(self._levels(self._pipeline, store))
+        self._telemetry.bind(self._levels(pipeline, store))
+        self._started(pipeline, source, sink.contact_list_id)
+        return pipeline
+
+    def _started(self, pipeline: Pipeline, source: KafkaSource, contact_list_id: str) -> None:
+        """Everything is there: from now on the probes ask it."""
+        self._pipeline, self._source = pipeline, source
         _spare_the_garbage_collector()
         self._starting = None
-        if settings.suppress_undecodable:
+        if self._settings.suppress_undecodable:
             log.warning("undecodable_records_suppress", remedy="replay their dead letters to have people called again")
-        log.info("started", contact_list_id=sink.contact_list_id, group=settings.kafka_group_id)
-        return self._pipeline
+        log.info("started", contact_list_id=contact_list_id, group=self._settings.kafka_group_id)
 
     async def _check_mappings(self, schemas: TopicSchemas) -> None:
         """Refuse mappings that can read nothing; a registry that cannot tell, or too late, holds up nobody."""
@@ -190,25 +176,6 @@ class App:
         ]
         if problems:
             raise SettingsError(problems)
-
-    async def _open_sink(self) -> GenesysSink:
-        return await GenesysSink.open(
-            self._settings,
-            on_request=self._telemetry.on_request,
-            tracer=self._telemetry.tracer,
-            throttle=self._throttle,
-        )
-
-    def _topics(self, connection: Connection, source: KafkaSource) -> KafkaEventTopics:
-        settings = self._settings
-        name = settings.kafka_group_instance_id or instance_id(settings.state_dir)
-        return KafkaEventTopics(
-            connection,
-            settings,
-            transactional_id=f"{settings.kafka_group_id}-{name}",
-            group_metadata=source.group_metadata,
-            commit=source.commit,
-        )
 
     async def _reached(self, what: str, reach: Callable[[], Awaitable[T]]) -> T:
         """Try until the other side is there."""
@@ -272,13 +239,6 @@ def _say(finding: Finding) -> None:
         log.warning("mapping_rejects", topic=finding.topic, problems=details)
     elif finding.fit is Fit.NOT_KNOWN:
         log.warning("mapping_not_checked", topic=finding.topic, error=details)
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    """End a task that goes on for ever."""
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
 
 
 def _spare_the_garbage_collector() -> None:

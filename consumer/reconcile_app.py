@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from opentelemetry.trace import NoOpTracer
 
@@ -40,6 +41,15 @@ DIGEST_KEY_BYTES = 32
 ONE_AT_A_TIME = 1
 
 
+class _Parts(NamedTuple):
+    """What is opened for comparing, and serves mending as well."""
+
+    throttle: Throttle
+    sink: GenesysSink
+    history: KafkaHistory
+    source: SourceTopics
+
+
 async def reconcile(settings: Settings, *, apply: bool, delete_extra: bool) -> Report:
     """Compare the contact list with what was delivered.
 
@@ -57,64 +67,69 @@ async def reconcile(settings: Settings, *, apply: bool, delete_extra: bool) -> R
             "they cannot be told from those that were never delivered"
         )
     async with AsyncExitStack() as closing:
-        throttle = Throttle(settings.genesys_requests_per_minute)
-        sink = await _opened_sink(settings if apply else replace(settings, genesys_dnc_list=None), throttle)
-        closing.push_async_callback(sink.close)
-        connection = Connection.of(settings)
-        history = KafkaHistory(connection, settings)
-        schemas = opened(settings)
-        closing.push_async_callback(schemas.close)
-        forms = by_topic({topic: form_of(topic, settings) for topic in settings.kafka_source_topics})
-        envelopes = Envelopes.of(settings.source_envelope.by_topic, settings.source_mapping, ready_made_mappings())
-        source = SourceTopics(
-            history,
-            schemas,
-            form=forms,
-            framed_keys=[
-                topic for topic in settings.kafka_source_topics if settings.source_key.of(topic) is not KeyFormat.STRING
-            ],
-            envelopes=envelopes,
-            contact_list_id=sink.contact_list_id,
-            columns=settings.genesys_attribute_columns,
-        )
-        reconciliation = Reconciliation(
-            history=history,
-            source=source,
-            store=_scratch(settings.state_dir, closing),
-            export=sink.export,
-            contact_list_id=sink.contact_list_id,
-            columns=columns(settings),
-            own_columns=len(RESERVED_COLUMNS),
-            key=secrets.token_bytes(DIGEST_KEY_BYTES),
-            sleep=asyncio.sleep,
-        )
+        parts = await _opened_parts(settings if apply else replace(settings, genesys_dnc_list=None), closing)
+        reconciliation = _reconciliation(settings, parts, closing)
         if not apply:
             return await reconciliation.run(None)
-        topics = await _opened_topics(connection, settings, closing)
-        mender = Mender(
-            sink=sink,
-            source=source,
-            history=history,
-            topics=topics,
-            auditor=Auditor(sink.contact_list_id, b""),  # batch events name nobody
-            gate=Gate(throttle, ONE_AT_A_TIME, settings.batch_max_records),
-            group=settings.kafka_group_id,
-            delete_extra=delete_extra,
-            clock=asyncio.get_running_loop().time,
-            now=time.time,
-            dice=random.random,
-            sleep=asyncio.sleep,
-        )
-        return await reconciliation.run(mender)
+        topics = await _opened_topics(settings, closing)
+        return await reconciliation.run(_mender(settings, parts, topics, delete_extra=delete_extra))
 
 
-async def _opened_sink(settings: Settings, throttle: Throttle) -> GenesysSink:
-    return await GenesysSink.open(
+async def _opened_parts(settings: Settings, closing: AsyncExitStack) -> _Parts:
+    throttle = Throttle(settings.genesys_requests_per_minute)
+    sink = await GenesysSink.open(
         settings, on_request=lambda *_: None, tracer=NoOpTracer(), throttle=throttle, create=False
+    )
+    closing.push_async_callback(sink.close)
+    history = KafkaHistory(Connection.of(settings), settings)
+    schemas = opened(settings)
+    closing.push_async_callback(schemas.close)
+    source = SourceTopics(
+        history,
+        schemas,
+        form=by_topic({topic: form_of(topic, settings) for topic in settings.kafka_source_topics}),
+        framed_keys=[
+            topic for topic in settings.kafka_source_topics if settings.source_key.of(topic) is not KeyFormat.STRING
+        ],
+        envelopes=Envelopes.of(settings.source_envelope.by_topic, settings.source_mapping, ready_made_mappings()),
+        contact_list_id=sink.contact_list_id,
+        columns=settings.genesys_attribute_columns,
+    )
+    return _Parts(throttle, sink, history, source)
+
+
+def _reconciliation(settings: Settings, parts: _Parts, closing: AsyncExitStack) -> Reconciliation:
+    return Reconciliation(
+        history=parts.history,
+        source=parts.source,
+        store=_scratch(settings.state_dir, closing),
+        export=parts.sink.export,
+        contact_list_id=parts.sink.contact_list_id,
+        columns=columns(settings),
+        own_columns=len(RESERVED_COLUMNS),
+        key=secrets.token_bytes(DIGEST_KEY_BYTES),
+        sleep=asyncio.sleep,
     )
 
 
-async def _opened_topics(connection: Connection, settings: Settings, closing: AsyncExitStack) -> KafkaEventTopics:
+def _mender(settings: Settings, parts: _Parts, topics: KafkaEventTopics, *, delete_extra: bool) -> Mender:
+    return Mender(
+        sink=parts.sink,
+        source=parts.source,
+        history=parts.history,
+        topics=topics,
+        auditor=Auditor(parts.sink.contact_list_id, b""),  # batch events name nobody
+        gate=Gate(parts.throttle, ONE_AT_A_TIME, settings.batch_max_records),
+        group=settings.kafka_group_id,
+        delete_extra=delete_extra,
+        clock=asyncio.get_running_loop().time,
+        now=time.time,
+        dice=random.random,
+        sleep=asyncio.sleep,
+    )
+
+
+async def _opened_topics(settings: Settings, closing: AsyncExitStack) -> KafkaEventTopics:
     """The event topics, for single audit events, which need no transaction."""
 
     async def commit(_: Mapping[TopicPartition, int]) -> None:
@@ -124,7 +139,7 @@ async def _opened_topics(connection: Connection, settings: Settings, closing: As
         return None
 
     topics = KafkaEventTopics(
-        connection,
+        Connection.of(settings),
         replace(settings, kafka_guarantee="at_least_once"),
         transactional_id="",
         group_metadata=metadata,

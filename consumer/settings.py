@@ -23,6 +23,7 @@ from consumer.errors import SettingsError
 from consumer.model import EnvelopeName, Framing, KeyFormat
 from consumer.properties import LOOPBACK, Properties
 
+
 def _release() -> str:
     try:
         return metadata.version("genesys-consumer")

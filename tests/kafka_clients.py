@@ -28,9 +28,9 @@ WITHIN_S = 20.0
 QUIET = {"log_level": 0, "reconnect.backoff.max.ms": 100}
 
 
-def settings(bootstrap: str, topic: str, **more: str) -> Settings:
-    """Settings for one source topic; every other name is derived from it."""
-    environ = {
+def environ(bootstrap: str, topic: str) -> dict[str, str]:
+    """The settings that must be given, for one source topic; every other name is derived from it."""
+    return {
         "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
         "KAFKA_SOURCE_TOPICS": topic,
         "KAFKA_GROUP_ID": f"{topic}-group",
@@ -39,9 +39,12 @@ def settings(bootstrap: str, topic: str, **more: str) -> Settings:
         "GENESYS_OAUTH_CLIENT_ID": "id",
         "GENESYS_OAUTH_CLIENT_SECRET": "secret",
         "GENESYS_CONTACT_LIST": "list",
-        "GENESYS_REQUEST_TIMEOUT_S": "1",
     }
-    return consumer_settings.load(environ | more)
+
+
+def settings(bootstrap: str, topic: str, **more: str) -> Settings:
+    """Settings for one source topic, as `environ`."""
+    return consumer_settings.load({**environ(bootstrap, topic), "GENESYS_REQUEST_TIMEOUT_S": "1", **more})
 
 
 def properties(folder: Path, **values: object) -> str:

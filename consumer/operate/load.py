@@ -14,14 +14,10 @@ from pathlib import Path
 from msgspec.structs import asdict
 
 from consumer.adapters.contact_file.opened import ContactFile
-from consumer.adapters.dedupe_store import RocksStore, instance_id, pseudonym_key
-from consumer.adapters.genesys.sink import GenesysSink
 from consumer.adapters.kafka.connection import Connection
-from consumer.adapters.kafka.event_topics import KafkaEventTopics
 from consumer.adapters.kafka.history import KafkaHistory
 from consumer.adapters.kafka.sampling import sample_keys
-from consumer.adapters.kafka.source import KafkaSource
-from consumer.adapters.kafka.topics import changelog_id, ensure
+from consumer.adapters.kafka.topics import ensure
 from consumer.adapters.scratch import Scratch
 from consumer.adapters.telemetry.adapter import Telemetry
 from consumer.core.delivery import Throttle
@@ -33,12 +29,12 @@ from consumer.first_fill.run import FirstFill, Summary
 from consumer.first_fill.upload import Tell
 from consumer.model import TopicPartition
 from consumer.operate import printing
+from consumer.outside import EXPORT_S, Outside
 from consumer.settings import Settings
 
 REVOKE_S = 80.0
 """How long the group waits while an import goes on: a member that lets it wait for 90 s is put out."""
 
-EXPORT_S = 5.0
 LOOK_S = 1.0
 
 
@@ -82,22 +78,18 @@ class Loading:
 
     async def _prepared(self, closing: AsyncExitStack) -> FirstFill:
         """Reach everything outside; the file first, since most mistakes are there."""
-        settings, connection = self._settings, Connection.of(self._settings)
-        topic = self._topic()
+        settings, topic = self._settings, self._topic()
+        outside = Outside(settings, self._telemetry, self._throttle, closing)
         rows = await asyncio.to_thread(ContactFile, self._path, settings.genesys_attribute_columns)
-        key = settings.pseudonym_key.encode() if settings.pseudonym_key else pseudonym_key(settings.state_dir)
-        sink = await self._sink()
-        closing.push_async_callback(sink.close)
-        closing.callback(asyncio.create_task(sink.follow_limit()).cancel)
-        count = (await ensure(connection, settings))[topic]
-        partitioner = choose(await sample_keys(connection, topic, count), count, self._partitioner)
-        store = RocksStore(settings.state_dir, await self._identity(connection))
-        closing.push_async_callback(store.close_all)
-        await self._alone(connection)
-        source = self._source(connection)
-        closing.push_async_callback(source.close)
-        topics = self._topics(connection, source)
-        closing.push_async_callback(topics.close)
+        key = outside.pseudonym_key()
+        sink = await outside.sink()
+        count = (await ensure(outside.connection, settings))[topic]
+        samples = await sample_keys(outside.connection, topic, count)
+        partitioner = choose(samples, count, self._partitioner)
+        store = await outside.store()
+        await self._alone(outside.connection)
+        source = outside.source(replace(settings, kafka_group_instance_id=None), REVOKE_S)
+        topics = outside.topics(source)
         await topics.open()
         return FirstFill(
             settings=settings,
@@ -128,20 +120,6 @@ class Loading:
             )
         return topics[0]
 
-    async def _sink(self) -> GenesysSink:
-        return await GenesysSink.open(
-            self._settings,
-            on_request=self._telemetry.on_request,
-            tracer=self._telemetry.tracer,
-            throttle=self._throttle,
-        )
-
-    async def _identity(self, connection: Connection) -> str:
-        """What the stores belong to, as for `run`: both have the same ones."""
-        settings = self._settings
-        changelog = await changelog_id(connection, settings)
-        return f"{settings.kafka_group_id}/{settings.kafka_changelog_topic}/{changelog}"
-
     async def _alone(self, connection: Connection) -> None:
         """Wait until the group has no members: those that were killed are still among them for a while."""
         group, history = self._settings.kafka_group_id, KafkaHistory(connection, self._settings)
@@ -151,25 +129,6 @@ class Loading:
                 raise FatalError(f"the group {group} has {count} members: stop the consumers of it first")
             self._tell("waiting for the group to be empty", 0, count)
             await asyncio.sleep(LOOK_S)
-
-    def _source(self, connection: Connection) -> KafkaSource:
-        return KafkaSource(
-            connection,
-            replace(self._settings, kafka_group_instance_id=None),
-            revoke_timeout_s=REVOKE_S,
-            on_overtaken=lambda partition, _, __: self._telemetry.source_overtaken(partition),
-        )
-
-    def _topics(self, connection: Connection, source: KafkaSource) -> KafkaEventTopics:
-        settings = self._settings
-        name = settings.kafka_group_instance_id or instance_id(settings.state_dir)
-        return KafkaEventTopics(
-            connection,
-            settings,
-            transactional_id=f"{settings.kafka_group_id}-{name}",
-            group_metadata=source.group_metadata,
-            commit=source.commit,
-        )
 
     def _scratch(self, closing: AsyncExitStack) -> Scratch:
         scratch = Scratch(self._settings.state_dir)

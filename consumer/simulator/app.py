@@ -45,6 +45,22 @@ class Simulator:
     What it holds outlives a stop: started again, on the same port if told so, it is the same organisation after an
     outage. Tokens and rates go by the clock that it is given.
 
+    Args:
+        clients: Client ids with their secrets; None lets any client have a token.
+        token_lifetime_s: How long a token is good for.
+        requests_per_minute: Requests per token and minute; None is without limit.
+        withheld_permissions: Permissions that its clients do not have.
+        faults: Faults by rate.
+        script: Faults that strike the first requests they match, in order, before any by rate.
+        seed: Seed of the faults by rate.
+        poison: Contacts that are refused.
+        contacts_in_use: Ids of contacts that a campaign uses, so that they cannot be deleted.
+        journal_limit: How many requests the journal keeps.
+        job_seconds: The least that a clear, an import, an export or a bulk operation takes.
+        rows_per_second: Contacts that they handle in a second.
+        clock: Seconds that only grow, for all that takes time here.
+        wall_clock: Seconds since 1970, for what expires in do-not-call lists.
+
     Attributes:
         faults: What goes wrong; faults can be injected and rates replaced while it runs.
         journal: The last requests, when a journal limit is given.
@@ -68,24 +84,6 @@ class Simulator:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """Describe the organisation.
-
-        Args:
-            clients: Client ids with their secrets; None lets any client have a token.
-            token_lifetime_s: How long a token is good for.
-            requests_per_minute: Requests per token and minute; None is without limit.
-            withheld_permissions: Permissions that its clients do not have.
-            faults: Faults by rate.
-            script: Faults that strike the first requests they match, in order, before any by rate.
-            seed: Seed of the faults by rate.
-            poison: Contacts that are refused.
-            contacts_in_use: Ids of contacts that a campaign uses, so that they cannot be deleted.
-            journal_limit: How many requests the journal keeps.
-            job_seconds: The least that a clear, an import, an export or a bulk operation takes.
-            rows_per_second: Contacts that they handle in a second.
-            clock: Seconds that only grow, for all that takes time here.
-            wall_clock: Seconds since 1970, for what expires in do-not-call lists.
-        """
         self.faults = FaultPlan(faults, script, seed)
         self.journal = Journal(journal_limit)
         self._lists = ContactLists(clock, job_seconds, rows_per_second)
@@ -97,18 +95,23 @@ class Simulator:
             requests_per_minute=requests_per_minute,
             withheld_permissions=withheld_permissions,
         )
-        uploads = Uploads(self._lists, poison, clock)
-        jobs = ListJobs(self._lists, poison)
-        dnc, dnc_jobs = DncApi(self._dnc_lists), DncJobs(self._dnc_lists, uploads)
-        limits = Limits(lambda: self._access.requests_per_minute)
-        downloads = Downloads(self._all_tasks)
-        parts = (ListApi(self._lists), uploads, downloads, jobs, dnc, dnc_jobs, limits)
-        self._api = Api(self._lists, poison, contacts_in_use, *(part.actions for part in parts))
+        uploads, downloads = Uploads(self._lists, poison, clock), Downloads(self._all_tasks)
+        self._api = self._make_api(uploads, downloads, poison, contacts_in_use)
         transfers = Transfers(downloads, uploads)
         self._exchanges = Exchanges(clock, self._access, self._api, transfers, faults=self.faults, journal=self.journal)
         self._runner: web.AppRunner | None = None
         self._keeping_up: asyncio.Task[None] | None = None
         self._url = ""
+
+    def _make_api(
+        self, uploads: Uploads, downloads: Downloads, poison: Poison | None, contacts_in_use: Collection[str]
+    ) -> Api:
+        """The API with all its parts."""
+        jobs = ListJobs(self._lists, poison)
+        dnc, dnc_jobs = DncApi(self._dnc_lists), DncJobs(self._dnc_lists, uploads)
+        limits = Limits(lambda: self._access.requests_per_minute)
+        parts = (ListApi(self._lists), uploads, downloads, jobs, dnc, dnc_jobs, limits)
+        return Api(self._lists, poison, contacts_in_use, *(part.actions for part in parts))
 
     def _all_tasks(self) -> list[Tasks]:
         contact_tasks = [contact_list.tasks for contact_list in self._lists.all()]

@@ -13,7 +13,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
-from consumer import app, settings
+from consumer import outside, settings
 from consumer.adapters import health
 from consumer.adapters.kafka import event_topics, source
 from tests.integration.helm import CHART, PROJECT, RELEASE, Helm, HelmFailedError, HelmMissingError, helm_binary
@@ -321,7 +321,7 @@ def test_the_margin_covers_every_close() -> None:
         source.CLOSE_WITHIN_S,  # again with everything else: it waits once more if the first did not succeed
         event_topics.CLOSE_WITHIN_S,
         health._LAST_ANSWERS_S,
-        app.EXPORT_S,
+        outside.EXPORT_S,
     ]
     assert _schema()["properties"]["drain"]["properties"]["marginSeconds"]["minimum"] >= sum(closes)
 

@@ -3,10 +3,8 @@
 import asyncio
 import os
 import signal
-import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,8 @@ from consumer.operate import load as loading
 from consumer.operate.load import Loading
 from consumer.simulator.app import Simulator
 from consumer.simulator.faults import Fault
-from tests.kafka_clients import QUIET, WITHIN_S, committed, read, settings, watched
+from tests import commands
+from tests.kafka_clients import QUIET, WITHIN_S, committed, properties, read, settings, watched
 from tests.kafka_cluster import KafkaCluster
 from tests.stories import Event
 from tests.waiting import eventually
@@ -58,51 +57,18 @@ def contacts(folder: Path, rows: int = ROWS) -> Path:
     return path
 
 
-def environ(kafka: KafkaCluster, topic: str, simulator: Simulator, state: Path) -> dict[str, str]:
+def _environ(kafka: KafkaCluster, topic: str, simulator: Simulator, state: Path) -> dict[str, str]:
     """Settings for both commands."""
-    properties = state.parent / "kafka.properties"
-    properties.write_text("session.timeout.ms=6000\n# a killed member is noticed soon\n")
-    return {
-        "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
-        "KAFKA_SOURCE_TOPICS": topic,
-        "KAFKA_GROUP_ID": f"{topic}-group",
-        "KAFKA_AUDIT_TOPIC": f"{topic}-audit",
-        "KAFKA_DEAD_LETTER_TOPIC": f"{topic}-dead-letters",
-        "KAFKA_PROPERTIES_FILE": str(properties),
-        "GENESYS_OAUTH_CLIENT_ID": "id",
-        "GENESYS_OAUTH_CLIENT_SECRET": "secret",
-        "GENESYS_CONTACT_LIST": "list",
-        "GENESYS_LOGIN_URL": simulator.url,
-        "GENESYS_API_URL": simulator.url,
-        "GENESYS_UPLOAD_URL": simulator.url,
-        "GENESYS_REQUESTS_PER_MINUTE": "100000",
-        "GENESYS_REQUEST_TIMEOUT_S": "5",
-        "STATE_DIR": str(state),
-        "HTTP_ADDRESS": "127.0.0.1:0",
-    }
-
-
-@asynccontextmanager
-async def command(chosen: Mapping[str, str], *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A command of the program as a process."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "GENESYS_", "OTEL_"))}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "consumer", *arguments,
-        env={**kept, **chosen}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-async def ended(chosen: Mapping[str, str], *arguments: str) -> tuple[int | None, str, str]:
-    """Exit code, standard output and standard error of a command."""
-    async with command(chosen, *arguments) as process:
-        out, err = await process.communicate()
-        return process.returncode, out.decode(), err.decode()
+    return commands.environ(
+        kafka.bootstrap,
+        topic,
+        simulator,
+        state,
+        KAFKA_PROPERTIES_FILE=properties(state.parent, session_timeout_ms=6000),  # a killed member is noticed soon
+        GENESYS_UPLOAD_URL=simulator.url,
+        GENESYS_REQUESTS_PER_MINUTE="100000",
+        GENESYS_REQUEST_TIMEOUT_S="5",
+    )
 
 
 def audit(kafka: KafkaCluster, topic: str) -> dict[str, list[dict[str, Any]]]:
@@ -140,8 +106,8 @@ async def test_a_file_fills_the_list_and_the_stream_sends_nothing_again(kafka: K
     topic = kafka.create_topic("load", partitions=PARTITIONS)
     keyed(kafka.bootstrap, topic, (Event(f"contact-{n}", None) for n in range(0, 300, 10)))
     async with Simulator() as simulator:
-        chosen = environ(kafka, topic, simulator, tmp_path / "state")
-        code, out, err = await ended(chosen, "load", str(contacts(tmp_path)), "--output", "json")
+        chosen = _environ(kafka, topic, simulator, tmp_path / "state")
+        code, out, err = await commands.ended(chosen, "load", str(contacts(tmp_path)), "--output", "json")
         assert code == 0, err
         summary = orjson.loads(out)
         assert summary["outcomes"] == {"delivered": ROWS - BAD, "rejected": BAD}
@@ -151,10 +117,10 @@ async def test_a_file_fills_the_list_and_the_stream_sends_nothing_again(kafka: K
         keyed(
             kafka.bootstrap, topic, iter([Event("contact-0", None, phone="+15550199", occurred_at=1_700_000_000_001)])
         )
-        code, _, err = await ended(chosen, "run", "--until-caught-up")
+        code, _, err = await commands.ended(chosen, "run", "--until-caught-up")
         assert code == 0, err
         assert simulator.stats()["contacts"]["applied"] == applied + 1
-        code, out, err = await ended(chosen, "audit", "verify")
+        code, out, err = await commands.ended(chosen, "audit", "verify")
         assert code == 0, out + err
     events = audit(kafka, topic)
     assert check_rows(events, topic) == {"delivered": ROWS - BAD, "rejected": BAD}
@@ -176,13 +142,13 @@ async def test_killed_half_way_it_goes_on_when_it_is_started_again(
     file = contacts(tmp_path)
     faults = [Fault.parse("slow=20@upload_file")] if moment == "upload" else []
     async with Simulator(script=faults) as simulator:
-        chosen = environ(kafka, topic, simulator, tmp_path / "state")
+        chosen = _environ(kafka, topic, simulator, tmp_path / "state")
         arguments = ("load", str(file), "--partitioner", "murmur2", "--output", "json")
-        async with command(chosen, *arguments) as first:
+        async with commands.started(chosen, *arguments) as first:
             await _until(first, moment)
             first.send_signal(signal.SIGKILL)
             await first.wait()
-        code, out, err = await ended(chosen, *arguments)
+        code, out, err = await commands.ended(chosen, *arguments)
         assert code == 0, err
         assert (orjson.loads(out)["settled_before"] > 0) is (moment == "settling")
         check_list(simulator)
@@ -201,8 +167,8 @@ async def test_a_signal_stops_it_with_a_sentence(kafka: KafkaCluster, tmp_path: 
     """Exit code 1, the last line says how to go on, and nothing is left behind in the state directory."""
     topic = kafka.create_topic("load", partitions=PARTITIONS)
     async with Simulator(script=[Fault.parse("slow=20@upload_file")]) as simulator:
-        chosen = environ(kafka, topic, simulator, tmp_path / "state")
-        async with command(chosen, "load", str(contacts(tmp_path)), "--partitioner", "crc32") as process:
+        chosen = _environ(kafka, topic, simulator, tmp_path / "state")
+        async with commands.started(chosen, "load", str(contacts(tmp_path)), "--partitioner", "crc32") as process:
             await _until(process, "upload")
             process.send_signal(signal.SIGTERM)
             _, err = await process.communicate()
@@ -215,7 +181,7 @@ def _loading(
     kafka: KafkaCluster, topic: str, simulator: Simulator, folder: Path, rows: int = ROWS, **changed: str
 ) -> Loading:
     """A load in this process."""
-    chosen = consumer_settings.load(environ(kafka, topic, simulator, folder / "state") | changed)
+    chosen = consumer_settings.load(_environ(kafka, topic, simulator, folder / "state") | changed)
     return Loading(chosen, contacts(folder, rows), "murmur2", lambda *_: None)
 
 

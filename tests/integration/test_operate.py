@@ -1,9 +1,6 @@
 """The commands beside the consumer, as processes on what the consumer itself left on real Kafka."""
 
-import asyncio
 import json
-import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +8,7 @@ from typing import Any
 import pytest
 
 from consumer.simulator.app import Simulator
+from tests import commands
 from tests.kafka_clients import produce
 from tests.kafka_cluster import KafkaCluster
 from tests.stories import Event, encode
@@ -21,35 +19,14 @@ REGISTERED_LATER = 7
 
 
 def _environ(kafka: KafkaCluster, topic: str, simulator: Simulator, folder: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "GENESYS_", "OTEL_"))}
-    return kept | {
-        "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
-        "KAFKA_SOURCE_TOPICS": topic,
-        "KAFKA_GROUP_ID": f"{topic}-group",
-        "KAFKA_AUDIT_TOPIC": f"{topic}-audit",
-        "KAFKA_DEAD_LETTER_TOPIC": f"{topic}-dead-letters",
-        "SCHEMA_UNKNOWN_TIMEOUT_S": "0",
-        "GENESYS_OAUTH_CLIENT_ID": "id",
-        "GENESYS_OAUTH_CLIENT_SECRET": "secret",
-        "GENESYS_CONTACT_LIST": "list",
-        "GENESYS_LOGIN_URL": simulator.url,
-        "GENESYS_API_URL": simulator.url,
-        "STATE_DIR": str(folder / "state"),
-        "HTTP_ADDRESS": "127.0.0.1:0",
-    }
+    return commands.environ(kafka.bootstrap, topic, simulator, folder / "state", SCHEMA_UNKNOWN_TIMEOUT_S="0")
 
 
 async def _command(environ: Mapping[str, str], *arguments: str) -> tuple[int | None, list[Any]]:
     """Exit code, and the JSON documents on standard output."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "consumer", *arguments),
-        env=environ,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    assert b"Traceback" not in err, err.decode()
-    return process.returncode, [json.loads(line) for line in out.splitlines()]
+    code, out, error = await commands.ended(environ, *arguments)
+    assert "Traceback" not in error, error
+    return code, [json.loads(line) for line in out.splitlines()]
 
 
 async def _caught_up(environ: Mapping[str, str]) -> None:

@@ -1,10 +1,7 @@
 """`reconcile` as a command, on real Kafka, real RocksDB and the simulator: drift of each kind is found, then mended."""
 
-import asyncio
 import os
-import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,7 @@ from consumer.core.contact_id import contact_id
 from consumer.model import TopicPartition
 from consumer.settings import packaged_schemas
 from consumer.simulator.app import Simulator
-from tests import harvest
+from tests import commands, harvest
 from tests.kafka_clients import commit, delete_records, produce, read, settings, transactional
 from tests.kafka_cluster import KafkaCluster
 from tests.stories import Event
@@ -54,53 +51,17 @@ def _produce(bootstrap: str, topic: str, events: list[Event]) -> None:
 
 
 def _environ(kafka: KafkaCluster, topic: str, simulator: Simulator, state: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "GENESYS_", "OTEL_"))}
-    return kept | {
-        "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
-        "KAFKA_SOURCE_TOPICS": topic,
-        "KAFKA_GROUP_ID": f"{topic}-group",
-        "KAFKA_AUDIT_TOPIC": f"{topic}-audit",
-        "KAFKA_DEAD_LETTER_TOPIC": f"{topic}-dead-letters",
-        "GENESYS_OAUTH_CLIENT_ID": "id",
-        "GENESYS_OAUTH_CLIENT_SECRET": "secret",
-        "GENESYS_CONTACT_LIST": "list",
-        "GENESYS_LOGIN_URL": simulator.url,
-        "GENESYS_API_URL": simulator.url,
-        "GENESYS_REQUESTS_PER_MINUTE": "100000",
-        "STATE_DIR": str(state),
-        "HTTP_ADDRESS": "127.0.0.1:0",
-    }
-
-
-@asynccontextmanager
-async def _started(environ: Mapping[str, str], *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "consumer", *arguments,
-        env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-async def _command(environ: Mapping[str, str], *arguments: str) -> tuple[int | None, str, str]:
-    """Exit code, standard output and standard error."""
-    async with _started(environ, *arguments) as process:
-        out, error = await process.communicate()
-        return process.returncode, out.decode(), error.decode()
+    return commands.environ(kafka.bootstrap, topic, simulator, state, GENESYS_REQUESTS_PER_MINUTE="100000")
 
 
 async def _reconcile(environ: Mapping[str, str], *arguments: str) -> tuple[int | None, dict[str, Any]]:
-    code, out, error = await _command(environ, "reconcile", "--output", "json", *arguments)
+    code, out, error = await commands.ended(environ, "reconcile", "--output", "json", *arguments)
     assert code in {0, 3}, error
     return code, orjson.loads(out)
 
 
 async def _deliver(environ: Mapping[str, str]) -> None:
-    code, _, error = await _command(environ, "run", "--until-caught-up")
+    code, _, error = await commands.ended(environ, "run", "--until-caught-up")
     assert code == 0, error
 
 
@@ -205,10 +166,10 @@ async def test_consumers_may_go_on_but_not_while_it_is_mended(kafka: KafkaCluste
     _produce(kafka.bootstrap, topic, _events()[:100])
     async with Simulator() as simulator:
         environ = _environ(kafka, topic, simulator, tmp_path / "consumer")
-        async with _started(environ, "run") as consumer:
+        async with commands.started(environ, "run") as consumer:
             await eventually(lambda: simulator.stats()["contacts"].get("applied") == 100, within_s=60)
             own = environ | {"STATE_DIR": str(tmp_path / "own")}
-            code, out, error = await _command(own, "reconcile", "--apply")
+            code, out, error = await commands.ended(own, "reconcile", "--apply")
             assert (code, out) == (1, "")
             assert f"stop the consumers of group {topic}-group first" in error.splitlines()[-1]
             code, report = await _reconcile(own)
@@ -221,11 +182,11 @@ async def test_a_wrong_group_or_list_is_refused_and_makes_nothing(kafka: KafkaCl
     topic = kafka.create_topic("reconcile", partitions=PARTITIONS)
     async with Simulator() as simulator:
         environ = _environ(kafka, topic, simulator, tmp_path)
-        code, _, error = await _command(environ, "reconcile")
+        code, _, error = await commands.ended(environ, "reconcile")
         assert (code, simulator.lists()) == (1, [])
         assert "GENESYS_CONTACT_LIST" in error
         await _deliver(environ)
-        code, _, error = await _command(environ | {"KAFKA_GROUP_ID": f"{topic}-other"}, "reconcile")
+        code, _, error = await commands.ended(environ | {"KAFKA_GROUP_ID": f"{topic}-other"}, "reconcile")
         assert code == 1
         assert "KAFKA_GROUP_ID" in error
     assert (

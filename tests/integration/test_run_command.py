@@ -1,9 +1,7 @@
 """`run` as a process on real Kafka and the simulator: probes, signals, exit codes."""
 
 import asyncio
-import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.topics import ensure
 from consumer.model import TopicPartition
 from consumer.simulator.app import Simulator
+from tests import commands
 from tests.kafka_clients import committed, delete, produce, properties, settings
 from tests.kafka_cluster import KafkaCluster
 from tests.stories import Event
@@ -56,37 +55,11 @@ class Consumer:
         return (await self.process.stderr.read()).decode()
 
 
-def _environ(bootstrap: str, topic: str, simulator: Simulator, state: Path, **more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "GENESYS_", "OTEL_"))}
-    return kept | {
-        "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
-        "KAFKA_SOURCE_TOPICS": topic,
-        "KAFKA_GROUP_ID": f"{topic}-group",
-        "KAFKA_AUDIT_TOPIC": f"{topic}-audit",
-        "KAFKA_DEAD_LETTER_TOPIC": f"{topic}-dead-letters",
-        "GENESYS_OAUTH_CLIENT_ID": "id",
-        "GENESYS_OAUTH_CLIENT_SECRET": "secret",
-        "GENESYS_CONTACT_LIST": "list",
-        "GENESYS_LOGIN_URL": simulator.url,
-        "GENESYS_API_URL": simulator.url,
-        "STATE_DIR": str(state),
-        **more,
-    }
-
-
 @asynccontextmanager
 async def _running(environ: Mapping[str, str], port: int, *arguments: str) -> AsyncIterator[Consumer]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "consumer", "run", *arguments,
-        env={**environ, "HTTP_ADDRESS": f"127.0.0.1:{port}"},
-        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
+    own = {**environ, "HTTP_ADDRESS": f"127.0.0.1:{port}"}
+    async with commands.started(own, "run", *arguments, stdout=asyncio.subprocess.DEVNULL) as process:
         yield Consumer(process, port)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 async def test_a_signal_lets_it_finish_what_it_has(kafka: KafkaCluster, tmp_path: Path, unused_tcp_port: int) -> None:
@@ -94,7 +67,7 @@ async def test_a_signal_lets_it_finish_what_it_has(kafka: KafkaCluster, tmp_path
     topic = kafka.create_topic("run")
     produce(kafka.bootstrap, topic, EVENTS)
     async with Simulator() as simulator:
-        environ = _environ(kafka.bootstrap, topic, simulator, tmp_path, BATCH_LINGER_MS="60000")
+        environ = commands.environ(kafka.bootstrap, topic, simulator, tmp_path, BATCH_LINGER_MS="60000")
         async with _running(environ, unused_tcp_port) as consumer:
             await consumer.until("/readyz", 200)
             await consumer.until("/livez", 200)
@@ -119,7 +92,7 @@ async def test_a_changelog_made_anew_is_not_taken_for_the_old_one(
     produce(kafka.bootstrap, topic, EVENTS)
     chosen = settings(kafka.bootstrap, topic)
     async with Simulator() as simulator:
-        environ = _environ(kafka.bootstrap, topic, simulator, tmp_path)
+        environ = commands.environ(kafka.bootstrap, topic, simulator, tmp_path)
         for changelog in ("old", "new"):
             if changelog == "new":
                 delete(kafka.bootstrap, chosen.kafka_changelog_topic)
@@ -137,7 +110,7 @@ async def test_a_missing_permission_ends_it_and_is_named(
     topic = kafka.create_topic("run")
     produce(kafka.bootstrap, topic, EVENTS[:1])
     async with Simulator(withheld_permissions=["outbound:contact:add"]) as simulator:
-        environ = _environ(kafka.bootstrap, topic, simulator, tmp_path)
+        environ = commands.environ(kafka.bootstrap, topic, simulator, tmp_path)
         async with _running(environ, unused_tcp_port) as consumer:
             assert await consumer.process.wait() == 1
             assert "outbound:contact:add" in (await consumer.said()).splitlines()[-1]
@@ -148,7 +121,7 @@ async def test_brokers_that_are_away_are_waited_for(tmp_path: Path, unused_tcp_p
     """It lives, is not ready, says for what it waits, and still ends with 0 when it is told to."""
     nobody = f"127.0.0.1:{unused_tcp_port_factory()}"
     async with Simulator() as simulator:
-        environ = _environ(nobody, "any", simulator, tmp_path)
+        environ = commands.environ(nobody, "any", simulator, tmp_path)
         async with _running(environ, unused_tcp_port_factory()) as consumer:
             await consumer.until("/livez", 200)
             while "kafka" not in str((await consumer.until("/status", 200))["reason"]):
@@ -165,7 +138,7 @@ async def test_a_second_process_without_partitions_is_ready_and_takes_over(
     topic = kafka.create_topic("run")
     async with Simulator() as simulator:
         own = {"KAFKA_PROPERTIES_FILE": properties(tmp_path, group_protocol=protocol)}
-        environ = [_environ(kafka.bootstrap, topic, simulator, tmp_path / str(n), **own) for n in range(2)]
+        environ = [commands.environ(kafka.bootstrap, topic, simulator, tmp_path / str(n), **own) for n in range(2)]
         async with _running(environ[0], unused_tcp_port_factory()) as busy:
             await busy.until("/readyz", 200)
             async with _running(environ[1], unused_tcp_port_factory()) as idle:

@@ -132,7 +132,7 @@ def test_an_error_ends_with_its_code_and_a_last_line(
     def fail(_: object) -> int:
         raise error
 
-    monkeypatch.setattr(cli, "_demo", fail)
+    monkeypatch.setattr("consumer.cli.demo._demo", fail)
     assert cli.main(["demo"]) == code
     assert capsys.readouterr().err == line
 
@@ -149,7 +149,7 @@ def test_a_bug_shows_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: object) -> int:
         raise ExceptionGroup("tasks", [ZeroDivisionError()])
 
-    monkeypatch.setattr(cli, "_demo", fail)
+    monkeypatch.setattr("consumer.cli.demo._demo", fail)
     with pytest.raises(ExceptionGroup):
         cli.main(["demo"])
 

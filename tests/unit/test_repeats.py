@@ -9,10 +9,10 @@ from msgspec.structs import replace
 from consumer.core.decode import Decoded, decode
 from consumer.errors import FatalError
 from consumer.model import Record, TopicPartition
+from tests.checker import check
 from tests.lives import live, world_of
 from tests.memory_ports import SCHEMA, MemorySchemas, World
 from tests.stories import TOPIC, Event, Story
-from tests.checker import check
 
 P0 = TopicPartition(TOPIC, 0)
 
@@ -34,10 +34,12 @@ def _decoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Record]]:
 def _again(world: World, *events: Event, **changed: object) -> None:
     """Put events at the end of the partition."""
     first = len(world.log.get(P0, ()))
-    world.append([
-        replace(Record(*P0, offset, event.occurred_at, event.external_id.encode(), event.value()), **changed)
-        for offset, event in enumerate(events, first)
-    ])
+    world.append(
+        [
+            replace(Record(*P0, offset, event.occurred_at, event.external_id.encode(), event.value()), **changed)
+            for offset, event in enumerate(events, first)
+        ]
+    )
 
 
 def _outcomes(world: World) -> list[object]:
@@ -110,14 +112,16 @@ def test_a_repeat_of_what_stands_behind_is_judged(decoded: list[Record]) -> None
     decoded.clear()
     live(world)
     assert _outcomes(world)[3:] == ["stale", "stale", "duplicate"]
-    assert [record.offset for record in decoded] == [0, 1, 2], "of a contact that came before in the chunk nobody is sure"
+    assert [record.offset for record in decoded] == [0, 1, 2], (
+        "of whom the chunk told before, nobody is sure"
+    )
 
 
 @pytest.mark.parametrize("changed", [{"genesys_attribute_columns": "segment"}, {"schema": True}, {"release": True}])
 def test_read_in_another_way_it_is_no_repeat(
     changed: dict[str, Any], decoded: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Other columns, another schema behind the same id, or another release may make something else of the same bytes."""
+    """Other columns, another schema behind the id, or another release may make something else of the same bytes."""
     world = world_of(Story().tell(0, CONTACTS[0]))
     live(world)
     decoded.clear()
@@ -138,11 +142,13 @@ def test_keys_that_are_no_external_ids_tell_nothing(decoded: list[Record]) -> No
     _again(world, one)
     live(world)
     withdrawn = Event("contact-1", 2, consent=False)
-    world.append([
-        Record(*P0, 1, 0, b"contact-9", withdrawn.value()),
-        Record(*P0, 2, 0, b"contact-1", one.value()),
-        Record(*P0, 3, 0, None, other.value()),
-    ])
+    world.append(
+        [
+            Record(*P0, 1, 0, b"contact-9", withdrawn.value()),
+            Record(*P0, 2, 0, b"contact-1", one.value()),
+            Record(*P0, 3, 0, None, other.value()),
+        ]
+    )
     decoded.clear()
     live(world)
     assert _outcomes(world) == ["delivered", "delivered", "stale", "delivered"]

@@ -247,10 +247,13 @@ class _Producer:
         last = {entry[0]: number for number, entry in enumerate(settlement.changelog)}
         told = {number: self._noter(source) for source, number in last.items()}
         prefixes = {partition: changelog.prefix_of(partition) for partition in last}
-        self._send(deadline, [
-            (topic, state, prefixes[source] + key, source.partition, told.get(number))
-            for number, (source, key, state) in enumerate(settlement.changelog)
-        ])
+        self._send(
+            deadline,
+            [
+                (topic, state, prefixes[source] + key, source.partition, told.get(number))
+                for number, (source, key, state) in enumerate(settlement.changelog)
+            ],
+        )
 
     def _send_dead_letter(self, deadline: float, letter: DeadLetter) -> None:
         record, headers = letter.record, dead_letters.headers(letter)

@@ -1,0 +1,67 @@
+"""The command line: which commands there are, and how an error ends the program.
+
+Each module has a command, or a few that belong together, and loads what it needs when it is called, so that `--help`
+answers at once. `options` has what several of them ask for, `output` what they say beside their results.
+
+Exit codes: 0 done, 1 a fatal error, 2 bad settings or usage; never a stack trace for what a user can mend.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+
+from consumer.cli import audit, check, dead_letters, demo, load, output, reconcile, run
+from consumer.errors import ConsumerError, FatalError, SettingsError, TransientError
+
+_DESCRIPTION = """\
+Keeps a Genesys Cloud outbound contact list equal to what a CRM says.
+
+CRM change events come from Kafka (Avro), are validated, deduplicated and applied to the contact list in batches;
+every record ends in one audit event. Try `genesys-consumer demo` first: it needs no server and no account.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    arguments = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return command(arguments)
+    except KeyboardInterrupt:
+        return 130
+    except BaseExceptionGroup as group:
+        return _failed(_cause(group))
+    except ConsumerError as error:
+        return _failed(error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="genesys-consumer", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('genesys-consumer')}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (run.add, load.add, demo.add, dead_letters.add, audit.add, check.add, reconcile.add):
+        add(commands)
+    return parser
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The first error of the project in a group; a group without one is a bug, and shows its trace."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    own = error.subgroup(ConsumerError)
+    if own is None:
+        raise error
+    return _cause(own.exceptions[0])
+
+
+def _failed(error: BaseException) -> int:
+    """Say what went wrong, on one line for each thing; the exit code."""
+    if isinstance(error, SettingsError):
+        output.complain("bad settings:", *(f"  {problem}" for problem in error.problems))
+        return 2
+    if isinstance(error, FatalError | TransientError):
+        output.complain(f"stopped: {error}")
+        return 1
+    raise error

@@ -1,0 +1,52 @@
+"""`check`, and with `--explain` what a record becomes."""
+
+import argparse
+import asyncio
+import sys
+
+from consumer.cli import options, output
+
+
+def add(commands: options.Commands) -> None:
+    """Add the command."""
+    parser = options.add(
+        commands,
+        "check",
+        "whether settings, Kafka and Genesys are as the program needs them",
+        "Checks settings, brokers, topics and what ACLs allow, schemas, the OAuth client, the contact list and the\n"
+        "permissions for it: one line each, with the remedy where something is wrong. Changes nothing. Exit code 0\n"
+        "when all is well, 1 otherwise.\n\n"
+        "With --explain: takes a record through all stages up to Genesys, where nothing is done, and tells what each\n"
+        "sees. RECORD is a file that holds the value as it came, or topic/partition/offset, which is read from Kafka.\n"
+        "That prints contact data, to your terminal alone. Exit code 1 when the record is rejected.\n\n"
+        + options.SETTINGS,
+        _check,
+    )
+    parser.add_argument("--explain", metavar="RECORD", help="show what a record becomes, step by step, instead")
+    parser.add_argument("--topic", metavar="T", help="of which topic a file is (default: the first of the settings)")
+    parser.add_argument("--key", metavar="K", help="what key a file's record has (default: none)")
+    options.add_config(parser)
+    options.add_output(parser)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from consumer.operate.check import check, print_lines
+
+    if arguments.explain:
+        return _explain(arguments)
+
+    with output.logged("error", None, fd=sys.stderr.fileno()):
+        lines = asyncio.run(check(arguments.config))
+    print_lines(lines, arguments.output)
+    return 0 if all(line.holds for line in lines) else 1
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from consumer.operate import explain
+    from consumer.settings import load
+
+    settings = load(config=arguments.config, unneeded=("GENESYS_", "KAFKA_"))
+    record = explain.find(settings, arguments.explain, topic=arguments.topic, key=arguments.key)
+    steps = asyncio.run(explain.explain(record, settings))
+    explain.print_steps(steps, arguments.output)
+    return 0 if all(step.passed for step in steps) else 1

@@ -1,0 +1,68 @@
+"""How commands are added to the command line: what their help looks like, and the options that several of them have."""
+
+import argparse
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeAlias
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 -- it has no public name
+"""Where commands are added: to the program, or to a family of commands."""
+
+SETTINGS = """\
+Settings come from environment variables, then from --config FILE (TOML); docs/settings.md lists them all. Needed:
+KAFKA_BOOTSTRAP_SERVERS, GENESYS_OAUTH_CLIENT_ID, GENESYS_OAUTH_CLIENT_SECRET, GENESYS_CONTACT_LIST.
+"""
+
+
+def add(
+    commands: Commands, name: str, help_: str, description: str, command: Callable[[argparse.Namespace], int]
+) -> argparse.ArgumentParser:
+    """Add a command.
+
+    Args:
+        commands: What it is added to.
+        name: Of the command.
+        help_: What it is for, in the list of commands.
+        description: What it does, in its own help.
+        command: Carries it out; the exit code.
+    """
+    parser = commands.add_parser(
+        name, help=help_, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(command=command)
+    return parser
+
+
+def add_family(commands: Commands, name: str, help_: str, description: str) -> Commands:
+    """Add a name that does nothing itself but has commands below it."""
+    parser = commands.add_parser(name, help=help_, description=description)
+    return parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """For commands that have settings."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML, below the environment")
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """For commands that print a result."""
+    parser.add_argument("--output", choices=("text", "json"), default="text", help="how the result is printed")
+
+
+def positive(text: str) -> int:
+    """A whole number above 0."""
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def moment(text: str) -> int:
+    """Milliseconds since the epoch of a time as people write it; UTC unless it says otherwise."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time in ISO 8601, such as 2026-01-31T08:00 (UTC) or 2026-01-31T08:00:00+01:00"
+        ) from None
+    return int(time.replace(tzinfo=time.tzinfo or UTC).timestamp() * 1000)

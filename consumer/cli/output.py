@@ -1,0 +1,43 @@
+"""What commands say beside their results: log lines while they work, and complaints.
+
+Touches standard error, and logging.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from consumer.settings import Settings
+
+LAST_LINES_S = 2.0
+"""How long the end waits for log lines that a reader does not take."""
+
+
+def complain(*lines: str) -> None:
+    """Say what is wrong; the first line names the program."""
+    sys.stderr.write("".join(f"genesys-consumer: {line}\n" if n == 0 else f"{line}\n" for n, line in enumerate(lines)))
+
+
+@contextmanager
+def logged(level: str, format_: str | None, *, fd: int) -> Iterator[None]:
+    """Log lines from this level on go to the file descriptor, in this format, until the block is left."""
+    from consumer.adapters import logs
+
+    lines = logs.configure(level, format_, fd=fd)
+    try:
+        yield
+    finally:
+        lines.close(deadline_s=LAST_LINES_S)
+
+
+@contextmanager
+def beside(arguments: argparse.Namespace) -> "Iterator[Settings]":
+    """Settings of a command that works beside the consumer, on Kafka alone; log lines leave standard output to it."""
+    from consumer.settings import load
+
+    settings = load(config=arguments.config, unneeded=("GENESYS_",))
+    with logged(settings.log_level, settings.log_format, fd=sys.stderr.fileno()):
+        yield settings

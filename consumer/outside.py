@@ -1,0 +1,110 @@
+"""Opens what `run` and `load` use alike: Genesys, Kafka, the state directory. Both are the same instance of the group.
+
+Answers for the names by which the outside knows that instance: what it finds of a former run, it must find under the
+same name in the other command. Whoever opens decides what follows when the outside is not there.
+"""
+
+import asyncio
+from contextlib import AsyncExitStack, suppress
+
+from consumer.adapters.dedupe_store import RocksStore, instance_id, pseudonym_key
+from consumer.adapters.genesys.sink import GenesysSink
+from consumer.adapters.kafka.connection import Connection
+from consumer.adapters.kafka.event_topics import KafkaEventTopics
+from consumer.adapters.kafka.source import KafkaSource
+from consumer.adapters.kafka.topics import changelog_id
+from consumer.adapters.telemetry.adapter import Telemetry
+from consumer.core.delivery import Throttle
+from consumer.settings import Settings
+
+EXPORT_S = 5.0
+"""Time for the last spans at the end; what else closes brings its own deadline."""
+
+
+class Outside:
+    """The outside of one run; what was opened is closed with the stack, the last first.
+
+    Args:
+        settings: All of them.
+        telemetry: Told of requests to Genesys, and of what retention removed.
+        throttle: The limit of requests to Genesys.
+        closing: The stack.
+
+    Attributes:
+        connection: To the brokers.
+    """
+
+    def __init__(self, settings: Settings, telemetry: Telemetry, throttle: Throttle, closing: AsyncExitStack) -> None:
+        self._settings = settings
+        self._telemetry = telemetry
+        self._throttle = throttle
+        self._closing = closing
+        self.connection = Connection.of(settings)
+
+    def pseudonym_key(self) -> bytes:
+        """Key of the pseudonyms: that of the settings, or the state directory's own."""
+        settings = self._settings
+        return settings.pseudonym_key.encode() if settings.pseudonym_key else pseudonym_key(settings.state_dir)
+
+    async def sink(self) -> GenesysSink:
+        """The contact list, as `GenesysSink.open`; the limit of requests that Genesys tells is kept meanwhile."""
+        sink = await GenesysSink.open(
+            self._settings,
+            on_request=self._telemetry.on_request,
+            tracer=self._telemetry.tracer,
+            throttle=self._throttle,
+        )
+        self._closing.push_async_callback(sink.close)
+        self._closing.push_async_callback(_cancelled, asyncio.create_task(sink.follow_limit()))
+        return sink
+
+    async def store(self) -> RocksStore:
+        """What was delivered; it belongs to the changelog, which must be there.
+
+        Raises:
+            TransientError: The brokers do not answer.
+            FatalError: They refuse.
+        """
+        settings = self._settings
+        changelog = await changelog_id(self.connection, settings)
+        identity = f"{settings.kafka_group_id}/{settings.kafka_changelog_topic}/{changelog}"
+        store = RocksStore(settings.state_dir, identity)
+        self._closing.push_async_callback(store.close_all)
+        return store
+
+    def source(self, settings: Settings, revoke_timeout_s: float) -> KafkaSource:
+        """The group consumer; it polls from now on.
+
+        Args:
+            settings: Topics, group, start.
+            revoke_timeout_s: How long a revocation waits to be released.
+        """
+        source = KafkaSource(
+            self.connection,
+            settings,
+            revoke_timeout_s=revoke_timeout_s,
+            on_overtaken=lambda partition, _, __: self._telemetry.source_overtaken(partition),
+        )
+        self._closing.push_async_callback(source.close)
+        return source
+
+    def topics(self, source: KafkaSource) -> KafkaEventTopics:
+        """The output topics, still to be opened: that ends a transaction which a former run left behind."""
+        settings = self._settings
+        name = settings.kafka_group_instance_id or instance_id(settings.state_dir)
+        topics = KafkaEventTopics(
+            self.connection,
+            settings,
+            transactional_id=f"{settings.kafka_group_id}-{name}",
+            group_metadata=source.group_metadata,
+            commit=source.commit,
+        )
+        self._closing.push_async_callback(topics.close)
+        return topics
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    """End a task that goes on for ever."""
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
