@@ -1,7 +1,7 @@
 """What an event costs as the store grows, and as its records are spread over more partitions.
 
-All stages in one process, as in `stages`: a poll's records are shared out among the partitions, each with a store of its own
-that knows so many contacts before.
+All stages in one process, as in `stages`: a poll's records are shared out among the partitions, each with a store of
+its own that knows so many contacts before.
 """
 
 import asyncio

@@ -372,9 +372,9 @@ class State(Struct, frozen=True, gc=False):
         deleted: The contact is not in Genesys: this is the marker that stops late updates.
         blocked: The last accepted change withdrew, and the contact's number went on the do-not-call list for it.
         epoch: Of the version.
-        callable: Whether the last accepted change leaves the contact callable, of a delete whether the one before did; None
-            where that is not known, as of what an earlier release wrote.
-        imprint: Of the record that asked for all this, 16 bytes; empty where there is none that a repeat can be told by.
+        callable: Whether the last accepted change leaves the contact callable, of a delete whether the one before did;
+            None where that is not known.
+        imprint: Of the record that asked for all this, 16 bytes; empty where repeats cannot be told by it.
     """
 
     fingerprint: bytes

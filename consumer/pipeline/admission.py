@@ -89,7 +89,7 @@ class Admission:
         self._decided()
 
     def look_up(self, partition: Partition, identities: Iterable[bytes]) -> States:
-        """What the store has of contacts of which nothing is under way, and nothing decided since: None where nothing."""
+        """What the store has of contacts of which nothing is under way or decided since: None where it has nothing."""
         overlay = partition.overlay
         idle = [each for each in identities if each not in overlay and self._lanes.get(each) is None]
         values = self._store.read(partition.key, idle) if idle else []

@@ -105,12 +105,16 @@ class Intake:
         if len(results) < len(fresh):
             records = records[: records.index(fresh[len(results)])]
         self._report_gaps(partition, records)
-        works = partition.tracker.add(records)
-        if repeated:
-            works = _without(repeated, works)
-        works, told = _spread(works, results)
-        events = [result for result in told if not isinstance(result, DecodeError)]
-        contacts = iter(validate(events, self._columns))
+        works = _without(repeated, partition.tracker.add(records))
+        self._let_in(partition, *_spread(works, results), known)
+        return len(records), missing
+
+    def _let_in(
+        self, partition: Partition, works: Sequence[Work], told: Sequence[ChangeEvent | DecodeError], known: States
+    ) -> None:
+        """Have works judged, each with what was told of it."""
+        readers = self._readers_of(partition.key.topic)
+        contacts = iter(validate([event for event in told if not isinstance(event, DecodeError)], self._columns))
         for work, result in zip(works, told, strict=True):
             if isinstance(result, DecodeError):
                 self._reject(work, result)
@@ -120,7 +124,6 @@ class Intake:
             self._follow_log(partition, works, told)
             _mark_positions(works, told, partition.epochs)
         self._admission.admit(partition, works, known)
-        return len(records), missing
 
     def _repeated(self, partition: Partition, records: Sequence[Record], readers: Readers) -> tuple[set[int], States]:
         """Offsets of records that are duplicates for sure, before anything is decoded, and what was looked up for that.
@@ -236,8 +239,10 @@ def _keyed(records: Sequence[Record], results: Sequence[Events | DecodeError]) -
     )
 
 
-def _without(repeated: Collection[int], works: Sequence[Work]) -> list[Work]:
+def _without(repeated: Collection[int], works: Sequence[Work]) -> Sequence[Work]:
     """The works that are left when repeats have ended as what they are."""
+    if not repeated:
+        return works
     left = []
     for work in works:
         if work.record.offset in repeated:

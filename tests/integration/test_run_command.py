@@ -157,7 +157,7 @@ async def test_a_mass_of_deletes_waits_until_it_is_released(
     produce(kafka.bootstrap, topic, EVENTS[:60])
     produce(kafka.bootstrap, topic, [Event(f"contact-{n}", 2, delete=True).value() for n in range(60)])
     async with Simulator() as simulator:
-        environ = _environ(kafka.bootstrap, topic, simulator, tmp_path, FUSE_DELETES="10")
+        environ = commands.environ(kafka.bootstrap, topic, simulator, tmp_path, FUSE_DELETES="10")
         async with _running(environ, unused_tcp_port_factory()) as consumer:
             while "FUSE_RELEASES" not in str((await consumer.until("/status", 200))["reason"]):
                 assert consumer.process.returncode is None

@@ -505,7 +505,7 @@ def is_long(it):
 
 @given(states)
 def test_an_avro_reader_and_writer_see_the_same_bytes(it):
-    """What is packed is what fastavro writes and reads with the published schema; format 2 lacks its last two fields."""
+    """What is packed is what fastavro writes and reads with the schema; format 2 lacks its last two fields."""
     schema = AVRO if is_long(it) else AVRO | {"fields": AVRO["fields"][:-2]}
     out = BytesIO()
     fastavro.schemaless_writer(out, schema, as_avro(it))

@@ -1,4 +1,4 @@
-"""Records that repeat, byte for byte, what their contact was accepted with: known as duplicates before they are decoded."""
+"""Records that repeat, byte for byte, what their contact was accepted with: duplicates before they are decoded."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -112,9 +112,7 @@ def test_a_repeat_of_what_stands_behind_is_judged(decoded: list[Record]) -> None
     decoded.clear()
     live(world)
     assert _outcomes(world)[3:] == ["stale", "stale", "duplicate"]
-    assert [record.offset for record in decoded] == [0, 1, 2], (
-        "of whom the chunk told before, nobody is sure"
-    )
+    assert [record.offset for record in decoded] == [0, 1, 2], "of whom the chunk told before, nobody is sure"
 
 
 @pytest.mark.parametrize("changed", [{"genesys_attribute_columns": "segment"}, {"schema": True}, {"release": True}])
