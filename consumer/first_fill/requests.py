@@ -8,10 +8,8 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
-from consumer.core.batch import Lanes
 from consumer.model import Record, TopicPartition, Work
-from consumer.pipeline.admission import Admission
-from consumer.pipeline.dispatch import Dispatcher
+from consumer.pipeline.outbound import Outbound
 from consumer.pipeline.partitions import Partitions
 from consumer.pipeline.progress import Progress
 
@@ -21,17 +19,13 @@ class Requests(Struct, frozen=True, eq=False):
 
     Attributes:
         partitions: All of the source topic; their stores stand.
-        lanes: Contacts on their way.
-        admission: Lets works in.
-        dispatcher: Sends them, while it runs.
-        progress: Of both.
+        outbound: Takes works in, and sends them while its dispatcher runs.
+        progress: Of that.
         partition_of: Where the state of an external id is.
     """
 
     partitions: Partitions
-    lanes: Lanes
-    admission: Admission
-    dispatcher: Dispatcher
+    outbound: Outbound
     progress: Progress
     partition_of: Callable[[str], TopicPartition]
 
@@ -41,10 +35,10 @@ class Requests(Struct, frozen=True, eq=False):
 
     async def send(self, works: Sequence[Work]) -> None:
         """Come back when each has an outcome, however long Genesys takes."""
-        self.lanes.draining = True  # nothing follows: what is there goes at once
+        self.outbound.lanes.draining = True  # nothing follows: what is there goes at once
         for work in works:
-            self.admission.admit(self.partitions[work.assignment.partition], [work])
-        self.dispatcher.wake()
+            self.outbound.admission.admit(self.partitions[work.assignment.partition], [work])
+        self.outbound.dispatcher.wake()
         while any(work.outcome is None for work in works):
             await self.progress.wait()
         for work in works:

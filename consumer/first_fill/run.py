@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from msgspec import Struct
 
 from consumer.core.audit import AuditEvent, Auditor
-from consumer.core.delivery import Gate, Throttle
+from consumer.core.delivery import Throttle
 from consumer.core.offsets import Tracker
 from consumer.core.partitioner import Partitioner
 from consumer.core.rows import Rows
@@ -38,13 +38,11 @@ from consumer.first_fill.requests import Requests
 from consumer.first_fill.settle import Load, Settled, Settling, how_far
 from consumer.first_fill.upload import Tell, Upload
 from consumer.model import Assignment, BatchReport, Outcome, TopicPartition, Work
-from consumer.pipeline.admission import Admission
-from consumer.pipeline.dispatch import Dispatcher
+from consumer.pipeline.outbound import Outbound
 from consumer.pipeline.partitions import Partition, Partitions
 from consumer.pipeline.progress import Progress
 from consumer.pipeline.reports import BATCH_NAMESPACE, Reports
 from consumer.pipeline.restore import Restorer
-from consumer.pipeline.run import lanes_of
 from consumer.ports import ContactRows, ContactUpload, EventTopics, Scratch, Sink, Source, Store, Telemetry
 from consumer.settings import Settings
 
@@ -141,32 +139,23 @@ class FirstFill:
     def _make_requests(
         self, source: Source, telemetry: Telemetry, throttle: Throttle, dice: Callable[[], float]
     ) -> Requests:
-        progress, lanes = Progress(), lanes_of(self._settings, self._sink)
-        admission = Admission(
+        progress = Progress()
+        outbound = Outbound(
+            self._settings,
             partitions=self._partitions,
-            lanes=lanes,
             store=self._store,
-            reports=self._reports,
-            contact_list_id=self._sink.contact_list_id,
-            blocks=self._settings.genesys_dnc_list is not None,
-            clock=self._clock,
-            decided=progress.made,
-        )
-        dispatcher = Dispatcher(
-            partitions=self._partitions,
-            lanes=lanes,
-            admission=admission,
-            gate=Gate(throttle, self._settings.genesys_max_in_flight, self._settings.batch_max_records),
             sink=self._sink,
             owns=source.owns,
-            telemetry=telemetry,
             reports=self._reports,
+            telemetry=telemetry,
+            throttle=throttle,
+            decided=progress.made,
+            progress=progress,
             clock=self._clock,
             now=self._now,
             dice=dice,
-            progress=progress,
         )
-        return Requests(self._partitions, lanes, admission, dispatcher, progress, self._partition_of)
+        return Requests(self._partitions, outbound, progress, self._partition_of)
 
     def _partition_of(self, external_id: str) -> TopicPartition:
         return self._topic[self._partitioner(external_id.encode(), len(self._topic))]
@@ -179,7 +168,10 @@ class FirstFill:
         """
         async with asyncio.TaskGroup() as tasks:
             offsets = await self._membership.join()
-            beside = [tasks.create_task(self._membership.watch()), tasks.create_task(self._requests.dispatcher.run())]
+            beside = [
+                tasks.create_task(self._membership.watch()),
+                tasks.create_task(self._requests.outbound.dispatcher.run()),
+            ]
             await self._restore(offsets)
             summary = await self._fill(offsets)
             for task in beside:

@@ -12,19 +12,17 @@ from contextlib import suppress
 import orjson
 import structlog
 
-from consumer.core.audit import Auditor
-from consumer.core.batch import Lanes
+from consumer.core.audit import AuditEvent, Auditor
 from consumer.core.decode import ReaderName
-from consumer.core.delivery import Breaker, Gate, Throttle
+from consumer.core.delivery import Breaker, Throttle
 from consumer.core.envelopes.choice import Envelopes
 from consumer.core.offsets import Tracker
 from consumer.errors import FatalError
 from consumer.model import Assignment, Record, TopicPartition
-from consumer.pipeline.admission import Admission
 from consumer.pipeline.back_pressure import BackPressure
-from consumer.pipeline.dispatch import Dispatcher
 from consumer.pipeline.fuses import Fuses
 from consumer.pipeline.intake import Intake
+from consumer.pipeline.outbound import Outbound
 from consumer.pipeline.partitions import Partition, Partitions
 from consumer.pipeline.progress import Progress
 from consumer.pipeline.quarantine import Quarantine
@@ -96,77 +94,75 @@ class Pipeline:
     ) -> None:
         self._settings = settings
         self._way = orjson.dumps((RELEASE, sink.contact_list_id, settings.genesys_attribute_columns))
-        self._source = source
-        self._schemas = schemas
-        self._envelopes = envelopes
-        self._store = store
-        self._telemetry = telemetry
-        self._clock = clock
+        self._source, self._store, self._schemas, self._envelopes = source, store, schemas, envelopes
+        self._telemetry, self._clock = telemetry, clock
         self.partitions = Partitions()
         self.fuses = Fuses(settings, self.partitions, source)
         self._progress = Progress()
-        auditor = Auditor(sink.contact_list_id, key)
         self._back_pressure = BackPressure(self.partitions, source, settings.read_ahead_records)
-        self.gate = Gate(throttle, settings.genesys_max_in_flight, settings.batch_max_records)
-        self.lanes = lanes_of(settings, sink)
+        auditor = Auditor(sink.contact_list_id, key)
         reports = Reports(auditor, now)
-        self._admission = Admission(
+        outbound = Outbound(
+            settings,
             partitions=self.partitions,
-            lanes=self.lanes,
             store=store,
-            reports=reports,
-            contact_list_id=sink.contact_list_id,
-            blocks=settings.genesys_dnc_list is not None,
-            clock=clock,
-            decided=self._on_decided,
-        )
-        self._intake = Intake(
-            readers=self._readers,
-            quarantine=Quarantine(breadcrumbs),
-            admission=self._admission,
-            telemetry=telemetry,
-            contact_list_id=sink.contact_list_id,
-            columns=settings.genesys_attribute_columns,
-            suppress_undecodable=settings.suppress_undecodable,
-        )
-        self._dispatcher = Dispatcher(
-            partitions=self.partitions,
-            lanes=self.lanes,
-            admission=self._admission,
-            gate=self.gate,
             sink=sink,
             owns=source.owns,
-            telemetry=telemetry,
             reports=reports,
+            telemetry=telemetry,
+            throttle=throttle,
+            decided=self._on_decided,
+            progress=self._progress,
             clock=clock,
             now=now,
             dice=dice,
-            progress=self._progress,
         )
-        self._settler = Settler(
-            partitions=self.partitions,
-            topics=topics,
-            store=store,
-            telemetry=telemetry,
-            auditor=auditor,
-            batch_events=reports.events,
-            interval=settings.settle_interval_ms / 1000,
-            now=now,
-            clock=clock,
-            progress=self._progress,
-        )
+        self.lanes, self.gate = outbound.lanes, outbound.gate
+        self._admission, self._dispatcher = outbound.admission, outbound.dispatcher
+        self._intake = self._make_intake(Quarantine(breadcrumbs), sink.contact_list_id)
+        self._settler = self._make_settler(topics, auditor, reports.events, now)
         self._restorer = Restorer(topics, store, sink, telemetry, clock)
-        self._retention = Retention(
-            partitions=self.partitions,
-            store=store,
-            retention_s=settings.state_retention_days * DAY_S,
-            now=now,
-            found=self._settler.wake,
-        )
+        self._retention = self._make_retention(now)
         self._tasks = asyncio.TaskGroup()
         self._spawned: set[asyncio.Task[None]] = set()
         self._draining = False
         self._member = False
+
+    def _make_intake(self, quarantine: Quarantine, contact_list_id: str) -> Intake:
+        return Intake(
+            readers=self._readers,
+            quarantine=quarantine,
+            admission=self._admission,
+            telemetry=self._telemetry,
+            contact_list_id=contact_list_id,
+            columns=self._settings.genesys_attribute_columns,
+            suppress_undecodable=self._settings.suppress_undecodable,
+        )
+
+    def _make_settler(
+        self, topics: EventTopics, auditor: Auditor, batch_events: list[AuditEvent], now: Callable[[], float]
+    ) -> Settler:
+        return Settler(
+            partitions=self.partitions,
+            topics=topics,
+            store=self._store,
+            telemetry=self._telemetry,
+            auditor=auditor,
+            batch_events=batch_events,
+            interval=self._settings.settle_interval_ms / 1000,
+            now=now,
+            clock=self._clock,
+            progress=self._progress,
+        )
+
+    def _make_retention(self, now: Callable[[], float]) -> Retention:
+        return Retention(
+            partitions=self.partitions,
+            store=self._store,
+            retention_s=self._settings.state_retention_days * DAY_S,
+            now=now,
+            found=self._settler.wake,
+        )
 
     # -- what health and the status page ask
 
@@ -412,16 +408,6 @@ class Pipeline:
                 log.info("let_go", partition=partition.key, offset=partition.tracker.committable)
         self._member = self._member and bool(self.partitions)  # else the group will say what this one is to have
         self._progress.made()
-
-
-def lanes_of(settings: Settings, sink: Sink) -> Lanes:
-    """No contact on its way yet; they will be batched as the settings say, and encoded for Genesys."""
-    return Lanes(
-        settings.batch_max_records,
-        settings.batch_max_bytes,
-        settings.batch_linger_ms / 1000,
-        sink.encode,
-    )
 
 
 def _runs(records: Sequence[Record]) -> list[tuple[TopicPartition, list[Record]]]:
