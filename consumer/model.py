@@ -143,9 +143,9 @@ class Unchanged(Enum):
 UNCHANGED: Final = Unchanged.UNCHANGED
 
 
-LogPlace = tuple[int | None, int]
+LogPlace = tuple[int | None, int, str]
 """Where a change stands in its source's log: a position that never goes back while the log goes on, None for a row that
-a snapshot read; and when, milliseconds since the epoch by the source's clock."""
+a snapshot read; when, milliseconds since the epoch by the source's clock; the source's name, "" if it tells none."""
 
 
 class ChangeEvent(Struct, frozen=True, gc=False):

@@ -369,14 +369,15 @@ def _order(change: Change, state: State) -> _Order:
 
 
 def _order_of_epochs(change: Change, state: State) -> _Order:
-    """Versions of two epochs say nothing of each other, and a grant of the older one is older.
+    """Versions of two epochs say nothing of each other: a withdrawal applies, and a grant needs the later time.
 
-    A withdrawal of the older epoch is an old one told again, if it stands before; behind, it may be that a clock was
-    set back. What a snapshot read in the newer one is no grant: a restored database has forgotten who withdrew.
+    What is of the older epoch and stands before is an old one told again; behind, a clock may have been set back, or
+    the contact be of another shard now. What a snapshot read is no grant: a restored database has forgotten who
+    withdrew.
     """
-    if change.epoch > state.epoch:
-        return _OLDER if change.read and not change.withdrawal else _UNKNOWN
-    return _UNKNOWN if change.withdrawal and change.offset >= state.offset else _OLDER
+    if change.epoch < state.epoch and change.offset < state.offset:
+        return _OLDER
+    return _OLDER if change.read and not change.withdrawal else _UNKNOWN
 
 
 def _partition_order(change: Change, state: State) -> _Order:

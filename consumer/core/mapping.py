@@ -273,8 +273,11 @@ class BoundMapping:
             return (_whole if change_type is ChangeType.CREATE else _partial)(
                 change_type, external_id, when, fields, attributes
             )
+        occurred_at, version, log = when
         told = cast("dict[str, str]", attributes)
-        return _made(change_type, external_id, when, (phone, email, consent, do_not_call), told)
+        return ChangeEvent(
+            change_type, external_id, occurred_at, version, phone, email, consent, do_not_call, told, log=log
+        )
 
 
 _Fields = Sequence[object]

@@ -16,7 +16,19 @@ from consumer.core.decode import ReaderName
 from consumer.core.epochs import Epochs
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, ValidationError
-from consumer.model import Amendment, ChangeEvent, ChangeType, Contact, Events, Outcome, Reason, Record, State, Work
+from consumer.model import (
+    Amendment,
+    ChangeEvent,
+    ChangeType,
+    Contact,
+    Events,
+    LogPlace,
+    Outcome,
+    Reason,
+    Record,
+    State,
+    Work,
+)
 from consumer.pipeline.admission import Admission, States
 from consumer.pipeline.partitions import Partition
 from consumer.pipeline.quarantine import Quarantine
@@ -180,14 +192,13 @@ class Intake:
         self, partition: Partition, works: Sequence[Work], told: Sequence[ChangeEvent | DecodeError]
     ) -> None:
         """See where the works stand in the log of their source, and say so when that began anew."""
-        placed = [
-            (work, event.log)
-            for work, event in zip(works, told, strict=True)
-            if isinstance(event, ChangeEvent) and event.log is not None
-        ]
-        for number in partition.epochs.follow([place for _, place in placed]):
+        begun = partition.epochs.follow([place for event in told if (place := _place(event)) is not None])
+        if not begun:
+            return
+        placed = [work for work, event in zip(works, told, strict=True) if _place(event) is not None]
+        for number in begun:
             remedy = "positions of the source went back, as after a failover: see it in the operating guide"
-            log.warning("source_epoch_began", record=event_id(placed[number][0].record), remedy=remedy)
+            log.warning("source_epoch_began", record=event_id(placed[number].record), remedy=remedy)
             self._telemetry.source_epoch_began(partition.key)
 
     @staticmethod
@@ -253,15 +264,19 @@ def _without(repeated: Collection[int], works: Sequence[Work]) -> Sequence[Work]
     return left
 
 
+def _place(event: ChangeEvent | DecodeError) -> LogPlace | None:
+    return event.log if isinstance(event, ChangeEvent) else None
+
+
 def _mark_positions(works: Sequence[Work], told: Sequence[ChangeEvent | DecodeError], epochs: Epochs) -> None:
     """Have changes judged as what they are: their versions are positions in a log, within its epochs."""
     for work, event in zip(works, told, strict=True):
         change = work.change
-        if change is None or change.version is None or not (change.withdrawal or epochs.begun):
+        if change is None or change.version is None or not (change.withdrawal or epochs.last):
             continue
-        place = event.log if isinstance(event, ChangeEvent) else None
-        position, time = place or (0, change.occurred_at)
-        work.change = replace(change, positional=change.withdrawal, epoch=epochs.of(time), read=position is None)
+        position, time, source = _place(event) or (0, change.occurred_at, None)
+        epoch = epochs.of(time, source)
+        work.change = replace(change, positional=change.withdrawal, epoch=epoch, read=position is None)
 
 
 def valid_number(event: ChangeEvent, error: ValidationError) -> str:

@@ -83,9 +83,9 @@ def test_the_place_in_the_log_is_told_beside_the_version():
     row = ROW | {"phone": "3", "email": "2026-01-01T00:00:00Z"}
     events = [*change("u", ROW | {"id": 6}, ROW, **place), *change("d", ROW, None, **place)]
     events += change("u", None, row, mapping=mapping, **place)
-    assert [event.log for event in events] == [(490, TIME_MS)] * 4
+    assert [event.log for event in events] == [(490, TIME_MS, "")] * 4
     assert [event.version for event in events] == [500, 500, 500, 3]
-    assert [event.log for event in change("r", None, ROW, **place)] == [(None, TIME_MS)]
+    assert [event.log for event in change("r", None, ROW, **place)] == [(None, TIME_MS, "")]
 
 
 def test_a_delete_takes_the_id_alone_from_before():
@@ -194,7 +194,8 @@ def test_a_create_tells_the_primary_key_that_its_row_had_before(envelope, header
         (event,) = told(envelope, schema(), fields, MAPPING, headers=headers)
     else:
         row = dict.fromkeys(META) | ROW | {"__op": "c"}
-        (event,) = told(envelope, record_type("Value", COLUMNS | META), row, MAPPING, headers=headers)
+        columns: dict[str, object] = {**COLUMNS, **META}
+        (event,) = told(envelope, record_type("Value", columns), row, MAPPING, headers=headers)
     assert (event.external_id, event.former) == ("7", former)
 
 
@@ -357,9 +358,18 @@ def test_a_flattened_row_has_a_place_if_it_tells_the_source_s_time(prefix):
     told_ = {f"{prefix}file": "binlog.1", f"{prefix}pos": 9}
     meta = {name: kind for name, kind in META.items() if name != "__lsn"} | meta
     (event,) = flat(meta=meta, __source_ts_ms=TIME_MS + 5, **told_)
-    assert (event.version, event.log) == (1 << 32 | 9, (1 << 32 | 9, TIME_MS + 5))
+    assert (event.version, event.log) == (1 << 32 | 9, (1 << 32 | 9, TIME_MS + 5, ""))
     (event,) = flat(meta=meta, **told_)
     assert (event.version, event.log) == (1 << 32 | 9, None)
+
+
+@pytest.mark.parametrize(("prefix", "column", "source"), [("__", "__name", "Jane"), ("", "name", "")])
+def test_the_name_of_a_person_is_none_of_a_source(prefix, column, source):
+    """Without a prefix nobody can tell metadata from columns, and what a place tells is kept."""
+    meta = {f"{prefix}file": "string", f"{prefix}pos": "long", f"{prefix}source_ts_ms": "long", column: "string"}
+    told_ = {f"{prefix}file": "binlog.1", f"{prefix}pos": 9, f"{prefix}source_ts_ms": TIME_MS, column: "Jane"}
+    (event,) = flat(mapping=MAPPING | {"prefix": prefix}, meta=meta, **told_)
+    assert event.log == (1 << 32 | 9, TIME_MS, source)
 
 
 DELETES = [

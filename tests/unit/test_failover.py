@@ -28,7 +28,7 @@ ROWS = record_type(
     },
 )
 QUICK: dict[str, Any] = {"batch_linger_ms": 20, "settle_interval_ms": 10}
-DENIED = {"consent": "denied"}
+DENIED: dict[str, Any] = {"consent": "denied"}
 
 Told = dict[str, object]
 
@@ -189,7 +189,7 @@ def test_a_crash_anywhere_leaves_the_same_epochs(rows: dict[str, Any], after_eff
         assert callable_(world) == {"7": True, "8": True, "9": False}
         assert kept(world) == kept(undisturbed)
         assert world.committed == {PARTITION: len(STORY)}
-    assert epochs.decode(kept(undisturbed)).begun == 2
+    assert epochs.decode(kept(undisturbed)).last == 2
     assert step > 10
 
 
@@ -210,7 +210,7 @@ def test_what_was_seen_of_a_lost_partition_is_forgotten_with_it(rows: dict[str, 
 
     in_life(world, move, schemas(), **rows)
     assert callable_(world) == {"7": True}
-    assert epochs.decode(kept(world)).begun == 1
+    assert epochs.decode(kept(world)).last == 1
 
 
 def test_a_topic_without_positions_keeps_no_epochs() -> None:

@@ -1,4 +1,4 @@
-"""A contact whose external id changes: who was not to be called under the old one is not called under the new one."""
+"""A contact whose external id changes: who was not to be called under the old one is not under the new one either."""
 
 import json
 from pathlib import Path

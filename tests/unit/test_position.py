@@ -72,15 +72,15 @@ def test_what_does_not_fit_has_no_version(source):
 
 
 PLACES = {
-    "postgresql": ({"lsn": 90, "sequence": '["100","90"]'}, (100, 7)),
-    "postgresql, first transaction since a snapshot": ({"lsn": 90, "sequence": '[null,"90"]'}, (90, 7)),
+    "postgresql": ({"lsn": 90, "sequence": '["100","90"]'}, (100, 7, "")),
+    "postgresql, first transaction since a snapshot": ({"lsn": 90, "sequence": '[null,"90"]'}, (90, 7, "")),
     "postgresql without a commit": ({"lsn": 90, "sequence": None}, None),
     "postgresql, no JSON": ({"lsn": 90, "sequence": "100"}, None),
     "postgresql, broken JSON": ({"lsn": 90, "sequence": "["}, None),
     "postgresql before it told commits": ({"lsn": 90}, None),
-    "mysql": ({"file": "binlog.000001", "pos": 9, "sequence": None}, (1 << 32 | 9, 7)),
-    "sql server": ({"commit_lsn": "00000000:00000001:0001", "change_lsn": None}, (1 << 12 | 1, 7)),
-    "oracle": ({"commit_scn": "100", "scn": "90"}, (100, 7)),
+    "mysql": ({"file": "binlog.000001", "pos": 9, "sequence": None}, (1 << 32 | 9, 7, "")),
+    "sql server": ({"commit_lsn": "00000000:00000001:0001", "change_lsn": None}, (1 << 12 | 1, 7, "")),
+    "oracle": ({"commit_scn": "100", "scn": "90"}, (100, 7, "")),
     "oracle without a commit": ({"commit_scn": None, "scn": "90"}, None),
     "mongodb": ({"ts_ms": 1000, "ord": 1}, None),
 }
@@ -94,12 +94,21 @@ def test_the_place_in_the_log_is_that_of_the_commit(source, place):
     assert found.when(source, 7, snapshot=False) == (7, found.version(source), place)
 
 
+def test_the_place_tells_whose_log_it_is():
+    """Shards may share a topic: each has a log of its own."""
+    source = {"file": "binlog.1", "pos": 9, "name": "shard-1"}
+    found = log(source)
+    assert found is not None
+    places = [found.when(source, 7, snapshot=snapshot)[2] for snapshot in (False, True)]
+    assert places == [(1 << 32 | 9, 7, "shard-1"), (None, 7, "shard-1")]
+
+
 @pytest.mark.parametrize("source", [{"file": "binlog.1", "pos": 9}, {"file": None, "pos": None}])
 def test_what_a_snapshot_reads_has_a_time_and_no_place(source):
     """It begins no epoch."""
     found = log(source)
     assert found is not None
-    assert found.when(source, 7, snapshot=True)[2] == (None, 7)
+    assert found.when(source, 7, snapshot=True)[2] == (None, 7, "")
 
 
 @pytest.mark.parametrize("names", [[], ["ts_ms"], ["pos"], ["version", "connector"]])

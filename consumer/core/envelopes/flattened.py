@@ -56,7 +56,8 @@ class _Changes:
         self._time = f"{prefix}source_ts_ms"
         self._blank = dict.fromkeys(columns)
         self._tells_deleted = self._deleted in columns
-        self._log = log(columns, prefix) or log(columns, f"{prefix}source_")
+        told = columns if prefix else columns.keys() - {"name", "source_name"}  # else the row's, not the source's
+        self._log = log(told, prefix) or log(told, f"{prefix}source_")
 
     def events(self, fields: Row, record: Record) -> Events:
         """What a record tells."""

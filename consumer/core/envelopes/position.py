@@ -25,10 +25,9 @@ that is by commit, while a version may be lower than that of another row that a 
 Touches nothing else.
 """
 
+import re
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 
-import orjson
 from msgspec import Struct
 
 from consumer.core.mapping import Row, When
@@ -37,6 +36,8 @@ Position = Callable[[Row], int | None]
 """Reads the version from what a source tells of itself; None when it does not tell."""
 
 _LSN_PARTS = 3
+_SEQUENCE = re.compile(r'\[(?:null,)?"([0-9]{1,19})"')
+_NAME_CHARACTERS = 100
 
 
 class Log(Struct, frozen=True):
@@ -45,10 +46,12 @@ class Log(Struct, frozen=True):
     Attributes:
         version: Reads the version.
         commit: Reads the position of the commit; None where the source does not tell it.
+        name: Where the source tells its own name; "" where it does not.
     """
 
     version: Position
     commit: Position | None
+    name: str
 
     def when(self, source: Row, time: int, *, snapshot: bool) -> When:
         """Time, version and place of a change.
@@ -61,11 +64,12 @@ class Log(Struct, frozen=True):
             snapshot: Whether a snapshot read the row.
         """
         version = self.version(source)
+        name = str(source[self.name] or "")[:_NAME_CHARACTERS] if self.name else ""
         if snapshot:
-            place = None if self.commit is None else (None, time)
+            place = None if self.commit is None else (None, time, name)
             return (0, None, place) if version is None else (time, max(0, version - 1), place)
         commit = version if self.commit is self.version else self.commit(source) if self.commit else None
-        return time, version, None if commit is None else (commit, time)
+        return time, version, None if commit is None else (commit, time, name)
 
 
 def log(names: Collection[str], prefix: str = "") -> Log | None:
@@ -76,7 +80,8 @@ def log(names: Collection[str], prefix: str = "") -> Log | None:
         prefix: Stands before each name.
     """
     version = _found(_POSITIONS, names, prefix)
-    return None if version is None else Log(version, _commit(version, names, prefix))
+    name = f"{prefix}name" if f"{prefix}name" in names else ""
+    return None if version is None else Log(version, _commit(version, names, prefix), name)
 
 
 def _commit(version: Position, names: Collection[str], prefix: str) -> Position | None:
@@ -127,11 +132,9 @@ def _first(values: Sequence[object]) -> int | None:
 
 
 def _postgres_commit(values: Sequence[object]) -> int | None:
-    """The first number of a JSON list of two: positions of the commit before, and of the change."""
-    with suppress(orjson.JSONDecodeError):
-        numbers = orjson.loads(str(values[0]))
-        return _first(numbers) if isinstance(numbers, list) else None
-    return None
+    """The first number of a JSON list of two: positions of the commit before, which may be null, and of the change."""
+    found = _SEQUENCE.match(str(values[0]))
+    return None if found is None else _first([found[1]])
 
 
 _Places = dict[tuple[str, ...], Callable[[Sequence[object]], int | None]]
