@@ -92,7 +92,7 @@ class Intake:
         readers = self._readers_of(partition.key.topic)
         results, missing = self._quarantine.decode(records, readers.known, readers.form)
         passing = partition.fuse.passing(records, results)
-        if partition.fused:
+        if passing < len(results):
             results, missing = results[:passing], None
         self._report_gaps(partition, records[: len(results)])
         works, told = _spread(partition.tracker.add(records[: len(results)]), results)
