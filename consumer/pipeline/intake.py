@@ -112,7 +112,7 @@ class Intake:
             log.info("keys_are_not_external_ids", topic=partition.key.topic, remedy="none needed: repeats cost more")
             return self._take_chunk(partition, records)
         passing = partition.fuse.passing(fresh, results)
-        if partition.fused:
+        if passing < len(results):
             results, missing = results[:passing], None
         if len(results) < len(fresh):
             records = records[: records.index(fresh[len(results)])]

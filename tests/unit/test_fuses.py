@@ -73,7 +73,7 @@ def tripping(world: World, **settings: Any) -> dict[str, Any]:
     with capture_logs() as lines, pytest.raises(FatalError, match="stands still"):
         live(world, schemas(), **settings)
     (line,) = [line for line in lines if line["event"] == "fuse_tripped"]
-    return line
+    return dict(line)
 
 
 def released_by(line: dict[str, Any]) -> dict[str, str]:
@@ -154,7 +154,7 @@ def test_a_mass_of_deletes_is_held_and_done_once_released() -> None:
     """Some of it gets in before it is a mass, and as much again with each restart; after the release all of it."""
     world = World()
     tell(world, OTHER0, *told(600), *told(600, delete=True))
-    settings = {"kafka_source_topics": OTHER, "fuse_deletes": 100}
+    settings: dict[str, Any] = {"kafka_source_topics": OTHER, "fuse_deletes": 100}
     assert tripping(world, **settings)["cause"] == "deletes"
     assert 500 <= len(world.list) < 507
     line = tripping(world, **settings)
