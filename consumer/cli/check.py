@@ -13,9 +13,9 @@ def add(commands: options.Commands) -> None:
         commands,
         "check",
         "whether settings, Kafka and Genesys are as the program needs them",
-        "Checks settings, brokers, topics and what ACLs allow, schemas, the OAuth client, the contact list and the\n"
-        "permissions for it: one line each, with the remedy where something is wrong. Changes nothing. Exit code 0\n"
-        "when all is well, 1 otherwise.\n\n"
+        "Checks settings, brokers, topics and what ACLs allow, schemas, mappings, the OAuth client, the contact list\n"
+        "and the permissions for it: one line each, with the remedy where something is wrong. Changes nothing. Exit\n"
+        "code 0 when all is well, 1 otherwise.\n\n"
         "With --explain: takes a record through all stages up to Genesys, where nothing is done, and tells what each\n"
         "sees. RECORD is a file that holds the value as it came, or topic/partition/offset, which is read from Kafka.\n"
         "That prints contact data, to your terminal alone. Exit code 1 when the record is rejected.\n\n"

@@ -123,6 +123,7 @@ async def test_a_registry_that_is_silent_holds_up_nobody(
     registry.answers["/subjects/a-value/versions"] = silent
     (line,) = await started(environ)
     assert line["event"] == "mapping_not_checked"
+    assert "took longer" in str(line["error"])
 
 
 async def test_topics_without_subjects_stop_nobody(registry: Registry, environ: dict[str, str]) -> None:

@@ -143,7 +143,7 @@ async def test_the_schemas_of_a_topic_are_found_the_latest_first(apicurio, schem
     transport = Transport(f"{apicurio.url}/apis/registry/v2", None, None)
     own = RegistrySchemas(transport, SchemaCache(tmp_path / "cache", transport.base), LocalSchemas(tmp_path))
     for each in (schemas, own):
-        found = [json.loads(text) async for text in each.of_topic("registered.contacts")]
+        found = [json.loads(str(text)) async for text in each.of_topic("registered.contacts")]
         assert found == [newer, older]
         assert [text async for text in each.of_topic("nobody.s.contacts")] == []
     await own.close()

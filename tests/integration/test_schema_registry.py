@@ -302,6 +302,7 @@ class TestOfTopic:
         registry.tell_subject("crm-value", main, references=[reference("B", "b")])
         registry.tell("/subjects/b/versions/1?deleted=true", {"schema": '{"type": "fixed", "name": "B", "size": 1}'})
         (text,) = await of_topic(schemas, "crm")
+        assert isinstance(text, str)
         assert json.loads(text)["fields"][0]["type"]["type"] == "fixed"
 
     async def test_one_that_is_not_avro_is_an_error_among_others(self, registry, schemas):

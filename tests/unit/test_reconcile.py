@@ -17,7 +17,7 @@ from consumer.core.decode import CONFLUENT
 from consumer.core.delivery import Gate, Throttle
 from consumer.core.framing import form
 from consumer.errors import FatalError, RefusedByGenesys, SinkUnavailable, SourceUnavailable, Throttled
-from consumer.model import ExportedContact, Framing, KeyFormat, Record, TopicPartition
+from consumer.model import ExportedContact, Framing, KeyFormat, Record, SchemaReference, TopicPartition
 from consumer.reconcile.mend import Mender
 from consumer.reconcile.report import Mended, Report
 from consumer.reconcile.run import EXPORTS, Reconciliation
@@ -34,7 +34,9 @@ P0, P1 = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
 GRANTED, REFUSED_CONSENT, GONE, SUPPRESSED = "granted", "withdrawn", "gone", "suppressed"
 
 KEY_SCHEMA = 2
-KEYS = {KEY_SCHEMA: ['{"type": "record", "name": "Key", "fields": [{"name": "id", "type": "string"}]}']}
+KEYS: dict[SchemaReference, list[str | Exception | None]] = {
+    KEY_SCHEMA: ['{"type": "record", "name": "Key", "fields": [{"name": "id", "type": "string"}]}']
+}
 AVRO_KEYS = form(TOPIC, Framing.CONFLUENT, KeyFormat.AVRO)
 
 Export = Callable[[], AsyncIterator[Sequence[ExportedContact]]]
