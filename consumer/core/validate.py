@@ -22,12 +22,12 @@ when it is merged, and there do-not-call wins.
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Protocol, cast
 
 from email_validator import validate_email
 
 from consumer.errors import ValidationError
-from consumer.model import UNCHANGED, Amendment, ChangeEvent, ChangeType, Contact, Reason
+from consumer.model import UNCHANGED, Amendment, ChangeEvent, ChangeType, Contact, Reason, Unchanged
 
 MAX_PHONE_CHARACTERS = 16
 MAX_EMAIL_CHARACTERS = 254
@@ -53,6 +53,25 @@ _WITHOUT_CONTENT = {
 """What is wrong in any case with events that say nothing of the contact but its external id."""
 
 
+class _Valid(Protocol):
+    """A whole change event that breaks no rule."""
+
+    external_id: str
+    phone: str | None
+    email: str | None
+
+
+class _ValidPart(Protocol):
+    """A partial change event that breaks no rule; None is a value that the CRM has cleared."""
+
+    external_id: str
+    phone: str | Unchanged | None
+    email: str | Unchanged | None
+    consent: bool | Unchanged
+    do_not_call: bool | Unchanged
+    attributes: dict[str, str]
+
+
 def validate(
     events: Sequence[ChangeEvent], columns: Sequence[tuple[str, str]]
 ) -> list[Contact | Amendment | ValidationError]:
@@ -69,11 +88,11 @@ def _validated(event: ChangeEvent, columns: Sequence[tuple[str, str]]) -> Contac
     violations = _violations(event)
     if violations:
         return ValidationError([reason for reason, _ in violations], "; ".join(detail for _, detail in violations))
-    valid: Any = event
+    valid = cast("_Valid", event)
     if event.change_type is _DELETE:
         return Contact(valid.external_id, "", "", consent=False, do_not_call=False, attributes={})
     if event.partial:
-        return _amendment(valid, columns)
+        return _amendment(cast("_ValidPart", event), columns)
     return Contact(
         valid.external_id,
         valid.phone or "",
@@ -84,8 +103,8 @@ def _validated(event: ChangeEvent, columns: Sequence[tuple[str, str]]) -> Contac
     )
 
 
-def _amendment(event: Any, columns: Sequence[tuple[str, str]]) -> Amendment:
-    """What a valid partial event carries; None is a value that the CRM has cleared."""
+def _amendment(event: _ValidPart, columns: Sequence[tuple[str, str]]) -> Amendment:
+    """What a partial event carries."""
     return Amendment(
         event.external_id,
         event.phone or "",

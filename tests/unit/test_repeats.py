@@ -1,6 +1,6 @@
 """Records that repeat, byte for byte, what their contact was accepted with: duplicates before they are decoded."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ P0 = TopicPartition(TOPIC, 0)
 
 
 @pytest.fixture(name="decoded")
-def _decoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Record]]:
+def _decoded(monkeypatch: pytest.MonkeyPatch) -> list[Record]:
     """Every record that was decoded."""
     given: list[Record] = []
 
