@@ -155,8 +155,10 @@ def test_a_mass_of_deletes_is_held_and_done_once_released() -> None:
     world = World()
     tell(world, OTHER0, *told(600), *told(600, delete=True))
     settings: dict[str, Any] = {"kafka_source_topics": OTHER, "fuse_deletes": 100}
-    assert tripping(world, **settings)["cause"] == "deletes"
-    assert 500 <= len(world.list) < 507
+    line = tripping(world, **settings)
+    assert (line["cause"], line["offset"]) == ("deletes", 700)
+    assert released_by(line) == {"fuse_releases": release(OTHER, world.log[OTHER0][706].timestamp_ms)}
+    assert len(world.list) == 500
     line = tripping(world, **settings)
     assert 400 <= len(world.list) < 414
     tripping(world, **settings, **released_by(line))
@@ -211,6 +213,8 @@ def test_all_partitions_of_the_topic_stop_and_it_is_told(rows: dict[str, Any]) -
         await passes(60)
         assert world.committed == {R0: 1, R1: 1, OTHER0: 3}
         assert pipeline.ready
+        assert {key for key, partition in pipeline.partitions.items() if partition.blocked} == {R0, R1, later}
+        assert life.source.paused == {R0, R1, later}
         assert {part.status()["state"] for key, part in pipeline.partitions.items() if key.topic == ROWS} == {"fused"}
         assert pipeline.partitions[OTHER0].status()["state"] == "running"
         assert pipeline.fuses.levels() == {ROWS: 1, OTHER: 0}
