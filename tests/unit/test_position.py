@@ -101,6 +101,12 @@ def test_the_place_tells_whose_log_it_is():
     assert found is not None
     places = [found.when(source, 7, snapshot=snapshot)[2] for snapshot in (False, True)]
     assert places == [(1 << 32 | 9, 7, "shard-1"), (None, 7, "shard-1")]
+    assert [found.when(source | name, 7, snapshot=False)[2] for name in ({"name": None}, {"name": "x" * 999})] == [
+        (1 << 32 | 9, 7, ""),
+        (1 << 32 | 9, 7, "x" * 100),
+    ]
+    without: dict[str, object] = {"file": "binlog.1", "pos": 9}
+    assert found.when(without, 7, snapshot=False)[2] == (1 << 32 | 9, 7, "")
 
 
 @pytest.mark.parametrize("source", [{"file": "binlog.1", "pos": 9}, {"file": None, "pos": None}])

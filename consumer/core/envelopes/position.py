@@ -64,7 +64,7 @@ class Log(Struct, frozen=True):
             snapshot: Whether a snapshot read the row.
         """
         version = self.version(source)
-        name = str(source[self.name] or "")[:_NAME_CHARACTERS] if self.name else ""
+        name = str(source.get(self.name) or "")[:_NAME_CHARACTERS] if self.name else ""
         if snapshot:
             place = None if self.commit is None else (None, time, name)
             return (0, None, place) if version is None else (time, max(0, version - 1), place)
