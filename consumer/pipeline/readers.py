@@ -7,7 +7,6 @@ What was learnt is kept: a schema does not change.
 import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 import structlog
 
@@ -103,7 +102,7 @@ class Readers:
         self.has_positions = has_positions
         self.keyed = keyed
         self._way = way
-        self._seeds: dict[ReaderName, hashlib._Hash] = {}
+        self._seeds: dict[ReaderName, bytes] = {}
         self.known = without_registry(envelope)
         self._envelope = envelope
         self._schemas = schemas
@@ -116,13 +115,12 @@ class Readers:
 
     def imprint(self, record: Record) -> bytes:
         """What a repeat of a record is told by: a hash of its body, its schema, and the way in which they are read."""
-        with suppress(DecodeError):
+        try:
             name, body = self.form(record)
-            if seed := self._seeds.get(name):
-                imprint = seed.copy()
-                imprint.update(body)
-                return imprint.digest()[:IMPRINT_BYTES]
-        return b""
+        except DecodeError:
+            return b""
+        seed = self._seeds.get(name)
+        return hashlib.sha256(seed + body).digest()[:IMPRINT_BYTES] if seed else b""
 
     async def learn(self, name: ReaderName, held: Sequence[Record]) -> None:
         """Fetch a schema, and at the same time all others that the held records will need."""
@@ -151,6 +149,6 @@ class Readers:
         except DecodeError as error:
             return error
         if text is not None:
-            self._seeds[name] = hashlib.sha256(hashlib.sha256(text.encode()).digest() + self._way)
+            self._seeds[name] = hashlib.sha256(hashlib.sha256(text.encode()).digest() + self._way).digest()
             return reader(name, text, self._envelope)
         return DecodeError((Reason.SCHEMA_UNKNOWN,), f"schema id {wanted} is unknown") if final else None

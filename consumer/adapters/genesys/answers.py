@@ -77,7 +77,7 @@ def content(answer: Answer, parse: Parse = orjson.loads) -> object:
         return parse(answer.body)
     except msgspec.ValidationError:
         raise SinkUnavailable(f"answer does not match what was asked for{_about(answer)}") from None
-    except (orjson.JSONDecodeError, msgspec.DecodeError):
+    except (orjson.JSONDecodeError, msgspec.DecodeError, RecursionError):
         raise SinkUnavailable(f"answer is broken JSON{_about(answer)}") from None
 
 
