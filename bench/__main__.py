@@ -6,6 +6,7 @@ figures that they had.
 
 import argparse
 import asyncio
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -41,6 +42,9 @@ PLOTS = Path(__file__).with_name("plots")
 RESTORED = ((1_000_000, 4), (1_000_000, 64), (10_000_000, 16))
 """Keys in the changelog, and partitions."""
 NOT_IN_TABLES = {"outcomes", "each_events_per_s", "rss_mb"}
+WIDTH = 200
+"""Columns of a table that goes into a file."""
+
 IN_ONE_PROCESS = 50_000
 LOADED = 1_000_000
 """Rows of a file."""
@@ -154,7 +158,7 @@ def _tell(name: str, found: Sequence[Any]) -> None:
         table.add_column(column.replace("_", " "))
     for each in found:
         table.add_row(*(_text(getattr(each, column)) for column in columns))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
 
 
 def _text(figure: object) -> str:
