@@ -1,6 +1,5 @@
 """Positions of a source that go back, through the whole pipeline: what applies, what is told, what a crash leaves."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,25 +8,15 @@ from structlog.testing import capture_logs
 
 from consumer.core import dedupe, epochs
 from consumer.errors import SinkUnavailable
-from consumer.model import Record, TopicPartition
+from consumer.model import Record
 from consumer.pipeline.settle import EPOCHS_KEY
-from tests.envelopes import COLUMNS, MAPPING, ROW, TIME_MS, TOPIC, encoded, record_type
+from tests.debezium_rows import PARTITION, ROWS, callable_, reading, schemas
+from tests.envelopes import ROW, TIME_MS, TOPIC, encoded
 from tests.lives import Life, in_life, live, survive
-from tests.memory_ports import MemorySchemas, World, outage
+from tests.memory_ports import World, outage
 from tests.stories import Event, Story
 from tests.virtual_time import until
 
-PARTITION = TopicPartition(TOPIC, 0)
-ROWS = record_type(
-    "Envelope",
-    {
-        "before": ["null", record_type("Value", COLUMNS)],
-        "after": ["null", "Value"],
-        "source": record_type("Source", {"ts_ms": "long", "file": "string", "pos": "long"}),
-        "op": "string",
-    },
-)
-QUICK: dict[str, Any] = {"batch_linger_ms": 20, "settle_interval_ms": 10}
 DENIED: dict[str, Any] = {"consent": "denied"}
 
 Told = dict[str, object]
@@ -49,29 +38,15 @@ def tell(world: World, *values: Told) -> World:
     return world
 
 
-def schemas() -> MemorySchemas:
-    """What the records were written with."""
-    return MemorySchemas({1: [json.dumps(ROWS)]})
-
-
 @pytest.fixture(name="rows")
 def _rows(tmp_path: Path) -> dict[str, Any]:
     """Settings for rows of Debezium."""
-    values = "\n".join(f"{key} = {json.dumps(value)}" for key, value in MAPPING.items() if isinstance(value, str))
-    flags = '[default.consent]\npath = "consent"\nvalues = { granted = true, denied = false }\n'
-    path = tmp_path / "mapping.toml"
-    path.write_text(f'[default]\n{values}\ndo_not_call = {{ path = "dnc", values = {{ N = false }} }}\n{flags}')
-    return {"source_envelope": "debezium", "source_mapping": str(path), **QUICK}
+    return reading(tmp_path)
 
 
 def outcomes(world: World) -> list[Any]:
     """Outcomes in the order of the audit topic."""
     return [event["outcome"] for event in world.events()]
-
-
-def callable_(world: World) -> dict[str, object]:
-    """Who of the list may be called."""
-    return {name: contact["callable"] for name, contact in world.list.items()}
 
 
 def kept(world: World) -> bytes | None:
@@ -218,6 +193,6 @@ def test_a_topic_without_positions_keeps_no_epochs() -> None:
     story = Story().tell(0, Event("a", 5), Event("a", 3, occurred_at=2 * TIME_MS))
     world = World()
     world.append(story.records())
-    live(world, **QUICK)
+    live(world)
     assert [event["outcome"] for event in world.events()][-1] == "stale"
     assert EPOCHS_KEY not in {name for entries in world.changelog.values() for name, _ in entries}

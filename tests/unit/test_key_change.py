@@ -1,29 +1,17 @@
 """A contact whose external id changes: who was not to be called under the old one is not under the new one either."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from consumer.errors import SinkUnavailable
-from consumer.model import Headers, Record, TopicPartition
-from tests.envelopes import COLUMNS, MAPPING, ROW, TIME_MS, TOPIC, encoded, record_type
+from consumer.model import Headers, Record
+from tests.debezium_rows import PARTITION, ROWS, callable_, reading, schemas
+from tests.envelopes import ROW, TIME_MS, encoded
 from tests.lives import Life, in_life, live, survive
-from tests.memory_ports import MemorySchemas, World, outage
+from tests.memory_ports import World, outage
 from tests.virtual_time import until
-
-PARTITION = TopicPartition(TOPIC, 0)
-ROWS = record_type(
-    "Envelope",
-    {
-        "before": ["null", record_type("Value", COLUMNS)],
-        "after": ["null", "Value"],
-        "source": record_type("Source", {"ts_ms": "long", "file": "string", "pos": "long"}),
-        "op": "string",
-    },
-)
-QUICK: dict[str, Any] = {"batch_linger_ms": 20, "settle_interval_ms": 10}
 
 Told = tuple[dict[str, object] | None, Headers]
 
@@ -59,24 +47,10 @@ def tell(world: World, *values: Told) -> World:
     return world
 
 
-def schemas() -> MemorySchemas:
-    """What the records were written with."""
-    return MemorySchemas({1: [json.dumps(ROWS)]})
-
-
 @pytest.fixture(name="rows")
 def _rows(tmp_path: Path) -> dict[str, Any]:
     """Settings for rows of Debezium."""
-    values = "\n".join(f"{key} = {json.dumps(value)}" for key, value in MAPPING.items() if isinstance(value, str))
-    flags = '[default.consent]\npath = "consent"\nvalues = { granted = true, denied = false }\n'
-    path = tmp_path / "mapping.toml"
-    path.write_text(f'[default]\n{values}\ndo_not_call = {{ path = "dnc", values = {{ N = false }} }}\n{flags}')
-    return {"source_envelope": "debezium", "source_mapping": str(path), **QUICK}
-
-
-def callable_(world: World) -> dict[str, object]:
-    """Who of the list may be called."""
-    return {name: entry["callable"] for name, entry in world.list.items()}
+    return reading(tmp_path)
 
 
 CHANGES = {
