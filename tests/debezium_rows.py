@@ -1,4 +1,4 @@
-"""Rows of Debezium on a world in memory: their schema, the settings that read them, and who may be called after them."""
+"""Rows of Debezium on a world in memory: their schema, the settings that read them, and who may be called then."""
 
 import json
 from pathlib import Path
