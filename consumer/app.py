@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import structlog
 
+from consumer.adapters.allocator import return_large_blocks
 from consumer.adapters.breadcrumbs import FileBreadcrumbs
 from consumer.adapters.dedupe_store import RocksStore
 from consumer.adapters.health import StatusServer
@@ -95,6 +96,7 @@ class App:
         Raises:
             ConsumerError: What made it stop, possibly in an exception group.
         """
+        return_large_blocks()
         async with AsyncExitStack() as closing:
             closing.push_async_callback(self._telemetry.close, EXPORT_S)
             await self.server.start()

@@ -51,10 +51,13 @@ class Queue(deque["Lane"]):
 
 
 class _Calm(Queue):
-    """Lanes that linger, with how many live and how many bytes they are."""
+    """Lanes that linger, with how many live."""
 
     records = 0
-    size = 0
+
+
+Works = list[Work] | tuple[()]
+"""In order. Most lanes have none, and no list for them."""
 
 
 class Lane(Struct, eq=False):
@@ -64,7 +67,7 @@ class Lane(Struct, eq=False):
         work: What is sent next, or is being sent.
         base: State of the contact that the work was judged against.
         expected: State of the contact once the work and all that waits behind it are accepted; None where nobody asked.
-        payload: The encoded contact when the work is an upsert.
+        payload: The encoded contact of an upsert that a batch took: until then a newer work may take its place.
         since: When the work began to wait, seconds of the monotonic clock.
         urgent: Goes ahead of everything that is not.
         withheld: A withdrawal waits behind this change: it is sent as not callable.
@@ -78,13 +81,13 @@ class Lane(Struct, eq=False):
 
     work: Work
     base: State | None
-    payload: bytes
     since: float
     urgent: bool
+    payload: bytes = b""
     withheld: bool = False
     expected: State | None = None
-    waiting: list[Work] = field(default_factory=list)
-    superseded: list[Work] = field(default_factory=list)
+    waiting: Works = ()
+    superseded: Works = ()
     queue: Queue | None = None
     report: BatchReport | None = None
     misses: int = 0
@@ -122,6 +125,13 @@ class Batch(Struct, frozen=True, eq=False):
         return _waiting_in(self.doubted)
 
 
+def _with(works: Works, another: Work) -> list[Work]:
+    if not works:
+        return [another]
+    works.append(another)
+    return works
+
+
 def _waiting_in(queue: Queue) -> list[Lane]:
     return [lane for lane in queue if lane.queue is queue]
 
@@ -145,7 +155,7 @@ class Lanes:
 
     Args:
         max_records: Most contacts in a batch.
-        max_bytes: Most bytes of encoded contacts in a batch.
+        max_bytes: Most bytes of encoded contacts in a batch, which shows when it is taken.
         linger: Longest wait of a change that is not urgent, seconds.
         encode: Encodes contacts.
     """
@@ -172,20 +182,20 @@ class Lanes:
 
     def open(self, work: Work, change: Change, base: State | None, now: float) -> None:
         """Begin a lane for a contact that has none."""
-        lane = Lane(work, base, b"", now, urgent=change.withdrawal)
+        lane = Lane(work, base, now, urgent=change.withdrawal)
         self._lanes[change.identity] = lane
         self._enqueue(lane)
 
     def replace(self, lane: Lane, work: Work) -> None:
         """Let a newer work take the place of the one that waits."""
-        lane.superseded.append(lane.work)
+        lane.superseded = _with(lane.superseded, lane.work)
         lane.work, lane.expected = work, None
         lane.urgent, lane.withheld = lane.change.withdrawal, False
         self._requeue(lane)
 
     def wait(self, lane: Lane, work: Work, expected: State, *, withdraws: bool) -> None:
         """Let a work wait behind its contact's lane. Before one that withdraws, nothing goes out as callable."""
-        lane.waiting.append(work)
+        lane.waiting = _with(lane.waiting, work)
         lane.expected = expected
         if withdraws and not lane.sent and not lane.urgent:
             lane.urgent = lane.withheld = True
@@ -197,7 +207,7 @@ class Lanes:
         del self._lanes[lane.change.identity]
         if not (lane.superseded or lane.waiting):
             return []
-        left, lane.superseded, lane.waiting = [*lane.superseded, *lane.waiting], [], []
+        left, lane.superseded, lane.waiting = [*lane.superseded, *lane.waiting], (), ()
         return left
 
     def put_back(self, batch: Batch) -> None:
@@ -264,8 +274,7 @@ class Lanes:
         )
 
     def _calm_due(self, effect: Effect, since: float, now: float, limit: int) -> float:
-        queue = self._calm[effect]
-        full = queue.records >= self._most(effect, limit) or queue.size >= self._max_bytes
+        full = self._calm[effect].records >= self._most(effect, limit)
         return now if full or self.draining else max(now, since + self._linger)
 
     def _most(self, effect: Effect, limit: int) -> int:
@@ -326,9 +335,10 @@ class Lanes:
         return self._groups[number]
 
     def _fill(self, lanes: list[Lane], queue: Queue, limit: int) -> list[Lane]:
-        """Move lanes from a queue into a batch until one of its limits is met."""
-        size = sum(len(lane.payload) for lane in lanes)
+        """Move lanes from a queue into a batch until one of its limits is met; what it takes is encoded."""
+        size = sum(len(lane.payload) + 1 for lane in lanes)
         while len(lanes) < limit and (head := queue.head()):
+            head.payload = self._encoded(head)
             size += len(head.payload) + 1
             if lanes and size > self._max_bytes:
                 break
@@ -345,25 +355,25 @@ class Lanes:
 
     def _enqueue(self, lane: Lane, before: Queue | None = None, *, first: bool = False) -> None:
         """Put a lane where its work belongs, unless it stands there already."""
-        change = lane.change
-        effect = effect_of(change)
-        lane.payload = self._encoded(change.whole, lane) if effect is _UPSERT else b""
+        effect = effect_of(lane.change)
         if lane.urgent:
             queue = self._urgent[effect]
         else:
             queue = calm = self._calm[effect]
             calm.records += 1
-            calm.size += len(lane.payload) + 1
         lane.queue = queue
         if queue is not before:
             (queue.appendleft if first else queue.append)(lane)
 
-    def _encoded(self, contact: Contact, lane: Lane) -> bytes:
+    def _encoded(self, lane: Lane) -> bytes:
+        change = lane.change
+        if effect_of(change) is not _UPSERT:
+            return b""
+        contact = change.whole
         return self._encode(contact, callable_=contact.callable and not lane.withheld)
 
     def _leave(self, lane: Lane) -> None:
         """Take a lane out of its queue, where it remains as a ghost until met."""
         if isinstance(lane.queue, _Calm):
             lane.queue.records -= 1
-            lane.queue.size -= len(lane.payload) + 1
         lane.queue = None

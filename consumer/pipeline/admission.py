@@ -111,7 +111,7 @@ class Admission:
     def reconsider(self, lanes: Sequence[Lane]) -> None:
         """What waits behind lanes that are queued again may take their place now."""
         for lane in lanes:
-            waiting, lane.waiting = lane.waiting, []
+            waiting, lane.waiting = lane.waiting, ()
             lane.expected = None
             self.readmit(waiting)
 
@@ -176,7 +176,7 @@ class Admission:
         """End a lane, and with it what it superseded; whatever waited behind it is judged now."""
         for work in lane.superseded:
             work.outcome = Outcome.SUPERSEDED
-        lane.superseded = []
+        lane.superseded = ()
         self._reports.answered(lane, accepted=accepted)
         self.readmit(self._lanes.close(lane))
         self._decided()

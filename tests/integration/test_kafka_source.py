@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from consumer.adapters.kafka import poller, starts
 from consumer.adapters.kafka.connection import Connection
+from consumer.adapters.kafka.handoff import MAX_UNTAKEN
 from consumer.adapters.kafka.poller import Poller
 from consumer.adapters.kafka.watermarks import low_and_high
 from consumer.errors import FatalError, SettingsError, SourceUnavailable
@@ -126,6 +127,18 @@ async def test_a_paused_partition_stays_ours_and_goes_on_where_it_stopped(kafka:
         await watcher.until(lambda: len(watcher.records) == 4000)
         assert watcher.values() == numbered(4000)
         assert len(watcher.assigned) == 1
+
+
+async def test_a_pause_is_heard_soon(kafka: KafkaCluster) -> None:
+    """However much of a partition the library has at hand, few records of it come after the pause."""
+    topic = kafka.create_topic()
+    produce(kafka.bootstrap, topic, numbered(30000))
+    async with watched(settings(kafka.bootstrap, topic)) as watcher:
+        await watcher.until(lambda: len(watcher.records) >= 5000)
+        before = len(watcher.records)
+        await eventually(lambda: watcher.source._handoff._untaken == MAX_UNTAKEN, WITHIN_S)
+        watcher.source.pause(list(watcher.positions))
+        await watcher.stay(lambda: len(watcher.records) <= before + 3000, polls_for=0.7)
 
 
 async def test_many_pauses_lose_nothing(kafka: KafkaCluster) -> None:

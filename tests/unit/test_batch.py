@@ -35,9 +35,6 @@ STATE = State(b"f" * 32, None, False, 0, 0, deleted=False)
 KINDS = [(UPSERT, False), (UPSERT, False), (UPSERT, True), (DELETE, True), (AMEND, True), (AMEND, False)]
 """What changes do, and whether they withdraw."""
 
-SEPARATOR = 1
-"""Bytes that stand between two contacts."""
-
 
 def work(
     name: str,
@@ -162,12 +159,12 @@ def test_a_full_batch_does_not_linger(waiting: int, limit: int, *, at_once: bool
     assert on.due(10.0, limit) == (10.0 if at_once else 10.5)
 
 
-@pytest.mark.parametrize(("size", "at_once"), [(400, False), (500, True)])
-def test_a_batch_that_is_full_by_bytes_does_not_linger(size: int, *, at_once: bool) -> None:
-    """As many bytes as a request may hold are due at once, too."""
-    on = lanes(max_bytes=1000)
-    begin(on, *several("c", 2, size=size), now=10.0)
-    assert on.due(10.0, PLENTY) == (10.0 if at_once else 10.5)
+def test_a_contact_that_is_not_taken_is_not_encoded() -> None:
+    """While it waits a newer change may take its place, and memory is for many of them."""
+    on = lanes()
+    (lane,) = begin(on, work("a", size=10))
+    assert lane.payload == b""
+    assert take(on, LINGER_S).lanes[0].payload.startswith(b"a:yes")
 
 
 @pytest.mark.parametrize("effect", list(Effect))
@@ -332,8 +329,8 @@ def test_a_replaced_work_ends_with_its_lane() -> None:
     older, newer = work("a", size=10), work("a", size=20)
     (lane,) = begin(on, older)
     on.replace(lane, newer)
-    assert (lane.work, lane.payload) == (newer, encode(change_of(newer).whole, callable_=True))
     assert drained(on) == [["a"]]
+    assert (lane.work, lane.payload) == (newer, encode(change_of(newer).whole, callable_=True))
     assert on.close(lane) == [older]
 
 
@@ -350,16 +347,14 @@ def test_a_replaced_work_keeps_its_place_and_its_wait() -> None:
 
 @pytest.mark.parametrize("times", [1, 2, 5])
 def test_replacing_does_not_fill_a_batch(times: int) -> None:
-    """Contacts and bytes are counted as they are, not once for each change."""
-    on = lanes(max_records=2, max_bytes=1000)
-    (lane,) = begin(on, work("a", size=100), now=10.0)
+    """Contacts are counted, not their changes."""
+    on = lanes(max_records=2)
+    (lane,) = begin(on, work("a"), now=10.0)
     for _ in range(times):
-        on.replace(lane, work("a", size=600))
+        on.replace(lane, work("a"))
     assert on.due(10.0, PLENTY) == 10.5
-    on.replace(lane, work("a", size=1000))
+    begin(on, work("b"), now=10.0)
     assert on.due(10.0, PLENTY) == 10.0
-    on.replace(lane, work("a", size=10))
-    assert on.due(10.0, PLENTY) == 10.5
 
 
 def test_what_was_replaced_comes_back_before_what_waits() -> None:
@@ -478,7 +473,7 @@ def test_a_grant_that_waits_changes_nothing() -> None:
     again = work("a")
     on.wait(lane, again, STATE, withdraws=change_of(again).withdrawal)
     assert on.due(10.0, PLENTY) == 10.5
-    assert (lane.payload, lane.withheld, lane.urgent) == (b"a:yes", False, False)
+    assert (take(on, 10.5).lanes[0].payload, lane.withheld, lane.urgent) == (b"a:yes", False, False)
 
 
 def test_a_withdrawal_behind_a_request_under_way_leaves_it_alone() -> None:
@@ -508,7 +503,7 @@ def test_a_change_in_the_place_of_a_withheld_one_is_sent_as_it_is() -> None:
     withdrawal = work("a", AMEND)
     on.wait(lane, withdrawal, STATE, withdraws=change_of(withdrawal).withdrawal)
     on.replace(lane, work("a"))
-    assert (lane.payload, lane.withheld, lane.urgent) == (b"a:yes", False, False)
+    assert (take(on, LINGER_S).lanes[0].payload, lane.withheld, lane.urgent) == (b"a:yes", False, False)
 
 
 # -- requests that are made again
@@ -1042,7 +1037,6 @@ class Traffic(RuleBasedStateMachine):
         for queue in self.on._calm.values():
             living = [lane for lane in self.on._lanes.values() if lane.queue is queue]
             assert queue.records == len(living)
-            assert queue.size == sum(len(lane.payload) + SEPARATOR for lane in living)
 
     @invariant()
     def whoever_waits_stands_in_its_queue(self) -> None:
@@ -1073,7 +1067,7 @@ class Traffic(RuleBasedStateMachine):
                     self.finish(lane)
         assert len(self.on) == 0
         assert self.ended == Counter(each.record.offset for each in self.submitted)
-        assert {(queue.records, queue.size) for queue in self.on._calm.values()} == {(0, 0)}
+        assert {queue.records for queue in self.on._calm.values()} == {0}
 
 
 TestTraffic = Traffic.TestCase
