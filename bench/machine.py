@@ -3,17 +3,20 @@
 import os
 import platform
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from socket import create_server
+from socket import create_connection, create_server
 from typing import IO
 
 from bench.programs import Program
 
 MEASURED = ("confluent-kafka", "fastavro", "msgspec", "orjson", "rocksdict", "aiohttp")
+
+LOOK_EVERY_S = 0.05
 
 CORES = len(os.sched_getaffinity(0))
 CONSUMER_CORE, OTHER_CORE = (min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0)))
@@ -57,6 +60,15 @@ def started(
     return subprocess.Popen(command, env=environ, stdout=stdout, stderr=stderr)  # noqa: S603 -- our own modules
 
 
+def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
+    """Until it listens: the floor has no patience with one that does not."""
+    while process.poll() is None:
+        with suppress(ConnectionRefusedError), create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(LOOK_EVERY_S)
+    raise RuntimeError("the sink ended")
+
+
 @dataclass(frozen=True)
 class Sink:
     """A Genesys at its address.
@@ -77,6 +89,7 @@ def sink(*, log: Path | None = None, delay_ms: int = 0) -> Iterator[Sink]:
     options = ("--delay-ms", str(delay_ms), *(() if log is None else ("--log", str(log))))
     process = started(OTHER_CORE, Program("sink", ("bench.sink", str(port), *options)))
     try:
+        _wait_for(port, process)
         yield Sink(f"http://127.0.0.1:{port}", process)
     finally:
         process.kill()

@@ -19,7 +19,6 @@ from bench import machine
 from bench.programs import OURS, Program
 from bench.sink import LIST_ID
 
-LOOK_EVERY_S = 0.05
 ENDS_WITHIN_S = 30.0
 
 
@@ -65,7 +64,7 @@ class Watched:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"it did not get there within {within_s:.0f} s")
             self.look()
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(machine.LOOK_EVERY_S)
 
     @property
     def ended(self) -> bool:
@@ -153,7 +152,7 @@ def run_until_caught_up(environ: Mapping[str, str], log: Path) -> Usage:
     watch = Watched(process)
     while not watch.ended:
         watch.look()
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(machine.LOOK_EVERY_S)
     assigned = moments(_lines(log), "assigned")
     if process.returncode or not assigned:
         raise RuntimeError(f"the consumer failed:\n{log.read_text()}")

@@ -58,7 +58,7 @@ _UNFLUSHED_BYTES_OF_ONE = 4 << 20
 _WRITE_BUFFER_BYTES = 16 << 20
 """Never full, since `_Handle.commit` flushes before; RocksDB recovers from a full disk when it finds as much room."""
 _MEMTABLE_FILTER = 0.02
-"""Of a write buffer, for the bloom filter of its keys: most contacts are not in it, and a search takes twice as long."""
+"""Of a write buffer, for a bloom filter: most contacts are not in it, and a search for them takes twice as long."""
 _NO_SPACE = os.strerror(errno.ENOSPC)
 _KEY_BYTES = 32
 _MARKER = "store.json"
