@@ -161,14 +161,18 @@ class Group:
         """Whether its member has partitions."""
         try:
             group = self._admin.describe_consumer_groups([self._name])[self._name].result(ASK_S)
-        except KafkaException:  # there is no such group yet
+        except (KafkaException, TimeoutError):  # there is no such group yet, or a loaded broker is late
             return False
         return any(member.assignment and member.assignment.topic_partitions for member in group.members)
 
     def committed(self, topic: str) -> int:
-        """Records of the topic."""
+        """Records of the topic, as far as the broker tells: a new group's coordinator may be on its way."""
         partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
-        return sum(max(each.offset, 0) for each in self._consumer.committed(partitions, ASK_S))
+        try:
+            told = self._consumer.committed(partitions, ASK_S)
+        except KafkaException:
+            return 0
+        return sum(max(each.offset, 0) for each in told)
 
     def close(self) -> None:
         """Let go of the connections."""
