@@ -54,7 +54,7 @@ _POSITION_KEY = b"\0position"
 CACHE_BYTES = 8 << 20
 """Of blocks of all databases, full in the end. More serves little: the keys are hashes, so none are read together."""
 _UNFLUSHED_BYTES = 64 << 20
-_UNFLUSHED_BYTES_OF_ONE = 4 << 20
+_UNFLUSHED_BYTES_OF_ONE = 2 << 20
 _WRITE_BUFFER_BYTES = 16 << 20
 """Never full, since `_Handle.commit` flushes before; RocksDB recovers from a full disk when it finds as much room."""
 _MEMTABLE_FILTER = 0.02

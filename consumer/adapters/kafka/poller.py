@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from sys import intern
 from typing import Any, NamedTuple
 
 import orjson
@@ -258,7 +259,8 @@ class Poller:
             if (error := message.error()) is not None:
                 self._take_error(error, message, ends)
                 continue
-            topic, number, offset = message.topic(), message.partition(), message.offset()
+            # The library makes a topic's name anew for each message; one is enough for all that are held.
+            topic, number, offset = intern(message.topic() or ""), message.partition(), message.offset()
             place: Any = (topic, number)
             if place in owned:  # not so when it was revoked while these were gathered
                 moment, headers = message.timestamp()[1], headers_of(message)
