@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from consumer.adapters.kafka import poller, starts
 from consumer.adapters.kafka.connection import Connection
+from consumer.adapters.kafka.group_offsets import GroupOffsets, Told
 from consumer.adapters.kafka.handoff import MAX_UNTAKEN
 from consumer.adapters.kafka.poller import Poller
 from consumer.adapters.kafka.watermarks import low_and_high
@@ -479,6 +480,31 @@ async def test_answers_from_before_a_partition_went_away_do_not_count(kafka: Kaf
         await asyncio.sleep(0.01)
         answers.append(subject.poll(bystander, 1.0))
     assert answers[-1] == {partition: starts.Start(7, 10, 7)}
+
+
+async def test_latest_sees_what_is_committed_while_the_brokers_are_asked(
+    kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another member commits for all partitions between two questions: none of them is taken for a new one."""
+    topic = kafka.create_topic()
+    produce(kafka.bootstrap, topic, numbered(5))
+    chosen, partition = settings(kafka.bootstrap, topic, KAFKA_START="latest"), TopicPartition(topic, 0)
+    told = GroupOffsets.now
+
+    def told_after_a_commit(group: GroupOffsets, partitions: Collection[TopicPartition]) -> Told:
+        commit(kafka.bootstrap, chosen, partition, 5)
+        return told(group, partitions)
+
+    monkeypatch.setattr(GroupOffsets, "now", told_after_a_commit)
+    connection = Connection.of(chosen)
+    subject = starts.Starts(connection, chosen)
+    bystander = connection.consumer({}, {"group.id": chosen.kafka_group_id})
+    subject.add([partition])
+    answers: list[dict[TopicPartition, starts.Start]] = []
+    while not any(answers):
+        await asyncio.sleep(0.01)
+        answers.append(subject.poll(bystander, float(len(answers))))
+    assert answers[-1] == {partition: starts.Start(5, 5, 5)}
 
 
 def test_offsets_are_known_after_a_broker_came_back(kafka: KafkaCluster) -> None:

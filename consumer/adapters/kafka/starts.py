@@ -130,10 +130,14 @@ class Starts:
             _log.warning("offsets_not_told", partitions=sorted(self._pending), remedy=remedy)
 
     def _ask(self, partitions: Collection[TopicPartition]) -> _Answers:
-        """Ask the brokers; the ends last, so that they are not before what is committed."""
+        """Ask the brokers; the ends last, so that they are not before what is committed.
+
+        Whether the group has begun comes before what it has committed: the other way round, a commit of another member
+        between the two would show in the first alone, and the partitions would be taken for new ones.
+        """
         with self._admin.client() as client:
-            stable = self._group.stable(partitions)
             begun = self._begun(client, partitions) if self._latest else ()
+            stable = self._group.stable(partitions)
             return _Answers(stable, begun, *low_and_high(client, partitions))
 
     def _begun(self, client: AdminClient, partitions: Collection[TopicPartition]) -> set[str]:
