@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException, TopicPartition as NativePartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition as NativePartition
 from structlog.testing import capture_logs
 
 from consumer.adapters.kafka import poller, starts
@@ -443,6 +443,15 @@ async def test_offsets_of_an_open_transaction_are_waited_for(
         assert second.positions == {held: 4, free: 0}
 
 
+async def told_by(subject: starts.Starts, bystander: Consumer) -> dict[TopicPartition, starts.Start]:
+    """Where partitions begin, once that is known."""
+    told: dict[TopicPartition, starts.Start] = {}
+    while not told:
+        await asyncio.sleep(0.01)
+        told = subject.poll(bystander, time.monotonic())
+    return told
+
+
 @pytest.mark.parametrize("code", [KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE])
 async def test_a_coordinator_that_is_moving_is_waited_for(code: int) -> None:
     """A group's offsets are asked for again; the library's admin client would end the process."""
@@ -453,11 +462,7 @@ async def test_a_coordinator_that_is_moving_is_waited_for(code: int) -> None:
         subject = starts.Starts(connection, chosen)
         bystander = connection.consumer({}, {"group.id": chosen.kafka_group_id})
         subject.add([partition])
-        answers: list[dict[TopicPartition, starts.Start]] = []
-        while not any(answers):
-            await asyncio.sleep(0.01)
-            answers.append(subject.poll(bystander, float(len(answers))))
-        assert answers[-1] == {partition: starts.Start(0, 3, None)}
+        assert await told_by(subject, bystander) == {partition: starts.Start(0, 3, None)}
 
 
 async def test_answers_from_before_a_partition_went_away_do_not_count(kafka: KafkaCluster) -> None:
@@ -475,11 +480,7 @@ async def test_answers_from_before_a_partition_went_away_do_not_count(kafka: Kaf
     subject.discard([partition])
     commit(kafka.bootstrap, chosen, partition, 7)
     subject.add([partition])
-    answers: list[dict[TopicPartition, starts.Start]] = []
-    while not any(answers):
-        await asyncio.sleep(0.01)
-        answers.append(subject.poll(bystander, 1.0))
-    assert answers[-1] == {partition: starts.Start(7, 10, 7)}
+    assert await told_by(subject, bystander) == {partition: starts.Start(7, 10, 7)}
 
 
 async def test_latest_sees_what_is_committed_while_the_brokers_are_asked(
@@ -500,11 +501,7 @@ async def test_latest_sees_what_is_committed_while_the_brokers_are_asked(
     subject = starts.Starts(connection, chosen)
     bystander = connection.consumer({}, {"group.id": chosen.kafka_group_id})
     subject.add([partition])
-    answers: list[dict[TopicPartition, starts.Start]] = []
-    while not any(answers):
-        await asyncio.sleep(0.01)
-        answers.append(subject.poll(bystander, float(len(answers))))
-    assert answers[-1] == {partition: starts.Start(5, 5, 5)}
+    assert await told_by(subject, bystander) == {partition: starts.Start(5, 5, 5)}
 
 
 def test_offsets_are_known_after_a_broker_came_back(kafka: KafkaCluster) -> None:
