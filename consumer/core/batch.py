@@ -67,7 +67,7 @@ class Lane(Struct, eq=False):
         work: What is sent next, or is being sent.
         base: State of the contact that the work was judged against.
         expected: State of the contact once the work and all that waits behind it are accepted; None where nobody asked.
-        payload: The encoded contact of an upsert that a batch took: until then a newer work may take its place.
+        payload: The encoded contact of an upsert once somebody asked: until then a newer work may take its place.
         since: When the work began to wait, seconds of the monotonic clock.
         urgent: Goes ahead of everything that is not.
         withheld: A withdrawal waits behind this change: it is sent as not callable.
@@ -155,7 +155,7 @@ class Lanes:
 
     Args:
         max_records: Most contacts in a batch.
-        max_bytes: Most bytes of encoded contacts in a batch, which shows when it is taken.
+        max_bytes: Most bytes of encoded contacts in a batch.
         linger: Longest wait of a change that is not urgent, seconds.
         encode: Encodes contacts.
     """
@@ -274,7 +274,8 @@ class Lanes:
         )
 
     def _calm_due(self, effect: Effect, since: float, now: float, limit: int) -> float:
-        full = self._calm[effect].records >= self._most(effect, limit)
+        queue = self._calm[effect]
+        full = queue.records >= self._most(effect, limit) or self._size(queue) >= self._max_bytes
         return now if full or self.draining else max(now, since + self._linger)
 
     def _most(self, effect: Effect, limit: int) -> int:
@@ -335,11 +336,10 @@ class Lanes:
         return self._groups[number]
 
     def _fill(self, lanes: list[Lane], queue: Queue, limit: int) -> list[Lane]:
-        """Move lanes from a queue into a batch until one of its limits is met; what it takes is encoded."""
+        """Move lanes from a queue into a batch until one of its limits is met."""
         size = sum(len(lane.payload) + 1 for lane in lanes)
         while len(lanes) < limit and (head := queue.head()):
-            head.payload = self._encoded(head)
-            size += len(head.payload) + 1
+            size += len(self._payload(head)) + 1
             if lanes and size > self._max_bytes:
                 break
             self._leave(head)
@@ -361,16 +361,20 @@ class Lanes:
         else:
             queue = calm = self._calm[effect]
             calm.records += 1
-        lane.queue = queue
+        lane.queue, lane.payload = queue, b""
         if queue is not before:
             (queue.appendleft if first else queue.append)(lane)
 
-    def _encoded(self, lane: Lane) -> bytes:
+    def _size(self, queue: Queue) -> int:
+        """Bytes that wait where contacts are too few for a batch; of a backlog, nobody asks."""
+        return sum(len(self._payload(lane)) + 1 for lane in _waiting_in(queue))
+
+    def _payload(self, lane: Lane) -> bytes:
         change = lane.change
-        if effect_of(change) is not _UPSERT:
-            return b""
-        contact = change.whole
-        return self._encode(contact, callable_=contact.callable and not lane.withheld)
+        if not lane.payload and effect_of(change) is _UPSERT:
+            contact = change.whole
+            lane.payload = self._encode(contact, callable_=contact.callable and not lane.withheld)
+        return lane.payload
 
     def _leave(self, lane: Lane) -> None:
         """Take a lane out of its queue, where it remains as a ghost until met."""

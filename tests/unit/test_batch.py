@@ -159,12 +159,21 @@ def test_a_full_batch_does_not_linger(waiting: int, limit: int, *, at_once: bool
     assert on.due(10.0, limit) == (10.0 if at_once else 10.5)
 
 
-def test_a_contact_that_is_not_taken_is_not_encoded() -> None:
+@pytest.mark.parametrize(("size", "at_once"), [(400, False), (500, True)])
+def test_a_batch_that_is_full_by_bytes_does_not_linger(size: int, *, at_once: bool) -> None:
+    """As many bytes as a request may hold are due at once, too."""
+    on = lanes(max_bytes=1000)
+    begin(on, *several("c", 2, size=size), now=10.0)
+    assert on.due(10.0, PLENTY) == (10.0 if at_once else 10.5)
+
+
+def test_what_a_backlog_does_not_take_is_not_encoded() -> None:
     """While it waits a newer change may take its place, and memory is for many of them."""
-    on = lanes()
-    (lane,) = begin(on, work("a", size=10))
-    assert lane.payload == b""
-    assert take(on, LINGER_S).lanes[0].payload.startswith(b"a:yes")
+    on = lanes(max_records=1)
+    taken, left = begin(on, work("a", size=10), work("b", size=10))
+    assert on.due(0.0, PLENTY) == 0.0
+    assert names(take(on)) == ["a"]
+    assert (taken.payload[:5], left.payload) == (b"a:yes", b"")
 
 
 @pytest.mark.parametrize("effect", list(Effect))
@@ -347,14 +356,16 @@ def test_a_replaced_work_keeps_its_place_and_its_wait() -> None:
 
 @pytest.mark.parametrize("times", [1, 2, 5])
 def test_replacing_does_not_fill_a_batch(times: int) -> None:
-    """Contacts are counted, not their changes."""
-    on = lanes(max_records=2)
-    (lane,) = begin(on, work("a"), now=10.0)
+    """Contacts and bytes are counted as they are, not once for each change."""
+    on = lanes(max_records=2, max_bytes=1000)
+    (lane,) = begin(on, work("a", size=100), now=10.0)
     for _ in range(times):
-        on.replace(lane, work("a"))
+        on.replace(lane, work("a", size=600))
     assert on.due(10.0, PLENTY) == 10.5
-    begin(on, work("b"), now=10.0)
+    on.replace(lane, work("a", size=1000))
     assert on.due(10.0, PLENTY) == 10.0
+    on.replace(lane, work("a", size=10))
+    assert on.due(10.0, PLENTY) == 10.5
 
 
 def test_what_was_replaced_comes_back_before_what_waits() -> None:
@@ -1037,6 +1048,14 @@ class Traffic(RuleBasedStateMachine):
         for queue in self.on._calm.values():
             living = [lane for lane in self.on._lanes.values() if lane.queue is queue]
             assert queue.records == len(living)
+
+    @invariant()
+    def what_is_encoded_is_what_waits(self) -> None:
+        """Nothing of a work that was replaced, or withheld since, is sent."""
+        for lane in self.on._lanes.values():
+            if lane.payload and not lane.sent:
+                contact = change_of(lane.work).whole
+                assert lane.payload == encode(contact, callable_=contact.callable and not lane.withheld)
 
     @invariant()
     def whoever_waits_stands_in_its_queue(self) -> None:
