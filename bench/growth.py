@@ -17,9 +17,9 @@ from pathlib import Path
 
 from bench import events
 from bench.stages import RUNS, STORE_WRITE, Flow
-from consumer.adapters.dedupe_store import RocksStore
+from consumer.adapters.dedupe_store.store import RocksStore
 from consumer.adapters.kafka.poller import MAX_POLL_RECORDS
-from consumer.core import dedupe
+from consumer.core import dedupe, state_bytes
 from consumer.model import Record, State, TopicPartition
 from consumer.pipeline.settle import MAX_RECORDS
 
@@ -30,7 +30,7 @@ TOPIC = "crm.contacts.changes"
 QUIET_S = 1.0
 """A process that takes no CPU for so long has compacted."""
 
-_KNOWN = dedupe.encode_state(State(bytes(32), 1, True, 0, 0, deleted=False), 0)
+_KNOWN = state_bytes.encode(State(bytes(32), 1, True, 0, 0, deleted=False), 0)
 
 
 @dataclass(frozen=True)

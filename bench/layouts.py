@@ -18,7 +18,7 @@ import psutil
 from rocksdict import Cache, Rdict, WriteBatch
 
 from bench import machine
-from consumer.adapters.dedupe_store import CACHE_BYTES, rocks_options
+from consumer.adapters.dedupe_store.database import CACHE_BYTES, rocks_options
 
 PARTITIONS = 64
 KEYS = 20_000

@@ -26,7 +26,7 @@ from consumer.adapters.genesys.sink import GenesysSink
 from consumer.adapters.kafka.changelog import prefix_of
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.topics import ensure
-from consumer.core import dedupe, reconcile
+from consumer.core import dedupe, reconcile, state_bytes
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
 from consumer.model import Contact, Operation, State, TopicPartition
@@ -130,7 +130,7 @@ def _state(number: int, list_id: str) -> bytes:
         else dedupe.fingerprint(_contact(number), list_id)
     )
     state = State(fingerprint, 1, True, events.FIRST_MOMENT_MS, number // PARTITIONS, False)
-    return dedupe.encode_state(state, events.FIRST_MOMENT_MS)
+    return state_bytes.encode(state, events.FIRST_MOMENT_MS)
 
 
 def _commit(settings: Settings, offset: int) -> None:

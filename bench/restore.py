@@ -16,7 +16,7 @@ from bench import process
 from consumer.adapters.kafka.changelog import prefix_of
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.topics import ensure
-from consumer.core import dedupe
+from consumer.core import state_bytes
 from consumer.model import State, TopicPartition
 from consumer.settings import load
 from tests.kafka_cluster import KafkaCluster
@@ -78,7 +78,7 @@ def _fill(bootstrap: str, changelog: str, source: str, keys: int, partitions: in
         identity = hashlib.sha256(number.to_bytes(8)).digest()
         state = State(hashlib.sha256(identity).digest(), 1, True, MOMENT_MS + number, number, False)
         partition = number % partitions
-        value = dedupe.encode_state(state, MOMENT_MS + number)
+        value = state_bytes.encode(state, MOMENT_MS + number)
         producer.produce(changelog, value, prefixes[partition] + identity, partition)
         if number % IN_THE_QUEUE == 0:
             producer.flush(60)

@@ -22,11 +22,11 @@ from rocksdict import Options, Rdict, WriteBatch
 
 from bench import events
 from bench.sink import LIST_ID
-from consumer.adapters.dedupe_store import RocksStore
+from consumer.adapters.dedupe_store.store import RocksStore
 from consumer.adapters.genesys.client import Client
 from consumer.adapters.genesys.contact_list import columns
 from consumer.adapters.genesys.sink import GenesysSink
-from consumer.core import dedupe
+from consumer.core import dedupe, state_bytes
 from consumer.core.audit import Auditor
 from consumer.core.batch import Batch, Lanes
 from consumer.core.decode import Reader, ReaderName, decode
@@ -137,7 +137,7 @@ class Flow:
 
     async def remember(self, at_once: int = STORE_WRITE) -> None:
         entries = [
-            (_change(work).identity, dedupe.encode_state(work.state, int(NOW * 1000)))
+            (_change(work).identity, state_bytes.encode(work.state, int(NOW * 1000)))
             for work in self.works
             if work.state
         ]

@@ -6,7 +6,6 @@ meanwhile. At the end every close has its own deadline, so that Kubernetes' grac
 
 import asyncio
 import gc
-import random
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,7 +16,7 @@ import structlog
 
 from consumer.adapters.allocator import return_large_blocks
 from consumer.adapters.breadcrumbs import FileBreadcrumbs
-from consumer.adapters.dedupe_store import RocksStore
+from consumer.adapters.dedupe_store.store import RocksStore
 from consumer.adapters.health import StatusServer
 from consumer.adapters.kafka.source import KafkaSource
 from consumer.adapters.kafka.topics import ensure
@@ -28,7 +27,7 @@ from consumer.core.delivery import Throttle
 from consumer.core.envelopes.choice import Envelopes
 from consumer.errors import SettingsError, TransientError
 from consumer.model import TopicPartition
-from consumer.outside import EXPORT_S, Outside
+from consumer.outside import EXPORT_S, Outside, time_and_chance
 from consumer.pipeline.mapping_check import Finding, Fit, look
 from consumer.pipeline.run import REVOKE_MARGIN_S, Pipeline
 from consumer.ports import TopicSchemas
@@ -142,9 +141,7 @@ class App:
             telemetry=self._telemetry,
             throttle=self._throttle,
             key=key,
-            clock=asyncio.get_running_loop().time,
-            now=time.time,
-            dice=random.random,
+            times=time_and_chance(),
         )
         self._telemetry.bind(self._levels(pipeline, store))
         self._started(pipeline, source, sink.contact_list_id)

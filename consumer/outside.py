@@ -1,13 +1,17 @@
 """Opens what `run` and `load` use alike: Genesys, Kafka, the state directory. Both are the same instance of the group.
 
 Answers for the names by which the outside knows that instance: what it finds of a former run, it must find under the
-same name in the other command. Whoever opens decides what follows when the outside is not there.
+same name in the other command. Whoever opens decides what follows when the outside is not there. The clocks that all
+commands go by are read here too.
 """
 
 import asyncio
+import random
+import time
 from contextlib import AsyncExitStack, suppress
 
-from consumer.adapters.dedupe_store import RocksStore, instance_id, pseudonym_key
+from consumer.adapters.dedupe_store.files import instance_id, pseudonym_key
+from consumer.adapters.dedupe_store.store import RocksStore
 from consumer.adapters.genesys.sink import GenesysSink
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.event_topics import KafkaEventTopics
@@ -15,6 +19,7 @@ from consumer.adapters.kafka.source import KafkaSource
 from consumer.adapters.kafka.topics import changelog_id
 from consumer.adapters.telemetry.adapter import Telemetry
 from consumer.core.delivery import Throttle
+from consumer.ports import TimeAndChance
 from consumer.settings import Settings
 
 EXPORT_S = 5.0
@@ -101,6 +106,11 @@ class Outside:
         )
         self._closing.push_async_callback(topics.close)
         return topics
+
+
+def time_and_chance() -> TimeAndChance:
+    """The clocks of the running event loop and of the machine, and dice."""
+    return TimeAndChance(asyncio.get_running_loop().time, time.time, random.random)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

@@ -30,6 +30,21 @@ def nothing() -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class TimeAndChance:
+    """The clocks and the dice that are asked; a test brings its own.
+
+    Attributes:
+        clock: Monotonic seconds, those of the event loop.
+        now: Seconds since the epoch.
+        dice: Random number in [0, 1), for jitter.
+    """
+
+    clock: Callable[[], float]
+    now: Callable[[], float]
+    dice: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
 class Assigned:
     """Partitions now belong to this consumer; they are paused until `Source.resume`.
 

@@ -5,10 +5,8 @@ scratch directory under the state directory goes with it.
 """
 
 import asyncio
-import random
 import secrets
 import tempfile
-import time
 from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -17,7 +15,7 @@ from typing import NamedTuple
 
 from opentelemetry.trace import NoOpTracer
 
-from consumer.adapters.dedupe_store import RocksStore
+from consumer.adapters.dedupe_store.store import RocksStore
 from consumer.adapters.genesys.contact_list import columns
 from consumer.adapters.genesys.sink import GenesysSink
 from consumer.adapters.kafka.connection import Connection
@@ -30,12 +28,14 @@ from consumer.core.envelopes.choice import Envelopes
 from consumer.core.framing import by_topic
 from consumer.errors import FatalError
 from consumer.model import KeyFormat, TopicPartition
+from consumer.outside import time_and_chance
 from consumer.pipeline.readers import form_of
 from consumer.reconcile.mend import Mender
 from consumer.reconcile.report import Report
 from consumer.reconcile.run import Reconciliation
 from consumer.reconcile.source import SourceTopics
-from consumer.settings import RESERVED_COLUMNS, Settings, ready_made_mappings
+from consumer.setting_values import RESERVED_COLUMNS
+from consumer.settings import Settings, ready_made_mappings
 
 DIGEST_KEY_BYTES = 32
 ONE_AT_A_TIME = 1
@@ -122,9 +122,7 @@ def _mender(settings: Settings, parts: _Parts, topics: KafkaEventTopics, *, dele
         gate=Gate(parts.throttle, ONE_AT_A_TIME, settings.batch_max_records),
         group=settings.kafka_group_id,
         delete_extra=delete_extra,
-        clock=asyncio.get_running_loop().time,
-        now=time.time,
-        dice=random.random,
+        times=time_and_chance(),
         sleep=asyncio.sleep,
     )
 

@@ -13,7 +13,7 @@ from consumer.core.partitioner import PARTITIONERS
 from consumer.errors import TransientError
 from consumer.first_fill.run import FirstFill, Summary
 from consumer.model import Contact, FileRow, TopicPartition
-from consumer.ports import ImportStatus
+from consumer.ports import ImportStatus, TimeAndChance
 from tests import virtual_time
 from tests.lives import settings
 from tests.memory_ports import Killed, MemorySink, MemorySource, MemoryStore, MemoryTopics, SilentTelemetry, World
@@ -143,9 +143,7 @@ class Fill:
             partitioner=PARTITIONERS["murmur2"],
             key=b"key",
             tell=lambda *step: self.told.append(step),
-            clock=loop.time,
-            now=lambda: 1_700_000_100.0 + loop.time(),
-            dice=lambda: 0.5,
+            times=TimeAndChance(loop.time, lambda: 1_700_000_100.0 + loop.time(), lambda: 0.5),
         )
 
 

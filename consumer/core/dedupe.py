@@ -1,12 +1,10 @@
 """Judges a change against what was delivered for its contact before: new, changed, duplicate or stale.
 
-Answers for identity, fingerprint, the order of changes, and the bytes in which the state is kept
-(`schemas/dedupe_state.avsc`). Touches nothing else. A duplicate is the same contact with the same content; identity
-alone is never enough, it would swallow a withdrawn consent.
+Answers for identity, fingerprint, and the order of changes. Touches nothing else. A duplicate is the same contact with
+the same content; identity alone is never enough, it would swallow a withdrawn consent.
 """
 
 import hashlib
-import struct
 from enum import IntEnum
 
 import orjson
@@ -19,14 +17,6 @@ MAX_VERSION = 2**63 - 1
 
 FROM_A_FILE = -1
 """Offset of a change that stands in no partition: its place says nothing against any other."""
-
-_STATE = struct.Struct(">BB32sqqqq")
-_EPOCH = struct.Struct(">I")
-IMPRINT_BYTES = 16
-_FORMAT, _LONG_FORMAT = 2, 3
-_SIZES = {_FORMAT: _STATE.size, _LONG_FORMAT: _STATE.size + _EPOCH.size + IMPRINT_BYTES}
-_NO_IMPRINT = bytes(IMPRINT_BYTES)
-_HAS_VERSION, _VERSIONED, _DELETED, _BLOCKED, _WITHDRAWN, _CALLABLE = 1, 2, 4, 8, 16, 32
 
 
 class _Order(IntEnum):
@@ -402,54 +392,3 @@ def fingerprint(contact: Contact | Amendment, contact_list_id: str) -> bytes:
     """SHA-256 of all that Genesys is told of a contact, and of the list in which it is told."""
     content = orjson.dumps((contact_list_id, *astuple(contact)), option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(content).digest()
-
-
-def encode_state(state: State, settled_ms: int) -> bytes:
-    """The state as it stands in the store and in the changelog, with the time at which it was settled."""
-    flags = (state.version is not None) * _HAS_VERSION | state.versioned * _VERSIONED
-    flags |= state.deleted * _DELETED | state.blocked * _BLOCKED
-    flags |= (state.callable is False) * _WITHDRAWN | (state.callable is True) * _CALLABLE
-    format_ = _LONG_FORMAT if state.epoch or state.imprint else _FORMAT
-    version = state.version or 0
-    packed = _STATE.pack(format_, flags, state.fingerprint, version, state.occurred_at, state.offset, settled_ms)
-    return packed if format_ == _FORMAT else packed + _EPOCH.pack(state.epoch) + (state.imprint or _NO_IMPRINT)
-
-
-def decode_state(raw: bytes) -> State:
-    """Read what `encode_state` wrote.
-
-    Raises:
-        ValueError: The bytes are of another format.
-    """
-    flags, fingerprint, version, occurred_at, offset, _ = _unpacked(raw)
-    (epoch,) = _EPOCH.unpack_from(raw, _STATE.size) if raw[0] == _LONG_FORMAT else (0,)
-    imprint = raw[_STATE.size + _EPOCH.size :]
-    return State(
-        fingerprint,
-        version if flags & _HAS_VERSION else None,
-        bool(flags & _VERSIONED),
-        occurred_at,
-        offset,
-        bool(flags & _DELETED),
-        bool(flags & _BLOCKED),
-        epoch,
-        bool(flags & _CALLABLE) if flags & (_CALLABLE | _WITHDRAWN) else None,
-        imprint if imprint != _NO_IMPRINT else b"",
-    )
-
-
-def settled_ms(raw: bytes) -> int:
-    """When the state in these bytes was settled, milliseconds since the epoch, UTC.
-
-    Raises:
-        ValueError: The bytes are of another format.
-    """
-    return _unpacked(raw)[-1]
-
-
-def _unpacked(raw: bytes) -> tuple[int, bytes, int, int, int, int]:
-    """Flags, fingerprint, version, time, offset, time of settling."""
-    if not raw or len(raw) != _SIZES.get(raw[0]):
-        raise ValueError(f"dedupe state of an unknown format ({len(raw)} bytes)")
-    _, flags, fingerprint, version, occurred_at, offset, settled = _STATE.unpack_from(raw)
-    return flags, fingerprint, version, occurred_at, offset, settled

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from consumer.core import dedupe
+from consumer.core import dedupe, state_bytes
 from consumer.first_fill.candidates import Candidate, Candidates
 from consumer.model import Change, Contact, FileRow, Operation, Outcome, State, TopicPartition, Verdict
 from consumer.ports import ContactUpload, Scratch, Store
@@ -172,7 +172,7 @@ class Plan:
             if candidate.change and candidate.external_id and candidate.change.identity not in choices:
                 wanted.setdefault(self._partition_of(candidate.external_id), []).append(candidate.change.identity)
         return {
-            identity: dedupe.decode_state(raw)
+            identity: state_bytes.decode(raw)
             for partition, identities in wanted.items()
             for identity, raw in zip(identities, self._store.read(partition, identities), strict=True)
             if raw is not None
@@ -186,7 +186,7 @@ class Plan:
             return Fate.REJECTED
         before = choices.get(change.identity)
         chosen = before.state if before is not None else None
-        base = states.get(change.identity) if chosen is None else dedupe.decode_state(chosen)
+        base = states.get(change.identity) if chosen is None else state_bytes.decode(chosen)
         if base is not None:
             change = replace(change, epoch=base.epoch)  # a row stands in no log
         in_file = replace(change, offset=candidate.row.number)  # among rows, their order counts
@@ -236,7 +236,7 @@ def _standing(candidate: Candidate, choices: Mapping[bytes, Choice]) -> Choice |
 
 
 def _encoded(state: State | None) -> bytes | None:
-    return None if state is None else dedupe.encode_state(state, 0)
+    return None if state is None else state_bytes.encode(state, 0)
 
 
 def _key_of(chunk: int) -> bytes:

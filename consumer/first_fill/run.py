@@ -43,7 +43,17 @@ from consumer.pipeline.partitions import Partition, Partitions
 from consumer.pipeline.progress import Progress
 from consumer.pipeline.reports import BATCH_NAMESPACE, Reports
 from consumer.pipeline.restore import Restorer
-from consumer.ports import ContactRows, ContactUpload, EventTopics, Scratch, Sink, Source, Store, Telemetry
+from consumer.ports import (
+    ContactRows,
+    ContactUpload,
+    EventTopics,
+    Scratch,
+    Sink,
+    Source,
+    Store,
+    Telemetry,
+    TimeAndChance,
+)
 from consumer.settings import Settings
 
 AT_ONCE = 2_000
@@ -90,9 +100,7 @@ class FirstFill:
         partitioner: How keys come to their partitions.
         key: Key of the pseudonyms.
         tell: Told of progress.
-        clock: Monotonic seconds, those of the event loop.
-        now: Seconds since the epoch.
-        dice: Random number in [0, 1), for jitter.
+        times: Clocks, and dice for jitter.
     """
 
     def __init__(
@@ -112,9 +120,7 @@ class FirstFill:
         partitioner: Partitioner,
         key: bytes,
         tell: Tell,
-        clock: Callable[[], float],
-        now: Callable[[], float],
-        dice: Callable[[], float],
+        times: TimeAndChance,
     ) -> None:
         self._settings = settings
         self._topic = topic
@@ -126,19 +132,16 @@ class FirstFill:
         self._rows = rows
         self._partitioner = partitioner
         self._tell = tell
-        self._clock = clock
-        self._now = now
+        self._times = times
         self._auditor = Auditor(sink.contact_list_id, key)
-        self._load = _load(rows, sink.contact_list_id, now())
+        self._load = _load(rows, sink.contact_list_id, times.now())
         self._partitions = Partitions()
-        self._reports = Reports(self._auditor, now)
+        self._reports = Reports(self._auditor, times.now)
         self._membership = Membership(source, topic, settings.kafka_group_id)
-        self._restorer = Restorer(topics, store, sink, telemetry, clock)
-        self._requests = self._make_requests(source, telemetry, throttle, dice)
+        self._restorer = Restorer(topics, store, sink, telemetry, times.clock)
+        self._requests = self._make_requests(source, telemetry, throttle)
 
-    def _make_requests(
-        self, source: Source, telemetry: Telemetry, throttle: Throttle, dice: Callable[[], float]
-    ) -> Requests:
+    def _make_requests(self, source: Source, telemetry: Telemetry, throttle: Throttle) -> Requests:
         progress = Progress()
         outbound = Outbound(
             self._settings,
@@ -151,9 +154,7 @@ class FirstFill:
             throttle=throttle,
             decided=progress.made,
             progress=progress,
-            clock=self._clock,
-            now=self._now,
-            dice=dice,
+            times=self._times,
         )
         return Requests(self._partitions, outbound, progress, self._partition_of)
 
@@ -257,19 +258,19 @@ class FirstFill:
 
     async def _upload(self, plan: Plan) -> AuditEvent:
         """Upload what goes by file; the audit event of it, as one batch."""
-        started_at = self._now()
+        started_at = self._times.now()
         upload = Upload(
             rows=self._rows,
             plan=plan,
             uploads=self._uploads,
             membership=self._membership,
             tell=self._tell,
-            clock=self._clock,
+            clock=self._times.clock,
         )
         await upload.run()
         count = upload.contacts
         report = BatchReport(self._load.batch_id, count, started_at, 0, count, upload.attempts)
-        return self._auditor.batch(report, self._now())
+        return self._auditor.batch(report, self._times.now())
 
     def _make_settling(self, plan: Plan, settled: Settled, offsets: Mapping[TopicPartition, int]) -> Settling:
         return Settling(
@@ -282,7 +283,7 @@ class FirstFill:
             store=self._store,
             offsets=offsets,
             partition_of=self._partition_of,
-            now=self._now,
+            now=self._times.now,
             tell=self._tell,
         )
 

@@ -13,7 +13,7 @@ from functools import partial
 import orjson
 from msgspec import Struct
 
-from consumer.core import dedupe
+from consumer.core import dedupe, state_bytes
 from consumer.core.audit import AuditEvent, Auditor
 from consumer.first_fill.candidates import Candidate
 from consumer.first_fill.patience import insist
@@ -179,8 +179,8 @@ class Settling:
         """What is remembered of a row's contact: that it came from a file, whatever row it was."""
         if choice is None or choice.state is None or candidate.change is None or candidate.external_id is None:
             return []
-        state = dedupe.from_a_file(dedupe.decode_state(choice.state))
-        raw = dedupe.encode_state(state, int(self._now() * 1000))
+        state = dedupe.from_a_file(state_bytes.decode(choice.state))
+        raw = state_bytes.encode(state, int(self._now() * 1000))
         return [(self._partition_of(candidate.external_id), candidate.change.identity, raw)]
 
     async def _settle(self, works: Sequence[Work], entries: Sequence[Entry], batches: Sequence[AuditEvent]) -> None:

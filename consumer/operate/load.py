@@ -4,7 +4,6 @@ What is away at the start ends it: whoever loads is there.
 """
 
 import asyncio
-import random
 import signal
 import time
 from contextlib import AsyncExitStack
@@ -29,7 +28,7 @@ from consumer.first_fill.run import FirstFill, Summary
 from consumer.first_fill.upload import Tell
 from consumer.model import TopicPartition
 from consumer.operate import printing
-from consumer.outside import EXPORT_S, Outside
+from consumer.outside import EXPORT_S, Outside, time_and_chance
 from consumer.settings import Settings
 
 REVOKE_S = 80.0
@@ -106,9 +105,7 @@ class Loading:
             partitioner=partitioner,
             key=key,
             tell=self._tell,
-            clock=asyncio.get_running_loop().time,
-            now=time.time,
-            dice=random.random,
+            times=time_and_chance(),
         )
 
     def _topic(self) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import structlog
 from msgspec.structs import replace
 
-from consumer.core import dedupe
+from consumer.core import dedupe, state_bytes
 from consumer.core.audit import event_id
 from consumer.core.batch import Lane, Lanes
 from consumer.model import Amendment, Assignment, Change, Operation, Outcome, State, Verdict, Work
@@ -93,7 +93,7 @@ class Admission:
         overlay = partition.overlay
         idle = [each for each in identities if each not in overlay and self._lanes.get(each) is None]
         values = self._store.read(partition.key, idle) if idle else []
-        return {key: None if raw is None else dedupe.decode_state(raw) for key, raw in zip(idle, values, strict=True)}
+        return {key: None if raw is None else state_bytes.decode(raw) for key, raw in zip(idle, values, strict=True)}
 
     def delivered(self, partition: Partition, identity: bytes, known: States) -> State | None:
         """The state of a contact; None where something of it is under way, or nothing was delivered."""

@@ -27,7 +27,7 @@ from consumer.pipeline.admission import Admission
 from consumer.pipeline.partitions import Partitions
 from consumer.pipeline.progress import Progress
 from consumer.pipeline.reports import Reports
-from consumer.ports import Amended, Sink, Telemetry
+from consumer.ports import Amended, Sink, Telemetry, TimeAndChance
 
 log = structlog.get_logger(__name__)
 
@@ -66,9 +66,7 @@ class Dispatcher:
         owns: Whether a partition is ours now, as far as the source knows.
         telemetry: Spans and metrics.
         reports: Keep account of batches.
-        clock: Monotonic seconds.
-        now: Seconds since the epoch.
-        dice: Random number in [0, 1), for jitter.
+        times: Clocks, and dice for jitter.
         progress: Told of each answer.
     """
 
@@ -83,9 +81,7 @@ class Dispatcher:
         owns: Callable[[TopicPartition], bool],
         telemetry: Telemetry,
         reports: Reports,
-        clock: Callable[[], float],
-        now: Callable[[], float],
-        dice: Callable[[], float],
+        times: TimeAndChance,
         progress: Progress,
     ) -> None:
         self._partitions = partitions
@@ -96,9 +92,7 @@ class Dispatcher:
         self._owns = owns
         self._telemetry = telemetry
         self._reports = reports
-        self._clock = clock
-        self._now = now
-        self._dice = dice
+        self._clock, self._now, self._dice = times.clock, times.now, times.dice
         self._progress = progress
         self._wake = asyncio.Event()
 

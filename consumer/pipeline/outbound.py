@@ -13,7 +13,7 @@ from consumer.pipeline.dispatch import Dispatcher
 from consumer.pipeline.partitions import Partitions
 from consumer.pipeline.progress import Progress
 from consumer.pipeline.reports import Reports
-from consumer.ports import Sink, Store, Telemetry
+from consumer.ports import Sink, Store, Telemetry, TimeAndChance
 from consumer.settings import Settings
 
 
@@ -31,9 +31,7 @@ class Outbound:
         throttle: The limit of requests to Genesys.
         decided: Called when works got their outcome.
         progress: Told of each answer.
-        clock: Monotonic seconds.
-        now: Seconds since the epoch.
-        dice: Random number in [0, 1), for jitter.
+        times: Clocks, and dice for jitter.
 
     Attributes:
         lanes: Contacts on their way.
@@ -55,9 +53,7 @@ class Outbound:
         throttle: Throttle,
         decided: Callable[[], None],
         progress: Progress,
-        clock: Callable[[], float],
-        now: Callable[[], float],
-        dice: Callable[[], float],
+        times: TimeAndChance,
     ) -> None:
         self.lanes = Lanes(
             settings.batch_max_records, settings.batch_max_bytes, settings.batch_linger_ms / 1000, sink.encode
@@ -70,7 +66,7 @@ class Outbound:
             reports=reports,
             contact_list_id=sink.contact_list_id,
             blocks=settings.genesys_dnc_list is not None,
-            clock=clock,
+            clock=times.clock,
             decided=decided,
         )
         self.dispatcher = Dispatcher(
@@ -82,8 +78,6 @@ class Outbound:
             owns=owns,
             telemetry=telemetry,
             reports=reports,
-            clock=clock,
-            now=now,
-            dice=dice,
+            times=times,
             progress=progress,
         )

@@ -8,19 +8,20 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 
+import orjson
 import structlog
 
 from consumer.core import framing, keys
 from consumer.core.avro import WriterSchema
 from consumer.core.connect_json import JsonReader
 from consumer.core.decode import Reader, ReaderName, named_by_key, reader_names
-from consumer.core.dedupe import IMPRINT_BYTES
-from consumer.core.envelopes.choice import Envelope
+from consumer.core.envelopes.choice import Envelope, Envelopes
 from consumer.core.framing import Form, KeySchema
+from consumer.core.state_bytes import IMPRINT_BYTES
 from consumer.errors import DecodeError, TransientError
 from consumer.model import Reason, Record, SchemaReference
 from consumer.ports import Schemas
-from consumer.settings import Settings
+from consumer.settings import RELEASE, Settings
 
 log = structlog.get_logger(__name__)
 
@@ -152,3 +153,24 @@ class Readers:
             self._seeds[name] = hashlib.sha256(hashlib.sha256(text.encode()).digest() + self._way).digest()
             return reader(name, text, self._envelope)
         return DecodeError((Reason.SCHEMA_UNKNOWN,), f"schema id {wanted} is unknown") if final else None
+
+
+def readers_of(
+    settings: Settings, envelopes: Envelopes, schemas: Schemas, contact_list_id: str, clock: Callable[[], float]
+) -> Callable[[str], Readers]:
+    """What makes the readers of a topic, for one contact list."""
+    way = orjson.dumps((RELEASE, contact_list_id, settings.genesys_attribute_columns))
+
+    def make(topic: str) -> Readers:
+        return Readers(
+            form_of(topic, settings),
+            envelope=envelopes.of_topic(topic),
+            has_positions=envelopes.has_positions(topic),
+            keyed=envelopes.is_keyed(topic),
+            way=way,
+            schemas=schemas,
+            unknown_timeout=settings.schema_unknown_timeout_s,
+            clock=clock,
+        )
+
+    return make

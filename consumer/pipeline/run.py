@@ -9,24 +9,22 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 
-import orjson
 import structlog
 
 from consumer.core.audit import AuditEvent, Auditor
-from consumer.core.decode import ReaderName
 from consumer.core.delivery import Breaker, Throttle
 from consumer.core.envelopes.choice import Envelopes
 from consumer.core.offsets import Tracker
 from consumer.errors import FatalError
-from consumer.model import Assignment, Record, TopicPartition
-from consumer.pipeline.back_pressure import BackPressure
+from consumer.model import Assignment, TopicPartition
+from consumer.pipeline.feed import Feed
 from consumer.pipeline.fuses import Fuses
 from consumer.pipeline.intake import Intake
 from consumer.pipeline.outbound import Outbound
 from consumer.pipeline.partitions import Partition, Partitions
 from consumer.pipeline.progress import Progress
 from consumer.pipeline.quarantine import Quarantine
-from consumer.pipeline.readers import Readers, form_of
+from consumer.pipeline.readers import Readers, readers_of
 from consumer.pipeline.reports import Reports
 from consumer.pipeline.restore import Restorer
 from consumer.pipeline.retention import Retention
@@ -43,8 +41,9 @@ from consumer.ports import (
     Source,
     Store,
     Telemetry,
+    TimeAndChance,
 )
-from consumer.settings import RELEASE, Settings
+from consumer.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -69,9 +68,7 @@ class Pipeline:
         telemetry: Spans and metrics.
         throttle: The limit of requests to Genesys.
         key: Key of the pseudonyms.
-        clock: Monotonic seconds, those of the event loop.
-        now: Seconds since the epoch.
-        dice: Random number in [0, 1), for jitter.
+        times: Clocks, and dice for jitter.
     """
 
     def __init__(
@@ -88,20 +85,15 @@ class Pipeline:
         telemetry: Telemetry,
         throttle: Throttle,
         key: bytes,
-        clock: Callable[[], float],
-        now: Callable[[], float],
-        dice: Callable[[], float],
+        times: TimeAndChance,
     ) -> None:
-        self._settings = settings
-        self._way = orjson.dumps((RELEASE, sink.contact_list_id, settings.genesys_attribute_columns))
-        self._source, self._store, self._schemas, self._envelopes = source, store, schemas, envelopes
-        self._telemetry, self._clock = telemetry, clock
+        self._settings, self._source, self._store = settings, source, store
+        self._telemetry, self._times = telemetry, times
         self.partitions = Partitions()
         self.fuses = Fuses(settings, self.partitions, source)
         self._progress = Progress()
-        self._back_pressure = BackPressure(self.partitions, source, settings.read_ahead_records)
         auditor = Auditor(sink.contact_list_id, key)
-        reports = Reports(auditor, now)
+        reports = Reports(auditor, times.now)
         outbound = Outbound(
             settings,
             partitions=self.partitions,
@@ -113,24 +105,22 @@ class Pipeline:
             throttle=throttle,
             decided=self._on_decided,
             progress=self._progress,
-            clock=clock,
-            now=now,
-            dice=dice,
+            times=times,
         )
         self.lanes, self.gate = outbound.lanes, outbound.gate
         self._admission, self._dispatcher = outbound.admission, outbound.dispatcher
-        self._intake = self._make_intake(Quarantine(breadcrumbs), sink.contact_list_id)
-        self._settler = self._make_settler(topics, auditor, reports.events, now)
-        self._restorer = Restorer(topics, store, sink, telemetry, clock)
-        self._retention = self._make_retention(now)
+        readers = readers_of(settings, envelopes, schemas, sink.contact_list_id, times.clock)
+        self._feed = self._make_feed(self._make_intake(readers, Quarantine(breadcrumbs), sink.contact_list_id))
+        self._settler = self._make_settler(topics, auditor, reports.events)
+        self._restorer = Restorer(topics, store, sink, telemetry, times.clock)
+        self._retention = self._make_retention()
         self._tasks = asyncio.TaskGroup()
         self._spawned: set[asyncio.Task[None]] = set()
-        self._draining = False
         self._member = False
 
-    def _make_intake(self, quarantine: Quarantine, contact_list_id: str) -> Intake:
+    def _make_intake(self, readers: Callable[[str], Readers], quarantine: Quarantine, contact_list_id: str) -> Intake:
         return Intake(
-            readers=self._readers,
+            readers=readers,
             quarantine=quarantine,
             admission=self._admission,
             telemetry=self._telemetry,
@@ -139,9 +129,19 @@ class Pipeline:
             suppress_undecodable=self._settings.suppress_undecodable,
         )
 
-    def _make_settler(
-        self, topics: EventTopics, auditor: Auditor, batch_events: list[AuditEvent], now: Callable[[], float]
-    ) -> Settler:
+    def _make_feed(self, intake: Intake) -> Feed:
+        return Feed(
+            partitions=self.partitions,
+            source=self._source,
+            intake=intake,
+            fuses=self.fuses,
+            read_ahead_records=self._settings.read_ahead_records,
+            telemetry=self._telemetry,
+            progress=self._progress,
+            spawn=self._spawn,
+        )
+
+    def _make_settler(self, topics: EventTopics, auditor: Auditor, batch_events: list[AuditEvent]) -> Settler:
         return Settler(
             partitions=self.partitions,
             topics=topics,
@@ -150,17 +150,17 @@ class Pipeline:
             auditor=auditor,
             batch_events=batch_events,
             interval=self._settings.settle_interval_ms / 1000,
-            now=now,
-            clock=self._clock,
+            now=self._times.now,
+            clock=self._times.clock,
             progress=self._progress,
         )
 
-    def _make_retention(self, now: Callable[[], float]) -> Retention:
+    def _make_retention(self) -> Retention:
         return Retention(
             partitions=self.partitions,
             store=self._store,
             retention_s=self._settings.state_retention_days * DAY_S,
-            now=now,
+            now=self._times.now,
             found=self._settler.wake,
         )
 
@@ -174,7 +174,7 @@ class Pipeline:
     @property
     def breaker(self) -> Breaker:
         """State of the breaker."""
-        return self.gate.breaker(self._clock())
+        return self.gate.breaker(self._times.clock())
 
     @property
     def genesys_answers(self) -> bool:
@@ -184,7 +184,7 @@ class Pipeline:
     @property
     def requests_allowed(self) -> float:
         """Requests that the client-side limit allows at once."""
-        return self.gate.tokens(self._clock())
+        return self.gate.tokens(self._times.clock())
 
     @property
     def degraded(self) -> str | None:
@@ -217,7 +217,7 @@ class Pipeline:
             FatalError: All is settled that could be, and a fuse keeps the rest from it.
         """
         async with self._tasks:
-            for work in (self._take_events, self._dispatcher.run, self._settler.run, self._balance):
+            for work in (self._take_events, self._dispatcher.run, self._settler.run, self._feed.balance):
                 self._spawn(work())
             if self._settings.state_retention_days:
                 self._spawn(self._retention.run())
@@ -254,8 +254,8 @@ class Pipeline:
 
     async def _drain(self) -> None:
         """Finish what is in flight and send what waits, within the deadline, and settle it."""
-        self._draining = self.lanes.draining = True
-        self._source.pause(list(self.partitions))
+        self.lanes.draining = True
+        self._feed.end()
         self._dispatcher.wake()
         await self._finish(lambda: len(self.lanes) > 0, self._settings.drain_timeout_s)
 
@@ -291,7 +291,7 @@ class Pipeline:
         while True:
             match await self._source.next():
                 case Polled(records, ends):
-                    await self._take(records, ends)
+                    await self._feed.take(records, ends)
                 case Assigned(positions, ends):
                     self._assign(positions, ends)
                 case Revoked(partitions, release):
@@ -300,64 +300,6 @@ class Pipeline:
                     await self._lose([self.partitions[key] for key in partitions if key in self.partitions])
                     self._spawn(self._tell_forgotten(forgotten))
             self._progress.made()
-
-    async def _take(self, records: Sequence[Record], ends: Mapping[TopicPartition, int]) -> None:
-        if self._draining:
-            return
-        with self._telemetry.poll_span(len(records)):
-            for key, run in _runs(records):
-                partition = self.partitions.get(key)
-                if partition is not None:
-                    await self._feed(partition, run)
-        for key, end in ends.items():
-            if key in self.partitions:
-                self.partitions[key].reached = end
-        self._back_pressure.hold_back()
-
-    async def _feed(self, partition: Partition, records: Sequence[Record]) -> None:
-        if partition.blocked:
-            partition.held.extend(records)
-            return
-        missing = await self._intake.take(partition, records)
-        self.fuses.heed(partition)
-        if missing is not None:
-            partition.blocked = True
-            self._source.pause([partition.key])
-            self._spawn(self._unblock(partition, missing))
-
-    def _readers(self, topic: str) -> Readers:
-        return Readers(
-            form_of(topic, self._settings),
-            envelope=self._envelopes.of_topic(topic),
-            has_positions=self._envelopes.has_positions(topic),
-            keyed=self._envelopes.is_keyed(topic),
-            way=self._way,
-            schemas=self._schemas,
-            unknown_timeout=self._settings.schema_unknown_timeout_s,
-            clock=self._clock,
-        )
-
-    async def _unblock(self, partition: Partition, missing: ReaderName | None) -> None:
-        """Take in what was held, learning schemas on the way, until nothing is; then the partition flows again."""
-        while not partition.fused:
-            if missing is not None:
-                await self._intake.learn(partition, missing)
-            records, partition.held = partition.held, []
-            if not records or partition.closing:
-                break
-            missing = await self._intake.take(partition, records)
-            self.fuses.heed(partition)
-        partition.blocked = partition.fused
-        if not (partition.blocked or partition.held_back or self._draining):
-            self._source.resume([partition.key])
-        self._progress.made()
-
-    async def _balance(self) -> None:
-        """Whenever something got done there may be room again."""
-        while True:
-            await self._progress.wait()
-            if not self._draining:
-                self._back_pressure.let_go()
 
     # -- ownership
 
@@ -374,7 +316,7 @@ class Pipeline:
     async def _restore(self, partition: Partition) -> None:
         """Have its store stand; then its records may be judged."""
         await self._restorer.restore(partition)
-        await self._unblock(partition, None)
+        await self._feed.unblock(partition, None)
 
     async def _revoke(self, keys: Sequence[TopicPartition], release: Callable[[], None]) -> None:
         """Let go of partitions in an orderly way, within a deadline longer than any request may take."""
@@ -408,11 +350,3 @@ class Pipeline:
                 log.info("let_go", partition=partition.key, offset=partition.tracker.committable)
         self._member = self._member and bool(self.partitions)  # else the group will say what this one is to have
         self._progress.made()
-
-
-def _runs(records: Sequence[Record]) -> list[tuple[TopicPartition, list[Record]]]:
-    """The records of a poll by partition, in their order."""
-    runs: dict[tuple[str, int], list[Record]] = {}
-    for record in records:
-        runs.setdefault((record.topic, record.partition), []).append(record)
-    return [(TopicPartition(*key), run) for key, run in runs.items()]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from consumer.core import audit, dedupe
+from consumer.core import audit, state_bytes
 from consumer.core.audit import AuditEvent, Auditor
 from consumer.errors import Rebalancing, TransientError
 from consumer.model import ChainHead, DeadLetter, Outcome, Settlement, TopicPartition, Work
@@ -146,7 +146,7 @@ class Settler:
         events, head = self._auditor.records(works, partition.head, now)
         states = {part.change.identity: part.state for part in _parts(works) if part.change and part.state}
         now_ms = int(now * 1000)
-        entries = [(identity, dedupe.encode_state(state, now_ms)) for identity, state in states.items()]
+        entries = [(identity, state_bytes.encode(state, now_ms)) for identity, state in states.items()]
         forgotten = [(identity, None) for identity in self._to_forget(partition)]
         ends = [(CHAIN_KEY, audit.encode_head(head))]
         if partition.epochs.known:  # they may be ahead of the works: those come again, and begin nothing again

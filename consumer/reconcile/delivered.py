@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from msgspec import Struct
 
-from consumer.core import dedupe
+from consumer.core import dedupe, state_bytes
 from consumer.model import State, TopicPartition
 from consumer.ports import History, Store
 
@@ -35,7 +35,7 @@ class Slot(Struct, frozen=True, gc=False):
 
     @property
     def state(self) -> State:
-        return dedupe.decode_state(self.raw)
+        return state_bytes.decode(self.raw)
 
     def packed(self) -> bytes:
         """As it stands in the scratch store."""
@@ -118,4 +118,4 @@ class Delivered:
 
 
 def _is_older(raw: bytes, before: bytes) -> bool:
-    return dedupe.settled_ms(raw) < dedupe.settled_ms(before)
+    return state_bytes.settled_ms(raw) < state_bytes.settled_ms(before)

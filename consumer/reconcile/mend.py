@@ -17,7 +17,7 @@ from consumer.core.delivery import Gate
 from consumer.core.reconcile import Standing
 from consumer.errors import FatalError, RefusedByGenesys, Throttled, TransientError
 from consumer.model import UNCHANGED, Amendment, BatchReport, Change, Settlement, TopicPartition
-from consumer.ports import EventTopics, History, Sink
+from consumer.ports import EventTopics, History, Sink, TimeAndChance
 from consumer.reconcile.findings import Finding, Findings, of_contact, of_row
 from consumer.reconcile.report import Mended, Report
 from consumer.reconcile.source import Changes, SourceTopics
@@ -45,9 +45,7 @@ class Mender:
         gate: Decides when a request may start, and how many contacts it may hold.
         group: Name of the consumer group.
         delete_extra: Whether what is too many is deleted.
-        clock: Monotonic seconds, those of the event loop.
-        now: Seconds since the epoch.
-        dice: Random number in [0, 1), for jitter.
+        times: Clocks, and dice for jitter.
         sleep: Waits for so many seconds.
     """
 
@@ -62,9 +60,7 @@ class Mender:
         gate: Gate,
         group: str,
         delete_extra: bool,
-        clock: Callable[[], float],
-        now: Callable[[], float],
-        dice: Callable[[], float],
+        times: TimeAndChance,
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._sink = sink
@@ -75,11 +71,9 @@ class Mender:
         self._gate = gate
         self._group = group
         self._delete_extra = delete_extra
-        self._clock = clock
-        self._now = now
-        self._dice = dice
+        self._clock, self._now, self._dice = times.clock, times.now, times.dice
         self._sleep = sleep
-        self._started = now()
+        self._started = times.now()
         self._batches = 0
         self._mended = Mended()
 

@@ -13,7 +13,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
-from consumer import outside, settings
+from consumer import outside, setting_values, settings
 from consumer.adapters import health
 from consumer.adapters.kafka import event_topics, source
 from tests.integration.helm import CHART, PROJECT, RELEASE, Helm, HelmFailedError, HelmMissingError, helm_binary
@@ -184,7 +184,7 @@ def test_the_schema_offers_the_choices_of_the_program() -> None:
     choices = {
         name: rule["enum"] for name, rule in _schema()["properties"]["settings"]["properties"].items() if "enum" in rule
     }
-    assert set(choices["GENESYS_REGION"]) == settings.REGIONS.keys() | set(settings.REGIONS.values())
+    assert set(choices["GENESYS_REGION"]) == setting_values.REGIONS.keys() | set(setting_values.REGIONS.values())
     for name, values in choices.items():
         for value in values:
             settings.rules()[name].parse(value)

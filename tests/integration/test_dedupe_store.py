@@ -19,8 +19,9 @@ from rocksdict import Options, Rdict
 from structlog.testing import capture_logs
 from typing_extensions import override
 
-from consumer.adapters import dedupe_store
-from consumer.adapters.dedupe_store import RocksStore, instance_id, pseudonym_key
+from consumer.adapters.dedupe_store import store as stores
+from consumer.adapters.dedupe_store.files import instance_id, pseudonym_key
+from consumer.adapters.dedupe_store.store import RocksStore
 from consumer.errors import FatalError, TransientError
 from consumer.model import TopicPartition
 from tests.store_contract import OTHER, PARTITION, StoreContract, identity
@@ -36,12 +37,12 @@ StoreMaker = Callable[..., RocksStore]
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-from consumer.adapters import dedupe_store
+from consumer.adapters.dedupe_store import store as stores
 from tests.integration.test_dedupe_store import IDENTITY, PARTITION, entries_of
-dedupe_store._UNFLUSHED_BYTES_OF_ONE = 100_000
+stores._UNFLUSHED_BYTES_OF_ONE = 100_000
 
 async def main():
-    store = dedupe_store.RocksStore(Path(sys.argv[1]), IDENTITY)
+    store = stores.RocksStore(Path(sys.argv[1]), IDENTITY)
     position = await store.open(PARTITION)
     print(position, flush=True)
     while True:
@@ -55,7 +56,7 @@ asyncio.run(main())
 HOLDER = """
 import asyncio, sys
 from pathlib import Path
-from consumer.adapters.dedupe_store import RocksStore
+from consumer.adapters.dedupe_store.store import RocksStore
 from tests.integration.test_dedupe_store import IDENTITY, PARTITION
 store = RocksStore(Path(sys.argv[1]), IDENTITY)
 print(asyncio.run(store.open(PARTITION)), flush=True)
@@ -80,7 +81,7 @@ async def make_store(tmp_path) -> AsyncIterator[StoreMaker]:
 @pytest.fixture
 def early_flush(monkeypatch) -> None:
     """Records leave memory for a table file after a few writes."""
-    monkeypatch.setattr(dedupe_store, "_UNFLUSHED_BYTES_OF_ONE", 20_000)
+    monkeypatch.setattr(stores, "_UNFLUSHED_BYTES_OF_ONE", 20_000)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from consumer.adapters.schema_registry import confluent
-from consumer.adapters.schema_registry.tokens import Tokens
+from consumer.adapters.schema_registry.login import _FetchedToken
 from consumer.adapters.schema_registry.transport import Transport
 from consumer.errors import SourceUnavailable, TransientError
 from consumer.settings import load
@@ -192,7 +192,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock by which tokens expire."""
     clock = Clock()
-    monkeypatch.setattr(Tokens.__init__, "__defaults__", (clock,))
+    monkeypatch.setattr(_FetchedToken.__init__, "__defaults__", (clock,))
     return clock
 
 

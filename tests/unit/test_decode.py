@@ -19,7 +19,7 @@ from consumer.core.avro import (
 from consumer.core.decode import decode
 from consumer.core.envelopes.native import native
 from consumer.core.framing import MAX_VALUE_BYTES
-from consumer.core.mapping import CHANGE_TYPES
+from consumer.core.mapping_tables import CHANGE_TYPES
 from consumer.errors import DecodeError
 from consumer.model import ChangeEvent, ChangeType, Reason, Record
 

@@ -8,14 +8,13 @@ import pytest
 from hypothesis import assume, given, strategies as st
 from msgspec.structs import replace
 
+from consumer.core import state_bytes
 from consumer.core.dedupe import (
     FROM_A_FILE,
     MAX_VERSION,
     accepted,
     advanced,
     as_delete,
-    decode_state,
-    encode_state,
     forgotten,
     from_a_file,
     judge,
@@ -23,7 +22,6 @@ from consumer.core.dedupe import (
     noted,
     precaution,
     releases,
-    settled_ms,
     suppression,
     to_change,
     under_new_id,
@@ -509,33 +507,33 @@ def test_an_avro_reader_and_writer_see_the_same_bytes(it):
     schema = AVRO if is_long(it) else AVRO_OF_FORMAT_2
     out = BytesIO()
     fastavro.schemaless_writer(out, schema, as_avro(it))
-    assert encode_state(it, SETTLED_MS) == out.getvalue()
-    assert fastavro.schemaless_reader(BytesIO(encode_state(it, SETTLED_MS)), schema, None) == as_avro(it)
+    assert state_bytes.encode(it, SETTLED_MS) == out.getvalue()
+    assert fastavro.schemaless_reader(BytesIO(state_bytes.encode(it, SETTLED_MS)), schema, None) == as_avro(it)
 
 
 @given(states)
 def test_a_state_comes_back_from_its_bytes(it):
     """Version 0 and no version are told apart, as is everything else; and so does the time of settling."""
-    assert decode_state(encode_state(it, SETTLED_MS)) == it
-    assert settled_ms(encode_state(it, SETTLED_MS)) == SETTLED_MS
+    assert state_bytes.decode(state_bytes.encode(it, SETTLED_MS)) == it
+    assert state_bytes.settled_ms(state_bytes.encode(it, SETTLED_MS)) == SETTLED_MS
 
 
 def test_a_state_that_an_earlier_release_wrote_lets_nothing_off_the_do_not_call_list():
     """It does not say whether a number was blocked, so none is taken for one."""
     withdrawn = accepted(change(consent=False), None)
-    assert not decode_state(encode_state(withdrawn, SETTLED_MS)).blocked
-    assert not releases(change(version=6), decode_state(encode_state(withdrawn, SETTLED_MS)))
+    assert not state_bytes.decode(state_bytes.encode(withdrawn, SETTLED_MS)).blocked
+    assert not releases(change(version=6), state_bytes.decode(state_bytes.encode(withdrawn, SETTLED_MS)))
 
 
 def test_a_state_that_an_earlier_release_wrote_is_of_the_first_epoch():
     """Its bytes, as they are in stores and changelogs of today."""
     raw = bytes.fromhex("0203" + "66" * 32 + f"{5:016x}{1000:016x}{10:016x}{SETTLED_MS:016x}")
-    assert decode_state(raw) == state()
-    assert settled_ms(raw) == SETTLED_MS
-    assert encode_state(state(), SETTLED_MS) == raw
+    assert state_bytes.decode(raw) == state()
+    assert state_bytes.settled_ms(raw) == SETTLED_MS
+    assert state_bytes.encode(state(), SETTLED_MS) == raw
 
 
-@pytest.mark.parametrize("read", [decode_state, settled_ms])
+@pytest.mark.parametrize("read", [state_bytes.decode, state_bytes.settled_ms])
 @pytest.mark.parametrize(
     "raw",
     [
@@ -761,7 +759,7 @@ def test_what_is_later_than_the_file_begins_the_order_of_the_partition():
 
 def test_the_mark_of_a_file_is_kept_in_bytes():
     """The changelog carries it."""
-    assert decode_state(encode_state(of_file(), 0)).offset == FROM_A_FILE
+    assert state_bytes.decode(state_bytes.encode(of_file(), 0)).offset == FROM_A_FILE
 
 
 # ---- a source that counts anew ----
@@ -797,7 +795,7 @@ def test_the_highest_version_of_all_stays_when_one_goes_back():
     known = state(version=MAX_VERSION, at=1)
     after = accepted(positional(version=3, at=2, consent=False), known)
     assert after.version == MAX_VERSION
-    assert decode_state(encode_state(after, 0)) == after
+    assert state_bytes.decode(state_bytes.encode(after, 0)) == after
 
 
 # ---- epochs of a source's log ----

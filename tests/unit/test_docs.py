@@ -18,7 +18,8 @@ from consumer.adapters.telemetry.adapter import Telemetry
 from consumer.adapters.telemetry.metrics import Levels
 from consumer.model import Outcome, Reason, TopicPartition
 from consumer.properties import REGISTRY_PROPERTIES, contradictions
-from consumer.settings import OWN_PROPERTIES, REGIONS, Settings, load, rules
+from consumer.setting_values import OWN_PROPERTIES, REGIONS
+from consumer.settings import Settings, load, rules
 from consumer.simulator.faults import Fault, FaultKind
 from consumer.simulator.operations import Operation
 

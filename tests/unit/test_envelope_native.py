@@ -5,7 +5,8 @@ import pytest
 from msgspec.structs import replace
 
 from consumer.core.envelopes.native import native
-from consumer.core.mapping import CHANGE_TYPES, MAX_TIME_MS
+from consumer.core.mapping import MAX_TIME_MS
+from consumer.core.mapping_tables import CHANGE_TYPES
 from consumer.errors import DecodeError
 from consumer.model import ChangeEvent, ChangeType, Reason, Record
 

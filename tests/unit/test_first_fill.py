@@ -8,7 +8,7 @@ import orjson
 import pytest
 from msgspec.structs import replace
 
-from consumer.core import dedupe
+from consumer.core import dedupe, state_bytes
 from consumer.errors import ConsumerError, FatalError, RefusedByGenesys, SinkUnavailable, SourceUnavailable
 from consumer.model import Record, TopicPartition
 from consumer.pipeline.settle import IMPORT_KEY
@@ -204,12 +204,12 @@ def test_rows_with_versions_are_in_order_also_after_a_failover_of_the_source() -
     live(world)
     partition = TopicPartition(TOPIC, partition_of(world, "a"))
     entries, position = world.stores[partition]
-    known = replace(dedupe.decode_state(entries[dedupe.identity("a")]), epoch=1)
-    entries[dedupe.identity("a")] = dedupe.encode_state(known, 0)
+    known = replace(state_bytes.decode(entries[dedupe.identity("a")]), epoch=1)
+    entries[dedupe.identity("a")] = state_bytes.encode(known, 0)
     fill(world, [row("a", version=2, consent=False), row("a", version=3, phone="+15550199")])
     assert _outcomes(world) == {1: "superseded", 2: "delivered"}
     assert (world.list["a"]["phone"], world.list["a"]["callable"]) == ("+15550199", True)
-    loaded = dedupe.decode_state(world.stores[partition][0][dedupe.identity("a")])
+    loaded = state_bytes.decode(world.stores[partition][0][dedupe.identity("a")])
     assert (loaded.epoch, loaded.version, loaded.offset) == (1, 3, dedupe.FROM_A_FILE)
     assert position < world.stores[partition][1]
 

@@ -5,7 +5,7 @@ import tomllib
 import pytest
 
 from consumer.core.envelopes.choice import Envelopes
-from consumer.core.mapping import parse
+from consumer.core.mapping_tables import parse
 from consumer.errors import DecodeError, SettingsError
 from consumer.model import ChangeType, EnvelopeName, Reason
 from consumer.settings import ready_made_mappings

@@ -10,7 +10,7 @@ from msgspec.structs import asdict, replace
 from structlog.testing import capture_logs
 
 from consumer import reconcile_app
-from consumer.core import dedupe
+from consumer.core import dedupe, state_bytes
 from consumer.core.audit import Auditor
 from consumer.core.contact_id import contact_id
 from consumer.core.decode import CONFLUENT
@@ -18,11 +18,12 @@ from consumer.core.delivery import Gate, Throttle
 from consumer.core.framing import form
 from consumer.errors import FatalError, RefusedByGenesys, SinkUnavailable, SourceUnavailable, Throttled
 from consumer.model import ExportedContact, Framing, KeyFormat, Record, SchemaReference, TopicPartition
+from consumer.ports import TimeAndChance
 from consumer.reconcile.mend import Mender
 from consumer.reconcile.report import Mended, Report
 from consumer.reconcile.run import EXPORTS, Reconciliation
 from consumer.reconcile.source import SourceTopics
-from consumer.settings import RESERVED_COLUMNS
+from consumer.setting_values import RESERVED_COLUMNS
 from tests import virtual_time
 from tests.fills import fill, row
 from tests.lives import NATIVE, live, settings, world_of
@@ -95,9 +96,7 @@ def reconcile(
             gate=Gate(Throttle(100_000), 1, 10),
             group="group",
             delete_extra=delete_extra,
-            clock=clock,
-            now=lambda: 1_700_000_000.0 + clock(),
-            dice=lambda: 0.5,
+            times=TimeAndChance(clock, lambda: 1_700_000_000.0 + clock(), lambda: 0.5),
             sleep=passes,
         )
         reconciliation = Reconciliation(
@@ -421,9 +420,9 @@ def test_a_forgotten_content_is_not_compared() -> None:
     """After a refusal behind a superseded change nobody knows what Genesys has."""
     world = delivered_world()
     identity = dedupe.identity("contact-1")
-    state = dedupe.decode_state(dict(world.changelog[P0])[identity] or b"")
+    state = state_bytes.decode(dict(world.changelog[P0])[identity] or b"")
     forgotten = dedupe.forgotten(state, MemorySink.contact_list_id)
-    world.changelog[P0].append((identity, dedupe.encode_state(forgotten, 0)))
+    world.changelog[P0].append((identity, state_bytes.encode(forgotten, 0)))
     edit(world, "contact-1", phone="+15559")
     report = reconcile(world)
     assert (report.unknown, report.drift) == (1, 0)

@@ -128,7 +128,7 @@ def test_read_in_another_way_it_is_no_repeat(
     if changed.pop("schema", False):
         schemas = MemorySchemas({1: [SCHEMA.replace('"type": "record"', '"doc": "anew", "type": "record"', 1)]})
     if changed.pop("release", False):
-        monkeypatch.setattr("consumer.pipeline.run.RELEASE", "another")
+        monkeypatch.setattr("consumer.pipeline.readers.RELEASE", "another")
     live(world, schemas, **changed)
     assert len(decoded) == 1
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 import orjson
 import pytest
 
-from consumer.core import dedupe
+from consumer.core import state_bytes
 from consumer.model import TopicPartition
 from consumer.pipeline import retention
 from consumer.pipeline.settle import CHAIN_KEY
@@ -37,7 +37,7 @@ def aged(world: World, names: Collection[str], days: int = DAYS + 1) -> None:
     keys = set(map(identity, names))
 
     def older(raw: bytes) -> bytes:
-        return dedupe.encode_state(dedupe.decode_state(raw), dedupe.settled_ms(raw) - days * DAY_MS)
+        return state_bytes.encode(state_bytes.decode(raw), state_bytes.settled_ms(raw) - days * DAY_MS)
 
     entries, position = world.stores[P0]
     world.stores[P0] = ({key: older(raw) if key in keys else raw for key, raw in entries.items()}, position)

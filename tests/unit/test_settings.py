@@ -8,7 +8,8 @@ import pytest
 
 from consumer.errors import SettingsError
 from consumer.model import Framing, KeyFormat
-from consumer.settings import OWN_PROPERTIES, REGIONS, RESERVED_COLUMNS, Settings, load, packaged_schemas, rules
+from consumer.setting_values import OWN_PROPERTIES, REGIONS, RESERVED_COLUMNS
+from consumer.settings import Settings, load, packaged_schemas, rules
 
 REQUIRED = {
     "KAFKA_BOOTSTRAP_SERVERS": "broker:9092",

@@ -16,8 +16,9 @@ import orjson
 from opentelemetry.trace import Tracer
 from yarl import URL
 
+from consumer.access_token import AccessToken
 from consumer.adapters.genesys.answers import Parse, checked
-from consumer.adapters.genesys.oauth import Tokens
+from consumer.adapters.genesys.oauth import ClientCredentials
 from consumer.adapters.genesys.transport import Answer, Endpoint, FileBody, OnRequest, Request, Transport
 from consumer.core.delivery import Throttle
 from consumer.errors import FatalError, SinkUnavailable, Throttled, TooLarge
@@ -64,17 +65,17 @@ class Client:
             on_request=on_request,
             tracer=tracer,
         )
-        self._tokens = Tokens(
+        credentials = ClientCredentials(
             self._transport,
             login_url=settings.genesys_login_url,
             client_id=settings.genesys_oauth_client_id,
             client_secret=settings.genesys_oauth_client_secret,
-            monotonic=monotonic,
         )
+        self._access = AccessToken(credentials.fetch, monotonic)
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._tokens.close()
+        await self._access.close()
         await self._transport.close()
 
     async def log_in(self) -> None:
@@ -203,7 +204,7 @@ class Client:
         answer = await self._send(request, token, deadline)
         if answer.status != 401:  # noqa: PLR2004 -- unauthorized
             return answer
-        self._tokens.drop(token)
+        self._access.drop(token)
         token = await self._token(deadline)
         self.throttle.started(asyncio.get_running_loop().time())
         return await self._send(replace(request, resend_count=1), token, deadline)
@@ -211,7 +212,7 @@ class Client:
     async def _token(self, deadline: float) -> str:
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._tokens.get()
+                return await self._access.get()
         except TimeoutError:
             raise SinkUnavailable("no token came within the time of the request") from None
 

@@ -14,7 +14,8 @@ from consumer.adapters.genesys.client import Client
 from consumer.adapters.genesys.transport import Endpoint
 from consumer.errors import ContactListMismatch, FatalError, RefusedByGenesys, SinkUnavailable
 from consumer.model import Contact
-from consumer.settings import RESERVED_COLUMNS, Settings
+from consumer.setting_values import RESERVED_COLUMNS
+from consumer.settings import Settings
 
 LISTS_PATH = "/api/v2/outbound/contactlists"
 LIST_PATH = f"{LISTS_PATH}/{{contactListId}}"

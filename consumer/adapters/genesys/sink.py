@@ -24,7 +24,8 @@ from consumer.core.delivery import Throttle
 from consumer.errors import SinkUnavailable
 from consumer.model import Amendment, Contact, ExportedContact
 from consumer.ports import Amended, Current, Sure, always, whatever_is_there
-from consumer.settings import RESERVED_COLUMNS, Settings
+from consumer.setting_values import RESERVED_COLUMNS
+from consumer.settings import Settings
 
 ADD_CONTACTS = Endpoint("add_contacts", "POST", f"{LIST_PATH}/contacts", "outbound:contact:add")
 DELETE_CONTACTS = Endpoint("delete_contacts", "DELETE", f"{LIST_PATH}/contacts", "outbound:contact:delete")

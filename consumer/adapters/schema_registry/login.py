@@ -3,14 +3,16 @@
 Answers for the headers of each way, and for what to look at when they are refused. Touches nothing itself.
 """
 
+import time
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from yarl import URL
 
 from consumer import properties
-from consumer.adapters.schema_registry.tokens import Tokens
+from consumer.access_token import AccessToken
+from consumer.adapters.schema_registry.tokens import TokenEndpoint
 
 _USER = (
     "SCHEMA_REGISTRY_USERNAME, SCHEMA_REGISTRY_PASSWORD or SCHEMA_REGISTRY_PROPERTIES_FILE, and what that user may read"
@@ -20,6 +22,9 @@ _FETCHED = (
     f"{properties.CLIENT_ID}, {properties.SCOPE}, {properties.CLUSTER} and {properties.POOL} "
     "in SCHEMA_REGISTRY_PROPERTIES_FILE, and what that client may read"
 )
+
+_FRESH_S = 30.0
+"""A token of this age or younger that is refused would only be followed by one that is refused as well."""
 
 
 class Login(Protocol):
@@ -59,7 +64,7 @@ def login(base: URL, username: str | None, password: str | None, chosen: Mapping
     """
     source = chosen.get(properties.SOURCE)
     if source == properties.FETCHED:
-        return _FetchedToken(Tokens(chosen), _cluster(chosen))
+        return _FetchedToken(TokenEndpoint(chosen), _cluster(chosen))
     if source == properties.GIVEN:
         return _Known({"Authorization": f"Bearer {chosen[properties.TOKEN]}", **_cluster(chosen)}, _GIVEN)
     user = username or base.user
@@ -97,15 +102,22 @@ class _FetchedToken:
 
     look_at = _FETCHED
 
-    def __init__(self, tokens: Tokens, beside: Mapping[str, str]) -> None:
-        self._tokens = tokens
+    def __init__(
+        self, endpoint: TokenEndpoint, beside: Mapping[str, str], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._access = AccessToken(endpoint.fetch, monotonic)
         self._beside = beside
 
     async def headers(self) -> Mapping[str, str]:
-        return {"Authorization": f"Bearer {await self._tokens.get()}", **self._beside}
+        return {"Authorization": f"Bearer {await self._access.get()}", **self._beside}
 
     def drop(self, headers: Mapping[str, str]) -> bool:
-        return self._tokens.drop(headers["Authorization"].removeprefix("Bearer "))
+        token = headers["Authorization"].removeprefix("Bearer ")
+        age_s = self._access.age_s(token)
+        if age_s is not None and age_s <= _FRESH_S:
+            return False
+        self._access.drop(token)
+        return True
 
     async def close(self) -> None:
-        await self._tokens.close()
+        await self._access.close()

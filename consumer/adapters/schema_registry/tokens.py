@@ -1,14 +1,11 @@
-"""Access tokens for the registry: fetched by client credentials, kept until shortly before they expire.
+"""Access tokens for the registry, fetched by client credentials.
 
-Answers for at most one token request being under way, of which everybody who waits for a token learns the same. Touches
-the token endpoint alone. Texts of its answers are left out of errors, but for the error's code.
+Touches the token endpoint alone. Texts of its answers are left out of errors, but for the error's code.
 """
 
-import asyncio
 import re
-import time
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote_plus
@@ -21,14 +18,9 @@ from consumer.adapters.schema_registry import answers
 from consumer.errors import SourceUnavailable, TransientError
 
 _TIMEOUT = aiohttp.ClientTimeout(total=10, connect=5)
-_RENEW_BEFORE_S = 60.0
 _USUAL_LIFE_S = 300.0
 """Taken when the endpoint does not say."""
 
-_FRESH_S = 30.0
-"""A token of this age or younger that is refused would only be followed by one that is refused as well."""
-
-_RETRY_RENEWAL_S = 10.0
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _CODE = re.compile(r"[a-z_]{1,40}")
 _REFUSED = {HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
@@ -38,15 +30,14 @@ _LOOK_AT = (
 )
 
 
-class Tokens:
-    """Hands out the token.
+class TokenEndpoint:
+    """Where a registry's client asks for tokens.
 
     Args:
         chosen: Properties of the registry's client; they name the endpoint and the client.
-        monotonic: Clock of the expiry, in seconds.
     """
 
-    def __init__(self, chosen: Mapping[str, str], monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, chosen: Mapping[str, str]) -> None:
         client = ":".join(quote_plus(chosen[name]) for name in (properties.CLIENT_ID, properties.CLIENT_SECRET))
         self._url = URL(chosen[properties.TOKEN_URL])
         self._headers = {"Accept": "application/json", "Authorization": f"Basic {b64encode(client.encode()).decode()}"}
@@ -54,65 +45,18 @@ class Tokens:
         if properties.SCOPE in chosen:
             self._form["scope"] = chosen[properties.SCOPE]
         self._tls = properties.authorities(chosen)
-        self._monotonic = monotonic
-        self._token = ""
-        self._fetched_at = self._renew_at = self._expires_at = 0.0
-        self._renewal: asyncio.Task[str] | None = None
 
-    async def get(self) -> str:
-        """A token that is good for now.
+    async def fetch(self) -> tuple[str, float]:
+        """A token, and how long it lives, in seconds.
 
         Raises:
             TransientError: The endpoint refuses the client, or cannot tell now.
         """
-        if self._token and self._monotonic() < self._renew_at:
-            return self._token
-        if self._renewal is None:
-            self._renewal = asyncio.create_task(self._renewed())
-            self._renewal.add_done_callback(self._over)
-        return await asyncio.shield(self._renewal)
-
-    def drop(self, token: str) -> bool:
-        """Forget a token that was refused; whether another one may be had, or has taken its place."""
-        if token != self._token:
-            return True
-        if self._monotonic() - self._fetched_at <= _FRESH_S:
-            return False
-        self._token = ""
-        return True
-
-    async def close(self) -> None:
-        """End a renewal that is under way."""
-        if self._renewal is not None:
-            self._renewal.cancel()
-            await asyncio.wait([self._renewal])
-
-    def _over(self, renewal: asyncio.Task[str]) -> None:
-        self._renewal = None
-        if not renewal.cancelled():
-            renewal.exception()  # seen, also when everybody who waited for it is gone
-
-    async def _renewed(self) -> str:
-        """A new token; the old one as long as it lives and no new one can be had."""
-        try:
-            await self._fetch()
-        except TransientError:
-            now = self._monotonic()
-            if not self._token or now >= self._expires_at:
-                raise
-            self._renew_at = now + _RETRY_RENEWAL_S
-        return self._token
-
-    async def _fetch(self) -> None:
-        asked_at = self._monotonic()
         try:
             answer = await self._asked()
         except (aiohttp.ClientError, TimeoutError, ValueError, RecursionError) as error:
             raise SourceUnavailable(f"token endpoint {self._url.host}: {type(error).__name__}: {error}") from error
-        self._token, life_s = _parse(answer)
-        self._fetched_at = asked_at
-        self._expires_at = asked_at + life_s
-        self._renew_at = self._expires_at - min(_RENEW_BEFORE_S, life_s / 2)
+        return _parse(answer)
 
     async def _asked(self) -> Mapping[str, Any]:
         """What the endpoint says; a session for a request, as there is one in an hour."""

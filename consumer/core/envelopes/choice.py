@@ -16,7 +16,8 @@ from consumer.core.envelopes.native import native
 from consumer.core.envelopes.outbox import outbox
 from consumer.core.envelopes.salesforce import salesforce
 from consumer.core.envelopes.schema import Mapper
-from consumer.core.mapping import ContactMapping, parse, unknown
+from consumer.core.mapping import unknown
+from consumer.core.mapping_tables import ContactMapping, parse
 from consumer.errors import DecodeError, SettingsError
 
 Envelope = Callable[[Mapping[str, object]], Mapper]

@@ -17,9 +17,7 @@ from consumer.core.envelopes.position import log
 from consumer.core.envelopes.schema import Fields, Mapper, kinds
 from consumer.core.mapping import (
     BoundMapping,
-    ContactMapping,
     Getter,
-    Path,
     Resolve,
     Row,
     When,
@@ -31,6 +29,7 @@ from consumer.core.mapping import (
     undecodable,
     unknown,
 )
+from consumer.core.mapping_tables import ContactMapping, Path
 from consumer.errors import DecodeError, ManyChanged
 from consumer.model import UNCHANGED, ChangeEvent, ChangeType, Events, FuseCause, Reason, Record
 

@@ -15,7 +15,6 @@ from msgspec.structs import replace
 from consumer.core.envelopes.schema import Mapper
 from consumer.core.mapping import (
     BoundMapping,
-    ContactMapping,
     Row,
     When,
     as_milliseconds,
@@ -24,6 +23,7 @@ from consumer.core.mapping import (
     names_somebody,
     undecodable,
 )
+from consumer.core.mapping_tables import ContactMapping
 from consumer.model import ChangeType, Events, Record
 
 _CHANGE_TYPES: Final = {"load": ChangeType.CREATE, "insert": ChangeType.CREATE, "update": ChangeType.UPDATE}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from consumer.core.envelopes.debezium import is_aside
 from consumer.core.envelopes.schema import Fields, kind
-from consumer.core.mapping import ContactMapping, Path, Source, shown
+from consumer.core.mapping_tables import ContactMapping, Path, Source, shown
 
 _FLAG = frozenset({"boolean"})
 _TEXT = frozenset({"string", "enum"})

@@ -16,7 +16,8 @@ from typing import TypedDict, cast
 from fastavro.types import Schema
 
 from consumer.core.envelopes.schema import Branches, Fields, branches, kind, kinds
-from consumer.core.mapping import CHANGE_TYPES, MAX_TIME_MS, Row, undecodable, unknown
+from consumer.core.mapping import MAX_TIME_MS, Row, undecodable, unknown
+from consumer.core.mapping_tables import CHANGE_TYPES
 from consumer.model import ChangeEvent, Record
 
 _TEXT = frozenset({"string", "bytes"})

@@ -14,19 +14,8 @@ from msgspec.structs import replace
 
 from consumer.core.envelopes.position import folded
 from consumer.core.envelopes.schema import Fields, Mapper
-from consumer.core.mapping import (
-    BoundMapping,
-    ContactMapping,
-    Getter,
-    Path,
-    Row,
-    When,
-    as_milliseconds,
-    deletion,
-    gap,
-    undecodable,
-    unknown,
-)
+from consumer.core.mapping import BoundMapping, Getter, Row, When, as_milliseconds, deletion, gap, undecodable, unknown
+from consumer.core.mapping_tables import ContactMapping, Path
 from consumer.errors import ManyChanged
 from consumer.model import UNCHANGED, ChangeEvent, ChangeType, Events, FuseCause, Record
 

@@ -10,7 +10,8 @@ from typing import cast
 from fastavro.schema import expand_schema
 from fastavro.types import DictSchema, Schema
 
-from consumer.core.mapping import Getter, Path, Row, in_any
+from consumer.core.mapping import Getter, Row, in_any
+from consumer.core.mapping_tables import Path
 from consumer.model import Events, Record
 
 Mapper = Callable[[Row, Record], Events]

@@ -1,0 +1,118 @@
+"""Feeds polled records to the intake, each partition as far as it may be judged now.
+
+What comes for a partition that waits, for its store, a schema or the release of a fuse, is held there in its order.
+Pauses and resumes partitions of the source; touches nothing else.
+"""
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+
+from consumer.core.decode import ReaderName
+from consumer.model import Record, TopicPartition
+from consumer.pipeline.back_pressure import BackPressure
+from consumer.pipeline.fuses import Fuses
+from consumer.pipeline.intake import Intake
+from consumer.pipeline.partitions import Partition, Partitions
+from consumer.pipeline.progress import Progress
+from consumer.ports import Source, Telemetry
+
+
+class Feed:
+    """What comes from the source, until it ends.
+
+    Args:
+        partitions: The assigned ones.
+        source: Where they are paused; polling goes on.
+        intake: Where records go.
+        fuses: Asked whether a topic has to stop.
+        read_ahead_records: Records held at the most.
+        telemetry: Spans of polls.
+        progress: Tells that there may be room again; told when a partition flows again.
+        spawn: Lets a task go on beside the rest.
+    """
+
+    def __init__(
+        self,
+        *,
+        partitions: Partitions,
+        source: Source,
+        intake: Intake,
+        fuses: Fuses,
+        read_ahead_records: int,
+        telemetry: Telemetry,
+        progress: Progress,
+        spawn: Callable[[Coroutine[object, object, None]], None],
+    ) -> None:
+        self._partitions = partitions
+        self._source = source
+        self._intake = intake
+        self._fuses = fuses
+        self._back_pressure = BackPressure(partitions, source, read_ahead_records)
+        self._telemetry = telemetry
+        self._progress = progress
+        self._spawn = spawn
+        self._ended = False
+
+    def end(self) -> None:
+        """Take nothing more."""
+        self._ended = True
+        self._source.pause(list(self._partitions))
+
+    async def take(self, records: Sequence[Record], ends: Mapping[TopicPartition, int]) -> None:
+        """Take what was polled.
+
+        Args:
+            records: Of any partitions.
+            ends: Where partitions ended at the time.
+        """
+        if self._ended:
+            return
+        with self._telemetry.poll_span(len(records)):
+            for key, run in _runs(records):
+                partition = self._partitions.get(key)
+                if partition is not None:
+                    await self._feed(partition, run)
+        for key, end in ends.items():
+            if key in self._partitions:
+                self._partitions[key].reached = end
+        self._back_pressure.hold_back()
+
+    async def _feed(self, partition: Partition, records: Sequence[Record]) -> None:
+        if partition.blocked:
+            partition.held.extend(records)
+            return
+        missing = await self._intake.take(partition, records)
+        self._fuses.heed(partition)
+        if missing is not None:
+            partition.blocked = True
+            self._source.pause([partition.key])
+            self._spawn(self.unblock(partition, missing))
+
+    async def unblock(self, partition: Partition, missing: ReaderName | None) -> None:
+        """Take in what was held, learning schemas on the way, until nothing is; then the partition flows again."""
+        while not partition.fused:
+            if missing is not None:
+                await self._intake.learn(partition, missing)
+            records, partition.held = partition.held, []
+            if not records or partition.closing:
+                break
+            missing = await self._intake.take(partition, records)
+            self._fuses.heed(partition)
+        partition.blocked = partition.fused
+        if not (partition.blocked or partition.held_back or self._ended):
+            self._source.resume([partition.key])
+        self._progress.made()
+
+    async def balance(self) -> None:
+        """Whenever something got done there may be room again."""
+        while True:
+            await self._progress.wait()
+            if not self._ended:
+                self._back_pressure.let_go()
+
+
+def _runs(records: Sequence[Record]) -> list[tuple[TopicPartition, list[Record]]]:
+    """The records of a poll by partition, in their order."""
+    runs: dict[tuple[str, int], list[Record]] = {}
+    for record in records:
+        runs.setdefault((record.topic, record.partition), []).append(record)
+    return [(TopicPartition(*key), run) for key, run in runs.items()]

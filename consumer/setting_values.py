@@ -1,0 +1,269 @@
+"""What the text of a setting may be, and the value that it becomes; each function parses one kind.
+
+All raise `BadValueError` with the rule that is broken, and `OSError` or `UnicodeDecodeError` where they read a file.
+This module reads the files that settings name, and nothing else.
+"""
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
+
+from consumer import properties
+from consumer.properties import LOOPBACK, Properties
+
+REGIONS = {
+    "us-east-1": "mypurecloud.com",
+    "us-east-2": "use2.us-gov-pure.cloud",
+    "us-west-2": "usw2.pure.cloud",
+    "ca-central-1": "cac1.pure.cloud",
+    "mx-central-1": "mxc1.pure.cloud",
+    "sa-east-1": "sae1.pure.cloud",
+    "eu-west-1": "mypurecloud.ie",
+    "eu-west-2": "euw2.pure.cloud",
+    "eu-central-1": "mypurecloud.de",
+    "eu-central-2": "euc2.pure.cloud",
+    "eusc-de-east-1": "edee1.eusc-pure.cloud",
+    "me-central-1": "mec1.pure.cloud",
+    "ap-south-1": "aps1.pure.cloud",
+    "ap-northeast-1": "mypurecloud.jp",
+    "ap-northeast-2": "apne2.pure.cloud",
+    "ap-northeast-3": "apne3.pure.cloud",
+    "ap-southeast-1": "apse1.pure.cloud",
+    "ap-southeast-2": "mypurecloud.com.au",
+}
+"""Genesys domain by AWS region. Source: the region tables of the official SDKs."""
+
+RESERVED_COLUMNS = ("external_id", "phone_number", "email", "consent_flag", "do_not_call")
+"""The contact list columns that every list has; attribute columns come after them."""
+
+OWN_PROPERTIES = {
+    "bootstrap.servers": "set KAFKA_BOOTSTRAP_SERVERS",
+    "metadata.broker.list": "set KAFKA_BOOTSTRAP_SERVERS",
+    "group.id": "set KAFKA_GROUP_ID",
+    "group.instance.id": "set KAFKA_GROUP_INSTANCE_ID",
+    "auto.offset.reset": "set KAFKA_START",
+    "transactional.id": "the program chooses it",
+    "enable.auto.commit": "offsets are committed when their records are settled",
+    "enable.auto.offset.store": "offsets are committed when their records are settled",
+    "enable.partition.eof": "the program needs it",
+    "isolation.level": "it is always read_committed",
+    "partition.assignment.strategy": "it is cooperative-sticky; set group.protocol=consumer for the new protocol",
+    "enable.idempotence": "it is always on",
+    "acks": "it is always all",
+    "request.required.acks": "it is always all",
+}
+"""Properties of librdkafka on which the guarantees rest, and where to turn instead."""
+
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+@dataclass(frozen=True, slots=True)
+class PerTopic(Generic[Choice]):
+    """A choice for each source topic.
+
+    Attributes:
+        default: For topics that are not named.
+        named: By topic.
+    """
+
+    default: Choice
+    named: Mapping[str, Choice]
+
+    @property
+    def by_topic(self) -> dict[str, str]:
+        """All choices, that for topics that are not named under `default`."""
+        return {"default": self.default, **self.named}
+
+    def of(self, topic: str) -> Choice:
+        """The choice for a topic."""
+        return self.named.get(topic, self.default)
+
+
+class BadValueError(ValueError):
+    """The value breaks a rule; the message says which."""
+
+
+def text(raw: str) -> str:
+    """Any text."""
+    return raw
+
+
+def name(raw: str) -> str:
+    """Any text that says something."""
+    if not raw.strip():
+        raise BadValueError("must not be empty")
+    return raw
+
+
+def key(raw: str) -> str:
+    """A secret that nobody guesses."""
+    if len(raw) < 16:  # noqa: PLR2004 -- what a person makes up, others can guess
+        raise BadValueError("must have 16 characters or more, for example of `openssl rand -hex 32`")
+    return raw
+
+
+def names(raw: str) -> tuple[str, ...]:
+    """One name or more, comma-separated."""
+    found = tuple(part.strip() for part in raw.split(",") if part.strip())
+    if not found:
+        raise BadValueError("must name at least one, comma-separated")
+    return found
+
+
+def columns(raw: str) -> tuple[tuple[str, str], ...]:
+    """Attributes, comma-separated, as `source` or `source=column`: pairs of source and column."""
+    pairs = [part.strip().partition("=") for part in raw.split(",") if part.strip()]
+    found = tuple((source.strip(), (column or source).strip()) for source, _, column in pairs)
+    taken = [column for _, column in found]
+    if len(set(taken)) != len(taken) or set(taken) & set(RESERVED_COLUMNS):
+        raise BadValueError(f"column names must be unique and none of {', '.join(RESERVED_COLUMNS)}")
+    if len(taken) + len(RESERVED_COLUMNS) > 50:  # noqa: PLR2004 -- Genesys' limit of columns in a list
+        raise BadValueError("a contact list has at most 50 columns")
+    return found
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """One of these, in any case."""
+
+    def parse(raw: str) -> str:
+        if raw.lower() not in choices:
+            raise BadValueError(f"must be one of {', '.join(choices)}")
+        return raw.lower()
+
+    return parse
+
+
+def per_topic(default: Choice) -> Callable[[str], PerTopic[Choice]]:
+    """A choice for all topics, and `topic=choice` for some, comma-separated."""
+    choices = type(default)
+
+    def parse(raw: str) -> PerTopic[Choice]:
+        chosen: dict[str, Choice] = {}
+        for part in filter(None, map(str.strip, raw.split(","))):
+            topic, _, name = map(str.strip, part.rpartition("="))
+            if name.lower() not in [*choices] or topic in chosen:
+                raise BadValueError(f"must be one of {', '.join(choices)}, or topic=one for a topic, each once")
+            chosen[topic] = choices(name.lower())
+        return PerTopic(chosen.pop("", default), chosen)
+
+    return parse
+
+
+def boolean(raw: str) -> bool:
+    """`true` or `false`."""
+    if raw.lower() not in {"true", "false"}:
+        raise BadValueError("must be true or false")
+    return raw.lower() == "true"
+
+
+def integer(low: int, high: int) -> Callable[[str], int]:
+    """A whole number from `low` to `high`."""
+
+    def parse(raw: str) -> int:
+        if not re.fullmatch(r"-?[0-9]+", raw) or not low <= int(raw) <= high:
+            raise BadValueError(f"must be a whole number from {low} to {high}")
+        return int(raw)
+
+    return parse
+
+
+def releases(raw: str) -> dict[str, int]:
+    """`topic@time`, comma-separated: milliseconds since the epoch by topic."""
+    found: dict[str, int] = {}
+    for part in filter(None, map(str.strip, raw.split(","))):
+        topic, _, time = part.rpartition("@")
+        time_ms = _milliseconds(time)
+        if not topic or time_ms is None or topic in found:
+            raise BadValueError("must be topic@time for each topic once, for example crm.contacts@2026-11-29T06:00:00Z")
+        found[topic] = time_ms
+    return found
+
+
+def _milliseconds(text: str) -> int | None:
+    """A time with its zone, in ISO 8601, as milliseconds since the epoch; None when it is no such thing."""
+    with suppress(ValueError, TypeError):
+        return (datetime.fromisoformat(text) - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)
+    return None
+
+
+def region(raw: str) -> str:
+    """The Genesys domain of an AWS region, or that domain itself."""
+    if raw in REGIONS:
+        return REGIONS[raw]
+    if raw in REGIONS.values():
+        return raw
+    raise BadValueError(f"must be an AWS region or Genesys domain that Genesys Cloud has: {', '.join(REGIONS)}")
+
+
+def toml(raw: str) -> dict[str, Any]:
+    """The tables of a TOML file."""
+    try:
+        return tomllib.loads(Path(raw).read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise BadValueError(f"{raw}: {error}") from None
+
+
+def http_address(raw: str) -> tuple[str, int]:
+    """Host and port to listen at."""
+    host, _, port = raw.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004 -- the highest port
+        raise BadValueError("must be HOST:PORT, for example 0.0.0.0:8080")
+    return host.strip("[]"), int(port)
+
+
+def url(raw: str) -> str:
+    """An address of a service, without the slash at its end."""
+    parts = urlsplit(raw)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise BadValueError("must be a URL that begins with https:// (or http://)")
+    return raw.rstrip("/")
+
+
+def genesys_url(raw: str) -> str:
+    """An address to which credentials and personal data may go."""
+    parts = urlsplit(url(raw))
+    if parts.scheme == "http" and parts.hostname not in LOOPBACK:
+        raise BadValueError("plain http goes only to loopback: use https://")
+    return raw.rstrip("/")
+
+
+def directory(raw: str) -> Path:
+    """A directory that exists."""
+    path = Path(raw)
+    if not path.is_dir():
+        raise BadValueError("must be a directory that exists")
+    return path
+
+
+def path(raw: str) -> Path:
+    """A path of anything, or of nothing yet."""
+    return Path(raw)
+
+
+def kafka_properties(raw: str) -> Properties:
+    """A file of librdkafka's properties, without those that the program sets itself."""
+    return _properties(*properties.read(Path(raw), _not_kafka_s))
+
+
+def _not_kafka_s(name: str) -> str | None:
+    return f"{name} is not for this file: {OWN_PROPERTIES[name]}" if name in OWN_PROPERTIES else None
+
+
+def registry_properties(raw: str) -> Properties:
+    """A file of the properties that Confluent's registry client has."""
+    found, problems = properties.read(Path(raw), properties.no_registry_property)
+    return _properties(found, problems or properties.contradictions(found))
+
+
+def _properties(found: Properties, problems: list[str]) -> Properties:
+    if problems:
+        raise BadValueError("; ".join(problems))
+    return found
