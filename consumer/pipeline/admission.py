@@ -5,6 +5,8 @@ something under way is not judged: the work waits behind it, or takes its place 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
 
 import structlog
 from msgspec.structs import replace
@@ -103,10 +105,10 @@ class Admission:
 
     def readmit(self, works: Sequence[Work]) -> None:
         """Let in works again that waited behind another one of their contact."""
-        for work in works:
-            partition = self._partitions.of(work.assignment)
+        for assignment, run in groupby(works, attrgetter("assignment")):
+            partition = self._partitions.of(assignment)
             if partition is not None and not partition.closing:
-                self.admit(partition, [work])
+                self.admit(partition, list(run))
 
     def reconsider(self, lanes: Sequence[Lane]) -> None:
         """What waits behind lanes that are queued again may take their place now."""
