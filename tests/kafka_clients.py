@@ -13,7 +13,7 @@ from importlib.metadata import files
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition as NativePartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition as NativePartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
@@ -111,6 +111,20 @@ def commit(bootstrap: str, settings: Settings, partition: TopicPartition, offset
     """Commit an offset for a group without members."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": settings.kafka_group_id, **QUIET})
     consumer.commit(offsets=[NativePartition(*partition, offset)], asynchronous=False)
+
+
+def forget(bootstrap: str, chosen: Settings) -> None:
+    """Have the brokers forget a group, as they do when it was empty for long; who has just left may still count."""
+    admin = AdminClient({"bootstrap.servers": bootstrap, **QUIET})
+    deadline = time.monotonic() + WITHIN_S
+    while True:
+        try:
+            admin.delete_consumer_groups([chosen.kafka_group_id])[chosen.kafka_group_id].result(WITHIN_S)
+        except KafkaException as failure:
+            if failure.args[0].code() != KafkaError.NON_EMPTY_GROUP or time.monotonic() > deadline:
+                raise
+        else:
+            return
 
 
 def delete_records(bootstrap: str, partition: TopicPartition, before: int) -> None:

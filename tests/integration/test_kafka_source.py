@@ -28,6 +28,7 @@ from tests.kafka_clients import (
     commit,
     committed,
     delete_records,
+    forget,
     grow,
     mock_cluster_with_errors,
     produce,
@@ -533,6 +534,39 @@ async def test_latest_skips_what_was_there_and_nothing_that_comes_after(kafka: K
     async with watched(chosen) as watcher:
         await watcher.until(lambda: len(watcher.records) == 3)
         assert watcher.values() == numbered(3, 5)
+
+
+async def test_latest_skips_nothing_when_the_brokers_forgot_the_group(kafka: KafkaCluster) -> None:
+    """A group that has a changelog is not new, although it has no offsets any more; another one's is no sign of it."""
+    topic = kafka.create_topic()
+    produce(kafka.bootstrap, topic, numbered(5))
+    chosen = settings(kafka.bootstrap, topic, KAFKA_START="latest", KAFKA_CHANGELOG_TOPIC=kafka.create_topic())
+    async with watched(chosen) as watcher:
+        await watcher.until(lambda: watcher.assigned)
+        assert watcher.positions == {TopicPartition(topic, 0): 5}
+    produce(kafka.bootstrap, chosen.kafka_changelog_topic, [b"what was delivered"])
+    forget(kafka.bootstrap, chosen)
+    with capture_logs() as logs:
+        async with watched(chosen) as watcher:
+            await watcher.until(lambda: watcher.assigned)
+            assert watcher.positions == {TopicPartition(topic, 0): 0}
+    assert "offsets_forgotten" in [entry["event"] for entry in logs]
+
+
+async def test_latest_holds_for_a_topic_that_joins_the_others(kafka: KafkaCluster) -> None:
+    """Also when the group has delivered from those: it has offsets of them."""
+    former, added = kafka.create_topic(), kafka.create_topic()
+    changelog = kafka.create_topic()
+    for topic in (former, added, changelog):
+        produce(kafka.bootstrap, topic, numbered(5))
+    topics = f"{former},{added}"
+    chosen = settings(
+        kafka.bootstrap, former, KAFKA_START="latest", KAFKA_CHANGELOG_TOPIC=changelog, KAFKA_SOURCE_TOPICS=topics
+    )
+    commit(kafka.bootstrap, chosen, TopicPartition(former, 0), 2)
+    async with watched(chosen) as watcher:
+        await watcher.until(lambda: len(watcher.positions) == 2)
+        assert watcher.positions == {TopicPartition(former, 0): 2, TopicPartition(added, 0): 5}
 
 
 async def test_latest_reads_a_partition_that_was_added_later_from_its_beginning(

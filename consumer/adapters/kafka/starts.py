@@ -47,7 +47,7 @@ class _Answers(NamedTuple):
 
     Attributes:
         committed: Offsets, None where there is none; without those that an open transaction may still change.
-        begun: Topics of which the group has committed any offset; asked for only where it begins at the latest ones.
+        begun: Topics that the group has read before; asked for only where it begins at the latest offsets.
         low: First offsets.
         high: High watermarks.
     """
@@ -70,6 +70,8 @@ class Starts:
         self._admin = Admin(connection)
         self._group = GroupOffsets(connection, settings.kafka_group_id)
         self._latest = settings.kafka_start == "latest"
+        self._topics = settings.kafka_source_topics
+        self._changelog = settings.kafka_changelog_topic
         self._pending: dict[TopicPartition, int | None] = {}
         self._worker = Worker("kafka-starts")
         self._answers: Future[_Answers] | None = None
@@ -136,14 +138,25 @@ class Starts:
         between the two would show in the first alone, and the partitions would be taken for new ones.
         """
         with self._admin.client() as client:
-            begun = self._begun(client, partitions) if self._latest else ()
+            begun = self._begun(client) if self._latest else ()
             stable = self._group.stable(partitions)
             return _Answers(stable, begun, *low_and_high(client, partitions))
 
-    def _begun(self, client: AdminClient, partitions: Collection[TopicPartition]) -> set[str]:
-        """The topics of these partitions of which the group has committed any offset."""
-        told = self._group.now(_beside(client, partitions))
-        return {partition.topic for partition, offset in told.items() if offset is not None}
+    def _begun(self, client: AdminClient) -> set[str]:
+        """The source topics of which the group has committed any offset.
+
+        Brokers forget the offsets of a group that was empty for long. One that has none at all, and a changelog, was
+        forgotten: what came since must not be skipped. The changelog is asked for first, since a new group commits its
+        first offsets before there is anything in it.
+        """
+        _, delivered = low_and_high(client, _partitions(client, [self._changelog]))
+        told = self._group.now(_partitions(client, self._topics))
+        begun = {partition.topic for partition, offset in told.items() if offset is not None}
+        if begun or not any(delivered.values()):
+            return begun
+        remedy = "none needed: all is read again, what was delivered is duplicate; see offsets.retention.minutes"
+        _log.warning("offsets_forgotten", changelog=self._changelog, remedy=remedy)
+        return {*self._topics}
 
     def _decide(self, answers: _Answers, consumer: Consumer) -> dict[TopicPartition, Start]:
         known: dict[TopicPartition, Start] = {}
@@ -159,9 +172,8 @@ class Starts:
         return known
 
 
-def _beside(admin: AdminClient, partitions: Collection[TopicPartition]) -> list[TopicPartition]:
-    """All partitions of the same topics."""
-    topics = {partition.topic for partition in partitions}
+def _partitions(admin: AdminClient, topics: Iterable[str]) -> list[TopicPartition]:
+    """All partitions of topics."""
     known = {topic: admin.list_topics(topic, timeout=ANSWER_WITHIN_S).topics[topic] for topic in topics}
     return [TopicPartition(topic, number) for topic, metadata in known.items() for number in metadata.partitions]
 
