@@ -33,6 +33,7 @@ class AccessToken:
 
         Raises:
             TransientError: There is none now.
+            ConsumerError: Whatever else fetching one comes to.
         """
         if self._token and self._monotonic() < self._renew_at:
             return self._token

@@ -1,8 +1,8 @@
 """Opens what `run` and `load` use alike: Genesys, Kafka, the state directory. Both are the same instance of the group.
 
 Answers for the names by which the outside knows that instance: what it finds of a former run, it must find under the
-same name in the other command. Whoever opens decides what follows when the outside is not there. The clocks that all
-commands go by are read here too.
+same name in the other command. Whoever opens decides what follows when the outside is not there. The clocks and the
+dice that they and `reconcile` hand on are made here too.
 """
 
 import asyncio

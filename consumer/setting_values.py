@@ -1,6 +1,6 @@
 """What the text of a setting may be, and the value that it becomes; each function parses one kind.
 
-All raise `BadValueError` with the rule that is broken, and `OSError` or `UnicodeDecodeError` where they read a file.
+Where a rule is broken they raise `BadValueError`, and `OSError` or `UnicodeDecodeError` where they read a file.
 This module reads the files that settings name, and nothing else.
 """
 
@@ -249,7 +249,7 @@ def path(raw: str) -> Path:
 
 
 def kafka_properties(raw: str) -> Properties:
-    """A file of librdkafka's properties, without those that the program sets itself."""
+    """A file of librdkafka's properties; one that the program sets itself is refused."""
     return _properties(*properties.read(Path(raw), _not_kafka_s))
 
 

@@ -1,6 +1,5 @@
 """Loads files on a world in memory, one run after the other."""
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,7 +12,7 @@ from consumer.core.partitioner import PARTITIONERS
 from consumer.errors import TransientError
 from consumer.first_fill.run import FirstFill, Summary
 from consumer.model import Contact, FileRow, TopicPartition
-from consumer.ports import ImportStatus, TimeAndChance
+from consumer.ports import ImportStatus
 from tests import virtual_time
 from tests.lives import settings
 from tests.memory_ports import Killed, MemorySink, MemorySource, MemoryStore, MemoryTopics, SilentTelemetry, World
@@ -121,7 +120,6 @@ class Fill:
     """
 
     def __init__(self, world: World, rows: MemoryRows, **changed: object) -> None:
-        loop = asyncio.get_running_loop()
         self.source = MemorySource(world)
         self.topics = MemoryTopics(world)
         self.store = MemoryStore(world)
@@ -143,7 +141,7 @@ class Fill:
             partitioner=PARTITIONERS["murmur2"],
             key=b"key",
             tell=lambda *step: self.told.append(step),
-            times=TimeAndChance(loop.time, lambda: 1_700_000_100.0 + loop.time(), lambda: 0.5),
+            times=virtual_time.times(),
         )
 
 

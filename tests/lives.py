@@ -7,7 +7,7 @@ from typing import Any
 from consumer.core.delivery import Throttle
 from consumer.core.envelopes.choice import Envelopes
 from consumer.pipeline.run import Pipeline
-from consumer.ports import Breadcrumbs, Sink, TimeAndChance
+from consumer.ports import Breadcrumbs, Sink
 from consumer.settings import Settings, load, ready_made_mappings
 from tests import virtual_time
 from tests.memory_ports import (
@@ -58,7 +58,6 @@ class Life:
         breadcrumbs: Breadcrumbs | None = None,
         **changed: object,
     ) -> None:
-        loop = asyncio.get_running_loop()
         self.world = world
         self.source = MemorySource(world)
         self.topics = topics or MemoryTopics(world)
@@ -78,7 +77,7 @@ class Life:
             telemetry=self.telemetry,
             throttle=Throttle(chosen.genesys_requests_per_minute),
             key=b"key",
-            times=TimeAndChance(loop.time, lambda: 1_700_000_100.0 + loop.time(), lambda: 0.5),
+            times=virtual_time.times(),
         )
 
     async def run(self, *, until_caught_up: bool = True) -> None:

@@ -8,6 +8,8 @@ import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from consumer.ports import TimeAndChance
+
 T = TypeVar("T")
 
 TURN_S = 1e-6
@@ -15,6 +17,9 @@ TURN_S = 1e-6
 
 START = 1000.0
 """What the clock says when a loop begins."""
+
+EPOCH = 1_700_000_100.0
+"""Seconds since the epoch when the clock stands at zero."""
 
 MAX_VIRTUAL_S = 24 * 3600.0
 
@@ -44,6 +49,12 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._virtual.now
+
+
+def times() -> TimeAndChance:
+    """The clocks of the running loop, and dice that always say the same."""
+    loop = asyncio.get_running_loop()
+    return TimeAndChance(loop.time, lambda: EPOCH + loop.time(), lambda: 0.5)
 
 
 async def passes(seconds: float) -> None:

@@ -3,7 +3,8 @@
 Each module has a command, or a few that belong together, and loads what it needs when it is called, so that `--help`
 answers at once. `options` has what several of them ask for, `output` what they say beside their results.
 
-Exit codes: 0 done, 1 a fatal error, 2 bad settings or usage; never a stack trace for what a user can mend.
+Exit codes: 0 done, 1 a fatal error, 2 bad settings or usage, 3 drift that `reconcile` found, 130 Ctrl-C; never a stack
+trace for what a user can mend.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The life of the pipeline: partitions come and go, memory stays bounded, the end is orderly.
+"""The life of the pipeline: partitions come and go, the end is orderly.
 
 A partition that is assigned gets its store brought up to the changelog before its first record is judged. One that is
 revoked takes in nothing more, waits for the requests under way, settles, and lets go; one that is lost is forgotten at

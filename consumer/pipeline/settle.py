@@ -32,7 +32,7 @@ MAX_RECORDS = 10_000
 """Records in a transaction, of which each assigned partition may have an equal share."""
 
 CHAIN_KEY = b"chain"
-"""Store key of the end of a partition's chain of audit events; the other keys are identities of 32 bytes."""
+"""Store key of the end of a partition's chain of audit events; contacts have identities of 32 bytes."""
 
 EPOCHS_KEY = b"epochs"
 """Store key of the epochs of a partition's source, where its versions are positions in a log."""

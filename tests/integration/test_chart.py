@@ -409,6 +409,29 @@ def test_notes_say_what_to_check_next(helm: Helm, tmp_path: Path, override: Path
     assert ("replays the changelog" in notes) == (kind == "Deployment")
 
 
+def test_the_documented_job_gets_what_the_pods_get(helm: Helm, override: Path) -> None:
+    """Commands on Kubernetes: the same image, settings, secrets and restrictions, and no label that selects it."""
+    told = (PROJECT / "docs" / "operations.md").read_text(encoding="utf-8")
+    job = yaml.safe_load(re.findall(r"```yaml\n(apiVersion: batch/v1\n.*?)```", told, re.DOTALL)[0])
+    for version in KUBERNETES_VERSIONS:
+        kubernetes_validate.validate(job, version, strict=True)
+    override.write_text(
+        "image: {repository: registry.example.com/genesys-consumer}\nsecretKeys: {pseudonymKey: pseudonym-key}\n"
+        "staticMembership: false\n"
+    )
+    release, spec = helm.render(DEFAULT, override), job["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    same = ("image", "envFrom", "env", "resources", "securityContext")
+    assert {key: container[key] for key in same} == {key: release.container[key] for key in same}
+    assert [mount for mount in release.container["volumeMounts"] if mount not in container["volumeMounts"]] == []
+    secrets = [volume for volume in release.pod["volumes"] if "secret" in volume]
+    assert [volume for volume in spec["volumes"] if "secret" in volume] == secrets
+    restrictions = ("automountServiceAccountToken", "enableServiceLinks")
+    assert {key: spec[key] for key in restrictions} == {key: release.pod[key] for key in restrictions}
+    assert spec["securityContext"].items() <= release.pod["securityContext"].items()
+    assert "metadata" not in job["spec"]["template"]
+
+
 def _leaves(values: dict[str, Any], path: str = "") -> Iterator[str]:
     for key, value in values.items():
         if isinstance(value, dict) and value:

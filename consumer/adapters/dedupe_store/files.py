@@ -1,6 +1,6 @@
-"""Files of the state directory: written whole or not at all, and those that name the directory.
+"""Files of the state directory: written whole or not at all, and those that name it and its pseudonyms.
 
-Touches nothing but the paths that it is given.
+Touches nothing but the paths that it is given, and in the state directory `instance.json` and `pseudonym.key`.
 """
 
 import contextlib
