@@ -221,10 +221,11 @@ def http_address(raw: str) -> tuple[str, int]:
 
 def url(raw: str) -> str:
     """An address of a service, without the slash at its end."""
-    parts = urlsplit(raw)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise BadValueError("must be a URL that begins with https:// (or http://)")
-    return raw.rstrip("/")
+    with suppress(ValueError):
+        parts = urlsplit(raw)
+        if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0:
+            return raw.rstrip("/")
+    raise BadValueError("must be a URL that begins with https:// (or http://)")
 
 
 def genesys_url(raw: str) -> str:

@@ -273,6 +273,7 @@ def load(
 def _contradictions(known: Mapping[str, object]) -> list[str]:
     """What no setting breaks alone."""
     found = _shared_topics(known) + _late_requests(known) + _no_source_topics(known) + _nothing_to_release(known)
+    found += _nobody_s_password(known) + _nothing_to_map(known)
     return found + [f"SCHEMA_REGISTRY_PROPERTIES_FILE: {problem}" for problem in _two_minds(known)]
 
 
@@ -313,6 +314,22 @@ def _nothing_to_release(known: Mapping[str, object]) -> list[str]:
     return []
 
 
+def _nobody_s_password(known: Mapping[str, object]) -> list[str]:
+    url, user = known["schema_registry_url"], known["schema_registry_username"]
+    if not known["schema_registry_password"] or user or (isinstance(url, str) and urlsplit(url).username):
+        return []
+    return ["SCHEMA_REGISTRY_PASSWORD: there is no user; set SCHEMA_REGISTRY_USERNAME too, or neither"]
+
+
+def _nothing_to_map(known: Mapping[str, object]) -> list[str]:
+    envelopes = known["source_envelope"]
+    if not known["source_mapping"] or not isinstance(envelopes, PerTopic):
+        return []
+    if {envelopes.default, *envelopes.named.values()} != {EnvelopeName.NATIVE}:
+        return []
+    return ["SOURCE_MAPPING: native events are not mapped; set SOURCE_ENVELOPE too, or neither"]
+
+
 def _late_requests(known: Mapping[str, object]) -> list[str]:
     """A request must be over before another consumer can own its partition, or it could land after a newer one."""
     of_kafka, limit_s = known["kafka_properties_file"], known["genesys_request_timeout_s"]
@@ -337,7 +354,7 @@ def _raw(name: str, rule: _Rule, environ: Mapping[str, str], below: Mapping[str,
         if source.get(name):
             return source[name]
         if rule.secret and source.get(f"{name}_FILE"):
-            return Path(source[f"{name}_FILE"]).read_text(encoding="utf-8").strip()
+            return values.name(Path(source[f"{name}_FILE"]).read_text(encoding="utf-8").strip())
     return rule.default or ""
 
 

@@ -34,6 +34,9 @@ MAX_MEMORY_BYTES = 56_000_000
 _MAX_FIXED_BYTES = 1_000_000
 _JSON_LEVELS_PER_TYPE = 4
 _TOO_DEEP = f"the schema is nested deeper than {MAX_SCHEMA_DEPTH} types"
+_RECORDS = frozenset({"record", "error"})
+"""Errors are records of Avro's protocols; fastavro takes them in schemas too."""
+
 _CONTENT: Final = {"array": "items", "map": "values"}
 _RESERVED_KEYS = frozenset({"__fastavro_parsed", "__named_schemas"})
 """A schema that brings these makes fastavro believe that it was parsed already."""
@@ -91,8 +94,7 @@ class WriterSchema:
 
     def __init__(self, text: str) -> None:
         self.definition = _loaded(text)
-        names: NamedSchemas = {}
-        hardened = _Hardening(names).apply(_parsed(self.definition, names))
+        hardened = _hardened(self.definition)
         self._schema = cast("DictSchema", hardened) | {"__fastavro_parsed": True, "__named_schemas": {}}
         self._max_bytes = _readable_bytes(hardened)
 
@@ -198,9 +200,13 @@ def _loaded(text: str) -> dict[str, object]:
     return definition
 
 
-def _parsed(definition: dict[str, object], names: NamedSchemas) -> Schema:
+def _hardened(definition: dict[str, object]) -> Schema:
+    """What fastavro may read with. What it takes for valid need not be: names of fields may be lists."""
+    names: NamedSchemas = {}
     try:
-        return parse_schema(definition, names)
+        return _Hardening(names).apply(parse_schema(definition, names))
+    except DecodeError:
+        raise
     except Exception as error:  # noqa: BLE001  # foreign code on foreign input: anything may come
         cause = type(error).__name__
     raise _refused(f"the schema is not valid Avro: {cause}")
@@ -248,7 +254,7 @@ class _Hardening:
         if isinstance(schema, list):
             return self._union(schema, depth, repeated=repeated)
         kind = schema["type"]
-        if kind == "record":
+        if kind in _RECORDS:
             return self._record(schema, depth, repeated=repeated)
         if kind in _CONTENT:
             content = _CONTENT[kind]
@@ -310,7 +316,7 @@ def _is_weightless(schema: list[Schema] | DictSchema) -> bool:
     if isinstance(schema, list):
         return False
     kind = schema["type"]
-    return kind == "null" or (kind == "fixed" and schema["size"] == 0) or (kind == "record" and not schema["fields"])
+    return kind == "null" or (kind == "fixed" and schema["size"] == 0) or (kind in _RECORDS and not schema["fields"])
 
 
 def _readable_bytes(schema: Schema) -> int:

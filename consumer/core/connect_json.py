@@ -83,7 +83,7 @@ class JsonReader:
         document = _loaded(value)
         if document.keys() == {"schema", "payload"} and document["schema"] is not None:
             schema, payload = document["schema"], document["payload"]
-            check, mapping = self._prepared(orjson.dumps(schema), lambda: _Compiler().apply(schema))
+            check, mapping = self._prepared(_text_of(schema), lambda: _Compiler().apply(schema))
         else:
             payload = document["payload"] if document.keys() == {"schema", "payload"} else document
             definition = _Shape().of(payload)
@@ -133,6 +133,13 @@ def _loaded(value: bytes) -> dict[str, object]:
             return document
         raise _refused("the JSON is not an object")
     raise _refused("the value is not JSON")
+
+
+def _text_of(schema: object) -> bytes:
+    """A schema as text; orjson writes fewer levels than it reads."""
+    with suppress(orjson.JSONEncodeError):
+        return orjson.dumps(schema)
+    raise _too_deep()
 
 
 def _fitting(check: Check, payload: object) -> dict[str, object]:

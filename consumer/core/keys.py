@@ -6,7 +6,7 @@ Touches nothing else.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import cast
 
@@ -16,37 +16,54 @@ from consumer.core.avro import WriterSchema
 from consumer.errors import DecodeError
 from consumer.model import ChangeEvent, ChangeType, Reason, Record
 
+Fields = Collection[str] | None
+"""Names of fields that may hold the external id; None: any."""
+
 KeyReader = Callable[[bytes, Record], ChangeEvent]
 """Makes the change event of a key's body; raises nothing but `DecodeError`."""
 
 
 def read_text(key: bytes, record: Record) -> ChangeEvent:
     """The deletion of whom the text names; an empty key names nobody, which is for validation to say."""
-    if not key.startswith(b"\0"):
+    if not key.startswith(b"\0") and not _is_json(key):
         with suppress(UnicodeDecodeError):
             return _deletion(record, key.decode() or None)
-    raise _refused("is not the external id in UTF-8")
+    raise _refused("is not the external id in UTF-8; see SOURCE_KEY")
 
 
-def read_json(key: bytes, record: Record) -> ChangeEvent:
+def _is_json(key: bytes) -> bool:
+    """Whether a key is an object, a list or a text in JSON: as plain text it would name nobody."""
+    if key[:1] not in {b"{", b"[", b'"'}:
+        return False
+    with suppress(orjson.JSONDecodeError):
+        orjson.loads(key)
+        return True
+    return False
+
+
+def read_json(key: bytes, record: Record, fields: Fields = None) -> ChangeEvent:
     """The deletion of whom the JSON names, which may be in an envelope of Kafka Connect."""
     with suppress(orjson.JSONDecodeError):
         value = orjson.loads(key)
         if isinstance(value, dict) and value.keys() == {"schema", "payload"}:
             value = value["payload"]
-        return _deletion(record, _external_id(value))
+        return _deletion(record, _external_id(value, fields))
     raise _refused("is not JSON")
 
 
-def avro_reader(text: str) -> KeyReader:
+def avro_reader(text: str, fields: Fields = None) -> KeyReader:
     """What reads keys that were written with this schema, of a record or of any other type.
+
+    Args:
+        text: The schema as JSON.
+        fields: Of which one holds the external id, where it is in a record.
 
     Raises:
         DecodeError: Reading with the schema could hurt, or it is none.
     """
     wrapped = {"type": "record", "name": "Tombstone", "fields": [{"name": "key", "type": _loaded(text)}]}
     schema = WriterSchema(json.dumps(wrapped))
-    return lambda key, record: _deletion(record, _external_id(schema.read(key)["key"]))
+    return lambda key, record: _deletion(record, _external_id(schema.read(key)["key"], fields))
 
 
 def _loaded(text: str) -> object:
@@ -55,9 +72,11 @@ def _loaded(text: str) -> object:
     raise _refused("was written with a schema that is not JSON")
 
 
-def _external_id(value: object) -> str:
+def _external_id(value: object, fields: Fields) -> str:
     if isinstance(value, dict) and len(value) == 1:
-        (value,) = value.values()
+        ((name, value),) = value.items()
+        if fields is not None and name not in fields:
+            raise _refused("has another field than those that external_id is mapped from")
     if isinstance(value, str):
         return value
     if isinstance(value, int) and not isinstance(value, bool):

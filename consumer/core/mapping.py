@@ -29,6 +29,7 @@ MAX_TIME_MS = 253_402_300_799_999
 """The last millisecond of the year 9999."""
 
 _MAX_VERSION = 2**63 - 1
+_MAX_DIGITS = 20
 _UNITS = ((10**9, 10**10, 1000, 1), (10**12, 10**13, 1, 1), (10**15, 10**16, 1, 1000), (10**18, 10**19, 1, 10**6))
 """Lowest and highest count of seconds, milli-, micro- and nanoseconds for 2001 to 2286, with factor and divisor."""
 
@@ -276,10 +277,15 @@ def _as_version(value: object) -> int | None:
     """A whole number of 64 bits, as such or as text."""
     if value is None or value is UNCHANGED:
         return None
-    number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    number = int(value) if isinstance(value, str) and is_digits(value) else value
     if type(number) is not int or not 0 <= number <= _MAX_VERSION:
         raise undecodable("version is not a whole number of 64 bits")
     return number
+
+
+def is_digits(text: str) -> bool:
+    """Whether a text is a whole number of at most 64 bits; longer ones Python would not even read."""
+    return len(text) <= _MAX_DIGITS and text.isascii() and text.isdigit()
 
 
 def _as_time(value: object) -> int:

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.one_record import read_one
 from consumer.adapters.schema_registry.registry import opened
@@ -18,7 +20,7 @@ from consumer.core import decode
 from consumer.core.dead_letters import is_replayed
 from consumer.core.decode import Reader, ReaderName
 from consumer.core.dedupe import suppression, to_change
-from consumer.core.envelopes.choice import Envelopes
+from consumer.core.envelopes.choice import Envelopes, TopicEnvelope
 from consumer.core.envelopes.schema import Mapper
 from consumer.core.fuse import release
 from consumer.core.mapping import Row
@@ -161,8 +163,12 @@ class _Way:
             raise made
         return made
 
-    def envelope(self, definition: Mapping[str, object]) -> Mapper:
+    @property
+    def envelope(self) -> TopicEnvelope:
         """The topic's envelope, watched."""
+        return replace(self._envelopes.of_topic(self._record.topic), mapper=self._mapper)
+
+    def _mapper(self, definition: Mapping[str, object]) -> Mapper:
         self._stage = "schema"
         self._add(".".join(str(definition[key]) for key in ("namespace", "name") if key in definition))
         self._stage = "envelope"

@@ -122,3 +122,5 @@ def _fitness(text: str | DecodeError, topic: str, envelopes: Envelopes) -> Fitne
         return envelopes.fitness(topic, WriterSchema(text).definition)
     except DecodeError as error:
         return Fitness((error.detail,))
+    except Exception as error:  # noqa: BLE001 -- as in `readers`
+        return Fitness((f"the schema cannot be used: {type(error).__name__}",))

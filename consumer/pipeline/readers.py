@@ -7,6 +7,7 @@ What was learnt is kept: a schema does not change.
 import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import orjson
 import structlog
@@ -15,7 +16,7 @@ from consumer.core import framing, keys
 from consumer.core.avro import WriterSchema
 from consumer.core.connect_json import JsonReader
 from consumer.core.decode import Reader, ReaderName, named_by_key, reader_names
-from consumer.core.envelopes.choice import Envelope, Envelopes
+from consumer.core.envelopes.choice import Envelope, Envelopes, TopicEnvelope
 from consumer.core.framing import Form, KeySchema
 from consumer.core.state_bytes import IMPRINT_BYTES
 from consumer.errors import DecodeError, TransientError
@@ -35,14 +36,17 @@ def form_of(topic: str, settings: Settings) -> Form:
     return framing.form(topic, settings.source_framing.of(topic), settings.source_key.of(topic))
 
 
-def without_registry(envelope: Envelope) -> dict[ReaderName, Reader | DecodeError]:
+def without_registry(envelope: TopicEnvelope) -> dict[ReaderName, Reader | DecodeError]:
     """The readers of what no registry knows."""
-    return {framing.JSON: JsonReader(envelope)}
+    json_keys = partial(keys.read_json, fields=envelope.key_fields)
+    return {framing.JSON: JsonReader(envelope), KeySchema(framing.JSON): json_keys}
 
 
-def reader(name: ReaderName, text: str, envelope: Envelope) -> Reader | DecodeError:
+def reader(name: ReaderName, text: str, envelope: TopicEnvelope) -> Reader | DecodeError:
     """The reader for a schema of values or of keys."""
-    return _make_key_reader(text) if isinstance(name, KeySchema) else make_reader(text, envelope)
+    if isinstance(name, KeySchema):
+        return _make_key_reader(text, envelope.key_fields)
+    return make_reader(text, envelope)
 
 
 def reference(name: ReaderName) -> SchemaReference:
@@ -57,12 +61,14 @@ def make_reader(text: str, envelope: Envelope) -> Reader | DecodeError:
         mapper = envelope(schema.definition)
     except DecodeError as error:
         return error
+    except Exception as error:  # noqa: BLE001 -- whoever registers a schema must not be able to stop the program
+        return DecodeError((Reason.NOT_DECODABLE,), f"the schema cannot be used: {type(error).__name__}")
     return lambda body, record: mapper(schema.read(body), record)
 
 
-def _make_key_reader(text: str) -> Reader | DecodeError:
+def _make_key_reader(text: str, fields: keys.Fields) -> Reader | DecodeError:
     try:
-        return keys.avro_reader(text)
+        return keys.avro_reader(text, fields)
     except DecodeError as error:
         return error
 
@@ -91,7 +97,7 @@ class Readers:
         self,
         form: Form,
         *,
-        envelope: Envelope,
+        envelope: TopicEnvelope,
         schemas: Schemas,
         has_positions: bool,
         keyed: bool,

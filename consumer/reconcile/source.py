@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mappi
 
 from consumer.core import decode, dedupe
 from consumer.core.decode import Reader, ReaderName
-from consumer.core.envelopes.choice import Envelope, Envelopes
+from consumer.core.envelopes.choice import Envelopes, TopicEnvelope
 from consumer.core.framing import Form
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, ValidationError
@@ -122,7 +122,7 @@ class SourceTopics:
         envelope = self._envelopes.of_topic(records[0].topic)
         self._known(records)[name] = await self._reader(name, envelope)
 
-    async def _reader(self, name: ReaderName, envelope: Envelope) -> Reader | DecodeError:
+    async def _reader(self, name: ReaderName, envelope: TopicEnvelope) -> Reader | DecodeError:
         try:
             text = await self._schemas.fetch(reference(name))
         except DecodeError as error:

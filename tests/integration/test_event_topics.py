@@ -616,3 +616,19 @@ async def test_the_changelog_follows_a_source_that_got_more_partitions(kafka: Ka
         with pytest.raises(SourceUnavailable, match="changelog"):
             await entries(topics, new)
         assert await entries(topics, new) == []
+
+
+async def test_a_producer_at_work_settles_for_a_partition_that_was_added(kafka: KafkaCluster) -> None:
+    """It knows the changelog as it was, and would look again minutes later."""
+    chosen = settings(kafka.bootstrap, kafka.create_topic())
+    await ensure(Connection.of(chosen), chosen)
+    async with at_work(chosen) as (_, topics):
+        first = first_of(chosen)
+        new = TopicPartition(first.topic, 2)
+        await topics.settle(settlement({first: 0}, changelog=[(first, b"x", b"1")]))
+        grow(kafka.bootstrap, first.topic, 3)
+        with pytest.raises(SourceUnavailable, match="changelog"):
+            await entries(topics, new)
+        assert await entries(topics, new) == []
+        await topics.settle(settlement({first: 0}, changelog=[(new, b"x", b"1")]))
+        assert await entries(topics, new) == [(b"x", b"1")]

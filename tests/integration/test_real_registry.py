@@ -18,6 +18,7 @@ from consumer.adapters.schema_registry.directory import LocalSchemas
 from consumer.adapters.schema_registry.registry import RegistrySchemas
 from consumer.adapters.schema_registry.transport import Transport
 from consumer.core.decode import decode
+from consumer.core.envelopes.choice import TopicEnvelope
 from consumer.core.envelopes.native import native
 from consumer.core.framing import form
 from consumer.errors import DecodeError, SourceUnavailable
@@ -228,7 +229,7 @@ async def test_schemas_change_in_mid_stream(apicurio, schemas):
     records = told(apicurio)
     readers = Readers(
         form(TOPIC, Framing.CONFLUENT, KeyFormat.STRING),
-        envelope=native,
+        envelope=TopicEnvelope(native, None),
         schemas=schemas,
         has_positions=False,
         keyed=False,

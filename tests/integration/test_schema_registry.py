@@ -16,11 +16,12 @@ from aiohttp import web
 from consumer.adapters.schema_registry import transport
 from consumer.adapters.schema_registry.cache import SchemaCache
 from consumer.adapters.schema_registry.directory import LocalSchemas
-from consumer.adapters.schema_registry.registry import RegistrySchemas
+from consumer.adapters.schema_registry.registry import RegistrySchemas, opened
 from consumer.adapters.schema_registry.transport import Transport
 from consumer.errors import DecodeError, SettingsError, SourceUnavailable, TransientError
 from consumer.model import Reason, SchemaKind, SchemaName
-from consumer.settings import packaged_schemas
+from consumer.settings import load, packaged_schemas
+from tests.lives import REQUIRED
 from tests.registry import UNKNOWN, Registry, running
 
 AVRO = Path(__file__).parents[1] / "data" / "avro"
@@ -655,3 +656,13 @@ class TestConcurrency:
         await asyncio.wait_for(schemas.close(), 5)
         with pytest.raises(asyncio.CancelledError):
             await fetch
+
+
+async def test_an_id_of_the_packaged_schemas_is_none_of_the_registry(registry: Registry, tmp_path: Path) -> None:
+    """One that the registry does not know yet is asked for again; a directory of one's own may know it."""
+    packaged = {**REQUIRED, "SCHEMA_REGISTRY_URL": registry.url, "STATE_DIR": str(tmp_path / "state")}
+    own = packaged | {"SCHEMAS_DIR": str(directory(tmp_path, {"1": "own.avsc"}, own=SCHEMA))}
+    for environ, text in ((packaged, None), (own, SCHEMA)):
+        schemas = opened(load(environ))
+        assert await schemas.fetch(1) == text
+        await schemas.close()

@@ -356,3 +356,11 @@ def test_any_document_is_read_or_refused(payload, schema):
             assert isinstance(Seen().read(document), dict)
         except DecodeError as error:
             assert error.detail  # noqa: PT017  # raising is not a must
+
+
+@pytest.mark.parametrize("depth", [MAX_DEPTH + 1, 260, 1000])
+def test_a_schema_of_any_depth_is_refused_as_such(depth):
+    """Also one that orjson reads and does not write."""
+    value = b'{"schema": ' + b"[" * depth + b"]" * depth + b', "payload": {}}'
+    with pytest.raises(DecodeError):
+        Seen().read(value)

@@ -448,6 +448,14 @@ BAD_SCHEMAS = {
     ),
     "array of records of nulls": (record_of(("f", {"type": "array", "items": NULLS_RECORD})), "zero width"),
     "records of nulls in a union": (record_of(("f", {"type": "array", "items": ["null", NULLS_RECORD]})), "zero width"),
+    "array of empty errors": (
+        record_of(("f", {"type": "array", "items": EMPTY_RECORD | {"type": "error"}})),
+        "zero width",
+    ),
+    "a field whose name is a list": (
+        '{"type": "record", "name": "R", "fields": [{"name": ["f"], "type": "long"}]}',
+        "not",
+    ),
     "array of fixed 0": (record_of(("f", {"type": "array", "items": EMPTY_FIXED})), "zero width"),
     "array of fixed -1": (record_of(("f", {"type": "array", "items": NEGATIVE_FIXED})), "from 0 to 1,000,000"),
     "fixed -1": (record_of(("f", ["null", NEGATIVE_FIXED])), "from 0 to 1,000,000"),
@@ -476,6 +484,7 @@ GOOD_SCHEMAS = {
     "zero width outside of arrays": record_of(("f", "null"), ("e", EMPTY_RECORD), ("x", EMPTY_FIXED)),
     "a union of nothing": record_of(("f", []), ("g", {"type": "array", "items": []})),
     "array of a union with null": record_of(("f", {"type": "array", "items": ["null", EMPTY_RECORD, "long"]})),
+    "an error in a record": record_of(("f", EMPTY_RECORD | {"type": "error"})),
     "a record used twice": record_of(("f", NULLS_RECORD), ("g", "Nulls")),
 }
 

@@ -2,15 +2,18 @@
 
 import io
 import json
+from decimal import Decimal
 from typing import Any
 
 import fastavro
 import pytest
 
+from consumer.core.avro import WriterSchema
+from consumer.core.connect_json import JsonReader
 from consumer.core.envelopes.debezium import NOT_AVAILABLE
 from consumer.errors import DecodeError
-from consumer.model import UNCHANGED, ChangeEvent, ChangeType, Reason
-from tests.envelopes import AVRO, COLUMNS, MAPPING, ROW, TIME_MS, record_type, sample, told
+from consumer.model import UNCHANGED, ChangeEvent, ChangeType, Reason, Record
+from tests.envelopes import AVRO, COLUMNS, MAPPING, ROW, TIME_MS, TOPIC, encoded, envelopes, record_type, sample, told
 
 SOURCES: dict[str, dict[str, object]] = {
     "postgresql": {"lsn": ["null", "long"], "sequence": ["null", "string"]},
@@ -448,3 +451,47 @@ def test_the_ready_made_mapping_reads_the_usual_columns(envelope):
         fields = {"before": None, "after": row, "source": source(), "op": "c"}
         (event,) = told(envelope, schema(columns=columns), fields)
     assert (event.external_id, event.phone, event.consent, event.do_not_call) == ("7", "+14155550100", True, False)
+
+
+def decimal_of(scale, kind="bytes"):
+    """A column as Debezium has NUMERIC ones by default."""
+    size = {"name": "Number", "size": 4} if kind == "fixed" else {}
+    return {"type": kind, "logicalType": "decimal", "precision": 7, "scale": scale} | size
+
+
+@pytest.mark.parametrize("kind", ["bytes", "fixed"])
+@pytest.mark.parametrize("number", [42, 12345, 200, -7, 0])
+def test_a_decimal_id_is_its_number(kind, number):
+    """The bytes that carry it may read as text: 42 as an asterisk."""
+    columns = COLUMNS | {"id": decimal_of(0, kind)}
+    (event,) = change("c", None, ROW | {"id": Decimal(number)}, columns=columns)
+    assert event.external_id == str(number)
+
+
+def test_a_decimal_with_a_fraction_is_text():
+    """As people write it."""
+    columns = COLUMNS | {"city": ["null", decimal_of(2)]}
+    (event,) = change("c", None, ROW | {"city": Decimal("-12.50")}, columns=columns)
+    assert event.attributes == {"city": "-12.50"}
+
+
+def test_a_decimal_is_no_larger_than_databases_have_it():
+    """What is longer is no number of anybody, and would take long to be written."""
+    columns = COLUMNS | {"id": "bytes"}
+    body = encoded(
+        schema(columns=columns), {"before": None, "after": ROW | {"id": b"1" * 65}, "source": source(), "op": "c"}
+    )
+    definition = schema(columns=COLUMNS | {"id": decimal_of(0)})
+    mapper = envelopes("debezium", MAPPING).mapper(TOPIC, definition)
+    fields = WriterSchema(json.dumps(definition)).read(body)
+    with pytest.raises(DecodeError, match="more than 64 bytes"):
+        mapper(fields, Record(TOPIC, 0, 0, TIME_MS, None, body))
+
+
+def test_a_delete_in_json_without_a_schema_names_whom_it_deletes():
+    """There is no row after it that could tell what columns are."""
+    deleted = {"before": ROW, "after": None, "source": {"ts_ms": TIME_MS, "lsn": 5}, "op": "d"}
+    value = json.dumps(deleted).encode()
+    event = JsonReader(envelopes("debezium", MAPPING).of_topic(TOPIC))(value, Record(TOPIC, 0, 0, TIME_MS, None, value))
+    assert isinstance(event, ChangeEvent)
+    assert (event.change_type, event.external_id, event.version) == (ChangeType.DELETE, "7", 5)

@@ -86,3 +86,12 @@ def test_a_record_without_a_time_is_rejected():
 def test_of_several_columns_the_first_with_a_value_counts():
     """There is no schema that would say which of them exist."""
     assert read({"customer_id": 9, "mobile": "+1", "consent": "Y", "dnc": 0}, None).external_id == "9"
+
+
+def test_a_row_before_the_change_may_be_named_by_the_key():
+    """The key stands around both rows, and so nobody was renamed."""
+    record = Record(TOPIC, 0, 0, 0, b"7", b"")
+    mapper = envelopes("dms", MAPPING | {"external_id": "@key"}).mapper(TOPIC, {})
+    event = mapper({"data": ROW, "metadata": METADATA, "before-image": {"id": 7}}, record)
+    assert isinstance(event, ChangeEvent)
+    assert (event.change_type, event.external_id) == (ChangeType.UPDATE, "7")

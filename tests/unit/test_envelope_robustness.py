@@ -1,13 +1,17 @@
 """Whatever stands in the fields of a record, an envelope answers with change events or a `DecodeError`."""
 
+import json
 from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from consumer.core.envelopes.native import native
 from consumer.core.validate import validate
 from consumer.errors import DecodeError
-from consumer.model import ChangeEvent, Record
+from consumer.model import ChangeEvent, Reason, Record
+from consumer.pipeline.readers import make_reader
+from consumer.settings import packaged_schemas
 from tests.envelopes import COLUMNS, MAPPING, TIME_MS, TOPIC, envelopes, record_type, sample
 
 ANY = ["null", "string", "bytes", "long", "double", "boolean"]
@@ -88,3 +92,13 @@ def test_any_fields_have_an_answer(envelope, data):
         events = mapper(data.draw(fields), Record(TOPIC, 0, 0, TIME_MS, b"\xff", b""))
         told = (events,) if isinstance(events, ChangeEvent) else events
         assert len(validate(told, [("city", "city")])) == len(told)
+
+
+def test_whoever_registers_a_schema_stops_nobody() -> None:
+    """What nobody thought of when the schemas of an envelope were checked is the result of its records."""
+    schema = json.loads((packaged_schemas() / "crm_contact_change.avsc").read_text(encoding="utf-8"))
+    when = next(field for field in schema["fields"] if field["name"] == "occurredAt")
+    when["type"] = {"type": "long", "logicalType": ["timestamp-millis"]}
+    made = make_reader(json.dumps(schema), native)
+    assert isinstance(made, DecodeError)
+    assert made.reasons == (Reason.NOT_DECODABLE,)

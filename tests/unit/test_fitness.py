@@ -196,3 +196,11 @@ def test_topics_with_mappings_by_record_may_mix_schemas() -> None:
     assert not may_mix("flattened", DEFAULT, "other")
     assert not may_mix("flattened", "Row", TOPIC)
     assert not may_mix("native", "Row")
+
+
+@pytest.mark.parametrize(("scale", "fits"), [(0, True), (2, True)])
+def test_a_decimal_is_read_as_a_number(scale: int, *, fits: bool) -> None:
+    """So it suits an id and an attribute; a flag it does not."""
+    decimal = {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": scale}
+    assert (fitness(rows(id=decimal, city=["null", decimal])) == Fitness(meant=True)) is fits
+    assert fitness(rows(consent=decimal), mapping={"consent": "consent"}).problems

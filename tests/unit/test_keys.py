@@ -6,9 +6,11 @@ import pytest
 
 from consumer.core import keys
 from consumer.core.decode import Decoded, Reader, ReaderName, decode, named_by_key, reader_names
-from consumer.core.framing import KeySchema, form
+from consumer.core.framing import JSON, KeySchema, form
 from consumer.errors import DecodeError
 from consumer.model import ChangeType, Framing, KeyFormat, Reason, Record
+from consumer.pipeline.readers import reader, without_registry
+from tests.envelopes import MAPPING, TOPIC, envelopes
 
 TIME = 1_700_000_000_000
 
@@ -122,3 +124,34 @@ def test_a_record_whose_value_is_junk_may_still_be_named_by_its_key(key_format, 
     record = Record("crm.contacts.changes", 0, 0, TIME, key, b"junk")
     readers: dict[ReaderName, Reader | DecodeError] = {KeySchema(7): keys.avro_reader(json.dumps(ID_RECORD))}
     assert named_by_key(record, readers, split) == named
+
+
+@pytest.mark.parametrize(
+    "key", [b'{"id": 42}', b'{"schema": {"type": "struct"}, "payload": {"id": 42}}', b'"42"', b"[42]"]
+)
+def test_json_is_no_text(key):
+    """Taken for an external id it would name nobody, and the deletion be lost."""
+    with pytest.raises(DecodeError, match="SOURCE_KEY"):
+        keys.read_text(key, tombstone(key))
+
+
+@pytest.mark.parametrize("key", [b"42", b"{42", b'"c-1', b"[x]", b"c-1"])
+def test_what_is_no_json_is_text(key):
+    """Also a number, which is the same in both."""
+    assert keys.read_text(key, tombstone(key)).external_id == key.decode()
+
+
+@pytest.mark.parametrize(
+    ("external_id", "refused"), [("customer_no", True), ("id", False), ("nested.id", False), ("_id", False)]
+)
+def test_a_key_names_the_contact_by_the_field_that_is_mapped(external_id, refused):
+    """A primary key that is another column would delete somebody else; MongoDB's `_id` is `id` in keys."""
+    envelope = envelopes("flattened", {**MAPPING, "external_id": external_id}).of_topic(TOPIC)
+    body = written(ID_RECORD, {"id": 42})
+    in_avro = reader(KeySchema(7), json.dumps(ID_RECORD), envelope)
+    in_json = without_registry(envelope)[KeySchema(JSON)]
+    for read, key in ((in_avro, body), (in_json, b'{"id": 42}')):
+        assert not isinstance(read, DecodeError)
+        (result,) = decode([tombstone(key)], {1: read}, lambda record: (1, record.key or b"")).results
+        assert isinstance(result, DecodeError) is refused
+        assert refused or getattr(result, "external_id", None) == "42"

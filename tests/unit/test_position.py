@@ -138,3 +138,8 @@ def test_the_order_of_files_and_positions_is_that_of_their_versions(one, other):
     read = reader(["file", "pos"])
     versions = [read({"file": f"binlog.{number:06d}", "pos": place}) for number, place in (one, other)]
     assert (versions[0] < versions[1]) == (one < other)
+
+
+def test_a_number_of_thousands_of_digits_is_none():
+    """Python refuses to read so many."""
+    assert reader(("scn",))({"scn": "9" * 5000}) is None

@@ -391,9 +391,18 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, content: bytes | Non
 @pytest.mark.parametrize("name", SECRETS)
 def test_a_secret_may_come_as_a_file(tmp_path: Path, name: str) -> None:
     """Kubernetes mounts secrets as files; the line end that editors leave there is not part of them."""
-    without = {key: text for key, text in REQUIRED.items() if key != name}
+    without = {key: text for key, text in REQUIRED.items() if key != name} | {"SCHEMA_REGISTRY_USERNAME": "user"}
     chosen = load(without | {f"{name}_FILE": secret_file(tmp_path, "s3cr3t of a length\n")})
     assert getattr(chosen, name.lower()) == "s3cr3t of a length"
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_file_without_a_secret_is_said(tmp_path: Path, name: str) -> None:
+    """It is not as if nothing was set: a pseudonym key would be made up."""
+    without = {key: text for key, text in REQUIRED.items() if key != name}
+    with pytest.raises(SettingsError) as caught:
+        load(without | {f"{name}_FILE": secret_file(tmp_path, "\n"), "SCHEMA_REGISTRY_USERNAME": "user"})
+    assert caught.value.problems == (f"{name}: must not be empty",)
 
 
 def test_only_secrets_may_come_as_a_file(tmp_path: Path) -> None:
@@ -433,6 +442,7 @@ def test_no_secret_is_in_the_text_of_settings(tmp_path: Path) -> None:
     """Settings may be logged: neither secrets nor the properties of Kafka show."""
     chosen = read(
         **{name: f"SECRET-{name}" for name in SECRETS},
+        SCHEMA_REGISTRY_USERNAME="user",
         KAFKA_PROPERTIES_FILE=properties(tmp_path, "sasl.password=SECRET-1", "ssl.key.password=SECRET-2"),
     )
     assert chosen.kafka_properties_file == {"sasl.password": "SECRET-1", "ssl.key.password": "SECRET-2"}
@@ -716,3 +726,27 @@ def test_a_release_of_a_topic_that_is_no_source_is_refused() -> None:
     """It would release nothing, and nobody would notice."""
     told = problems(FUSE_RELEASES="crm.contact@2026-11-29T06:00:00Z,crm.contacts.changes@2026-11-29T06:00:00Z")
     assert told == ["FUSE_RELEASES: crm.contact is not in KAFKA_SOURCE_TOPICS"]
+
+
+@pytest.mark.parametrize("url", ["https://[::1", "https://host:abc", "https://host:99999", "https://"])
+@pytest.mark.parametrize("name", ["GENESYS_API_URL", "GENESYS_LOGIN_URL", "SCHEMA_REGISTRY_URL"])
+def test_what_cannot_be_a_url_is_said(name: str, url: str) -> None:
+    """Nobody else could make anything of it."""
+    assert problems(**{name: url}) == [f"{name}: must be a URL that begins with https:// (or http://)"]
+
+
+def test_a_password_needs_a_user() -> None:
+    """One in the registry's URL will do."""
+    password = {"SCHEMA_REGISTRY_PASSWORD": "s3cr3t"}
+    (problem,) = problems(**password, SCHEMA_REGISTRY_URL="https://r")
+    assert problem.startswith("SCHEMA_REGISTRY_PASSWORD: there is no user")
+    assert read(**password, SCHEMA_REGISTRY_URL="https://user@r").schema_registry_url == "https://user@r"
+
+
+def test_a_mapping_needs_an_envelope_that_is_mapped(tmp_path: Path) -> None:
+    """Of a topic at least."""
+    (tmp_path / "mapping.toml").write_text('[default]\nexternal_id = "id"\n')
+    chosen = {"SOURCE_MAPPING": str(tmp_path / "mapping.toml")}
+    (problem,) = problems(**chosen)
+    assert problem.startswith("SOURCE_MAPPING: native events are not mapped")
+    assert read(**chosen, SOURCE_ENVELOPE="crm.contacts.changes=debezium").source_mapping

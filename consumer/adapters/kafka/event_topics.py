@@ -184,6 +184,7 @@ class _Producer:
         self._aborting = False
         self._failed: KafkaError | None = None
         self._positions: dict[TopicPartition, int] = {}
+        self._highest_partition = -1
         self._watched = Worker("kafka-offsets")
         self.closing = threading.Event()
         self.ready = False
@@ -247,6 +248,7 @@ class _Producer:
         last = {entry[0]: number for number, entry in enumerate(settlement.changelog)}
         told = {number: self._noter(source) for source, number in last.items()}
         prefixes = {partition: changelog.prefix_of(partition) for partition in last}
+        self._look_up_partitions(topic, last)
         self._send(
             deadline,
             [
@@ -254,6 +256,13 @@ class _Producer:
                 for number, (source, key, state) in enumerate(settlement.changelog)
             ],
         )
+
+    def _look_up_partitions(self, topic: str, sources: Collection[TopicPartition]) -> None:
+        """The producer asks every few minutes how many partitions there are: too late for one that was just added."""
+        highest = max((source.partition for source in sources), default=-1)
+        if highest > self._highest_partition:
+            self._producer.list_topics(topic, CALL_S)
+            self._highest_partition = highest
 
     def _send_dead_letter(self, deadline: float, letter: DeadLetter) -> None:
         record, headers = letter.record, dead_letters.headers(letter)

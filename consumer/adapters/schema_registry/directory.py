@@ -33,13 +33,17 @@ class LocalSchemas:
 
     Its `ids.json` maps names of schemas to files; each file `*.avsc` is known by its fingerprint too.
 
+    Args:
+        schemas_dir: The directory.
+        named: Whether `ids.json` counts.
+
     Raises:
         SettingsError: `ids.json` or a file cannot be read, or is not what it must be.
     """
 
-    def __init__(self, schemas_dir: Path) -> None:
+    def __init__(self, schemas_dir: Path, *, named: bool = True) -> None:
         problems: list[str] = []
-        ids = _read_ids(schemas_dir, problems)
+        ids = _read_ids(schemas_dir, problems) if named else {}
         self._schemas = dict(_by_fingerprint(schemas_dir, problems))
         for key, name in ids.items():
             self._schemas |= _named(schemas_dir, key, name, problems)

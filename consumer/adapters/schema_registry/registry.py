@@ -12,7 +12,7 @@ from consumer.adapters.schema_registry.directory import LocalSchemas
 from consumer.adapters.schema_registry.transport import NoSuchPathError, Transport, Version
 from consumer.errors import DecodeError
 from consumer.model import SchemaKind, SchemaName, SchemaReference
-from consumer.settings import Settings
+from consumer.settings import Settings, packaged_schemas
 
 
 def opened(settings: Settings) -> "LocalSchemas | RegistrySchemas":
@@ -21,9 +21,10 @@ def opened(settings: Settings) -> "LocalSchemas | RegistrySchemas":
     Raises:
         SettingsError: The directory's are not what they must be.
     """
-    local = LocalSchemas(settings.schemas_dir)
     if settings.schema_registry_url is None:
-        return local
+        return LocalSchemas(settings.schemas_dir)
+    # The ids of the packaged schemas are no registry's: one that does not know an id yet must be asked again.
+    local = LocalSchemas(settings.schemas_dir, named=settings.schemas_dir != packaged_schemas())
     transport = Transport.of(settings)
     return RegistrySchemas(transport, SchemaCache(settings.state_dir / "schemas", transport.base), local)
 

@@ -23,6 +23,22 @@ from consumer.errors import DecodeError, SettingsError
 Envelope = Callable[[Mapping[str, object]], Mapper]
 """Makes the mapper for records of a writer's schema; raises nothing but `DecodeError`."""
 
+
+class TopicEnvelope(Struct, frozen=True):
+    """The envelope of one topic.
+
+    Attributes:
+        mapper: Makes the mapper for records of a writer's schema.
+        key_fields: Fields of keys that hold the external id; None: any.
+    """
+
+    mapper: Envelope
+    key_fields: frozenset[str] | None
+
+    def __call__(self, definition: Mapping[str, object]) -> Mapper:
+        return self.mapper(definition)
+
+
 DEFAULT = "default"
 _MAPPED: Mapping[str, Callable[[Mapping[str, object], ContactMapping], Mapper]] = {
     "debezium": debezium,
@@ -86,9 +102,9 @@ class Envelopes(Struct, frozen=True):
             raise SettingsError(problems)
         return cls(names, mappings, {name: parse(each) for name, each in ready_made.items()})
 
-    def of_topic(self, topic: str) -> Envelope:
+    def of_topic(self, topic: str) -> TopicEnvelope:
         """The envelope of a topic."""
-        return partial(self.mapper, topic)
+        return TopicEnvelope(partial(self.mapper, topic), self._key_fields(topic))
 
     def has_positions(self, topic: str) -> bool:
         """Whether versions in a topic are positions in a database's log, which begins anew after a failover."""
@@ -142,6 +158,18 @@ class Envelopes(Struct, frozen=True):
         """
         name = self._name(topic)
         return name if name == "native" else f"{name}, mapping {self._mapping(name, topic, definition)[0]}"
+
+    def _key_fields(self, topic: str) -> frozenset[str] | None:
+        """The fields that the external id is mapped from in a topic, as far as its tables tell without a schema."""
+        tables = {**self.ready_made.get(self._name(topic), {}), **self.mappings}
+        mappings = [tables[topic]] if topic in tables else list(tables.values())
+        sources = [mapping.sources["external_id"] for mapping in mappings if "external_id" in mapping.sources]
+        paths = [path for source in sources for path in source.paths]
+        if self._name(topic) == "native" or not paths or any(path[0].startswith("@") for path in paths):
+            return None
+        names = frozenset(path[-1] for path in paths)
+        of_mongodb = any("_id" in path for path in paths)  # whose connector has it as `id` in keys
+        return names | {"id"} if of_mongodb else names
 
     def _name(self, topic: str) -> str:
         return self.names.get(topic, self.names[DEFAULT])

@@ -208,9 +208,9 @@ def _row(value: object) -> Row | None:
 
 
 def _document(value: object) -> Row | None:
-    """A MongoDB document, which comes as JSON."""
-    if value is None:
-        return None
+    """A MongoDB document, which comes as JSON; a row without a schema is there already."""
+    if value is None or isinstance(value, dict):
+        return value
     with suppress(orjson.JSONDecodeError):
         if isinstance(document := orjson.loads(str(value)), dict):
             return document

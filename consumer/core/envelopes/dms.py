@@ -57,13 +57,14 @@ class _Changes:
             raise undecodable("operation is not one that DMS knows")
         if not self._mapping.counts(row):
             return ()
-        return self._changed(_CHANGE_TYPES[operation], fields, row, self._mapping.when(row, *when))
+        return self._changed(_CHANGE_TYPES[operation], fields, row, record)
 
-    def _changed(self, change_type: ChangeType, fields: Row, row: Row, when: When) -> Events:
+    def _changed(self, change_type: ChangeType, fields: Row, row: Row, record: Record) -> Events:
+        when = self._mapping.when(row, *_when(_object(fields, "metadata")))
         external_id = self._mapping.external_id(row)
         event = self._mapping.event(change_type, external_id, row, when) or ()
         before = fields.get("before-image")
-        former = self._mapping.external_id(before) if isinstance(before, dict) else None
+        former = self._mapping.external_id(self._mapping.row(before, record)) if isinstance(before, dict) else None
         if event and names_somebody(former) and former != external_id:
             return deletion(former, when), replace(event, former=former)
         return event

@@ -8,8 +8,10 @@ as not told. What lies within maps and documents has no schema, so nothing is sa
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
+from fastavro.types import Schema
+
 from consumer.core.envelopes.debezium import is_aside
-from consumer.core.envelopes.schema import Fields, kind
+from consumer.core.envelopes.schema import Fields, is_decimal, kind
 from consumer.core.mapping_tables import ContactMapping, Path, Source, shown
 
 _FLAG = frozenset({"boolean"})
@@ -110,10 +112,17 @@ def _unsuited(rows: Fields, sources: Mapping[str, Source], suited: Mapping[str, 
             yield Unsuited(told, always=field in _NEEDED or "null" not in held)
 
 
+def _kind_read(branch: Schema) -> str:
+    """The type that values of a branch are read as."""
+    if not is_decimal(branch):
+        return kind(branch)
+    return "string" if isinstance(branch, dict) and branch.get("scale") else "long"
+
+
 def _held(rows: Fields, path: Path) -> set[str]:
     """Avro types of what stands at a path, null included; none where that has no schema."""
     name, *rest = path
-    held = set(map(kind, rows[name]))
+    held = set(map(_kind_read, rows[name]))
     if not rest:
         return held
     if "map" in held:

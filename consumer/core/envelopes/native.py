@@ -15,7 +15,7 @@ from typing import TypedDict, cast
 
 from fastavro.types import Schema
 
-from consumer.core.envelopes.schema import Branches, Fields, branches, kind, kinds
+from consumer.core.envelopes.schema import Branches, Fields, branches, is_decimal, kind, kinds
 from consumer.core.mapping import MAX_TIME_MS, Row, undecodable, unknown
 from consumer.core.mapping_tables import CHANGE_TYPES
 from consumer.model import ChangeEvent, Record
@@ -65,6 +65,9 @@ def native(definition: Mapping[str, object]) -> Callable[[Row, Record], ChangeEv
     if not _MILLISECONDS.issuperset(map(_logical_type, fields["occurredAt"])):
         raise unknown("the field occurredAt is not in milliseconds")
 
+    for name in _MAYBE_BYTES:
+        if any(map(is_decimal, fields.get(name, ()))):
+            raise unknown(f"the field {name} may be a decimal")
     encoded = [name for name in _MAYBE_BYTES if "bytes" in kinds(fields.get(name, ()))]
     if not encoded and all(value == "string" for value in map(kind, values)):
         return _convert

@@ -30,7 +30,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from msgspec import Struct
 
-from consumer.core.mapping import Row, When
+from consumer.core.mapping import Row, When, is_digits
 
 Position = Callable[[Row], int | None]
 """Reads the version from what a source tells of itself; None when it does not tell."""
@@ -154,7 +154,7 @@ _COMMITS: _Places = {("commit_scn",): _first, ("sequence", "lsn"): _postgres_com
 
 def _number(value: object) -> int | None:
     if isinstance(value, str):
-        return int(value) if value.isascii() and value.isdigit() else None
+        return int(value) if is_digits(value) else None
     return value if type(value) is int else None
 
 

@@ -4,13 +4,14 @@ Answers for nothing but the structure; touches nothing else. Schemas are valid A
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Context, Decimal
 from operator import itemgetter
 from typing import cast
 
 from fastavro.schema import expand_schema
 from fastavro.types import DictSchema, Schema
 
-from consumer.core.mapping import Getter, Row, in_any
+from consumer.core.mapping import Getter, Row, in_any, undecodable
 from consumer.core.mapping_tables import Path
 from consumer.model import Events, Record
 
@@ -19,6 +20,10 @@ Mapper = Callable[[Row, Record], Events]
 
 Branches = Sequence[Schema]
 """What a field may hold: the branches of its union, or its one type."""
+
+_MAX_DECIMAL_BYTES = 64
+_EXACT = Context(prec=200)
+"""More digits than so many bytes can hold."""
 
 
 class Fields(dict[str, Branches]):
@@ -44,7 +49,8 @@ class Fields(dict[str, Branches]):
         if name not in self:
             return None
         if not rest:
-            return itemgetter(name)
+            scale = _scale(self[name])
+            return itemgetter(name) if scale is None else _decimal(name, scale)
         inner = in_any(tuple(rest)) if "map" in kinds(self[name]) else self.within(name).getter(tuple(rest))
         return None if inner is None else _nested(name, inner)
 
@@ -55,6 +61,32 @@ def _nested(name: str, inner: Getter) -> Getter:
         return inner(record) if isinstance(record, dict) else None
 
     return get
+
+
+def _decimal(name: str, scale: int) -> Getter:
+    """Reads a decimal, decoded as the bytes that carry it: a whole number, or the text of one with a fraction."""
+
+    def get(row: Row) -> object:
+        value = row[name]
+        if not isinstance(value, bytes):
+            return value
+        if len(value) > _MAX_DECIMAL_BYTES:
+            raise undecodable(f"a decimal has more than {_MAX_DECIMAL_BYTES} bytes")
+        number = int.from_bytes(value, "big", signed=True)
+        return number if scale == 0 else f"{Decimal(number).scaleb(-scale, _EXACT):f}"
+
+    return get
+
+
+def _scale(held: Branches) -> int | None:
+    """The scale of the decimals that a field holds; None when it holds none."""
+    found = [branch for branch in held if is_decimal(branch)]
+    return cast("int", cast("DictSchema", found[0]).get("scale", 0)) if found else None
+
+
+def is_decimal(branch: Schema) -> bool:
+    """Whether values of a branch are decimals."""
+    return isinstance(branch, dict) and branch.get("logicalType") == "decimal" and kind(branch) in {"bytes", "fixed"}
 
 
 def branches(schema: Schema) -> Branches:
