@@ -67,9 +67,9 @@ def test_line_ends_and_a_byte_order_mark_do_not_matter(tmp_path: Path, bom: str,
     [
         ("a,b,c", "the row has 3 values, the header has 6"),
         ('a,"b"c,,true,false,', "the row is not CSV"),
-        ('a,"' + "b" * 140_000 + '",,true,false,', "the row is not CSV"),
+        ('a,"b"c,,"true,false,', "the row is not CSV"),
     ],
-    ids=["width", "quotation marks", "a field that is too long"],
+    ids=["width", "quotation marks", "an odd number of quotation marks"],
 )
 def test_a_bad_line_is_a_row_with_a_problem(tmp_path: Path, line: str, problem: str) -> None:
     """The rows around it are read."""
@@ -78,6 +78,39 @@ def test_a_bad_line_is_a_row_with_a_problem(tmp_path: Path, line: str, problem: 
     assert bad.problem.startswith(problem)
     assert bad.fields == {}
     assert bad.raw == line.encode()
+
+
+def test_a_quotation_mark_within_a_value_is_taken_as_it_is(tmp_path: Path) -> None:
+    """Quoting begins where a value does: the rows around it stay rows of their own."""
+    found = rows(tmp_path, HEADER + 'a,,,true,false,5" pipe\nb,,,false,false,\nc,,,true,false,6"\n')
+    assert [(row.fields["externalId"], row.fields["segment"], row.problem) for row in found] == [
+        ("a", '5" pipe', ""),
+        ("b", None, ""),
+        ("c", '6"', ""),
+    ]
+
+
+def test_a_long_value_does_not_break_its_row(tmp_path: Path) -> None:
+    """Longer than the parser takes by itself: the line that ends it is no row."""
+    found = rows(tmp_path, f'{HEADER}a,,,true,false,"{"x" * 140_000}\n"\nb,,,false,false,\n')
+    assert [(row.fields["externalId"], row.problem) for row in found] == [("a", ""), ("b", "")]
+    assert found[0].fields["segment"] == "x" * 140_000 + "\n"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        'b,"+15550100,,true,false,\nc,,,false,false,\nd,"+15550101",,true,false,\n',
+        'b,"+15550100,,true,false,\nc,,,false,false,\nd,,,true,false,6"\n',
+        'b,"+15550100,,true,false,\nc,,,false,false,\n',
+        'b,,,true,false,"x',
+    ],
+    ids=["closed in another row", "another width", "never", "never, in the last line"],
+)
+def test_a_row_of_several_lines_that_is_no_row_ends_it(tmp_path: Path, bad: str) -> None:
+    """Rows that say who withdrew may be in it; the line on which it begins is named, and what to do."""
+    says = refusal(tmp_path, HEADER + "a,,,true,false,\n" + bad)
+    assert "where the row ends that begins at line 3 cannot be told: close the quotation mark" in says
 
 
 @pytest.mark.parametrize(
