@@ -1,7 +1,9 @@
 """Files of contacts: three formats, what is refused and with which words, and that a file must stay as it is."""
 
+import errno
 import os
 import zlib
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -298,6 +300,23 @@ def test_a_file_that_changed_in_secret_does_not_give_its_last_rows(tmp_path: Pat
     with pytest.raises(FatalError, match="was changed meanwhile"):
         found += opened.chunks()
     assert found == []
+
+
+def test_a_file_that_cannot_be_read_any_more_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Removed, or on a disk that fails half way: no outage of anybody else."""
+    opened = file(tmp_path, HEADER + "a,,,true,false,\n")
+    with monkeypatch.context() as patched:
+        patched.setattr("consumer.adapters.contact_file.opened.csv_rows", _fails)
+        with pytest.raises(FatalError, match="contacts cannot be read: Input/output error"):
+            list(opened.chunks())
+    (tmp_path / "contacts").unlink()
+    with pytest.raises(FatalError, match="contacts cannot be read: No such file"):
+        list(opened.chunks())
+
+
+def _fails(*_: object) -> Iterator[FileRow]:
+    yield FileRow(1, b"", {})
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
