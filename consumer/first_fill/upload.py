@@ -7,7 +7,7 @@ again. What fails for now is begun anew, as a whole; ids come with the lines, so
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from consumer.errors import ConsumerError, FatalError, RefusedByGenesys, SourceUnavailable, TransientError
+from consumer.errors import FatalError, RefusedByGenesys, SourceUnavailable, TransientError
 from consumer.first_fill.membership import Membership
 from consumer.first_fill.patience import insist
 from consumer.first_fill.plan import Plan, Way
@@ -56,7 +56,7 @@ class Upload:
         self._membership = membership
         self._tell = tell
         self._clock = clock
-        self._broken: ConsumerError | None = None
+        self._broken: Exception | None = None
         self.attempts = 0
 
     @property
@@ -109,7 +109,7 @@ class Upload:
                 sent += len(lines)
                 self._tell("uploading", sent, self.contacts)
                 yield b"".join(lines)
-        except ConsumerError as error:
+        except Exception as error:
             self._broken = error
             raise
         self._membership.importing(begins=True)  # from here on it may have arrived, whatever the answer is

@@ -13,7 +13,7 @@ from yarl import URL
 from consumer.adapters.genesys import client, uploads as module
 from consumer.adapters.genesys.uploads import GenesysUploads
 from consumer.core.contact_id import contact_id
-from consumer.errors import FatalError, RefusedByGenesys, SinkUnavailable
+from consumer.errors import FatalError, RefusedByGenesys, SinkUnavailable, Throttled
 from consumer.model import Contact
 from consumer.ports import ImportStatus
 from consumer.simulator.app import Simulator
@@ -205,6 +205,7 @@ async def store_of(handler: Handler) -> AsyncIterator[URL]:
     """A file store, at another address than Genesys."""
     application = web.Application()
     application.router.add_put("/{name}", handler)
+    application.router.add_post("/{name}", handler)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -241,18 +242,23 @@ async def test_the_file_store_gets_the_headers_of_the_url_and_no_token(monkeypat
     assert not {"authorization", "traceparent", "transfer-encoding"} & {name.lower() for name in request.headers}
 
 
-@pytest.mark.off_contract
-@pytest.mark.parametrize("status", [403, 404])
-async def test_a_file_that_the_store_refuses_goes_the_older_way(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At once, and the next file too."""
+def _says(status: int, code: str = "AccessDenied") -> tuple[Handler, list[web.Request]]:
+    """A file store that answers this to each file, in S3's words; and what it was asked."""
     asked: list[web.Request] = []
 
-    async def refuse(request: web.Request) -> web.Response:
+    async def answer(request: web.Request) -> web.Response:
+        await request.read()
         asked.append(request)
-        return web.Response(
-            status=status, text="<Error><Code>AccessDenied</Code></Error>", content_type="application/xml"
-        )
+        return web.Response(status=status, text=f"<Error><Code>{code}</Code></Error>", content_type="application/xml")
 
+    return answer, asked
+
+
+@pytest.mark.off_contract
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413])
+async def test_a_file_that_the_store_refuses_goes_the_older_way(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, and the next file too."""
+    refuse, asked = _says(status)
     async with store_of(refuse) as store, Simulator() as simulator, uploads_to(simulator) as uploads:
         call = uploads._client.call
         monkeypatch.setattr(uploads._client, "call", _always({"url": f"{store}/file", "headers": {}}))
@@ -261,6 +267,46 @@ async def test_a_file_that_the_store_refuses_goes_the_older_way(status: int, mon
         monkeypatch.setattr(uploads._client, "call", call)
         await eventually(lambda: len(held(simulator)) == 1, within_s=5)
     assert len(asked) == 1
+
+
+@pytest.mark.off_contract
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, "RequestTimeout"), (408, "Timeout"), (429, "SlowDown"), (503, "SlowDown")]
+)
+async def test_a_store_that_cannot_now_is_tried_again(status: int, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is said against the file: the next one goes there too."""
+    wait, asked = _says(status, code)
+    async with store_of(wait) as store, Simulator() as simulator, uploads_to(simulator) as uploads:
+        monkeypatch.setattr(uploads._client, "call", _always({"url": f"{store}/file", "headers": {}}))
+        for _ in range(2):
+            with pytest.raises(SinkUnavailable, match=f"status {status}"):
+                await send(uploads, JANE)
+    assert len(asked) == 2
+
+
+@pytest.mark.off_contract
+@pytest.mark.parametrize(
+    ("status", "error"), [(400, FatalError), (403, FatalError), (409, FatalError), (413, RefusedByGenesys),
+                          (408, SinkUnavailable), (429, Throttled), (503, SinkUnavailable)],
+)  # fmt: skip
+async def test_a_file_that_both_ways_refuse_ends_it(
+    status: int, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the word of the first; what the older form cannot do now is tried again."""
+    too_large, _ = _says(400, "EntityTooLarge")
+    refuse, _ = _says(status)
+    async with (
+        store_of(too_large) as store,
+        store_of(refuse) as form,
+        Simulator() as simulator,
+        uploads_to(simulator) as uploads,
+    ):
+        monkeypatch.setattr(uploads, "_form_url", form / "form")
+        monkeypatch.setattr(uploads._client, "call", _always({"url": f"{store}/file", "headers": {}}))
+        with pytest.raises(error) as caught:
+            await send(uploads, JANE)
+    says = "the file store refuses the file (status 400, EntityTooLarge)"
+    assert (error is FatalError) == str(caught.value).startswith(says)
 
 
 def _always(answer: object) -> Callable[..., Awaitable[object]]:

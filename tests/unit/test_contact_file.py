@@ -1,7 +1,9 @@
 """Files of contacts: three formats, what is refused and with which words, and that a file must stay as it is."""
 
+import errno
 import os
 import zlib
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -67,9 +69,9 @@ def test_line_ends_and_a_byte_order_mark_do_not_matter(tmp_path: Path, bom: str,
     [
         ("a,b,c", "the row has 3 values, the header has 6"),
         ('a,"b"c,,true,false,', "the row is not CSV"),
-        ('a,"' + "b" * 140_000 + '",,true,false,', "the row is not CSV"),
+        ('a,"b"c,,"true,false,', "the row is not CSV"),
     ],
-    ids=["width", "quotation marks", "a field that is too long"],
+    ids=["width", "quotation marks", "an odd number of quotation marks"],
 )
 def test_a_bad_line_is_a_row_with_a_problem(tmp_path: Path, line: str, problem: str) -> None:
     """The rows around it are read."""
@@ -78,6 +80,39 @@ def test_a_bad_line_is_a_row_with_a_problem(tmp_path: Path, line: str, problem: 
     assert bad.problem.startswith(problem)
     assert bad.fields == {}
     assert bad.raw == line.encode()
+
+
+def test_a_quotation_mark_within_a_value_is_taken_as_it_is(tmp_path: Path) -> None:
+    """Quoting begins where a value does: the rows around it stay rows of their own."""
+    found = rows(tmp_path, HEADER + 'a,,,true,false,5" pipe\nb,,,false,false,\nc,,,true,false,6"\n')
+    assert [(row.fields["externalId"], row.fields["segment"], row.problem) for row in found] == [
+        ("a", '5" pipe', ""),
+        ("b", None, ""),
+        ("c", '6"', ""),
+    ]
+
+
+def test_a_long_value_does_not_break_its_row(tmp_path: Path) -> None:
+    """Longer than the parser takes by itself: the line that ends it is no row."""
+    found = rows(tmp_path, f'{HEADER}a,,,true,false,"{"x" * 140_000}\n"\nb,,,false,false,\n')
+    assert [(row.fields["externalId"], row.problem) for row in found] == [("a", ""), ("b", "")]
+    assert found[0].fields["segment"] == "x" * 140_000 + "\n"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        'b,"+15550100,,true,false,\nc,,,false,false,\nd,"+15550101",,true,false,\n',
+        'b,"+15550100,,true,false,\nc,,,false,false,\nd,,,true,false,6"\n',
+        'b,"+15550100,,true,false,\nc,,,false,false,\n',
+        'b,,,true,false,"x',
+    ],
+    ids=["closed in another row", "another width", "never", "never, in the last line"],
+)
+def test_a_row_of_several_lines_that_is_no_row_ends_it(tmp_path: Path, bad: str) -> None:
+    """Rows that say who withdrew may be in it; the line on which it begins is named, and what to do."""
+    says = refusal(tmp_path, HEADER + "a,,,true,false,\n" + bad)
+    assert "where the row ends that begins at line 3 cannot be told: close the quotation mark" in says
 
 
 @pytest.mark.parametrize(
@@ -265,6 +300,23 @@ def test_a_file_that_changed_in_secret_does_not_give_its_last_rows(tmp_path: Pat
     with pytest.raises(FatalError, match="was changed meanwhile"):
         found += opened.chunks()
     assert found == []
+
+
+def test_a_file_that_cannot_be_read_any_more_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Removed, or on a disk that fails half way: no outage of anybody else."""
+    opened = file(tmp_path, HEADER + "a,,,true,false,\n")
+    with monkeypatch.context() as patched:
+        patched.setattr("consumer.adapters.contact_file.opened.csv_rows", _fails)
+        with pytest.raises(FatalError, match="contacts cannot be read: Input/output error"):
+            list(opened.chunks())
+    (tmp_path / "contacts").unlink()
+    with pytest.raises(FatalError, match="contacts cannot be read: No such file"):
+        list(opened.chunks())
+
+
+def _fails(*_: object) -> Iterator[FileRow]:
+    yield FileRow(1, b"", {})
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Rows of a CSV file after RFC 4180: a header, commas, quotation marks doubled within quotation marks.
 
-Touches nothing. A row that is no CSV, or has another number of values than the header, is a row with a problem.
+Touches nothing. A line that is no CSV, or has another number of values than the header, is a row with a problem. A row
+of several lines that has one ends the file: rows that a quotation mark swallowed may be in it, withdrawals among them.
 """
 
 import csv
@@ -13,6 +14,9 @@ from consumer.model import FileRow
 
 MAX_COLUMNS = 1_000
 
+# The parser's own limit, one for the whole process, would break off within a value, and what follows pass for rows.
+csv.field_size_limit(MAX_RECORD_BYTES)
+
 
 def csv_rows(chunks: Iterable[bytes], rows: Rows) -> Iterator[FileRow]:
     """The rows of a file.
@@ -24,31 +28,87 @@ def csv_rows(chunks: Iterable[bytes], rows: Rows) -> Iterator[FileRow]:
     Raises:
         FatalError: There is no usable header, or where a row ends cannot be told.
     """
-    records = _records(chunks)
-    header = _header(next(records, ""), rows)
+    taken = _Lines(chunks)
+    reader = csv.reader(taken, strict=True)
+    header = _header(_values(reader), rows)
     number = 0
-    for record in records:
-        if record.strip("\r\n"):
+    while not taken.ended:
+        taken.begin_row()
+        values = _values(reader)
+        if values != []:
             number += 1
-            yield _row(number, record, header)
+            yield _row(number, values, taken, header)
 
 
-def _row(number: int, record: str, header: Sequence[str]) -> FileRow:
-    raw = record.rstrip("\r\n").encode()
+class _Lines:
+    """The lines of a file for the parser, which takes another one only where a row goes on within quotation marks.
+
+    Attributes:
+        ended: The parser asked for more lines than there are.
+    """
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._lines = lines(chunks)
+        self._begins = 1
+        self._row: list[bytes] = []
+        self.ended = False
+
+    def __iter__(self) -> Iterator[str]:
+        length = 0
+        for number, line in enumerate(self._lines, start=1):
+            if not self._row:
+                self._begins, length = number, 0
+            self._row.append(line)
+            length += len(line)
+            if length > MAX_RECORD_BYTES:
+                raise too_long(self._begins)
+            yield text(line, number)
+        self.ended = True
+
+    def begin_row(self) -> None:
+        """What is taken from here on is another row."""
+        self._row.clear()
+
+    @property
+    def raw(self) -> bytes:
+        """The row without its end."""
+        return b"".join(self._row).rstrip(b"\r\n")
+
+    def check_end(self) -> None:
+        """Refuse a row that is no good where it may have swallowed others.
+
+        Raises:
+            FatalError: It has several lines, or a quotation mark in it is never closed.
+        """
+        if self.ended or len(self._row) > 1:
+            remedy = "close the quotation mark that one of its values begins with, double those within the value"
+            raise FatalError(
+                f"where the row ends that begins at line {self._begins:,} cannot be told: {remedy}, "
+                "and give it as many values as the header has"
+            )
+
+
+def _values(reader: Iterator[list[str]]) -> list[str] | None:
+    """The values of the next row: none of an empty line and at the end, None where they cannot be told."""
     try:
-        (values,) = csv.reader((record,), strict=True)
+        return next(reader, [])
     except (csv.Error, ValueError):
-        return FileRow(number, raw, {}, "the row is not CSV: check its quotation marks")
-    if len(values) != len(header):
-        return FileRow(number, raw, {}, f"the row has {len(values)} values, the header has {len(header)}")
-    return FileRow(number, raw, {name: typed(name, value) for name, value in zip(header, values, strict=True)})
+        return None
 
 
-def _header(record: str, rows: Rows) -> list[str]:
-    try:
-        (names,) = csv.reader((record,), strict=True)
-    except (csv.Error, ValueError):
-        raise FatalError("the file has no CSV header") from None
+def _row(number: int, values: list[str] | None, taken: _Lines, header: Sequence[str]) -> FileRow:
+    if values is not None and len(values) == len(header):
+        fields = {name: typed(name, value) for name, value in zip(header, values, strict=True)}
+        return FileRow(number, taken.raw, fields)
+    taken.check_end()
+    if values is None:
+        return FileRow(number, taken.raw, {}, "the row is not CSV: check its quotation marks")
+    return FileRow(number, taken.raw, {}, f"the row has {len(values)} values, the header has {len(header)}")
+
+
+def _header(names: list[str] | None, rows: Rows) -> list[str]:
+    if names is None:
+        raise FatalError("the file has no CSV header")
     if len(names) > MAX_COLUMNS:
         raise FatalError(f"the header names {len(names):,} columns, {MAX_COLUMNS:,} at most can be read")
     if missing := rows.missing(names):
@@ -56,20 +116,3 @@ def _header(record: str, rows: Rows) -> list[str]:
     if doubled := rows.doubled(names):
         raise FatalError(f"the CSV header has more than one column for {', '.join(doubled)}")
     return names
-
-
-def _records(chunks: Iterable[bytes]) -> Iterator[str]:
-    """Whole records: a line break within quotation marks does not end one."""
-    begun, parts, length, quotes = 1, list[str](), 0, 0
-    for number, line in enumerate(lines(chunks), start=1):
-        begun = begun if parts else number
-        parts.append(text(line, number))
-        length += len(line)
-        quotes += line.count(b'"')
-        if length > MAX_RECORD_BYTES:
-            raise too_long(begun)
-        if quotes % 2 == 0:
-            yield "".join(parts)
-            parts, length, quotes = [], 0, 0
-    if parts:
-        yield "".join(parts)

@@ -75,7 +75,7 @@ class ContactFile:
                 file.seek(0)
                 self._hash = hashlib.file_digest(file, "sha256").digest()
         except OSError as error:
-            raise FatalError(f"{path} cannot be read: {error.strerror}") from None
+            raise self._unreadable(error) from None
         self.modified_ms = self._stat.st_mtime_ns // 1_000_000
         self.rows = Rows(columns, self.modified_ms)
         self._refuse_unreadable()
@@ -89,8 +89,14 @@ class ContactFile:
         """All rows, some at a time: each time the same ones together.
 
         Raises:
-            FatalError: The file is not what it was, or its rows cannot be told apart.
+            FatalError: The file is not what it was, cannot be read any more, or its rows cannot be told apart.
         """
+        try:
+            yield from self._read()
+        except OSError as error:
+            raise self._unreadable(error) from None
+
+    def _read(self) -> Iterator[list[FileRow]]:
         self._check(self._path.stat())
         with self._path.open("rb", buffering=0) as file:
             hashing = _Hashing(file)
@@ -126,6 +132,9 @@ class ContactFile:
         before = self._stat
         if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
             raise self._changed()
+
+    def _unreadable(self, error: OSError) -> FatalError:
+        return FatalError(f"{self._path} cannot be read: {error.strerror}")
 
     def _changed(self) -> FatalError:
         return FatalError(f"{self._path} was changed meanwhile: load it again when nobody writes to it any more")

@@ -5,6 +5,7 @@ to the URL, and neither the token nor the trace context. A file that breaks off 
 no answer came, the file may have arrived; sent again, it meets the same contacts, since their ids come with it.
 """
 
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -37,7 +38,12 @@ _STATUS = Endpoint("get_import_status", "GET", f"{LIST_PATH}/importstatus", "out
 
 _CSV = "text/csv"
 _OK = range(200, 300)
-_REFUSED = frozenset({403, 404})
+_UNKNOWN_OR_FORBIDDEN = frozenset({403, 404})
+_REFUSED = frozenset(range(400, 500)) - {408, 429}
+_STORE_CODE = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>")
+_STORE_TIMED_OUT = "RequestTimeout"
+"""S3's code of a connection that stood still: a 400, but nothing against the file."""
+
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -101,8 +107,10 @@ class GenesysUploads:
         except FatalError as refused:
             return self._refuse(refused)
         answer = await self._client.send_file(_PUT, place.url, place.headers, file, with_token=False)
-        if answer.status in _REFUSED:
-            return self._refuse(FatalError(f"the file store refuses the file (status {answer.status})"))
+        code = _store_code(answer)
+        if answer.status in _REFUSED and code != _STORE_TIMED_OUT:
+            about = ", ".join(filter(None, [f"status {answer.status}", code]))
+            return self._refuse(FatalError(f"the file store refuses the file ({about})"))
         _check_taken(answer)
         return True
 
@@ -126,11 +134,25 @@ class GenesysUploads:
         fields = {"id": self._list_id, "fileType": "contactlist", "contact-id-name": ID_COLUMN}
         form = _form(boundary, fields, file)
         answer = await self._client.send_file(_FORM, self._form_url, headers, form, with_token=True)
-        if answer.status in _REFUSED:
-            raise self._refusal or FatalError(f"Genesys takes no uploads (status {answer.status})")
         if answer.status not in _OK:
-            checked(answer, _FORM, time.time())
+            self._explain(answer)
         _check_taken(answer)
+
+    def _explain(self, answer: Answer) -> None:
+        """Raise what the older form's refusal means; where it does not say, why the first way was refused comes before.
+
+        Raises:
+            ConsumerError: In any case.
+        """
+        refusal = self._refusal or FatalError(f"Genesys takes no uploads (status {answer.status})")
+        if answer.status in _UNKNOWN_OR_FORBIDDEN:
+            raise refusal
+        try:
+            checked(answer, _FORM, time.time())
+        except SinkUnavailable as unexplained:
+            if answer.status in _REFUSED:
+                raise FatalError(f"{refusal}, and in the older form {unexplained}") from None
+            raise
 
 
 async def import_status(client: Client, list_id: str) -> ImportStatus:
@@ -174,6 +196,12 @@ def _check_taken(answer: Answer) -> None:
     """
     if answer.status not in _OK or answer.content_type == "text/html":
         raise SinkUnavailable(f"the file was not taken (status {answer.status})")
+
+
+def _store_code(answer: Answer) -> str:
+    """The code of a file store's refusal, in S3's XML; none where it has another form."""
+    found = _STORE_CODE.search(answer.body)
+    return found[1].decode() if found else ""
 
 
 def _safe(text: str) -> URL | None:
