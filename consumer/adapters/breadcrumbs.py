@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from consumer.errors import FatalError
 from consumer.ports import Breadcrumb
 
 log = structlog.get_logger(__name__)
@@ -39,12 +40,19 @@ class FileBreadcrumbs:
 
         Args:
             state_dir: Where it is; made when missing.
+
+        Raises:
+            FatalError: The directory cannot be used.
         """
-        state_dir.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(state_dir / "decoding", os.O_RDWR | os.O_CREAT, 0o644)
         crashes = state_dir / "crashes.jsonl"
-        left = os.pread(self._file, _LONGEST, 0).partition(_END)[0]
-        lines = [*_lines(crashes), *([left] if left else [])][-_KEPT:]
+        try:
+            state_dir.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(state_dir / "decoding", os.O_RDWR | os.O_CREAT, 0o644)
+            left = os.pread(self._file, _LONGEST, 0).partition(_END)[0]
+            known = _lines(crashes)
+        except OSError as error:
+            raise FatalError(f"the state directory cannot be used: {error}") from error
+        lines = [*known, *([left] if left else [])][-_KEPT:]
         self.found = list(_crumbs(lines))
         if left:
             with suppress(OSError):

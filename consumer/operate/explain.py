@@ -69,7 +69,7 @@ def find(settings: Settings, source: str, *, topic: str | None, key: str | None)
     if position is None:
         raise FatalError(f"{source} is neither a file nor topic/partition/offset")
     partition = TopicPartition(position[1], int(position[2]))
-    return read_one(Connection.of(settings), partition, int(position[3]))
+    return read_one(Connection.of(settings), settings.kafka_group_id, partition, int(position[3]))
 
 
 async def explain(record: Record, settings: Settings) -> list[Step]:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from consumer.adapters.breadcrumbs import FileBreadcrumbs
+from consumer.errors import FatalError
 from consumer.ports import Breadcrumb
 from tests.crashing_decoder import RECORDS
 
@@ -88,3 +89,10 @@ def test_a_disk_that_refuses_is_no_reason_to_stop(tmp_path, monkeypatch):
     crumbs.lay(SUSPECT)
     crumbs.lift()
     assert crumbs.found == [CHUNK]
+
+
+def test_a_state_directory_that_cannot_be_used_is_told(tmp_path):
+    """Clearly, as by the store: without one there is nothing to run on."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FatalError, match=r"the state directory cannot be used: .*file"):
+        FileBreadcrumbs(tmp_path / "file" / "state")

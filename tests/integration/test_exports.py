@@ -33,7 +33,7 @@ def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def opened(url: str, *, create: bool = True) -> AsyncIterator[GenesysSink]:
+async def opened(url: str, *, create: bool = True, **more: str) -> AsyncIterator[GenesysSink]:
     """A sink on the list `People`."""
     settings = {
         "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9",
@@ -43,6 +43,7 @@ async def opened(url: str, *, create: bool = True) -> AsyncIterator[GenesysSink]
         "GENESYS_ATTRIBUTE_COLUMNS": "city",
         "GENESYS_LOGIN_URL": url,
         "GENESYS_API_URL": url,
+        **more,
     }
     sink = await GenesysSink.open(
         load(settings), on_request=lambda *_: None, tracer=NoOpTracer(), throttle=Throttle(100_000), create=create
@@ -213,6 +214,29 @@ async def test_a_file_whose_end_cannot_be_told_is_not_read() -> None:
     async with storage.serving() as files, serving(api(f"{files}/signed")) as url, opened(url) as sink:
         with pytest.raises(SinkUnavailable, match="length"):
             await exported(sink)
+
+
+async def _malformed_chunk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """The beginning of a file, then what is no chunk; the connection stays open until the reader lets go of it."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(FILE), FILE))
+    await writer.drain()
+    await asyncio.sleep(0.1)  # the reader has the beginning
+    writer.write(b"ZZZZ\r\nbroken\r\n")
+    await writer.drain()
+    await reader.read()
+    writer.close()
+
+
+@pytest.mark.off_contract
+async def test_a_malformed_chunk_is_a_file_that_broke_off() -> None:
+    """The HTTP library forgets such a body and its own time limit: the reader would wait for ever."""
+    async with await asyncio.start_server(_malformed_chunk, "127.0.0.1", 0) as files:
+        location = "http://{}:{}/signed".format(*files.sockets[0].getsockname())
+        async with serving(api(location)) as url, opened(url, GENESYS_REQUEST_TIMEOUT_S="1") as sink:
+            with pytest.raises(SinkUnavailable, match="no whole answer"):
+                async with asyncio.timeout(10):
+                    await exported(sink)
 
 
 @pytest.mark.off_contract

@@ -598,6 +598,8 @@ MAPPING: list[tuple[str, Handler, type[ConsumerError], str]] = [
     ("import", error(400, "contact.list.import.in.progress"), Throttled, "import.in.progress"),
     ("bulk", error(400, "contact.bulk.operation.in.progress"), Throttled, "operation.in.progress"),
     ("export", error(400, "contact.list.export.in.progress"), Throttled, "export.in.progress"),
+    ("do-not-call import", error(400, "dnc.list.import.in.progress"), Throttled, "dnc.list.import.in.progress"),
+    ("do-not-call export", error(400, "dnc.list.export.in.progress"), Throttled, "dnc.list.export.in.progress"),
     ("in use", error(400, "contact.in.use"), Throttled, "contact.in.use"),
     ("permission", error(403, "missing.any.permissions"), Unauthorized, "outbound:contact:add"),
     ("list", error(404, "contact.list.not.found"), FatalError, "GENESYS_CONTACT_LIST.*contact.list.not.found"),

@@ -23,7 +23,7 @@ def test_a_record_is_read_where_it_is(
     """The second of three, and it is explained."""
     topic = kafka.create_topic("looked-at")
     produce(kafka.bootstrap, topic, [Event(f"c-{number}", 1).value() for number in range(3)])
-    record = read_one(Connection(kafka.bootstrap), TopicPartition(topic, 0), 1)
+    record = read_one(Connection(kafka.bootstrap), "group", TopicPartition(topic, 0), 1)
     assert (record.topic, record.partition, record.offset) == (topic, 0, 1)
     assert record.timestamp_ms > 0
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", kafka.bootstrap)
@@ -39,10 +39,10 @@ def test_an_offset_beyond_the_end_is_told(kafka: KafkaCluster, monkeypatch: pyte
     produce(kafka.bootstrap, topic, [Event("c-0", 1).value()])
     for offset, error in ((1, SourceUnavailable), (5, ConsumerError)):
         with pytest.raises(error):
-            read_one(Connection(kafka.bootstrap), TopicPartition(topic, 0), offset)
+            read_one(Connection(kafka.bootstrap), "group", TopicPartition(topic, 0), offset)
 
 
 def test_a_topic_that_is_not_there_is_told(kafka: KafkaCluster) -> None:
     """It is not made by asking."""
     with pytest.raises((FatalError, SourceUnavailable)):
-        read_one(Connection(kafka.bootstrap), TopicPartition("no-such-topic", 0), 0)
+        read_one(Connection(kafka.bootstrap), "group", TopicPartition("no-such-topic", 0), 0)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from consumer import cli
-from consumer.model import Record
+from consumer.model import Record, TopicPartition
 from consumer.operate import explain
 from tests.envelopes import COLUMNS, ROW, TIME_MS, encoded, record_type, sample
 from tests.stories import Event
@@ -190,6 +190,23 @@ def test_a_tombstone_deletes_whom_its_key_names(
     steps = explained(capsys, "customers/0/4", code=0)
     assert steps["framing"] == [True, "of the key, schema none:text"]
     assert steps["in Genesys"] == [True, "delete, goes first: the person must not be called"]
+
+
+def test_a_record_is_read_under_the_name_of_the_group(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No ACL knows another name."""
+    asked: list[object] = []
+
+    def read_one(_: object, *place: object) -> Record:
+        asked.extend(place)
+        return Record("customers", 0, 4, TIME_MS, b"7", Event("c-1", 7).value())
+
+    monkeypatch.setattr(explain, "read_one", read_one)
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "nowhere:9092")
+    monkeypatch.setenv("KAFKA_GROUP_ID", "ours")
+    explained(capsys, "customers/0/4", code=0)
+    assert asked == ["ours", TopicPartition("customers", 0), 4]
 
 
 def test_a_native_event_needs_no_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

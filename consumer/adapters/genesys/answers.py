@@ -31,9 +31,11 @@ _NOT_NOW = frozenset(
         "contact.list.export.in.progress",
         "contact.bulk.operation.in.progress",
         "contact.in.use",
+        "dnc.list.import.in.progress",
+        "dnc.list.export.in.progress",
     }
 )
-"""The list or the contact is busy: that passes, and says nothing against Genesys or the data."""
+"""A list or the contact is busy: that passes, and says nothing against Genesys or the data."""
 
 _NOT_MADE_YET = "no.available.list.export.uri"
 
@@ -158,7 +160,7 @@ def _not_found(code: str, endpoint: Endpoint, about: str) -> ConsumerError:
 def _refusal(answer: Answer, code: str, about: str, now: float) -> ConsumerError:
     """What remains when Genesys itself, not something before it, explains the status."""
     if code in _NOT_NOW:
-        return Throttled(f"the contact list is busy{about}", _NOT_NOW_S)
+        return Throttled(f"the list or the contact is busy{about}", _NOT_NOW_S)
     if answer.status == 400 and code in _NOT_THE_COLUMNS:  # noqa: PLR2004 -- bad request
         return ContactListMismatch(f"the contact list has other columns than at start{about}: check it, then restart")
     if answer.status == 400 and code not in _NOT_THE_DATA:  # noqa: PLR2004 -- bad request

@@ -32,7 +32,6 @@ SLOWEST_UPLOAD = 100_000
 _LEAST_S = 0.001
 """A limit of zero would be none at all."""
 
-_CHUNK_BYTES = 262_144
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -176,10 +175,12 @@ class Client:
         async with self._transport.stream(Request(endpoint, url, headers)) as response:
             location = response.headers.get("Location")
             if location is None:
-                yield _file(response)
+                _check_file(response)
+                yield self._transport.parts(response)
                 return
         async with self._transport.stream(Request(endpoint, _checked_address(location), {})) as response:
-            yield _file(response)
+            _check_file(response)
+            yield self._transport.parts(response)
 
     async def _turn(self, deadline: float) -> None:
         """Wait until the limit of requests leaves one, or go into debt where that takes longer than the call may.
@@ -244,10 +245,13 @@ def _checked_address(address: str) -> URL:
     return url
 
 
-def _file(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """The body of an answer that is a file, and whose end can be told from a broken connection."""
+def _check_file(response: aiohttp.ClientResponse) -> None:
+    """Take only an answer that is a file, and whose end can be told from a broken connection.
+
+    Raises:
+        SinkUnavailable: It is something else.
+    """
     if response.status != 200:  # noqa: PLR2004 -- a file, whole
         raise SinkUnavailable(f"no file where Genesys said there is one (status {response.status})")
     if response.content_length is None and response.headers.get("Transfer-Encoding") != "chunked":
         raise SinkUnavailable("a file came without its length: nobody can tell whether it is whole")
-    return response.content.iter_chunked(_CHUNK_BYTES)

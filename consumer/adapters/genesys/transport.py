@@ -4,6 +4,7 @@ Whatever keeps an answer from being read whole is `SinkUnavailable`: the request
 HTTP library are left out, since they quote what came over the wire.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
@@ -22,6 +23,7 @@ from consumer.settings import RELEASE
 MAX_ANSWER_BYTES = 16 * 2**20
 """Longest answer that is read: fifty contacts of fifty full columns, with room."""
 
+_PART_BYTES = 262_144
 _SPARE_CONNECTIONS = 2
 _CONNECT_S = 10.0
 
@@ -177,7 +179,7 @@ class Transport:
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request once; its answer is read as it comes. Silence has a time limit, the whole has none.
+        """Send a request once; read its answer by `parts`, as it comes. Silence has a time limit, the whole has none.
 
         Raises:
             SinkUnavailable: No answer came, or it broke off while it was read.
@@ -201,6 +203,19 @@ class Transport:
                 raise SinkUnavailable(f"no whole answer from {request.url.host}: {status}") from None
             finally:
                 self._noted(span, request, status, started)
+
+    async def parts(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """The body of a streamed answer, as it comes.
+
+        Raises:
+            TimeoutError: Nothing came for too long. The library's own limit ends with a malformed chunk, not the body.
+        """
+        while True:
+            async with asyncio.timeout(self.timeout_s):
+                part = await response.content.read(_PART_BYTES)
+            if not part:
+                return
+            yield part
 
     def _noted(self, span: Span, request: Request, status: str, started: float) -> None:
         """Tell what became of a request: an HTTP status, or what went wrong instead."""

@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError, Message
 from confluent_kafka.admin import AdminClient
 
 from consumer.adapters.kafka.connection import Admin, Connection, native
-from consumer.adapters.kafka.failures import is_hopeless, policy
+from consumer.adapters.kafka.failures import is_beside_reading, is_hopeless, policy
 from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, first_since, low_and_high
 from consumer.errors import FatalError, SourceUnavailable
 from consumer.model import Headers, TopicPartition
@@ -132,10 +132,10 @@ class BoundedReader:
     def _fetch(self) -> None:
         """Take what has come, of whichever partition."""
         first = self._consumer.poll(POLL_S)
-        messages = [] if first is None else [first, *self._consumer.consume(POLL_RECORDS, 0)]
+        came = [] if first is None else [first, *self._consumer.consume(POLL_RECORDS, 0)]
+        messages = [message for message in came if not is_beside_reading(message)]
         for message in messages:
-            key = TopicPartition(message.topic() or "", message.partition() or 0)
-            self._take(self._parts[key], message)
+            self._take(message)
         self._watch(heard=bool(messages))
         for key, part in self._parts.items():
             if not part.held_back and (part.finished or part.is_full):
@@ -148,8 +148,11 @@ class BoundedReader:
         self._consumer.resume([native(key)])
         self._consumer.seek(native(key, part.position))
 
-    def _take(self, part: "_Part", message: Message) -> None:
+    def _take(self, message: Message) -> None:
         error = message.error()
+        if error is not None and not message.topic():
+            raise policy(error, "cannot read")  # of the client itself
+        part = self._parts[TopicPartition(message.topic() or "", message.partition() or 0)]
         if error is None:
             part.push(message)
         elif error.code() == KafkaError._PARTITION_EOF:

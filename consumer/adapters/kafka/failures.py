@@ -3,7 +3,7 @@
 Answers for: mapping librdkafka's errors to the project's, once, with texts that hold no secrets. Touches nothing.
 """
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from consumer.errors import ConsumerError, FatalError, Rebalancing, SourceUnavailable, Unauthorized
 
@@ -91,6 +91,17 @@ def fatal_error(producer: Producer, failure: SystemError) -> KafkaError:
 def is_hopeless(error: KafkaError) -> bool:
     """Whether going on would be wrong."""
     return error.fatal() or error.code() in HOPELESS or error.code() in UNAUTHORIZED
+
+
+def is_beside_reading(message: Message) -> bool:
+    """Whether it is an error that keeps nobody from reading who joins no group.
+
+    The library looks for the coordinator of its group all the same; what it tells of that has no topic.
+    """
+    error = message.error()
+    if error is None or message.topic():
+        return False
+    return error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED or not is_hopeless(error)
 
 
 def policy(error: KafkaError, doing: str) -> ConsumerError:

@@ -3,29 +3,36 @@
 Answers for: the record at an offset, or why there is none. Touches the topic; it joins no group and commits nothing.
 """
 
-from confluent_kafka import KafkaException, Message
+import time
+
+from confluent_kafka import Consumer, KafkaException, Message
 
 from consumer.adapters.kafka.connection import Connection, native
-from consumer.adapters.kafka.failures import error_of, policy
+from consumer.adapters.kafka.failures import error_of, is_beside_reading, policy
 from consumer.errors import FatalError, SourceUnavailable
 from consumer.model import Record, TopicPartition
 
 WAIT_S = 15.0
 
 
-def read_one(connection: Connection, partition: TopicPartition, offset: int) -> Record:
+def read_one(connection: Connection, group_id: str, partition: TopicPartition, offset: int) -> Record:
     """The record at an offset.
+
+    Args:
+        connection: To the brokers.
+        group_id: The library asks for one; nothing is joined or committed.
+        partition: Where it is.
+        offset: Of it.
 
     Raises:
         FatalError: There is none, no longer or not yet.
         TransientError: The brokers cannot tell now.
     """
-    consumer = connection.consumer(
-        {}, {"group.id": "genesys-consumer-look", "enable.auto.commit": False, "auto.offset.reset": "error"}
-    )
+    own = {"group.id": group_id, "enable.auto.commit": False, "auto.offset.reset": "error"}
+    consumer = connection.consumer({}, own)
     try:
         consumer.assign([native(partition, offset)])
-        message = consumer.poll(WAIT_S)
+        message = _first(consumer)
     except KafkaException as failure:
         raise policy(error_of(failure), "cannot read the record") from None
     finally:
@@ -33,6 +40,15 @@ def read_one(connection: Connection, partition: TopicPartition, offset: int) -> 
     if message is None:
         raise SourceUnavailable(f"no record came within {WAIT_S:.0f} s: is {offset} the end, do the brokers answer?")
     return _record(message, partition, offset)
+
+
+def _first(consumer: Consumer) -> Message | None:
+    """What comes of the partition first; None when nothing does within the wait."""
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        message = consumer.poll(max(0.0, deadline - time.monotonic()))
+        if message is None or not is_beside_reading(message):
+            return message
 
 
 def _record(message: Message, partition: TopicPartition, offset: int) -> Record:
