@@ -333,6 +333,8 @@ class Change(Struct, frozen=True, gc=False):
         former: Identity that the contact had before, None when it had none other, or that was looked at.
         withdrew: Of a delete, what it takes the place of withdrew.
         imprint: Of the record that asks for it, 16 bytes; empty where a repeat of that could mean something else.
+        replayed: Its offset is that of the dead letter that was replayed.
+        tombstone: Its record has no value: what is told of time is Kafka's.
     """
 
     operation: Operation
@@ -351,6 +353,8 @@ class Change(Struct, frozen=True, gc=False):
     former: bytes | None = None
     withdrew: bool = False
     imprint: bytes = b""
+    replayed: bool = False
+    tombstone: bool = False
 
     @property
     def whole(self) -> Contact:

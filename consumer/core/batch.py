@@ -77,6 +77,7 @@ class Lane(Struct, eq=False):
         queue: Where the lane waits; None while it is sent.
         report: Of the batch that took it.
         misses: How often Genesys did not know the contact, although it should.
+        replaced: State of the contact with all that the work took the place of; None when it took none.
     """
 
     work: Work
@@ -91,6 +92,12 @@ class Lane(Struct, eq=False):
     queue: Queue | None = None
     report: BatchReport | None = None
     misses: int = 0
+    replaced: State | None = None
+
+    @property
+    def beneath(self) -> State | None:
+        """What the work is accepted on top of: all that it took the place of counts as told."""
+        return self.base if self.replaced is None else self.replaced
 
     @property
     def change(self) -> Change:

@@ -260,7 +260,11 @@ def accepted(change: Change, state: State | None, *, blocks: bool = False) -> St
         _callable(change, state),
         change.imprint,
     )
-    return made if state is None else _held_by_a_file(made, change, state)
+    if state is None:
+        return made
+    if change.tombstone and change.version is None and state.version is not None:
+        made = replace(made, occurred_at=state.occurred_at)  # Kafka's time, which a row made at once may be before
+    return _held_by_a_file(made, change, state)
 
 
 def _callable(change: Change, state: State | None) -> bool | None:
@@ -312,9 +316,10 @@ def from_a_file(state: State) -> State:
 
 
 def advanced(change: Change, state: State) -> State | None:
-    """The state after a duplicate: a newer version is remembered; None when nothing changes."""
+    """The state after a duplicate: a newer version is remembered, or that a later file says the same; else None."""
     if change.version is None:
-        return None
+        later = change.offset == FROM_A_FILE and change.occurred_at > state.occurred_at
+        return from_a_file(replace(state, versioned=False, occurred_at=change.occurred_at)) if later else None
     epoch = _epoch(change, state)
     if state.version is not None and (epoch, change.version) <= (state.epoch, state.version):
         return None
@@ -371,10 +376,13 @@ def _order_of_epochs(change: Change, state: State) -> _Order:
 
 
 def _partition_order(change: Change, state: State) -> _Order:
-    """Offsets decide, except that a later time wins over a lower offset: then the topic was made anew."""
+    """Offsets decide, except that a later time wins over a lower offset: then the topic was made anew.
+
+    What is replayed has the lower offset in any case, and its time says nothing.
+    """
     if _is_apart(change, state):
         return _UNKNOWN
-    if change.offset < state.offset and change.occurred_at > state.occurred_at:
+    if change.offset < state.offset and change.occurred_at > state.occurred_at and not change.replayed:
         return _NEWER
     return _sign(change.offset - state.offset)
 

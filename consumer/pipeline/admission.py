@@ -171,13 +171,14 @@ class Admission:
 
     def _conclude(self, lane: Lane) -> None:
         """Genesys has what the work of a lane asks for."""
-        self._remember(lane.work, lane.change, dedupe.accepted(lane.change, lane.base, blocks=self._blocks))
+        self._remember(lane.work, lane.change, dedupe.accepted(lane.change, lane.beneath, blocks=self._blocks))
         self._end(lane, accepted=True)
 
     def _end(self, lane: Lane, *, accepted: bool) -> None:
         """End a lane, and with it what it superseded; whatever waited behind it is judged now."""
         for work in lane.superseded:
-            work.outcome = Outcome.SUPERSEDED
+            rejected = work.accepted_as is Outcome.REJECTED  # its record is bad, whatever took its place
+            work.outcome = Outcome.REJECTED if rejected else Outcome.SUPERSEDED
         lane.superseded = ()
         self._reports.answered(lane, accepted=accepted)
         self.readmit(self._lanes.close(lane))
@@ -190,7 +191,7 @@ class Admission:
         lane = self._lanes.get(identity)
         if lane is None:
             return partition.overlay.get(identity, stored.get(identity))
-        return lane.expected or dedupe.accepted(lane.change, lane.base)
+        return lane.expected or dedupe.accepted(lane.change, lane.beneath)
 
     def _admit(self, partition: Partition, work: Work, change: Change, stored: State | None) -> None:
         lane = self._lanes.get(change.identity)
@@ -201,12 +202,13 @@ class Admission:
 
     def _join(self, lane: Lane, work: Work, change: Change) -> None:
         """Take the place of a lane's work that is not sent, the last write wins, or wait behind it."""
-        before = lane.expected or dedupe.accepted(lane.change, lane.base)
+        before = lane.expected or dedupe.accepted(lane.change, lane.beneath)
         verdict = dedupe.judge(change, before)
         if verdict is _CHANGED and self._may_be_replaced(lane, change):
             if change.operation is _DELETE and before.callable is False:
                 work.change = replace(change, withdrew=True)
             self._lanes.replace(lane, work)
+            lane.replaced = before
         else:
             expected = _once_accepted(change, before, verdict)
             withdraws = change.withdrawal and verdict is _CHANGED

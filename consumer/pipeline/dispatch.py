@@ -136,6 +136,7 @@ class Dispatcher:
             self._lanes.relieve(batch.blamed())
             self._gate.abandoned()
             self._progress.made()
+            self.wake()
             return
         batch_id = self._reports.sent(batch.lanes)
         started = self._clock()

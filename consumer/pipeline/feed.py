@@ -97,6 +97,8 @@ class Feed:
                 break
             missing = await self._intake.take(partition, records)
             self._fuses.heed(partition)
+        if self._partitions.of(partition.assignment) is None:
+            return  # whether it flows is for the next assignment to say
         partition.blocked = partition.fused
         if not (partition.blocked or partition.held_back or self._ended):
             self._source.resume([partition.key])

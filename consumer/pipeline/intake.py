@@ -37,6 +37,8 @@ from consumer.ports import Telemetry
 
 log = structlog.get_logger(__name__)
 
+_DELETES = ChangeType.DELETE  # bound once: to find a member in its class takes Python 3.11 longer than a comparison
+
 CHUNK = 200
 """Records that go through the stages before other tasks get a turn: few enough that requests keep up with intake."""
 
@@ -126,6 +128,7 @@ class Intake:
     ) -> None:
         """Have works judged, each with what was told of it."""
         readers = self._readers_of(partition.key.topic)
+        told = _echoed(partition, works, told)
         contacts = iter(validate([event for event in told if not isinstance(event, DecodeError)], self._columns))
         for work, result in zip(works, told, strict=True):
             if isinstance(result, DecodeError):
@@ -172,7 +175,9 @@ class Intake:
             work.outcome = Outcome.DUPLICATE
         else:
             imprint = readers.imprint(work.record) if readers.keyed else b""
-            work.change = dedupe.to_change(event, contact, offset, self._contact_list_id, imprint)
+            change = dedupe.to_change(event, contact, offset, self._contact_list_id, imprint)
+            replayed, tombstone = offset != work.record.offset, work.record.value is None
+            work.change = replace(change, replayed=replayed, tombstone=tombstone) if replayed or tombstone else change
 
     def _reject(self, work: Work, error: DecodeError) -> None:
         """Give a work its rejection; the contact may have to be suppressed all the same."""
@@ -262,6 +267,35 @@ def _without(repeated: Collection[int], works: Sequence[Work]) -> Sequence[Work]
         else:
             left.append(work)
     return left
+
+
+def _echoed(
+    partition: Partition, works: Sequence[Work], told: Sequence[ChangeEvent | DecodeError]
+) -> Sequence[ChangeEvent | DecodeError]:
+    """What is told, with tombstones as what they are: one right behind a delete of its key is that delete once more.
+
+    It has the version and the time of that. By Kafka's time alone it would apply anew when a connector sends both
+    again, and come after the row that was made behind them.
+    """
+    if works and None not in [work.record.value for work in works]:
+        partition.deleted = _deleted(works[-1].record, told[-1])
+        return told
+    return [_echo(partition, work.record, event) for work, event in zip(works, told, strict=True)]
+
+
+def _echo(partition: Partition, record: Record, event: ChangeEvent | DecodeError) -> ChangeEvent | DecodeError:
+    before, partition.deleted = partition.deleted, _deleted(record, event)
+    if before is None or partition.deleted is None or record.value is not None or record.key is None:
+        return event
+    (deleted, last), (_, own) = before, partition.deleted
+    if (deleted.offset, deleted.key, last.external_id) != (record.offset - 1, record.key, own.external_id):
+        return event
+    return replace(own, version=last.version, occurred_at=last.occurred_at)
+
+
+def _deleted(record: Record, event: ChangeEvent | DecodeError) -> tuple[Record, ChangeEvent] | None:
+    deletes = isinstance(event, ChangeEvent) and event.change_type is _DELETES
+    return (record, cast("ChangeEvent", event)) if deletes else None
 
 
 def _place(event: ChangeEvent | DecodeError) -> LogPlace | None:

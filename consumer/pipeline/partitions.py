@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from consumer.core.epochs import Epochs
 from consumer.core.fuse import Fuse
 from consumer.core.offsets import Tracker
-from consumer.model import Assignment, ChainHead, Record, State, TopicPartition
+from consumer.model import Assignment, ChainHead, ChangeEvent, Record, State, TopicPartition
 
 
 @dataclass(eq=False, slots=True)
@@ -29,6 +29,7 @@ class Partition:
         head: End of its chain of audit events.
         epochs: Of its source's log, as far as its records were taken in.
         fuse: That of its topic.
+        deleted: The last record that was taken in, with what it tells, if that is a delete.
     """
 
     assignment: Assignment
@@ -46,6 +47,7 @@ class Partition:
     head: ChainHead = field(default_factory=ChainHead)
     epochs: Epochs = field(default_factory=Epochs)
     fuse: Fuse = field(default_factory=Fuse)
+    deleted: tuple[Record, ChangeEvent] | None = None
 
     @property
     def key(self) -> TopicPartition:

@@ -68,9 +68,13 @@ class Restorer:
                 return
 
     async def _bring_up(self, partition: Partition) -> None:
+        if not _stays(partition):
+            return
         try:
             await self._replay(partition, await self._store.open(partition.key))
         except ChangelogOvertaken:
+            if not _stays(partition):
+                return
             await self._store.reset(partition.key)
             await self._replay(partition, 0)
 
@@ -87,7 +91,7 @@ class Restorer:
 
     async def _await_import(self, partition: Partition) -> None:
         """Come back when no file is on its way any more, or the partition is about to go; one asks for all."""
-        if not _stays(partition) or self._store.read(partition.key, [IMPORT_KEY])[0] is None:
+        if not _stays(partition) or (mark := self._store.read(partition.key, [IMPORT_KEY])[0]) is None:
             return
         async with self._asking:
             looks = 0
@@ -97,6 +101,7 @@ class Restorer:
                 if importing:
                     log.info("waiting_for_import", partition=partition.key)
                 await asyncio.sleep(IMPORT_LOOK_S)
+        partition.expired[IMPORT_KEY] = mark  # whoever set it is gone
 
     def _done(self, partition: Partition, seconds: float) -> None:
         if not partition.assignment.alive:

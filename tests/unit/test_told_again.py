@@ -1,0 +1,331 @@
+"""What is told again, or comes back: nobody is lost or called for it, and nothing of before touches what is now."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from consumer.core import dead_letters
+from consumer.core.offsets import Tracker
+from consumer.errors import SinkUnavailable, SourceUnavailable
+from consumer.model import Assignment, DeadLetter, Record, TopicPartition
+from consumer.pipeline.partitions import Partition
+from consumer.pipeline.restore import Restorer
+from consumer.pipeline.settle import IMPORT_KEY
+from consumer.ports import ChangelogOvertaken
+from tests import virtual_time
+from tests.debezium_rows import PARTITION, ROWS, callable_, reading, schemas
+from tests.envelopes import COLUMNS, ROW, TIME_MS, encoded, record_type
+from tests.fills import WRITTEN_MS, empty_world, fill, row as file_row
+from tests.lives import Life, in_life, live, world_of
+from tests.memory_ports import (
+    SCHEMA,
+    MemorySchemas,
+    MemorySink,
+    MemoryStore,
+    MemoryTopics,
+    SilentTelemetry,
+    World,
+    outage,
+)
+from tests.stories import TOPIC, Event, Story
+from tests.virtual_time import passes, until
+
+P0, P1 = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
+CONFLICT = ("consent_conflicts_with_do_not_call",)
+
+
+def arrives(world: World, life: Life, story: Story) -> None:
+    """What a story tells now and did not before comes in."""
+    for key, told in story.events.items():
+        known = len(world.log.get(key, ()))
+        records = [r for r in story.records() if TopicPartition(r.topic, r.partition) == key]
+        world.log[key] = [*world.log.get(key, ()), *records[known : len(told)]]
+    life.source.wake()
+
+
+@pytest.mark.parametrize("undecodable", [False, True])
+def test_a_rejected_withdrawal_that_became_a_delete_stays_rejected(undecodable: bool) -> None:
+    """Also when a newer change takes its place: the record is bad, and has to be found among the dead letters."""
+    story = Story().tell(0, Event("c", 1))
+    world = world_of(story)
+    live(world)
+    bad = (
+        Event("c", 2, garbage=b"\1x", reasons=("not_decodable",))
+        if undecodable
+        else Event("c", 2, do_not_call=True, reasons=CONFLICT)
+    )
+
+    async def act(life: Life) -> None:
+        world.poison, world.in_use = {"c"}, {"c"}
+        arrives(world, life, story.tell(0, bad))
+        await until(lambda: len(world.sent) > 0 and world.sent[-1][0] == "delete")
+        await passes(1)
+        world.poison = set()
+        arrives(world, life, story.tell(0, Event("c", 3, phone="+15550199")))
+        await until(lambda: world.committed.get(P0) == 3)
+
+    in_life(world, act, suppress_undecodable="true")
+    assert [event["outcome"] for event in world.events()] == ["delivered", "rejected", "delivered"]
+    assert len(world.dead_letters) == 1
+
+
+def row(op: str, pos: int, after: object, before: object = None, at: int | None = None) -> dict[str, object]:
+    """A change of Debezium at a position of the log, at the time `at` or one that follows the position."""
+    source = {"ts_ms": TIME_MS + (pos if at is None else at), "file": "log.1", "pos": pos}
+    return {"before": before, "after": after, "source": source, "op": op}
+
+
+def contact(external_id: int, **columns: object) -> dict[str, object]:
+    """A row of one contact."""
+    return ROW | {"id": external_id} | columns
+
+
+def tell(world: World, *values: dict[str, object] | None, lag: int = 60_000) -> World:
+    """Put records of one key on the topic, with Kafka's times behind those of the source; None is a tombstone."""
+    start = len(world.log.setdefault(PARTITION, []))
+    for offset, fields in enumerate(values, start):
+        value = None if fields is None else b"\0\0\0\0\1" + encoded(ROWS, fields)
+        world.append([Record(*PARTITION, offset, TIME_MS + lag + offset, b"6", value)])
+    return world
+
+
+@pytest.mark.parametrize("lag", [0, 60_000])
+def test_a_connector_that_sends_delete_tombstone_create_again_loses_nobody(tmp_path: Path, lag: int) -> None:
+    """The tombstone is the delete that stands before it, and no later one by Kafka's clock."""
+    rows = reading(tmp_path)
+    window = [row("d", 5, None, contact(6)), None, row("c", 6, contact(6, phone="+15550199"))]
+    world = tell(World(), row("c", 1, contact(6)), *window, lag=lag)
+    live(world, schemas(), **rows)
+    assert callable_(world) == {"6": True}
+    tell(world, *window, lag=lag)
+    live(world, schemas(), **rows)
+    assert callable_(world) == {"6": True}
+
+
+def test_offsets_set_back_lose_nobody(tmp_path: Path) -> None:
+    """The same records are read once more."""
+    rows = reading(tmp_path)
+    window = [row("d", 5, None, contact(6)), None, row("c", 6, contact(6, phone="+15550199"))]
+    world = tell(World(), row("c", 1, contact(6)), *window)
+    live(world, schemas(), **rows)
+    world.committed.clear()
+    live(world, schemas(), **rows)
+    assert callable_(world) == {"6": True}
+
+
+def test_a_withdrawal_that_went_back_and_took_a_place_lets_no_grant_from_before_apply(tmp_path: Path) -> None:
+    """What it took the place of was told: its version counts, although nothing of it was sent."""
+    rows = reading(tmp_path)
+    denied = contact(6, consent="denied")
+    grant = row("u", 30, contact(6, phone="+15550199"))
+    world = tell(World(), row("c", 1, contact(6)), row("c", 2, contact(9), at=10**9))
+    live(world, schemas(), **rows)
+
+    async def act(life: Life) -> None:
+        world.answer = outage(2, SinkUnavailable("down"))
+        tell(world, grant)
+        life.source.wake()
+        await until(lambda: ("6",) in world.requested[1:])
+        tell(world, row("u", 5, denied, at=40))
+        life.source.wake()
+        await until(lambda: world.committed[PARTITION] == 4)
+        tell(world, grant)
+        life.source.wake()
+        await until(lambda: world.committed[PARTITION] == 5)
+
+    in_life(world, act, schemas(), **rows)
+    assert callable_(world)["6"] is False
+
+
+def test_the_mark_of_a_load_that_was_given_up_does_not_stay() -> None:
+    """The first start waits for an import that may be under way; the next ones know that there is none."""
+    story = Story()
+    for number in range(16):
+        story.tell(number, Event(f"c-{number}", 1))
+    world = world_of(story)
+    live(world)
+    for key in world.stores:
+        world.changelog[key].append((IMPORT_KEY, b"load-x"))
+    took = []
+    for _ in range(2):
+
+        async def act(life: Life) -> None:
+            begun = asyncio.get_running_loop().time()
+            await until(lambda: life.pipeline.ready)
+            took.append(asyncio.get_running_loop().time() - begun)
+            await passes(10)
+
+        in_life(world, act)
+    assert took[1] < 1
+
+
+class _Registry(MemorySchemas):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = False
+        self.asked: list[float] = []
+
+    async def fetch(self, reference: Any) -> str | None:
+        if reference == 7:
+            self.asked.append(asyncio.get_running_loop().time())
+            if not self.up:
+                raise SourceUnavailable("down")
+            return SCHEMA
+        return await super().fetch(reference)
+
+
+def test_a_partition_that_came_back_during_an_outage_of_the_registry_is_held_back_all_the_same() -> None:
+    """The end of the outage resumes what was assigned before: that is over, and the new assignment is full."""
+    story = Story().tell(0, *[Event(f"n-{n}", 1) for n in range(3000)])
+    world = world_of(story)
+    world.log[P0] = [replace(r, value=b"\0\0\0\0\7" + (r.value or b"")[5:]) for r in world.log[P0]]
+    registry = _Registry()
+    held: list[int] = []
+
+    async def act(life: Life) -> None:
+        world.answer = outage(10**9, SinkUnavailable("down"))
+        await until(lambda: len(registry.asked) == 1)
+        await passes(0.5)
+        life.source.lose([P0])
+        await passes(0.2)
+        life.source.assign([P0])
+        # The old assignment has just asked, so that it learns last; it asks every second since its first time.
+        await until(lambda: len(registry.asked) > 4 and (registry.asked[-1] - registry.asked[0]) % 1 < 0.1)
+        registry.up = True
+        for _ in range(60):
+            await passes(1)
+            held.append(life.pipeline.partitions.unsettled)
+
+    in_life(world, act, registry, read_ahead_records=100, drain_timeout_s=1)
+    assert max(held) < 200
+
+
+def test_a_store_of_a_partition_that_came_back_is_not_emptied_by_who_restored_it_before() -> None:
+    """Who learns late that the changelog has overtaken it has no store any more."""
+    world = World()
+    world.log[P0] = []
+    world.changelog[P0] = [(n.to_bytes(32), b"state") for n in range(40)]
+    world.stores[P0] = ({}, 999)
+
+    class _Slow(MemoryTopics):
+        first = True
+
+        async def changelog(self, partition: TopicPartition, start: int) -> Any:
+            if start == 999:
+                slow, self.first = self.first, False
+                await asyncio.sleep(10 if slow else 1)
+                raise ChangelogOvertaken
+            async for chunk in super().changelog(partition, start):
+                yield chunk
+
+    async def main() -> None:
+        store = MemoryStore(world)
+        restorer = Restorer(_Slow(world), store, MemorySink(world), SilentTelemetry(), asyncio.get_running_loop().time)
+        old, new = (Partition(Assignment(P0), Tracker(Assignment(P0), 0), 0) for _ in range(2))
+        first = asyncio.create_task(restorer.restore(old))
+        await passes(0.5)
+        old.assignment.alive, old.closing = False, True
+        await store.close(P0)
+        await restorer.restore(new)
+        assert new.restored
+        assert len(world.stores[P0][0]) == 40
+        await first
+
+    virtual_time.run(main())
+    assert len(world.stores[P0][0]) == 40
+
+
+def test_what_waits_goes_on_when_the_last_request_under_way_is_given_up() -> None:
+    """It makes room without an answer."""
+    story = Story().tell(1, Event("theirs", 1, consent=False)).tell(0)
+    world = world_of(story)
+    world.log[P0] = []
+
+    async def act(life: Life) -> None:
+        life.source.sure = False
+        await until(lambda: life.pipeline.gate.in_flight == 1)
+        arrives(world, life, story.tell(0, Event("mine", 1, consent=False)))
+        await until(lambda: len(life.pipeline.lanes) == 2)
+        await passes(5)
+        life.source.lose([P1])
+        await passes(1)
+        life.source.sure = True
+        await passes(3600)
+        assert world.list.keys() == {"mine"}
+
+    in_life(world, act, genesys_max_in_flight=1)
+
+
+def test_a_replayed_grant_does_not_undo_a_withdrawal_whose_clock_was_behind() -> None:
+    """It stands where it stood first, whatever the clocks said."""
+    world = World()
+
+    def append(event: Event, **changed: object) -> Record:
+        offset = len(world.log.get(P0, ()))
+        record = Record(*P0, offset, event.occurred_at, event.external_id.encode(), event.value())
+        world.append([replace(record, **changed)])
+        return world.log[P0][-1]
+
+    grant = Event("c", None, phone="+15550177", occurred_at=1_700_000_000_002)
+    value = grant.value() or b""
+    letter = append(grant, value=b"\0\0\0\0\x09" + value[5:])
+    append(Event("c", None, consent=False, occurred_at=1_700_000_000_000))
+    live(world, schema_unknown_timeout_s=0)
+    assert world.list["c"]["callable"] is False
+    headers = dead_letters.headers(DeadLetter(letter, "schema_unknown", "", 0))
+    read = dead_letters.read(headers)
+    assert read is not None
+    world.append([replace(letter, offset=2, headers=dead_letters.replayed(headers, read))])
+    live(world, MemorySchemas({9: [SCHEMA]}))
+    assert world.list["c"]["callable"] is False
+
+
+FLAT_TS = record_type(
+    "Value", COLUMNS | {"__op": ["null", "string"], "__lsn": ["null", "long"], "__source_ts_ms": ["null", "long"]}
+)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_flattened_rows_that_are_deleted_and_made_again_are_there(tmp_path: Path, told: bool) -> None:
+    """A delete, by default a tombstone alone, and an insert at once: Kafka's time is later than the source's."""
+    rows = reading(tmp_path) | {"source_envelope": "flattened"}
+
+    def values(lsn: int, at: int, **columns: object) -> dict[str, object]:
+        return contact(6, **columns) | {"__op": "c", "__lsn": lsn, "__source_ts_ms": TIME_MS + at if told else None}
+
+    world = World()
+    world.log[PARTITION] = []
+    for offset, (fields, at) in enumerate(
+        [(values(1, 0), 100), (None, 5_100), (values(7, 5_000, phone="+15550199"), 5_100)]
+    ):
+        value = None if fields is None else b"\0\0\0\0\1" + encoded(FLAT_TS, fields)
+        world.append([Record(*PARTITION, offset, TIME_MS + at, b"6", value)])
+    live(world, MemorySchemas({1: [json.dumps(FLAT_TS)]}), **rows)
+    assert callable_(world) == {"6": True}
+
+
+@pytest.mark.parametrize("version", [None, 1])
+@pytest.mark.parametrize("repeated", [True, False])
+def test_a_backlog_from_before_a_file_grants_nothing_that_the_file_withdraws_once_more(
+    version: int | None, repeated: bool
+) -> None:
+    """Withdrawn; granted, of which nothing was read yet; a file that withdraws, in the same words or in others."""
+    world = empty_world(1)
+
+    def put(**told: Any) -> None:
+        event = Event("c", **told)
+        offset = len(world.log[P0])
+        world.append([Record(*P0, offset, event.occurred_at, b"c", event.value())])
+
+    put(version=version, consent=False, occurred_at=WRITTEN_MS - 30)
+    live(world)
+    put(version=version and 2, occurred_at=WRITTEN_MS - 20)
+    assert fill(world, [file_row("c", consent=False, phone="+15550100" if repeated else "+15550199")]).outcomes == {
+        "duplicate" if repeated else "delivered": 1
+    }
+    live(world)
+    assert world.list["c"]["callable"] is False
