@@ -164,6 +164,7 @@ class ChangeEvent(Struct, frozen=True, gc=False):
         partial: Only what changed is told: other fields are `UNCHANGED`, other attributes are missing.
         log: Where it stands in the source's log, None where the source does not tell.
         former: Which external id the contact had before, None where the event does not say that it changed.
+        flaw: Why the attributes are not told although they were to be, without contact data; "" when nothing is wrong.
     """
 
     change_type: ChangeType
@@ -178,6 +179,7 @@ class ChangeEvent(Struct, frozen=True, gc=False):
     partial: bool = False
     log: LogPlace | None = None
     former: object = None
+    flaw: str = ""
 
 
 Events = ChangeEvent | tuple[ChangeEvent, ...]

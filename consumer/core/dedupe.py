@@ -192,6 +192,11 @@ def repeats(offset: int, imprint: bytes, state: State) -> bool:
     return imprint != b"" and imprint == state.imprint and offset >= state.offset != FROM_A_FILE
 
 
+def is_told_again(change: Change, state: State) -> bool:
+    """Whether a change has the very version that its contact was accepted with."""
+    return change.version is not None and (change.epoch, change.version) == (state.epoch, state.version)
+
+
 def judge(change: Change, state: State | None) -> Verdict:
     """Compare a change with the state of its contact; None: nothing was delivered yet."""
     if state is None:

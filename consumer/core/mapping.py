@@ -13,6 +13,8 @@ from functools import partial
 from operator import itemgetter
 from typing import cast
 
+from msgspec.structs import replace
+
 from consumer.core.mapping_tables import CHANGE_TYPES, FLAGS, REQUIRED, ContactMapping, Path, Source, as_key, shown
 from consumer.errors import DecodeError
 from consumer.model import UNCHANGED, ChangeEvent, ChangeType, LogPlace, Reason, Record
@@ -96,10 +98,14 @@ class BoundMapping:
     def event(self, change_type: ChangeType, external_id: object, row: Row, when: When) -> ChangeEvent | None:
         """The change event of a row; None when it tells nothing of what is mapped.
 
-        A create tells all there is: what it does not tell, the contact does not have.
+        A create tells all there is: what it does not tell, the contact does not have. An attribute that is no text is a
+        flaw of the event, and not its end: the flags are told all the same.
         """
-        phone, email, consent, do_not_call = [get(row) for get in self._fields]
-        attributes = {name: get(row) for name, get in self._attributes}
+        phone, email, consent, do_not_call = fields = [get(row) for get in self._fields]
+        try:
+            attributes = {name: get(row) for name, get in self._attributes}
+        except DecodeError as error:
+            return _flawed(change_type, external_id, when, fields, error.detail)
         if (
             phone is UNCHANGED
             or email is UNCHANGED
@@ -107,7 +113,6 @@ class BoundMapping:
             or do_not_call is UNCHANGED
             or UNCHANGED in attributes.values()
         ):
-            fields = (phone, email, consent, do_not_call)
             return (_whole if change_type is ChangeType.CREATE else _partial)(
                 change_type, external_id, when, fields, attributes
             )
@@ -129,6 +134,10 @@ def _whole(
 ) -> ChangeEvent:
     texts = {name: cast("str", _told(value) or "") for name, value in attributes.items()}
     return _made(change_type, external_id, when, [_told(value) for value in fields], texts)
+
+
+def _flawed(change_type: ChangeType, external_id: object, when: When, fields: _Fields, flaw: str) -> ChangeEvent:
+    return replace(_made(change_type, external_id, when, fields, {}, partial=UNCHANGED in fields), flaw=flaw)
 
 
 def _partial(

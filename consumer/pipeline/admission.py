@@ -84,11 +84,22 @@ class Admission:
         states = {**known, **self.look_up(partition, asked - known.keys())}
         for work in works:
             if work.change is not None and work.change.former is not None:
-                former = self._to_be(partition, work.change.former, states)
-                work.change = dedupe.under_new_id(work.change, former, self._contact_list_id)
+                self._rename(partition, work, work.change, states)
             if work.change is not None:
                 self._admit(partition, work, work.change, states.get(work.change.identity))
         self._decided()
+
+    def _rename(self, partition: Partition, work: Work, change: Change, states: States) -> None:
+        """Have a contact that got another id not be called by it if it was not by the old one.
+
+        Who has the old one now may be somebody else when the same change is told again: it was decided then.
+        """
+        current = self._to_be(partition, change.identity, states)
+        if current is not None and dedupe.is_told_again(change, current):
+            work.change, work.outcome = None, Outcome.DUPLICATE
+            return
+        former = None if change.former is None else self._to_be(partition, change.former, states)
+        work.change = dedupe.under_new_id(change, former, self._contact_list_id)
 
     def look_up(self, partition: Partition, identities: Iterable[bytes]) -> States:
         """What the store has of contacts of which nothing is under way or decided since: None where it has nothing."""

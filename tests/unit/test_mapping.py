@@ -4,10 +4,12 @@ import tomllib
 
 import pytest
 
+from consumer.core.dedupe import suppression
 from consumer.core.envelopes.choice import Envelopes
 from consumer.core.mapping_tables import parse
-from consumer.errors import DecodeError, SettingsError
-from consumer.model import ChangeType, EnvelopeName, Reason
+from consumer.core.validate import validate
+from consumer.errors import DecodeError, SettingsError, ValidationError
+from consumer.model import ChangeType, EnvelopeName, Operation, Reason
 from consumer.settings import ready_made_mappings
 from tests.envelopes import MAPPING, TIME_MS, TOPIC, envelopes, record_type, told
 
@@ -131,9 +133,16 @@ def test_attributes_are_text(value, kind, expected):
 
 
 def test_an_attribute_that_is_no_text_is_rejected():
-    """A record or list has no text that anybody asked for."""
-    with pytest.raises(DecodeError, match="an attribute is of type list"):
-        of(["a"], {"attributes": {"a": "x"}}, [{"type": "array", "items": "string"}])
+    """A record or list has no text that anybody asked for; a withdrawal beside it is one all the same."""
+    table = {"attributes": {"a": "x"}, "consent": {"value": False}}
+    event = of(["a"], table, [{"type": "array", "items": "string"}])
+    (error,) = validate([event], [("a", "a")])
+    assert isinstance(error, ValidationError)
+    assert error.reasons == (Reason.NOT_DECODABLE,)
+    assert "an attribute is of type list" in error.detail
+    change = suppression(event, 0, "list", "")
+    assert change is not None
+    assert change.operation is Operation.SUPPRESS
 
 
 @pytest.mark.parametrize(

@@ -329,3 +329,22 @@ def test_a_backlog_from_before_a_file_grants_nothing_that_the_file_withdraws_onc
     }
     live(world)
     assert world.list["c"]["callable"] is False
+
+
+@pytest.mark.parametrize("how", ["sent again", "read again"])
+def test_a_change_of_key_that_is_told_again_grants_nothing(tmp_path: Path, how: str) -> None:
+    """The old id is somebody else's now, who may be called."""
+    rows = reading(tmp_path)
+    renamed = row("u", 5, contact(7), contact(6, consent="denied"))
+    world = tell(World(), row("c", 1, contact(6)), row("u", 2, contact(6, consent="denied")), renamed)
+    live(world, schemas(), **rows)
+    assert callable_(world) == {"7": False}
+    tell(world, row("c", 8, contact(6)))
+    live(world, schemas(), **rows)
+    assert callable_(world) == {"7": False, "6": True}
+    if how == "sent again":
+        tell(world, renamed)
+    else:
+        world.committed[PARTITION] = 2
+    live(world, schemas(), **rows)
+    assert callable_(world) == {"7": False, "6": True}
