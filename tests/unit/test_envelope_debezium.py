@@ -2,7 +2,7 @@
 
 import io
 import json
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
 import fastavro
@@ -486,6 +486,21 @@ def test_a_decimal_is_no_larger_than_databases_have_it():
     fields = WriterSchema(json.dumps(definition)).read(body)
     with pytest.raises(DecodeError, match="more than 64 bytes"):
         mapper(fields, Record(TOPIC, 0, 0, TIME_MS, None, body))
+
+
+@pytest.mark.parametrize("scale", [151, 10**9])
+def test_a_decimal_of_a_scale_that_no_database_has_is_refused(scale):
+    """It would be written with as many digits."""
+    columns = COLUMNS | {"city": ["null", decimal_of(scale) | {"precision": scale}]}
+    with pytest.raises(DecodeError, match="whose scale is not one from 0 to 150"):
+        change("c", None, ROW | {"city": None}, columns=columns)
+
+
+def test_a_decimal_of_the_largest_scale_is_exact():
+    """With all its digits."""
+    columns = COLUMNS | {"city": decimal_of(150) | {"precision": 154}}
+    (event,) = change("c", None, ROW | {"city": Decimal(-(2**500)).scaleb(-150, Context(prec=200))}, columns=columns)
+    assert event.attributes == {"city": f"{Decimal(-(2**500)).scaleb(-150, Context(prec=200)):f}"}
 
 
 def test_a_delete_in_json_without_a_schema_names_whom_it_deletes():

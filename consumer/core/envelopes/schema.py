@@ -11,7 +11,7 @@ from typing import cast
 from fastavro.schema import expand_schema
 from fastavro.types import DictSchema, Schema
 
-from consumer.core.mapping import Getter, Row, in_any, undecodable
+from consumer.core.mapping import Getter, Row, in_any, undecodable, unknown
 from consumer.core.mapping_tables import Path
 from consumer.model import Events, Record
 
@@ -22,6 +22,7 @@ Branches = Sequence[Schema]
 """What a field may hold: the branches of its union, or its one type."""
 
 _MAX_DECIMAL_BYTES = 64
+_MAX_SCALE = 150
 _EXACT = Context(prec=200)
 """More digits than so many bytes can hold."""
 
@@ -79,9 +80,18 @@ def _decimal(name: str, scale: int) -> Getter:
 
 
 def _scale(held: Branches) -> int | None:
-    """The scale of the decimals that a field holds; None when it holds none."""
+    """The scale of the decimals that a field holds; None when it holds none.
+
+    Raises:
+        DecodeError: It is none that a database has: a number would be written with as many digits.
+    """
     found = [branch for branch in held if is_decimal(branch)]
-    return cast("int", cast("DictSchema", found[0]).get("scale", 0)) if found else None
+    if not found:
+        return None
+    scale = cast("DictSchema", found[0]).get("scale", 0)
+    if type(scale) is not int or not 0 <= scale <= _MAX_SCALE:
+        raise unknown(f"the schema has a decimal whose scale is not one from 0 to {_MAX_SCALE}")
+    return scale
 
 
 def is_decimal(branch: Schema) -> bool:
