@@ -104,7 +104,7 @@ class Restorer:
         partition.expired[IMPORT_KEY] = mark  # whoever set it is gone
 
     def _done(self, partition: Partition, seconds: float) -> None:
-        if not partition.assignment.alive:
+        if not _stays(partition):
             return
         head, begun = self._store.read(partition.key, [CHAIN_KEY, EPOCHS_KEY])
         partition.head, partition.epochs = audit.decode_head(head), epochs.decode(begun)

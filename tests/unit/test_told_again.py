@@ -13,7 +13,7 @@ from consumer.core.offsets import Tracker
 from consumer.errors import SinkUnavailable, SourceUnavailable
 from consumer.model import Assignment, DeadLetter, Record, TopicPartition
 from consumer.pipeline.partitions import Partition
-from consumer.pipeline.restore import Restorer
+from consumer.pipeline.restore import AT_ONCE, Restorer
 from consumer.pipeline.settle import IMPORT_KEY
 from consumer.ports import ChangelogOvertaken
 from tests import virtual_time
@@ -348,3 +348,30 @@ def test_a_change_of_key_that_is_told_again_grants_nothing(tmp_path: Path, how: 
         world.committed[PARTITION] = 2
     live(world, schemas(), **rows)
     assert callable_(world) == {"7": False, "6": True}
+
+
+def test_a_partition_that_goes_while_it_waits_for_its_turn_is_not_opened() -> None:
+    """Nobody reads a store that was not opened; the others are restored all the same."""
+    world = World()
+    places = [TopicPartition(TOPIC, number) for number in range(AT_ONCE + 1)]
+    for place in places:
+        world.log[place] = []
+        world.changelog[place] = [(b"x" * 32, b"state")]
+
+    class _Slow(MemoryTopics):
+        async def changelog(self, partition: TopicPartition, start: int) -> Any:
+            await asyncio.sleep(10)
+            async for chunk in super().changelog(partition, start):
+                yield chunk
+
+    async def main() -> None:
+        store = MemoryStore(world)
+        restorer = Restorer(_Slow(world), store, MemorySink(world), SilentTelemetry(), asyncio.get_running_loop().time)
+        partitions = [Partition(Assignment(place), Tracker(Assignment(place), 0), 0) for place in places]
+        restoring = [asyncio.create_task(restorer.restore(partition)) for partition in partitions]
+        await passes(1)
+        partitions[-1].closing = True
+        await asyncio.gather(*restoring)
+        assert [partition.restored for partition in partitions] == [True] * AT_ONCE + [False]
+
+    virtual_time.run(main())
