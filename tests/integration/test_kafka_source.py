@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,7 +13,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition as NativePartition
 from structlog.testing import capture_logs
 
-from consumer.adapters.kafka import poller, starts
+from consumer.adapters.kafka import orphans, poller, starts
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.group_offsets import GroupOffsets, Told
 from consumer.adapters.kafka.handoff import MAX_UNTAKEN
@@ -356,6 +357,43 @@ async def test_a_restarted_instance_of_the_same_name_gets_its_partitions_back(
             await both(again, other, lambda: again.assigned)
             assert again.positions == before
             assert len(other.revoked) + len(other.assigned) == moved
+
+
+DIES_WHILE_IT_GIVES_UP = """
+import os, sys
+from confluent_kafka import Consumer
+bootstrap, topic, group, name = sys.argv[1:]
+member = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "group.instance.id": name,
+                   "partition.assignment.strategy": "cooperative-sticky", "heartbeat.interval.ms": 200, "log_level": 0})
+def assigned(member, partitions):
+    member.incremental_assign(partitions)
+    print(len(partitions), flush=True)
+member.subscribe([topic], on_assign=assigned, on_revoke=lambda *_: os._exit(0))
+while True:
+    member.poll(0.1)
+"""
+
+
+async def test_partitions_that_a_member_died_giving_up_are_adopted(
+    kafka: KafkaCluster, attentive: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes back under its static name to what it was to keep; the others were nobody's, and nobody rejoined."""
+    monkeypatch.setattr(orphans, "PATIENCE_S", 0.5)
+    topic = kafka.create_topic(partitions=4)
+    theirs = settings(kafka.bootstrap, topic, KAFKA_PROPERTIES_FILE=attentive)
+    ours = settings(kafka.bootstrap, topic, KAFKA_PROPERTIES_FILE=attentive, KAFKA_GROUP_INSTANCE_ID="ours")
+    dying = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", DIES_WHILE_IT_GIVES_UP, kafka.bootstrap, topic, ours.kafka_group_id, "ours",
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert dying.stdout is not None
+    assert await dying.stdout.readline() == b"4\n"
+    async with watched(theirs) as other:
+        await other.until(lambda: dying.returncode is not None)
+        with capture_logs() as logs:
+            async with watched(ours, revoke_timeout_s=0.1) as again:
+                await both(again, other, lambda: len(again.positions) == len(other.positions) == 2)
+        assert [len(line["partitions"]) for line in logs if line["event"] == "partitions_without_owner"] == [2]
 
 
 async def test_the_consumer_protocol_serves_as_well(kafka: KafkaCluster, tmp_path: Path) -> None:

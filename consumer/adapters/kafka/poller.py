@@ -26,6 +26,7 @@ from consumer.adapters.kafka.connection import Connection, native, of_native
 from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
 from consumer.adapters.kafka.handoff import Handoff
 from consumer.adapters.kafka.lease import Lease
+from consumer.adapters.kafka.orphans import Orphans
 from consumer.adapters.kafka.starts import Start, Starts
 from consumer.errors import ConsumerError, FatalError, Rebalancing
 from consumer.model import Headers, Record, TopicPartition
@@ -125,6 +126,7 @@ class Poller:
         self._revoke_timeout_s = revoke_timeout_s
         self._on_overtaken = on_overtaken
         self._starts = Starts(connection, settings)
+        self._orphans: Orphans | None = None
         self._owned: set[TopicPartition] = set()
         self._doubtful: dict[TopicPartition, list[TopicPartition]] = {}  # with those that became so together
         self._fetched: dict[TopicPartition, int] = {}  # with the offsets that come next
@@ -166,6 +168,8 @@ class Poller:
             self._handoff.emit(_unexpected(error))
         finally:
             self._starts.close()
+            if self._orphans is not None:
+                self._orphans.close()
 
     @property
     def _new_protocol(self) -> bool:
@@ -215,6 +219,7 @@ class Poller:
         self._handoff.serve()
         if self._is_sure():
             self._begin(self._starts.poll(self._consumer, time.monotonic()))
+            self._adopt()
         self._probe()
         if self._handoff.wait_for_room(LOOK_UP_S):
             self._hand_over(self._poll())
@@ -318,8 +323,18 @@ class Poller:
         self._consumer.incremental_assign([])
         self._lease.renew(self.last_poll)
         self._starts.add(map(of_native, partitions))
+        if self._orphans is None and self._settings.kafka_group_instance_id and not self._new_protocol:
+            self._orphans = Orphans(self._connection, self._settings)
         if not partitions:
             self._tell_idle()
+
+    def _adopt(self) -> None:
+        """Have partitions that are nobody's given to somebody: a rejoin begins a rebalance."""
+        if self._orphans is None or not (orphans := self._orphans.poll(time.monotonic())):
+            return
+        _log.warning("partitions_without_owner", partitions=sorted(orphans), remedy="none needed: rejoins for them")
+        self._consumer.unsubscribe()  # to subscribe alone, to what is subscribed to, would change nothing
+        self._subscribe()
 
     def _tell_idle(self) -> None:
         """A member like others, with nothing to do."""

@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 from consumer.adapters.kafka.connection import Admin, Connection, native
 from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
 from consumer.adapters.kafka.group_offsets import GroupOffsets
-from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, Offsets, low_and_high, stable_ends
+from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, Offsets, low_and_high, partitions_of, stable_ends
 from consumer.adapters.kafka.worker import Worker
 from consumer.model import TopicPartition
 from consumer.settings import Settings
@@ -149,8 +149,8 @@ class Starts:
         forgotten: what came since must not be skipped. The changelog is asked for first, since a new group commits its
         first offsets before there is anything in it.
         """
-        _, delivered = low_and_high(client, _partitions(client, [self._changelog]))
-        told = self._group.now(_partitions(client, self._topics))
+        _, delivered = low_and_high(client, partitions_of(client, [self._changelog]))
+        told = self._group.now(partitions_of(client, self._topics))
         begun = {partition.topic for partition, offset in told.items() if offset is not None}
         if begun or not any(delivered.values()):
             return begun
@@ -170,12 +170,6 @@ class Starts:
                 with self._admin.client() as admin:
                     _commit_latest(consumer, admin, partition.topic)
         return known
-
-
-def _partitions(admin: AdminClient, topics: Iterable[str]) -> list[TopicPartition]:
-    """All partitions of topics."""
-    known = {topic: admin.list_topics(topic, timeout=ANSWER_WITHIN_S).topics[topic] for topic in topics}
-    return [TopicPartition(topic, number) for topic, metadata in known.items() for number in metadata.partitions]
 
 
 def _first(expected: int | None, low: int, high: int) -> int:

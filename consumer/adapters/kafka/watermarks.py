@@ -1,4 +1,4 @@
-"""First and last offsets of partitions.
+"""First and last offsets of partitions, and which there are.
 
 Answers for: asking the brokers, which takes as long as they do. An admin client that does not know who leads a
 partition asks again only after three seconds when it was not connected yet; so the leaders are asked for first. Where a
@@ -6,7 +6,7 @@ broker dies meanwhile the library may tell of success and have no offset; that i
 for an offset would begin anew at the first one.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from concurrent.futures import Future
 
 from confluent_kafka import (
@@ -38,6 +38,16 @@ def know_leaders(admin: AdminClient, partitions: Collection[TopicPartition]) -> 
     """
     for topic in {partition.topic for partition in partitions}:
         admin.list_topics(topic, timeout=ANSWER_WITHIN_S)
+
+
+def partitions_of(admin: AdminClient, topics: Iterable[str]) -> list[TopicPartition]:
+    """All partitions of topics.
+
+    Raises:
+        KafkaException: No broker answers.
+    """
+    known = {topic: admin.list_topics(topic, timeout=ANSWER_WITHIN_S).topics[topic] for topic in topics}
+    return [TopicPartition(topic, number) for topic, metadata in known.items() for number in metadata.partitions]
 
 
 def low_and_high(admin: AdminClient, partitions: Collection[TopicPartition]) -> tuple[Offsets, Offsets]:
