@@ -442,6 +442,7 @@ class Work(Struct, eq=False):
         reasons: Codes: of `Reason`, or `genesys:<error code>`.
         detail: What to look at, without contact data.
         state: What is to be remembered of the contact from now on, None when nothing new.
+        told: State of the contact once all up to this work would have been accepted, where another took its place.
         batch_id: Of the batch that took it to Genesys.
         trace_id: Hex id of the trace of that batch.
         applied_at: Seconds since the epoch when Genesys answered.
@@ -460,6 +461,7 @@ class Work(Struct, eq=False):
     reasons: Sequence[str] = ()
     detail: str = ""
     state: State | None = None
+    told: State | None = None
     batch_id: str | None = None
     trace_id: str | None = None
     applied_at: float | None = None

@@ -6,6 +6,7 @@ from typing import Any
 
 from consumer.core.delivery import Throttle
 from consumer.core.envelopes.choice import Envelopes
+from consumer.model import TopicPartition
 from consumer.pipeline.run import Pipeline
 from consumer.ports import Breadcrumbs, Sink
 from consumer.settings import Settings, load, ready_made_mappings
@@ -134,3 +135,12 @@ def survive(world: World, die_at: int | None, *, after_effect: bool, **changed: 
     except Killed:
         return True
     return False
+
+
+def arrives(world: World, life: Life, story: Story) -> None:
+    """Put on the topics what the story tells beyond what is there."""
+    for key, told in story.events.items():
+        known = len(world.log.get(key, ()))
+        records = [record for record in story.records() if TopicPartition(record.topic, record.partition) == key]
+        world.log[key] = [*world.log.get(key, ()), *records[known : len(told)]]
+    life.source.wake()

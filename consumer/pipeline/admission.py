@@ -188,12 +188,22 @@ class Admission:
     def _end(self, lane: Lane, *, accepted: bool) -> None:
         """End a lane, and with it what it superseded; whatever waited behind it is judged now."""
         for work in lane.superseded:
-            rejected = work.accepted_as is Outcome.REJECTED  # its record is bad, whatever took its place
-            work.outcome = Outcome.REJECTED if rejected else Outcome.SUPERSEDED
+            self._supersede(lane, work)
         lane.superseded = ()
         self._reports.answered(lane, accepted=accepted)
         self.readmit(self._lanes.close(lane))
         self._decided()
+
+    def _supersede(self, lane: Lane, work: Work) -> None:
+        """End a work whose place another one took.
+
+        Where it is settled before that one, and that one comes again, its version was told, and nobody knows what is
+        there.
+        """
+        rejected = work.accepted_as is Outcome.REJECTED  # its record is bad, whatever took its place
+        work.outcome = Outcome.REJECTED if rejected else Outcome.SUPERSEDED
+        if work.told is not None and work.assignment is lane.work.assignment:
+            work.state = dedupe.forgotten(work.told, self._contact_list_id)
 
     # -- judging
 
@@ -218,6 +228,7 @@ class Admission:
         if verdict is _CHANGED and self._may_be_replaced(lane, change):
             if change.operation is _DELETE and before.callable is False:
                 work.change = replace(change, withdrew=True)
+            lane.work.told = before
             self._lanes.replace(lane, work)
             lane.replaced = before
         else:

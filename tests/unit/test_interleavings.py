@@ -14,22 +14,13 @@ from consumer.model import Record, TopicPartition
 from consumer.ports import ChangelogOvertaken, Lost
 from tests import virtual_time
 from tests.checker import check
-from tests.lives import Life, in_life, live, survive, world_of
+from tests.lives import Life, arrives, in_life, live, survive, world_of
 from tests.memory_ports import MemorySchemas, MemorySink, MemoryStore, MemoryTopics, World, outage
 from tests.stories import TOPIC, Event, Story
 from tests.virtual_time import passes, until
 
 P0, P1 = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
 CONFLICT = ("consent_conflicts_with_do_not_call",)
-
-
-def _arrives(world: World, life: Life, story: Story) -> None:
-    """Put on the topics what the story tells beyond what is there."""
-    for key, told in story.events.items():
-        known = len(world.log.get(key, ()))
-        records = [record for record in story.records() if TopicPartition(record.topic, record.partition) == key]
-        world.log[key] = [*world.log.get(key, ()), *records[known : len(told)]]
-    life.source.wake()
 
 
 # -- who owns what
@@ -82,10 +73,10 @@ def test_a_withdrawal_behind_a_grant_that_was_perhaps_applied_is_sent_by_the_nex
     async def act(life: Life) -> None:
         world.latency = 1.0
         world.answer_lost = True
-        _arrives(world, life, story.tell(0, Event("c", 2)))
+        arrives(world, life, story.tell(0, Event("c", 2)))
         await until(lambda: world.list["c"]["callable"] is True)
         world.answer = outage(1000, SinkUnavailable("refused"))
-        _arrives(world, life, story.tell(0, Event("c", 3, consent=False)))
+        arrives(world, life, story.tell(0, Event("c", 3, consent=False)))
         await passes(20)
         life.source.lose([P0])
         await passes(1)
@@ -126,13 +117,13 @@ def test_content_that_was_perhaps_applied_before_a_refused_change_is_overwritten
     async def act(life: Life) -> None:
         world.answer_lost = True
         world.latency = 1.0
-        _arrives(world, life, story.tell(0, Event("c", 2)))
+        arrives(world, life, story.tell(0, Event("c", 2)))
         await until(lambda: world.list["c"]["callable"] is True)
         world.poison = {"c"}
-        _arrives(world, life, story.tell(0, Event("c", 3, phone="+15550199")))
+        arrives(world, life, story.tell(0, Event("c", 3, phone="+15550199")))
         await until(lambda: world.committed.get(P0) == 3)
         world.poison, world.answer_lost = set(), False
-        _arrives(world, life, story.tell(0, Event("c", 4, consent=False)))
+        arrives(world, life, story.tell(0, Event("c", 4, consent=False)))
         await until(lambda: world.committed.get(P0) == 4)
 
     in_life(world, act)
@@ -152,7 +143,7 @@ def test_a_withdrawal_that_arrives_during_a_request_takes_the_grants_place_when_
 
     async def act(life: Life) -> None:
         await until(lambda: life.pipeline.gate.in_flight == 1)
-        _arrives(world, life, story.tell(0, Event("c", 2, consent=False)))
+        arrives(world, life, story.tell(0, Event("c", 2, consent=False)))
         await passes(0.5)
         world.on_upsert = lambda bodies: sent.extend((body["externalId"], body["callable"]) for body in bodies)
         await until(lambda: world.committed.get(P0) == 10)
@@ -188,9 +179,9 @@ def test_a_good_contact_is_not_blamed_when_the_guilty_one_left_meanwhile(*, cons
     async def act(life: Life) -> None:
         await until(lambda: world.committed == {P0: 1, P1: 1})
         world.latency = 5.0
-        _arrives(world, life, story.tell(0, Event("first", 1, consent=False)))
+        arrives(world, life, story.tell(0, Event("first", 1, consent=False)))
         await until(lambda: life.pipeline.gate.in_flight == 1)
-        _arrives(
+        arrives(
             world, life, story.tell(0, Event("good", 1, consent=consent)).tell(1, Event("poison", 1, consent=consent))
         )
         await until(lambda: {"good", "poison"} <= set(world.requested[-1]))

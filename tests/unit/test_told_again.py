@@ -20,7 +20,7 @@ from tests import virtual_time
 from tests.debezium_rows import PARTITION, ROWS, callable_, reading, schemas
 from tests.envelopes import COLUMNS, ROW, TIME_MS, encoded, record_type
 from tests.fills import WRITTEN_MS, empty_world, fill, row as file_row
-from tests.lives import Life, in_life, live, world_of
+from tests.lives import Life, arrives, in_life, live, world_of
 from tests.memory_ports import (
     SCHEMA,
     MemorySchemas,
@@ -36,15 +36,6 @@ from tests.virtual_time import passes, until
 
 P0, P1 = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
 CONFLICT = ("consent_conflicts_with_do_not_call",)
-
-
-def arrives(world: World, life: Life, story: Story) -> None:
-    """What a story tells now and did not before comes in."""
-    for key, told in story.events.items():
-        known = len(world.log.get(key, ()))
-        records = [r for r in story.records() if TopicPartition(r.topic, r.partition) == key]
-        world.log[key] = [*world.log.get(key, ()), *records[known : len(told)]]
-    life.source.wake()
 
 
 @pytest.mark.parametrize("undecodable", [False, True])
@@ -375,3 +366,51 @@ def test_a_partition_that_goes_while_it_waits_for_its_turn_is_not_opened() -> No
         assert [partition.restored for partition in partitions] == [True] * AT_ONCE + [False]
 
     virtual_time.run(main())
+
+
+def test_what_took_a_place_is_told_again_where_only_that_was_settled() -> None:
+    """A record between the two holds up the partition, which then moves: what is there is not what was before both."""
+    story = Story().tell(0, Event("c", 1), Event("gone", 1))
+    world = world_of(story)
+    live(world)
+    del world.list["gone"]
+    stuck = Event("gone", 2, do_not_call=True, reasons=CONFLICT)
+    story.tell(0, Event("c", 2, phone="+15550199"), stuck, Event("c", 3))
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story)
+        await until(lambda: world.committed[P0] == 3)
+        await passes(1)
+        life.source.lose([P0])
+        await passes(1)
+        life.source.assign([P0])
+        await until(lambda: world.committed[P0] == 5)
+
+    in_life(world, act)
+    assert [event["outcome"] for event in world.events()[2:]] == ["superseded", "rejected", "delivered"]
+
+
+def test_a_version_that_lost_its_place_counts_where_only_that_was_settled(tmp_path: Path) -> None:
+    """A withdrawal whose version went back took it; the grant, sent again, is from before the withdrawal."""
+    rows = reading(tmp_path)
+    grant = row("u", 30, contact(6, phone="+15550199"))
+    stuck = row("u", 31, contact(9, phone="nonsense", consent="denied"))
+    withdrawal = row("u", 5, contact(6, consent="denied"), at=40)
+    world = tell(World(), row("c", 1, contact(6)), row("c", 2, contact(9), at=10**9))
+    live(world, schemas(), **rows)
+    del world.list["9"]
+
+    async def act(life: Life) -> None:
+        tell(world, grant, stuck, withdrawal)
+        life.source.wake()
+        await until(lambda: world.committed[PARTITION] == 3)
+        await passes(1)
+        life.source.lose([PARTITION])
+        await passes(1)
+        life.source.assign([PARTITION])
+        tell(world, grant)
+        life.source.wake()
+        await until(lambda: world.committed[PARTITION] == 6)
+
+    in_life(world, act, schemas(), **rows)
+    assert callable_(world)["6"] is False
