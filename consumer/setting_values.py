@@ -53,6 +53,8 @@ OWN_PROPERTIES = {
     "enable.auto.commit": "offsets are committed when their records are settled",
     "enable.auto.offset.store": "offsets are committed when their records are settled",
     "enable.partition.eof": "the program needs it",
+    "statistics.interval.ms": "the program needs it",
+    "transaction.timeout.ms": "the program chooses it",
     "isolation.level": "it is always read_committed",
     "partition.assignment.strategy": "it is cooperative-sticky; set group.protocol=consumer for the new protocol",
     "enable.idempotence": "it is always on",

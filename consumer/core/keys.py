@@ -6,6 +6,7 @@ Touches nothing else.
 """
 
 import json
+import re
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import cast
@@ -19,13 +20,16 @@ from consumer.model import ChangeEvent, ChangeType, Reason, Record
 Fields = Collection[str] | None
 """Names of fields that may hold the external id; None: any."""
 
+_OF_JAVA = re.compile(rb"(?:Struct)?\{.*=.*\}", re.DOTALL)
+"""How Java writes a record or a map that somebody turned into text, as `Struct{id=42}`: it would name nobody."""
+
 KeyReader = Callable[[bytes, Record], ChangeEvent]
 """Makes the change event of a key's body; raises nothing but `DecodeError`."""
 
 
 def read_text(key: bytes, record: Record) -> ChangeEvent:
     """The deletion of whom the text names; an empty key names nobody, which is for validation to say."""
-    if not key.startswith(b"\0") and not _is_json(key):
+    if not key.startswith(b"\0") and not _is_json(key) and not _OF_JAVA.fullmatch(key):
         with suppress(UnicodeDecodeError):
             return _deletion(record, key.decode() or None)
     raise _refused("is not the external id in UTF-8; see SOURCE_KEY")

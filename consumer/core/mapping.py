@@ -21,8 +21,11 @@ from consumer.model import UNCHANGED, ChangeEvent, ChangeType, LogPlace, Reason,
 
 Row = dict[str, object]
 Getter = Callable[[Row], object]
-When = tuple[int, int | None, LogPlace | None]
-"""Time of a change, milliseconds since the epoch, its version, and where it stands in the source's log."""
+When = tuple[int, int | None, LogPlace | None, str]
+"""Time of a change, milliseconds since the epoch, its version, and where it stands in the source's log.
+
+The last is what is wrong with them, without contact data, "" mostly: then the time is Kafka's.
+"""
 
 Resolve = Callable[[Path], Getter | None]
 """Reads what stands at a path in a row; None where rows have no such place."""
@@ -87,19 +90,27 @@ class BoundMapping:
         """What the row says happened; an update where the mapping does not say."""
         return ChangeType.UPDATE if self._change_type is None else cast("ChangeType", self._change_type(row))
 
-    def when(self, row: Row, occurred_at: int, version: int | None, log: LogPlace | None = None) -> When:
+    def when(
+        self, row: Row, occurred_at: int, version: int | None, log: LogPlace | None = None, flaw: str = ""
+    ) -> When:
         """Time and version of the row, where the mapping names them; otherwise those given, as is the place."""
-        return (
-            occurred_at if self._occurred_at is None else cast("int", self._occurred_at(row)),
-            version if self._version is None else cast("int | None", self._version(row)),
-            log,
-        )
+        if self._version is not None:
+            try:
+                version = cast("int | None", self._version(row))
+            except DecodeError as error:
+                return occurred_at, None, log, error.detail
+        if self._occurred_at is not None:
+            try:
+                occurred_at = cast("int", self._occurred_at(row))
+            except DecodeError as error:
+                return occurred_at, version, log, error.detail
+        return occurred_at, version, log, flaw
 
     def event(self, change_type: ChangeType, external_id: object, row: Row, when: When) -> ChangeEvent | None:
         """The change event of a row; None when it tells nothing of what is mapped.
 
         A create tells all there is: what it does not tell, the contact does not have. An attribute that is no text is a
-        flaw of the event, and not its end: the flags are told all the same.
+        flaw of the event, and not its end, as is what is wrong with its time: the flags are told all the same.
         """
         phone, email, consent, do_not_call = fields = [get(row) for get in self._fields]
         try:
@@ -116,10 +127,10 @@ class BoundMapping:
             return (_whole if change_type is ChangeType.CREATE else _partial)(
                 change_type, external_id, when, fields, attributes
             )
-        occurred_at, version, log = when
+        occurred_at, version, log, flaw = when
         told = cast("dict[str, str]", attributes)
         return ChangeEvent(
-            change_type, external_id, occurred_at, version, phone, email, consent, do_not_call, told, log=log
+            change_type, external_id, occurred_at, version, phone, email, consent, do_not_call, told, log=log, flaw=flaw
         )
 
 
@@ -158,15 +169,18 @@ def _made(
     *,
     partial: bool = False,
 ) -> ChangeEvent:
-    occurred_at, version, log = when
+    occurred_at, version, log, flaw = when
     phone, email, consent, do_not_call = fields
     return ChangeEvent(
-        change_type, external_id, occurred_at, version, phone, email, consent, do_not_call, attributes, partial, log
+        *(change_type, external_id, occurred_at, version, phone, email, consent, do_not_call, attributes),
+        *(partial, log, None, flaw),
     )
 
 
 def deletion(external_id: object, when: When) -> ChangeEvent:
-    """The change event of a contact that is gone."""
+    """The change event of a contact that is gone; where it is not told when, it may be there again."""
+    if when[-1]:
+        return gap(external_id, when)
     return _made(ChangeType.DELETE, external_id, when, _NOTHING, {})
 
 
@@ -307,6 +321,14 @@ def _as_time(value: object) -> int:
         with suppress(ValueError, OverflowError):
             return as_milliseconds(int(datetime.fromisoformat(value).timestamp() * 1000))
     raise undecodable("occurred_at is not a time from 2001 on")
+
+
+def in_milliseconds(value: object, record: Record) -> tuple[int, str]:
+    """A time that an envelope gives, as `as_milliseconds`, or Kafka's and what is wrong."""
+    try:
+        return as_milliseconds(value), ""
+    except DecodeError as error:
+        return record.timestamp_ms, error.detail
 
 
 def as_milliseconds(value: object) -> int:

@@ -27,7 +27,7 @@ class Tracker:
     Attributes:
         expected: Offset that should come next.
         committable: Next offset to commit: everything before it is settled.
-        bytes: Size of the values held.
+        bytes: Size of what is held of records: values, keys, headers.
     """
 
     def __init__(self, assignment: Assignment, position: int) -> None:
@@ -44,7 +44,7 @@ class Tracker:
         """Begin to track records that follow on."""
         works = [Work(record, self._assignment) for record in records]
         self._works.extend(works)
-        self.bytes += sum(len(record.value or b"") for record in records)
+        self.bytes += sum(map(_size, records))
         if works:
             self.expected = works[-1].record.offset + 1
         return works
@@ -92,7 +92,12 @@ class Tracker:
             if self._works.popleft() is not work:
                 raise AssertionError("settled out of order")
             self.committable = work.record.offset + 1
-            self.bytes -= len(work.record.value or b"")
+            self.bytes -= _size(work.record)
+
+
+def _size(record: Record) -> int:
+    size = len(record.value or b"") + len(record.key or b"")
+    return size + sum(len(name) + len(value or b"") for name, value in record.headers) if record.headers else size
 
 
 def _concluded(work: Work) -> bool:

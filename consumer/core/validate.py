@@ -121,7 +121,7 @@ def _violations(event: ChangeEvent) -> list[tuple[Reason, str]]:
     if not (isinstance(event.external_id, str) and event.external_id.strip()):
         violations.append((Reason.EXTERNAL_ID_MISSING, f"externalId: {_shape(event.external_id)}"))
     if event.change_type in _WITHOUT_CONTENT:
-        return violations + _WITHOUT_CONTENT[event.change_type]
+        return violations + _WITHOUT_CONTENT[event.change_type] + _flaws(event)
     if not (event.phone is None or _is_e164(event.phone) or _is_kept(event, event.phone)):
         violations.append((Reason.PHONE_NOT_E164, f"phone: {_shape(event.phone)}"))
     if not (event.email is None or _is_address(event.email) or _is_kept(event, event.email)):
@@ -138,9 +138,11 @@ def _violations_of_the_whole(event: ChangeEvent) -> list[tuple[Reason, str]]:
     violations: list[tuple[Reason, str]] = []
     if event.consent is True and event.do_not_call is True:
         violations.append((Reason.CONSENT_CONFLICTS_WITH_DO_NOT_CALL, "consent and doNotCall are both true"))
-    if event.flaw:
-        violations.append((Reason.NOT_DECODABLE, event.flaw))
-    return violations
+    return violations + _flaws(event)
+
+
+def _flaws(event: ChangeEvent) -> list[tuple[Reason, str]]:
+    return [(Reason.NOT_DECODABLE, event.flaw)] if event.flaw else []
 
 
 def _is_kept(event: ChangeEvent, value: object) -> bool:

@@ -127,15 +127,23 @@ def test_a_record_whose_value_is_junk_may_still_be_named_by_its_key(key_format, 
 
 
 @pytest.mark.parametrize(
-    "key", [b'{"id": 42}', b'{"schema": {"type": "struct"}, "payload": {"id": 42}}', b'"42"', b"[42]"]
+    "key",
+    [
+        b'{"id": 42}',
+        b'{"schema": {"type": "struct"}, "payload": {"id": 42}}',
+        b'"42"',
+        b"[42]",
+        b"Struct{id=42}",
+        b"{id=42}",
+    ],
 )
-def test_json_is_no_text(key):
+def test_a_record_is_no_text(key):
     """Taken for an external id it would name nobody, and the deletion be lost."""
     with pytest.raises(DecodeError, match="SOURCE_KEY"):
         keys.read_text(key, tombstone(key))
 
 
-@pytest.mark.parametrize("key", [b"42", b"{42", b'"c-1', b"[x]", b"c-1"])
+@pytest.mark.parametrize("key", [b"42", b"{42", b"{4F2A-11}", b'"c-1', b"[x]", b"c-1", b"a=b"])
 def test_what_is_no_json_is_text(key):
     """Also a number, which is the same in both."""
     assert keys.read_text(key, tombstone(key)).external_id == key.decode()

@@ -119,14 +119,16 @@ def test_settling_another_trackers_works_is_refused() -> None:
 # -- bytes held
 
 
-def test_bytes_are_those_of_the_values_held() -> None:
-    """They grow with what is added and shrink with what is settled; a tombstone has none."""
+def test_bytes_are_those_of_what_is_held() -> None:
+    """They grow with what is added and shrink with what is settled: values, keys and headers, where there are any."""
     tracker = Tracker(ASSIGNMENT, 0)
-    works = tracker.add([record(0, b"four"), record(1, None), record(2, b""), record(3, b"sixsix")])
-    assert tracker.bytes == 10
+    headers = [("four", b"four"), ("six666", None)]
+    full, bare = Record(*PARTITION, 2, 0, b"key", b"sixsix", headers), Record(*PARTITION, 3, 0, None, b"")
+    works = tracker.add([record(0, b"four"), record(1, None), full, bare])
+    assert tracker.bytes == (3 + 4) + 3 + (3 + 6 + 4 + 4 + 6)
     decide(*works)
     tracker.settle(works[:2])
-    assert tracker.bytes == 6
+    assert tracker.bytes == 23
     tracker.settle(works[2:])
     assert tracker.bytes == 0
 
@@ -165,7 +167,7 @@ def test_adding_nothing_changes_nothing() -> None:
     """An empty poll moves neither the expected offset nor anything else."""
     tracker, _ = tracking(10, 11)
     assert tracker.add([]) == []
-    assert (tracker.expected, len(tracker), tracker.bytes) == (12, 2, 10)
+    assert (tracker.expected, len(tracker), tracker.bytes) == (12, 2, 16)
 
 
 # -- repeats

@@ -91,7 +91,7 @@ def test_the_place_in_the_log_is_that_of_the_commit(source, place):
     """A position within a transaction is lower than that of a shorter one that was committed meanwhile."""
     found = log(source)
     assert found is not None
-    assert found.when(source, 7, snapshot=False) == (7, found.version(source), place)
+    assert found.when(source, 7, snapshot=False, flaw="") == (7, found.version(source), place, "")
 
 
 def test_the_place_tells_whose_log_it_is():
@@ -99,14 +99,16 @@ def test_the_place_tells_whose_log_it_is():
     source = {"file": "binlog.1", "pos": 9, "name": "shard-1"}
     found = log(source)
     assert found is not None
-    places = [found.when(source, 7, snapshot=snapshot)[2] for snapshot in (False, True)]
+    places = [found.when(source, 7, snapshot=snapshot, flaw="")[2] for snapshot in (False, True)]
     assert places == [(1 << 32 | 9, 7, "shard-1"), (None, 7, "shard-1")]
-    assert [found.when(source | name, 7, snapshot=False)[2] for name in ({"name": None}, {"name": "x" * 999})] == [
+    assert [
+        found.when(source | name, 7, snapshot=False, flaw="")[2] for name in ({"name": None}, {"name": "x" * 999})
+    ] == [
         (1 << 32 | 9, 7, ""),
         (1 << 32 | 9, 7, "x" * 100),
     ]
     without: dict[str, object] = {"file": "binlog.1", "pos": 9}
-    assert found.when(without, 7, snapshot=False)[2] == (1 << 32 | 9, 7, "")
+    assert found.when(without, 7, snapshot=False, flaw="")[2] == (1 << 32 | 9, 7, "")
 
 
 @pytest.mark.parametrize("source", [{"file": "binlog.1", "pos": 9}, {"file": None, "pos": None}])
@@ -114,7 +116,16 @@ def test_what_a_snapshot_reads_has_a_time_and_no_place(source):
     """It begins no epoch."""
     found = log(source)
     assert found is not None
-    assert found.when(source, 7, snapshot=True)[2] == (None, 7, "")
+    assert found.when(source, 7, snapshot=True, flaw="")[2] == (None, 7, "")
+
+
+def test_without_a_time_there_is_no_place():
+    """By Kafka's time nothing of the log can be told."""
+    found = log(["file", "pos"])
+    assert found is not None
+    source: dict[str, object] = {"file": "binlog.1", "pos": 9}
+    assert found.when(source, 7, snapshot=False, flaw="no time") == (7, 1 << 32 | 9, None, "no time")
+    assert found.when(source, 7, snapshot=True, flaw="no time") == (7, (1 << 32 | 9) - 1, None, "no time")
 
 
 @pytest.mark.parametrize("names", [[], ["ts_ms"], ["pos"], ["version", "connector"]])

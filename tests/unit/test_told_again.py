@@ -414,3 +414,18 @@ def test_a_version_that_lost_its_place_counts_where_only_that_was_settled(tmp_pa
 
     in_life(world, act, schemas(), **rows)
     assert callable_(world)["6"] is False
+
+
+@pytest.mark.parametrize("op", ["u", "d"])
+def test_a_withdrawal_without_a_time_that_can_be_read_is_rejected_and_suppresses(tmp_path: Path, op: str) -> None:
+    """A delete too: the contact may have been made again. A grant is rejected, and changes nothing."""
+    rows = reading(tmp_path)
+    denied, granted = contact(6, consent="denied"), contact(9, phone="+15550199")
+    world = tell(World(), row("c", 1, contact(6)), row("c", 2, contact(9)))
+    no_time = -TIME_MS - 1
+    change = row("u", 3, denied, at=no_time) if op == "u" else row("d", 3, None, contact(6), at=no_time)
+    tell(world, change, row("u", 4, granted, at=no_time))
+    live(world, schemas(), **rows)
+    assert callable_(world) == {"6": False, "9": True}
+    assert [event["outcome"] for event in world.events()[2:]] == ["rejected", "rejected"]
+    assert world.list["9"]["phone"] != "+15550199"

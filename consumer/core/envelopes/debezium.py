@@ -21,10 +21,10 @@ from consumer.core.mapping import (
     Resolve,
     Row,
     When,
-    as_milliseconds,
     deletion,
     gap,
     in_any,
+    in_milliseconds,
     names_somebody,
     undecodable,
     unknown,
@@ -136,7 +136,7 @@ class _Changes:
         if not self._mapping.counts(row):
             return ()
         external_id = self._mapping.external_id(row)
-        when = self._mapping.when(row, *self._when(fields, snapshot=operation == "r"))
+        when = self._mapping.when(row, *self._when(fields, record, snapshot=operation == "r"))
         former = self._former(fields, record, external_id) if operation == "u" else None
         if former is None:
             change_type = ChangeType.UPDATE if operation == "u" else ChangeType.CREATE
@@ -158,15 +158,17 @@ class _Changes:
         external_id = self._mapping.external_id(self._mapping.row(before, record))
         if not names_somebody(external_id):
             raise nobody_to_delete()
-        when = self._when(fields, snapshot=False)
+        when = self._when(fields, record, snapshot=False)
         return deletion(external_id, when) if fields["after"] is None else gap(external_id, when)
 
-    def _when(self, fields: Row, *, snapshot: bool) -> When:
+    def _when(self, fields: Row, record: Record, *, snapshot: bool) -> When:
         source = fields["source"]
         if not isinstance(source, dict):
             raise undecodable("the record has no source")
-        occurred_at = as_milliseconds(source.get("ts_ms"))
-        return self._log.when(source, occurred_at, snapshot=snapshot) if self._log else (occurred_at, None, None)
+        occurred_at, flaw = in_milliseconds(source.get("ts_ms"), record)
+        if self._log is None:
+            return occurred_at, None, None, flaw
+        return self._log.when(source, occurred_at, snapshot=snapshot, flaw=flaw)
 
 
 def renamed(event: ChangeEvent, mapping: BoundMapping, blank: Row, record: Record) -> ChangeEvent:

@@ -17,7 +17,6 @@ from consumer.core.mapping import (
     BoundMapping,
     Row,
     When,
-    as_milliseconds,
     deletion,
     in_any,
     names_somebody,
@@ -50,7 +49,7 @@ class _Changes:
         if metadata.get("record-type") == "control":
             return ()
         row = self._mapping.row(_object(fields, "data"), record)
-        operation, when = metadata.get("operation"), _when(metadata)
+        operation, when = metadata.get("operation"), _when(metadata, record)
         if operation == "delete":
             return deletion(self._mapping.external_id(row), when)
         if not isinstance(operation, str) or operation not in _CHANGE_TYPES:
@@ -60,7 +59,7 @@ class _Changes:
         return self._changed(_CHANGE_TYPES[operation], fields, row, record)
 
     def _changed(self, change_type: ChangeType, fields: Row, row: Row, record: Record) -> Events:
-        when = self._mapping.when(row, *_when(_object(fields, "metadata")))
+        when = self._mapping.when(row, *_when(_object(fields, "metadata"), record))
         external_id = self._mapping.external_id(row)
         event = self._mapping.event(change_type, external_id, row, when) or ()
         before = fields.get("before-image")
@@ -77,8 +76,8 @@ def _object(fields: Row, name: str) -> Row:
     return value
 
 
-def _when(metadata: Row) -> When:
+def _when(metadata: Row, record: Record) -> When:
     text = metadata.get("commit-timestamp") or metadata.get("timestamp")
     with suppress(ValueError, OverflowError):
-        return as_milliseconds(int(datetime.fromisoformat(str(text)).timestamp() * 1000)), None, None
-    raise undecodable("metadata holds no timestamp")
+        return int(datetime.fromisoformat(str(text)).timestamp() * 1000), None, None, ""
+    return record.timestamp_ms, None, None, "metadata holds no timestamp"

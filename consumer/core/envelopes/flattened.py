@@ -12,7 +12,7 @@ from typing import Final
 from consumer.core.envelopes.debezium import available, ignore, is_aside, nobody_to_delete, renamed, truncated
 from consumer.core.envelopes.position import log
 from consumer.core.envelopes.schema import Fields, Mapper
-from consumer.core.mapping import BoundMapping, Row, When, as_milliseconds, deletion, gap, names_somebody, undecodable
+from consumer.core.mapping import BoundMapping, Row, When, deletion, gap, in_milliseconds, names_somebody, undecodable
 from consumer.core.mapping_tables import ContactMapping
 from consumer.model import ChangeType, Events, Record
 
@@ -78,12 +78,13 @@ class _Changes:
 
     def _when(self, fields: Row, record: Record) -> When:
         time = fields.get(self._time)
-        occurred_at = record.timestamp_ms if time is None else as_milliseconds(time)
+        occurred_at, flaw = (record.timestamp_ms, "") if time is None else in_milliseconds(time, record)
         if self._log is None:
-            return occurred_at, None, None
-        occurred_at, version, place = self._log.when(fields, occurred_at, snapshot=fields.get(self._op) == "r")
+            return occurred_at, None, None, flaw
+        snapshot = fields.get(self._op) == "r"
+        occurred_at, version, place, flaw = self._log.when(fields, occurred_at, snapshot=snapshot, flaw=flaw)
         # A record that is sent again has a new time in Kafka: only the source's own time tells its place.
-        return occurred_at, version, None if time is None else place
+        return occurred_at, version, None if time is None else place, flaw
 
 
 def _as_deleted(value: object) -> bool:

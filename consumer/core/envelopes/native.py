@@ -14,15 +14,16 @@ from contextlib import suppress
 from typing import TypedDict, cast
 
 from fastavro.types import Schema
+from msgspec.structs import replace
 
 from consumer.core.envelopes.schema import Branches, Fields, branches, is_decimal, kind, kinds
-from consumer.core.mapping import MAX_TIME_MS, Row, undecodable, unknown
+from consumer.core.mapping import MAX_TIME_MS, Row, deletion, undecodable, unknown
 from consumer.core.mapping_tables import CHANGE_TYPES
-from consumer.model import ChangeEvent, Record
+from consumer.model import ChangeEvent, ChangeType, Record
 
 _TEXT = frozenset({"string", "bytes"})
 _INTEGER = frozenset({"int", "long"})
-_REQUIRED = {"eventId": _TEXT, "changeType": frozenset({"enum"}), "externalId": _TEXT, "occurredAt": _INTEGER}
+_REQUIRED = {"eventId": _TEXT, "changeType": frozenset({"enum", "string"}), "externalId": _TEXT, "occurredAt": _INTEGER}
 _OPTIONAL = {"version": _INTEGER, "attributes": frozenset({"map"})}
 _MAYBE_BYTES = ("externalId", "phone", "email")
 _MILLISECONDS = frozenset({None, "timestamp-millis", "local-timestamp-millis"})
@@ -74,14 +75,14 @@ def native(definition: Mapping[str, object]) -> Callable[[Row, Record], ChangeEv
     return lambda fields, record: _convert(_as_text(fields, encoded), record)
 
 
-def _convert(fields: dict[str, object], _record: Record) -> ChangeEvent:
+def _convert(fields: dict[str, object], record: Record) -> ChangeEvent:
     known = cast("_Fields", fields)
     change_type = CHANGE_TYPES.get(known["changeType"] or "")
     if change_type is None:
-        raise undecodable(f"changeType is {known['changeType']}, which is not known")
+        raise undecodable("changeType is not one that is known")
     occurred_at = known["occurredAt"]
     if occurred_at is None or not 0 <= occurred_at <= MAX_TIME_MS:
-        raise undecodable("occurredAt is not a time in milliseconds since the epoch")
+        return _without_time(_convert(fields | {"occurredAt": record.timestamp_ms}, record))
     return ChangeEvent(
         change_type,
         known["externalId"],
@@ -93,6 +94,14 @@ def _convert(fields: dict[str, object], _record: Record) -> ChangeEvent:
         known.get("doNotCall"),
         known.get("attributes") or {},
     )
+
+
+def _without_time(event: ChangeEvent) -> ChangeEvent:
+    """The event with Kafka's time, and what is wrong with its own."""
+    flaw = "occurredAt is not a time in milliseconds since the epoch"
+    if event.change_type is ChangeType.DELETE:
+        return deletion(event.external_id, (event.occurred_at, event.version, None, flaw))
+    return replace(event, flaw=flaw)
 
 
 def _as_text(fields: dict[str, object], encoded: Sequence[str]) -> dict[str, object]:

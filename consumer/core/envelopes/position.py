@@ -53,7 +53,7 @@ class Log(Struct, frozen=True):
     commit: Position | None
     name: str
 
-    def when(self, source: Row, time: int, *, snapshot: bool) -> When:
+    def when(self, source: Row, time: int, *, snapshot: bool, flaw: str) -> When:
         """Time, version and place of a change.
 
         What a snapshot read counts as just before its position, so that no change is older than it.
@@ -62,14 +62,15 @@ class Log(Struct, frozen=True):
             source: What the source tells of itself.
             time: Of the change by the source's clock, milliseconds since the epoch.
             snapshot: Whether a snapshot read the row.
+            flaw: What is wrong with the time: then nothing in the log can be told by it.
         """
         version = self.version(source)
         name = str(source.get(self.name) or "")[:_NAME_CHARACTERS] if self.name else ""
         if snapshot:
-            place = None if self.commit is None else (None, time, name)
-            return (0, None, place) if version is None else (time, max(0, version - 1), place)
+            place = None if self.commit is None or flaw else (None, time, name)
+            return (0, None, place, flaw) if version is None else (time, max(0, version - 1), place, flaw)
         commit = version if self.commit is self.version else self.commit(source) if self.commit else None
-        return time, version, None if commit is None else (commit, time, name)
+        return time, version, None if commit is None or flaw else (commit, time, name), flaw
 
 
 def log(names: Collection[str], prefix: str = "") -> Log | None:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from consumer.core.envelopes.position import folded
 from consumer.core.envelopes.schema import Fields, Mapper
-from consumer.core.mapping import BoundMapping, Getter, Row, When, as_milliseconds, deletion, gap, undecodable, unknown
+from consumer.core.mapping import BoundMapping, Getter, Row, When, deletion, gap, in_milliseconds, undecodable, unknown
 from consumer.core.mapping_tables import ContactMapping, Path
 from consumer.errors import ManyChanged
 from consumer.model import UNCHANGED, ChangeEvent, ChangeType, Events, FuseCause, Record
@@ -119,7 +119,7 @@ class _Changes:
 
     def _event(self, header: Row, fields: Row, record: Record) -> ChangeEvent | None:
         """The event, without whom it is about."""
-        when = _when(header)
+        when = _when(header, record)
         match header["changeType"]:
             case "CREATE":
                 return self._of_whole(ChangeType.CREATE, fields, record, when)
@@ -179,12 +179,13 @@ def _is_name(name: str) -> bool:
     return not name.endswith("*") and bool(name.strip("0"))
 
 
-def _when(header: Row) -> When:
+def _when(header: Row, record: Record) -> When:
     """Time and version: milliseconds of the commit, and the order within its transaction."""
-    committed = as_milliseconds(header["commitTimestamp"])
+    committed, flaw = in_milliseconds(header["commitTimestamp"], record)
     sequence = header.get("sequenceNumber")
     order = min(sequence, (1 << _SEQUENCE_BITS) - 1) if type(sequence) is int else 0
-    return committed, folded([committed, order], (_TIME_BITS, _SEQUENCE_BITS)), None
+    version = None if flaw else folded([committed, order], (_TIME_BITS, _SEQUENCE_BITS))
+    return committed, version, None, flaw
 
 
 def _list(header: Row, name: str) -> Sequence[object]:
