@@ -230,9 +230,9 @@ def random_story(
     story = Story(topic=topic)
     versions = dict.fromkeys(range(contacts), 0)
     last: dict[int, Event] = {}
-    for _ in range(events):
+    for number in range(events):
         contact = dice.randrange(contacts)
-        event = _random_event(dice, contact, versions, last)
+        event = _random_event(dice, contact, f"+1555{number:06d}", versions, last)
         if not event.reasons and not event.tombstone:
             last[contact] = event
         story.tell(contact % partitions, event)
@@ -245,13 +245,15 @@ def random_story(
     return story, poison
 
 
-def _random_event(dice: random.Random, contact: int, versions: dict[int, int], last: dict[int, Event]) -> Event:
+def _random_event(
+    dice: random.Random, contact: int, phone: str, versions: dict[int, int], last: dict[int, Event]
+) -> Event:
+    """An event of a contact, with a number that no other one has: what is told twice is told on purpose."""
     name = f"contact-{contact}"
     kind = dice.choices(
         ["change", "withdraw", "delete", "duplicate", "stale", "rejected", "suppress", "garbage"],
         [40, 15, 8, 12, 8, 6, 6, 5],
     )[0]
-    phone = f"+1555{dice.randrange(10**6):06d}"
     if kind == "duplicate" and contact in last:
         return last[contact]
     if kind == "stale" and versions[contact] > 1:
