@@ -83,8 +83,14 @@ class _Stores:
         for flow in flows:
             for stage in (flow.decode, flow.validate, flow.prepare, flow.admit, flow.batch, flow.accept, flow.audit):
                 stage()
-            await flow.remember(_share(MAX_RECORDS, partitions))
+        await self._remember(flows, _share(MAX_RECORDS, partitions))
         self.seconds.append(time.process_time() - started)
+
+    async def _remember(self, flows: Sequence[Flow], at_once: int) -> None:
+        """Write what settles together at once, as the program does."""
+        told = [(flow.partition.key, flow.entries()) for flow in flows]
+        for start in range(0, max(len(entries) for _, entries in told), at_once):
+            await self.store.write(*((place, entries[start : start + at_once], start) for place, entries in told))
 
     def found(self, count: int) -> Growth:
         """The median of the turns."""
@@ -133,7 +139,7 @@ async def _fill(store: RocksStore, place: TopicPartition, keys: int) -> None:
     """Have a store know contacts that do not come; their identities are as evenly spread as hashes are."""
     for start in range(0, keys, STORE_WRITE):
         entries = [(os.urandom(dedupe.IDENTITY_BYTES), _KNOWN) for _ in range(min(STORE_WRITE, keys - start))]
-        await store.write(place, entries, start)
+        await store.write((place, entries, start))
 
 
 def _spread(

@@ -135,14 +135,17 @@ class Flow:
     def audit(self) -> None:
         self.auditor.records(self.works, ChainHead(), NOW)
 
-    async def remember(self, at_once: int = STORE_WRITE) -> None:
-        entries = [
+    async def remember(self) -> None:
+        for position, chunk in enumerate(_chunks(self.entries(), STORE_WRITE)):
+            await self.store.write((self.partition.key, chunk, position))
+
+    def entries(self) -> list[tuple[bytes, bytes]]:
+        """What the store is to hold of the contacts."""
+        return [
             (_change(work).identity, state_bytes.encode(work.state, int(NOW * 1000)))
             for work in self.works
             if work.state
         ]
-        for position, chunk in enumerate(_chunks(entries, at_once)):
-            await self.store.write(self.partition.key, chunk, position)
 
 
 def measure(count: int) -> list[Stage]:

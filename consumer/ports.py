@@ -154,6 +154,10 @@ class EventTopics(Protocol):
         ...
 
 
+StoreWrite = tuple[TopicPartition, Sequence[tuple[bytes, bytes | None]], int]
+"""A partition, its entries with None for what is deleted, and the changelog offset that they reflect."""
+
+
 class ChangelogOvertaken(Exception):
     """The store reflects a position that the changelog does not have: it must be rebuilt from zero."""
 
@@ -181,10 +185,8 @@ class Store(Protocol):
         """Entries whose keys follow `after`, in the order of the keys, at most `limit`; none of a closed store."""
         ...
 
-    async def write(
-        self, partition: TopicPartition, entries: Sequence[tuple[bytes, bytes | None]], position: int
-    ) -> None:
-        """Write entries and the changelog offset that they reflect, atomically and durably."""
+    async def write(self, *writes: StoreWrite) -> None:
+        """Make writes in their order, each atomically and durably; where one fails, those before it are made."""
         ...
 
     async def close(self, partition: TopicPartition) -> None:

@@ -28,6 +28,7 @@ from consumer.ports import (
     Revoked,
     SettledRecord,
     SourceEvent,
+    StoreWrite,
     Sure,
     always,
     nothing,
@@ -257,10 +258,12 @@ class MemoryStore:
         entries, _ = self._world.stores[partition]
         return sorted(entry for entry in entries.items() if entry[0] > after)[:limit]
 
-    async def write(
-        self, partition: TopicPartition, entries: Sequence[tuple[bytes, bytes | None]], position: int
-    ) -> None:
+    async def write(self, *writes: StoreWrite) -> None:
         await passes(0.001)
+        for each in writes:
+            self._write(*each)
+
+    def _write(self, partition: TopicPartition, entries: Sequence[tuple[bytes, bytes | None]], position: int) -> None:
         if partition not in self._open:
             raise AssertionError("a closed store is written")
         with self._world.step():

@@ -206,7 +206,7 @@ class Settling:
         for partition, key, value in settlement.changelog:
             by_partition.setdefault(partition, []).append((key, value))
         for partition, written in by_partition.items():
-            await insist(partial(self._store.write, partition, written, positions[partition]))
+            await insist(partial(self._store.write, (partition, written, positions[partition])))
 
     def _count(self, works: Sequence[Work]) -> None:
         for work in works:

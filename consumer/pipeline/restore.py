@@ -83,7 +83,7 @@ class Restorer:
         async for chunk in self._topics.changelog(partition.key, position):
             if not partition.assignment.alive:
                 return
-            await self._store.write(partition.key, chunk.entries, chunk.position)
+            await self._store.write((partition.key, chunk.entries, chunk.position))
             partition.changelog_left = chunk.end - chunk.position
             if self._clock() - told_at >= TELL_EVERY_S:
                 told_at = self._clock()

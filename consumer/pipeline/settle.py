@@ -175,8 +175,8 @@ class Settler:
                 await self._wait("settle_failed", error)
                 return
             del self._batch_events[: len(batch_events)]
+            await self._write(shares, positions)
             for share in shares:
-                await self._write(share, positions)
                 self._forget(share)
         self.degraded = None
         self._telemetry.settled(_settled(shares), self._now(), self._clock() - started)
@@ -196,12 +196,14 @@ class Settler:
             offsets={share.partition.key: share.next_offset for share in shares},
         )
 
-    async def _write(self, share: _Share, positions: Mapping[TopicPartition, int]) -> None:
-        """Bring the store to the changelog's position: without it, nothing more is settled."""
-        key = share.partition.key
-        while share.partition.assignment.alive:
+    async def _write(self, shares: Sequence[_Share], positions: Mapping[TopicPartition, int]) -> None:
+        """Bring the stores to the changelog's positions: without that, nothing more is settled."""
+        while owned := [share for share in shares if share.partition.assignment.alive]:
+            keys = [share.partition.key for share in owned]
             try:
-                await self._store.write(key, share.entries, positions[key])
+                await self._store.write(
+                    *((key, share.entries, positions[key]) for key, share in zip(keys, owned, strict=True))
+                )
             except TransientError as error:
                 await self._wait("store_failed", error)
             else:

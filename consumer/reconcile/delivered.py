@@ -84,7 +84,7 @@ class Delivered:
                 continue
             slot = None if raw is None else Slot(self._number(before), source, raw)
             writes.append((identity, None if slot is None else slot.packed()))
-        await self._store.write(_PLACE, writes, 0)
+        await self._store.write((_PLACE, writes, 0))
         return bool(writes)
 
     def _number(self, before: Slot | None) -> int:

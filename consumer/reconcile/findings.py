@@ -111,12 +111,12 @@ class Findings:
         for _, finding in found:
             if finding.has_record:
                 self._first[finding.source] = min(finding.offset, self._first.get(finding.source, finding.offset))
-        await self._store.write(self._place, entries + places, 0)
+        await self._store.write((self._place, entries + places, 0))
 
     async def drop(self, keys: Sequence[bytes]) -> int:
         """Forget findings; how many of the keys had one."""
         known = [key for key, value in zip(keys, self._values(keys), strict=True) if value is not None]
-        await self._store.write(self._place, [(key, None) for key in known], 0)
+        await self._store.write((self._place, [(key, None) for key in known], 0))
         return len(known)
 
     def read(self, keys: Sequence[bytes]) -> dict[bytes, Finding]:

@@ -46,7 +46,7 @@ async def main():
     position = await store.open(PARTITION)
     print(position, flush=True)
     while True:
-        await store.write(PARTITION, entries_of(position), position + 1)
+        await store.write((PARTITION, entries_of(position), position + 1))
         position += 1
         print(position, flush=True)
 
@@ -111,7 +111,7 @@ def entries_of(write: int) -> list[tuple[bytes, bytes | None]]:
 async def fill(store: RocksStore, writes: int, partition: TopicPartition = PARTITION) -> None:
     """Open the store and do writes 0, 1, ... up to that position."""
     for write in range(await store.open(partition), writes):
-        await store.write(partition, entries_of(write), write + 1)
+        await store.write((partition, entries_of(write), write + 1))
 
 
 def writes_present(store: RocksStore, writes: int) -> list[bool]:
@@ -355,7 +355,7 @@ class TestDamage:
         await store.open(PARTITION)
         (tmp_path / "state" / PARTITION.topic / "0.set-aside-by-hand").mkdir()
         for write in range(3):
-            await store.write(PARTITION, entries_of(write), write + 1)
+            await store.write((PARTITION, entries_of(write), write + 1))
             await store.reset(PARTITION)
         assert set_aside(tmp_path / "state") == ["0.set-aside-3", "0.set-aside-by-hand"]
 
@@ -386,7 +386,7 @@ class TestFailedWrites:
         await store.open(PARTITION)
         written = await self.writes_until_full(store)
         with pytest.raises(TransientError, match="no space left"):
-            await store.write(PARTITION, entries_of(written), written + 1)
+            await store.write((PARTITION, entries_of(written), written + 1))
         assert writes_present(store, written) == [True] * written
         small_disk("30m")
         await asyncio.wait_for(self.until_written(store, written), 30)
@@ -399,7 +399,7 @@ class TestFailedWrites:
         """Write until there is no room; returns how many were acknowledged."""
         for write in range(100_000):
             try:
-                await store.write(PARTITION, entries_of(write), write + 1)
+                await store.write((PARTITION, entries_of(write), write + 1))
             except TransientError:
                 return write
         raise AssertionError("the disk never filled up")
@@ -409,7 +409,7 @@ class TestFailedWrites:
         """Repeat the write, as the pipeline does."""
         while True:
             try:
-                return await store.write(PARTITION, entries_of(write), write + 1)
+                return await store.write((PARTITION, entries_of(write), write + 1))
             except TransientError:
                 await asyncio.sleep(0.05)
 
@@ -443,7 +443,7 @@ class TestFailedWrites:
         handle = store._handles[PARTITION]
         handle.db = FailingOnce(handle.db)
         with pytest.raises(FatalError, match="Input/output error"):
-            await store.write(PARTITION, entries_of(3), 4)
+            await store.write((PARTITION, entries_of(3), 4))
         monkeypatch.undo()
         await store.close_all()
         again = make_store()
@@ -464,7 +464,7 @@ class TestFailedWrites:
         monkeypatch.setattr(store, "_database", reopen)
         handle = store._handles[PARTITION]
         handle.db = FailingOnce(handle.db)
-        writing = asyncio.create_task(store.write(PARTITION, entries_of(1), 2))
+        writing = asyncio.create_task(store.write((PARTITION, entries_of(1), 2)))
         assert await asyncio.to_thread(closed.wait, 10)
         reading = asyncio.create_task(asyncio.to_thread(store.read, PARTITION, [identity(0)]))
         done, _ = await asyncio.wait({reading}, timeout=0.1)
@@ -486,7 +486,7 @@ class TestFailedWrites:
         handle = store._handles[PARTITION]
         handle.db = FailingOnce(handle.db)
         with pytest.raises(FatalError, match="cannot be reopened"):
-            await store.write(PARTITION, entries_of(1), 2)
+            await store.write((PARTITION, entries_of(1), 2))
         monkeypatch.setattr(store, "_database", opened)
         await store.close_all()
 

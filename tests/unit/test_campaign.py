@@ -12,7 +12,7 @@ import pytest
 
 from consumer.errors import SinkUnavailable, SourceUnavailable, Throttled, TransientError
 from consumer.model import Settlement, TopicPartition
-from consumer.ports import Sure, always
+from consumer.ports import StoreWrite, Sure, always
 from tests import virtual_time
 from tests.checker import check_without_outcomes
 from tests.lives import Life
@@ -129,12 +129,12 @@ class StormyStore(MemoryStore):
             await passes(self.weather.dice.choice([0.001, 0.3]))
             return await super().open(partition)
 
-    async def write(self, partition: TopicPartition, entries: Any, position: int) -> None:
+    async def write(self, *writes: StoreWrite) -> None:
         async with self._thread:
             await passes(self.weather.dice.choice([0.001, 0.2]))
             if self.weather.fails(0.15):
                 raise TransientError("no space left")
-            await super().write(partition, entries, position)
+            await super().write(*writes)
 
     async def close(self, partition: TopicPartition) -> None:
         async with self._thread:

@@ -78,8 +78,8 @@ def _settle_offsets_first(patch: pytest.MonkeyPatch) -> None:
         settlement = whole(self, shares, [])
         await self._topics.settle(Settlement([], [], [], settlement.offsets))
         positions = await self._topics.settle(replace(settlement, offsets={}))
+        await self._write(shares, positions)
         for share in shares:
-            await self._write(share, positions)
             self._forget(share)
         self._progress.made()
 
@@ -92,7 +92,7 @@ def _write_store_first(patch: pytest.MonkeyPatch) -> None:
     async def settle(self: Settler, shares: Sequence[Any]) -> None:
         for share in shares:
             held = self._store._world.changelog[share.partition.key]  # type: ignore[attr-defined]
-            await self._write(share, {share.partition.key: len(held) + len(share.entries)})
+            await self._write([share], {share.partition.key: len(held) + len(share.entries)})
         await self._topics.settle(self._settlement(shares, []))
         for share in shares:
             self._forget(share)

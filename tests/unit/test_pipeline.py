@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from consumer.errors import FatalError, Rebalancing, SinkUnavailable, SourceUnavailable, Throttled, TransientError
 from consumer.model import Record, Settlement, TopicPartition
 from consumer.pipeline.settle import REBALANCING_RETRY_S
+from consumer.ports import StoreWrite
 from tests import virtual_time
 from tests.checker import check
 from tests.lives import Life, in_life, live, world_of
@@ -656,11 +657,11 @@ class _FullDisk(MemoryStore):
 
     left = 5
 
-    async def write(self, *args: Any) -> None:
+    async def write(self, *writes: StoreWrite) -> None:
         if self.left:
             self.left -= 1
             raise TransientError("no space left on device")
-        await super().write(*args)
+        await super().write(*writes)
 
 
 def test_a_full_disk_stops_settling_and_loses_nothing() -> None:

@@ -48,6 +48,7 @@ from consumer.adapters.dedupe_store.database import (
 from consumer.adapters.dedupe_store.files import file_errors, write_durably
 from consumer.errors import FatalError, TransientError
 from consumer.model import TopicPartition
+from consumer.ports import StoreWrite
 
 FORMAT = 2
 """Changes with every change in how entries or the position are laid down; another one is set aside."""
@@ -96,8 +97,8 @@ class RocksStore:
     async def scan(self, partition: TopicPartition, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         return await self._run(lambda: self._scan(partition, after, limit))
 
-    async def write(self, partition: TopicPartition, entries: Entries, position: int) -> None:
-        await self._run(lambda: self._write(partition, entries, position))
+    async def write(self, *writes: StoreWrite) -> None:
+        await self._run(lambda: self._write_in_turn(writes))
 
     async def close(self, partition: TopicPartition) -> None:
         await self._run(lambda: self._close(partition))
@@ -194,6 +195,10 @@ class RocksStore:
             return list(islice(_entries_after(handle.db, after), limit))
         except Exception as error:
             raise handle.distrust(error) from error
+
+    def _write_in_turn(self, writes: Sequence[StoreWrite]) -> None:
+        for each in writes:
+            self._write(*each)
 
     def _write(self, partition: TopicPartition, entries: Entries, position: int) -> None:
         handle = self._handles[partition]
