@@ -144,6 +144,8 @@ def _count(seed: int, figures: Mapping[str, Any], tally: Tally) -> None:
     tally.add(figures)
     again = figures["applied_again"]
     print(f"round {seed} ok in {figures['seconds']:.0f} s, {again} contacts applied again", flush=True)
+    if "odd" in figures:
+        print(f"round {seed}: a consumer ended with {figures['odd']}", flush=True)
 
 
 def _clean_up(seed: int) -> None:

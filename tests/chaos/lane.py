@@ -7,6 +7,7 @@ reached (librdkafka #5347 is one such place), and this one closes many readers w
 
 import asyncio
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -18,6 +19,9 @@ import orjson
 from tests.chaos.proxy import Proxy
 from tests.chaos.round import Played, play
 from tests.kafka_cluster import PROJECT, KafkaCluster
+
+USUAL_ENDS = {0, 1, -signal.SIGKILL, -signal.SIGTERM}
+"""Exit codes of consumers, negative ones of signals: whoever crashed otherwise is to be looked at."""
 
 KEPT = PROJECT / ".cache" / "chaos"
 BROKERS = 3
@@ -46,7 +50,9 @@ async def _proxy(stack: AsyncExitStack, port: int, target: int) -> Proxy:
 async def _round(cluster: KafkaCluster, proxies: list[Proxy], seed: int, events: int) -> dict[str, object]:
     folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
     try:
-        return _figures(await play(cluster, proxies, seed, events, folder))
+        played = await play(cluster, proxies, seed, events, folder)
+        odd = played.ends.keys() - USUAL_ENDS
+        return _figures(played) | ({"odd": f"{sorted(odd)}, its logs are in {_kept(folder, seed)}"} if odd else {})
     except Exception:  # noqa: BLE001 -- whatever it is, the round is to be looked at, and the others go on
         return {"failed": f"its logs are in {_kept(folder, seed)}\n{traceback.format_exc()}"}
     finally:
