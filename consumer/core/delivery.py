@@ -129,6 +129,10 @@ class Gate:
         """Requests that may be in flight: one more after each round of successes, half of them after a failure."""
         return 1 if self._opened_until is not None else self._concurrency
 
+    def saturated(self) -> bool:
+        """Whether all requests that may be are under way, but for one that has just been answered."""
+        return self.in_flight + 1 >= self.concurrency
+
     def wait(self, now: float) -> float | None:
         """Seconds until a request may start; None while that hangs on an answer under way."""
         if self.in_flight >= self.concurrency:

@@ -102,13 +102,13 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Send whatever is due, until cancelled."""
-        async with asyncio.TaskGroup() as requests:
+        async with asyncio.TaskGroup() as senders:
             while True:
-                delay = self._delay()
-                if delay is not None and delay <= 0:
-                    self._start(requests)
+                batch = self._take()
+                if batch is None:
+                    await self._sleep(self._delay())
                 else:
-                    await self._sleep(delay)
+                    senders.create_task(self._send(batch))
 
     def _delay(self) -> float | None:
         """Seconds until a request may start; None: not before something happens."""
@@ -122,12 +122,22 @@ class Dispatcher:
             async with asyncio.timeout(delay):
                 await self._wake.wait()
 
-    def _start(self, requests: asyncio.TaskGroup) -> None:
+    def _take(self) -> Batch | None:
+        """The next batch, if one is due and its request may start, which it then does."""
+        delay = self._delay()
+        if delay is None or delay > 0:
+            return None
         now = self._clock()
         batch = self._lanes.take(now, self._gate.limit)
         if batch is not None:
             self._gate.started(now)
-            requests.create_task(self._deliver(batch))
+        return batch
+
+    async def _send(self, batch: Batch | None) -> None:
+        """Deliver a batch, and then whatever is due: a task for each would have to wait for its turn."""
+        while batch is not None:
+            await self._deliver(batch)
+            batch = self._take()
 
     async def _deliver(self, batch: Batch) -> None:
         """Make one request and act on its answer. Nothing of an assignment that is over is sent."""

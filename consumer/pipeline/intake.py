@@ -43,6 +43,13 @@ CHUNK = 200
 """Records that go through the stages before other tasks get a turn: few enough that requests keep up with intake."""
 
 
+TURNS = 5
+"""Of the event loop, which it takes from an answer to the next request: between chunks where all waits for answers.
+
+More turns cost CPU, which is what everything waits for otherwise.
+"""
+
+
 class Intake:
     """The stages from record to change.
 
@@ -54,6 +61,7 @@ class Intake:
         contact_list_id: Part of each fingerprint.
         columns: Attribute source names with their columns.
         suppress_undecodable: Whether a record that cannot be decoded suppresses the contact that its key names.
+        saturated: Whether as many requests to Genesys are under way as may be.
     """
 
     def __init__(
@@ -66,6 +74,7 @@ class Intake:
         contact_list_id: str,
         columns: Sequence[tuple[str, str]],
         suppress_undecodable: bool,
+        saturated: Callable[[], bool],
     ) -> None:
         self._make_readers = readers
         self._quarantine = quarantine
@@ -74,6 +83,7 @@ class Intake:
         self._contact_list_id = contact_list_id
         self._columns = columns
         self._suppress_undecodable = suppress_undecodable
+        self._saturated = saturated
         self._readers: dict[str, Readers] = {}
 
     async def take(self, partition: Partition, records: Sequence[Record]) -> ReaderName | None:
@@ -89,7 +99,8 @@ class Intake:
                 # In front: what was polled meanwhile may be held already.
                 partition.held[:0] = records[start + taken :]
                 return missing
-            await asyncio.sleep(0)
+            for _ in range(TURNS if self._saturated() else 1):
+                await asyncio.sleep(0)
         return None
 
     async def learn(self, partition: Partition, missing: ReaderName) -> None:

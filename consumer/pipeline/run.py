@@ -127,6 +127,7 @@ class Pipeline:
             contact_list_id=contact_list_id,
             columns=self._settings.genesys_attribute_columns,
             suppress_undecodable=self._settings.suppress_undecodable,
+            saturated=self.gate.saturated,
         )
 
     def _make_feed(self, intake: Intake) -> Feed:

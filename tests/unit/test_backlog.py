@@ -2,19 +2,27 @@
 
 import asyncio
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 
 import orjson
 import pytest
 
 from consumer.core.contact_id import contact_id
+from consumer.core.delivery import Gate
+from consumer.core.offsets import Tracker
 from consumer.errors import RefusedByGenesys, Throttled, TooLarge
+from consumer.model import Assignment, Record, TopicPartition
+from consumer.pipeline import intake
+from consumer.pipeline.intake import Intake
+from consumer.pipeline.partitions import Partition
 from consumer.simulator.access import Access
 from consumer.simulator.errors import ApiError
 from tests import virtual_time
 from tests.checker import check
 from tests.lives import Life, live, world_of
 from tests.memory_ports import World
-from tests.stories import Event, Story
+from tests.stories import TOPIC, Event, Story
 
 PARTITIONS = 4
 BATCH = 100
@@ -201,3 +209,26 @@ def test_a_request_that_is_too_large_is_made_smaller_for_good() -> None:
     assert len(refused) == 1
     assert max(sizes[1:]) <= 60
     assert life.telemetry.retries == {}
+
+
+@pytest.mark.parametrize(("saturated", "turns"), [(True, intake.TURNS), (False, 1)])
+def test_answers_come_before_the_next_chunk_where_everything_waits_for_them(
+    monkeypatch: pytest.MonkeyPatch, saturated: bool, turns: int
+) -> None:
+    """A turn of the loop is what its clock goes on by."""
+    moments: list[float] = []
+
+    def taken(_: Intake, partition: Partition, records: Sequence[Record]) -> tuple[int, None]:
+        moments.append(asyncio.get_running_loop().time())
+        return len(partition.tracker.add(records)), None
+
+    async def main() -> None:
+        place = Assignment(TopicPartition(TOPIC, 0))
+        records = [Record(TOPIC, 0, offset, 0, None, b"") for offset in range(3 * intake.CHUNK)]
+        await Life(World()).pipeline._feed._intake.take(Partition(place, Tracker(place, 0), 0), records)
+
+    monkeypatch.setattr(Intake, "_take_chunk", taken)
+    monkeypatch.setattr(Gate, "saturated", lambda _: saturated)
+    virtual_time.run(main())
+    passed = [round((later - moment) / virtual_time.TURN_S) for moment, later in pairwise(moments)]
+    assert passed == [turns, turns]

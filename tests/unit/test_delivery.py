@@ -191,6 +191,17 @@ def test_concurrency_halves_with_a_failure_and_grows_by_one_a_round() -> None:
     assert [rounds(tried, 1).concurrency for _ in range(8)] == [3, 4, 5, 6, 7, 8, 8, 8]
 
 
+def test_it_is_saturated_while_all_requests_are_under_way_and_when_one_was_just_answered() -> None:
+    """Then everything waits for answers; with a single request it always does."""
+    tried = gate(max_in_flight=3)
+    found = []
+    for _ in range(3):
+        found.append(tried.saturated())
+        tried.started(BEGIN)
+    assert [*found, tried.saturated()] == [False, False, True, True]
+    assert gate(max_in_flight=1).saturated()
+
+
 def test_requests_that_fail_together_halve_once() -> None:
     """They all met the same trouble; one that starts after it and fails as well halves again."""
     tried = gate(max_in_flight=8)

@@ -260,7 +260,7 @@ def test_a_crash_anywhere_loses_no_part(after_effect: bool) -> None:
     while died:
         step += 1
         world = told(*STORY)
-        settings = {"source_envelope": "salesforce", "batch_max_records": 2, **QUICK}
+        settings = {"source_envelope": "salesforce", "batch_max_records": 1, **QUICK}
         died = survive(world, step, after_effect=after_effect, schemas=schemas(), **settings)
         world.die_at = None
         run(world)
