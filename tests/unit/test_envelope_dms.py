@@ -80,6 +80,7 @@ def test_what_has_no_row_or_metadata_is_rejected(name, fields):
 def test_a_record_without_a_time_has_a_flaw():
     """Where versions cannot be compared a grant needs a later time."""
     assert read(**{"timestamp": "now", "commit-timestamp": None}).flaw == "metadata holds no timestamp"
+    assert "time" in read(**{"commit-timestamp": "0001-01-01T00:00:00Z"}).flaw
 
 
 def test_of_several_columns_the_first_with_a_value_counts():

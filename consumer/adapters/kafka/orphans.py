@@ -12,16 +12,16 @@ import math
 from concurrent.futures import Future
 
 import structlog
-from confluent_kafka import ConsumerGroupState, KafkaException
+from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
 
-from consumer.adapters.kafka.connection import Admin, Connection, of_native
-from consumer.adapters.kafka.failures import error_of
+from consumer.adapters.kafka.connection import Connection, of_native
+from consumer.adapters.kafka.failures import error_of, is_hopeless
 from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, partitions_of
 from consumer.adapters.kafka.worker import Worker
 from consumer.model import TopicPartition
 from consumer.settings import Settings
 
-LOOK_AGAIN_S = 1.0
+LOOK_AGAIN_S = 2.0
 PATIENCE_S = 5.0
 """For so long partitions may be nobody's while their owner, who lives, gives them up. Doubled with each time that to
 rejoin was in vain: who decides may not know of a partition yet.
@@ -39,7 +39,7 @@ class Orphans:
     """
 
     def __init__(self, connection: Connection, settings: Settings) -> None:
-        self._admin = Admin(connection)
+        self._connection = connection
         self._group = settings.kafka_group_id
         self._topics = settings.kafka_source_topics
         self._worker = Worker("kafka-orphans")
@@ -67,8 +67,14 @@ class Orphans:
         try:
             return self._decide(answer.result(), now)
         except KafkaException as failure:
-            _log.info("group_not_described", error=error_of(failure).name(), remedy="none needed: asked again")
+            self._not_told(error_of(failure))
             return set()
+
+    def _not_told(self, error: KafkaError) -> None:
+        if is_hopeless(error):
+            self.close()
+        remedy = "allow Describe of the group" if self.finished else "none needed: asked again"
+        _log.warning("group_not_described", error=error.name(), remedy=remedy)
 
     def _decide(self, orphans: set[TopicPartition] | None, now: float) -> set[TopicPartition]:
         if not orphans:
@@ -85,10 +91,10 @@ class Orphans:
 
     def _ask(self) -> set[TopicPartition] | None:
         """What is nobody's; None while the group is not at rest."""
-        with self._admin.client() as client:
-            asked = client.describe_consumer_groups([self._group], request_timeout=ANSWER_WITHIN_S)
-            group = asked[self._group].result()
-            if group.state is not ConsumerGroupState.STABLE:
-                return None
-            owned = {of_native(p) for member in group.members for p in member.assignment.topic_partitions}
-            return {*partitions_of(client, self._topics)} - owned
+        client = self._connection.admin()  # not kept: it would be of use for a moment, and connected for good
+        asked = client.describe_consumer_groups([self._group], request_timeout=ANSWER_WITHIN_S)
+        group = asked[self._group].result()
+        if group.state is not ConsumerGroupState.STABLE:
+            return None
+        owned = {of_native(p) for member in group.members for p in member.assignment.topic_partitions}
+        return {*partitions_of(client, self._topics)} - owned

@@ -19,6 +19,7 @@ from consumer.core.mapping import (
     When,
     deletion,
     in_any,
+    in_milliseconds,
     names_somebody,
     undecodable,
 )
@@ -79,5 +80,7 @@ def _object(fields: Row, name: str) -> Row:
 def _when(metadata: Row, record: Record) -> When:
     text = metadata.get("commit-timestamp") or metadata.get("timestamp")
     with suppress(ValueError, OverflowError):
-        return int(datetime.fromisoformat(str(text)).timestamp() * 1000), None, None, ""
+        told = int(datetime.fromisoformat(str(text)).timestamp() * 1000)
+        occurred_at, flaw = in_milliseconds(told, record)
+        return occurred_at, None, None, flaw
     return record.timestamp_ms, None, None, "metadata holds no timestamp"

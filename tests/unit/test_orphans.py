@@ -1,0 +1,81 @@
+"""Partitions that are nobody's: when a member that is back rejoins for them, and when it stops to look."""
+
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from consumer.adapters.kafka import orphans
+from consumer.adapters.kafka.connection import Connection
+from consumer.adapters.kafka.orphans import LOOK_AGAIN_S, PATIENCE_S, Orphans
+from consumer.model import TopicPartition
+from tests.lives import settings
+
+LEFT = {TopicPartition("contacts", 3)}
+Answer = set[TopicPartition] | KafkaError | None
+
+
+class _Inline:
+    """A worker that is done at once."""
+
+    def __init__(self, _: str) -> None:
+        self.stopped = False
+
+    def submit(self, call: Any) -> Future[Any]:
+        future = Future[Any]()
+        try:
+            future.set_result(call())
+        except KafkaException as failure:
+            future.set_exception(failure)
+        return future
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, *answers: Answer) -> tuple[Orphans, list[float]]:
+    """What looks, once all these answers were given, the last one again and again; and when it asked to rejoin."""
+    told = list(answers)
+
+    def ask(_: Orphans) -> set[TopicPartition] | None:
+        answer = told.pop(0) if len(told) > 1 else told[0]
+        if isinstance(answer, KafkaError):
+            raise KafkaException(answer)
+        return answer
+
+    monkeypatch.setattr(orphans, "Worker", _Inline)
+    monkeypatch.setattr(Orphans, "_ask", ask)
+    subject = Orphans(Connection("unused:9092"), settings())
+    moments = [tenth / 10 for tenth in range(600)]
+    return subject, [now for now in moments if subject.poll(now)]
+
+
+def test_what_nobody_has_for_a_while_is_adopted_and_a_rejoin_in_vain_is_repeated_later_and_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Five seconds, then ten, then twenty: who decides may not know of a partition yet."""
+    subject, rejoined = watched(monkeypatch, LEFT)
+    waits = [later - moment for moment, later in zip([0.0, *rejoined], rejoined, strict=False)]
+    assert len(waits) == 3
+    for number, wait in enumerate(waits):
+        assert PATIENCE_S * 2**number <= wait <= PATIENCE_S * 2**number + 3 * LOOK_AGAIN_S
+    assert not subject.finished
+
+
+@pytest.mark.parametrize("answers", [[set()], [None, LEFT, set()], [LEFT, None, LEFT, None]], ids=str)
+def test_what_finds_its_owner_in_time_is_left_alone(monkeypatch: pytest.MonkeyPatch, answers: list[Answer]) -> None:
+    """A group at rest that lacks nothing ends it; one that is not at rest says nothing."""
+    subject, rejoined = watched(monkeypatch, *answers)
+    assert rejoined == []
+    assert subject.finished == (answers[-1] is not None)
+
+
+@pytest.mark.parametrize(
+    ("code", "finished"), [(KafkaError.GROUP_AUTHORIZATION_FAILED, True), (KafkaError._TIMED_OUT, False)]
+)
+def test_whoever_may_not_ask_stops(monkeypatch: pytest.MonkeyPatch, code: int, finished: bool) -> None:
+    """An outage is another matter."""
+    subject, rejoined = watched(monkeypatch, KafkaError(code))
+    assert rejoined == []
+    assert subject.finished is finished
