@@ -199,11 +199,9 @@ class Settler:
     async def _write(self, shares: Sequence[_Share], positions: Mapping[TopicPartition, int]) -> None:
         """Bring the stores to the changelog's positions: without that, nothing more is settled."""
         while owned := [share for share in shares if share.partition.assignment.alive]:
-            keys = [share.partition.key for share in owned]
+            writes = [(share.partition.key, share.entries, positions[share.partition.key]) for share in owned]
             try:
-                await self._store.write(
-                    *((key, share.entries, positions[key]) for key, share in zip(keys, owned, strict=True))
-                )
+                await self._store.write(*writes)
             except TransientError as error:
                 await self._wait("store_failed", error)
             else:
