@@ -9,6 +9,7 @@ import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ def _release() -> str:
 
 RELEASE = _release()
 """Version of the program."""
+
+_NEAR = 0.9
+"""Likeness of two names of which one is taken for a slip of the other: a letter more, less, or another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,9 +385,20 @@ def _flatten(prefix: str, table: Mapping[str, object]) -> dict[str, str]:
     return flat
 
 
+def misspelt(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Names in the environment that are no settings, with the unset setting that each nearly is.
+
+    A configuration file can have no other names; the environment is full of them, so that a slip there does not show.
+    """
+    names = _names()
+    near = {name: get_close_matches(name.upper(), names - environ.keys(), 1, _NEAR) for name in environ.keys() - names}
+    return {name: meant[0] for name, meant in sorted(near.items()) if meant}
+
+
+def _names() -> set[str]:
+    """Of settings, and of the files that may hold them."""
+    return {*rules(), *(f"{name}_FILE" for name, rule in rules().items() if rule.secret)}
+
+
 def _unknown(below: Mapping[str, str]) -> list[str]:
-    names = rules()
-    secret_files = {f"{name}_FILE" for name, rule in names.items() if rule.secret}
-    return [
-        f"{name}: no such setting (in the configuration file)" for name in below.keys() - names.keys() - secret_files
-    ]
+    return [f"{name}: no such setting (in the configuration file)" for name in below.keys() - _names()]

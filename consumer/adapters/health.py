@@ -5,7 +5,7 @@ Touches one listening socket. Nothing that it shows may hold contact data.
 
 `/status` and the page understand these keys, all optional but `state`; the page shows every other as a number:
 `state` (`running` and `degraded` are coloured), `reason`, `outcomes` (outcome -> count), `partitions` (a list of rows
-with equal keys), `errors` (a list of `time` and `error`).
+with equal keys).
 """
 
 import base64

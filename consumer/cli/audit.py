@@ -13,7 +13,8 @@ def add(commands: options.Commands) -> None:
         "verify",
         "every offset has one event, and the chains are whole",
         "Reads the audit topic and checks that every record of the source topics up to the group's offsets has\n"
-        "exactly one event, and that the chain of each source partition is whole. Exit code 0 only then.",
+        "exactly one event, and that the chain of each source partition is whole. Exit code 0 only then, and if there\n"
+        "is an event at all.",
         _verify,
     )
     parser.add_argument(
@@ -27,6 +28,7 @@ def add(commands: options.Commands) -> None:
 def _verify(arguments: argparse.Namespace) -> int:
     from consumer.operate.audit import Verification
 
+    options.refuse_backwards("--from", arguments.since, "--to", arguments.until)
     with output.beside(arguments) as settings:
         verification = Verification(settings, arguments.since, arguments.until)
         verification.begin()

@@ -72,6 +72,7 @@ def _add_query(parser: argparse.ArgumentParser) -> None:
 def _query(arguments: argparse.Namespace) -> "Query":
     from consumer.operate.dead_letters import Query
 
+    options.refuse_backwards("--since", arguments.since, "--until", arguments.until)
     return Query(
         reason=arguments.reason,
         topic=arguments.topic,

@@ -39,7 +39,7 @@ def _add_simulator(commands: options.Commands) -> None:
         "GENESYS_LOGIN_URL and GENESYS_API_URL. Its lists are shown at /simulator/lists.",
         _simulate,
     )
-    parser.add_argument("--port", type=int, default=8090, metavar="P", help="port (default 8090)")
+    parser.add_argument("--port", type=options.port, default=8090, metavar="P", help="port (default 8090)")
     parser.add_argument(
         "--rate-limit", type=options.positive, metavar="N", help="requests per token and minute (default: none)"
     )

@@ -1,13 +1,18 @@
 """How commands are added to the command line: what their help looks like, and the options that several of them have."""
 
 import argparse
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
 
+from consumer.errors import SettingsError
+
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 -- it has no public name
 """Where commands are added: to the program, or to a family of commands."""
+
+_LAST_PORT = 65_535
 
 SETTINGS = """\
 Settings come from environment variables, then from --config FILE (TOML); docs/settings.md lists them all. Needed:
@@ -55,6 +60,23 @@ def positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def port(text: str) -> int:
+    """A port; 0 is any that is free."""
+    if not re.fullmatch("[0-9]{1,5}", text) or int(text) > _LAST_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: a whole number up to {_LAST_PORT}")
+    return int(text)
+
+
+def refuse_backwards(first: str, since: int | None, last: str, until: int | None) -> None:
+    """Refuse two moments between which there is no time, each given with its option.
+
+    Raises:
+        SettingsError: The second is not after the first.
+    """
+    if since is not None and until is not None and since >= until:
+        raise SettingsError([f"{last} must be after {first}"])
 
 
 def moment(text: str) -> int:

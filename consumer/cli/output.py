@@ -24,10 +24,15 @@ def complain(*lines: str) -> None:
 @contextmanager
 def logged(level: str, format_: str | None, *, fd: int) -> Iterator[None]:
     """Log lines from this level on go to the file descriptor, in this format, until the block is left."""
-    from consumer.adapters import logs
+    import structlog
 
-    lines = logs.configure(level, format_, fd=fd)
+    from consumer.adapters import logs
+    from consumer.settings import misspelt
+
+    lines, log = logs.configure(level, format_, fd=fd), structlog.get_logger(__name__)
     try:
+        for name, meant in misspelt().items():
+            log.warning("setting_misspelt", name=name, remedy=f"is it {meant}?")
         yield
     finally:
         lines.close(deadline_s=LAST_LINES_S)

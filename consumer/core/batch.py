@@ -77,6 +77,7 @@ class Lane(Struct, eq=False):
         queue: Where the lane waits; None while it is sent.
         report: Of the batch that took it.
         misses: How often Genesys did not know the contact, although it should.
+        blind: Whether an urgent amendment was merged into something else than what was accepted last.
         replaced: State of the contact with all that the work took the place of; None when it took none.
     """
 
@@ -92,6 +93,7 @@ class Lane(Struct, eq=False):
     queue: Queue | None = None
     report: BatchReport | None = None
     misses: int = 0
+    blind: bool = False
     replaced: State | None = None
 
     @property
@@ -259,7 +261,16 @@ class Lanes:
             if lane.work.assignment is assignment and not lane.sent:
                 dropped.append(lane)
                 freed += self.close(lane)
+        if dropped:
+            self._lay_ghosts()
         return dropped, freed
+
+    def _lay_ghosts(self) -> None:
+        """Take the ghosts out of the queues: behind a lane that is put back again and again, nobody meets them."""
+        for queue in (*self._urgent.values(), *self._calm.values()):
+            living = _waiting_in(queue)
+            queue.clear()
+            queue.extend(living)
 
     def busy(self, assignment: Assignment) -> bool:
         """Whether a request with a contact of the assignment is under way."""

@@ -103,13 +103,23 @@ def _amending(
     )
 
 
-def merged(change: Change, contact: Contact, state: State | None, contact_list_id: str) -> Change:
+def merged(
+    change: Change, contact: Contact, state: State | None, contact_list_id: str, *, blind: bool = False
+) -> Change:
     """What an amendment came to: the same change of the whole contact.
 
     A precaution holds on where it has to, and of a suppressed contact nobody knows what the CRM says.
+
+    Args:
+        change: The amendment.
+        contact: What Genesys has now.
+        state: What was known before.
+        contact_list_id: Part of the fingerprint.
+        blind: Whether it was made into something else than what was accepted last.
     """
     content = fingerprint(contact, contact_list_id)
-    if held_back(change, state, contact_list_id):
+    withdrawn = state is not None and state.callable is not True  # by which flag, the read may have hidden
+    if held_back(change, state, contact_list_id) or (blind and withdrawn):
         content = undecoded(contact_list_id)
     elif change.operation is Operation.SUPPRESS:
         content = change.fingerprint
@@ -193,8 +203,12 @@ def repeats(offset: int, imprint: bytes, state: State) -> bool:
 
 
 def is_told_again(change: Change, state: State) -> bool:
-    """Whether a change has the very version that its contact was accepted with."""
-    return change.version is not None and (change.epoch, change.version) == (state.epoch, state.version)
+    """Whether a change has the very version that its contact was made or changed with.
+
+    With the version of a delete it is another row's: a statement that changes many has one position for all of them.
+    """
+    same = (change.epoch, change.version) == (state.epoch, state.version)
+    return change.version is not None and same and not state.deleted
 
 
 def judge(change: Change, state: State | None) -> Verdict:
@@ -269,7 +283,7 @@ def accepted(change: Change, state: State | None, *, blocks: bool = False) -> St
         return made
     if change.tombstone and change.version is None and state.version is not None:
         made = replace(made, occurred_at=state.occurred_at)  # Kafka's time, which a row made at once may be before
-    return _held_by_a_file(made, change, state)
+    return _held_by_a_file(_held_by_a_withdrawal(made, change, state), change, state)
 
 
 def _callable(change: Change, state: State | None) -> bool | None:
@@ -338,6 +352,17 @@ def advanced(change: Change, state: State) -> State | None:
         imprint=change.imprint,
     )
     return _held_by_a_file(made, change, state)
+
+
+def _held_by_a_withdrawal(made: State, change: Change, before: State) -> State:
+    """The state that an older withdrawal made, with the time and order of the one that it came after.
+
+    Sent again, it applies where nobody knows its order. The grant that followed it, sent again behind it, must not.
+    """
+    later = before.callable is False and change.occurred_at < before.occurred_at
+    if not later or _order(change, before) is not _UNKNOWN:
+        return made
+    return replace(made, versioned=before.versioned, occurred_at=before.occurred_at)
 
 
 def _held_by_a_file(made: State, change: Change, before: State) -> State:

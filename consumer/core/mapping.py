@@ -328,7 +328,12 @@ def in_milliseconds(value: object, record: Record) -> tuple[int, str]:
     try:
         return as_milliseconds(value), ""
     except DecodeError as error:
-        return record.timestamp_ms, error.detail
+        return kafka_time(record), error.detail
+
+
+def kafka_time(record: Record) -> int:
+    """When Kafka got a record, within the times that a change may have: a producer may give any, or none (-1)."""
+    return min(max(record.timestamp_ms, 0), MAX_TIME_MS)
 
 
 def as_milliseconds(value: object) -> int:

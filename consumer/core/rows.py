@@ -24,6 +24,8 @@ _COLUMNS = {
     "phone_number": "phone",
     "consent_flag": "consent",
     "do_not_call": "doNotCall",
+    "occurred_at": "occurredAt",
+    "change_type": "changeType",
 }
 _FIELDS = frozenset({*REQUIRED, "phone", "email", "occurredAt", "version", "changeType", "attributes"})
 _CHANGE_TYPES = {change_type.value: change_type for change_type in ChangeType}
@@ -57,6 +59,15 @@ class Rows:
         """Fields and attributes for which more than one of the names of a file stands."""
         fields = [self._field(name) for name in names]
         return sorted({field for field in fields if fields.count(field) > 1})
+
+    def misspelt(self, names: Iterable[str]) -> list[str]:
+        """Names that would be left out, and are a known one but for case and what stands between words."""
+        known = {_bare(name): name for name in (*_COLUMNS, *_FIELDS, *self._attributes)}
+        return [
+            f"{name!r} (is it {known[_bare(name)]}?)"
+            for name in names
+            if self._field(name) not in _FIELDS and name not in self._attributes and _bare(name) in known
+        ]
 
     def _field(self, name: str) -> str:
         return _COLUMNS.get(name) or self._attributes.get(name, name)
@@ -168,3 +179,7 @@ def _moment(text: str) -> object:
 
 def _undecodable(detail: str) -> DecodeError:
     return DecodeError((Reason.NOT_DECODABLE,), detail)
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).casefold()

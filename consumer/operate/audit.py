@@ -65,7 +65,7 @@ class Verification:
         self._check = AuditCheck(from_start=self._from_start)
 
     def run(self) -> bool:
-        """Read everything; whether nothing is wrong.
+        """Read everything; whether there was something, and nothing is wrong.
 
         Raises:
             SourceUnavailable: The brokers do not answer.
@@ -77,14 +77,18 @@ class Verification:
         self._check.finish()
         self._reach_committed()
         self._look_into(self._check.take_gaps())
-        return self._check.whole
+        return self._whole
+
+    @property
+    def _whole(self) -> bool:
+        return bool(self._check.chains) and self._check.whole
 
     def print_result(self, output: str) -> None:
         """Print what was found."""
         chains = sorted(self._check.chains.values(), key=lambda chain: chain.partition)
         if output == "json":
             unreadable = sum(self._check.unreadable.counts.values())
-            result = {"whole": self._check.whole, "unreadable": unreadable}
+            result = {"whole": self._whole, "unreadable": unreadable}
             printing.document({**result, "partitions": [_document(chain) for chain in chains]})
         else:
             self._print_text(chains)
@@ -184,12 +188,13 @@ class Verification:
                 )
         for example in self._check.unreadable.examples:
             printing.line(f"✗ {example}")
-        events = sum(chain.events for chain in chains)
-        printing.line(
-            f"✓ whole: {events} events of {len(chains)} source partitions"
-            if self._check.whole
-            else "✗ not whole: see docs/operations.md, Checking the chain"
-        )
+        if self._whole:
+            events = sum(chain.events for chain in chains)
+            printing.line(f"✓ whole: {events} events of {len(chains)} source partitions")
+        elif chains or not self._check.whole:
+            printing.line("✗ not whole: see docs/operations.md, Checking the chain")
+        else:
+            printing.line(f"✗ nothing to check: {self._settings.kafka_audit_topic} holds no event of that time")
 
 
 def _runs(gaps: Sequence[Gap]) -> Iterator[list[Gap]]:

@@ -20,7 +20,7 @@ from consumer.errors import ConsumerError, DecodeError, SettingsError
 from consumer.operate import printing
 from consumer.pipeline.mapping_check import Finding, Fit, look
 from consumer.ports import TopicSchemas
-from consumer.settings import Settings, load, ready_made_mappings
+from consumer.settings import Settings, load, misspelt, ready_made_mappings
 
 ANY_SCHEMA = 1
 """An id to ask the registry for: whether it knows it does not matter."""
@@ -54,7 +54,7 @@ async def check(config: Path | None) -> list[Line]:
     kafka, schemas, genesys = await asyncio.gather(
         asyncio.to_thread(lambda: list(_kafka(settings))), _schemas(settings, envelopes), _genesys(settings)
     )
-    return [Line("settings", holds=True, detail="every one is valid"), *kafka, *schemas, *genesys]
+    return [*_settings(), *kafka, *schemas, *genesys]
 
 
 def print_lines(lines: list[Line], output: str) -> None:
@@ -65,6 +65,14 @@ def print_lines(lines: list[Line], output: str) -> None:
         return
     for line in lines:
         printing.line(f"{'✓' if line.holds else '✗'} {line.what}: {line.detail}")
+
+
+def _settings() -> list[Line]:
+    """What is left to say of settings that are valid."""
+    slips = [
+        Line("settings", holds=False, detail=f"{name} is none: is it {meant}?") for name, meant in misspelt().items()
+    ]
+    return slips or [Line("settings", holds=True, detail="every one is valid")]
 
 
 # -- Kafka

@@ -142,7 +142,7 @@ class Admission:
     def amend(self, lane: Lane, amended: Amended, *, applied_at: float) -> None:
         """Genesys has the contact of a lane as its work wants it, whether or not anything had to be sent for that."""
         work = lane.work
-        work.change = dedupe.merged(lane.change, amended.contact, lane.base, self._contact_list_id)
+        work.change = dedupe.merged(lane.change, amended.contact, lane.base, self._contact_list_id, blind=lane.blind)
         if amended.sent:
             self.accept(lane, applied_at=applied_at)
         else:

@@ -220,10 +220,9 @@ class Dispatcher:
 
         A withdrawal does not wait for that, nor what one waits behind. In the end it is taken for somebody's edit.
         """
-        in_a_hurry = lane.change.withdrawal or lane.withheld
-        if in_a_hurry or lane.base is None or lane.misses >= MISSES - 1:
-            return True
-        return is_content(shown, lane.base, self._sink.contact_list_id)
+        current = lane.base is None or is_content(shown, lane.base, self._sink.contact_list_id)
+        lane.blind = lane.urgent and not current
+        return current or lane.urgent or lane.misses >= MISSES - 1
 
     def _accepted(self, batch: Batch, answer: _Answer, seconds: float) -> None:
         self._gate.succeeded()

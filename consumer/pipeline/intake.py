@@ -285,8 +285,8 @@ def _echoed(
 ) -> Sequence[ChangeEvent | DecodeError]:
     """What is told, with tombstones as what they are: one right behind a delete of its key is that delete once more.
 
-    It has the version and the time of that. By Kafka's time alone it would apply anew when a connector sends both
-    again, and come after the row that was made behind them.
+    It has the version, the time and the log of that. By Kafka's time alone it would apply anew when a connector sends
+    both again, and come after the row that was made behind them.
     """
     if works and None not in [work.record.value for work in works]:
         partition.deleted = _deleted(works[-1].record, told[-1])
@@ -301,7 +301,7 @@ def _echo(partition: Partition, record: Record, event: ChangeEvent | DecodeError
     (deleted, last), (_, own) = before, partition.deleted
     if (deleted.offset, deleted.key, last.external_id) != (record.offset - 1, record.key, own.external_id):
         return event
-    return replace(own, version=last.version, occurred_at=last.occurred_at)
+    return replace(own, version=last.version, occurred_at=last.occurred_at, log=last.log)
 
 
 def _deleted(record: Record, event: ChangeEvent | DecodeError) -> tuple[Record, ChangeEvent] | None:

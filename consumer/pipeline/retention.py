@@ -22,6 +22,9 @@ SLICE = 1_000
 PACE_S = 0.05
 """Between two slices: a million contacts take a minute."""
 
+MOST = 10 * SLICE
+"""Entries found that wait for a settlement; while none succeeds, the walk stands still."""
+
 WALK_EVERY_S = 3600.0
 
 
@@ -62,6 +65,9 @@ class Retention:
         """Look at every entry of a partition's store, as long as that is ours."""
         after, count = b"", 0
         while partition.restored and partition.assignment.alive and not partition.closing:
+            if len(partition.expired) >= MOST:
+                await asyncio.sleep(PACE_S)
+                continue
             try:
                 entries = await self._store.scan(partition.key, after, SLICE)
             except TransientError as error:

@@ -258,10 +258,11 @@ class Pipeline:
         self.lanes.draining = True
         self._feed.end()
         self._dispatcher.wake()
-        await self._finish(lambda: len(self.lanes) > 0, self._settings.drain_timeout_s)
+        partitions = list(self.partitions.values())
+        await self._finish(partitions, lambda: len(self.lanes) > 0, self._settings.drain_timeout_s)
 
-    async def _finish(self, under_way: Callable[[], bool], deadline: float) -> None:
-        """Wait until nothing is under way, then settle; give up at the deadline, seconds.
+    async def _finish(self, partitions: Sequence[Partition], under_way: Callable[[], bool], deadline: float) -> None:
+        """Wait until nothing of these is under way, then settle them; give up at the deadline, seconds.
 
         A settlement is never cancelled: whether its transaction committed must be known before the next one.
         """
@@ -270,11 +271,11 @@ class Pipeline:
                 while under_way():
                     await self._progress.wait()
                 settled = asyncio.Event()
-                self._spawn(self._settle(settled))
+                self._spawn(self._settle(partitions, settled))
                 await settled.wait()
 
-    async def _settle(self, settled: asyncio.Event) -> None:
-        await self._settler.settle()
+    async def _settle(self, partitions: Sequence[Partition], settled: asyncio.Event) -> None:
+        await self._settler.settle(partitions)
         settled.set()
 
     async def _close(self) -> None:
@@ -327,6 +328,7 @@ class Pipeline:
         for partition in leaving:
             self._admission.drop(partition.assignment)
         await self._finish(
+            leaving,
             lambda: any(self.lanes.busy(partition.assignment) for partition in leaving),
             self._settings.genesys_request_timeout_s + REVOKE_MARGIN_S,
         )

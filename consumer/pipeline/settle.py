@@ -13,7 +13,7 @@ a record without outcome.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -59,6 +59,7 @@ class _Share:
     events: Sequence[AuditEvent]
     head: ChainHead
     entries: Sequence[StoreEntry]
+    expired: Collection[bytes]
 
     @property
     def next_offset(self) -> int:
@@ -120,27 +121,35 @@ class Settler:
             await self._decided.wait()
             await asyncio.sleep(self._interval)
             self._decided.clear()
-            await self.settle()
+            await self.settle(self._partitions.values())
 
-    async def settle(self) -> None:
-        """Settle all that is decided now, however long the other side takes."""
-        async with self._one_at_a_time:
-            while shares := self._shares():
-                await self._settle(shares)
+    async def settle(self, partitions: Collection[Partition]) -> None:
+        """Settle what is decided of these partitions now, however long the other side takes.
+
+        Others get their turn between two transactions: where one partition is read on and on, another may be leaving.
+        """
+        left = True
+        while left:
+            async with self._one_at_a_time:
+                left = await self._settle(self._shares(partitions))
 
     async def rest(self) -> None:
         """Wait until no settlement is under way."""
         async with self._one_at_a_time:
             pass
 
-    def _shares(self) -> list[_Share]:
+    def _shares(self, partitions: Collection[Partition]) -> list[_Share]:
         now = self._now()
-        limit = max(1, MAX_RECORDS // max(1, len(self._partitions)))
+        limit = self._most_of_one
         return [
             self._share(partition, works, now)
-            for partition in self._partitions.values()
+            for partition in partitions
             if partition.assignment.alive and ((works := partition.tracker.decided(limit)) or partition.expired)
         ]
+
+    @property
+    def _most_of_one(self) -> int:
+        return max(1, MAX_RECORDS // max(1, len(self._partitions)))
 
     def _share(self, partition: Partition, works: Sequence[Work], now: float) -> _Share:
         events, head = self._auditor.records(works, partition.head, now)
@@ -151,18 +160,21 @@ class Settler:
         ends = [(CHAIN_KEY, audit.encode_head(head))]
         if partition.epochs.known:  # they may be ahead of the works: those come again, and begin nothing again
             ends.append((EPOCHS_KEY, partition.epochs.encode()))
-        return _Share(partition, works, events, head, [*entries, *forgotten, *ends])
+        return _Share(partition, works, events, head, [*entries, *forgotten, *ends], list(partition.expired))
 
     def _to_forget(self, partition: Partition) -> list[bytes]:
         """Expired entries that are still as they were found, of contacts about which nothing new is decided."""
-        expired, partition.expired = partition.expired, {}
+        expired = partition.expired
         identities = [identity for identity in expired if identity not in partition.overlay]
         current = self._store.read(partition.key, identities) if identities else []
         return [identity for identity, raw in zip(identities, current, strict=True) if raw == expired[identity]]
 
-    async def _settle(self, shares: Sequence[_Share]) -> None:
-        """The order of effects; a step that fails for now is taken again before the next."""
+    async def _settle(self, shares: Sequence[_Share]) -> bool:
+        """The order of effects; a step that fails for now is taken again before the next. Whether there is more."""
+        if not shares:
+            return False
         started = self._clock()
+        more = any(len(share.works) == self._most_of_one for share in shares)
         batch_events = list(self._batch_events)
         with self._telemetry.settle_span(sum(len(share.works) for share in shares)):
             try:
@@ -170,10 +182,10 @@ class Settler:
             except Rebalancing as error:
                 log.info("settle_postponed", error=str(error), remedy="made again in a moment")
                 await asyncio.sleep(REBALANCING_RETRY_S)
-                return
+                return True
             except TransientError as error:
                 await self._wait("settle_failed", error)
-                return
+                return True
             del self._batch_events[: len(batch_events)]
             await self._write(shares, positions)
             for share in shares:
@@ -181,6 +193,7 @@ class Settler:
         self.degraded = None
         self._telemetry.settled(_settled(shares), self._now(), self._clock() - started)
         self._progress.made()
+        return more
 
     def _settlement(self, shares: Sequence[_Share], batch_events: Sequence[AuditEvent]) -> Settlement:
         now_ms = int(self._now() * 1000)
@@ -217,6 +230,8 @@ class Settler:
         partition = share.partition
         partition.tracker.settle(share.works)
         partition.head = share.head
+        for identity in share.expired:
+            del partition.expired[identity]
         for part in _parts(share.works):
             if part.change and part.state and partition.overlay.get(part.change.identity) is part.state:
                 del partition.overlay[part.change.identity]

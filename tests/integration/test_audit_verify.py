@@ -100,7 +100,8 @@ def told(verification: Verification, capsys: pytest.CaptureFixture[str]) -> Any:
     verification.print_result("json")
     result = json.loads(capsys.readouterr().out)
     verification.print_result("text")
-    assert capsys.readouterr().out.splitlines()[-1].startswith("✓ whole" if whole else "✗ not whole")
+    verdict = "✓ whole" if whole else "✗ not whole" if result["partitions"] else "✗ nothing to check"
+    assert capsys.readouterr().out.splitlines()[-1].startswith(verdict)
     assert result["whole"] is whole
     return result
 
@@ -161,6 +162,12 @@ def test_the_loss_of_the_last_events_is_found(trail: Trail, capsys: pytest.Captu
     """The chain is whole as far as it goes; the group has settled more than it tells."""
     trail.write([*trail.events(range(95)), *trail.events(range(100), 1)])
     assert _problems(trail.verify(capsys)) == {"without_event": 5}
+
+
+def test_a_time_without_events_proves_nothing(trail: Trail, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever asks for the wrong year must not be told that all is well."""
+    trail.write(trail.events(range(100)))
+    assert not trail.verify(capsys, since=NOW_MS + 1_000_000)["whole"]
 
 
 def test_the_loss_of_a_whole_chain_is_found(trail: Trail, capsys: pytest.CaptureFixture[str]) -> None:

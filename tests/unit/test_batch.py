@@ -1,5 +1,6 @@
 """Contacts on their way: what is taken when, in what order, and that no contact is ever taken twice."""
 
+import gc
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
@@ -788,6 +789,19 @@ def test_a_dropped_assignment_takes_its_waiting_contacts_along() -> None:
     assert len(on) == 1
     assert on.due(10.0, PLENTY) == 10.5
     assert drained(on, 10.0) == [["a"]]
+
+
+def test_what_is_dropped_during_an_outage_is_not_held() -> None:
+    """Behind contacts that are put back again and again, nobody would meet it."""
+    on = lanes()
+    begin(on, work("ours"))
+    for _ in range(3):
+        gone = Assignment(THEIRS.partition)
+        begin(on, *several("theirs", 3, assignment=gone))
+        on.put_back(take(on, LINGER_S, limit=1))
+        on.drop(gone)
+        assert [each for each in gc.get_objects() if isinstance(each, Lane) and each.work.assignment is gone] == []
+    assert drained(on) == [["ours"]]
 
 
 def test_what_is_sent_stays_until_its_answer() -> None:

@@ -5,6 +5,7 @@ from confluent_kafka.admin import AclOperation  # type: ignore[attr-defined]  # 
 
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.inspection import CHANGELOG_RIGHTS, GROUP_RIGHTS, Inspection
+from consumer.operate import check
 from tests.lives import settings
 
 
@@ -25,3 +26,12 @@ def test_what_an_acl_does_not_allow_is_told_as_a_command() -> None:
 def test_brokers_without_acls_allow_everything(allowed: list[AclOperation] | None) -> None:
     """They tell nothing, or every operation."""
     assert _inspection()._lacking("group", "consumers", allowed, GROUP_RIGHTS) == ""
+
+
+def test_a_slip_in_the_environment_is_no_valid_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is set may be valid, and yet not be what was meant."""
+    assert [line.holds for line in check._settings()] == [True]
+    monkeypatch.setenv("SUPPRESS_UNDECODEABLE", "true")
+    (line,) = check._settings()
+    assert not line.holds
+    assert "SUPPRESS_UNDECODEABLE" in line.detail

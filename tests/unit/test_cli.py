@@ -63,6 +63,7 @@ def test_help_lists_the_commands_and_says_where_to_begin(capsys: pytest.CaptureF
         ["dead-letters", "replay", "--max-attempts", "0"],
         ["dead-letters", "list", "--since", "yesterday"],
         ["audit", "verify", "--from", "08:00"],
+        ["simulate-genesys", "--port", "99999"],
     ],
     ids=" ".join,
 )
@@ -79,6 +80,26 @@ def test_a_fault_that_is_none_is_exit_code_2(fault: str, capsys: pytest.CaptureF
     """It is named, without a trace."""
     assert cli.main(["simulate-genesys", "--port", "0", "--fault", fault]) == 2
     assert fault.partition(":")[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "since", "until"),
+    [("audit verify", "--from", "--to"), ("dead-letters list", "--since", "--until")],
+)
+def test_a_time_that_ends_before_it_begins_is_exit_code_2(command: str, since: str, until: str) -> None:
+    """Nothing is in it, which must not pass for nothing wrong."""
+    arguments = [*command.split(), since, "2026-02-01", until, "2026-01-01"]
+    ended = python("-m", "consumer", *arguments, KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+    assert (ended.returncode, f"{until} must be after {since}" in ended.stderr) == (2, True)
+
+
+def test_a_slip_in_the_environment_is_told() -> None:
+    """It does nothing else, so that nobody would notice."""
+    ended = python(
+        "-m", "consumer", "dead-letters", "list", "--since", "2026-02-01", "--until", "2026-01-01",
+        KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1", GENESYS_DNC_LISTS="x", LOG_FORMAT="json",
+    )  # fmt: skip
+    assert '"event":"setting_misspelt"' in ended.stderr.replace('": "', '":"')
 
 
 def test_help_answers_without_the_client_libraries() -> None:

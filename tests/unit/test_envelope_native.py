@@ -230,3 +230,18 @@ def test_events_share_no_attributes(types):
     first, second = (mapper(fields_with(attributes=attributes), RECORD) for _ in range(2))
     assert first.attributes == second.attributes == {}
     assert first.attributes is not second.attributes
+
+
+@pytest.mark.parametrize(
+    ("kafka_ms", "expected"), [(-1, 0), (1_700_000_000_000, 1_700_000_000_000), (1_700_000_000_000_000, MAX_TIME_MS)]
+)
+def test_a_record_without_any_usable_time_is_flawed_and_no_more(kafka_ms, expected):
+    """Kafka's own time is what a producer gave, or none."""
+    event = native(NATIVE)(
+        fields_with(occurredAt=1_700_000_000_000_000, consent=False), replace(RECORD, timestamp_ms=kafka_ms)
+    )
+    assert (event.occurred_at, event.consent, event.flaw) == (
+        expected,
+        False,
+        "occurredAt is not a time in milliseconds since the epoch",
+    )

@@ -45,6 +45,25 @@ def test_nothing_is_sent_while_the_source_is_not_sure() -> None:
     assert world.requested == [("mine",)]
 
 
+def test_a_partition_leaves_at_once_while_another_is_read_on_and_on() -> None:
+    """It settles what is its own; that the other one always has more to settle is nothing to wait for."""
+    story = Story().tell(0, Event("a", 1)).tell(1, *(Event("b", 1) for _ in range(4000)))
+    world = world_of(story)
+    world.poll_s, world.poll_records = 0.001, 2
+    took: list[float] = []
+
+    async def act(life: Life) -> None:
+        clock = asyncio.get_running_loop().time
+        await until(lambda: world.committed.get(P0) == 1)
+        started = clock()
+        await life.source.revoke([P0])
+        took.append(clock() - started)
+        assert world.committed.get(P1, 0) < 3000
+
+    in_life(world, act, settle_interval_ms=10)
+    assert took[0] < 0.1
+
+
 def test_what_the_source_knows_of_a_loss_counts_before_its_event() -> None:
     """A partition that is gone is not sent for, although the event that tells so waits behind others."""
     story = Story().tell(0, *(Event(f"c-{n}", 1) for n in range(50)))

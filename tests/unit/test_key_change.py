@@ -85,6 +85,17 @@ def test_a_withdrawn_consent_survives_a_change_of_key(
     assert callable_(world) == {"7": True}
 
 
+def test_ids_that_move_up_by_one_statement_lose_nobody(rows: dict[str, Any]) -> None:
+    """All its rows have one position in the log: who gets an id that another row has just left is no repeat of that."""
+    five, six = contact(5, phone="+15550105"), contact(6, phone="+15550106")
+    world = tell(World(), row("c", 1, None, five), row("c", 2, None, six))
+    moves = [row("u", 9, six, six | {"id": 7}), row("u", 9, five, five | {"id": 6})]
+    for _ in range(2):
+        tell(world, *moves)
+        live(world, schemas(), **rows)
+        assert {name: held["phone"] for name, held in world.list.items()} == {"7": "+15550106", "6": "+15550105"}
+
+
 @each_change
 def test_who_was_callable_is_so_under_the_new_id(rows: dict[str, Any], change: list[Told]) -> None:
     """Also when a withdrawal was taken back before."""

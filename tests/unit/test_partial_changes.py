@@ -321,6 +321,22 @@ def test_a_withdrawal_does_not_wait_for_a_read_that_lags() -> None:
     assert (world.list["c"]["callable"], len(world.sent)) == (False, 2)
 
 
+@pytest.mark.parametrize("second", [{"consent": False}, SUPPRESSING | {"consent": False, "do_not_call": None}])
+def test_of_two_withdrawals_none_is_lost_to_a_read_that_lags(second: dict[str, Any]) -> None:
+    """The second does not wait until the first is shown: from then on only who tells both flags lets anybody call."""
+    world = one_after_the_other(Event("c", 1))
+    before = dict(world.list["c"])
+    next_comes(world, partly("c", 2, do_not_call=True))
+    world.lagging = {"c": before}
+    next_comes(world, partly("c", 3, **second))
+    world.lagging = {}
+    assert world.list["c"]["callable"] is False
+    next_comes(world, partly("c", 4, consent=True))
+    assert world.list["c"]["callable"] is False
+    next_comes(world, partly("c", 5, consent=True, do_not_call=False))
+    assert world.list["c"]["callable"] is True
+
+
 def test_a_withdrawal_does_not_wait_behind_a_part_that_is_looked_at_again() -> None:
     """The part goes ahead of it as not callable, whatever is shown."""
     world = one_after_the_other(Event("c", 1))

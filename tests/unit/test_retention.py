@@ -7,6 +7,7 @@ import orjson
 import pytest
 
 from consumer.core import state_bytes
+from consumer.errors import SourceUnavailable
 from consumer.model import TopicPartition
 from consumer.pipeline import retention
 from consumer.pipeline.settle import CHAIN_KEY
@@ -130,6 +131,24 @@ def test_a_contact_with_news_is_not_forgotten() -> None:
 
     in_life(world, act)
     assert remembered(world) == {identity("busy")}
+
+
+def test_while_nothing_can_be_settled_no_more_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was found waits for the brokers, in bounds; then it is forgotten, and all the rest."""
+    monkeypatch.setattr(retention, "SLICE", 2)
+    monkeypatch.setattr(retention, "MOST", 4)
+    names = [f"old-{number}" for number in range(20)]
+    _, world = delivered(*names)
+    aged(world, names)
+
+    async def act(life: Life) -> None:
+        life.topics.failures = [SourceUnavailable("down") for _ in range(5)]
+        await until(lambda: len(life.topics.failures) == 1)
+        assert len(life.pipeline.partitions[P0].expired) == 4
+        await until(lambda: not remembered(world))
+
+    in_life(world, act, state_retention_days=DAYS)
+    assert remembered(world) == set()
 
 
 @pytest.mark.parametrize("after_effect", [False, True])

@@ -9,7 +9,7 @@ import pytest
 from consumer.errors import SettingsError
 from consumer.model import Framing, KeyFormat
 from consumer.setting_values import OWN_PROPERTIES, REGIONS, RESERVED_COLUMNS
-from consumer.settings import Settings, load, packaged_schemas, rules
+from consumer.settings import Settings, load, misspelt, packaged_schemas, rules
 
 REQUIRED = {
     "KAFKA_BOOTSTRAP_SERVERS": "broker:9092",
@@ -750,3 +750,24 @@ def test_a_mapping_needs_an_envelope_that_is_mapped(tmp_path: Path) -> None:
     (problem,) = problems(**chosen)
     assert problem.startswith("SOURCE_MAPPING: native events are not mapped")
     assert read(**chosen, SOURCE_ENVELOPE="crm.contacts.changes=debezium").source_mapping
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("GENESYS_DNC_LISTS", "GENESYS_DNC_LIST"),
+        ("SUPPRESS_UNDECODEABLE", "SUPPRESS_UNDECODABLE"),
+        ("log_level", "LOG_LEVEL"),
+        ("GENESYS_OAUTH_CLIENT_SECRETS_FILE", "GENESYS_OAUTH_CLIENT_SECRET_FILE"),
+    ],
+)
+def test_a_slip_in_the_environment_is_found(name: str, meant: str) -> None:
+    """It would be left out without a word, since the environment is full of names that are no settings."""
+    assert misspelt({**REQUIRED, name: "x"}) == {name: meant}
+
+
+def test_other_names_in_the_environment_are_no_slips() -> None:
+    """Those of other programs, those that Kubernetes makes for services, and one beside the setting itself."""
+    links = {"KAFKA_PORT": "tcp://10.0.0.1:9092", "GENESYS_CONSUMER_SERVICE_HOST": "10.0.0.1", "KAFKA_OPTS": "-Xmx1g"}
+    both = {"LOG_LEVEL": "info", "LOG_LEVELS": "info"}
+    assert misspelt({**REQUIRED, **links, **both, "PATH": "/bin", "OTEL_SERVICE_NAME": "x"}) == {}

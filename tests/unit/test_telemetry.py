@@ -31,9 +31,12 @@ def _no_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", raising=False)
 
 
+TOPICS = ["changes", "more changes"]
+
+
 def telemetry(monotonic: Callable[[], float] = lambda: 0.0) -> Telemetry:
-    """Telemetry of one topic."""
-    return Telemetry(["changes"], "group", monotonic)
+    """Telemetry of two topics."""
+    return Telemetry(TOPICS, "group", monotonic)
 
 
 def levels(rate_limit_remaining: float | None = 250.0) -> Levels:
@@ -97,6 +100,13 @@ def test_outcomes_are_counted_from_zero() -> None:
         "delivered": 2, "stale": 1, "duplicate": 0, "superseded": 0, "rejected": 0, "undeliverable": 0,
         "ignored": 0,
     }  # fmt: skip
+
+
+def test_what_alerts_watch_is_there_before_it_happens() -> None:
+    """A series that appears with its first event has not increased: the alert on lost data would stay silent."""
+    found = samples(telemetry())
+    counters = ("offset_gaps", "source_epochs", "source_overtaken")
+    assert {found[f"{name}_total {topic}"] for name in counters for topic in TOPICS} == {0}
 
 
 def test_every_reason_is_counted() -> None:

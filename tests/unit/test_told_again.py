@@ -133,7 +133,10 @@ def test_a_withdrawal_that_went_back_and_took_a_place_lets_no_grant_from_before_
 
 
 def test_the_mark_of_a_load_that_was_given_up_does_not_stay() -> None:
-    """The first start waits for an import that may be under way; the next ones know that there is none."""
+    """The first start waits for an import that may be under way; the next ones know that there is none.
+
+    So it is when the settlement that removes the mark fails at first.
+    """
     story = Story()
     for number in range(16):
         story.tell(number, Event(f"c-{number}", 1))
@@ -145,6 +148,7 @@ def test_the_mark_of_a_load_that_was_given_up_does_not_stay() -> None:
     for _ in range(2):
 
         async def act(life: Life) -> None:
+            life.topics.failures = [SourceUnavailable("down")]
             begun = asyncio.get_running_loop().time()
             await until(lambda: life.pipeline.ready)
             took.append(asyncio.get_running_loop().time() - begun)
@@ -366,6 +370,39 @@ def test_a_partition_that_goes_while_it_waits_for_its_turn_is_not_opened() -> No
         assert [partition.restored for partition in partitions] == [True] * AT_ONCE + [False]
 
     virtual_time.run(main())
+
+
+def test_a_withdrawal_without_a_version_that_is_sent_again_lets_no_grant_behind_it_apply() -> None:
+    """What withdrew last has a version: neither of the two has an order beside it, and both are older by time."""
+    told = [Event("c", None, consent=False, occurred_at=1), Event("c", None, occurred_at=2)]
+    story = Story().tell(0, *told, Event("c", 30, consent=False, phone="+15550103", occurred_at=3), *told)
+    world = World()
+    for record in story.records():
+        world.append([record])
+        live(world)
+    assert [event["outcome"] for event in world.events()] == ["delivered"] * 4 + ["stale"]
+    assert world.list["c"]["callable"] is False
+
+
+def test_a_tombstone_of_one_of_two_sources_is_the_delete_before_it(tmp_path: Path) -> None:
+    """It stands in that one's log: sent again with its delete, it takes nobody away who was made anew."""
+    source = record_type("Source", {"ts_ms": "long", "name": "string", "file": "string", "pos": "long"})
+    fields = {field["name"]: field["type"] for field in ROWS["fields"]}
+    two_sources = record_type("Envelope", fields | {"source": source})
+    known = MemorySchemas({1: [json.dumps(two_sources)]})
+
+    def of(name: str, change: dict[str, Any]) -> bytes:
+        return b"\0\0\0\0\1" + encoded(two_sources, change | {"source": change["source"] | {"name": name}})
+
+    window = [(b"6", of("b", row("d", 5, None, contact(6)))), (b"6", None)]
+    made = [(b"9", of("a", row("c", 1, contact(9)))), (b"6", of("b", row("c", 2, contact(6))))]
+    anew = (b"6", of("b", row("c", 6, contact(6, phone="+15550199"))))
+    world = World()
+    for offset, (key, value) in enumerate([*made, *window, anew, *window]):
+        world.append([Record(*PARTITION, offset, TIME_MS + 60_000 + offset, key, value)])
+    live(world, known, **reading(tmp_path))
+    assert [event["outcome"] for event in world.events()][-2:] == ["stale", "stale"]
+    assert callable_(world) == {"9": True, "6": True}
 
 
 def test_what_took_a_place_is_told_again_where_only_that_was_settled() -> None:

@@ -84,6 +84,8 @@ def _check(schema: WriterSchema, rows: Rows) -> None:
         raise FatalError(f"the schema of the Avro file lacks {', '.join(missing)}")
     if doubled := rows.doubled(names):
         raise FatalError(f"the schema of the Avro file has more than one field for {', '.join(doubled)}")
+    if misspelt := rows.misspelt(names):
+        raise FatalError(f"the schema of the Avro file has fields with other names: {', '.join(misspelt)}")
 
 
 def _text(value: object) -> str:

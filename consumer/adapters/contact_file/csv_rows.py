@@ -115,4 +115,6 @@ def _header(names: list[str] | None, rows: Rows) -> list[str]:
         raise FatalError(f"the CSV header lacks {', '.join(missing)}: it must name the fields, separated by commas")
     if doubled := rows.doubled(names):
         raise FatalError(f"the CSV header has more than one column for {', '.join(doubled)}")
+    if misspelt := rows.misspelt(names):
+        raise FatalError(f"the CSV header has columns with other names than fields: {', '.join(misspelt)}")
     return names

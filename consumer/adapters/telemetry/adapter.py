@@ -28,7 +28,7 @@ class Telemetry(Metrics):
     """
 
     def __init__(self, topics: Sequence[str], group_id: str, monotonic: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(monotonic)
+        super().__init__(topics, monotonic)
         self._spans = None
         self.tracer: Tracer = NoOpTracer()
         if _exporting():

@@ -60,13 +60,14 @@ class Metrics:
     """Everything that is counted.
 
     Args:
+        topics: Source topics.
         monotonic: Clock of the last minute, in seconds.
 
     Attributes:
         slowest_withdrawal_s: The longest that a withdrawal took from append to applied, since the start.
     """
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, topics: Sequence[str], monotonic: Callable[[], float] = time.monotonic) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._last_minute = _LastMinute(monotonic)
@@ -95,7 +96,7 @@ class Metrics:
         self._withdrawal = self._histogram("withdrawal_seconds", "From append to applied, withdrawals only.", _AGES)
         self._settle = self._histogram("settle_seconds", "One settlement.", _SETTLES)
         self._restore = self._histogram("restore_seconds", "One restoration of a partition's store.", _RESTORES)
-        self._start_at_zero()
+        self._start_at_zero(topics)
 
     def _counter(self, name: str, help_: str, *labels: str) -> Counter:
         return Counter(_PREFIX + name, help_, labels, registry=self._registry)
@@ -103,7 +104,7 @@ class Metrics:
     def _histogram(self, name: str, help_: str, buckets: Sequence[float], *labels: str) -> Histogram:
         return Histogram(_PREFIX + name, help_, labels, buckets=buckets, registry=self._registry)
 
-    def _start_at_zero(self) -> None:
+    def _start_at_zero(self, topics: Sequence[str]) -> None:
         """Show what is known beforehand: a rate over a series that appears with its first event misses that event."""
         self._outcomes = {outcome: self._records.labels(outcome.value) for outcome in Outcome}
         for reason in Reason:
@@ -112,6 +113,9 @@ class Metrics:
             self._batches.labels(status)
         for reason_to_retry in ("throttled", "unavailable"):
             self._retries.labels(reason_to_retry)
+        for topic in topics:
+            for of_topic in (self._gaps, self._epochs, self._overtaken):
+                of_topic.labels(topic)
 
     def bind(self, levels: Levels) -> None:
         """Read the levels from there from now on. Call it once."""
