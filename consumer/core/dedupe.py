@@ -283,7 +283,7 @@ def accepted(change: Change, state: State | None, *, blocks: bool = False) -> St
         return made
     if change.tombstone and change.version is None and state.version is not None:
         made = replace(made, occurred_at=state.occurred_at)  # Kafka's time, which a row made at once may be before
-    return _held_by_a_file(_held_by_a_withdrawal(made, change, state), change, state)
+    return _held_by_a_file(_in_its_order(made, change, state), change, state)
 
 
 def _callable(change: Change, state: State | None) -> bool | None:
@@ -354,13 +354,13 @@ def advanced(change: Change, state: State) -> State | None:
     return _held_by_a_file(made, change, state)
 
 
-def _held_by_a_withdrawal(made: State, change: Change, before: State) -> State:
-    """The state that an older withdrawal made, with the time and order of the one that it came after.
+def _in_its_order(made: State, change: Change, before: State) -> State:
+    """The state that a withdrawal made that is older by time, and has no order beside what is known.
 
-    Sent again, it applies where nobody knows its order. The grant that followed it, sent again behind it, must not.
+    Perhaps it is sent again: then so is what followed it, which has to find what is known with its order and time.
     """
-    later = before.callable is False and change.occurred_at < before.occurred_at
-    if not later or _order(change, before) is not _UNKNOWN:
+    unknown = before.version is not None and not _is_apart(change, before) and _order(change, before) is _UNKNOWN
+    if not unknown or change.occurred_at >= before.occurred_at:
         return made
     return replace(made, versioned=before.versioned, occurred_at=before.occurred_at)
 

@@ -852,7 +852,7 @@ def test_a_withdrawal_of_an_older_epoch_leaves_what_is_known_of_the_newer_one():
     granted = of_epoch(1, version=3, at=NEW, offset=11)
     known = accepted(granted, state(version=900))
     after = accepted(of_epoch(0, version=899, at=OLD, offset=12, consent=False), known)
-    assert (after.epoch, after.version, after.versioned) == (1, 3, False)
+    assert (after.epoch, after.version, after.versioned, after.occurred_at) == (1, 3, True, NEW)
     assert judge(replace(granted, offset=13), after) is Verdict.CHANGED
     assert judge(of_epoch(1, version=2, at=NEW, offset=13), after) is Verdict.STALE
     assert judge(of_epoch(0, version=898, at=OLD - 1, offset=13), after) is Verdict.STALE
