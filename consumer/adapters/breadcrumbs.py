@@ -51,7 +51,7 @@ class FileBreadcrumbs:
             left = os.pread(self._file, _LONGEST, 0).partition(_END)[0]
             known = _lines(crashes)
         except OSError as error:
-            raise FatalError(f"the state directory cannot be used: {error}") from error
+            raise FatalError(f"STATE_DIR cannot be used: {error}") from error
         lines = [*known, *([left] if left else [])][-_KEPT:]
         self.found = list(_crumbs(lines))
         if left:

@@ -94,5 +94,5 @@ def test_a_disk_that_refuses_is_no_reason_to_stop(tmp_path, monkeypatch):
 def test_a_state_directory_that_cannot_be_used_is_told(tmp_path):
     """Clearly, as by the store: without one there is nothing to run on."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(FatalError, match=r"the state directory cannot be used: .*file"):
+    with pytest.raises(FatalError, match=r"STATE_DIR cannot be used: .*file"):
         FileBreadcrumbs(tmp_path / "file" / "state")

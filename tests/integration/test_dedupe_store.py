@@ -493,7 +493,7 @@ class TestFailedWrites:
     async def test_a_state_directory_that_cannot_be_used_is_fatal(self, tmp_path, make_store):
         """The message names the path."""
         (tmp_path / "state").write_text("a file")
-        with pytest.raises(FatalError, match=r"state directory cannot be used.*state"):
+        with pytest.raises(FatalError, match=r"STATE_DIR cannot be used.*state"):
             await make_store().open(PARTITION)
 
 

@@ -129,8 +129,10 @@ def test_a_row_of_several_lines_that_is_no_row_ends_it(tmp_path: Path, bad: str)
     ],
 )
 def test_a_header_that_no_row_could_fit_ends_it(tmp_path: Path, header: str, says: str) -> None:
-    """Otherwise every row would be rejected for the same reason."""
-    assert says in refusal(tmp_path, header)
+    """Otherwise every row would be rejected for the same reason. It is told when the file is opened."""
+    with pytest.raises(FatalError) as caught:
+        file(tmp_path, header)
+    assert says in str(caught.value)
 
 
 # -- JSON objects

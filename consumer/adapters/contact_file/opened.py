@@ -79,6 +79,7 @@ class ContactFile:
         self.modified_ms = self._stat.st_mtime_ns // 1_000_000
         self.rows = Rows(columns, self.modified_ms)
         self._refuse_unreadable()
+        next(self.chunks(), None)  # a header that no row could fit is to be told before anything is done
 
     @property
     def sha256(self) -> bytes:

@@ -31,7 +31,7 @@ def file_errors() -> Iterator[None]:
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise TransientError(f"no space left in the state directory: {error}") from error
-        raise FatalError(f"the state directory cannot be used: {error}") from error
+        raise FatalError(f"STATE_DIR cannot be used: {error}") from error
 
 
 def _sync_directory(directory: Path) -> None:

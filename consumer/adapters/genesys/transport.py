@@ -154,7 +154,7 @@ class Transport:
                 status = str(answer.status)
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 status = type(error).__name__
-                raise SinkUnavailable(f"no whole answer from {request.url.host}: {status}") from None
+                raise SinkUnavailable(f"no whole answer from {request.url.authority}: {status}{_why(error)}") from None
             finally:
                 self._noted(span, request, status, started)
         return answer
@@ -200,7 +200,7 @@ class Transport:
                     status = str(response.status)
             except (aiohttp.ClientError, OSError) as error:
                 status = type(error).__name__
-                raise SinkUnavailable(f"no whole answer from {request.url.host}: {status}") from None
+                raise SinkUnavailable(f"no whole answer from {request.url.authority}: {status}{_why(error)}") from None
             finally:
                 self._noted(span, request, status, started)
 
@@ -257,3 +257,9 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
         if len(body) > MAX_ANSWER_BYTES:
             raise aiohttp.ClientPayloadError
     return bytes(body)
+
+
+def _why(error: Exception) -> str:
+    """What the operating system says of it, such as a refused connection or an unknown name."""
+    why = error.strerror if isinstance(error, OSError) else None
+    return f" ({why})" if why else ""
