@@ -69,7 +69,7 @@ lock: $(VENV)/.dev ## requirements/*.txt from pyproject.toml (ARGS="--upgrade" f
 bench: $(VENV)/.dev $(PEERS)/.installed ## benchmarks, beside three stream libraries: an hour
 	$(BIN)/python -m bench $(ARGS)
 
-chaos: $(VENV)/.dev ## 200 rounds of kills, broken networks and full disks on three brokers: forty minutes
+chaos: $(VENV)/.dev ## 200 rounds of kills, broken networks and full disks on three brokers: fifty minutes
 	$(BIN)/python -m tests.chaos --json bench/chaos.json $(ARGS)
 
 faults: $(VENV)/.dev ## 100,000 changes through a Genesys that fails in every way: six minutes
