@@ -26,10 +26,11 @@ from consumer.adapters.kafka.connection import Connection, native, of_native
 from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
 from consumer.adapters.kafka.handoff import Handoff
 from consumer.adapters.kafka.lease import Lease
+from consumer.adapters.kafka.messages import headers_of, polled
 from consumer.adapters.kafka.orphans import Orphans
 from consumer.adapters.kafka.starts import Start, Starts
 from consumer.errors import ConsumerError, FatalError, Rebalancing
-from consumer.model import Headers, Record, TopicPartition
+from consumer.model import Record, TopicPartition
 from consumer.ports import Assigned, Lost, Polled, Revoked
 from consumer.settings import Settings
 
@@ -222,7 +223,8 @@ class Poller:
             self._adopt()
         self._probe()
         if self._handoff.wait_for_room(LOOK_UP_S):
-            self._hand_over(self._poll())
+            wait_s = POLL_WHILE_STARTING_S if self._starts else POLL_S
+            self._hand_over(polled(self._consumer, wait_s, MAX_POLL_RECORDS))
             self._publish_membership()
         self._went_round()
 
@@ -249,11 +251,6 @@ class Poller:
         for partition in ours:
             del self._doubtful[partition]
         self._starts.add(ours)
-
-    def _poll(self) -> list[Message]:
-        """What there is: `poll` returns with the first record, `consume` would always wait for its whole time."""
-        first = self._consumer.poll(POLL_WHILE_STARTING_S if self._starts else POLL_S)
-        return [] if first is None else [first, *self._consumer.consume(MAX_POLL_RECORDS - 1, 0)]
 
     def _hand_over(self, messages: Sequence[Message]) -> None:
         records: list[Record] = []
@@ -464,16 +461,6 @@ class Poller:
         for answer in committed:
             if answer.error is not None:
                 raise policy(answer.error, "cannot commit offsets")
-
-
-def headers_of(message: Message) -> Headers:
-    """The headers as they came. A name that is not UTF-8 breaks the library's conversion of all of them."""
-    try:
-        return message.headers() or ()  # type: ignore[return-value]  # the stubs allow a dict, as producers may pass
-    except (SystemError, UnicodeDecodeError):
-        place = {"topic": message.topic(), "partition": message.partition(), "offset": message.offset()}
-        _log.warning("headers_unreadable", **place)
-        return ()
 
 
 def _unexpected(error: Exception) -> FatalError:
