@@ -228,15 +228,18 @@ class Watcher:
 
 @asynccontextmanager
 async def watched(
-    settings: Settings, *, resume: bool = True, revoke_timeout_s: float = WITHIN_S, overtaken: list[Any] | None = None
+    settings: Settings,
+    *,
+    resume: bool = True,
+    revoke_timeout_s: float = WITHIN_S,
+    overtaken: list[TopicPartition] | None = None,
 ) -> AsyncIterator[Watcher]:
     """A source with its watcher, closed at the end."""
-    told = [] if overtaken is None else overtaken
     source = KafkaSource(
         Connection.of(settings),
         settings,
         revoke_timeout_s=revoke_timeout_s,
-        on_overtaken=lambda *what: told.append(what),
+        on_overtaken=([] if overtaken is None else overtaken).append,
     )
     try:
         yield Watcher(source, resume=resume)

@@ -79,7 +79,7 @@ DEFAULTS = {
 }
 OF_THE_CLASSIC_PROTOCOL = {"heartbeat.interval.ms", "session.timeout.ms", "partition.assignment.strategy"}
 
-Overtaken = Callable[[TopicPartition, int, int], None]
+Overtaken = Callable[[TopicPartition], None]
 _log = structlog.get_logger(__name__)
 
 
@@ -103,8 +103,7 @@ class Poller:
         settings: Topics, group, start.
         handoff: To the event loop.
         revoke_timeout_s: How long a revocation waits to be released.
-        on_overtaken: Told on the event loop when the broker no longer has the expected offset of a partition: the
-            partition, that offset, and the one where it goes on.
+        on_overtaken: Told on the event loop when the broker no longer has the expected offset of a partition.
 
     Attributes:
         membership: As of the last poll; None before the first.
@@ -369,7 +368,7 @@ class Poller:
             resumed=start.offset,
             remedy="records between are gone: raise the topic's retention, reconcile",
         )
-        self._handoff.call(self._on_overtaken, partition, start.expected, start.offset)
+        self._handoff.call(self._on_overtaken, partition)
 
     def _on_revoke(self, _: Consumer, partitions: Sequence[NativePartition]) -> None:
         leaving = [of_native(partition) for partition in partitions]
