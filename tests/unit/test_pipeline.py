@@ -710,8 +710,11 @@ def test_a_hole_in_the_offsets_is_told_and_survived() -> None:
         await running
         return life
 
-    life = virtual_time.run(main())
-    assert life.telemetry.gaps == [(P0, 0, 5)]
+    with capture_logs() as logs:
+        life = virtual_time.run(main())
+    (told,) = [line for line in logs if line["event"] == "offsets_do_not_follow_on"]
+    assert (told["partition"], told["expected"], told["seen"]) == (P0, 0, 5)
+    assert life.telemetry.gaps == [P0]
 
 
 def test_tombstones_delete() -> None:
