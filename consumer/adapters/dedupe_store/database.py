@@ -141,7 +141,7 @@ class Handle:
         try:
             self.db.close()
         except Exception as error:  # noqa: BLE001 -- rocksdict raises nothing narrower
-            log.warning("store did not close cleanly", directory=str(self.directory), error=str(error))
+            log.warning("store_not_closed_cleanly", directory=str(self.directory), error=str(error))
 
     def bytes_on_disk(self) -> int:
         """Size of the database's files; one that vanishes meanwhile counts nothing."""
