@@ -88,7 +88,7 @@ class Outside:
             self.connection,
             settings,
             revoke_timeout_s=revoke_timeout_s,
-            on_overtaken=lambda partition, _, __: self._telemetry.source_overtaken(partition),
+            on_overtaken=self._telemetry.source_overtaken,
         )
         self._closing.push_async_callback(source.close)
         return source

@@ -509,7 +509,7 @@ class Telemetry(Protocol):
         """Span of one settlement."""
         ...
 
-    def batch_sent(self, operation: str, size: int, status: str, seconds: float) -> None:
+    def batch_sent(self, size: int, status: str, seconds: float) -> None:
         """A batch got an answer: `success` or `failure`."""
         ...
 
@@ -529,7 +529,7 @@ class Telemetry(Protocol):
         """A store was restored."""
         ...
 
-    def offset_gap(self, partition: TopicPartition, expected: int, seen: int) -> None:
+    def offset_gap(self, partition: TopicPartition) -> None:
         """Offsets of a partition did not follow on."""
         ...
 

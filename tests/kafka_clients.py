@@ -228,15 +228,18 @@ class Watcher:
 
 @asynccontextmanager
 async def watched(
-    settings: Settings, *, resume: bool = True, revoke_timeout_s: float = WITHIN_S, overtaken: list[Any] | None = None
+    settings: Settings,
+    *,
+    resume: bool = True,
+    revoke_timeout_s: float = WITHIN_S,
+    overtaken: list[TopicPartition] | None = None,
 ) -> AsyncIterator[Watcher]:
     """A source with its watcher, closed at the end."""
-    told = [] if overtaken is None else overtaken
     source = KafkaSource(
         Connection.of(settings),
         settings,
         revoke_timeout_s=revoke_timeout_s,
-        on_overtaken=lambda *what: told.append(what),
+        on_overtaken=([] if overtaken is None else overtaken).append,
     )
     try:
         yield Watcher(source, resume=resume)
@@ -279,26 +282,3 @@ def mock_cluster_with_errors(request: int, errors: Sequence[int]) -> Iterator[st
     finally:
         rdkafka.rd_kafka_mock_cluster_destroy(cluster)
         rdkafka.rd_kafka_destroy(owner)
-
-
-def produce_with_header(bootstrap: str, topic: str, value: bytes, header: bytes) -> None:
-    """A record with any bytes as the name of a header: the binding's own producer takes only text."""
-    library = next(f for f in files("confluent-kafka") or [] if f.name.startswith("librdkafka-"))
-    rdkafka = ctypes.CDLL(str(library.locate()))
-    rdkafka.rd_kafka_conf_new.restype = rdkafka.rd_kafka_new.restype = ctypes.c_void_p
-    problem = ctypes.create_string_buffer(512)
-    conf = ctypes.c_void_p(rdkafka.rd_kafka_conf_new())
-    assert rdkafka.rd_kafka_conf_set(conf, b"bootstrap.servers", bootstrap.encode(), problem, 512) == 0
-    client = ctypes.c_void_p(rdkafka.rd_kafka_new(0, conf, problem, 512))
-    tag, size = ctypes.c_int, ctypes.c_size_t
-    arguments = [
-        *(tag(1), ctypes.c_char_p(topic.encode())),  # topic
-        *(tag(3), ctypes.c_int32(0)),  # partition
-        *(tag(4), ctypes.c_char_p(value), size(len(value))),  # value
-        *(tag(7), ctypes.c_int(2)),  # flags: copy
-        *(tag(9), ctypes.c_char_p(header), ctypes.c_char_p(b"x"), size(1)),  # header
-        tag(0),
-    ]
-    assert rdkafka.rd_kafka_producev(client, *arguments) == 0
-    assert rdkafka.rd_kafka_flush(client, int(WITHIN_S * 1000)) == 0
-    rdkafka.rd_kafka_destroy(client)

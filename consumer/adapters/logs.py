@@ -97,7 +97,6 @@ def configure(level: str, format_: str | None, *, fd: int = 1, capacity: int = _
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            structlog.contextvars.merge_contextvars,
             *common,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],

@@ -320,9 +320,6 @@ def _auto_key(data: bytes, headers: Headers, side: Side) -> Framed:
     return TEXT, data
 
 
-# --
-
-
 def _guid(kind: SchemaKind, raw: bytes) -> SchemaName:
     return SchemaName(kind, str(UUID(bytes=raw)))
 

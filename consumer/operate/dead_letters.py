@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 from confluent_kafka import Message
 
-from consumer.adapters.kafka.bounded import BoundedReader, headers, spans
+from consumer.adapters.kafka.bounded import BoundedReader, spans
 from consumer.adapters.kafka.connection import Admin, Connection
+from consumer.adapters.kafka.messages import headers_of
 from consumer.adapters.kafka.replays import Replays, Returned, recall
 from consumer.adapters.kafka.topics import partition_counts
 from consumer.core import dead_letters
@@ -170,7 +171,7 @@ def _read(connection: Connection, settings: Settings, query: Query) -> Generator
     wanted = spans(Admin(connection), topic, query.since_ms)
     with closing(BoundedReader(connection, settings.kafka_group_id, wanted)) as reader:
         for message in reader:
-            found = headers(message) or ()
+            found = headers_of(message)
             letter = dead_letters.read(found)
             if letter is None or query.means(letter):
                 yield Found(message, found, letter)

@@ -226,7 +226,7 @@ class Dispatcher:
 
     def _accepted(self, batch: Batch, answer: _Answer, seconds: float) -> None:
         self._gate.succeeded()
-        self._telemetry.batch_sent(batch.effect, len(batch.lanes), "success", seconds)
+        self._telemetry.batch_sent(len(batch.lanes), "success", seconds)
         if batch.search:
             self._telemetry.searched(found=False)
         applied_at = self._now()
@@ -277,7 +277,7 @@ class Dispatcher:
     def _refused(self, batch: Batch, error: RefusedByGenesys, seconds: float) -> None:
         """Genesys blames the data: split, or decide what becomes of the contact that was alone in the request."""
         self._gate.succeeded()
-        self._telemetry.batch_sent(batch.effect, len(batch.lanes), "failure", seconds)
+        self._telemetry.batch_sent(len(batch.lanes), "failure", seconds)
         self._lanes.relieve(batch.blamed())
         alone = len(batch.lanes) == 1
         if alone or not isinstance(error, TooLarge):

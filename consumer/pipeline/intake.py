@@ -227,7 +227,7 @@ class Intake:
     def _report_gaps(self, partition: Partition, records: Sequence[Record]) -> None:
         for expected, seen in partition.tracker.gaps(records):
             log.warning("offsets_do_not_follow_on", partition=partition.key, expected=expected, seen=seen)
-            self._telemetry.offset_gap(partition.key, expected, seen)
+            self._telemetry.offset_gap(partition.key)
 
 
 def _changes_nothing(event: ChangeEvent, contact: Contact | Amendment) -> bool:

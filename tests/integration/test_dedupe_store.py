@@ -303,7 +303,7 @@ class TestDamage:
         with capture_logs() as logs:
             assert await store.open(PARTITION) == 0
         assert [(line["log_level"], line["event"], line["kept_as"]) for line in logs] == [
-            ("warning", "store set aside", "0.set-aside-1")
+            ("warning", "store_set_aside", "0.set-aside-1")
         ]
         assert writes_present(store, 200) == [False] * 200
         assert set_aside(crashed) == ["0.set-aside-1"]
@@ -431,7 +431,7 @@ class TestFailedWrites:
         handle.db = FailingOnce(handle.db)
         with capture_logs() as logs:
             await fill(store, 5)
-        assert [line["event"] for line in logs] == ["store reopened after a failed write"]
+        assert [line["event"] for line in logs] == ["store_reopened"]
         assert writes_present(store, 6) == [True] * 5 + [False]
 
     async def test_a_disk_that_goes_on_failing_is_fatal(self, make_store, monkeypatch):

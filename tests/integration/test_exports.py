@@ -1,8 +1,9 @@
 """Exports of the contact list over a socket: whole or not at all, and the token stays with the API."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 from aiohttp import web
@@ -59,9 +60,13 @@ async def put(sink: GenesysSink, *contacts: Contact) -> None:
     await sink.upsert([sink.encode(contact, callable_=contact.callable) for contact in contacts])
 
 
-async def exported(sink: GenesysSink) -> dict[str, ExportedContact]:
-    """The list, by external id."""
-    return {row.values[0]: row async for rows in sink.export() for row in rows}
+async def exported(sink: GenesysSink, begun: Callable[[], None] = lambda: None) -> dict[str, ExportedContact]:
+    """The list, by external id; `begun` is called when some of it is there."""
+    found = {}
+    async for rows in sink.export():
+        begun()
+        found.update({row.values[0]: row for row in rows})
+    return found
 
 
 async def test_an_export_tells_what_was_sent() -> None:
@@ -216,12 +221,12 @@ async def test_a_file_whose_end_cannot_be_told_is_not_read() -> None:
             await exported(sink)
 
 
-async def _malformed_chunk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """The beginning of a file, then what is no chunk; the connection stays open until the reader lets go of it."""
+async def _malformed_chunk(begun: asyncio.Event, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """The beginning of a file; once that is read, what is no chunk; open until the reader lets go of it."""
     await reader.readuntil(b"\r\n\r\n")
     writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(FILE), FILE))
     await writer.drain()
-    await asyncio.sleep(0.1)  # the reader has the beginning
+    await begun.wait()
     writer.write(b"ZZZZ\r\nbroken\r\n")
     await writer.drain()
     await reader.read()
@@ -231,12 +236,13 @@ async def _malformed_chunk(reader: asyncio.StreamReader, writer: asyncio.StreamW
 @pytest.mark.off_contract
 async def test_a_malformed_chunk_is_a_file_that_broke_off() -> None:
     """The HTTP library forgets such a body and its own time limit: the reader would wait for ever."""
-    async with await asyncio.start_server(_malformed_chunk, "127.0.0.1", 0) as files:
+    begun = asyncio.Event()
+    async with await asyncio.start_server(partial(_malformed_chunk, begun), "127.0.0.1", 0) as files:
         location = "http://{}:{}/signed".format(*files.sockets[0].getsockname())
         async with serving(api(location)) as url, opened(url, GENESYS_REQUEST_TIMEOUT_S="1") as sink:
             with pytest.raises(SinkUnavailable, match="no whole answer"):
                 async with asyncio.timeout(10):
-                    await exported(sink)
+                    await exported(sink, begun.set)
 
 
 @pytest.mark.off_contract

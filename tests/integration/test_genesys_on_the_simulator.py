@@ -196,6 +196,17 @@ async def test_the_number_is_blocked_before_the_contact_changes():
         assert simulator.contacts("People") == {}
 
 
+async def test_the_number_is_blocked_before_an_amended_contact_changes():
+    """So it is when only a part is told; a number that a rejected record names is blocked then too."""
+    async with Simulator() as simulator, with_dnc_list(simulator) as sink:
+        await put(sink, JANE)
+        simulator.faults.inject(Fault.parse("503@add_contacts"))
+        with pytest.raises(SinkUnavailable):
+            await sink.amend([WITHDRAWN], numbers=["+15550100009"])
+        assert simulator.dnc_numbers("Nobody") == {JANE.phone, "+15550100009"}
+        assert simulator.contacts("People")[JANES_ID]["callable"]
+
+
 async def grant(sink: GenesysSink, *contacts: Contact, withdrawn: Sequence[Contact] = ()) -> None:
     """Upsert contacts that withdrew before, and others that withdraw now."""
     encoded = [sink.encode(contact, callable_=contact.callable) for contact in (*contacts, *withdrawn)]

@@ -22,6 +22,7 @@ from consumer.core.dedupe import (
     noted,
     precaution,
     releases,
+    repeats,
     suppression,
     to_change,
     under_new_id,
@@ -757,6 +758,13 @@ def test_what_is_later_than_the_file_begins_the_order_of_the_partition():
     assert judge(change(version=None, at=900, offset=2, phone="+14155550102"), remembered) is Verdict.STALE
 
 
+def test_nothing_repeats_what_a_file_told():
+    """Nobody knows what of the stream stands before it: the same bytes are decoded, and judged as ever."""
+    made = replace(change(offset=7), imprint=b"of the record")
+    assert repeats(7, b"of the record", accepted(made, None))
+    assert not repeats(7, b"of the record", from_a_file(accepted(made, None)))
+
+
 def test_the_mark_of_a_file_is_kept_in_bytes():
     """The changelog carries it."""
     assert state_bytes.decode(state_bytes.encode(of_file(), 0)).offset == FROM_A_FILE
@@ -845,6 +853,13 @@ def test_a_newer_epoch_is_known_from_then_on():
     assert moved is not None
     assert (moved.epoch, moved.version) == (1, 3)
     assert advanced(replace(same, epoch=0, version=900), moved) is None
+
+
+def test_a_withdrawal_of_a_newer_epoch_went_back_in_no_log():
+    """Its lower position is one of the new log: the old one's says nothing of it, and is not kept."""
+    after = accepted(of_epoch(1, version=3, at=NEW, offset=11, consent=False), state(version=900))
+    assert (after.epoch, after.version) == (1, 3)
+    assert judge(of_epoch(1, version=4, at=NEW, offset=12), after) is Verdict.CHANGED
 
 
 def test_a_withdrawal_of_an_older_epoch_leaves_what_is_known_of_the_newer_one():

@@ -28,7 +28,10 @@ DOCS = PROJECT / "docs"
 OPERATIONS = (DOCS / "operations.md").read_text(encoding="utf-8")
 GENESYS = (DOCS / "genesys.md").read_text(encoding="utf-8")
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
-PAGES = [PROJECT / "README.md", PROJECT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [
+    *(PROJECT / page for page in ("README.md", "CHANGELOG.md", "helm/README.md", "bench/README.md")),
+    *sorted(DOCS.glob("*.md")),
+]
 README_LINES = 150
 
 REQUIRED = {
@@ -40,7 +43,7 @@ REQUIRED = {
 NOT_SETTINGS = {"GENESYS_CONTRACT_REGION", "GENESYS_CONTRACT_CLIENT_ID", "GENESYS_CONTRACT_CLIENT_SECRET"}
 """Variables of the contract tests, which the documents name too."""
 
-each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,6 @@ SCHEMAS = {
 
 TOPIC = "crm.contacts.changes"
 GUID = "6f1c0a0e-3c1b-4f5e-9f43-0c1d2e3f4a5b"
-HEX = GUID.replace("-", "")
 
 FRAMING_OF = {
     "confluent-v0": Framing.CONFLUENT,

@@ -127,21 +127,28 @@ def test_a_delete_behind_a_create_that_was_applied_before_a_crash_is_sent() -> N
     assert world.list == {}
 
 
-def test_content_that_was_perhaps_applied_before_a_refused_change_is_overwritten() -> None:
-    """Withdrawn, granted (applied, answer lost), refused change, withdrawn as before: the last one is sent."""
+@pytest.mark.parametrize("waits", [False, True])
+def test_content_that_was_perhaps_applied_before_a_refused_change_is_overwritten(*, waits: bool) -> None:
+    """Withdrawn, granted (applied, answer lost), refused change, withdrawn as before: the last one is sent.
+
+    Also when it waits behind the refused one, and is judged before anything of that is settled.
+    """
     story = Story().tell(0, Event("c", 1, consent=False))
     world = world_of(story)
     live(world)
+
+    def refuse(bodies: list[dict[str, Any]]) -> None:
+        world.poison = {body["externalId"] for body in bodies if body["data"]["phone"] == "+15550199"}
 
     async def act(life: Life) -> None:
         world.answer_lost = True
         world.latency = 1.0
         arrives(world, life, story.tell(0, Event("c", 2)))
         await until(lambda: world.list["c"]["callable"] is True)
-        world.poison = {"c"}
+        world.on_upsert = refuse
         arrives(world, life, story.tell(0, Event("c", 3, phone="+15550199")))
-        await until(lambda: world.committed.get(P0) == 3)
-        world.poison, world.answer_lost = set(), False
+        await until(lambda: bool(world.poison) if waits else world.committed.get(P0) == 3)
+        world.answer_lost = False
         arrives(world, life, story.tell(0, Event("c", 4, consent=False)))
         await until(lambda: world.committed.get(P0) == 4)
 

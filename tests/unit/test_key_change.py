@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from consumer.errors import SinkUnavailable
-from consumer.model import Headers, Record
+from consumer.model import Headers, Record, TopicPartition
 from tests.debezium_rows import PARTITION, ROWS, callable_, reading, schemas
 from tests.envelopes import ROW, TIME_MS, encoded
 from tests.lives import Life, in_life, live, survive
 from tests.memory_ports import World, outage
-from tests.virtual_time import until
+from tests.virtual_time import passes, until
 
 Told = tuple[dict[str, object] | None, Headers]
 
@@ -38,12 +38,12 @@ CONNECT = row("c", 6, None, contact(7), [("__debezium.oldkey", b'{"schema":{"typ
 LATER = row("u", 9, None, contact(7, phone="+15550199"))
 
 
-def tell(world: World, *values: Told) -> World:
+def tell(world: World, *values: Told, partition: TopicPartition = PARTITION) -> World:
     """Append records."""
-    start = len(world.log.setdefault(PARTITION, []))
+    start = len(world.log.setdefault(partition, []))
     for offset, (fields, headers) in enumerate(values, start):
         value = None if fields is None else b"\0\0\0\0\1" + encoded(ROWS, fields)
-        world.append([Record(*PARTITION, offset, TIME_MS, b"6", value, headers)])
+        world.append([Record(*partition, offset, TIME_MS, b"6", value, headers)])
     return world
 
 
@@ -135,6 +135,34 @@ def test_a_withdrawal_that_genesys_has_not_answered_survives(rows: dict[str, Any
     in_life(world, act, schemas(), **rows)
     assert callable_(world) == {"7": False}
     assert set(seen) == {False}
+
+
+def test_a_delete_remembers_the_withdrawal_in_whose_place_it_stands_when_that_is_gone(rows: dict[str, Any]) -> None:
+    """The topic got more partitions, so the withdrawal stands in another one, which is lost before anything is sent.
+
+    What took the delete's place is lost too: the delete is judged anew, and nothing else knows of the withdrawal.
+    """
+    other = TopicPartition(PARTITION.topic, 1)
+    world = tell(World(), WITHDRAWAL, partition=other)
+    tell(world)
+    world.answer = outage(10**6, SinkUnavailable("down"))
+
+    async def act(life: Life) -> None:
+        async def arrive(*values: Told, partition: TopicPartition = PARTITION) -> None:
+            tell(world, *values, partition=partition)
+            life.source.wake()
+            await passes(1)
+
+        await passes(100)  # the breaker is open: whatever comes now is not sent
+        await arrive(DELETE)
+        await arrive(row("c", 6, None, contact(6)), partition=other)
+        life.source.lose([other])
+        await arrive(CREATE)
+        world.answer = lambda: None
+        await until(lambda: world.committed.get(PARTITION) == len(world.log[PARTITION]))
+
+    in_life(world, act, schemas(), **rows)
+    assert callable_(world) == {"7": False}
 
 
 @each_change

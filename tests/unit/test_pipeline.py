@@ -116,6 +116,22 @@ def test_one_poison_contact_among_a_hundred_stands_alone() -> None:
     assert batch["attempts"] <= 15
 
 
+def test_a_search_goes_on_after_an_outage_where_it_was() -> None:
+    """The half that is tried is tried again by itself; the other one still waits for what comes of it."""
+    story = Story().tell(0, *_contacts(8))
+    world = world_of(story)
+    world.poison = {"contact-0"}
+
+    def answer() -> None:
+        if len(world.requested) == 2:
+            raise SinkUnavailable("down")
+
+    world.answer = answer
+    live(world)
+    check(world, story, world.poison)
+    assert world.requested[1] == world.requested[2] == tuple(f"contact-{n}" for n in range(4))
+
+
 def test_a_withdrawal_that_genesys_refuses_is_carried_out_as_a_delete() -> None:
     """The person leaves the list even though the data of the withdrawal is refused."""
     story = Story().tell(0, Event("contact-0", 1))
@@ -694,8 +710,11 @@ def test_a_hole_in_the_offsets_is_told_and_survived() -> None:
         await running
         return life
 
-    life = virtual_time.run(main())
-    assert life.telemetry.gaps == [(P0, 0, 5)]
+    with capture_logs() as logs:
+        life = virtual_time.run(main())
+    (told,) = [line for line in logs if line["event"] == "offsets_do_not_follow_on"]
+    assert (told["partition"], told["expected"], told["seen"]) == (P0, 0, 5)
+    assert life.telemetry.gaps == [P0]
 
 
 def test_tombstones_delete() -> None:

@@ -228,14 +228,14 @@ def test_levels_are_read_when_asked() -> None:
 def test_batches_and_requests_are_counted() -> None:
     """Each answer of a batch, each attempt of a request and each retry must show."""
     subject = telemetry()
-    subject.batch_sent("upsert", 100, "success", 0.4)
-    subject.batch_sent("upsert", 50, "failure", 0.1)
+    subject.batch_sent(100, "success", 0.4)
+    subject.batch_sent(50, "failure", 0.1)
     subject.on_request("upsert", "200", 0.3)
     subject.on_retry("throttled")
     subject.searched(found=False)
     subject.searched(found=True)
     subject.restored(3.0)
-    subject.offset_gap(TopicPartition("changes", 0), 5, 7)
+    subject.offset_gap(TopicPartition("changes", 0))
     subject.source_overtaken(TopicPartition("changes", 0))
     subject.source_epoch_began(TopicPartition("changes", 0))
     found = samples(subject)

@@ -21,7 +21,7 @@ MARKER = "store.json"
 """File beside the database: a store without it is set aside."""
 
 POSITION_KEY = b"\0position"
-"""Cannot be an entry's: those are the 32 bytes of an identity, `chain`, `epochs` and `import`."""
+"""Cannot be an entry's: those are the 32 bytes of an identity, `chain`, `epochs`, `import` and `load-<id>`."""
 
 CACHE_BYTES = 8 << 20
 """Of blocks of all databases, full in the end. More serves little: the keys are hashes, so none are read together."""
@@ -141,7 +141,7 @@ class Handle:
         try:
             self.db.close()
         except Exception as error:  # noqa: BLE001 -- rocksdict raises nothing narrower
-            log.warning("store did not close cleanly", directory=str(self.directory), error=str(error))
+            log.warning("store_not_closed_cleanly", directory=str(self.directory), error=str(error))
 
     def bytes_on_disk(self) -> int:
         """Size of the database's files; one that vanishes meanwhile counts nothing."""

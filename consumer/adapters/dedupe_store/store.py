@@ -207,7 +207,7 @@ class RocksStore:
             try:
                 handle.commit(handle.batch(entries, position), flush_at)
             except FatalError as error:
-                log.warning("store reopened after a failed write", directory=str(handle.directory), error=str(error))
+                log.warning("store_reopened", directory=str(handle.directory), error=str(error))
                 self._reopen(handle)
                 handle.commit(handle.batch(entries, position), flush_at)
         except Untrusted as error:
@@ -266,7 +266,7 @@ def _set_aside(directory: Path, reason: str) -> None:
     for path in older.values():
         shutil.rmtree(path)
     log.warning(
-        "store set aside",
+        "store_set_aside",
         topic=directory.parent.name,
         partition=int(directory.name),
         reason=reason,

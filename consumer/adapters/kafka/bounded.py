@@ -16,9 +16,10 @@ from confluent_kafka.admin import AdminClient
 
 from consumer.adapters.kafka.connection import Admin, Connection, native
 from consumer.adapters.kafka.failures import is_beside_reading, is_hopeless, policy
+from consumer.adapters.kafka.messages import polled
 from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, first_since, low_and_high
 from consumer.errors import FatalError, SourceUnavailable
-from consumer.model import Headers, TopicPartition
+from consumer.model import TopicPartition
 
 # ruff: noqa: SLF001 -- the names of librdkafka's own codes begin with an underscore, and are public
 
@@ -75,14 +76,6 @@ def _spans(client: AdminClient, topic: str, since_ms: int | None) -> dict[TopicP
     return {key: Span(begin.get(key, low[key]), high[key]) for key in partitions}
 
 
-def headers(message: Message) -> Headers | None:
-    """The headers as they came; None where a name is not UTF-8: that breaks the library's conversion of them all."""
-    try:
-        return message.headers() or ()  # type: ignore[return-value]  # the stubs allow a dict, as producers may pass
-    except (SystemError, UnicodeDecodeError):
-        return None
-
-
 class BoundedReader:
     """Reads stretches of partitions, once. Close it at the end.
 
@@ -131,8 +124,7 @@ class BoundedReader:
 
     def _fetch(self) -> None:
         """Take what has come, of whichever partition."""
-        first = self._consumer.poll(POLL_S)
-        came = [] if first is None else [first, *self._consumer.consume(POLL_RECORDS, 0)]
+        came = polled(self._consumer, POLL_S, POLL_RECORDS)
         messages = [message for message in came if not is_beside_reading(message)]
         for message in messages:
             self._take(message)

@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
 from consumer.adapters.kafka.connection import Admin, Connection, native
 from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
+from consumer.adapters.kafka.messages import polled
 from consumer.adapters.kafka.watermarks import low_and_high
 from consumer.adapters.kafka.worker import Worker
 from consumer.model import TopicPartition
@@ -103,9 +104,7 @@ class _Reader:
         """The next stretch; None when there is nothing yet."""
         assert self._consumer is not None  # noqa: S101 -- called only while not finished
         before = self._position
-        first = self._consumer.poll(POLL_S)
-        messages = [] if first is None else [first, *self._consumer.consume(CHUNK_ENTRIES - 1, 0)]
-        entries = self._entries(messages)
+        entries = self._entries(polled(self._consumer, POLL_S, CHUNK_ENTRIES))
         self._watch(moved=self._position > before)
         return ChangelogChunk(entries, self._position, self._end) if self._position > before else None
 

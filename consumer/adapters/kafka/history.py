@@ -16,7 +16,7 @@ from consumer.adapters.kafka import changelog
 from consumer.adapters.kafka.connection import Admin, Connection, native
 from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
 from consumer.adapters.kafka.group_offsets import committed
-from consumer.adapters.kafka.poller import headers_of
+from consumer.adapters.kafka.messages import headers_of, polled
 from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, know_leaders, stable_ends
 from consumer.adapters.kafka.worker import Worker
 from consumer.errors import FatalError, SourceUnavailable
@@ -133,8 +133,7 @@ class _Reader:
     def next(self) -> list[Record]:
         """The next records; none when there are none yet."""
         assert self._consumer is not None  # noqa: S101 -- called only while not finished
-        first = self._consumer.poll(POLL_S)
-        messages = [] if first is None else [first, *self._consumer.consume(CHUNK_RECORDS - 1, 0)]
+        messages = polled(self._consumer, POLL_S, CHUNK_RECORDS)
         return [self._record(message) for message in messages if not self._is_past(message)]
 
     def _is_past(self, message: Message) -> bool:

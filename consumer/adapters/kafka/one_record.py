@@ -9,6 +9,7 @@ from confluent_kafka import Consumer, KafkaException, Message
 
 from consumer.adapters.kafka.connection import Connection, native
 from consumer.adapters.kafka.failures import error_of, is_beside_reading, policy
+from consumer.adapters.kafka.messages import headers_of
 from consumer.errors import FatalError, SourceUnavailable
 from consumer.model import Record, TopicPartition
 
@@ -58,5 +59,4 @@ def _record(message: Message, partition: TopicPartition, offset: int) -> Record:
     if message.offset() != offset:
         raise FatalError(f"there is no record at {offset}; the next one is at {message.offset()}")
     _, moment = message.timestamp()
-    headers = message.headers() or ()
-    return Record(*partition, offset, moment, message.key(), message.value(), headers)  # type: ignore[arg-type]  # the stubs allow str
+    return Record(*partition, offset, moment, message.key(), message.value(), headers_of(message))

@@ -26,10 +26,11 @@ from consumer.adapters.kafka.connection import Connection, native, of_native
 from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
 from consumer.adapters.kafka.handoff import Handoff
 from consumer.adapters.kafka.lease import Lease
+from consumer.adapters.kafka.messages import headers_of, polled
 from consumer.adapters.kafka.orphans import Orphans
 from consumer.adapters.kafka.starts import Start, Starts
 from consumer.errors import ConsumerError, FatalError, Rebalancing
-from consumer.model import Headers, Record, TopicPartition
+from consumer.model import Record, TopicPartition
 from consumer.ports import Assigned, Lost, Polled, Revoked
 from consumer.settings import Settings
 
@@ -78,7 +79,7 @@ DEFAULTS = {
 }
 OF_THE_CLASSIC_PROTOCOL = {"heartbeat.interval.ms", "session.timeout.ms", "partition.assignment.strategy"}
 
-Overtaken = Callable[[TopicPartition, int, int], None]
+Overtaken = Callable[[TopicPartition], None]
 _log = structlog.get_logger(__name__)
 
 
@@ -102,8 +103,7 @@ class Poller:
         settings: Topics, group, start.
         handoff: To the event loop.
         revoke_timeout_s: How long a revocation waits to be released.
-        on_overtaken: Told on the event loop when the broker no longer has the expected offset of a partition: the
-            partition, that offset, and the one where it goes on.
+        on_overtaken: Told on the event loop when the broker no longer has the expected offset of a partition.
 
     Attributes:
         membership: As of the last poll; None before the first.
@@ -222,7 +222,8 @@ class Poller:
             self._adopt()
         self._probe()
         if self._handoff.wait_for_room(LOOK_UP_S):
-            self._hand_over(self._poll())
+            wait_s = POLL_WHILE_STARTING_S if self._starts else POLL_S
+            self._hand_over(polled(self._consumer, wait_s, MAX_POLL_RECORDS))
             self._publish_membership()
         self._went_round()
 
@@ -249,11 +250,6 @@ class Poller:
         for partition in ours:
             del self._doubtful[partition]
         self._starts.add(ours)
-
-    def _poll(self) -> list[Message]:
-        """What there is: `poll` returns with the first record, `consume` would always wait for its whole time."""
-        first = self._consumer.poll(POLL_WHILE_STARTING_S if self._starts else POLL_S)
-        return [] if first is None else [first, *self._consumer.consume(MAX_POLL_RECORDS - 1, 0)]
 
     def _hand_over(self, messages: Sequence[Message]) -> None:
         records: list[Record] = []
@@ -372,7 +368,7 @@ class Poller:
             resumed=start.offset,
             remedy="records between are gone: raise the topic's retention, reconcile",
         )
-        self._handoff.call(self._on_overtaken, partition, start.expected, start.offset)
+        self._handoff.call(self._on_overtaken, partition)
 
     def _on_revoke(self, _: Consumer, partitions: Sequence[NativePartition]) -> None:
         leaving = [of_native(partition) for partition in partitions]
@@ -464,16 +460,6 @@ class Poller:
         for answer in committed:
             if answer.error is not None:
                 raise policy(answer.error, "cannot commit offsets")
-
-
-def headers_of(message: Message) -> Headers:
-    """The headers as they came. A name that is not UTF-8 breaks the library's conversion of all of them."""
-    try:
-        return message.headers() or ()  # type: ignore[return-value]  # the stubs allow a dict, as producers may pass
-    except (SystemError, UnicodeDecodeError):
-        place = {"topic": message.topic(), "partition": message.partition(), "offset": message.offset()}
-        _log.warning("headers_unreadable", **place)
-        return ()
 
 
 def _unexpected(error: Exception) -> FatalError:

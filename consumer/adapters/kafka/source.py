@@ -33,8 +33,7 @@ class KafkaSource:
         connection: To the brokers.
         settings: Topics, group, start.
         revoke_timeout_s: How long a revocation waits to be released.
-        on_overtaken: Called on the event loop when retention overtook the group: partition, expected offset, offset
-            where it goes on.
+        on_overtaken: Told on the event loop when retention overtook the group at a partition.
     """
 
     def __init__(

@@ -48,7 +48,7 @@ class Telemetry(Metrics):
     def settle_span(self, records: int) -> AbstractContextManager[None]:
         return self._spans.settle(records) if self._spans else _NO_SPAN
 
-    def batch_sent(self, operation: str, size: int, status: str, seconds: float) -> None:
+    def batch_sent(self, size: int, status: str, seconds: float) -> None:
         span = get_current_span()
         if status == "failure":
             span.set_status(StatusCode.ERROR)

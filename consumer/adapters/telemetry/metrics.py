@@ -174,7 +174,7 @@ class Metrics:
     def restored(self, seconds: float) -> None:
         self._restore.observe(seconds)
 
-    def offset_gap(self, partition: TopicPartition, expected: int, seen: int) -> None:
+    def offset_gap(self, partition: TopicPartition) -> None:
         self._gaps.labels(partition.topic).inc()
 
     def source_epoch_began(self, partition: TopicPartition) -> None:

@@ -125,7 +125,7 @@ class OtlpSpans:
         try:
             await asyncio.wait_for(done.wait(), deadline_s)
         except TimeoutError:
-            log.warning("the collector did not take the last spans in time")
+            log.warning("spans_not_exported")
 
 
 class _AsLinked(Sampler):

@@ -1,0 +1,34 @@
+"""What a consumer of the library hands over: messages, and their headers.
+
+Answers for: whatever has come, without waiting for more; a record whatever its headers are called. Touches the consumer
+that it is given.
+"""
+
+import structlog
+from confluent_kafka import Consumer, Message
+
+from consumer.model import Headers
+
+_log = structlog.get_logger(__name__)
+
+
+def polled(consumer: Consumer, wait_s: float, most: int) -> list[Message]:
+    """At most so many messages; none when none comes within the wait.
+
+    `poll` returns with the first one; `consume` alone would always wait for its whole time.
+    """
+    first = consumer.poll(wait_s)
+    return [] if first is None else [first, *consumer.consume(most - 1, 0)]
+
+
+def headers_of(message: Message) -> Headers:
+    """The headers as they came. A name that is not UTF-8 breaks the library's conversion of all of them.
+
+    To be asked once for a message: after such a name the library has something for them that nobody may look at.
+    """
+    try:
+        return message.headers() or ()  # type: ignore[return-value]  # the stubs allow a dict, as producers may pass
+    except (SystemError, UnicodeDecodeError):
+        place = {"topic": message.topic(), "partition": message.partition(), "offset": message.offset()}
+        _log.warning("headers_unreadable", **place)
+        return ()
