@@ -252,15 +252,23 @@ class Lanes:
             self._requeue(lane)
 
     def drop(self, assignment: Assignment) -> tuple[list[Lane], list[Work]]:
-        """Forget everything of an assignment that is not sent: its lanes, and works of others that these held up."""
+        """Forget everything of an assignment that is not sent: its lanes, and who waits behind others.
+
+        Returns:
+            Its lanes; and works of other assignments that these held up or that waited with who is gone, to be judged.
+        """
         dropped: list[Lane] = []
         freed: list[Work] = []
         for lane in list(self._lanes.values()):
+            waited = len(lane.waiting)
             lane.waiting = [work for work in lane.waiting if work.assignment is not assignment]
             lane.superseded = [work for work in lane.superseded if work.assignment is not assignment]
             if lane.work.assignment is assignment and not lane.sent:
                 dropped.append(lane)
                 freed += self.close(lane)
+            elif len(lane.waiting) < waited:  # what is expected of the contact counted who is gone
+                freed += lane.waiting
+                lane.waiting, lane.expected = (), None
         if dropped:
             self._lay_ghosts()
         return dropped, freed

@@ -849,7 +849,7 @@ def test_replaced_works_of_a_dropped_assignment_are_forgotten() -> None:
 
 @pytest.mark.parametrize("sent", [False, True])
 def test_works_that_wait_behind_others_are_forgotten(*, sent: bool) -> None:
-    """A lane that stays loses what waited behind it of the dropped assignment, and nothing else."""
+    """A lane that stays loses what waited behind it of the dropped assignment; what waited with that is judged anew."""
     on = lanes()
     (lane,) = begin(on, work("a"))
     behind = [work("a", assignment=THEIRS), work("a", assignment=OURS)]
@@ -857,8 +857,9 @@ def test_works_that_wait_behind_others_are_forgotten(*, sent: bool) -> None:
         on.wait(lane, each, STATE, withdraws=change_of(each).withdrawal)
     if sent:
         take(on, LINGER_S)
-    assert on.drop(THEIRS) == ([], [])
-    assert on.close(lane) == [behind[1]]
+    assert on.drop(THEIRS) == ([], [behind[1]])
+    assert lane.expected is None
+    assert on.close(lane) == []
 
 
 def test_another_epoch_of_the_same_partition_is_another_assignment() -> None:

@@ -137,7 +137,10 @@ def test_a_withdrawal_that_genesys_has_not_answered_survives(rows: dict[str, Any
     assert set(seen) == {False}
 
 
-def test_a_delete_remembers_the_withdrawal_in_whose_place_it_stands_when_that_is_gone(rows: dict[str, Any]) -> None:
+@pytest.mark.parametrize("gone", [[DELETE], [DELETE, TOMBSTONE]], ids=["delete", "delete and tombstone"])
+def test_a_delete_remembers_the_withdrawal_in_whose_place_it_stands_when_that_is_gone(
+    rows: dict[str, Any], gone: list[Told]
+) -> None:
     """The topic got more partitions, so the withdrawal stands in another one, which is lost before anything is sent.
 
     What took the delete's place is lost too: the delete is judged anew, and nothing else knows of the withdrawal.
@@ -154,7 +157,7 @@ def test_a_delete_remembers_the_withdrawal_in_whose_place_it_stands_when_that_is
             await passes(1)
 
         await passes(100)  # the breaker is open: whatever comes now is not sent
-        await arrive(DELETE)
+        await arrive(*gone)
         await arrive(row("c", 6, None, contact(6)), partition=other)
         life.source.lose([other])
         await arrive(CREATE)
