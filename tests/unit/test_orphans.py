@@ -1,10 +1,11 @@
 """Partitions that are nobody's: when a member that is back rejoins for them, and when it stops to look."""
 
 from concurrent.futures import Future
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
 
 from consumer.adapters.kafka import orphans
 from consumer.adapters.kafka.connection import Connection
@@ -13,6 +14,7 @@ from consumer.model import TopicPartition
 from tests.lives import settings
 
 LEFT = {TopicPartition("contacts", 3)}
+BOTH = [TopicPartition("one", 0), TopicPartition("two", 0)]
 Answer = set[TopicPartition] | KafkaError | None
 
 
@@ -69,6 +71,29 @@ def test_what_finds_its_owner_in_time_is_left_alone(monkeypatch: pytest.MonkeyPa
     subject, rejoined = watched(monkeypatch, *answers)
     assert rejoined == []
     assert subject.finished == (answers[-1] is not None)
+
+
+class _Cluster:
+    """Tells of a group at rest whose only member has nothing."""
+
+    def admin(self) -> "_Cluster":
+        return self
+
+    def describe_consumer_groups(self, groups: list[str], **_: float) -> dict[str, "Future[Any]"]:
+        told = Future[Any]()
+        nothing = SimpleNamespace(topic_partitions=[])
+        told.set_result(SimpleNamespace(state=ConsumerGroupState.STABLE, members=[SimpleNamespace(assignment=nothing)]))
+        return dict.fromkeys(groups, told)
+
+
+@pytest.mark.parametrize(("there", "answer"), [([], None), ([TopicPartition("one", 0)], None), (BOTH, {*BOTH})])
+def test_a_topic_of_which_a_broker_does_not_know_yet_is_not_one_without_partitions(
+    monkeypatch: pytest.MonkeyPatch, there: list[TopicPartition], answer: set[TopicPartition] | None
+) -> None:
+    """Otherwise the group would seem to lack nothing, and nobody would look again."""
+    monkeypatch.setattr(orphans, "partitions_of", lambda *_: there)
+    subject = Orphans(cast("Connection", _Cluster()), settings(kafka_source_topics="one,two"))
+    assert subject._ask() == answer
 
 
 @pytest.mark.parametrize(

@@ -90,11 +90,12 @@ class Orphans:
         return orphans
 
     def _ask(self) -> set[TopicPartition] | None:
-        """What is nobody's; None while the group is not at rest."""
+        """What is nobody's; None while the group is not at rest, or a broker does not know of a topic yet."""
         client = self._connection.admin()  # not kept: it would be of use for a moment, and connected for good
         asked = client.describe_consumer_groups([self._group], request_timeout=ANSWER_WITHIN_S)
         group = asked[self._group].result()
         if group.state is not ConsumerGroupState.STABLE:
             return None
         owned = {of_native(p) for member in group.members for p in member.assignment.topic_partitions}
-        return {*partitions_of(client, self._topics)} - owned
+        there = {*partitions_of(client, self._topics)}
+        return None if {partition.topic for partition in there} != {*self._topics} else there - owned
