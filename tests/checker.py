@@ -26,6 +26,7 @@ def check_without_outcomes(world: World, story: Story, poison: set[str]) -> dict
     """Every rule but what kind of outcome each record has; the record events by position."""
     outcomes = _outcomes(world, story)
     _check_chain(world)
+    _check_batches(world)
     assert world.committed == {key: len(told) for key, told in story.events.items()}, "committed offsets"
     _check_dead_letters(world, outcomes)
     _check_list(world, story, poison)
@@ -58,6 +59,13 @@ def _check_chain(world: World) -> None:
         computed = hashlib.sha256(body + b"}").hexdigest()
         assert computed == event["hash"], f"the hash of {event['eventId']} is not that of its bytes"
         heads[source] = (seq + 1, event["hash"])
+
+
+def _check_batches(world: World) -> None:
+    """No process tells of a batch twice; the next one may, which makes it again after a crash, in the same bytes."""
+    told = Counter(value for _, value in world.audit if orjson.loads(value)["type"] == "batch")
+    repeated = [value for value, times in told.items() if times > max(1, world.lives)]
+    assert not repeated, f"batches told more than once: {repeated[:5]}"
 
 
 Position = tuple[str, int, int]

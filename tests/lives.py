@@ -60,6 +60,7 @@ class Life:
         **changed: object,
     ) -> None:
         self.world = world
+        world.lives += 1
         self.source = MemorySource(world)
         self.topics = topics or MemoryTopics(world)
         self.store = store or MemoryStore(world)

@@ -34,9 +34,12 @@ from consumer.ports import (
     nothing,
     whatever_is_there,
 )
-from tests.virtual_time import passes
+from tests.virtual_time import TURN_S, passes
 
 SCHEMA = (Path(__file__).parent.parent / "schemas" / "crm_contact_change.avsc").read_text()
+
+FETCH_S = 20 * TURN_S
+"""What it takes to fetch a schema: polls that are under way meanwhile come in."""
 
 
 class Killed(BaseException):
@@ -58,6 +61,7 @@ class World:
         poison: External ids whose data Genesys refuses.
         refusal: What it says of them; unless a test says more, not who of them it is.
         in_use: External ids that Genesys does not delete now.
+        delete_refusal: What it says of every delete; None does them.
         unseen: External ids that cannot be read back yet.
         lagging: What is read back of contacts that have changed since.
         blocked: Numbers on the do-not-call list.
@@ -66,7 +70,10 @@ class World:
         on_upsert: Told the contacts of each upsert before its effect.
         requested: External ids of every request made.
         pending_import: Contacts of a file that Genesys imports after it was asked so often whether it does.
+        latency: Seconds that a request takes.
+        connecting: Seconds that pass before one is written.
         poll_records: Records of a poll, unless a source says otherwise.
+        lives: Pipelines that have worked on it.
     """
 
     def __init__(self) -> None:
@@ -81,6 +88,7 @@ class World:
         self.poison: set[str] = set()
         self.refusal = RefusedByGenesys("contact.datum.length.limit.exceeded")
         self.in_use: set[str] = set()
+        self.delete_refusal: RefusedByGenesys | None = None
         self.unseen: set[str] = set()
         self.lagging: dict[str, dict[str, object]] = {}
         self.blocked: set[str] = set()
@@ -90,8 +98,10 @@ class World:
         self.requested: list[tuple[str, ...]] = []
         self.pending_import: tuple[int, list[dict[str, Any]]] = (0, [])
         self.latency = 0.01
+        self.connecting = 0.0
         self.poll_s = 0.004
         self.poll_records = 7
+        self.lives = 0
         self.steps = 0
         self.die_at: int | None = None
         self.die_after_effect = False
@@ -280,12 +290,13 @@ class MemoryStore:
 
 
 class MemorySchemas:
-    """Schema 1 is the packaged one; others as a test says."""
+    """Schema 1 is the packaged one; others as a test says. To fetch one takes some turns of the loop."""
 
     def __init__(self, answers: Mapping[SchemaReference, Sequence[str | Exception | None]] | None = None) -> None:
         self._answers = {key: list(value) for key, value in (answers or {}).items()}
 
     async def fetch(self, reference: SchemaReference) -> str | None:
+        await passes(FETCH_S)
         answers = self._answers.get(reference)
         if answers is None:
             return SCHEMA if reference == 1 else None
@@ -342,6 +353,8 @@ class MemorySink:
 
     async def delete(self, external_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
         async with self._request("delete", external_ids, sure):
+            if self._world.delete_refusal is not None:
+                raise self._world.delete_refusal
             left = self._world.in_use & self._world.list.keys() & set(external_ids)
             for external_id in external_ids:
                 if external_id in left:
@@ -408,9 +421,11 @@ class MemorySink:
     @asynccontextmanager
     async def _request(self, operation: str, external_ids: Sequence[str], sure: Sure) -> AsyncIterator[None]:
         """One request under way: the body is its effect."""
+        world = self._world
+        if world.connecting:
+            await passes(world.connecting)
         if not sure():
             raise SinkUnavailable("not sent")
-        world = self._world
         world.requested.append(tuple(external_ids))
         world.in_flight.update(external_ids)
         try:

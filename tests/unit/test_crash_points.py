@@ -63,11 +63,13 @@ def test_rules_hold_when_killed_before_and_after_every_port_call(seed: int) -> N
 
 @pytest.mark.parametrize("seed", range(10, 30))
 def test_rules_hold_without_a_crash(seed: int) -> None:
-    """A story told without interruption leaves what the model says."""
+    """A story told without interruption leaves what the model says, and one event of each batch."""
     story, poison = random_story(seed, contacts=30, events=300, partitions=3)
     world = _world(story, poison)
     live(world, **SMALL)
     check(world, story, poison)
+    batches = [event["batchId"] for event in world.events("batch")]
+    assert sorted(batches) == sorted({event["batchId"] for event in world.events()} - {None})
 
 
 def _settle_offsets_first(patch: pytest.MonkeyPatch) -> None:

@@ -80,6 +80,38 @@ def test_what_the_source_knows_of_a_loss_counts_before_its_event() -> None:
     assert world.requested == []
 
 
+@pytest.mark.parametrize(
+    "event",
+    [Event("c", 2, consent=False), Event("c", 2, delete=True), Event("c", 2, do_not_call=True, reasons=CONFLICT)],
+    ids=["upsert", "delete", "amend"],
+)
+@pytest.mark.parametrize("back", [False, True], ids=["not sure", "lost and back"])
+def test_what_is_no_longer_owned_when_a_request_is_to_be_written_is_not_sent(event: Event, *, back: bool) -> None:
+    """It was when the request began: whoever had the partition meanwhile may have sent something newer."""
+    story = Story().tell(0, Event("c", 1))
+    world = world_of(story)
+    live(world)
+    world.connecting = 1.0
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, event))
+        await until(lambda: life.pipeline.gate.in_flight == 1)
+        await passes(0.5)
+        if back:
+            life.source.lose([P0])
+            life.source.assign([P0])
+        else:
+            life.source.sure = False
+        await passes(0.6)
+        assert world.requested == [("c",)]
+        life.source.sure = True
+        await until(lambda: world.committed.get(P0) == 2)
+
+    in_life(world, act)
+    assert world.requested == [("c",)] * 2
+    check(world, story, set())
+
+
 # -- what was superseded
 
 
@@ -261,8 +293,8 @@ def test_a_refused_request_is_not_split_for_a_partition_that_moves_away() -> Non
     check(world, story, world.poison)
 
 
-def test_a_refused_delete_does_not_hold_up_a_revocation() -> None:
-    """A delete that waits for its next try is not under way: its partition moves at once."""
+def test_a_postponed_delete_does_not_hold_up_a_revocation() -> None:
+    """A delete of a contact in use that waits for its next try is not under way: its partition moves at once."""
     world = world_of(Story().tell(0, Event("x", 1, delete=True)))
     world.in_use = {"x"}
     world.list["x"] = {"callable": True}
@@ -316,8 +348,8 @@ def test_a_member_without_partitions_is_ready_and_caught_up() -> None:
 # -- one stuck partition
 
 
-def test_a_delete_that_is_refused_for_ever_stops_its_own_partition_alone() -> None:
-    """The other partition is read and settled to its end."""
+def test_a_delete_that_is_postponed_for_ever_stops_its_own_partition_alone() -> None:
+    """The contact stays in use; the other partition is read and settled to its end."""
     story = Story().tell(0, Event("x", 1, delete=True), *[Event(f"n-{n}", 1) for n in range(400)])
     story.tell(1, *[Event(f"o-{n}", 1, consent=False) for n in range(1000)])
     world = world_of(story)

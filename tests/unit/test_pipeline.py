@@ -2,21 +2,31 @@
 
 import asyncio
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from consumer.errors import FatalError, Rebalancing, SinkUnavailable, SourceUnavailable, Throttled, TransientError
+from consumer.errors import (
+    FatalError,
+    Rebalancing,
+    RefusedByGenesys,
+    SinkUnavailable,
+    SourceUnavailable,
+    Throttled,
+    TransientError,
+)
 from consumer.model import Record, Settlement, TopicPartition
+from consumer.pipeline.dispatch import DELETE_RETRY_S
 from consumer.pipeline.settle import REBALANCING_RETRY_S
 from consumer.ports import StoreWrite
 from tests import virtual_time
 from tests.checker import check
 from tests.lives import Life, in_life, live, world_of
 from tests.memory_ports import SCHEMA, MemorySchemas, MemorySource, MemoryStore, MemoryTopics, World, outage
-from tests.stories import BAD_RECORDS, TOPIC, Event, Story
+from tests.stories import BAD_RECORDS, TOPIC, Event, Story, random_story
 from tests.virtual_time import passes, until
 
 P0, P1 = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
@@ -330,6 +340,28 @@ def test_a_delete_of_a_contact_in_use_is_tried_again_until_it_is_done() -> None:
     assert _outcomes(world) == ["delivered", "delivered"]
 
 
+def test_a_refused_delete_is_tried_again_until_genesys_accepts_it() -> None:
+    """Whoever withdrew is not given up: every half minute, for as long as it takes."""
+    world = world_of(Story().tell(0, Event("contact-0", 1, delete=True)))
+    world.list["contact-0"] = {"callable": True}
+    world.delete_refusal = RefusedByGenesys("bad.request")
+    tries: list[float] = []
+    world.answer = lambda: tries.append(asyncio.get_running_loop().time())
+
+    async def act(_: Life) -> None:
+        await passes(1000)
+        assert world.audit == []
+        world.delete_refusal = None
+        await passes(DELETE_RETRY_S)
+
+    in_life(world, act)
+    waited = [later - earlier for earlier, later in pairwise(tries)]
+    assert waited == [pytest.approx(DELETE_RETRY_S, abs=0.1)] * 34
+    assert _outcomes(world) == ["delivered"]
+    assert world.dead_letters == []
+    assert world.list == {}
+
+
 def test_a_suppression_looks_again_for_a_contact_that_cannot_be_read_yet() -> None:
     """Genesys may not show yet what it accepted a moment ago: the contact is not left callable for that."""
     story = Story().tell(0, Event("contact-0", 1))
@@ -468,26 +500,23 @@ def test_a_partition_with_an_unknown_schema_waits_and_the_others_go_on() -> None
     assert first["source"]["partition"] == 1
 
 
-def test_records_keep_their_order_when_polls_go_on_while_schemas_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Polls that were under way when the partition was paused come behind what waits for a second schema."""
-    story = Story().tell(0, *_contacts(1500))
+@pytest.mark.parametrize("size", [50, 100, 600])
+def test_records_keep_their_order_when_polls_go_on_while_schemas_are_fetched(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Polls that were under way when the partition was paused come behind what waits for the next schema."""
+    story = Story().tell(0, *_contacts(4500))
     world = world_of(story)
-    for offset, schema_id in ((0, 7), (450, 8), (1100, 9)):
+    numbers = range(2, 12)
+    for number in numbers:
+        offset = 450 * (number - 2)
         record = world.log[P0][offset]
-        value = b"\0\0\0\0" + bytes([schema_id]) + (record.value or b"")[5:]
-        world.log[P0][offset] = replace(record, value=value)
-    world.poll_s = 0
+        world.log[P0][offset] = replace(record, value=b"\0\0\0\0" + bytes([number]) + (record.value or b"")[5:])
+    world.poll_s, world.poll_records = 0, size
     monkeypatch.setattr(MemorySource, "pause", lambda *_: None)
-
-    async def main() -> Life:
-        life = Life(world, MemorySchemas({number: [SCHEMA] for number in (7, 8, 9)}))
-        life.source.size = 600
-        await life.run()
-        return life
-
-    life = virtual_time.run(main())
+    life = live(world, MemorySchemas({number: [SCHEMA] for number in numbers}))
     assert life.telemetry.gaps == []
-    assert _outcomes(world) == ["delivered"] * 1500
+    check(world, story, set())
 
 
 def test_a_schema_that_stays_unknown_rejects_after_the_set_time() -> None:
@@ -529,6 +558,49 @@ def test_memory_stays_bounded_while_genesys_does_not_answer() -> None:
     check(world, story, set())
 
 
+@pytest.mark.parametrize(("schema_s", "genesys_s"), [(600, 60), (60, 600)], ids=["Genesys first", "schema first"])
+def test_a_partition_that_waits_for_a_schema_and_for_room_flows_when_it_has_both(schema_s: int, genesys_s: int) -> None:
+    """What it got first is no reason to read on: records would be held without limit behind the other one."""
+    story = Story().tell(0, *_contacts(500))
+    world = world_of(story)
+    known, unknown = world.log[P0][:100], world.log[P0][100:]
+    world.log[P0] = known + [replace(each, value=b"\0\0\0\0\7" + (each.value or b"")[5:]) for each in unknown]
+    world.answer = outage(10**6, SinkUnavailable("no answer"))
+
+    async def act(life: Life) -> None:
+        asyncio.get_running_loop().call_later(genesys_s, setattr, world, "answer", lambda: None)
+        await passes(300)
+        (partition,) = life.pipeline.partitions.values()
+        assert partition.blocked is (schema_s > 300)
+        assert partition.held_back is (genesys_s > 300)
+        assert partition.unsettled + world.committed.get(P0, 0) == 105
+        await passes(600)
+
+    in_life(world, act, MemorySchemas({7: [SourceUnavailable("down")] * schema_s + [SCHEMA]}), read_ahead_records=100)
+    check(world, story, set())
+
+
+def test_nothing_is_held_of_what_is_settled() -> None:
+    """Neither records nor states: memory would grow with the contacts."""
+    story, poison = random_story(1)
+    world = world_of(story)
+    world.poison = poison
+    life = live(world)
+    assert world.committed
+    assert [(each.overlay, each.unsettled, each.tracker.bytes) for each in life.pipeline.partitions.values()] == [
+        ({}, 0, 0)
+    ] * 2
+
+
+def test_a_transaction_is_shared_out_among_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has an equal part of what one may hold, however much all have decided."""
+    monkeypatch.setattr("consumer.pipeline.settle.MAX_RECORDS", 10)
+    world = world_of(Story().tell(0, *_contacts(50)).tell(1, *[Event(f"other-{n}", 1) for n in range(50)]))
+    topics = _CountedTopics(world)
+    live(world, topics=topics, settle_interval_ms=5000)
+    assert topics.settled == [{P0: 5, P1: 5}] * 10
+
+
 def test_a_revoked_partition_is_settled_before_it_moves_and_goes_on_elsewhere() -> None:
     """Requests under way are finished and settled; what was not sent is left to the next owner."""
     story = Story().tell(0, *_contacts(200)).tell(1, *[Event(f"other-{n}", 1) for n in range(200)])
@@ -566,6 +638,20 @@ def test_what_comes_back_for_a_lost_partition_is_not_settled() -> None:
 
     in_life(world, act)
     check(world, story, set())
+
+
+class _CountedTopics(MemoryTopics):
+    """Remembers how many records of each partition each transaction has."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.settled: list[dict[TopicPartition, int]] = []
+
+    async def settle(self, settlement: Settlement) -> Mapping[TopicPartition, int]:
+        offsets = settlement.offsets
+        before = self._world.committed
+        self.settled.append({key: offset - before.get(key, 0) for key, offset in offsets.items()})
+        return await super().settle(settlement)
 
 
 class _SlowTopics(MemoryTopics):

@@ -12,6 +12,7 @@ from consumer.errors import SourceUnavailable
 from consumer.model import Assignment, TopicPartition
 from consumer.pipeline.partitions import Partition
 from consumer.pipeline.restore import TELL_EVERY_S, Restorer
+from consumer.pipeline.settle import IMPORT_KEY
 from consumer.ports import ChangelogChunk, ChangelogOvertaken
 from tests import virtual_time
 from tests.checker import check
@@ -165,4 +166,28 @@ def test_a_store_that_the_changelog_does_not_know_is_rebuilt() -> None:
     live(world, topics=topics)
     assert topics.starts == [999, 0]
     assert [event["outcome"] for event in world.events()][20:] == ["duplicate"] * 20
+    check(world, story, set())
+
+
+class _ShowsLate(MemorySink):
+    """An import that cannot be seen at the first look."""
+
+    looks = 0
+
+    async def is_importing(self) -> bool:
+        self.looks += 1
+        return self.looks > 1 and await super().is_importing()
+
+
+def test_an_import_that_does_not_show_at_once_is_waited_for() -> None:
+    """Its file has just been sent, and whoever sent it is gone: what is withdrawn now comes after it."""
+    story = Story().tell(0, Event("a", 1, consent=False))
+    world = world_of(story)
+    world.changelog[P0] = [(IMPORT_KEY, b"mark")]
+    imported = {"external_id": "a", "phone": "+15550100", "consent": True, "do_not_call": False}
+    world.pending_import = (1, [imported])
+    live(world, sink=_ShowsLate(world))
+    while world.import_goes_on() or world.pending_import[1]:
+        pass
+    assert (world.list["a"]["callable"], world.list["a"]["consent"]) == (False, False)
     check(world, story, set())

@@ -1,0 +1,65 @@
+"""When a partition is paused for what it holds, and when it is read on."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, strategies as st
+
+from consumer.core.offsets import Tracker
+from consumer.model import Assignment, Outcome, Record, TopicPartition
+from consumer.pipeline.back_pressure import READ_AHEAD_BYTES, BackPressure
+from consumer.pipeline.partitions import Partition, Partitions
+from tests.memory_ports import MemorySource, World
+from tests.stories import TOPIC
+
+P0, P1 = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
+MIB = bytes(1024 * 1024)
+
+
+def records(count: int, value: bytes = b"value") -> list[Record]:
+    """Records of a partition; all share their value."""
+    return [Record(*P0, offset, 0, None, value) for offset in range(count)]
+
+
+def partition(key: TopicPartition, tracked: Sequence[Record] = (), held: Sequence[Record] = ()) -> Partition:
+    """One that is read, with records to be settled and others that wait."""
+    tracker = Tracker(Assignment(key), 0)
+    for work in tracker.add(tracked):
+        work.outcome = Outcome.DELIVERED
+    return Partition(Assignment(key), tracker, 0, held=list(held), blocked=bool(held))
+
+
+def pressure(*assigned: Partition, read_ahead: int = 100) -> tuple[BackPressure, MemorySource]:
+    """Back pressure on partitions that all are read."""
+    source = MemorySource(World())
+    return BackPressure(Partitions({each.key: each for each in assigned}), source, read_ahead), source
+
+
+@given(st.integers(0, 120), st.integers(0, 120), st.integers(0, 120))
+def test_beyond_its_share_of_the_records_a_partition_is_paused(tracked: int, held: int, other: int) -> None:
+    """What waits counts like what was taken in; the other one has a share of its own."""
+    back_pressure, source = pressure(
+        partition(P0, records(tracked), records(held)), partition(P1, records(other)), read_ahead=200
+    )
+    back_pressure.hold_back()
+    assert (P0 in source.paused, P1 in source.paused) == (tracked + held > 100, other > 100)
+
+
+@pytest.mark.parametrize(("megabytes", "paused"), [(64, set()), (65, {P0})])
+def test_beyond_its_share_of_the_bytes_a_partition_is_paused(megabytes: int, paused: set[TopicPartition]) -> None:
+    """A few large records are as much as many small ones: two partitions share 128 MiB."""
+    assert 128 * len(MIB) == READ_AHEAD_BYTES
+    back_pressure, source = pressure(partition(P0, records(megabytes, MIB)), partition(P1), read_ahead=10**6)
+    back_pressure.hold_back()
+    assert source.paused == paused
+
+
+@pytest.mark.parametrize(("left", "paused"), [(80, {P0}), (79, set())])
+def test_below_four_fifths_of_its_share_it_is_read_on(left: int, paused: set[TopicPartition]) -> None:
+    """Not at once below it: it would be paused and resumed with every record."""
+    full = partition(P0, records(101))
+    back_pressure, source = pressure(full)
+    back_pressure.hold_back()
+    full.tracker.settle(full.tracker.decided(101 - left))
+    back_pressure.let_go()
+    assert source.paused == paused
