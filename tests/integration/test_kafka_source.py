@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from consumer.adapters.kafka import orphans, poller, starts
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.group_offsets import GroupOffsets, Told
 from consumer.adapters.kafka.handoff import MAX_UNTAKEN
-from consumer.adapters.kafka.poller import Poller
+from consumer.adapters.kafka.poller import STEADY, Poller
 from consumer.adapters.kafka.watermarks import low_and_high
 from consumer.errors import FatalError, SettingsError, SourceUnavailable
 from consumer.model import Record, TopicPartition
@@ -25,6 +25,7 @@ from consumer.ports import Assigned
 from tests.chaos.proxy import Proxy
 from tests.kafka_clients import (
     WITHIN_S,
+    Watcher,
     both,
     commit,
     committed,
@@ -269,6 +270,69 @@ async def proxied(kafka: KafkaCluster) -> AsyncIterator[list[Proxy]]:
             await proxy.start(port)
             stack.push_async_callback(proxy.stop)
         yield proxies
+
+
+JOINS_AND_STANDS_STILL = """
+import os, signal, sys
+from confluent_kafka import Consumer
+bootstrap, topic, group = sys.argv[1:]
+member = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "session.timeout.ms": 3000, "log_level": 0,
+                   "heartbeat.interval.ms": 300, "partition.assignment.strategy": "cooperative-sticky"})
+joined = []
+member.subscribe([topic], on_assign=lambda *_: joined.append(1))
+while not joined:
+    member.poll(0.1)
+print("joined", flush=True)
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+async def test_who_joins_again_is_not_sure_of_what_he_had(
+    kafka: KafkaCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others have it by now, and he is not told: the group's answers to who joins are no sign that he is a member.
+
+    A member that stands still delays the group, so that the joining takes as long as its session.
+    """
+    brief = properties(tmp_path, session_timeout_ms=3000, heartbeat_interval_ms=300)
+    topic = kafka.create_topic()
+    chosen = settings(kafka.bootstrap, topic, KAFKA_PROPERTIES_FILE=brief)
+    behind_proxies = settings(kafka.proxied_bootstrap, topic, KAFKA_PROPERTIES_FILE=brief)
+    async with proxied(kafka) as proxies, watched(behind_proxies) as late:
+        await late.until(lambda: late.positions)
+        for proxy in proxies:
+            proxy.swallows = True
+        async with watched(chosen) as other:
+            await both(late, other, lambda: late.lost and other.positions)
+            member = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", JOINS_AND_STANDS_STILL, kafka.bootstrap, topic, chosen.kafka_group_id,
+                stdout=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            assert member.stdout is not None
+            joined = asyncio.create_task(member.stdout.readline())
+            await both(late, other, joined.done)
+            seen = states_and_sureness(late, monkeypatch)
+            for proxy in proxies:
+                proxy.heal()
+            await both(late, other, lambda: len(late.assigned) > 1)
+            member.kill()
+            await member.wait()
+    while_joining = [sure for _, sure in itertools.takewhile(lambda each: each[0] != STEADY, seen)]
+    assert len(while_joining) > 5
+    assert not any(while_joining)
+
+
+def states_and_sureness(of: Watcher, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
+    """What each statistics from now on say of the joining, and whether the lease holds with them."""
+    lease, seen = of.source._poller._lease, list[tuple[str, bool]]()
+    observe = lease.observe
+
+    def noted(statistics: Mapping[str, Any], now: float, **more: bool) -> None:
+        observe(statistics, now, **more)
+        seen.append((statistics["cgrp"]["join_state"], lease.holds(now)))
+
+    monkeypatch.setattr(lease, "observe", noted)
+    return seen
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])

@@ -71,3 +71,15 @@ def test_a_coordinator_that_was_never_heard_renews_nothing() -> None:
         lease.observe(statistics(150.0, silent_s=None), 150.0)
         lease.observe({"ts": 150_000_000, "brokers": {}}, 150.0)
     assert not lease.holds(150.0)
+
+
+@pytest.mark.parametrize("joining", [[True, False], [False, True], [True, True]])
+def test_while_the_library_joins_no_answer_counts(joining: list[bool]) -> None:
+    """It may be that the group knows no such member any more, of which the library need not tell."""
+    lease = Lease(LASTS_S)
+    lease.observe(statistics(100.0, silent_s=0.0), 100.0, joining=joining[0])
+    lease.observe(statistics(103.0, silent_s=3.0), 103.0, joining=joining[1])
+    assert not lease.holds(103.0)
+    for taken_at in (106.0, 109.0):
+        lease.observe(statistics(taken_at, silent_s=0.0), taken_at)
+    assert lease.silent_s(109.0) == pytest.approx(3.0)

@@ -31,17 +31,25 @@ class Lease:
         """The group has just assigned partitions."""
         self._answered_at = now
 
-    def observe(self, statistics: Mapping[str, Any], now: float) -> None:
+    def observe(self, statistics: Mapping[str, Any], now: float, *, joining: bool = False) -> None:
         """Take in the library's statistics, parsed.
 
         An answer counts only with the statistics after those that show it: if it was that others own the partitions
-        now, the library has said so in between.
+        now, the library has said so in between. While it joins, no answer counts: one may be that the group knows no
+        such member, upon which it joins anew, and says nothing before the group has assigned something.
+
+        Args:
+            statistics: As the library gives them.
+            now: Monotonic seconds.
+            joining: Whether the library is on its way to become a member, again or for the first time.
         """
-        self._answered_at = max(self._answered_at, self._perhaps_at)
+        if not joining:
+            self._answered_at = max(self._answered_at, self._perhaps_at)
+        self._perhaps_at = -math.inf
         taken_at = statistics["ts"] / 1e6
         self._clocks_differ_s = min(self._clocks_differ_s, now - taken_at)  # what is above is time spent waiting
         silent_us = statistics["brokers"].get(COORDINATOR, {}).get("rxidle", -1)
-        if silent_us >= 0:
+        if silent_us >= 0 and not joining:
             self._perhaps_at = taken_at + self._clocks_differ_s - silent_us / 1e6
 
     def holds(self, now: float) -> bool:

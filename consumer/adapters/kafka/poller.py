@@ -55,6 +55,9 @@ The group counts from the last heartbeat, which may have been a third of the tim
 LOOKS_IN_LEASE = 10
 """How often the coordinator's answers are looked at in that time."""
 
+STEADY = "steady"
+"""What the statistics say of a member, with the classic protocol."""
+
 IDLE = "init"
 """What the statistics say of a member without partitions, with the `consumer` protocol: it calls nothing back."""
 
@@ -286,8 +289,9 @@ class Poller:
 
     def _on_statistics(self, statistics: str) -> None:
         told, now = orjson.loads(statistics), time.monotonic()
-        self._lease.observe(told, now)
-        if self._new_protocol and told["cgrp"]["join_state"] == IDLE and self._lease.holds(now):
+        state = told["cgrp"]["join_state"]
+        self._lease.observe(told, now, joining=state != STEADY and not self._new_protocol)
+        if self._new_protocol and state == IDLE and self._lease.holds(now):
             self._tell_idle()
 
     def _on_error(self, error: KafkaError) -> None:
