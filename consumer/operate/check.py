@@ -70,7 +70,8 @@ def print_lines(lines: list[Line], output: str) -> None:
 def _settings() -> list[Line]:
     """What is left to say of settings that are valid."""
     slips = [
-        Line("settings", holds=False, detail=f"{name} is none: is it {meant}?") for name, meant in misspelt().items()
+        Line("settings", holds=False, detail=f"{name} in the environment is no setting: is it {meant}?")
+        for name, meant in misspelt().items()
     ]
     return slips or [Line("settings", holds=True, detail="every one is valid")]
 
