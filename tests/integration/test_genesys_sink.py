@@ -728,6 +728,14 @@ async def test_refused_connection_is_unavailable(bench):
         await bench.open(GENESYS_LOGIN_URL="http://127.0.0.1:9")
 
 
+async def test_a_password_in_a_url_is_not_told(bench):
+    """What is told of a connection goes into logs."""
+    with pytest.raises(SinkUnavailable) as told:
+        await bench.open(GENESYS_LOGIN_URL="http://user:secret-word@127.0.0.1:9")
+    assert "127.0.0.1:9" in str(told.value)
+    assert "secret-word" not in str(told.value)
+
+
 async def test_endless_answer_is_cut_off(bench, monkeypatch):
     """An answer longer than any that Genesys gives is not kept."""
     monkeypatch.setattr(transport, "MAX_ANSWER_BYTES", 1000)

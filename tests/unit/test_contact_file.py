@@ -256,6 +256,7 @@ PACKED = BOMB.compress(bytes(MAX_BLOCK_BYTES + 1)) + BOMB.flush()
         (_with_meta(schema=b"{}"), "no schema that can be read"),
         (_with_meta(schema=b'{"type":"record","name":"R","fields":[{"name":"r","type":"R"}]}'), "no schema"),
         (_with_meta(schema=b'{"type":"record","name":"R","fields":[]}'), "lacks externalId"),
+        (_with_meta(schema=REAL.replace(b'"phone"', b'"Phone"')), "'Phone' (is it phone?)"),
         (_with_meta(b"deflate", REAL, _long(1) + _long(len(PACKED)) + PACKED + b"s" * 16), "larger than"),
         (_with_meta(b"deflate", REAL, _long(1) + _long(3) + b"\xff" * 3 + b"s" * 16), "cannot be unpacked"),
         (_with_meta(schema=REAL, blocks=_long(2**40) + _long(1) + b"x" + b"s" * 16), "cannot be in a block"),

@@ -154,7 +154,7 @@ class Transport:
                 status = str(answer.status)
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 status = type(error).__name__
-                raise SinkUnavailable(f"no whole answer from {request.url.authority}: {status}{_why(error)}") from None
+                raise SinkUnavailable(f"no whole answer from {_peer(request)}: {status}{_why(error)}") from None
             finally:
                 self._noted(span, request, status, started)
         return answer
@@ -200,7 +200,7 @@ class Transport:
                     status = str(response.status)
             except (aiohttp.ClientError, OSError) as error:
                 status = type(error).__name__
-                raise SinkUnavailable(f"no whole answer from {request.url.authority}: {status}{_why(error)}") from None
+                raise SinkUnavailable(f"no whole answer from {_peer(request)}: {status}{_why(error)}") from None
             finally:
                 self._noted(span, request, status, started)
 
@@ -257,6 +257,11 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
         if len(body) > MAX_ANSWER_BYTES:
             raise aiohttp.ClientPayloadError
     return bytes(body)
+
+
+def _peer(request: Request) -> str:
+    """Host and port; not the URL's authority, in which a password may stand."""
+    return f"{request.url.host}:{request.url.port}"
 
 
 def _why(error: Exception) -> str:
