@@ -8,7 +8,7 @@ import asyncio
 import ctypes
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from importlib.metadata import files
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from consumer.adapters.kafka.source import KafkaSource
 from consumer.model import Record, Settlement, TopicPartition
 from consumer.ports import Assigned, Lost, Polled, Revoked, SourceEvent
 from consumer.settings import Settings
+from tests.chaos.proxy import Proxy
+from tests.kafka_cluster import KafkaCluster
 
 WITHIN_S = 20.0
 QUIET = {"log_level": 0, "reconnect.backoff.max.ms": 100}
@@ -282,3 +284,14 @@ def mock_cluster_with_errors(request: int, errors: Sequence[int]) -> Iterator[st
     finally:
         rdkafka.rd_kafka_mock_cluster_destroy(cluster)
         rdkafka.rd_kafka_destroy(owner)
+
+
+@asynccontextmanager
+async def proxied(kafka: KafkaCluster) -> AsyncIterator[list[Proxy]]:
+    """Proxies before all brokers."""
+    proxies = [Proxy(target) for target in kafka.routes.values()]
+    async with AsyncExitStack() as stack:
+        for proxy, port in zip(proxies, kafka.routes, strict=True):
+            await proxy.start(port)
+            stack.push_async_callback(proxy.stop)
+        yield proxies

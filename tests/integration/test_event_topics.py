@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -32,6 +33,7 @@ from tests.kafka_clients import (
     grow,
     produce,
     properties,
+    proxied,
     read,
     settings,
     settlement,
@@ -405,6 +407,117 @@ async def test_an_unknown_commit_is_asked_for_again(kafka: KafkaCluster, monkeyp
         assert "abort_transaction" not in producer.calls
     assert values(read(kafka.bootstrap, chosen.kafka_audit_topic)) == [b"v"]
     assert committed(kafka.bootstrap, chosen, tp) == [1]
+
+
+@asynccontextmanager
+async def cut_off_at(
+    kafka: KafkaCluster, call: str, monkeypatch: pytest.MonkeyPatch, guarantee: str = "exactly_once"
+) -> AsyncIterator[tuple[Settings, KafkaEventTopics]]:
+    """Event topics whose producer loses the brokers for good before its first such call, as no other client does."""
+    chosen = names(kafka, KAFKA_GUARANTEE=guarantee)
+    behind_proxies = replace(chosen, kafka_bootstrap_servers=kafka.proxied_bootstrap)
+    async with watched(chosen) as watcher, proxied(kafka) as proxies:
+
+        def cut() -> None:
+            for proxy in proxies:
+                proxy.swallows = True
+
+        async with opened(behind_proxies, watcher.source.group_metadata, watcher.source.commit) as topics:
+            await watcher.until(lambda: watcher.assigned)
+            monkeypatch.setattr(event_topics, "CALL_S", 0.3)
+            producer = topics._producer
+            assert producer is not None
+            producer._producer = Interfering(producer._producer, call, cut, lambda: None)  # type: ignore[assignment]
+            topics._connection = producer._connection = Connection.of(chosen)
+            yield chosen, topics
+
+
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+async def test_a_producer_that_has_lost_the_brokers_is_left_behind(
+    kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch, guarantee: str
+) -> None:
+    """It may never find them again (librdkafka #5301). The next one ends its transaction, and nobody waits."""
+    async with cut_off_at(kafka, "flush", monkeypatch, guarantee) as (chosen, topics):
+        tp, former = first_of(chosen), topics._producer
+        attempt = settlement({tp: 1}, audit=[(b"k", b"v")], changelog=[(tp, b"x", b"1")])
+        with monkeypatch.context() as briefly:
+            briefly.setattr(event_topics, "SETTLE_WITHIN_S", 0.5)
+            with pytest.raises(SourceUnavailable):
+                await topics.settle(attempt)
+        await topics.settle(attempt)
+        assert topics._producer is not former
+        assert values(read(kafka.bootstrap, chosen.kafka_audit_topic)) == [b"v"]
+        assert committed(kafka.bootstrap, chosen, tp) == [1]
+
+
+async def test_a_producer_that_aborted_is_kept(kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure that leaves nothing open costs no producer."""
+    chosen = names(kafka)
+    tp = first_of(chosen)
+    async with at_work(chosen) as (_, topics):
+        former = topics._producer
+        with monkeypatch.context() as briefly:
+            briefly.setattr(event_topics, "SETTLE_WITHIN_S", 0)
+            briefly.setattr(event_topics._Producer, "_flush", unavailable)
+            with pytest.raises(SourceUnavailable):
+                await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")]))
+        await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")]))
+        assert topics._producer is former
+    assert values(read(kafka.bootstrap, chosen.kafka_audit_topic)) == [b"v"]
+
+
+def unavailable(*_: object) -> None:
+    """As if the brokers took nothing."""
+    raise SourceUnavailable("as it happens")
+
+
+async def test_a_commit_that_stays_unknown_to_this_client_alone_is_left_to_a_new_start(
+    kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing may be settled before it is known what became of it, and who alone has lost the brokers never learns."""
+    async with cut_off_at(kafka, "commit_transaction", monkeypatch) as (chosen, topics):
+        monkeypatch.setattr(event_topics, "SETTLE_WITHIN_S", 2)
+        monkeypatch.setattr(event_topics, "TRANSACTION_TIMEOUT_MS", 0)
+        with pytest.raises(FatalError, match="not known whether it committed"):
+            await topics.settle(settlement({first_of(chosen): 1}, audit=[(b"k", b"v")]))
+
+
+async def test_a_commit_that_fails_without_saying_whether_it_happened_is_not_settled_again(kafka: KafkaCluster) -> None:
+    """It may have happened: another producer would settle it twice, and a new start reads what is there."""
+    chosen = names(kafka)
+    tp = first_of(chosen)
+
+    def commits_and_fails() -> None:
+        real.commit_transaction(WITHIN_S)
+        raise KafkaException(KafkaError(KafkaError.INVALID_TXN_STATE))
+
+    async with at_work(chosen) as (_, topics):
+        assert topics._producer is not None
+        real = topics._producer._producer
+        failing = Interfering(real, "commit_transaction", commits_and_fails, lambda: None)
+        topics._producer._producer = failing  # type: ignore[assignment]
+        with pytest.raises(FatalError, match="not known whether it committed"):
+            await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")]))
+    assert values(read(kafka.bootstrap, chosen.kafka_audit_topic)) == [b"v"]
+
+
+async def test_a_commit_that_is_unknown_to_everybody_is_asked_for_again(
+    kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An outage, however long, is no reason to stop: the brokers will tell."""
+    monkeypatch.setattr(event_topics, "CALL_S", 0.3)
+    chosen = names(kafka)
+    tp = first_of(chosen)
+    async with at_work(chosen) as (_, topics):
+        monkeypatch.setattr(event_topics, "SETTLE_WITHIN_S", 0.2)
+        monkeypatch.setattr(event_topics, "TRANSACTION_TIMEOUT_MS", 0)
+        producer = stop_and_go(kafka, topics, "commit_transaction")
+        monkeypatch.setattr(
+            event_topics._Producer, "_flush", lambda *_: None
+        )  # the commit's own work, as that is short
+        await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")]))
+        assert producer.calls.count("commit_transaction") >= 2
+    assert values(read(kafka.bootstrap, chosen.kafka_audit_topic)) == [b"v"]
 
 
 async def test_an_outage_before_the_commit_leaves_nothing_behind(

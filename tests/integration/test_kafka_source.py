@@ -4,8 +4,8 @@ import asyncio
 import itertools
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition as NativePartition
 from structlog.testing import capture_logs
 
-from consumer.adapters.kafka import orphans, poller, starts
+from consumer.adapters.kafka import orphans, poller, reach, starts
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.group_offsets import GroupOffsets, Told
 from consumer.adapters.kafka.handoff import MAX_UNTAKEN
@@ -22,7 +22,6 @@ from consumer.adapters.kafka.watermarks import low_and_high
 from consumer.errors import FatalError, SettingsError, SourceUnavailable
 from consumer.model import Record, TopicPartition
 from consumer.ports import Assigned
-from tests.chaos.proxy import Proxy
 from tests.kafka_clients import (
     WITHIN_S,
     Watcher,
@@ -35,6 +34,7 @@ from tests.kafka_clients import (
     mock_cluster_with_errors,
     produce,
     properties,
+    proxied,
     settings,
     transactional,
     watched,
@@ -261,17 +261,6 @@ async def test_a_process_that_stood_still_starts_over(kafka: KafkaCluster) -> No
         await watcher.until(lambda: watcher.values()[2:] == [b"second"])
 
 
-@asynccontextmanager
-async def proxied(kafka: KafkaCluster) -> AsyncIterator[list[Proxy]]:
-    """Proxies before all brokers."""
-    proxies = [Proxy(target) for target in kafka.routes.values()]
-    async with AsyncExitStack() as stack:
-        for proxy, port in zip(proxies, kafka.routes, strict=True):
-            await proxy.start(port)
-            stack.push_async_callback(proxy.stop)
-        yield proxies
-
-
 JOINS_AND_STANDS_STILL = """
 import os, signal, sys
 from confluent_kafka import Consumer
@@ -317,7 +306,8 @@ async def test_who_joins_again_is_not_sure_of_what_he_had(
             await both(late, other, lambda: len(late.assigned) > 1)
             member.kill()
             await member.wait()
-    while_joining = [sure for _, sure in itertools.takewhile(lambda each: each[0] != STEADY, seen)]
+    late_ones_left_out = itertools.dropwhile(lambda each: each[0] == STEADY, seen)  # of before, told after a probe
+    while_joining = [sure for _, sure in itertools.takewhile(lambda each: each[0] != STEADY, late_ones_left_out)]
     assert len(while_joining) > 5
     assert not any(while_joining)
 
@@ -362,6 +352,59 @@ async def test_a_member_that_is_cut_off_owns_nothing_once_another_one_does(
             await both(cut_off, other, lambda: len(cut_off.positions) == len(other.positions) == 1)
             (ours,) = cut_off.positions
             assert cut_off.source.owns(ours)
+
+
+async def test_a_consumer_that_alone_does_not_find_the_brokers_again_stops(
+    kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library may forget all brokers (librdkafka #5301): here its way to them is cut, and that of others is not."""
+    monkeypatch.setattr(reach, "LOST_AFTER_S", 0)
+    chosen = settings(kafka.proxied_bootstrap, kafka.create_topic())
+    async with proxied(kafka) as proxies, watched(chosen) as watcher:
+        await watcher.until(lambda: watcher.positions)
+        monkeypatch.setattr(watcher.source._poller.reach, "_connection", Connection(kafka.bootstrap))
+        for proxy in proxies:
+            await proxy.stop()
+        with pytest.raises(FatalError, match="answer others"):
+            await watcher.until(lambda: False)
+
+
+async def test_who_hears_nothing_of_offsets_asks_with_a_new_client(kafka: KafkaCluster) -> None:
+    """Silence looks like an open transaction's; but a client may have lost the brokers for good (librdkafka #5301)."""
+    topic = kafka.create_topic()
+    tp = TopicPartition(topic, 0)
+    chosen = settings(kafka.bootstrap, topic)
+    commit(kafka.bootstrap, chosen, tp, 7)
+    group = GroupOffsets(Connection(kafka.proxied_bootstrap), chosen.kafka_group_id)
+    async with proxied(kafka) as proxies:
+        async with asyncio.timeout(WITHIN_S):
+            while not await asyncio.to_thread(group.stable, [tp]):  # the coordinator may not be known in time
+                pass
+        for proxy in proxies:
+            proxy.swallows = True
+        group._connection = Connection(kafka.bootstrap)
+        assert await asyncio.to_thread(group.stable, [tp]) == {}
+        async with asyncio.timeout(WITHIN_S):
+            while not (told := await asyncio.to_thread(group.stable, [tp])):
+                pass
+    assert told == {tp: 7}
+
+
+async def test_silence_counts_as_disconnected_also_where_the_library_says_nothing(
+    kafka: KafkaCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its complaints are no promise: a member that gets no answers asks for one, and is ready again with it."""
+    monkeypatch.setattr(Poller, "_on_error", lambda *_: None)
+    brief = properties(tmp_path, session_timeout_ms=3000, heartbeat_interval_ms=300, socket_timeout_ms=2000)
+    chosen = settings(kafka.proxied_bootstrap, kafka.create_topic(), KAFKA_PROPERTIES_FILE=brief)
+    async with proxied(kafka) as proxies, watched(chosen) as watcher:
+        await watcher.until(lambda: watcher.positions and watcher.source.connected)
+        for proxy in proxies:
+            proxy.swallows = True
+        await watcher.until(lambda: not watcher.source.connected)
+        for proxy in proxies:
+            proxy.heal()
+        await watcher.until(lambda: watcher.source.connected)
 
 
 async def test_a_raising_callback_stops_the_pipeline_and_loses_nothing(

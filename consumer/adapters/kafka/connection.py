@@ -29,6 +29,7 @@ ANSWER_WITHIN_S = 15.0
 """For so long brokers that do not know something yet are asked for it: a coordinator takes time to come up."""
 
 ASK_AGAIN_S = 0.2
+REACHED_WITHIN_S = 1.0
 
 T = TypeVar("T")
 Client = TypeVar("Client", Consumer, Producer, AdminClient)
@@ -138,6 +139,17 @@ def patiently(question: Callable[[], T], doing: str) -> T:
             if is_hopeless(error_of(failure)) or time.monotonic() >= deadline:
                 raise policy(error_of(failure), doing) from None
             time.sleep(ASK_AGAIN_S)
+
+
+def reaches(client: AdminClient | Consumer | Producer, topic: str) -> bool:
+    """Whether brokers answer a client that asks them about a topic. Blocks for a moment.
+
+    An answer that names no broker, as those give that the controller has counted out, does not count.
+    """
+    try:
+        return bool(client.list_topics(topic, timeout=REACHED_WITHIN_S).brokers)
+    except KafkaException:
+        return False
 
 
 class ClientLog:

@@ -2,6 +2,9 @@
 
 Answers for: settling as one, and for knowing whether it happened before anything else is tried. Touches the output
 topics and, in a transaction, the group's offsets. Every call that blocks does so in one thread of its own.
+
+A producer that cannot end its transaction is left behind: after an answer without brokers the library may never look
+for them again (librdkafka #5301). The next one fences it, and that aborts the transaction: no commit was asked for.
 """
 
 import asyncio
@@ -15,12 +18,12 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition as NativePartition
 
 from consumer.adapters.kafka import changelog
-from consumer.adapters.kafka.connection import Admin, Connection, native
+from consumer.adapters.kafka.connection import Admin, Connection, native, reaches
 from consumer.adapters.kafka.failures import error_of, fatal_error, is_hopeless, policy
 from consumer.adapters.kafka.topics import ensure
 from consumer.adapters.kafka.worker import Worker
 from consumer.core import dead_letters
-from consumer.errors import ConsumerError, Rebalancing, SourceUnavailable
+from consumer.errors import ConsumerError, FatalError, Rebalancing, SourceUnavailable, TransientError
 from consumer.model import DeadLetter, Settlement, TopicPartition
 from consumer.ports import ChangelogChunk
 from consumer.settings import Settings
@@ -90,6 +93,7 @@ class KafkaEventTopics:
         self._admin = Admin(connection)
         self._worker = Worker("kafka-produce")
         self._producer: _Producer | None = None
+        self._closing = threading.Event()
 
     async def open(self) -> None:
         """Make the producer; end whatever transaction a former instance left open.
@@ -105,7 +109,7 @@ class KafkaEventTopics:
         if self._exactly_once:
             metadata = self._group_metadata(settlement.offsets)
             return await self._run(lambda: self._transact(settlement, metadata))
-        positions = await self._run(lambda: self._opened().deliver(settlement))
+        positions = await self._run(lambda: self._deliver(settlement))
         await self._commit(settlement.offsets)
         return positions
 
@@ -119,8 +123,7 @@ class KafkaEventTopics:
 
     async def close(self) -> None:
         """Give the producer up; a settlement under way gets a little time."""
-        if self._producer is not None:
-            self._producer.closing.set()
+        self._closing.set()
         last = self._worker.submit(self._forget)
         self._worker.stop()
         try:
@@ -132,15 +135,26 @@ class KafkaEventTopics:
         return await asyncio.wrap_future(self._worker.submit(call))
 
     def _transact(self, settlement: Settlement, metadata: object) -> Mapping[TopicPartition, int]:
-        """Settle in a transaction; a producer that hangs is left behind, and fenced by the next one."""
+        """Settle in a transaction; a producer that cannot end its own is left behind, and fenced by the next one."""
         self._open()
         try:
             return self._opened().transact(settlement, metadata)
-        except _HangsError as hanging:
-            self._forget()
-            with suppress(SourceUnavailable):
-                self._open()  # at once: the transaction that was left open holds up every reader of the topics
-            raise SourceUnavailable(str(hanging)) from None
+        except TransientError:
+            if self._opened().in_transaction:
+                self._forget()
+                with suppress(SourceUnavailable):
+                    self._open()  # at once: the transaction that was left open holds up every reader of the topics
+            raise
+
+    def _deliver(self, settlement: Settlement) -> Mapping[TopicPartition, int]:
+        """Settle without a transaction; a producer that has lost the brokers is left behind."""
+        self._open()
+        try:
+            return self._opened().deliver(settlement)
+        except TransientError:
+            if self._opened().is_cut_off():
+                self._forget()
+            raise
 
     def _open(self) -> None:
         if self._producer is None:
@@ -150,7 +164,7 @@ class KafkaEventTopics:
                 own["transaction.timeout.ms"] = TRANSACTION_TIMEOUT_MS
             else:
                 own["delivery.timeout.ms"] = int(SETTLE_WITHIN_S * 1000)
-            self._producer = _Producer(self._connection, self._settings, own)
+            self._producer = _Producer(self._connection, self._settings, own, self._closing)
         if self._exactly_once and not self._producer.ready:
             self._producer.init()
 
@@ -164,30 +178,39 @@ class KafkaEventTopics:
         self._producer = None
 
 
-class _HangsError(ConsumerError):
-    """The library does not come back from a call before the commit: nothing of the transaction can become visible."""
+class _HangsError(SourceUnavailable):
+    """The library does not come back from a call before the commit: nothing else may be asked of this producer."""
 
 
 class _Producer:
     """What the worker thread does with the producer. Every call blocks.
 
-    Attributes:
+    Args:
+        connection: To the brokers.
+        settings: Name the topics.
+        own: Properties of this producer.
         closing: Set when waiting any longer serves nobody.
+
+    Attributes:
         ready: Former instances are fenced.
+        in_transaction: It has begun one, and neither committed nor aborted it.
     """
 
-    def __init__(self, connection: Connection, settings: Settings, own: Mapping[str, object]) -> None:
+    def __init__(
+        self, connection: Connection, settings: Settings, own: Mapping[str, object], closing: threading.Event
+    ) -> None:
         # In a transaction every failure shows in its commit; without one, only in the answer to the record.
         told: dict[str, object] = {} if "transactional.id" in own else {"on_delivery": self._note}
         self._producer = connection.producer(DEFAULTS, {**own, **told})
+        self._connection = connection
         self._settings = settings
-        self._aborting = False
+        self._closing = closing
         self._failed: KafkaError | None = None
         self._positions: dict[TopicPartition, int] = {}
         self._highest_partition = -1
         self._watched = Worker("kafka-offsets")
-        self.closing = threading.Event()
         self.ready = False
+        self.in_transaction = False
 
     def init(self) -> None:
         """Fence former instances and end their transaction."""
@@ -198,17 +221,18 @@ class _Producer:
         self.ready = True
 
     def stop(self) -> None:
-        """End its thread, once that comes back."""
+        """Let go of the library's producer: in a thread that nobody waits for, since that may never end either."""
+        left = [self._producer]
+        del self._producer
+        self._watched.submit(left.clear)
         self._watched.stop()
 
     def transact(self, settlement: Settlement, metadata: object) -> dict[TopicPartition, int]:
         """Settle in one transaction."""
         deadline = time.monotonic() + SETTLE_WITHIN_S
         try:
-            if self._aborting:
-                self._abort(deadline)
             self._producer.begin_transaction()
-            self._aborting = True
+            self.in_transaction = True
             self._produce(settlement, deadline)
             self._flush(deadline)
             offsets = [native(partition, offset) for partition, offset in settlement.offsets.items()]
@@ -218,10 +242,12 @@ class _Producer:
             raise self._give_up(error_of(failure)) from None
         except SystemError as failure:
             raise self._give_up(fatal_error(self._producer, failure)) from None
+        except _HangsError:
+            raise
         except SourceUnavailable:
             self._abort_quietly()
             raise
-        self._aborting = False
+        self.in_transaction = False
         return self._positions
 
     def deliver(self, settlement: Settlement) -> dict[TopicPartition, int]:
@@ -235,6 +261,10 @@ class _Producer:
         if self._failed is not None:
             raise policy(self._failed, "cannot settle")
         return self._positions
+
+    def is_cut_off(self) -> bool:
+        """Whether this client alone does not reach the brokers."""
+        return not reaches(self._producer, self._settings.kafka_audit_topic) and self._others_reach()
 
     def _produce(self, settlement: Settlement, deadline: float) -> None:
         """Queue everything. The answers to the last records tell positions, and why others failed."""
@@ -283,7 +313,7 @@ class _Producer:
                     break
 
     def _await_room(self, deadline: float) -> None:
-        if self.closing.is_set() or time.monotonic() >= deadline:
+        if self._closing.is_set() or time.monotonic() >= deadline:
             raise SourceUnavailable("the brokers take no more records")
         self._producer.poll(QUEUE_POLL_S)
 
@@ -303,7 +333,7 @@ class _Producer:
     def _flush(self, deadline: float) -> None:
         """Wait until the brokers have everything: while a commit does that, the transaction cannot be given up."""
         while self._producer.flush(CALL_S):
-            if self.closing.is_set() or time.monotonic() >= deadline:
+            if self._closing.is_set() or time.monotonic() >= deadline:
                 raise SourceUnavailable("the brokers do not take what is to be settled")
 
     def _send_offsets(self, offsets: Sequence[NativePartition], metadata: object) -> None:
@@ -319,16 +349,28 @@ class _Producer:
             raise _HangsError("the Kafka client hangs, and is replaced") from None
 
     def _commit(self) -> None:
-        """Commit, asking again for as long as it is not known whether it happened: there is no other way to know."""
+        """Commit, asking again for as long as it is not known whether it happened.
+
+        Past the time that a transaction may last a coordinator would know. Where another client reaches the brokers,
+        it is this one that does not, and only a new start finds out what became of the commit.
+        """
+        hopeless_at = time.monotonic() + TRANSACTION_TIMEOUT_MS / 1000
         while True:
             try:
                 self._insist(lambda: self._producer.commit_transaction(CALL_S), time.monotonic() + SETTLE_WITHIN_S)
             except KafkaException as failure:
-                if self.closing.is_set() or not error_of(failure).retriable():
+                error = error_of(failure)
+                if self._closing.is_set() or error.fatal() or error.txn_requires_abort():
                     raise
-                _log.warning("commit_unknown", error=error_of(failure).name(), remedy="asked again until it is known")
+                if not error.retriable() or (time.monotonic() >= hopeless_at and self._others_reach()):
+                    text = f"{error.name()}: not known whether it committed: brokers answer others, or refuse to tell"
+                    raise FatalError(f"cannot settle: {text}") from None
+                _log.warning("commit_unknown", error=error.name(), remedy="asked again until it is known")
             else:
                 return
+
+    def _others_reach(self) -> bool:
+        return reaches(self._connection.admin(), self._settings.kafka_audit_topic)
 
     def _insist(self, call: Callable[[], None], deadline: float) -> None:
         """Call until it succeeds, or fails for a reason other than time."""
@@ -336,9 +378,9 @@ class _Producer:
             try:
                 return call()
             except KafkaException as failure:
-                if not error_of(failure).retriable() or self.closing.is_set() or time.monotonic() >= deadline:
+                if not error_of(failure).retriable() or self._closing.is_set() or time.monotonic() >= deadline:
                     raise
-                self.closing.wait(CONFLICT_S)
+                self._closing.wait(CONFLICT_S)
 
     def _give_up(self, error: KafkaError) -> ConsumerError:
         """End the transaction; the error to raise for it. A failed record's own error says more than the commit's."""
@@ -351,12 +393,9 @@ class _Producer:
         return policy(error, "cannot settle")
 
     def _abort_quietly(self) -> None:
-        """Abort if that can be had soon; otherwise the next settlement begins with it."""
+        """Abort if that can be had soon."""
         try:
-            self._abort(time.monotonic() + CALL_S)
+            self._insist(lambda: self._producer.abort_transaction(CALL_S), time.monotonic() + CALL_S)
+            self.in_transaction = False
         except KafkaException as failure:
-            _log.warning("abort_unfinished", error=error_of(failure).name(), remedy="resumed with the next settlement")
-
-    def _abort(self, deadline: float) -> None:
-        self._insist(lambda: self._producer.abort_transaction(CALL_S), deadline)
-        self._aborting = False
+            _log.warning("abort_unfinished", error=error_of(failure).name(), remedy="done by the next producer")

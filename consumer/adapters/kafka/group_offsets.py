@@ -55,6 +55,8 @@ class GroupOffsets:
             if told is not None:
                 return told
             alone = [_told_in_time(consumer, [partition], STABLE_ALONE_WITHIN_S) for partition in partitions]
+            if not any(alone):  # it may have lost the brokers for good (librdkafka #5301)
+                del self._consumers["read_committed"]
             return {partition: offset for told in alone if told for partition, offset in told.items()}
 
     @contextmanager

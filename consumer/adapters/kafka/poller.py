@@ -28,6 +28,7 @@ from consumer.adapters.kafka.handoff import Handoff
 from consumer.adapters.kafka.lease import Lease
 from consumer.adapters.kafka.messages import headers_of, polled
 from consumer.adapters.kafka.orphans import Orphans
+from consumer.adapters.kafka.reach import Reach
 from consumer.adapters.kafka.starts import Start, Starts
 from consumer.errors import ConsumerError, FatalError, Rebalancing
 from consumer.model import Record, TopicPartition
@@ -63,9 +64,6 @@ IDLE = "init"
 
 SESSION_TIMEOUT_MS = 45_000
 """The default; with the `consumer` protocol it is the brokers' setting, of which this is the default and the least."""
-
-PROBE_EVERY_S = 5.0
-PROBE_S = 1.0
 
 DEFAULTS = {
     "session.timeout.ms": SESSION_TIMEOUT_MS,
@@ -110,7 +108,7 @@ class Poller:
 
     Attributes:
         membership: As of the last poll; None before the first.
-        connected: Whether any broker answers.
+        reach: Whether the brokers answer.
         last_poll: Monotonic time at which the thread last went round.
     """
 
@@ -134,14 +132,13 @@ class Poller:
         self._doubtful: dict[TopicPartition, list[TopicPartition]] = {}  # with those that became so together
         self._fetched: dict[TopicPartition, int] = {}  # with the offsets that come next
         self._paused: set[TopicPartition] = set()
-        self._next_probe = 0.0
         session_ms = int(connection.properties.get("session.timeout.ms", SESSION_TIMEOUT_MS))
         self._sure_for_s = SURE_SHARE * session_ms / 1000
         self._lease = Lease(self._sure_for_s)
         self._consumer: Consumer
         self.closing = False
         self.membership: Membership | None = None
-        self.connected = False
+        self.reach = Reach(connection, settings.kafka_source_topics[0])
         self.last_poll = time.monotonic()
 
     def owns(self, partition: TopicPartition) -> bool:
@@ -171,6 +168,7 @@ class Poller:
             self._handoff.emit(_unexpected(error))
         finally:
             self._starts.close()
+            self.reach.close()
             if self._orphans is not None:
                 self._orphans.close()
 
@@ -223,7 +221,7 @@ class Poller:
         if self._is_sure():
             self._begin(self._starts.poll(self._consumer, time.monotonic()))
             self._adopt()
-        self._probe()
+        self.reach.probe(self._consumer, time.monotonic())
         if self._handoff.wait_for_room(LOOK_UP_S):
             wait_s = POLL_WHILE_STARTING_S if self._starts else POLL_S
             self._hand_over(polled(self._consumer, wait_s, MAX_POLL_RECORDS))
@@ -272,7 +270,7 @@ class Poller:
                 last[place] = offset  # type: ignore[assignment]  # as above
         self._fetched.update({place: last[place] + 1 for place in last.keys() & self._fetched.keys()})
         if records or ends:
-            self.connected = True
+            self.reach.answered()
             self._handoff.emit(Polled(records, ends))
 
     def _take_error(self, error: KafkaError, message: Message, ends: dict[TopicPartition, int]) -> None:
@@ -291,27 +289,19 @@ class Poller:
         told, now = orjson.loads(statistics), time.monotonic()
         state = told["cgrp"]["join_state"]
         self._lease.observe(told, now, joining=state != STEADY and not self._new_protocol)
-        if self._new_protocol and state == IDLE and self._lease.holds(now):
+        if not self._lease.holds(now):
+            self.reach.doubt()
+        elif self._new_protocol and state == IDLE:
             self._tell_idle()
 
     def _on_error(self, error: KafkaError) -> None:
         if is_hopeless(error):
             self._handoff.emit(policy(error, "the group consumer failed"))
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
-            self.connected = False
+            self.reach.down()
             _log.warning("brokers_down", remedy="reconnects by itself")
         else:
             _log.warning("kafka_error", error=f"{error.name()}: {error.str()}")
-
-    def _probe(self) -> None:
-        """While disconnected, find out whether that has changed: a quiet topic would never tell."""
-        if self.connected or time.monotonic() < self._next_probe:
-            return
-        try:
-            self._consumer.list_topics(self._settings.kafka_source_topics[0], timeout=PROBE_S)
-            self.connected = True
-        except KafkaException:
-            self._next_probe = time.monotonic() + PROBE_EVERY_S
 
     def _publish_membership(self) -> None:
         self.membership = Membership(self._consumer.consumer_group_metadata(), frozenset(self._owned))

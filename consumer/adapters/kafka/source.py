@@ -49,7 +49,7 @@ class KafkaSource:
     @property
     def connected(self) -> bool:
         """Whether any broker answers."""
-        return self._poller.connected
+        return self._poller.reach.connected
 
     @property
     def last_poll(self) -> float:

@@ -1,0 +1,85 @@
+"""Whether the brokers answer the group's consumer, and whether it has lost them for good.
+
+After an answer that names no broker, as brokers give that the controller has counted out, the library may forget all of
+them and never look for them again (librdkafka #5301). It does not tell; but another client, made anew, reaches them.
+
+Answers for: noticing both, with little delay for the poll thread. Touches the brokers.
+"""
+
+import math
+from concurrent.futures import Future
+
+from confluent_kafka import Consumer
+
+from consumer.adapters.kafka.connection import Connection, reaches
+from consumer.adapters.kafka.worker import Worker
+from consumer.errors import FatalError
+
+PROBE_EVERY_S = 5.0
+
+LOST_AFTER_S = 60.0
+"""For so long others reach the brokers before it counts: by itself the library takes up to ten seconds to reconnect."""
+
+
+class Reach:
+    """Asks the brokers while they seem not to answer: a quiet topic would never tell.
+
+    Args:
+        connection: To the brokers.
+        topic: Asked about.
+
+    Attributes:
+        connected: Whether any broker answers the consumer.
+    """
+
+    def __init__(self, connection: Connection, topic: str) -> None:
+        self._connection = connection
+        self._topic = topic
+        self._doubted = True
+        self._next_probe = -math.inf
+        self._worker = Worker("kafka-reach")
+        self._others: Future[bool] | None = None
+        self._others_since = math.inf
+        self.connected = False
+
+    def answered(self) -> None:
+        """Something came from the brokers."""
+        self.connected, self._doubted = True, False
+        self._others_since = math.inf
+
+    def close(self) -> None:
+        """Ask nothing more."""
+        self._worker.stop()
+
+    def down(self) -> None:
+        """The library says that no broker answers."""
+        self.connected, self._doubted = False, True
+
+    def doubt(self) -> None:
+        """No broker has answered for a while, and the library may not say so."""
+        self._doubted = True
+
+    def probe(self, consumer: Consumer, now: float) -> None:
+        """Find out, if in doubt. Blocks for a moment.
+
+        Raises:
+            FatalError: The brokers answer others, and will not answer this consumer again.
+        """
+        if not self._doubted or now < self._next_probe:
+            return
+        self._next_probe = now + PROBE_EVERY_S
+        if reaches(consumer, self._topic):
+            self.answered()
+            return
+        self.down()
+        self._ask_others(now)
+        if now - self._others_since >= LOST_AFTER_S:
+            raise FatalError("the group consumer has lost the brokers, which answer others, for good")
+
+    def _ask_others(self, now: float) -> None:
+        """Take the last answer, and ask for the next one."""
+        if self._others is not None and not self._others.done():
+            return
+        if self._others is not None:
+            self._others_since = min(self._others_since, now) if self._others.result() else math.inf
+        self._others = self._worker.submit(lambda: reaches(self._connection.admin(), self._topic))

@@ -1,0 +1,135 @@
+"""When the brokers count as away, and when it is this consumer alone that does not find them again."""
+
+from collections.abc import Sequence
+from concurrent.futures import wait
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from consumer.adapters.kafka.reach import LOST_AFTER_S, PROBE_EVERY_S, Reach
+from consumer.errors import FatalError
+
+
+class Metadata:
+    """What a client is told: the brokers, by number."""
+
+    def __init__(self, brokers: Sequence[int]) -> None:
+        self.brokers = dict.fromkeys(brokers)
+
+
+class Client:
+    """Gets the same answer each time; None is no answer."""
+
+    def __init__(self, brokers: Sequence[int] | None) -> None:
+        self.brokers = brokers
+        self.asked = 0
+
+    def list_topics(self, topic: str, timeout: float) -> Metadata:
+        assert (topic, timeout > 0) == ("contacts", True)
+        self.asked += 1
+        if self.brokers is None:
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+        return Metadata(self.brokers)
+
+
+class Cluster:
+    """Makes admin clients that all get the same answer."""
+
+    def __init__(self, brokers: Sequence[int] | None) -> None:
+        self.brokers = brokers
+
+    def admin(self) -> Client:
+        return Client(self.brokers)
+
+
+def reach(others: Cluster) -> Reach:
+    """In doubt, as at the start."""
+    return Reach(others, "contacts")  # type: ignore[arg-type]
+
+
+def probe(subject: Reach, client: Client, now: float) -> None:
+    """As the poll thread does it; whoever else is asked has answered by the next time."""
+    subject.probe(client, now)  # type: ignore[arg-type]
+    if subject._others is not None:
+        wait([subject._others])
+
+
+def test_brokers_count_as_away_until_they_answer() -> None:
+    """And once they did, they are not asked any more."""
+    subject, client = reach(Cluster([1])), Client([1])
+    before = subject.connected
+    probe(subject, client, 0)
+    probe(subject, client, 100)
+    assert (before, subject.connected) == (False, True)
+    assert client.asked == 1
+
+
+@pytest.mark.parametrize("brokers", [None, []])
+def test_no_answer_and_an_answer_without_brokers_are_the_same(brokers: Sequence[int] | None) -> None:
+    """Whoever is told of no broker can fetch nothing."""
+    subject = reach(Cluster(None))
+    probe(subject, Client(brokers), 0)
+    assert not subject.connected
+
+
+def test_they_are_asked_again_in_a_while() -> None:
+    """Not with every turn of the poll thread, which the question holds up."""
+    subject, client = reach(Cluster(None)), Client(None)
+    probe(subject, client, 0)
+    probe(subject, client, PROBE_EVERY_S - 0.01)
+    assert client.asked == 1
+    probe(subject, client, PROBE_EVERY_S)
+    assert client.asked == 2
+
+
+@pytest.mark.parametrize("cause", ["down", "doubt"])
+def test_a_doubt_has_them_asked(cause: str) -> None:
+    """Also where the library says nothing; they count as away only if they do not answer then."""
+    subject, client = reach(Cluster(None)), Client([1])
+    subject.answered()
+    getattr(subject, cause)()
+    seen = [subject.connected]
+    probe(subject, client, 0)
+    seen.append(subject.connected)
+    client.brokers = None
+    getattr(subject, cause)()
+    probe(subject, client, PROBE_EVERY_S)
+    seen.append(subject.connected)
+    assert seen == [cause == "doubt", True, False]
+
+
+def test_who_alone_does_not_find_them_gives_up() -> None:
+    """A new client reaches them all the time: this one never will."""
+    subject, client = reach(Cluster([1])), Client(None)
+    probe(subject, client, 0)
+    probe(subject, client, PROBE_EVERY_S)  # takes the first answer of the others
+    probe(subject, client, LOST_AFTER_S)
+    with pytest.raises(FatalError, match="answer others"):
+        probe(subject, client, LOST_AFTER_S + PROBE_EVERY_S)
+
+
+@pytest.mark.parametrize("others", [None, []])
+def test_an_outage_is_waited_out(others: Sequence[int] | None) -> None:
+    """Nobody reaches them, for however long: nothing is to be gained by giving up."""
+    subject, client = reach(Cluster(others)), Client(None)
+    for now in (0, LOST_AFTER_S, 10 * LOST_AFTER_S, 20 * LOST_AFTER_S):
+        probe(subject, client, now)
+    assert not subject.connected
+
+
+def test_an_answer_or_an_outage_begins_the_time_anew() -> None:
+    """The library has as long to reconnect each time."""
+    cluster = Cluster([1])
+    subject, client = reach(cluster), Client(None)
+    for now in (0, PROBE_EVERY_S, LOST_AFTER_S):
+        probe(subject, client, now)
+    subject.answered()
+    subject.down()
+    cluster.brokers = None
+    for now in (2 * LOST_AFTER_S, 3 * LOST_AFTER_S):
+        probe(subject, client, now)
+    cluster.brokers = [1]
+    for now in (4 * LOST_AFTER_S, 5 * LOST_AFTER_S, 6 * LOST_AFTER_S - PROBE_EVERY_S):
+        probe(subject, client, now)
+    with pytest.raises(FatalError):
+        probe(subject, client, 6 * LOST_AFTER_S)
