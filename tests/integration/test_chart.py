@@ -10,13 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import kubernetes_validate  # type: ignore[import-untyped]
+import promql_parser
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from consumer import outside, setting_values, settings
 from consumer.adapters import health
 from consumer.adapters.kafka import event_topics, source
-from tests.integration.helm import CHART, PROJECT, RELEASE, Helm, HelmFailedError, HelmMissingError, helm_binary
+from consumer.adapters.telemetry.adapter import Telemetry
+from consumer.adapters.telemetry.metrics import Levels
+from consumer.model import TopicPartition
+from tests.integration.helm import (
+    CHART,
+    NAMESPACE,
+    PROJECT,
+    RELEASE,
+    Helm,
+    HelmFailedError,
+    HelmMissingError,
+    helm_binary,
+)
 
 # The first run may have to build helm.
 pytestmark = [pytest.mark.helm, pytest.mark.timeout(600)]
@@ -76,7 +90,7 @@ def test_lint_is_clean(helm: Helm, values: Path) -> None:
 def test_kubernetes_knows_every_field(helm: Helm, values: Path) -> None:
     """Every rendered object passes the strict schema of the oldest, a middle and the newest Kubernetes."""
     manifests = helm.render(values)
-    core = [document for document in manifests.documents if document["kind"] != "PodMonitor"]
+    core = [document for document in manifests.documents if document["kind"] not in {"PodMonitor", "PrometheusRule"}]
     assert {"ConfigMap", "Service", manifests.workload["kind"]} <= {document["kind"] for document in core}
     for version in KUBERNETES_VERSIONS:
         for document in core:
@@ -372,6 +386,93 @@ def test_metrics_are_found(helm: Helm) -> None:
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     assert endpoint == {"port": "http", "path": "/metrics", "interval": "15s", "scrapeTimeout": "10s"}
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
+
+
+def test_alerts_can_fire(helm: Helm) -> None:
+    """Each asks for series that a process has from its start, with the labels that it groups by."""
+    series = [sample for family in text_string_to_metric_families(_exposition()) for sample in family.samples]
+    rules = _rules(helm)
+    assert len(rules) >= 9
+    for rule in rules:
+        for selector, grouped_by in _selectors(promql_parser.parse(rule["expr"])):
+            given = {matcher.name: matcher.value for matcher in selector.matchers.matchers}
+            wanted = {name: value for name, value in given.items() if name not in {"namespace", "pod"}}
+            found = [
+                each.labels for each in series if each.name == selector.name and wanted.items() <= each.labels.items()
+            ]
+            assert found, f"{rule['alert']}: no series {selector}"
+            assert all(grouped_by <= labels.keys() for labels in found), rule["alert"]
+
+
+def test_alerts_are_about_the_pods_of_the_release(helm: Helm, override: Path) -> None:
+    """Pods of a StatefulSet have a number, those of a Deployment two words; another release's have neither."""
+    for kind, ours, other in [
+        ("StatefulSet", f"{NAME}-12", f"{NAME}-eu-0"),
+        ("Deployment", f"{NAME}-5d4f8c7b9-x2x1z", f"{NAME}-eu-west-5d4f8c7b9-x2x1z"),
+    ]:
+        override.write_text(f"kind: {kind}")
+        for rule in _rules(helm, override):
+            for selector, _ in _selectors(promql_parser.parse(rule["expr"])):
+                given = {matcher.name: matcher.value for matcher in selector.matchers.matchers}
+                assert given["namespace"] == NAMESPACE
+                assert re.fullmatch(given["pod"], ours)
+                assert not re.fullmatch(given["pod"], other)
+
+
+def test_alerts_tell_what_to_do(helm: Helm) -> None:
+    """Each has a severity, a summary and a description; what withdrawals may take is set by who promises it."""
+    rules = {rule["alert"]: rule for rule in _rules(helm)}
+    assert {rule["labels"]["severity"] for rule in rules.values()} == {"critical", "warning"}
+    assert all(rule["annotations"].keys() == {"summary", "description"} for rule in rules.values())
+    assert rules["GenesysConsumerWithdrawalsSlow"]["expr"].endswith("> 30")
+
+
+def test_alerts_want_the_labels_of_the_pod_monitor(helm: Helm, override: Path) -> None:
+    """Without them they would never fire, and nobody would notice."""
+    override.write_text("podMonitor: {enabled: false}")
+    with pytest.raises(HelmFailedError, match=r"prometheusRule\.enabled needs podMonitor\.enabled"):
+        helm.render(CHART / "ci" / "monitoring-values.yaml", override)
+
+
+def _rules(helm: Helm, *more: Path) -> list[dict[str, Any]]:
+    manifests = helm.render(CHART / "ci" / "monitoring-values.yaml", *more)
+    assert manifests["PrometheusRule"]["metadata"]["labels"]["release"] == "prometheus"
+    (group,) = manifests["PrometheusRule"]["spec"]["groups"]
+    rules: list[dict[str, Any]] = group["rules"]
+    return rules
+
+
+def _exposition() -> str:
+    """The metrics of a process that has just started, with one partition."""
+    telemetry = Telemetry(["changes"], "group")
+    telemetry.bind(
+        Levels(
+            breaker_state=lambda: 0,
+            rate_limit_remaining=lambda: None,
+            in_flight=lambda: 0,
+            lag=lambda: {TopicPartition("changes", 0): 0},
+            store_size=lambda: (0, 0),
+            fuse_tripped=lambda: {"changes": 0},
+        )
+    )
+    return telemetry.render()[0].decode()
+
+
+def _selectors(expression: Any, grouped_by: frozenset[str] = frozenset()) -> Iterator[tuple[Any, frozenset[str]]]:
+    """The series that an expression asks for, with the labels by which it groups them."""
+    if isinstance(expression, promql_parser.VectorSelector):
+        yield expression, grouped_by
+    elif isinstance(expression, promql_parser.MatrixSelector):
+        yield from _selectors(expression.vector_selector, grouped_by)
+    elif isinstance(expression, promql_parser.AggregateExpr):
+        by = frozenset(expression.modifier.labels) if expression.modifier else frozenset()
+        yield from _selectors(expression.expr, by)
+    elif isinstance(expression, promql_parser.BinaryExpr):
+        yield from _selectors(expression.lhs, grouped_by)
+        yield from _selectors(expression.rhs, grouped_by)
+    elif isinstance(expression, promql_parser.Call):
+        for argument in expression.args:
+            yield from _selectors(argument, grouped_by)
 
 
 def test_scheduling_reaches_the_pods(helm: Helm) -> None:
