@@ -5,6 +5,7 @@ nothing, neither in Kafka nor in Genesys: what a start would create is said to b
 """
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -54,7 +55,7 @@ async def check(config: Path | None) -> list[Line]:
     kafka, schemas, genesys = await asyncio.gather(
         asyncio.to_thread(lambda: list(_kafka(settings))), _schemas(settings, envelopes), _genesys(settings)
     )
-    return [*_settings(), *kafka, *schemas, *genesys]
+    return [*_settings(), _state_directory(settings.state_dir), *kafka, *schemas, *genesys]
 
 
 def print_lines(lines: list[Line], output: str) -> None:
@@ -74,6 +75,16 @@ def _settings() -> list[Line]:
         for name, meant in misspelt().items()
     ]
     return slips or [Line("settings", holds=True, detail="every one is valid")]
+
+
+def _state_directory(directory: Path) -> Line:
+    """Whether this user could keep the stores there, as far as that shows without a trial."""
+    there = next(path for path in (directory, *directory.absolute().parents) if os.access(path, os.F_OK))
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        detail = f"{directory} can be written to" if there == directory else f"{directory} is missing, is made at start"
+        return Line("state directory", holds=True, detail=detail)
+    problem = "may not be written to by this user" if there.is_dir() else "is no directory"
+    return Line("state directory", holds=False, detail=f"{there} {problem}: set STATE_DIR to where the stores may be")
 
 
 # -- Kafka

@@ -81,6 +81,7 @@ async def test_where_all_is_well_every_line_says_so(
     topic = environ["KAFKA_SOURCE_TOPICS"]
     assert list(lines) == [
         "settings",
+        "state directory",
         "brokers",
         f"topic {topic}",
         f"topic {topic}-audit",

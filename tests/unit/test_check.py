@@ -1,5 +1,8 @@
 """What `check` makes of the brokers' answers about ACLs, which the brokers of the tests do not have."""
 
+import os
+from pathlib import Path
+
 import pytest
 from confluent_kafka.admin import AclOperation  # type: ignore[attr-defined]  # missing in the stubs' __all__
 
@@ -26,6 +29,30 @@ def test_what_an_acl_does_not_allow_is_told_as_a_command() -> None:
 def test_brokers_without_acls_allow_everything(allowed: list[AclOperation] | None) -> None:
     """They tell nothing, or every operation."""
     assert _inspection()._lacking("group", "consumers", allowed, GROUP_RIGHTS) == ""
+
+
+def test_the_state_directory_may_be_there_or_be_made(tmp_path: Path) -> None:
+    """A start makes it, with its parents; the check makes nothing."""
+    assert check._state_directory(tmp_path) == ("state directory", True, f"{tmp_path} can be written to")
+    missing = tmp_path / "a" / "b"
+    assert check._state_directory(missing) == ("state directory", True, f"{missing} is missing, is made at start")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_state_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    """With what is wrong of it: something else is there, or it is not for this user."""
+    (tmp_path / "file").touch(0o755)
+    line = check._state_directory(tmp_path / "file" / "state")
+    assert not line.holds
+    assert line.detail == f"{tmp_path / 'file'} is no directory: set STATE_DIR to where the stores may be"
+
+
+def test_a_state_directory_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may write everywhere, so that the kernel's answer is given here."""
+    monkeypatch.setattr(os, "access", lambda _, mode: mode == os.F_OK)
+    line = check._state_directory(tmp_path)
+    assert not line.holds
+    assert line.detail.startswith(f"{tmp_path} may not be written to by this user: set STATE_DIR")
 
 
 def test_a_slip_in_the_environment_is_no_valid_setting(monkeypatch: pytest.MonkeyPatch) -> None:
