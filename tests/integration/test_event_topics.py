@@ -1,10 +1,12 @@
 """Settling on a real Kafka: as one, once, and only by who owns the partitions; and reading the changelog back."""
 
 import asyncio
+import gc
 import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition as NativePartition
 
-from consumer.adapters.kafka import changelog, event_topics
+from consumer.adapters.kafka import changelog, connection, event_topics
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.event_topics import KafkaEventTopics
 from consumer.adapters.kafka.failures import REBALANCING
@@ -482,23 +484,105 @@ async def test_a_commit_that_stays_unknown_to_this_client_alone_is_left_to_a_new
             await topics.settle(settlement({first_of(chosen): 1}, audit=[(b"k", b"v")]))
 
 
-async def test_a_commit_that_fails_without_saying_whether_it_happened_is_not_settled_again(kafka: KafkaCluster) -> None:
-    """It may have happened: another producer would settle it twice, and a new start reads what is there."""
+WANTS_ABORT = KafkaError(KafkaError.UNKNOWN, "as the library marks what it does not expect", txn_requires_abort=True)
+
+
+@pytest.mark.parametrize("error", [KafkaError(KafkaError.INVALID_TXN_STATE), WANTS_ABORT])
+async def test_a_commit_that_fails_without_saying_whether_it_happened_is_not_settled_again(
+    kafka: KafkaCluster, error: KafkaError
+) -> None:
+    """It may have happened: another producer would settle it twice, and a new start reads what is there.
+
+    Nor is it by a settlement that waited for its turn meanwhile.
+    """
     chosen = names(kafka)
     tp = first_of(chosen)
 
     def commits_and_fails() -> None:
         real.commit_transaction(WITHIN_S)
-        raise KafkaException(KafkaError(KafkaError.INVALID_TXN_STATE))
+        raise KafkaException(error)
 
     async with at_work(chosen) as (_, topics):
         assert topics._producer is not None
         real = topics._producer._producer
         failing = Interfering(real, "commit_transaction", commits_and_fails, lambda: None)
         topics._producer._producer = failing  # type: ignore[assignment]
-        with pytest.raises(FatalError, match="not known whether it committed"):
-            await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")]))
+        attempt = settlement({tp: 1}, audit=[(b"k", b"v")])
+        outcomes = await asyncio.gather(*(topics.settle(attempt) for _ in range(3)), return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [FatalError] * 3
+        assert "not known whether it committed" in str(outcomes[0])
     assert values(read(kafka.bootstrap, chosen.kafka_audit_topic)) == [b"v"]
+
+
+async def test_a_commit_that_fails_and_can_be_aborted_is_settled_again(kafka: KafkaCluster) -> None:
+    """That the abort succeeds says that nothing was committed."""
+    chosen = names(kafka)
+    tp = first_of(chosen)
+
+    def fails() -> None:
+        raise KafkaException(WANTS_ABORT)
+
+    async with at_work(chosen) as (_, topics):
+        assert topics._producer is not None
+        failing = Interfering(topics._producer._producer, "commit_transaction", fails, lambda: None)
+        topics._producer._producer = failing  # type: ignore[assignment]
+        with pytest.raises(SourceUnavailable):
+            await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")]))
+        await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")]))
+    assert values(read(kafka.bootstrap, chosen.kafka_audit_topic)) == [b"v"]
+
+
+async def test_who_was_fenced_does_not_fence_back(kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who took over goes on; the former one ends, also where it learns of that only when it aborts."""
+    chosen = names(kafka)
+
+    def fenced() -> None:
+        raise KafkaException(KafkaError(KafkaError._FENCED, "as an abort is told", True))
+
+    monkeypatch.setattr(event_topics._Producer, "_flush", unavailable)
+    async with at_work(chosen) as (watcher, topics):
+        former = topics._producer
+        assert former is not None
+        former._producer = Interfering(former._producer, "abort_transaction", fenced, lambda: None)  # type: ignore[assignment]
+        async with opened(chosen, watcher.source.group_metadata) as successor:
+            with pytest.raises(FatalError, match="another instance took over"):
+                await topics.settle(settlement({first_of(chosen): 1}, audit=[(b"k", b"former")]))
+            assert topics._producer is former
+            monkeypatch.undo()
+            await successor.settle(settlement({first_of(chosen): 1}, audit=[(b"k", b"v")]))
+    assert values(read(kafka.bootstrap, chosen.kafka_audit_topic)) == [b"v"]
+
+
+class Full(Interfering):
+    """A producer whose queue has no room left."""
+
+    def produce(self, *_: Any, **__: Any) -> None:
+        del self  # the library's has no frame in which it could be kept
+        raise BufferError
+
+
+async def test_a_producer_that_is_left_behind_is_gone_at_once(
+    kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it may be sent any more, nor may it end wherever the garbage collector happens to find it."""
+    gone: list[str] = []
+    monkeypatch.setattr(event_topics, "RECONNECTS_WITHIN_S", 0.5)
+    gc.disable()
+    try:
+        async with cut_off_at(kafka, "poll", monkeypatch, "at_least_once") as (chosen, topics):
+            monkeypatch.setattr(event_topics, "SETTLE_WITHIN_S", 0.5)
+            assert topics._producer is not None
+            full = Full(topics._producer._producer, "", lambda: None, lambda: None)
+            _ = weakref.ref(full, lambda _: gone.append(threading.current_thread().name))
+            topics._producer._producer = full  # type: ignore[assignment]
+            del full
+            with pytest.raises(SourceUnavailable, match="no more records") as told:
+                await topics.settle(settlement({first_of(chosen): 1}, audit=[(b"k", b"v")]))
+            await eventually(lambda: bool(gone), WITHIN_S)
+            assert told.value.__traceback__ is not None
+    finally:
+        gc.enable()
+    assert gone == ["kafka-offsets"]
 
 
 async def test_a_commit_that_is_unknown_to_everybody_is_asked_for_again(
@@ -506,6 +590,7 @@ async def test_a_commit_that_is_unknown_to_everybody_is_asked_for_again(
 ) -> None:
     """An outage, however long, is no reason to stop: the brokers will tell."""
     monkeypatch.setattr(event_topics, "CALL_S", 0.3)
+    monkeypatch.setattr(connection, "ANSWER_WITHIN_S", 0.5)
     chosen = names(kafka)
     tp = first_of(chosen)
     async with at_work(chosen) as (_, topics):

@@ -1,7 +1,7 @@
 """When the brokers count as away, and when it is this consumer alone that does not find them again."""
 
 from collections.abc import Sequence
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
@@ -133,3 +133,14 @@ def test_an_answer_or_an_outage_begins_the_time_anew() -> None:
         probe(subject, client, now)
     with pytest.raises(FatalError):
         probe(subject, client, 6 * LOST_AFTER_S)
+
+
+def test_a_question_that_is_not_answered_is_an_outage() -> None:
+    """As where names cannot be resolved any more: whoever reaches the brokers is answered within moments."""
+    subject, client = reach(Cluster([1])), Client(None)
+    for now in (0, PROBE_EVERY_S):
+        probe(subject, client, now)
+    subject._others = Future()
+    for now in (LOST_AFTER_S, 2 * LOST_AFTER_S):
+        subject.probe(client, now)  # type: ignore[arg-type]
+    assert not subject.connected

@@ -29,7 +29,6 @@ ANSWER_WITHIN_S = 15.0
 """For so long brokers that do not know something yet are asked for it: a coordinator takes time to come up."""
 
 ASK_AGAIN_S = 0.2
-REACHED_WITHIN_S = 1.0
 
 T = TypeVar("T")
 Client = TypeVar("Client", Consumer, Producer, AdminClient)
@@ -141,14 +140,22 @@ def patiently(question: Callable[[], T], doing: str) -> T:
             time.sleep(ASK_AGAIN_S)
 
 
-def reaches(client: AdminClient | Consumer | Producer, topic: str) -> bool:
-    """Whether brokers answer a client that asks them about a topic. Blocks for a moment.
+def reaches(client: AdminClient | Consumer | Producer, topic: str, within_s: float) -> bool:
+    """Whether brokers answer a client that asks them about a topic. Blocks for so long.
 
     An answer that names no broker, as those give that the controller has counted out, does not count.
     """
     try:
-        return bool(client.list_topics(topic, timeout=REACHED_WITHIN_S).brokers)
+        return bool(client.list_topics(topic, timeout=within_s).brokers)
     except KafkaException:
+        return False
+
+
+def another_reaches(connection: Connection, topic: str) -> bool:
+    """Whether brokers answer a client that is made for this question. Blocks until they do, or have had their time."""
+    try:
+        return reaches(connection.admin(), topic, ANSWER_WITHIN_S)
+    except SettingsError:  # no client can be made now, as while its certificate is exchanged
         return False
 
 

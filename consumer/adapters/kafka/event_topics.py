@@ -4,7 +4,8 @@ Answers for: settling as one, and for knowing whether it happened before anythin
 topics and, in a transaction, the group's offsets. Every call that blocks does so in one thread of its own.
 
 A producer that cannot end its transaction is left behind: after an answer without brokers the library may never look
-for them again (librdkafka #5301). The next one fences it, and that aborts the transaction: no commit was asked for.
+for them again (librdkafka #5301). The next one fences it, and that aborts the transaction. It must not be left behind
+once a commit was asked for and nobody knows whether it happened: the works would be settled twice.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition as NativePartition
 
 from consumer.adapters.kafka import changelog
-from consumer.adapters.kafka.connection import Admin, Connection, native, reaches
+from consumer.adapters.kafka.connection import Admin, Connection, another_reaches, native, reaches
 from consumer.adapters.kafka.failures import error_of, fatal_error, is_hopeless, policy
 from consumer.adapters.kafka.topics import ensure
 from consumer.adapters.kafka.worker import Worker
@@ -50,6 +51,9 @@ REJOINED = KafkaError.FENCED_INSTANCE_ID
 
 Which of them, only the consumer is told.
 """
+
+RECONNECTS_WITHIN_S = 15.0
+"""A request that nobody answers is given up after ten seconds, and a connection made anew."""
 
 DEFAULTS = {
     "compression.type": "lz4",
@@ -94,6 +98,7 @@ class KafkaEventTopics:
         self._worker = Worker("kafka-produce")
         self._producer: _Producer | None = None
         self._closing = threading.Event()
+        self._ended_by: FatalError | None = None
 
     async def open(self) -> None:
         """Make the producer; end whatever transaction a former instance left open.
@@ -136,15 +141,27 @@ class KafkaEventTopics:
 
     def _transact(self, settlement: Settlement, metadata: object) -> Mapping[TopicPartition, int]:
         """Settle in a transaction; a producer that cannot end its own is left behind, and fenced by the next one."""
+        if self._ended_by is not None:  # who waited for his turn does not know yet
+            raise self._ended_by
         self._open()
         try:
             return self._opened().transact(settlement, metadata)
+        except FatalError as error:
+            if self._opened().in_transaction:
+                self._ended_by = error
+            raise
         except TransientError:
             if self._opened().in_transaction:
                 self._forget()
-                with suppress(SourceUnavailable):
-                    self._open()  # at once: the transaction that was left open holds up every reader of the topics
+                self._abort_by_another(settlement.offsets)
             raise
+
+    def _abort_by_another(self, partitions: Collection[TopicPartition]) -> None:
+        """At once, since every reader of the topics waits for it; but only while the partitions are ours."""
+        if not self._closing.is_set():
+            with suppress(SourceUnavailable):
+                self._group_metadata(partitions)
+                self._open()
 
     def _deliver(self, settlement: Settlement) -> Mapping[TopicPartition, int]:
         """Settle without a transaction; a producer that has lost the brokers is left behind."""
@@ -221,7 +238,11 @@ class _Producer:
         self.ready = True
 
     def stop(self) -> None:
-        """Let go of the library's producer: in a thread that nobody waits for, since that may never end either."""
+        """Let go of the library's producer, and so of what it has yet to send: the next one sends that anew.
+
+        It ends in a thread that nobody waits for, since that may never end either; so nothing else may refer to it, as
+        a bound method in the traceback of an error does.
+        """
         left = [self._producer]
         del self._producer
         self._watched.submit(left.clear)
@@ -247,7 +268,6 @@ class _Producer:
         except SourceUnavailable:
             self._abort_quietly()
             raise
-        self.in_transaction = False
         return self._positions
 
     def deliver(self, settlement: Settlement) -> dict[TopicPartition, int]:
@@ -263,8 +283,10 @@ class _Producer:
         return self._positions
 
     def is_cut_off(self) -> bool:
-        """Whether this client alone does not reach the brokers."""
-        return not reaches(self._producer, self._settings.kafka_audit_topic) and self._others_reach()
+        """Whether this client alone does not reach the brokers, also with time to connect anew."""
+        return (
+            not reaches(self._producer, self._settings.kafka_audit_topic, RECONNECTS_WITHIN_S) and self._others_reach()
+        )
 
     def _produce(self, settlement: Settlement, deadline: float) -> None:
         """Queue everything. The answers to the last records tell positions, and why others failed."""
@@ -302,11 +324,10 @@ class _Producer:
 
     def _send(self, deadline: float, records: Iterable[tuple[Any, ...]], **more: Any) -> None:
         """Queue records, each given as `Producer.produce` takes it; a full queue is waited for."""
-        produce = self._producer.produce
         for record in records:
             while True:
                 try:
-                    produce(*record, **more)
+                    self._producer.produce(*record, **more)
                 except BufferError:
                     self._await_room(deadline)
                 else:
@@ -351,26 +372,40 @@ class _Producer:
     def _commit(self) -> None:
         """Commit, asking again for as long as it is not known whether it happened.
 
-        Past the time that a transaction may last a coordinator would know. Where another client reaches the brokers,
-        it is this one that does not, and only a new start finds out what became of the commit.
+        An error that wants an abort does not say that nothing was committed; that the abort succeeds does. Past the
+        time that a transaction may last a coordinator would know: where another client reaches the brokers, it is this
+        one that does not, and only a new start finds out.
         """
         hopeless_at = time.monotonic() + TRANSACTION_TIMEOUT_MS / 1000
-        while True:
+        refused: KafkaException | None = None
+        while self.in_transaction:
             try:
-                self._insist(lambda: self._producer.commit_transaction(CALL_S), time.monotonic() + SETTLE_WITHIN_S)
+                self._end(committing=refused is None)
             except KafkaException as failure:
                 error = error_of(failure)
-                if self._closing.is_set() or error.fatal() or error.txn_requires_abort():
+                if self._closing.is_set() or (error.fatal() and refused is None):
                     raise
-                if not error.retriable() or (time.monotonic() >= hopeless_at and self._others_reach()):
+                if error.txn_requires_abort() and refused is None:
+                    refused = failure
+                elif not error.retriable() or (time.monotonic() >= hopeless_at and self._others_reach()):
                     text = f"{error.name()}: not known whether it committed: brokers answer others, or refuse to tell"
                     raise FatalError(f"cannot settle: {text}") from None
-                _log.warning("commit_unknown", error=error.name(), remedy="asked again until it is known")
-            else:
-                return
+                else:
+                    _log.warning("commit_unknown", error=error.name(), remedy="asked again until it is known")
+        if refused is not None:
+            raise refused
+
+    def _end(self, *, committing: bool) -> None:
+        """End the transaction; no bound method is kept, see `stop`."""
+        deadline = time.monotonic() + SETTLE_WITHIN_S
+        if committing:
+            self._insist(lambda: self._producer.commit_transaction(CALL_S), deadline)
+        else:
+            self._insist(lambda: self._producer.abort_transaction(CALL_S), deadline)
+        self.in_transaction = False
 
     def _others_reach(self) -> bool:
-        return reaches(self._connection.admin(), self._settings.kafka_audit_topic)
+        return another_reaches(self._connection, self._settings.kafka_audit_topic)
 
     def _insist(self, call: Callable[[], None], deadline: float) -> None:
         """Call until it succeeds, or fails for a reason other than time."""
@@ -393,9 +428,18 @@ class _Producer:
         return policy(error, "cannot settle")
 
     def _abort_quietly(self) -> None:
-        """Abort if that can be had soon."""
+        """Abort if that can be had soon.
+
+        Raises:
+            FatalError: Another instance took over: to fence it in turn would be wrong.
+        """
+        if not self.in_transaction:
+            return
         try:
             self._insist(lambda: self._producer.abort_transaction(CALL_S), time.monotonic() + CALL_S)
             self.in_transaction = False
-        except KafkaException as failure:
-            _log.warning("abort_unfinished", error=error_of(failure).name(), remedy="done by the next producer")
+        except (KafkaException, SystemError) as failure:
+            error = error_of(failure)
+            if error.fatal() and error.code() != KafkaError.INVALID_TXN_STATE:
+                raise policy(error, "cannot settle") from None
+            _log.warning("abort_unfinished", error=error.name(), remedy="done by the next producer")

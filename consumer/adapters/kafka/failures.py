@@ -84,7 +84,8 @@ def fatal_error(producer: Producer, failure: SystemError) -> KafkaError:
     try:
         producer.abort_transaction(CALL_S)
     except KafkaException as told:
-        return error_of(told)
+        if error_of(told).fatal():
+            return error_of(told)
     return error_of(failure)
 
 

@@ -4,6 +4,7 @@ An admin client could be asked as well, but falls over a null pointer, and the p
 coordinator is just moving. Touches the brokers; every call blocks.
 """
 
+import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -17,6 +18,8 @@ from consumer.model import TopicPartition
 STABLE_WITHIN_S = 0.5
 STABLE_ALONE_WITHIN_S = 0.1
 """While a transaction may still change an offset the library waits, with all that was asked for in the same call."""
+
+SILENT_FOR_S = 30.0
 
 Told = Mapping[TopicPartition, int | None]
 """Committed offsets, None where there is none."""
@@ -34,6 +37,7 @@ class GroupOffsets:
         self._connection = connection
         self._group_id = group_id
         self._consumers: dict[str, Consumer] = {}
+        self._heard_at = 0.0
 
     def now(self, partitions: Collection[TopicPartition]) -> Told:
         """Offsets as they are, whatever an open transaction may do to them.
@@ -53,11 +57,22 @@ class GroupOffsets:
         with self._consumer("read_committed") as consumer:
             told = _told_in_time(consumer, partitions, STABLE_WITHIN_S)
             if told is not None:
+                self._heard_at = time.monotonic()
                 return told
             alone = [_told_in_time(consumer, [partition], STABLE_ALONE_WITHIN_S) for partition in partitions]
-            if not any(alone):  # it may have lost the brokers for good (librdkafka #5301)
-                del self._consumers["read_committed"]
+            self._give_up_in_silence(heard=any(alone))
             return {partition: offset for told in alone if told for partition, offset in told.items()}
+
+    def _give_up_in_silence(self, *, heard: bool) -> None:
+        """After a while without any answer the next one asks anew: this one may have lost the brokers for good.
+
+        (librdkafka #5301). Not before: a slow network needs more than one round until there is a first answer.
+        """
+        now = time.monotonic()
+        if heard:
+            self._heard_at = now
+        elif now - self._heard_at >= SILENT_FOR_S:
+            del self._consumers["read_committed"]
 
     @contextmanager
     def _consumer(self, isolation: str) -> Iterator[Consumer]:
@@ -65,6 +80,7 @@ class GroupOffsets:
         if isolation not in self._consumers:
             own = {"group.id": self._group_id, "enable.auto.commit": False, "isolation.level": isolation}
             self._consumers[isolation] = self._connection.consumer({}, own)
+            self._heard_at = time.monotonic()
         try:
             yield self._consumers[isolation]
         except KafkaException:

@@ -11,14 +11,17 @@ from concurrent.futures import Future
 
 from confluent_kafka import Consumer
 
-from consumer.adapters.kafka.connection import Connection, reaches
+from consumer.adapters.kafka.connection import Connection, another_reaches, reaches
 from consumer.adapters.kafka.worker import Worker
 from consumer.errors import FatalError
 
 PROBE_EVERY_S = 5.0
+PROBE_S = 1.0
 
-LOST_AFTER_S = 60.0
-"""For so long others reach the brokers before it counts: by itself the library takes up to ten seconds to reconnect."""
+LOST_AFTER_S = 120.0
+"""For so long others reach the brokers before it counts: by itself the library takes up to ten seconds to reconnect,
+and longer where a properties file lets it.
+"""
 
 
 class Reach:
@@ -68,7 +71,7 @@ class Reach:
         if not self._doubted or now < self._next_probe:
             return
         self._next_probe = now + PROBE_EVERY_S
-        if reaches(consumer, self._topic):
+        if reaches(consumer, self._topic, PROBE_S):
             self.answered()
             return
         self.down()
@@ -77,9 +80,10 @@ class Reach:
             raise FatalError("the group consumer has lost the brokers, which answer others, for good")
 
     def _ask_others(self, now: float) -> None:
-        """Take the last answer, and ask for the next one."""
+        """Take the last answer, and ask for the next one. No answer yet is none: others get theirs within moments."""
         if self._others is not None and not self._others.done():
+            self._others_since = math.inf
             return
         if self._others is not None:
             self._others_since = min(self._others_since, now) if self._others.result() else math.inf
-        self._others = self._worker.submit(lambda: reaches(self._connection.admin(), self._topic))
+        self._others = self._worker.submit(lambda: another_reaches(self._connection, self._topic))
