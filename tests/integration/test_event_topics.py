@@ -480,6 +480,7 @@ async def test_a_commit_that_stays_unknown_to_this_client_alone_is_left_to_a_new
     async with cut_off_at(kafka, "commit_transaction", monkeypatch) as (chosen, topics):
         monkeypatch.setattr(event_topics, "SETTLE_WITHIN_S", 2)
         monkeypatch.setattr(event_topics, "TRANSACTION_TIMEOUT_MS", 0)
+        monkeypatch.setattr(event_topics, "RECONNECTS_WITHIN_S", 0.5)
         with pytest.raises(FatalError, match="not known whether it committed"):
             await topics.settle(settlement({first_of(chosen): 1}, audit=[(b"k", b"v")]))
 
@@ -585,12 +586,35 @@ async def test_a_producer_that_is_left_behind_is_gone_at_once(
     assert gone == ["kafka-offsets"]
 
 
+async def test_a_commit_of_which_one_broker_does_not_tell_is_asked_for_again(
+    kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The coordinator alone may be away, for however long: this client reaches brokers, as others do."""
+    chosen = names(kafka)
+    tp = first_of(chosen)
+
+    def silent() -> None:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, retriable=True))
+
+    async with at_work(chosen) as (_, topics):
+        monkeypatch.setattr(event_topics, "TRANSACTION_TIMEOUT_MS", 0)
+        assert topics._producer is not None
+        silently = Interfering(topics._producer._producer, "commit_transaction", silent, lambda: None)
+        topics._producer._producer = silently  # type: ignore[assignment]
+        with monkeypatch.context() as briefly:
+            briefly.setattr(event_topics._Producer, "_insist", lambda _, call, __: call())
+            await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")]))
+        assert silently.calls.count("commit_transaction") == 2
+    assert values(read(kafka.bootstrap, chosen.kafka_audit_topic)) == [b"v"]
+
+
 async def test_a_commit_that_is_unknown_to_everybody_is_asked_for_again(
     kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An outage, however long, is no reason to stop: the brokers will tell."""
     monkeypatch.setattr(event_topics, "CALL_S", 0.3)
     monkeypatch.setattr(connection, "ANSWER_WITHIN_S", 0.5)
+    monkeypatch.setattr(event_topics, "RECONNECTS_WITHIN_S", 0.5)
     chosen = names(kafka)
     tp = first_of(chosen)
     async with at_work(chosen) as (_, topics):

@@ -283,10 +283,9 @@ class _Producer:
         return self._positions
 
     def is_cut_off(self) -> bool:
-        """Whether this client alone does not reach the brokers, also with time to connect anew."""
-        return (
-            not reaches(self._producer, self._settings.kafka_audit_topic, RECONNECTS_WITHIN_S) and self._others_reach()
-        )
+        """Whether this client alone reaches no broker, also with time to connect anew."""
+        topic = self._settings.kafka_audit_topic
+        return not reaches(self._producer, topic, RECONNECTS_WITHIN_S) and another_reaches(self._connection, topic)
 
     def _produce(self, settlement: Settlement, deadline: float) -> None:
         """Queue everything. The answers to the last records tell positions, and why others failed."""
@@ -373,8 +372,8 @@ class _Producer:
         """Commit, asking again for as long as it is not known whether it happened.
 
         An error that wants an abort does not say that nothing was committed; that the abort succeeds does. Past the
-        time that a transaction may last a coordinator would know: where another client reaches the brokers, it is this
-        one that does not, and only a new start finds out.
+        time that a transaction may last a coordinator would know: who has lost the brokers for good will never hear,
+        and only a new start finds out.
         """
         hopeless_at = time.monotonic() + TRANSACTION_TIMEOUT_MS / 1000
         refused: KafkaException | None = None
@@ -387,7 +386,7 @@ class _Producer:
                     raise
                 if error.txn_requires_abort() and refused is None:
                     refused = failure
-                elif not error.retriable() or (time.monotonic() >= hopeless_at and self._others_reach()):
+                elif not error.retriable() or (time.monotonic() >= hopeless_at and self.is_cut_off()):
                     text = f"{error.name()}: not known whether it committed: brokers answer others, or refuse to tell"
                     raise FatalError(f"cannot settle: {text}") from None
                 else:
@@ -403,9 +402,6 @@ class _Producer:
         else:
             self._insist(lambda: self._producer.abort_transaction(CALL_S), deadline)
         self.in_transaction = False
-
-    def _others_reach(self) -> bool:
-        return another_reaches(self._connection, self._settings.kafka_audit_topic)
 
     def _insist(self, call: Callable[[], None], deadline: float) -> None:
         """Call until it succeeds, or fails for a reason other than time."""
