@@ -621,9 +621,6 @@ async def test_a_commit_that_is_unknown_to_everybody_is_asked_for_again(
         monkeypatch.setattr(event_topics, "SETTLE_WITHIN_S", 0.2)
         monkeypatch.setattr(event_topics, "TRANSACTION_TIMEOUT_MS", 0)
         producer = stop_and_go(kafka, topics, "commit_transaction")
-        monkeypatch.setattr(
-            event_topics._Producer, "_flush", lambda *_: None
-        )  # the commit's own work, as that is short
         await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")]))
         assert producer.calls.count("commit_transaction") >= 2
     assert values(read(kafka.bootstrap, chosen.kafka_audit_topic)) == [b"v"]
