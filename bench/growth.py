@@ -19,7 +19,7 @@ from bench import events
 from bench.stages import RUNS, STORE_WRITE, Flow
 from consumer.adapters.dedupe_store.store import RocksStore
 from consumer.adapters.kafka.poller import MAX_POLL_RECORDS
-from consumer.core import dedupe, state_bytes
+from consumer.core import changes, state_bytes
 from consumer.model import Record, State, TopicPartition
 from consumer.pipeline.settle import MAX_RECORDS
 
@@ -138,7 +138,7 @@ def _share(records: int, partitions: int) -> int:
 async def _fill(store: RocksStore, place: TopicPartition, keys: int) -> None:
     """Have a store know contacts that do not come; their identities are as evenly spread as hashes are."""
     for start in range(0, keys, STORE_WRITE):
-        entries = [(os.urandom(dedupe.IDENTITY_BYTES), _KNOWN) for _ in range(min(STORE_WRITE, keys - start))]
+        entries = [(os.urandom(changes.IDENTITY_BYTES), _KNOWN) for _ in range(min(STORE_WRITE, keys - start))]
         await store.write((place, entries, start))
 
 

@@ -26,7 +26,7 @@ from consumer.adapters.genesys.sink import GenesysSink
 from consumer.adapters.kafka.changelog import prefix_of
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.topics import ensure
-from consumer.core import dedupe, reconcile, state_bytes
+from consumer.core import changes, reconcile, state_bytes
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
 from consumer.model import Contact, Operation, State, TopicPartition
@@ -110,7 +110,7 @@ def _prepare(settings: Settings, contacts: int) -> None:
     for number, (key, value) in enumerate(events.records(events.all_new(contacts))):
         source = TopicPartition(topic, number % PARTITIONS)
         producer.produce(topic, value, key, source.partition)
-        name = prefix_of(source) + dedupe.identity(key.decode())
+        name = prefix_of(source) + changes.identity(key.decode())
         producer.produce(settings.kafka_changelog_topic, _state(number, list_id), name, source.partition)
         if number % IN_THE_QUEUE == 0:
             producer.flush(60)
@@ -125,9 +125,9 @@ async def _topics(settings: Settings) -> None:
 
 def _state(number: int, list_id: str) -> bytes:
     fingerprint = (
-        dedupe.without_content(Operation.SUPPRESS, list_id)
+        changes.without_content(Operation.SUPPRESS, list_id)
         if _is_suppressed(number)
-        else dedupe.fingerprint(_contact(number), list_id)
+        else changes.fingerprint(_contact(number), list_id)
     )
     state = State(fingerprint, 1, True, events.FIRST_MOMENT_MS, number // PARTITIONS, False)
     return state_bytes.encode(state, events.FIRST_MOMENT_MS)

@@ -26,11 +26,12 @@ from consumer.adapters.dedupe_store.store import RocksStore
 from consumer.adapters.genesys.client import Client
 from consumer.adapters.genesys.contact_list import columns
 from consumer.adapters.genesys.sink import GenesysSink
-from consumer.core import dedupe, state_bytes
+from consumer.core import changes, state_bytes
 from consumer.core.audit import Auditor
-from consumer.core.batch import Batch, Lanes
+from consumer.core.batch import Lanes
 from consumer.core.decode import Reader, ReaderName, decode
 from consumer.core.envelopes.native import native
+from consumer.core.lane import Batch
 from consumer.core.offsets import Tracker
 from consumer.core.validate import validate
 from consumer.errors import DecodeError
@@ -117,7 +118,7 @@ class Flow:
         self.works = self.tracker.add(self.records)
         for work, event, contact in zip(self.works, self.events, self.contacts, strict=True):
             work.external_id = contact.external_id
-            work.change = dedupe.to_change(event, contact, work.record.offset, LIST_ID)
+            work.change = changes.to_change(event, contact, work.record.offset, LIST_ID)
 
     def admit(self) -> None:
         for chunk in _chunks(self.works, self.chunk):

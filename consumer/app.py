@@ -224,6 +224,7 @@ class App:
             rate_limit_remaining=lambda: pipeline.requests_allowed,
             in_flight=lambda: pipeline.gate.in_flight,
             lag=lag,
+            stalled=pipeline.stalled,
             store_size=store.size,
             fuse_tripped=pipeline.fuses.levels,
         )

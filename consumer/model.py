@@ -13,10 +13,13 @@ from msgspec import Struct
 
 
 class TopicPartition(NamedTuple):
-    """A partition of a source topic."""
+    """A partition of a topic."""
 
     topic: str
     partition: int
+
+    def __str__(self) -> str:  # type: ignore[explicit-override]  # typing has it from 3.12 on
+        return f"{self.topic}/{self.partition}"
 
 
 class Position(NamedTuple):
@@ -314,6 +317,10 @@ class Operation(StrEnum):
     SUPPRESS = "suppress"
 
 
+FROM_A_FILE = -1
+"""Offset of a change that stands in no partition: its place says nothing against any other."""
+
+
 class Change(Struct, frozen=True, gc=False):
     """A contact with what is needed to judge it against what was delivered before.
 
@@ -332,7 +339,7 @@ class Change(Struct, frozen=True, gc=False):
         number: Of a suppression, the valid number that the rejected record names, "" if none: for the do-not-call list.
         epoch: Of the source's log, within which versions are compared.
         read: It was read by a snapshot: its time is not that of a change.
-        former: Identity that the contact had before, None when it had none other, or that was looked at.
+        former: Identity that the contact had before; None if it never had another, or once that one was looked up.
         withdrew: Of a delete, what it takes the place of withdrew.
         imprint: Of the record that asks for it, 16 bytes; empty where a repeat of that could mean something else.
         replayed: Its offset is that of the dead letter that was replayed.
@@ -442,7 +449,7 @@ class Work(Struct, eq=False):
         reasons: Codes: of `Reason`, or `genesys:<error code>`.
         detail: What to look at, without contact data.
         state: What is to be remembered of the contact from now on, None when nothing new.
-        told: State of the contact once all up to this work would have been accepted, where another took its place.
+        told: If another work took its place: the contact's state, had everything up to this work been accepted.
         batch_id: Of the batch that took it to Genesys.
         trace_id: Hex id of the trace of that batch.
         applied_at: Seconds since the epoch when Genesys answered.

@@ -7,18 +7,18 @@ environment, that file, and those that hold secrets. `OTEL_*` variables are the 
 
 import os
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from consumer import properties, setting_values as values
+from consumer import setting_values as values
 from consumer.errors import SettingsError
 from consumer.model import EnvelopeName, Framing, KeyFormat
 from consumer.properties import Properties
+from consumer.setting_conflicts import conflicts
 from consumer.setting_values import PerTopic
 
 
@@ -268,88 +268,10 @@ def load(
         except (values.BadValueError, OSError, UnicodeDecodeError) as error:
             problems.append(f"{name}: {error}")
             known[name.lower()] = None
-    problems += _unknown(below) + _contradictions(known)
+    problems += _unknown(below) + conflicts(known)
     if problems:
         raise SettingsError(problems)
     return Settings(**known)  # type: ignore[arg-type]  # each value came from the field's own parser
-
-
-def _contradictions(known: Mapping[str, object]) -> list[str]:
-    """What no setting breaks alone."""
-    found = _shared_topics(known) + _late_requests(known) + _no_source_topics(known) + _nothing_to_release(known)
-    found += _nobody_s_password(known) + _nothing_to_map(known)
-    return found + [f"SCHEMA_REGISTRY_PROPERTIES_FILE: {problem}" for problem in _two_minds(known)]
-
-
-def _two_minds(known: Mapping[str, object]) -> Iterator[str]:
-    """What the properties of the registry's client contradict in the settings."""
-    chosen, url = known["schema_registry_properties_file"], known["schema_registry_url"]
-    if not isinstance(chosen, Properties) or not chosen:
-        return
-    if not isinstance(url, str):
-        yield "there is no registry; set SCHEMA_REGISTRY_URL too, or neither"
-        return
-    registry = urlsplit(url)
-    if properties.SOURCE in chosen and (registry.username or known["schema_registry_username"]):
-        yield f"{properties.SOURCE} is one way to log in, SCHEMA_REGISTRY_USERNAME another; choose one"
-    useless = {name for name in chosen if name.startswith("ssl.")}
-    if chosen.get(properties.SOURCE) == properties.FETCHED:
-        useless.discard(properties.CA)
-    if registry.scheme == "http" and useless:
-        yield f"{', '.join(sorted(useless))} cannot be used, since SCHEMA_REGISTRY_URL is plain http"
-
-
-def _no_source_topics(known: Mapping[str, object]) -> list[str]:
-    """Topics for which something is chosen, and which are no source."""
-    sources = known["kafka_source_topics"]
-    chosen = {name: known[name] for name in ("source_framing", "source_key", "source_envelope", "fuse_releases")}
-    named = {name: choice.named if isinstance(choice, PerTopic) else choice for name, choice in chosen.items()}
-    return [
-        f"{name.upper()}: {topic} is not in KAFKA_SOURCE_TOPICS"
-        for name, topics in named.items()
-        if isinstance(topics, Mapping) and isinstance(sources, tuple)
-        for topic in sorted(topics.keys() - {*sources})
-    ]
-
-
-def _nothing_to_release(known: Mapping[str, object]) -> list[str]:
-    if known["genesys_dnc_release"] is True and known["genesys_dnc_list"] is None:
-        return ["GENESYS_DNC_RELEASE: there is no do-not-call list; set GENESYS_DNC_LIST too, or neither"]
-    return []
-
-
-def _nobody_s_password(known: Mapping[str, object]) -> list[str]:
-    url, user = known["schema_registry_url"], known["schema_registry_username"]
-    if not known["schema_registry_password"] or user or (isinstance(url, str) and urlsplit(url).username):
-        return []
-    return ["SCHEMA_REGISTRY_PASSWORD: there is no user; set SCHEMA_REGISTRY_USERNAME too, or neither"]
-
-
-def _nothing_to_map(known: Mapping[str, object]) -> list[str]:
-    envelopes = known["source_envelope"]
-    if not known["source_mapping"] or not isinstance(envelopes, PerTopic):
-        return []
-    if {envelopes.default, *envelopes.named.values()} != {EnvelopeName.NATIVE}:
-        return []
-    return ["SOURCE_MAPPING: native events are not mapped; set SOURCE_ENVELOPE too, or neither"]
-
-
-def _late_requests(known: Mapping[str, object]) -> list[str]:
-    """A request must be over before another consumer can own its partition, or it could land after a newer one."""
-    of_kafka, limit_s = known["kafka_properties_file"], known["genesys_request_timeout_s"]
-    session_ms = of_kafka.get("session.timeout.ms", "") if isinstance(of_kafka, Properties) else ""
-    if not (isinstance(limit_s, int) and session_ms.isdecimal() and int(session_ms) < limit_s * 1000):
-        return []
-    return [f"GENESYS_REQUEST_TIMEOUT_S: {limit_s} s is longer than session.timeout.ms={session_ms} of Kafka"]
-
-
-def _shared_topics(known: Mapping[str, object]) -> list[str]:
-    """Topics of which two settings make use."""
-    topics = [known["kafka_audit_topic"], known["kafka_dead_letter_topic"], known["kafka_changelog_topic"]]
-    sources = known["kafka_source_topics"]
-    every = [*topics, *(sources if isinstance(sources, tuple) else ())]
-    twice = sorted({str(topic) for topic in every if topic is not None and every.count(topic) > 1})
-    return [f"topic {topic}: named by two settings; each needs its own" for topic in twice]
 
 
 def _raw(name: str, rule: _Rule, environ: Mapping[str, str], below: Mapping[str, str]) -> str:

@@ -7,12 +7,12 @@ from typing import Any
 import orjson
 from msgspec.structs import asdict
 
+from consumer.command_ports import ImportStatus
 from consumer.core.delivery import VALUE_CHARACTERS, Throttle
 from consumer.core.partitioner import PARTITIONERS
 from consumer.errors import TransientError
 from consumer.first_fill.run import FirstFill, Summary
 from consumer.model import Contact, FileRow, TopicPartition
-from consumer.ports import ImportStatus
 from tests import virtual_time
 from tests.lives import settings
 from tests.memory_ports import Killed, MemorySink, MemorySource, MemoryStore, MemoryTopics, SilentTelemetry, World

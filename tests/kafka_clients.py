@@ -21,9 +21,9 @@ from consumer import settings as consumer_settings
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.source import KafkaSource
 from consumer.model import Record, Settlement, TopicPartition
-from consumer.ports import Assigned, Lost, Polled, Revoked, SourceEvent
+from consumer.ports import Assigned, Grown, Lost, Polled, Revoked, SourceEvent
 from consumer.settings import Settings
-from tests.chaos.proxy import Proxy
+from tests.chaos.broker_proxy import BrokerProxy
 from tests.kafka_cluster import KafkaCluster
 
 WITHIN_S = 20.0
@@ -171,6 +171,7 @@ class Watcher:
     Attributes:
         records: In the order in which they came.
         ends: Ends that were reached.
+        told_ends: Ends as the brokers told them.
         positions: Of partitions that are owned, as assigned.
         assigned, revoked, lost: Those events.
         forgets: Whether what is lost counts as forgotten at once.
@@ -180,6 +181,7 @@ class Watcher:
         self.source = source
         self.records: list[Record] = []
         self.ends: dict[TopicPartition, int] = {}
+        self.told_ends: dict[TopicPartition, int] = {}
         self.positions: dict[TopicPartition, int] = {}
         self.assigned: list[Assigned] = []
         self.revoked: list[Revoked] = []
@@ -220,6 +222,8 @@ class Watcher:
             case Polled(records, ends):
                 self.records += records
                 self.ends |= ends
+            case Grown(ends):
+                self.told_ends |= ends
             case Revoked(partitions, _) | Lost(partitions, _):
                 (self.revoked if isinstance(event, Revoked) else self.lost).append(event)  # type: ignore[arg-type]
                 for partition in partitions:
@@ -287,9 +291,9 @@ def mock_cluster_with_errors(request: int, errors: Sequence[int]) -> Iterator[st
 
 
 @asynccontextmanager
-async def proxied(kafka: KafkaCluster) -> AsyncIterator[list[Proxy]]:
+async def proxied(kafka: KafkaCluster) -> AsyncIterator[list[BrokerProxy]]:
     """Proxies before all brokers."""
-    proxies = [Proxy(target) for target in kafka.routes.values()]
+    proxies = [BrokerProxy(target) for target in kafka.routes.values()]
     async with AsyncExitStack() as stack:
         for proxy, port in zip(proxies, kafka.routes, strict=True):
             await proxy.start(port)

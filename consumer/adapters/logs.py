@@ -241,9 +241,7 @@ def _as_json(_: WrappedLogger, __: str, event: EventDict) -> str:
 
 def _stand_in(value: object) -> str:
     """What stands for a value that JSON does not know: never its own text, it could be a contact's."""
-    if isinstance(value, TopicPartition):
-        return f"{value.topic}/{value.partition}"
-    if isinstance(value, PurePath):
+    if isinstance(value, TopicPartition | PurePath):
         return str(value)
     return f"<{type(value).__qualname__}>"
 

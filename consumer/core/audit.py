@@ -7,16 +7,19 @@ external id or a phone number can be reversed by trying them all. Touches nothin
 import hashlib
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import orjson
 from msgspec import Struct
 from msgspec.json import Encoder
 
+from consumer.core.moments import iso
 from consumer.model import BatchReport, ChainHead, Headers, Operation, Outcome, Record, Work
 
 COMPLIANCE_CHECKS = ("external_id", "phone_e164", "email_rfc5322", "consent", "do_not_call", "consent_conflict")
 """The rules that every contact of a batch has passed."""
+
+MAX_PARTS = 2_000
+"""Parts that an event tells of: more than four times as many pass the megabyte that brokers take by default."""
 
 AuditEvent = tuple[bytes, bytes]
 """Key and value for the audit topic."""
@@ -57,6 +60,7 @@ class _RecordEvent(Struct, rename="camel", tag_field="type", tag="record", omit_
     seq: int
     prev: str
     parts: Sequence[_Part] = ()
+    parts_left_out: int = 0
 
 
 _encode = Encoder().encode
@@ -87,8 +91,8 @@ class Auditor:
             head: Where the chain of the partition ends so far.
             now: Seconds since the epoch.
         """
-        timestamp = _timestamp(now)
         now_ms = int(now * 1000)
+        timestamp = iso(now_ms)
         seq, prev = head.seq, head.hash
         events = []
         for work in works:
@@ -114,11 +118,12 @@ class Auditor:
             max(0, now_ms - record.timestamp_ms),
             seq,
             prev,
-            self._parts(work) if work.parts else (),
+            self._parts(work.parts[:MAX_PARTS]) if work.parts else (),
+            max(0, len(work.parts) - MAX_PARTS),
         )
 
-    def _parts(self, work: Work) -> list[_Part]:
-        return [_Part(self._contact_ref(part), part.operation, part.outcome, part.reasons) for part in work.parts]
+    def _parts(self, parts: Sequence[Work]) -> list[_Part]:
+        return [_Part(self._contact_ref(part), part.operation, part.outcome, part.reasons) for part in parts]
 
     def _contact_ref(self, work: Work) -> str | None:
         return None if work.external_id is None else self.pseudonym(work.external_id)
@@ -130,7 +135,7 @@ class Auditor:
             {
                 "type": "batch",
                 "eventId": report.batch_id,
-                "timestamp": _timestamp(now),
+                "timestamp": iso(int(now * 1000)),
                 "operation": operation,
                 "contactListId": self._contact_list_id,
                 "batchId": report.batch_id,
@@ -177,7 +182,3 @@ def _seal(body: bytes) -> tuple[bytes, str]:
     """The event with the hash of its body as last field, and that hash."""
     digest = hashlib.sha256(body).hexdigest()
     return b'%b,"hash":"%b"}' % (body[:-1], digest.encode()), digest
-
-
-def _timestamp(now: float) -> str:
-    return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

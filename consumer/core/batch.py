@@ -2,52 +2,17 @@
 
 Answers for three rules: a contact is in at most one request at a time; its changes go out in their order; a withdrawal
 goes ahead of every other waiting change. Touches nothing else; the clock is an argument.
-
-A lane is a contact on its way. It holds one work, which waits in one queue or is sent, and the works behind it.
 """
 
-from collections import deque
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import Protocol
 
-from msgspec import Struct, field
+from msgspec import Struct
 
-from consumer.model import Amendment, Assignment, BatchReport, Change, Contact, Operation, State, Work
+from consumer.core.lane import MAX_PER_REQUEST, Batch, Effect, Lane, Queue, Works, effect_of
+from consumer.model import Assignment, Change, Contact, State, Work
 
-
-class Effect(StrEnum):
-    """What a batch does in Genesys: contacts in it are changed in the same way."""
-
-    UPSERT = "upsert"
-    DELETE = "delete"
-    AMEND = "amend"
-
-
-# Bound once, since each record needs them: to find a member in its class takes Python 3.11 longer than all else here.
-_UPSERT, _DELETE, _AMEND = Effect
-_DELETES = Operation.DELETE
-
-
-def effect_of(change: Change) -> Effect:
-    """The effect that carries out a change."""
-    if change.operation is _DELETES:
-        return _DELETE
-    return _AMEND if isinstance(change.contact, Amendment) else _UPSERT
-
-
-MAX_PER_REQUEST = {_DELETE: 50, _AMEND: 50}
-"""Contacts in a request where they are read back, of which Genesys allows fewer than in an upsert."""
-
-
-class Queue(deque["Lane"]):
-    """Lanes that wait. A lane that has left for another queue stays in it as a ghost, skipped when met."""
-
-    def head(self) -> "Lane | None":
-        """The first living lane; ghosts before it are dropped."""
-        while self and self[0].queue is not self:
-            self.popleft()
-        return self[0] if self else None
+_UPSERT = Effect.UPSERT  # bound once: to find a member in its class takes Python 3.11 longer than all else here
 
 
 class _Calm(Queue):
@@ -56,93 +21,11 @@ class _Calm(Queue):
     records = 0
 
 
-Works = list[Work] | tuple[()]
-"""In order. Most lanes have none, and no list for them."""
-
-
-class Lane(Struct, eq=False):
-    """One contact on its way to Genesys.
-
-    Attributes:
-        work: What is sent next, or is being sent.
-        base: State of the contact that the work was judged against.
-        expected: State of the contact once the work and all that waits behind it are accepted; None where nobody asked.
-        payload: The encoded contact of an upsert once somebody asked: until then a newer work may take its place.
-        since: When the work began to wait, seconds of the monotonic clock.
-        urgent: Goes ahead of everything that is not.
-        withheld: A withdrawal waits behind this change: it is sent as not callable.
-        waiting: Later works of the contact, judged once this one has its answer.
-        superseded: Earlier works whose place the work took. They end with it, not before: one of them may have been
-            applied, and must come again together with the work if that is not delivered.
-        queue: Where the lane waits; None while it is sent.
-        report: Of the batch that took it.
-        misses: How often Genesys did not know the contact, although it should.
-        blind: Whether an urgent amendment was merged into something else than what was accepted last.
-        replaced: State of the contact with all that the work took the place of; None when it took none.
-    """
-
-    work: Work
-    base: State | None
-    since: float
-    urgent: bool
-    payload: bytes = b""
-    withheld: bool = False
-    expected: State | None = None
-    waiting: Works = ()
-    superseded: Works = ()
-    queue: Queue | None = None
-    report: BatchReport | None = None
-    misses: int = 0
-    blind: bool = False
-    replaced: State | None = None
-
-    @property
-    def beneath(self) -> State | None:
-        """What the work is accepted on top of: all that it took the place of counts as told."""
-        return self.base if self.replaced is None else self.replaced
-
-    @property
-    def change(self) -> Change:
-        """The change of the work."""
-        if self.work.change is None:
-            raise AssertionError("a lane without a change")
-        return self.work.change
-
-    @property
-    def sent(self) -> bool:
-        """Whether a request with this contact is under way."""
-        return self.queue is None
-
-
-class Batch(Struct, frozen=True, eq=False):
-    """Contacts for one request.
-
-    Attributes:
-        effect: What the request does.
-        lanes: Its contacts, withdrawals first.
-        doubted: The other part of a batch that was refused: one of them is to blame if this request is accepted.
-        search: Whether the request is made to find out who is to blame.
-    """
-
-    effect: Effect
-    lanes: list[Lane]
-    doubted: Queue = field(default_factory=Queue)
-    search: bool = False
-
-    def blamed(self) -> list[Lane]:
-        """Who of the doubted still waits for the answer."""
-        return _waiting_in(self.doubted)
-
-
 def _with(works: Works, another: Work) -> list[Work]:
     if not works:
         return [another]
     works.append(another)
     return works
-
-
-def _waiting_in(queue: Queue) -> list[Lane]:
-    return [lane for lane in queue if lane.queue is queue]
 
 
 class _Group(Struct, frozen=True, eq=False):
@@ -276,7 +159,7 @@ class Lanes:
     def _lay_ghosts(self) -> None:
         """Take the ghosts out of the queues: behind a lane that is put back again and again, nobody meets them."""
         for queue in (*self._urgent.values(), *self._calm.values()):
-            living = _waiting_in(queue)
+            living = queue.living()
             queue.clear()
             queue.extend(living)
 
@@ -325,7 +208,7 @@ class Lanes:
         lanes = self._fill([], group.queue, len(group.queue))
         if group.queue.head() is None:
             return Batch(group.effect, lanes, group.doubted, search=True)
-        self.relieve([*_waiting_in(group.queue), *_waiting_in(group.doubted)])
+        self.relieve([*group.queue.living(), *group.doubted.living()])
         return Batch(group.effect, lanes)
 
     def _ungrouped(self, now: float, limit: int) -> Batch:
@@ -343,7 +226,7 @@ class Lanes:
         """Forget groups that everybody left; who waited for what comes of one goes on."""
         for group in [group for group in self._groups if not group.queue.head()]:
             self._groups.remove(group)
-            self.relieve(_waiting_in(group.doubted))
+            self.relieve(group.doubted.living())
 
     def _next_group(self, now: float, limit: int) -> _Group | None:
         """The group whose turn it is: after withdrawals, and by turns with others that are due."""
@@ -393,7 +276,7 @@ class Lanes:
 
     def _size(self, queue: Queue) -> int:
         """Bytes that wait where contacts are too few for a batch; of a backlog, nobody asks."""
-        return sum(len(self._payload(lane)) + 1 for lane in _waiting_in(queue))
+        return sum(len(self._payload(lane)) + 1 for lane in queue.living())
 
     def _payload(self, lane: Lane) -> bytes:
         change = lane.change

@@ -10,10 +10,11 @@ numbers and printable text leave here.
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC
 
 from msgspec import Struct
 
+from consumer.core.moments import iso, milliseconds
 from consumer.model import DeadLetter, Headers, Position, Record
 
 _PREFIX = "dead-letter."
@@ -54,7 +55,7 @@ def headers(letter: DeadLetter) -> list[tuple[str, bytes | None]]:
         (_REASON, letter.reason.encode()),
         (_DETAIL, letter.detail.encode()),
         (_SOURCE, f"{record.topic}/{record.partition}/{record.offset}".encode()),
-        (_TIME, _iso(letter.time_ms).encode()),
+        (_TIME, iso(letter.time_ms).encode()),
     ]
 
 
@@ -68,7 +69,7 @@ def read(found: Headers) -> Letter | None:
             _printable(last.get(_DETAIL, b"")),
             source,
             _position(last[_ORIGIN]) if _ORIGIN in last else source,
-            int(datetime.fromisoformat(last[_TIME].decode()).timestamp() * 1000),
+            milliseconds(last[_TIME].decode(), zone=UTC),
             _attempt(last),
         )
     except (KeyError, ValueError, OverflowError):
@@ -123,7 +124,3 @@ def _matching(form: re.Pattern[str], value: bytes) -> re.Match[str]:
 def _printable(value: bytes) -> str:
     """Text as it is, but for what could play tricks on a terminal."""
     return "".join(letter for letter in value.decode(errors="replace") if letter.isprintable())
-
-
-def _iso(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -104,6 +104,7 @@ class Gate:
     def __init__(self, throttle: Throttle, max_in_flight: int, max_records: int) -> None:
         self._throttle = throttle
         self._not_before = 0.0
+        self._told_not_before = 0.0
         self._max_in_flight = max_in_flight
         self._concurrency = max_in_flight
         self._successes = 0
@@ -124,6 +125,10 @@ class Gate:
         """Requests that the client-side limit allows at once."""
         return self._throttle.tokens(now)
 
+    def asked_to_wait(self, now: float) -> float:
+        """Seconds for which Genesys wants to be left alone, 0 when it does not."""
+        return max(0.0, self._throttle.pause(now), self._told_not_before - now)
+
     @property
     def concurrency(self) -> int:
         """Requests that may be in flight: one more after each round of successes, half of them after a failure."""
@@ -137,7 +142,8 @@ class Gate:
         """Seconds until a request may start; None while that hangs on an answer under way."""
         if self.in_flight >= self.concurrency:
             return None
-        return max(0.0, self._throttle.wait(now), self._not_before - now, (self._opened_until or 0.0) - now)
+        paused = max(self._not_before, self._told_not_before, self._opened_until or 0.0)
+        return max(0.0, self._throttle.wait(now), paused - now)
 
     def started(self, now: float) -> None:
         """A call starts; requests of it after the first are for the throttle to let through."""
@@ -162,7 +168,7 @@ class Gate:
         """No answer, or not one of a working service, which may still say how long to wait. `dice` is in [0, 1)."""
         self._slow_down()
         self._answered()
-        self._not_before = max(self._not_before, now + (retry_after or 0.0))
+        self._told_not_before = max(self._told_not_before, now + (retry_after or 0.0))
         self._failures += 1
         if self._failures >= BREAKER_FAILURES or self._opened_until is not None:
             self._opened_until = now + BREAKER_OPEN_S

@@ -6,7 +6,6 @@ Touches nothing else.
 """
 
 import json
-import re
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import cast
@@ -14,14 +13,12 @@ from typing import cast
 import orjson
 
 from consumer.core.avro import WriterSchema
+from consumer.core.moments import kafka_time
 from consumer.errors import DecodeError
 from consumer.model import ChangeEvent, ChangeType, Reason, Record
 
 Fields = Collection[str] | None
 """Names of fields that may hold the external id; None: any."""
-
-_OF_JAVA = re.compile(rb"(?:Struct)?\{.*=.*\}", re.DOTALL)
-"""How Java writes a record or a map that somebody turned into text, as `Struct{id=42}`: it would name nobody."""
 
 KeyReader = Callable[[bytes, Record], ChangeEvent]
 """Makes the change event of a key's body; raises nothing but `DecodeError`."""
@@ -29,7 +26,7 @@ KeyReader = Callable[[bytes, Record], ChangeEvent]
 
 def read_text(key: bytes, record: Record) -> ChangeEvent:
     """The deletion of whom the text names; an empty key names nobody, which is for validation to say."""
-    if not key.startswith(b"\0") and not _is_json(key) and not _OF_JAVA.fullmatch(key):
+    if not key.startswith(b"\0") and not _is_json(key) and not _is_of_java(key):
         with suppress(UnicodeDecodeError):
             return _deletion(record, key.decode() or None)
     raise _refused("is not the external id in UTF-8; see SOURCE_KEY")
@@ -43,6 +40,11 @@ def _is_json(key: bytes) -> bool:
         orjson.loads(key)
         return True
     return False
+
+
+def _is_of_java(key: bytes) -> bool:
+    """Whether a key is how Java writes a record or a map as text, as `Struct{id=42}`: it would name nobody."""
+    return key.startswith((b"{", b"Struct{")) and key.endswith(b"}") and b"=" in key
 
 
 def read_json(key: bytes, record: Record, fields: Fields = None) -> ChangeEvent:
@@ -89,7 +91,7 @@ def _external_id(value: object, fields: Fields) -> str:
 
 
 def _deletion(record: Record, external_id: str | None) -> ChangeEvent:
-    return ChangeEvent(ChangeType.DELETE, external_id, record.timestamp_ms, None, None, None, None, None, {})
+    return ChangeEvent(ChangeType.DELETE, external_id, kafka_time(record), None, None, None, None, None, {})
 
 
 def _refused(what: str) -> DecodeError:

@@ -8,7 +8,7 @@ A row may hold `UNCHANGED`, for what it does not tell; then the event is partial
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC
 from functools import partial
 from operator import itemgetter
 from typing import cast
@@ -16,6 +16,7 @@ from typing import cast
 from msgspec.structs import replace
 
 from consumer.core.mapping_tables import CHANGE_TYPES, FLAGS, REQUIRED, ContactMapping, Path, Source, as_key, shown
+from consumer.core.moments import MAX_MS, kafka_time, milliseconds
 from consumer.errors import DecodeError
 from consumer.model import UNCHANGED, ChangeEvent, ChangeType, LogPlace, Reason, Record
 
@@ -29,9 +30,6 @@ The last is what is wrong with them, without contact data, "" mostly: then the t
 
 Resolve = Callable[[Path], Getter | None]
 """Reads what stands at a path in a row; None where rows have no such place."""
-
-MAX_TIME_MS = 253_402_300_799_999
-"""The last millisecond of the year 9999."""
 
 _MAX_VERSION = 2**63 - 1
 _MAX_DIGITS = 20
@@ -312,14 +310,14 @@ def is_digits(text: str) -> bool:
 
 
 def _as_time(value: object) -> int:
-    """Milliseconds since the epoch, of a count whose size tells its unit, or of an ISO 8601 text."""
+    """Milliseconds of a count whose size tells its unit, or of an ISO 8601 text: UTC without a zone."""
     if type(value) is int:
         for low, high, factor, divisor in _UNITS:
             if low <= value < high:
                 return value * factor // divisor
     if isinstance(value, str):
         with suppress(ValueError, OverflowError):
-            return as_milliseconds(int(datetime.fromisoformat(value).timestamp() * 1000))
+            return as_milliseconds(milliseconds(value, zone=UTC))
     raise undecodable("occurred_at is not a time from 2001 on")
 
 
@@ -331,17 +329,12 @@ def in_milliseconds(value: object, record: Record) -> tuple[int, str]:
         return kafka_time(record), error.detail
 
 
-def kafka_time(record: Record) -> int:
-    """When Kafka got a record, within the times that a change may have: a producer may give any, or none (-1)."""
-    return min(max(record.timestamp_ms, 0), MAX_TIME_MS)
-
-
 def as_milliseconds(value: object) -> int:
     """A time that an envelope gives in milliseconds since the epoch.
 
     Raises:
         DecodeError: It is none.
     """
-    if type(value) is int and 0 <= value <= MAX_TIME_MS:
+    if type(value) is int and 0 <= value <= MAX_MS:
         return value
     raise undecodable("the time of the change is not one in milliseconds since the epoch")

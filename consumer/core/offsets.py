@@ -21,13 +21,17 @@ _BY_WEIGHT = (
 """Which part decides how its record ends: the one of the first of these outcomes."""
 
 
+PART_BYTES = 1024
+"""What a contact on its way takes where its record tells of several; the record itself counts once."""
+
+
 class Tracker:
     """The works of one assignment, in offset order, from polled to settled.
 
     Attributes:
         expected: Offset that should come next.
         committable: Next offset to commit: everything before it is settled.
-        bytes: Size of what is held of records: values, keys, headers.
+        bytes: Size of what is held of records: values, keys, headers, parts.
     """
 
     def __init__(self, assignment: Assignment, position: int) -> None:
@@ -48,6 +52,12 @@ class Tracker:
         if works:
             self.expected = works[-1].record.offset + 1
         return works
+
+    def divide(self, work: Work, contacts: int) -> list[Work]:
+        """Give a work a part for each contact that its record tells of."""
+        work.parts = [Work(work.record, work.assignment, part=part) for part in range(contacts)]
+        self.bytes += PART_BYTES * contacts
+        return work.parts
 
     def fresh(self, records: Sequence[Record]) -> list[Record]:
         """The records without repeats of what was added before, or stands among them: each offset ends once."""
@@ -92,7 +102,7 @@ class Tracker:
             if self._works.popleft() is not work:
                 raise AssertionError("settled out of order")
             self.committable = work.record.offset + 1
-            self.bytes -= _size(work.record)
+            self.bytes -= _size(work.record) + PART_BYTES * len(work.parts)
 
 
 def _size(record: Record) -> int:

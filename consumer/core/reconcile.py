@@ -9,8 +9,9 @@ import hashlib
 from collections.abc import Sequence
 from enum import StrEnum
 from functools import cache
+from itertools import product
 
-from consumer.core import dedupe
+from consumer.core import changes
 from consumer.core.contact_id import contact_id
 from consumer.model import Contact, ExportedContact, Operation, State
 
@@ -42,7 +43,7 @@ class Standing(StrEnum):
 def owner(row: ExportedContact) -> bytes | None:
     """The identity whose contact a row is; None where its id is not the one that its external id gives."""
     external_id = row.values[0]
-    return dedupe.identity(external_id) if external_id and contact_id(external_id) == row.contact_id else None
+    return changes.identity(external_id) if external_id and contact_id(external_id) == row.contact_id else None
 
 
 def standing(
@@ -53,17 +54,16 @@ def standing(
         return Standing.FOREIGN
     if state.deleted:
         return Standing.CALLABLE if row.callable else Standing.DELETED
-    suppressed, undecoded, forgotten = _without_content(contact_list_id)
-    if state.fingerprint in {suppressed, undecoded}:
+    if state.fingerprint in _withdrawn(contact_list_id):
         return Standing.CALLABLE if row.callable else Standing.IN_STEP
-    if state.fingerprint == forgotten:
+    if state.fingerprint == _forgotten(contact_list_id):
         return Standing.UNKNOWN
     return _of_content(row, state, contact_list_id, attribute_columns)
 
 
 def _of_content(row: ExportedContact, state: State, contact_list_id: str, attribute_columns: Sequence[str]) -> Standing:
     contact = _contact(row.values, attribute_columns)
-    if contact is None or dedupe.fingerprint(contact, contact_list_id) != state.fingerprint:
+    if contact is None or changes.fingerprint(contact, contact_list_id) != state.fingerprint:
         return Standing.DRIFTED
     if row.callable == contact.callable:
         return Standing.IN_STEP
@@ -72,15 +72,24 @@ def _of_content(row: ExportedContact, state: State, contact_list_id: str, attrib
 
 def is_missed(state: State, contact_list_id: str) -> bool:
     """Whether a contact without a row should have one. One that was suppressed may be gone: nobody calls it."""
-    return not state.deleted and state.fingerprint not in _without_content(contact_list_id)
+    without_content = _withdrawn(contact_list_id) | {_forgotten(contact_list_id)}
+    return not state.deleted and state.fingerprint not in without_content
 
 
 @cache
-def _without_content(contact_list_id: str) -> tuple[bytes, bytes, bytes]:
-    """The fingerprints of a suppressed contact, of one that could not be decoded, of one that nobody knows."""
-    suppressed = dedupe.without_content(Operation.SUPPRESS, contact_list_id)
-    forgotten = dedupe.without_content(Operation.UPSERT, contact_list_id)
-    return suppressed, dedupe.undecoded(contact_list_id), forgotten
+def _withdrawn(contact_list_id: str) -> frozenset[bytes]:
+    """The fingerprints of a suppressed contact, and of one that could not be decoded."""
+    flags = product((False, True), repeat=2)
+    suppressed = [
+        changes.suppressed(contact_list_id, consent=consent, do_not_call=do_not_call) for consent, do_not_call in flags
+    ]
+    return frozenset([*suppressed, changes.undecoded(contact_list_id)])
+
+
+@cache
+def _forgotten(contact_list_id: str) -> bytes:
+    """The fingerprint of a contact of which nobody knows what was delivered."""
+    return changes.without_content(Operation.UPSERT, contact_list_id)
 
 
 def values(contact: Contact) -> tuple[str, ...]:

@@ -7,14 +7,11 @@ is an attribute. Touches nothing else, and no detail of an error holds a value.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import cast
 
+from consumer.core.moments import MAX_MS, milliseconds
 from consumer.errors import DecodeError
 from consumer.model import ChangeEvent, ChangeType, Reason
-
-MAX_TIME_MS = 253_402_300_799_999
-"""The last millisecond of the year 9999."""
 
 REQUIRED = ("externalId", "consent", "doNotCall")
 """Without these fields no row could be a contact."""
@@ -63,11 +60,11 @@ class Rows:
     def misspelt(self, names: Iterable[str]) -> list[str]:
         """Names that would be left out, and are a known one but for case and what stands between words."""
         known = {_bare(name): name for name in (*_COLUMNS, *_FIELDS, *self._attributes)}
-        return [
-            f"{name!r} (is it {known[_bare(name)]}?)"
-            for name in names
-            if self._field(name) not in _FIELDS and name not in self._attributes and _bare(name) in known
-        ]
+        return [f"{name!r} (is it {known[_bare(name)]}?)" for name in self.left_out(names) if _bare(name) in known]
+
+    def left_out(self, names: Iterable[str]) -> list[str]:
+        """Names that stand for no field, and for no attribute that is configured."""
+        return [name for name in names if self._field(name) not in _FIELDS and name not in self._attributes]
 
     def _field(self, name: str) -> str:
         return _COLUMNS.get(name) or self._attributes.get(name, name)
@@ -114,7 +111,7 @@ class Rows:
         if value is None:
             return self._occurred_at
         moment = _moment(value) if isinstance(value, str) else value
-        if type(moment) is not int or not 0 <= moment <= MAX_TIME_MS:
+        if type(moment) is not int or not 0 <= moment <= MAX_MS:
             raise _undecodable("occurredAt is neither milliseconds since the epoch nor ISO 8601 with a time zone")
         return moment
 
@@ -171,10 +168,9 @@ def _version(value: object) -> int | None:
 def _moment(text: str) -> object:
     """Milliseconds since the epoch of an ISO 8601 text; None when it is none, or has no time zone."""
     try:
-        moment = datetime.fromisoformat(text)
+        return milliseconds(text)
     except ValueError:
         return None
-    return None if moment.tzinfo is None else int(moment.timestamp() * 1000)
 
 
 def _undecodable(detail: str) -> DecodeError:

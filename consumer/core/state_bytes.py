@@ -5,6 +5,7 @@ Touches nothing else. The long form has an epoch and an imprint too.
 
 import struct
 
+from consumer.errors import FatalError
 from consumer.model import State
 
 _STATE = struct.Struct(">BB32sqqqq")
@@ -31,7 +32,7 @@ def decode(raw: bytes) -> State:
     """Read what `encode` wrote.
 
     Raises:
-        ValueError: The bytes are of another format.
+        FatalError: The bytes are of another format.
     """
     flags, fingerprint, version, occurred_at, offset, _ = _unpacked(raw)
     (epoch,) = _EPOCH.unpack_from(raw, _STATE.size) if raw[0] == _LONG_FORMAT else (0,)
@@ -54,7 +55,7 @@ def settled_ms(raw: bytes) -> int:
     """When the state in these bytes was settled, milliseconds since the epoch, UTC.
 
     Raises:
-        ValueError: The bytes are of another format.
+        FatalError: The bytes are of another format.
     """
     return _unpacked(raw)[-1]
 
@@ -62,6 +63,6 @@ def settled_ms(raw: bytes) -> int:
 def _unpacked(raw: bytes) -> tuple[int, bytes, int, int, int, int]:
     """Flags, fingerprint, version, time, offset, time of settling."""
     if not raw or len(raw) != _SIZES.get(raw[0]):
-        raise ValueError(f"dedupe state of an unknown format ({len(raw)} bytes)")
+        raise FatalError(f"dedupe state of an unknown format ({len(raw)} bytes), as a newer program may write it")
     _, flags, fingerprint, version, occurred_at, offset, settled = _STATE.unpack_from(raw)
     return flags, fingerprint, version, occurred_at, offset, settled

@@ -100,6 +100,9 @@ class Demo:
         app = App(settings)
         running = asyncio.create_task(app.run(self._stop))
         await self._watch(app, running)
+        if self._stop.is_set():
+            await running
+            raise FatalError("the demo was told to stop before its end")
         matches = await self._reckon(settings, simulator, expected) if not running.done() else False
         if self._hold and not running.done():
             self._say(f"The status page stays at http://127.0.0.1:{app.server.port}/ until Ctrl-C.")

@@ -8,4 +8,5 @@
 - `requests` makes the changes that a file cannot tell Genesys.
 - `upload` sends the others as one file, and follows its import.
 - `settle` makes the outcomes visible.
+- `patience` tries again what fails for now.
 """

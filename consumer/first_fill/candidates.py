@@ -4,12 +4,11 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from consumer.core import dedupe
+from consumer.core import changes
 from consumer.core.rows import Rows
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, ValidationError
-from consumer.model import Amendment, Change, ChangeEvent, Contact, FileRow, Reason
-from consumer.pipeline.intake import valid_number
+from consumer.model import FROM_A_FILE, Amendment, Change, ChangeEvent, Contact, FileRow, Reason
 
 
 class Candidate(Struct, eq=False):
@@ -62,13 +61,11 @@ class Candidates:
             return error.with_traceback(None)
 
     def _checked(self, row: FileRow, event: ChangeEvent, contact: Contact | Amendment | ValidationError) -> Candidate:
-        list_id = self._contact_list_id
+        change = changes.of(event, contact, FROM_A_FILE, self._contact_list_id)
         if not isinstance(contact, ValidationError):
-            change = dedupe.to_change(event, contact, dedupe.FROM_A_FILE, list_id)
             return Candidate(row, contact.external_id, change)
         external_id = event.external_id if isinstance(event.external_id, str) else None
-        suppression = dedupe.suppression(event, dedupe.FROM_A_FILE, list_id, valid_number(event, contact))
-        return Candidate(row, external_id, suppression, contact.reasons, contact.detail)
+        return Candidate(row, external_id, change, contact.reasons, contact.detail)
 
 
 def _rejected(row: FileRow, error: DecodeError) -> Candidate:

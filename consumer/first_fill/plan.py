@@ -13,10 +13,11 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from consumer.command_ports import ContactUpload, Scratch
 from consumer.core import dedupe, state_bytes
 from consumer.first_fill.candidates import Candidate, Candidates
 from consumer.model import Change, Contact, FileRow, Operation, Outcome, State, TopicPartition, Verdict
-from consumer.ports import ContactUpload, Scratch, Store
+from consumer.ports import Store
 
 
 class Fate(IntEnum):

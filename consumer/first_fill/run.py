@@ -26,6 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 
+from consumer.command_ports import ContactRows, ContactUpload, Scratch
 from consumer.core.audit import AuditEvent, Auditor
 from consumer.core.delivery import Throttle
 from consumer.core.offsets import Tracker
@@ -43,17 +44,7 @@ from consumer.pipeline.partitions import Partition, Partitions
 from consumer.pipeline.progress import Progress
 from consumer.pipeline.reports import BATCH_NAMESPACE, Reports
 from consumer.pipeline.restore import Restorer
-from consumer.ports import (
-    ContactRows,
-    ContactUpload,
-    EventTopics,
-    Scratch,
-    Sink,
-    Source,
-    Store,
-    Telemetry,
-    TimeAndChance,
-)
+from consumer.ports import EventTopics, Sink, Source, Store, Telemetry, TimeAndChance
 from consumer.settings import Settings
 
 AT_ONCE = 2_000

@@ -13,6 +13,7 @@ from functools import partial
 import orjson
 from msgspec import Struct
 
+from consumer.command_ports import ContactRows
 from consumer.core import dedupe, state_bytes
 from consumer.core.audit import AuditEvent, Auditor
 from consumer.first_fill.candidates import Candidate
@@ -31,7 +32,7 @@ from consumer.model import (
     Work,
 )
 from consumer.pipeline.settle import IMPORT_KEY
-from consumer.ports import ContactRows, EventTopics, Store
+from consumer.ports import EventTopics, Store
 
 TRANSACTION_ROWS = 5_000
 

@@ -7,12 +7,12 @@ again. What fails for now is begun anew, as a whole; ids come with the lines, so
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
+from consumer.command_ports import ContactRows, ContactUpload, ImportStatus
 from consumer.errors import FatalError, RefusedByGenesys, SourceUnavailable, TransientError
 from consumer.first_fill.membership import Membership
 from consumer.first_fill.patience import insist
 from consumer.first_fill.plan import Plan, Way
 from consumer.model import Contact, FileRow
-from consumer.ports import ContactRows, ContactUpload, ImportStatus
 
 LOOK_S = 0.2
 LOOK_MAX_S = 2.0

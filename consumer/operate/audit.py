@@ -180,11 +180,11 @@ class Verification:
         printing.table(heading, [_row(chain) for chain in chains])
         for chain in chains:
             for example in chain.problems.examples:
-                printing.line(f"✗ {_name(chain)}: {example}")
+                printing.line(f"✗ {chain.partition}: {example}")
             if chain.unchecked:
                 printing.line(
-                    f"  {_name(chain)}: {chain.unchecked} offsets without an event are no longer in the source topic: "
-                    "whether records stood there cannot be told"
+                    f"  {chain.partition}: {chain.unchecked} offsets without an event are no longer in the source "
+                    "topic: whether records stood there cannot be told"
                 )
         for example in self._check.unreadable.examples:
             printing.line(f"✗ {example}")
@@ -209,14 +209,10 @@ def _runs(gaps: Sequence[Gap]) -> Iterator[list[Gap]]:
         yield run
 
 
-def _name(chain: Chain) -> str:
-    return f"{chain.partition.topic}/{chain.partition.partition}"
-
-
 def _row(chain: Chain) -> tuple[str, ...]:
     first = "-" if chain.first_offset is None else str(chain.first_offset)
     last = "-" if chain.first_offset is None else str(chain.next_offset - 1)
-    return _name(chain), str(chain.events), first, last, str(sum(chain.problems.counts.values()))
+    return str(chain.partition), str(chain.events), first, last, str(sum(chain.problems.counts.values()))
 
 
 def _document(chain: Chain) -> dict[str, object]:

@@ -6,7 +6,8 @@ nothing, neither in Kafka nor in Genesys: what a start would create is said to b
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from consumer.adapters.kafka.inspection import Inspected, Inspection as KafkaIns
 from consumer.adapters.schema_registry import confluent
 from consumer.adapters.schema_registry.registry import opened
 from consumer.adapters.schema_registry.transport import Transport
-from consumer.core.envelopes.choice import Envelopes
+from consumer.core.envelopes.choice import DEFAULT, Envelopes
 from consumer.errors import ConsumerError, DecodeError, SettingsError
 from consumer.operate import printing
 from consumer.pipeline.mapping_check import Finding, Fit, look
@@ -55,7 +56,12 @@ async def check(config: Path | None) -> list[Line]:
     kafka, schemas, genesys = await asyncio.gather(
         asyncio.to_thread(lambda: list(_kafka(settings))), _schemas(settings, envelopes), _genesys(settings)
     )
-    return [*_settings(), _state_directory(settings.state_dir), *kafka, *schemas, *genesys]
+    own = [
+        *_settings(),
+        *_tables(envelopes.mappings, settings.kafka_source_topics),
+        _state_directory(settings.state_dir),
+    ]
+    return [*own, *kafka, *schemas, *genesys]
 
 
 def print_lines(lines: list[Line], output: str) -> None:
@@ -75,6 +81,15 @@ def _settings() -> list[Line]:
         for name, meant in misspelt().items()
     ]
     return slips or [Line("settings", holds=True, detail="every one is valid")]
+
+
+def _tables(tables: Collection[str], topics: Sequence[str]) -> Iterator[Line]:
+    """What tables of SOURCE_MAPPING count for, where that may surprise."""
+    for table in sorted(set(tables) - {DEFAULT, *topics}):
+        close = get_close_matches(table, topics, 1, cutoff=0.8)
+        question = f"; or is it {close[0]}?" if close else ""
+        detail = f"[{table}] is no source topic: it counts for records whose schema has that name{question}"
+        yield Line("SOURCE_MAPPING", holds=True, detail=detail)
 
 
 def _state_directory(directory: Path) -> Line:

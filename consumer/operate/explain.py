@@ -7,7 +7,6 @@ Genesys, and no state.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,14 +15,14 @@ from msgspec.structs import replace
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.one_record import read_one
 from consumer.adapters.schema_registry.registry import opened
-from consumer.core import decode
+from consumer.core import changes, decode
 from consumer.core.dead_letters import is_replayed
 from consumer.core.decode import Reader, ReaderName
-from consumer.core.dedupe import suppression, to_change
 from consumer.core.envelopes.choice import Envelopes, TopicEnvelope
 from consumer.core.envelopes.schema import Mapper
 from consumer.core.fuse import release
 from consumer.core.mapping import Row
+from consumer.core.moments import iso
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, FatalError, ManyChanged, RecordError, ValidationError
 from consumer.model import UNCHANGED, Change, ChangeEvent, Events, Reason, Record, TopicPartition
@@ -201,10 +200,9 @@ class _Way:
         (contact,) = validate([event], self._columns)
         if isinstance(contact, ValidationError):
             self.refused(contact)
-            change = suppression(event, 0, _LIST_ID, "")
         else:
             self._add("all kept")
-            change = to_change(event, contact, 0, _LIST_ID)
+        change = changes.of(event, contact, 0, _LIST_ID)
         self._stage = f"in Genesys{number}"
         self._add(_done(change), passed=change is not None)
 
@@ -217,14 +215,13 @@ def _shown(fields: object, path: str = "") -> list[str]:
 
 
 def _told(event: ChangeEvent) -> list[str]:
-    moment = datetime.fromtimestamp(event.occurred_at / 1000, UTC).isoformat(timespec="milliseconds")
     order = "none: by the order of the partition" if event.version is None else str(event.version)
     fields = {"phone": event.phone, "email": event.email, "consent": event.consent, "do_not_call": event.do_not_call}
     told = {name: value for name, value in {**fields, **event.attributes}.items() if value is not UNCHANGED}
     partly = ", of some fields; the others are unchanged" if event.partial else ""
     return [
         f"{event.change_type} of {event.external_id!r}{partly}",
-        f"at {moment}, version {order}",
+        f"at {iso(event.occurred_at)}, version {order}",
         *(f"{name} = {value!r}" for name, value in told.items()),
     ]
 

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import structlog
 from msgspec.structs import asdict
 
 from consumer.adapters.contact_file.opened import ContactFile
@@ -35,6 +36,8 @@ REVOKE_S = 80.0
 """How long the group waits while an import goes on: a member that lets it wait for 90 s is put out."""
 
 LOOK_S = 1.0
+
+_log = structlog.get_logger(__name__)
 
 
 class Loading:
@@ -80,6 +83,8 @@ class Loading:
         settings, topic = self._settings, self._topic()
         outside = Outside(settings, self._telemetry, self._throttle, closing)
         rows = await asyncio.to_thread(ContactFile, self._path, settings.genesys_attribute_columns)
+        if rows.left_out:
+            _log.warning("columns_left_out", columns=rows.left_out, remedy="GENESYS_ATTRIBUTE_COLUMNS names attributes")
         key = outside.pseudonym_key()
         sink = await outside.sink()
         count = (await ensure(outside.connection, settings))[topic]

@@ -2,9 +2,10 @@
 
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import orjson
+
+from consumer.core import moments
 
 
 def line(text: str) -> None:
@@ -28,4 +29,4 @@ def moment(time_ms: int | None) -> str:
     """A time as ISO 8601 in UTC; a dash for none."""
     if time_ms is None:
         return "-"
-    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return moments.iso(time_ms, "seconds")

@@ -1,10 +1,13 @@
 """The flow: which stage follows which, and the order of effects. Calls the core and the ports, knows no adapter.
 
 - `run` owns the life of the pipeline: assignments come and go, drain, the end.
-- `intake` takes polled records through decode and validate.
+- `partitions` is what it holds of each assigned partition; `restore` brings its store up to date, `retention` forgets.
+- `mapping_check` holds mappings against the registered schemas, before the first record.
+- `feed` hands over what was polled, each partition as far as it may be judged now; `back_pressure` pauses partitions
+  that hold their share of the memory, `fuses` stop topics.
+- `intake` takes records through decode and validate.
 - `readers` learns what the records of a topic are read with; `quarantine` decodes.
-- `admission` judges works and takes down how they end.
-- `back_pressure` pauses partitions that hold their share of the memory.
+- `admission` judges works and takes down how they end; `progress` tells whoever waits that something got done.
 - `outbound` puts together what lies between a change and its answer, for the stream and for the first fill.
 - `dispatch` sends batches to Genesys.
 - `reports` keep account of batches.

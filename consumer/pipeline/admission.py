@@ -11,9 +11,10 @@ from operator import attrgetter
 import structlog
 from msgspec.structs import replace
 
-from consumer.core import dedupe, state_bytes
+from consumer.core import changes, dedupe, state_bytes
 from consumer.core.audit import event_id
-from consumer.core.batch import Lane, Lanes
+from consumer.core.batch import Lanes
+from consumer.core.lane import Lane
 from consumer.model import Amendment, Assignment, Change, Operation, Outcome, State, Verdict, Work
 from consumer.pipeline.partitions import Partition, Partitions
 from consumer.pipeline.reports import Reports
@@ -99,7 +100,7 @@ class Admission:
             work.change, work.outcome = None, Outcome.DUPLICATE
             return
         former = None if change.former is None else self._to_be(partition, change.former, states)
-        work.change = dedupe.under_new_id(change, former, self._contact_list_id)
+        work.change = changes.under_new_id(change, former, self._contact_list_id)
 
     def look_up(self, partition: Partition, identities: Iterable[bytes]) -> States:
         """What the store has of contacts of which nothing is under way or decided since: None where it has nothing."""
@@ -142,7 +143,7 @@ class Admission:
     def amend(self, lane: Lane, amended: Amended, *, applied_at: float) -> None:
         """Genesys has the contact of a lane as its work wants it, whether or not anything had to be sent for that."""
         work = lane.work
-        work.change = dedupe.merged(lane.change, amended.contact, lane.base, self._contact_list_id, blind=lane.blind)
+        work.change = changes.merged(lane.change, amended.contact, lane.base, self._contact_list_id, blind=lane.blind)
         if amended.sent:
             self.accept(lane, applied_at=applied_at)
         else:

@@ -3,9 +3,9 @@
 Before a request is sent, each contact's assignment is checked once more, and the source is asked, which may know more
 than its events have told yet; after the answer, what came back for an assignment that is over is forgotten. A request
 that is blamed for its data is split until the guilty contact stands alone: at once where the answer gives it away,
-else by halves, of which one is tried and the other waits. Is the first accepted, the other need not be sent as a whole;
-is it refused, the other goes on among all others. A withdrawal is never given up: refused for
-its data, it is carried out as a delete.
+else by halves, of which one is tried and the other waits. If the first is accepted, the fault is in the other, which
+is halved at once; if it is refused, the other goes back to the queue. A withdrawal is never given up: refused for its
+data, it is carried out as a delete.
 """
 
 import asyncio
@@ -18,9 +18,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from consumer.core.audit import event_id
-from consumer.core.batch import Batch, Effect, Lane, Lanes
-from consumer.core.dedupe import as_delete, held_back, is_content, releases
+from consumer.core.batch import Lanes
+from consumer.core.changes import as_delete, grants_nothing, held_back, is_content
+from consumer.core.dedupe import releases
 from consumer.core.delivery import Gate, is_suspect
+from consumer.core.lane import Batch, Effect, Lane
 from consumer.errors import RefusedByGenesys, Throttled, TooLarge, TransientError
 from consumer.model import Amendment, Contact, Operation, TopicPartition
 from consumer.pipeline.admission import Admission
@@ -39,7 +41,7 @@ DELETE_RETRY_S = 30.0
 
 MISSED_RETRY_S = 10.0
 MISSES = 3
-"""So often is a contact looked for that is to be amended, so long apart."""
+"""How often a contact that is to be amended is looked for, and the seconds between."""
 
 
 class _Answer(Struct, frozen=True):
@@ -143,7 +145,7 @@ class Dispatcher:
         """Make one request and act on its answer. Nothing of an assignment that is over is sent."""
         batch = await self._surely_owned(batch)
         if not batch.lanes:
-            self._lanes.relieve(batch.blamed())
+            self._lanes.relieve(batch.still_doubted())
             self._gate.abandoned()
             self._progress.made()
             self.wake()
@@ -213,7 +215,9 @@ class Dispatcher:
 
     def _is_withheld(self, lane: Lane) -> bool:
         """Whether the contact is not callable whatever its flags say then."""
-        return lane.withheld or _suppresses(lane) or held_back(lane.change, lane.base, self._sink.contact_list_id)
+        not_callable = grants_nothing(lane.change, lane.base)
+        held = not_callable or held_back(lane.change, lane.base, self._sink.contact_list_id)
+        return held or lane.withheld or _suppresses(lane)
 
     def _is_current(self, lane: Lane, shown: Contact) -> bool:
         """Whether the contact may be amended as it is shown: older content, sent again, could undo a withdrawal.
@@ -244,7 +248,7 @@ class Dispatcher:
                 self._admission.miss(lane, applied_at=applied_at)
             else:
                 self._missed(lane, applied_at)
-        if blamed := batch.blamed():
+        if blamed := batch.still_doubted():
             self._halve(batch.effect, blamed)
 
     def _missed(self, lane: Lane, applied_at: float) -> None:
@@ -268,9 +272,9 @@ class Dispatcher:
         log.warning("genesys_retry", operation=batch.effect, contacts=len(batch.lanes), error=str(error))
         batch = self._owned(batch)
         if batch.doubted and batch.lanes:
-            self._lanes.put_back_as_group(batch.effect, batch.lanes, batch.blamed())
+            self._lanes.put_back_as_group(batch.effect, batch.lanes, batch.still_doubted())
         else:
-            self._lanes.relieve(batch.blamed())
+            self._lanes.relieve(batch.still_doubted())
             self._lanes.put_back(batch)
         self._queued_again(batch.lanes)
 
@@ -278,7 +282,7 @@ class Dispatcher:
         """Genesys blames the data: split, or decide what becomes of the contact that was alone in the request."""
         self._gate.succeeded()
         self._telemetry.batch_sent(len(batch.lanes), "failure", seconds)
-        self._lanes.relieve(batch.blamed())
+        self._lanes.relieve(batch.still_doubted())
         alone = len(batch.lanes) == 1
         if alone or not isinstance(error, TooLarge):
             self._telemetry.searched(found=alone)

@@ -28,6 +28,7 @@ class Feed:
         telemetry: Spans of polls.
         progress: Tells that there may be room again; told when a partition flows again.
         spawn: Lets a task go on beside the rest.
+        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Feed:
         telemetry: Telemetry,
         progress: Progress,
         spawn: Callable[[Coroutine[object, object, None]], None],
+        clock: Callable[[], float],
     ) -> None:
         self._partitions = partitions
         self._source = source
@@ -50,6 +52,7 @@ class Feed:
         self._telemetry = telemetry
         self._progress = progress
         self._spawn = spawn
+        self._clock = clock
         self._ended = False
 
     def end(self) -> None:
@@ -77,6 +80,8 @@ class Feed:
         self._back_pressure.hold_back()
 
     async def _feed(self, partition: Partition, records: Sequence[Record]) -> None:
+        if partition.idle:
+            partition.since = self._clock()
         if partition.blocked:
             partition.held.extend(records)
             return

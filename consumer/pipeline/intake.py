@@ -10,10 +10,11 @@ from typing import cast
 import structlog
 from msgspec.structs import replace
 
-from consumer.core import dead_letters, dedupe
+from consumer.core import changes, dead_letters, dedupe
 from consumer.core.audit import event_id
 from consumer.core.decode import ReaderName
 from consumer.core.epochs import Epochs
+from consumer.core.offsets import Tracker
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, ValidationError
 from consumer.model import (
@@ -24,7 +25,6 @@ from consumer.model import (
     Events,
     LogPlace,
     Outcome,
-    Reason,
     Record,
     State,
     Work,
@@ -42,11 +42,13 @@ _DELETES = ChangeType.DELETE  # bound once: to find a member in its class takes 
 CHUNK = 200
 """Records that go through the stages before other tasks get a turn: few enough that requests keep up with intake."""
 
+CONTACTS_AT_ONCE = 2_000
+"""The same in contacts, where records tell of several."""
 
 TURNS = 5
-"""Of the event loop, which it takes from an answer to the next request: between chunks where all waits for answers.
+"""Turns of the event loop from an answer to the next request: given between chunks while all requests are under way.
 
-More turns cost CPU, which is what everything waits for otherwise.
+More of them cost CPU, which is what everything waits for otherwise.
 """
 
 
@@ -93,11 +95,13 @@ class Intake:
             What must be learnt first; then the records from there on are held. So they are once the fuse has tripped.
         """
         records = self._fresh(partition, records)
-        for start in range(0, len(records), CHUNK):
+        start = 0
+        while start < len(records) and not partition.closing:
             taken, missing = self._take_chunk(partition, records[start : start + CHUNK])
+            start += taken
             if missing is not None or partition.fused:
                 # In front: what was polled meanwhile may be held already.
-                partition.held[:0] = records[start + taken :]
+                partition.held[:0] = records[start:]
                 return missing
             for _ in range(TURNS if self._saturated() else 1):
                 await asyncio.sleep(0)
@@ -114,7 +118,7 @@ class Intake:
 
     def _take_chunk(self, partition: Partition, records: Sequence[Record]) -> tuple[int, ReaderName | None]:
         """How many records were taken, and what the next one has to be read with."""
-        if partition.closing or partition.fused:
+        if partition.fused:
             return 0, None
         readers = self._readers_of(partition.key.topic)
         repeated, known = self._repeated(partition, records, readers)
@@ -124,6 +128,8 @@ class Intake:
             readers.keyed = False
             log.info("keys_are_not_external_ids", topic=partition.key.topic, remedy="none needed: repeats cost more")
             return self._take_chunk(partition, records)
+        if len(results) > (some := _at_once(results)):
+            results, missing = results[:some], None
         passing = partition.fuse.passing(fresh, results)
         if passing < len(results):
             results, missing = results[:passing], None
@@ -131,7 +137,7 @@ class Intake:
             records = records[: records.index(fresh[len(results)])]
         self._report_gaps(partition, records)
         works = _without(repeated, partition.tracker.add(records))
-        self._let_in(partition, *_spread(works, results), known)
+        self._let_in(partition, *_spread(partition.tracker, works, results), known)
         return len(records), missing
 
     def _let_in(
@@ -158,7 +164,7 @@ class Intake:
         """
         if not readers.keyed:
             return set(), {}
-        identities = [dedupe.identity_of_key(record.key) for record in records]
+        identities = [changes.identity_of_key(record.key) for record in records]
         known = self._admission.look_up(partition, identities)
         repeated, unsure = set[int](), set[bytes]()
         for record, identity in zip(records, identities, strict=True):
@@ -177,7 +183,7 @@ class Intake:
         if isinstance(contact, ValidationError):
             work.external_id = event.external_id if isinstance(event.external_id, str) else None
             work.reasons, work.detail = contact.reasons, contact.detail
-            work.change = dedupe.suppression(event, offset, self._contact_list_id, valid_number(event, contact))
+            work.change = changes.of(event, contact, offset, self._contact_list_id)
             work.accepted_as = Outcome.REJECTED
             work.outcome = Outcome.REJECTED if work.change is None else None
             return
@@ -186,7 +192,7 @@ class Intake:
             work.outcome = Outcome.DUPLICATE
         else:
             imprint = readers.imprint(work.record) if readers.keyed else b""
-            change = dedupe.to_change(event, contact, offset, self._contact_list_id, imprint)
+            change = changes.to_change(event, contact, offset, self._contact_list_id, imprint)
             replayed, tombstone = offset != work.record.offset, work.record.value is None
             work.change = replace(change, replayed=replayed, tombstone=tombstone) if replayed or tombstone else change
 
@@ -199,7 +205,7 @@ class Intake:
             work.outcome = Outcome.REJECTED
         else:
             work.external_id = external_id
-            work.change = dedupe.precaution(
+            work.change = changes.precaution(
                 external_id, dead_letters.place_in_order(work.record), self._contact_list_id
             )
             work.accepted_as = Outcome.REJECTED
@@ -235,8 +241,20 @@ def _changes_nothing(event: ChangeEvent, contact: Contact | Amendment) -> bool:
     return isinstance(contact, Amendment) and contact.empty and event.change_type is not ChangeType.UNDELETE
 
 
+def _at_once(results: Sequence[Events | DecodeError]) -> int:
+    """How many results, at least one, hold no more contacts than are judged before other tasks get a turn."""
+    if tuple not in set(map(type, results)):
+        return len(results)
+    contacts = 0
+    for number, result in enumerate(results):
+        contacts += len(result) if isinstance(result, tuple) else 1
+        if contacts > CONTACTS_AT_ONCE and number:
+            return number
+    return len(results)
+
+
 def _spread(
-    works: Sequence[Work], results: Sequence[Events | DecodeError]
+    tracker: Tracker, works: Sequence[Work], results: Sequence[Events | DecodeError]
 ) -> tuple[Sequence[Work], Sequence[ChangeEvent | DecodeError]]:
     """A work for each contact that a record tells of, and its result; a record that is about none ends here."""
     if tuple not in set(map(type, results)):
@@ -246,8 +264,7 @@ def _spread(
         if not isinstance(result, tuple):
             spread.append((work, result))
         elif result:
-            work.parts = [Work(work.record, work.assignment, part=part) for part in range(len(result))]
-            spread += zip(work.parts, result, strict=True)
+            spread += zip(tracker.divide(work, len(result)), result, strict=True)
         else:
             work.outcome = Outcome.IGNORED
     return [work for work, _ in spread], [result for _, result in spread]
@@ -322,8 +339,3 @@ def _mark_positions(works: Sequence[Work], told: Sequence[ChangeEvent | DecodeEr
         position, time, source = _place(event) or (0, change.occurred_at, None)
         epoch = epochs.of(time, source)
         work.change = replace(change, positional=change.withdrawal, epoch=epoch, read=position is None)
-
-
-def valid_number(event: ChangeEvent, error: ValidationError) -> str:
-    """The phone number of a rejected event, if that is not among what is wrong with it."""
-    return event.phone if isinstance(event.phone, str) and Reason.PHONE_NOT_E164 not in error.reasons else ""

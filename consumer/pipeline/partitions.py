@@ -17,6 +17,8 @@ class Partition:
         tracker: Its works, in order.
         end: Its end offset when it was assigned.
         reached: Highest offset known to be the end since then, also past control records.
+        latest: Its end as the brokers told it last, whether or not it was read so far.
+        since: When it settled something last, or began to have something to do; monotonic seconds.
         overlay: States decided but not yet in the store, by identity.
         expired: Entries of its store to be forgotten with the next settlement, as they were found.
         held: Records that wait while it is blocked.
@@ -36,6 +38,8 @@ class Partition:
     tracker: Tracker
     end: int
     reached: int = 0
+    latest: int = 0
+    since: float = 0.0
     overlay: dict[bytes, State] = field(default_factory=dict)
     expired: dict[bytes, bytes] = field(default_factory=dict)
     held: list[Record] = field(default_factory=list)
@@ -75,7 +79,16 @@ class Partition:
     @property
     def lag(self) -> int:
         """Records that are known to stand in the partition and are not settled."""
-        return max(0, max(self.end, self.reached, self.tracker.expected) - self.tracker.committable)
+        return max(0, max(self.end, self.reached, self.latest, self.tracker.expected) - self.tracker.committable)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits in it."""
+        return not (self.unsettled or self.blocked)
+
+    def stalled_s(self, now: float) -> float:
+        """For how long it has settled nothing, although something waits in it."""
+        return 0.0 if self.idle else now - self.since
 
     def status(self) -> dict[str, object]:
         """What the status page shows of it."""

@@ -27,6 +27,8 @@ from consumer.settings import RELEASE, Settings
 log = structlog.get_logger(__name__)
 
 _RETRY_S = 1.0
+_RETRY_MAX_S = 60.0
+"""A registry that asks for more is asked all the same: withdrawals may wait."""
 _UNKNOWN_FOR_S = 60.0
 """How long an unknown schema is taken as unknown without asking again."""
 
@@ -138,9 +140,15 @@ class Readers:
         """Fetch a schema, for as long as it takes; one that stays unknown makes its records rejected."""
         give_up = self._clock() + self._unknown_timeout
         while name not in self.known:
-            learnt = await self._fetch(name, final=self._clock() >= give_up)
+            wait_s = _RETRY_S
+            try:
+                learnt = await self._fetch(name, final=self._clock() >= give_up)
+            except TransientError as error:
+                wait_s = min(error.retry_after or _RETRY_S, _RETRY_MAX_S)
+                log.warning("schema_not_available", schema_id=str(reference(name)), error=str(error), retry_s=wait_s)
+                learnt = None
             if learnt is None:
-                await asyncio.sleep(_RETRY_S)
+                await asyncio.sleep(wait_s)
             else:
                 self.known[name] = learnt
                 if isinstance(learnt, DecodeError) and Reason.SCHEMA_UNKNOWN in learnt.reasons:
@@ -150,9 +158,6 @@ class Readers:
         wanted = reference(name)
         try:
             text = await self._schemas.fetch(wanted)
-        except TransientError as error:
-            log.warning("schema_not_available", schema_id=str(wanted), error=str(error))
-            return None
         except DecodeError as error:
             return error
         if text is not None:

@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Callable, Sequence
 
 from consumer.core.audit import AuditEvent, Auditor, event_id
-from consumer.core.batch import Lane
+from consumer.core.lane import Lane
 from consumer.model import BatchReport, Work
 
 BATCH_NAMESPACE = uuid.UUID("5f0f5a4e-55d2-5a53-8a7c-6f3d8f8f3f2a")

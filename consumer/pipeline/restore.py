@@ -25,7 +25,7 @@ TELL_EVERY_S = 5.0
 
 IMPORT_LOOK_S = 2.0
 IMPORT_LOOKS = 2
-"""So often in a row there must be no import, so long apart: one that has just been sent may not show yet."""
+"""An import counts as over after so many looks in a row without one: one that has just been sent may not show yet."""
 
 _RETRY_S = 1.0
 
@@ -62,7 +62,7 @@ class Restorer:
                     await self._await_import(partition)
             except TransientError as error:
                 log.warning("restore_failed", partition=partition.key, error=str(error))
-                await asyncio.sleep(_RETRY_S)
+                await asyncio.sleep(error.retry_after or _RETRY_S)
             else:
                 self._done(partition, self._clock() - started)
                 return

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import structlog
 
-from consumer.core import dedupe, state_bytes
+from consumer.core import changes, state_bytes
 from consumer.errors import TransientError
 from consumer.pipeline.partitions import Partition, Partitions
 from consumer.ports import Store
@@ -82,7 +82,7 @@ class Retention:
             log.info("state_expired", partition=partition.key, entries=count)
 
     def _is_old(self, key: bytes, raw: bytes) -> bool:
-        settled_ms = state_bytes.settled_ms(raw) if len(key) == dedupe.IDENTITY_BYTES else None
+        settled_ms = state_bytes.settled_ms(raw) if len(key) == changes.IDENTITY_BYTES else None
         return settled_ms is not None and settled_ms / 1000 < self._now() - self._retention_s
 
     def _forget(self, partition: Partition, entries: list[tuple[bytes, bytes]]) -> int:

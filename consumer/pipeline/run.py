@@ -33,6 +33,7 @@ from consumer.ports import (
     Assigned,
     Breadcrumbs,
     EventTopics,
+    Grown,
     Lost,
     Polled,
     Revoked,
@@ -46,6 +47,9 @@ from consumer.ports import (
 from consumer.settings import Settings
 
 log = structlog.get_logger(__name__)
+
+LONG_WAIT_S = 30.0
+"""A wait that Genesys asks for is usual up to this."""
 
 REVOKE_MARGIN_S = 5
 """What a revocation may take beyond the time limit of a request."""
@@ -140,6 +144,7 @@ class Pipeline:
             telemetry=self._telemetry,
             progress=self._progress,
             spawn=self._spawn,
+            clock=self._times.clock,
         )
 
     def _make_settler(self, topics: EventTopics, auditor: Auditor, batch_events: list[AuditEvent]) -> Settler:
@@ -194,7 +199,15 @@ class Pipeline:
             return self._settler.degraded
         if self.fuses.tripped:
             return self.fuses.reason
-        return None if self.genesys_answers else "Genesys does not answer"
+        if not self.genesys_answers:
+            return "Genesys does not answer"
+        wait_s = self.gate.asked_to_wait(self._times.clock())
+        return f"Genesys asks to wait for {wait_s:.0f} s" if wait_s > LONG_WAIT_S else None
+
+    def stalled(self) -> Mapping[TopicPartition, float]:
+        """For how long partitions have settled nothing although something waits in them, seconds."""
+        now = self._times.clock()
+        return {key: partition.stalled_s(now) for key, partition in self.partitions.items()}
 
     def status(self) -> dict[str, object]:
         """What the status page shows of the pipeline."""
@@ -294,6 +307,9 @@ class Pipeline:
             match await self._source.next():
                 case Polled(records, ends):
                     await self._feed.take(records, ends)
+                case Grown(ends):
+                    for key in ends.keys() & self.partitions.keys():
+                        self.partitions[key].latest = ends[key]
                 case Assigned(positions, ends):
                     self._assign(positions, ends)
                 case Revoked(partitions, release):
@@ -311,6 +327,7 @@ class Pipeline:
             assignment = Assignment(key)
             fuse = self.fuses.of(key.topic)
             partition = Partition(assignment, Tracker(assignment, position), ends.get(key, position), fuse=fuse)
+            partition.since = self._times.clock()
             self.partitions[key] = partition
             log.info("assigned", partition=key, offset=position)
             self._spawn(self._restore(partition))

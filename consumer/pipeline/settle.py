@@ -190,6 +190,7 @@ class Settler:
             await self._write(shares, positions)
             for share in shares:
                 self._forget(share)
+                share.partition.since = self._clock()
         self.degraded = None
         self._telemetry.settled(_settled(shares), self._now(), self._clock() - started)
         self._progress.made()
@@ -223,7 +224,7 @@ class Settler:
     async def _wait(self, event: str, error: TransientError) -> None:
         self.degraded = str(error)
         log.error(event, error=str(error), remedy="nothing is lost; tried again until it works")
-        await asyncio.sleep(_RETRY_S if error.retry_after is None else error.retry_after)
+        await asyncio.sleep(error.retry_after or _RETRY_S)
 
     @staticmethod
     def _forget(share: _Share) -> None:

@@ -7,10 +7,10 @@ scratch store and, through its port, the contact list.
 from collections import Counter
 from collections.abc import Sequence
 
+from consumer.command_ports import ContactExport
 from consumer.core import reconcile
 from consumer.core.reconcile import Standing
 from consumer.model import ExportedContact
-from consumer.ports import ContactExport
 from consumer.reconcile.delivered import Delivered, Slot
 from consumer.reconcile.findings import Finding, Findings, Found, of_contact, of_row
 

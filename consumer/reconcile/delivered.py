@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Sequence
 
 from msgspec import Struct
 
-from consumer.core import dedupe, state_bytes
+from consumer.command_ports import History
+from consumer.core import changes, state_bytes
 from consumer.model import State, TopicPartition
-from consumer.ports import History, Store
+from consumer.ports import Store
 
 _PLACE = TopicPartition("delivered", 0)
 _SLOT = struct.Struct(">II")
@@ -76,7 +77,7 @@ class Delivered:
 
     async def _take(self, source: int, entries: Entries) -> bool:
         """Take over the last word on each contact, among partitions that which settled last; whether there was any."""
-        last = {key: raw for key, raw in entries if len(key) == dedupe.IDENTITY_BYTES}
+        last = {key: raw for key, raw in entries if len(key) == changes.IDENTITY_BYTES}
         held = self.find(list(last))
         writes: list[tuple[bytes, bytes | None]] = []
         for (identity, raw), before in zip(last.items(), held, strict=True):

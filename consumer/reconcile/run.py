@@ -16,11 +16,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import structlog
 from msgspec import structs
 
+from consumer.command_ports import ContactExport, History
 from consumer.core import reconcile
 from consumer.core.reconcile import Standing
 from consumer.errors import FatalError, TransientError
 from consumer.model import Change, Record, TopicPartition
-from consumer.ports import ContactExport, History, Store
+from consumer.ports import Store
 from consumer.reconcile.compare import Comparison
 from consumer.reconcile.delivered import Delivered
 from consumer.reconcile.findings import Finding, Findings, Found, of_contact
@@ -117,7 +118,7 @@ class Reconciliation:
         lost = [partition for partition in self._delivered.sources if not committed[partition]]
         if lost:
             raise FatalError(
-                f"the group has no offset for {', '.join(f'{topic}/{number}' for topic, number in lost)}, from which "
+                f"the group has no offset for {', '.join(map(str, lost))}, from which "
                 "something was delivered: offsets expire without consumers. Let them catch up first"
             )
         log.info("delivered_read", contacts=known, partitions=len(committed))

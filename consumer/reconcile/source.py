@@ -6,7 +6,8 @@ came, where that is still there and says the same. Touches the source topics and
 
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 
-from consumer.core import decode, dedupe
+from consumer.command_ports import History
+from consumer.core import changes, decode
 from consumer.core.decode import Reader, ReaderName
 from consumer.core.envelopes.choice import Envelopes, TopicEnvelope
 from consumer.core.framing import Form
@@ -14,7 +15,7 @@ from consumer.core.validate import validate
 from consumer.errors import DecodeError, ValidationError
 from consumer.model import Amendment, Change, ChangeEvent, Events, Reason, Record, TopicPartition
 from consumer.pipeline.readers import reader, reference, without_registry
-from consumer.ports import History, Schemas
+from consumer.ports import Schemas
 
 Changes = list[tuple[Record, Change]]
 Known = dict[ReaderName, Reader | DecodeError]
@@ -72,7 +73,7 @@ class SourceTopics:
         """The identities of all contacts that these records may be about, by what they say or by their keys."""
         named = set(await self.keyed(records))
         named.update(
-            dedupe.identity(event.external_id)
+            changes.identity(event.external_id)
             for _, event in await self._events(records)
             if isinstance(event.external_id, str)
         )
@@ -81,13 +82,13 @@ class SourceTopics:
     async def keyed(self, records: Sequence[Record]) -> list[bytes]:
         """For each record the identity that its key gives, whatever its value is."""
         if not records or records[0].topic not in self._framed_keys:
-            return [dedupe.identity_of_key(record.key) for record in records]
+            return [changes.identity_of_key(record.key) for record in records]
         known = self._known(records)
         for name in decode.reader_names(records, self._form) - known.keys():
             await self._learn(name, records)
         named = [decode.named_by_key(record, known, self._form) for record in records]
         return [
-            dedupe.identity_of_key(record.key) if external_id is None else dedupe.identity(external_id)
+            changes.identity_of_key(record.key) if external_id is None else changes.identity(external_id)
             for record, external_id in zip(records, named, strict=True)
         ]
 
@@ -99,7 +100,7 @@ class SourceTopics:
         pairs = await self._events(records)
         contacts = validate([event for _, event in pairs], self._columns)
         return [
-            (record, dedupe.to_change(event, contact, record.offset, self._contact_list_id))
+            (record, changes.to_change(event, contact, record.offset, self._contact_list_id))
             for (record, event), contact in zip(pairs, contacts, strict=True)
             if not isinstance(contact, ValidationError | Amendment)
         ]

@@ -51,6 +51,8 @@ name: consumer
 image: {{ include "genesys-consumer.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 args: [run]
+# The last lines on stderr say why it ended: `kubectl describe pod` shows them then.
+terminationMessagePolicy: FallbackToLogsOnError
 envFrom:
   - configMapRef:
       name: {{ include "genesys-consumer.fullname" . }}
@@ -96,6 +98,16 @@ volumeMounts:
   - name: secrets
     mountPath: /etc/genesys-consumer/secrets
     readOnly: true
+  {{- range $name := .Values.extraSecrets }}
+  - name: {{ printf "extra-%s" ($name | sha256sum | trunc 8) }}
+    mountPath: {{ printf "/etc/genesys-consumer/extra/%s" $name }}
+    readOnly: true
+  {{- end }}
+  {{- if .Values.files }}
+  - name: files
+    mountPath: /etc/genesys-consumer/files
+    readOnly: true
+  {{- end }}
   - name: tmp
     mountPath: /tmp
 {{- end -}}
@@ -112,7 +124,7 @@ volumeMounts:
 {{- define "genesys-consumer.pod" -}}
 metadata:
   annotations:
-    checksum/config: {{ include "genesys-consumer.environment" . | sha256sum }}
+    checksum/config: {{ printf "%s%s" (include "genesys-consumer.environment" .) (toYaml .Values.files) | sha256sum }}
     {{- with .Values.podAnnotations }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -143,6 +155,17 @@ spec:
       secret:
         secretName: {{ .Values.existingSecret | quote }}
         defaultMode: 0440
+    {{- range $name := .Values.extraSecrets }}
+    - name: {{ printf "extra-%s" ($name | sha256sum | trunc 8) }}
+      secret:
+        secretName: {{ $name | quote }}
+        defaultMode: 0440
+    {{- end }}
+    {{- if .Values.files }}
+    - name: files
+      configMap:
+        name: {{ include "genesys-consumer.fullname" . }}-files
+    {{- end }}
     - name: tmp
       emptyDir:
         sizeLimit: 64Mi

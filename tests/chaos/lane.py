@@ -16,7 +16,7 @@ from pathlib import Path
 
 import orjson
 
-from tests.chaos.proxy import Proxy
+from tests.chaos.broker_proxy import BrokerProxy
 from tests.chaos.round import Played, play
 from tests.kafka_cluster import PROJECT, KafkaCluster
 
@@ -40,14 +40,14 @@ async def lane(events: int) -> None:
             sys.stdout.flush()
 
 
-async def _proxy(stack: AsyncExitStack, port: int, target: int) -> Proxy:
-    proxy = Proxy(target)
+async def _proxy(stack: AsyncExitStack, port: int, target: int) -> BrokerProxy:
+    proxy = BrokerProxy(target)
     await proxy.start(port)
     stack.push_async_callback(proxy.stop)
     return proxy
 
 
-async def _round(cluster: KafkaCluster, proxies: list[Proxy], seed: int, events: int) -> dict[str, object]:
+async def _round(cluster: KafkaCluster, proxies: list[BrokerProxy], seed: int, events: int) -> dict[str, object]:
     folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
     try:
         played = await play(cluster, proxies, seed, events, folder)

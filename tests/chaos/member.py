@@ -25,15 +25,16 @@ def _stepped() -> float:
 def run() -> int:
     """The program, changed as said."""
     time.time = _stepped
-    from consumer.adapters.kafka import event_topics, poller  # noqa: PLC0415 -- after the clock is set
+    from consumer.adapters.kafka import poller, reach, settling_producer  # noqa: PLC0415 -- after the clock is set
     from consumer.cli import main  # noqa: PLC0415
     from consumer.core import delivery  # noqa: PLC0415
 
     poller.SESSION_TIMEOUT_MS = 6_000  # the brokers', for the `consumer` protocol
+    reach.PROBE_EVERY_S, reach.LOST_AFTER_S = 1.0, 8.0
     delivery.BREAKER_OPEN_S = 2.0
-    event_topics.SETTLE_WITHIN_S = 8.0
-    event_topics.HANGS_AFTER_S = 4.0
-    event_topics.TRANSACTION_TIMEOUT_MS = 10_000
+    settling_producer.SETTLE_WITHIN_S = 8.0
+    settling_producer.HANGS_AFTER_S = 4.0
+    settling_producer.TRANSACTION_TIMEOUT_MS = 10_000
     return main()
 
 

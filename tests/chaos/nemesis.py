@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from consumer.simulator.app import Simulator
 from consumer.simulator.faults import Fault
+from tests.chaos.broker_proxy import BrokerProxy
 from tests.chaos.disk import Disk
 from tests.chaos.fleet import Member
 from tests.chaos.proxy import Proxy
@@ -29,7 +30,7 @@ class Scene:
 
     members: Sequence[Member]
     cluster: KafkaCluster
-    broker_proxies: Sequence[Proxy]
+    broker_proxies: Sequence[BrokerProxy]
     genesys_proxy: Proxy
     simulator: Simulator
     disk: Disk
@@ -102,6 +103,15 @@ async def swallow_brokers(scene: Scene) -> None:
     await asyncio.sleep(scene.dice.choice((1.0, 4.0)))
 
 
+async def count_brokers_out(scene: Scene) -> None:
+    """Have all clients ask for the cluster anew, and be told of one without brokers: they may forget what they knew."""
+    scene.done["brokers counted out"] += 1
+    for proxy in scene.broker_proxies:
+        proxy.counted_out = True
+        proxy.cut()
+    await asyncio.sleep(scene.dice.choice((1.0, 4.0)))
+
+
 async def cut_genesys(scene: Scene) -> None:
     """Cut the connections to Genesys: what was under way may have been applied."""
     for _ in range(scene.dice.randint(1, 4)):
@@ -140,7 +150,7 @@ async def step_clocks(scene: Scene) -> None:
 
 ACTS: dict[Act, int] = {
     kill: 6, pause: 3, roll: 1, lose_disk: 1, kill_broker: 2, cut_brokers: 2, delay_brokers: 1, swallow_brokers: 1,
-    cut_genesys: 2, swallow_genesys: 1, storm: 3, fill_disk: 1, step_clocks: 1,
+    count_brokers_out: 1, cut_genesys: 2, swallow_genesys: 1, storm: 3, fill_disk: 1, step_clocks: 1,
 }  # fmt: skip
 
 

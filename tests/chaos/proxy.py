@@ -1,9 +1,17 @@
 """A TCP proxy that can be told to cut, refuse, delay or swallow what passes through it. Touches loopback ports."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 
 CHUNK_BYTES = 65_536
+
+Change = Callable[[bytes], bytes]
+"""Makes of a piece what is passed on."""
+
+
+def _unchanged(piece: bytes) -> bytes:
+    return piece
 
 
 class Proxy:
@@ -69,16 +77,21 @@ class Proxy:
             return
         self._writers |= {writer, far_writer}
         try:
-            await asyncio.gather(self._pass_on(reader, far_writer), self._pass_on(far_reader, writer))
+            request, answer = self._changes()
+            await asyncio.gather(self._pass_on(reader, far_writer, request), self._pass_on(far_reader, writer, answer))
         finally:
             self._writers -= {writer, far_writer}
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _changes(self) -> tuple[Change, Change]:
+        """What becomes of the pieces of a new connection, one way and the other."""
+        return _unchanged, _unchanged
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, change: Change) -> None:
         with suppress(OSError):
             while piece := await reader.read(CHUNK_BYTES):
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
                 await self._passing.wait()
-                writer.write(piece)
+                writer.write(change(piece))
                 await writer.drain()
         writer.close()

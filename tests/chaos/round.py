@@ -18,6 +18,7 @@ from consumer.simulator.app import Simulator
 from consumer.simulator.contacts import Poison
 from tests import harvest
 from tests.chaos import nemesis
+from tests.chaos.broker_proxy import BrokerProxy
 from tests.chaos.disk import Disk
 from tests.chaos.fleet import Member, environ
 from tests.chaos.nemesis import Scene
@@ -111,7 +112,9 @@ class Topics(NamedTuple):
     changelog: str
 
 
-async def play(cluster: KafkaCluster, broker_proxies: list[Proxy], seed: int, events: int, folder: Path) -> Played:
+async def play(
+    cluster: KafkaCluster, broker_proxies: list[BrokerProxy], seed: int, events: int, folder: Path
+) -> Played:
     """Play the round of a seed.
 
     Args:

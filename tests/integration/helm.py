@@ -75,7 +75,7 @@ def _run(command: list[str], within_s: float, environ: Mapping[str, str] | None 
 
 
 class Manifests:
-    """What helm rendered, by kind; the chart has one object of each."""
+    """What helm rendered, by kind; the chart has one object of each, but for a ConfigMap with files."""
 
     def __init__(self, documents: list[dict[str, Any]]) -> None:
         self.documents = documents
@@ -87,6 +87,19 @@ class Manifests:
     @property
     def kinds(self) -> set[str]:
         return {document["kind"] for document in self.documents}
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Those that the pods get from the ConfigMap."""
+        (reference,) = [source["configMapRef"]["name"] for source in self.container["envFrom"]]
+        return self.config_map(reference)
+
+    def config_map(self, name: str) -> dict[str, str]:
+        """What the ConfigMap of this name holds."""
+        maps = [document for document in self.documents if document["kind"] == "ConfigMap"]
+        (data,) = [each["data"] for each in maps if each["metadata"]["name"] == name]
+        found: dict[str, str] = data
+        return found
 
     @property
     def workload(self) -> dict[str, Any]:

@@ -39,6 +39,7 @@ CI_VALUES = sorted((CHART / "ci").glob("*-values.yaml"))
 DEFAULT = CHART / "ci" / "default-values.yaml"
 KUBERNETES_VERSIONS = ("1.29.0", "1.33.0", "1.37.0")
 SECRETS = "/etc/genesys-consumer/secrets"
+FILES = "/etc/genesys-consumer/files"
 STATE = "/var/lib/genesys-consumer"
 NAME = f"{RELEASE}-genesys-consumer"
 
@@ -112,17 +113,19 @@ def test_pods_are_restricted(helm: Helm, values: Path) -> None:
     }
     assert pod["automountServiceAccountToken"] is False
     assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
-    assert all(volume.keys() & {"secret", "emptyDir"} for volume in pod["volumes"])
+    assert all(volume.keys() & {"secret", "configMap", "emptyDir"} for volume in pod["volumes"])
 
 
 @each_values_file
 def test_only_state_and_tmp_can_be_written(helm: Helm, values: Path) -> None:
-    """The program writes into its state directory and /tmp; the Secret is mounted for reading, mode 0440."""
+    """The program writes into its state directory and /tmp; Secrets are mounted for reading, mode 0440."""
     manifests = helm.render(values)
     mounts = {mount["mountPath"]: mount for mount in manifests.container["volumeMounts"]}
     assert {path for path, mount in mounts.items() if not mount.get("readOnly")} == {STATE, "/tmp"}  # noqa: S108
-    (secret,) = [volume["secret"] for volume in manifests.pod["volumes"] if "secret" in volume]
-    assert secret == {"secretName": "genesys-oauth", "defaultMode": 0o440}
+    given = yaml.safe_load(values.read_text())
+    secrets = [volume["secret"] for volume in manifests.pod["volumes"] if "secret" in volume]
+    assert [each["secretName"] for each in secrets] == [given["existingSecret"], *given.get("extraSecrets", [])]
+    assert {each["defaultMode"] for each in secrets} == {0o440}
 
 
 @each_values_file
@@ -131,7 +134,7 @@ def test_no_secret_is_in_a_manifest(helm: Helm, values: Path) -> None:
     manifests = helm.render(values)
     secret = {name for name, rule in settings.rules().items() if rule.secret} | {"OTEL_EXPORTER_OTLP_HEADERS"}
     assert "Secret" not in manifests.kinds
-    assert not secret & manifests["ConfigMap"]["data"].keys()
+    assert not secret & manifests.settings.keys()
     assert not [name for name, value in _variables(manifests.container).items() if name in secret and value]
 
 
@@ -159,7 +162,9 @@ def test_selectors_select_the_pods(helm: Helm, values: Path) -> None:
 def test_the_program_accepts_what_the_pod_gets(helm: Helm, values: Path, tmp_path: Path) -> None:
     """The settings of the program load from the rendered environment, and none has another name."""
     manifests = helm.render(values)
-    environ = dict(manifests["ConfigMap"]["data"])
+    environ = {name: value.replace(FILES, str(tmp_path)) for name, value in manifests.settings.items()}
+    for name, text in yaml.safe_load(values.read_text()).get("files", {}).items():
+        (tmp_path / name).write_text(text)
     for name, value in _variables(manifests.container).items():
         if value is None:
             environ[name] = "from-a-reference"
@@ -251,6 +256,9 @@ BAD_VALUES = {
     "digest that is none": ("image: {digest: latest}", "digest"),
     "weaker security": ("securityContext: {readOnlyRootFilesystem: false}", "securityContext"),
     "no memory limit": ("resources: {limits: {memory: null}}", "/resources/limits"),
+    "rule of the network without a peer": ("networkPolicy: {egress: [{port: 443}]}", "egress"),
+    "file that is none": ("files: {mapping: {topic: x}}", "/files/mapping"),
+    "secret without a name": ("extraSecrets: ['']", "/extraSecrets/0"),
     "probe field that does not exist": ("probes: {liveness: {timeout: 1}}", "timeout"),
 }
 
@@ -319,13 +327,25 @@ def test_optional_secret_keys_become_files(helm: Helm) -> None:
     assert variables["SCHEMA_REGISTRY_PROPERTIES_FILE"] == f"{SECRETS}/registry.properties"
 
 
+def test_files_and_further_secrets_are_where_settings_look_for_them(helm: Helm) -> None:
+    """A mapping is no secret, and operators write certificates into Secrets of their own."""
+    values = CHART / "ci" / "files-values.yaml"
+    given, manifests = yaml.safe_load(values.read_text()), helm.render(values)
+    volumes = {volume["name"]: volume for volume in manifests.pod["volumes"]}
+    mounted = {mount["mountPath"]: volumes.get(mount["name"], {}) for mount in manifests.container["volumeMounts"]}
+    files = mounted[str(Path(manifests.settings["SOURCE_MAPPING"]).parent)]["configMap"]["name"]
+    assert manifests.config_map(files) == given["files"]
+    for name in given["extraSecrets"]:
+        assert mounted[f"/etc/genesys-consumer/extra/{name}"]["secret"]["secretName"] == name
+
+
 @pytest.mark.parametrize(("drain", "grace"), [("{}", 65), ("{timeoutSeconds: 60, marginSeconds: 60}", 120)])
 def test_grace_period_covers_the_drain(helm: Helm, override: Path, drain: str, grace: int) -> None:
     """The pod's grace period is the drain time that the program gets, and the margin for what follows."""
     override.write_text(f"drain: {drain}")
     manifests = helm.render(DEFAULT, override)
     assert manifests.pod["terminationGracePeriodSeconds"] == grace
-    assert int(manifests["ConfigMap"]["data"]["DRAIN_TIMEOUT_S"]) < grace
+    assert int(manifests.settings["DRAIN_TIMEOUT_S"]) < grace
 
 
 def test_the_margin_covers_every_close() -> None:
@@ -342,21 +362,21 @@ def test_the_margin_covers_every_close() -> None:
 
 def test_default_drain_time_is_the_program_s_own(helm: Helm) -> None:
     """Without a value the pod drains as long as the program does by itself."""
-    assert helm.render(DEFAULT)["ConfigMap"]["data"]["DRAIN_TIMEOUT_S"] == settings.rules()["DRAIN_TIMEOUT_S"].default
+    assert helm.render(DEFAULT).settings["DRAIN_TIMEOUT_S"] == settings.rules()["DRAIN_TIMEOUT_S"].default
 
 
 def test_large_numbers_stay_whole(helm: Helm) -> None:
     """A number of seven digits is not written as a float, whatever Helm made of it."""
-    assert helm.render(CHART / "ci" / "tuning-values.yaml")["ConfigMap"]["data"]["READ_AHEAD_RECORDS"] == "10000000"
+    assert helm.render(CHART / "ci" / "tuning-values.yaml").settings["READ_AHEAD_RECORDS"] == "10000000"
 
 
 def test_switches_stay_switches(helm: Helm) -> None:
     """True is not written as a number."""
-    assert helm.render(CHART / "ci" / "tuning-values.yaml")["ConfigMap"]["data"]["SUPPRESS_UNDECODABLE"] == "true"
+    assert helm.render(CHART / "ci" / "tuning-values.yaml").settings["SUPPRESS_UNDECODABLE"] == "true"
 
 
 def test_changed_settings_restart_the_pods(helm: Helm, override: Path) -> None:
-    """The pods' checksum follows the settings, and only them."""
+    """The pods' checksum follows the settings and the files, and only them."""
 
     def checksum(values: str) -> str:
         override.write_text(values)
@@ -366,6 +386,14 @@ def test_changed_settings_restart_the_pods(helm: Helm, override: Path) -> None:
 
     assert checksum("replicas: 1") == checksum("replicas: 2")
     assert checksum("replicas: 1") != checksum("settings: {LOG_LEVEL: debug}")
+    assert checksum("replicas: 1") != checksum("files: {mapping.toml: a}") != checksum("files: {mapping.toml: b}")
+
+
+def test_the_number_of_pods_may_be_somebody_else_s(helm: Helm, override: Path) -> None:
+    """Who scales by hand or by an autoscaler must not be set back with the next release; none at all is a number."""
+    for replicas, rendered in [("null", None), ("0", 0), ("6", 6)]:
+        override.write_text(f"replicas: {replicas}")
+        assert helm.render(DEFAULT, override).workload["spec"].get("replicas") == rendered
 
 
 def test_probes_ask_what_they_should(helm: Helm) -> None:
@@ -374,6 +402,11 @@ def test_probes_ask_what_they_should(helm: Helm) -> None:
     paths = {kind: container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness", "readiness")}
     assert paths == {"startup": "/livez", "liveness": "/livez", "readiness": "/readyz"}
     assert container["startupProbe"]["periodSeconds"] * container["startupProbe"]["failureThreshold"] == 300
+
+
+def test_a_pod_that_ended_says_why(helm: Helm) -> None:
+    """The last lines on stderr: else whoever looks at the pod sees an exit code."""
+    assert helm.render(DEFAULT).container["terminationMessagePolicy"] == "FallbackToLogsOnError"
 
 
 def test_metrics_are_found(helm: Helm) -> None:
@@ -451,6 +484,7 @@ def _exposition() -> str:
             rate_limit_remaining=lambda: None,
             in_flight=lambda: 0,
             lag=lambda: {TopicPartition("changes", 0): 0},
+            stalled=lambda: {TopicPartition("changes", 0): 0.0},
             store_size=lambda: (0, 0),
             fuse_tripped=lambda: {"changes": 0},
         )
@@ -488,6 +522,38 @@ def test_scheduling_reaches_the_pods(helm: Helm) -> None:
     assert manifests["PodDisruptionBudget"]["spec"]["maxUnavailable"] == "50%"
 
 
+def test_the_network_lets_through_what_is_named(helm: Helm) -> None:
+    """To the pods of the release, from whom the values name; from them, where the values say and to DNS."""
+    values = CHART / "ci" / "network-values.yaml"
+    given, manifests = yaml.safe_load(values.read_text())["networkPolicy"], helm.render(values)
+    policy = manifests["NetworkPolicy"]["spec"]
+    assert policy["podSelector"] == manifests.workload["spec"]["selector"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    (entry,) = policy["ingress"]
+    assert entry == {
+        "from": given["metricsFrom"],
+        "ports": [{"port": manifests["Service"]["spec"]["ports"][0]["name"]}],
+    }
+    dns, *others = policy["egress"]
+    assert {(port["protocol"], port["port"]) for port in dns["ports"]} == {("UDP", 53), ("TCP", 53)}
+    assert others == given["egress"]
+
+
+def test_a_network_policy_that_keeps_the_metrics_from_prometheus_is_refused(helm: Helm, override: Path) -> None:
+    """Nothing would be scraped, and nobody be told."""
+    override.write_text("networkPolicy: {enabled: true}")
+    with pytest.raises(HelmFailedError, match=r"networkPolicy\.metricsFrom must name"):
+        helm.render(CHART / "ci" / "monitoring-values.yaml", override)
+
+
+def test_a_network_policy_by_itself_shuts_in_nobody(helm: Helm, override: Path) -> None:
+    """Nobody reaches the pods then, and they reach everything: to bar them from Kafka unasked would stop them."""
+    override.write_text("networkPolicy: {enabled: true}")
+    policy = helm.render(DEFAULT, override)["NetworkPolicy"]["spec"]
+    assert policy["policyTypes"] == ["Ingress"]
+    assert not {"ingress", "egress"} & policy.keys()
+
+
 def test_digest_wins_over_the_tag(helm: Helm) -> None:
     """An image pinned by digest is pulled by it; otherwise the tag is the version of the program."""
     image = helm.render(CHART / "ci" / "image-values.yaml").container["image"]
@@ -508,6 +574,9 @@ def test_notes_say_what_to_check_next(helm: Helm, tmp_path: Path, override: Path
     assert f"port-forward {kind.lower()}/{NAME} 8080\n" in notes
     assert "WARNING: secretKeys.pseudonymKey is not set" in notes
     assert ("replays the changelog" in notes) == (kind == "Deployment")
+    assert "WARNING: there is one pod" in notes
+    override.write_text(f"{{kind: {kind}, replicas: 2}}")
+    assert "there is one pod" not in helm.render(DEFAULT, override, chart=chart)["Notes"]["notes"]
 
 
 def test_the_documented_job_gets_what_the_pods_get(helm: Helm, override: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition as NativePartition
 
-from consumer.adapters.kafka import changelog, connection, event_topics
+from consumer.adapters.kafka import changelog, connection, settling_producer
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.event_topics import KafkaEventTopics
 from consumer.adapters.kafka.failures import REBALANCING
@@ -356,7 +356,7 @@ async def test_a_call_that_never_comes_back_costs_a_producer_and_nothing_else(
 
     What hung may come back at any time later: it is fenced.
     """
-    monkeypatch.setattr(event_topics, "HANGS_AFTER_S", 0.3)
+    monkeypatch.setattr(settling_producer, "HANGS_AFTER_S", 0.3)
     comes_back = threading.Event()
     chosen = names(kafka)
     tp = first_of(chosen)
@@ -398,7 +398,7 @@ async def test_a_membership_of_the_past_is_no_reason_to_stop(kafka: KafkaCluster
 
 async def test_an_unknown_commit_is_asked_for_again(kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the broker does not answer a commit, it is neither aborted nor sent anew: it is there once."""
-    monkeypatch.setattr(event_topics, "CALL_S", 0.3)
+    monkeypatch.setattr(settling_producer, "CALL_S", 0.3)
     chosen = names(kafka)
     tp = first_of(chosen)
     async with at_work(chosen) as (_, topics):
@@ -426,7 +426,7 @@ async def cut_off_at(
 
         async with opened(behind_proxies, watcher.source.group_metadata, watcher.source.commit) as topics:
             await watcher.until(lambda: watcher.assigned)
-            monkeypatch.setattr(event_topics, "CALL_S", 0.3)
+            monkeypatch.setattr(settling_producer, "CALL_S", 0.3)
             producer = topics._producer
             assert producer is not None
             producer._producer = Interfering(producer._producer, call, cut, lambda: None)  # type: ignore[assignment]
@@ -443,7 +443,7 @@ async def test_a_producer_that_has_lost_the_brokers_is_left_behind(
         tp, former = first_of(chosen), topics._producer
         attempt = settlement({tp: 1}, audit=[(b"k", b"v")], changelog=[(tp, b"x", b"1")])
         with monkeypatch.context() as briefly:
-            briefly.setattr(event_topics, "SETTLE_WITHIN_S", 0.5)
+            briefly.setattr(settling_producer, "SETTLE_WITHIN_S", 0.5)
             with pytest.raises(SourceUnavailable):
                 await topics.settle(attempt)
         await topics.settle(attempt)
@@ -459,8 +459,8 @@ async def test_a_producer_that_aborted_is_kept(kafka: KafkaCluster, monkeypatch:
     async with at_work(chosen) as (_, topics):
         former = topics._producer
         with monkeypatch.context() as briefly:
-            briefly.setattr(event_topics, "SETTLE_WITHIN_S", 0)
-            briefly.setattr(event_topics._Producer, "_flush", unavailable)
+            briefly.setattr(settling_producer, "SETTLE_WITHIN_S", 0)
+            briefly.setattr(settling_producer.SettlingProducer, "_flush", unavailable)
             with pytest.raises(SourceUnavailable):
                 await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")]))
         await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")]))
@@ -478,9 +478,9 @@ async def test_a_commit_that_stays_unknown_to_this_client_alone_is_left_to_a_new
 ) -> None:
     """Nothing may be settled before it is known what became of it, and who alone has lost the brokers never learns."""
     async with cut_off_at(kafka, "commit_transaction", monkeypatch) as (chosen, topics):
-        monkeypatch.setattr(event_topics, "SETTLE_WITHIN_S", 2)
-        monkeypatch.setattr(event_topics, "TRANSACTION_TIMEOUT_MS", 0)
-        monkeypatch.setattr(event_topics, "RECONNECTS_WITHIN_S", 0.5)
+        monkeypatch.setattr(settling_producer, "SETTLE_WITHIN_S", 2)
+        monkeypatch.setattr(settling_producer, "TRANSACTION_TIMEOUT_MS", 0)
+        monkeypatch.setattr(settling_producer, "RECONNECTS_WITHIN_S", 0.5)
         with pytest.raises(FatalError, match="not known whether it committed"):
             await topics.settle(settlement({first_of(chosen): 1}, audit=[(b"k", b"v")]))
 
@@ -540,7 +540,7 @@ async def test_who_was_fenced_does_not_fence_back(kafka: KafkaCluster, monkeypat
     def fenced() -> None:
         raise KafkaException(KafkaError(KafkaError._FENCED, "as an abort is told", True))
 
-    monkeypatch.setattr(event_topics._Producer, "_flush", unavailable)
+    monkeypatch.setattr(settling_producer.SettlingProducer, "_flush", unavailable)
     async with at_work(chosen) as (watcher, topics):
         former = topics._producer
         assert former is not None
@@ -567,11 +567,11 @@ async def test_a_producer_that_is_left_behind_is_gone_at_once(
 ) -> None:
     """Nothing of it may be sent any more, nor may it end wherever the garbage collector happens to find it."""
     gone: list[str] = []
-    monkeypatch.setattr(event_topics, "RECONNECTS_WITHIN_S", 0.5)
+    monkeypatch.setattr(settling_producer, "RECONNECTS_WITHIN_S", 0.5)
     gc.disable()
     try:
         async with cut_off_at(kafka, "poll", monkeypatch, "at_least_once") as (chosen, topics):
-            monkeypatch.setattr(event_topics, "SETTLE_WITHIN_S", 0.5)
+            monkeypatch.setattr(settling_producer, "SETTLE_WITHIN_S", 0.5)
             assert topics._producer is not None
             full = Full(topics._producer._producer, "", lambda: None, lambda: None)
             _ = weakref.ref(full, lambda _: gone.append(threading.current_thread().name))
@@ -597,12 +597,12 @@ async def test_a_commit_of_which_one_broker_does_not_tell_is_asked_for_again(
         raise KafkaException(KafkaError(KafkaError._TIMED_OUT, retriable=True))
 
     async with at_work(chosen) as (_, topics):
-        monkeypatch.setattr(event_topics, "TRANSACTION_TIMEOUT_MS", 0)
+        monkeypatch.setattr(settling_producer, "TRANSACTION_TIMEOUT_MS", 0)
         assert topics._producer is not None
         silently = Interfering(topics._producer._producer, "commit_transaction", silent, lambda: None)
         topics._producer._producer = silently  # type: ignore[assignment]
         with monkeypatch.context() as briefly:
-            briefly.setattr(event_topics._Producer, "_insist", lambda _, call, __: call())
+            briefly.setattr(settling_producer.SettlingProducer, "_insist", lambda _, call, __: call())
             await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")]))
         assert silently.calls.count("commit_transaction") == 2
     assert values(read(kafka.bootstrap, chosen.kafka_audit_topic)) == [b"v"]
@@ -612,14 +612,14 @@ async def test_a_commit_that_is_unknown_to_everybody_is_asked_for_again(
     kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An outage, however long, is no reason to stop: the brokers will tell."""
-    monkeypatch.setattr(event_topics, "CALL_S", 0.3)
+    monkeypatch.setattr(settling_producer, "CALL_S", 0.3)
     monkeypatch.setattr(connection, "ANSWER_WITHIN_S", 0.5)
-    monkeypatch.setattr(event_topics, "RECONNECTS_WITHIN_S", 0.5)
+    monkeypatch.setattr(settling_producer, "RECONNECTS_WITHIN_S", 0.5)
     chosen = names(kafka)
     tp = first_of(chosen)
     async with at_work(chosen) as (_, topics):
-        monkeypatch.setattr(event_topics, "SETTLE_WITHIN_S", 0.2)
-        monkeypatch.setattr(event_topics, "TRANSACTION_TIMEOUT_MS", 0)
+        monkeypatch.setattr(settling_producer, "SETTLE_WITHIN_S", 0.2)
+        monkeypatch.setattr(settling_producer, "TRANSACTION_TIMEOUT_MS", 0)
         producer = stop_and_go(kafka, topics, "commit_transaction")
         await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")]))
         assert producer.calls.count("commit_transaction") >= 2
@@ -630,8 +630,8 @@ async def test_an_outage_before_the_commit_leaves_nothing_behind(
     kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A settlement that the brokers do not take in time may be tried again, and is then there once."""
-    monkeypatch.setattr(event_topics, "CALL_S", 0.3)
-    monkeypatch.setattr(event_topics, "SETTLE_WITHIN_S", 0.5)
+    monkeypatch.setattr(settling_producer, "CALL_S", 0.3)
+    monkeypatch.setattr(settling_producer, "SETTLE_WITHIN_S", 0.5)
     chosen = names(kafka)
     tp = first_of(chosen)
     async with at_work(chosen) as (_, topics):
@@ -642,7 +642,7 @@ async def test_an_outage_before_the_commit_leaves_nothing_behind(
         process = kafka._brokers[1].process
         assert process is not None
         process.send_signal(signal.SIGCONT)
-        monkeypatch.setattr(event_topics, "SETTLE_WITHIN_S", WITHIN_S)
+        monkeypatch.setattr(settling_producer, "SETTLE_WITHIN_S", WITHIN_S)
         await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")]))
     assert values(read(kafka.bootstrap, chosen.kafka_audit_topic)) == [b"v"]
 

@@ -196,6 +196,46 @@ async def test_the_number_is_blocked_before_the_contact_changes():
         assert simulator.contacts("People") == {}
 
 
+@pytest.mark.parametrize("fault", ["503", "hang"])
+async def test_nobody_is_called_while_the_do_not_call_list_takes_no_numbers(fault):
+    """All is tried again, also grants; but the contacts that withdrew are not callable meanwhile."""
+    granted = replace(JANE, external_id="crm-2", phone="+15550100002")
+    numberless = replace(JANE, external_id="crm-3", consent=False)
+    brief = {"GENESYS_DNC_LIST": "Nobody", "GENESYS_REQUEST_TIMEOUT_S": "2"}
+    async with Simulator() as simulator, opened(simulator, **brief) as sink:
+        await put(sink, JANE)
+        await put(sink, numberless)
+        simulator.faults.inject(Fault.parse(f"{fault}@add_dnc_phone_numbers"))
+        withdrawn = [replace(JANE, consent=False), replace(numberless, phone="")]
+        encoded = [sink.encode(each, callable_=False) for each in withdrawn]
+        with pytest.raises(SinkUnavailable):
+            await sink.upsert([*encoded, sink.encode(granted, callable_=True)], withdrawn=withdrawn)
+        contacts = simulator.contacts("People")
+        assert contacts[JANES_ID]["callable"] is False
+        assert contacts[contact_id("crm-3")]["data"]["phone_number"] == numberless.phone
+        assert contact_id("crm-2") not in contacts
+        await sink.upsert([*encoded, sink.encode(granted, callable_=True)], withdrawn=withdrawn)
+        assert simulator.dnc_numbers("Nobody") == {JANE.phone}
+        assert simulator.contacts("People")[contact_id("crm-2")]["callable"] is True
+
+
+async def test_nobody_is_called_by_an_amended_contact_while_that_list_takes_no_numbers():
+    """Of a part too, unless it clears the number: that would be lost to the list."""
+    cleared = replace(JANE, external_id="crm-3")
+    async with Simulator() as simulator, with_dnc_list(simulator) as sink:
+        await put(sink, JANE)
+        await put(sink, cleared)
+        simulator.faults.inject(Fault.parse("503@add_dnc_phone_numbers"))
+        parts = [WITHDRAWN, replace(WITHDRAWN, external_id="crm-3", phone="")]
+        with pytest.raises(SinkUnavailable):
+            await sink.amend(parts)
+        contacts = simulator.contacts("People")
+        assert contacts[JANES_ID]["callable"] is False
+        assert contacts[contact_id("crm-3")]["data"]["phone_number"] == JANE.phone
+        await sink.amend(parts)
+        assert simulator.dnc_numbers("Nobody") == {JANE.phone}
+
+
 async def test_the_number_is_blocked_before_an_amended_contact_changes():
     """So it is when only a part is told; a number that a rejected record names is blocked then too."""
     async with Simulator() as simulator, with_dnc_list(simulator) as sink:

@@ -23,6 +23,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from structlog.testing import capture_logs
 
 from consumer.adapters.genesys import transport
+from consumer.adapters.genesys.client import NOT_TOO_LARGE_BYTES
 from consumer.adapters.genesys.sink import GenesysSink
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
@@ -419,6 +420,19 @@ async def test_a_body_that_keeps_to_the_limit_that_is_named_is_not_too_large(ben
             await ask(sink, "crm-2")
 
 
+@pytest.mark.parametrize(
+    "answer", [error(413, "request.entity.too.large"), text(413, "<h1>413</h1>")], ids=["Genesys", "edge"]
+)
+async def test_a_large_body_may_be_too_large_without_a_limit_that_is_named(bench, answer):
+    """It is sent in parts then; a small one cannot be meant, or everybody would be given up one by one."""
+    async with bench.sink() as sink:
+        bench.genesys.script = [answer]
+        with pytest.raises(TooLarge) as caught:
+            await sink.upsert([sink.encode(JOHN, callable_=False)] * (NOT_TOO_LARGE_BYTES // 200))
+    assert caught.value.limit is None
+    assert len(bench.genesys.calls[-1].body) > NOT_TOO_LARGE_BYTES
+
+
 async def test_amend_sends_back_what_genesys_has(bench):
     """Data stays as it was read but for what changed; without consent or with do-not-call nobody calls."""
     read = [
@@ -587,8 +601,8 @@ async def test_proxies_of_the_environment_are_not_used(bench, monkeypatch):
 MAPPING: list[tuple[str, Handler, type[ConsumerError], str]] = [
     ("data", error(400, "contact.datum.length.limit.exceeded"), RefusedByGenesys, "contact.datum.length"),
     ("no code", error(400, "+15550100999"), RefusedByGenesys, "bad.request"),
-    ("too large", error(413, "request.entity.too.large"), TooLarge, "request.entity.too.large"),
-    ("too large at the edge", text(413, "<h1>413</h1>"), TooLarge, "request.entity.too.large"),
+    ("small, and called too large", error(413, "request.entity.too.large"), SinkUnavailable, "no limit is named"),
+    ("small, and called too large at the edge", text(413, "<h1>413</h1>"), SinkUnavailable, "no limit is named"),
     ("columns", error(400, "contact.missing.columns"), ContactListMismatch, "other columns than at start"),
     ("more columns", error(400, "invalid.contact.columns"), ContactListMismatch, "other columns than at start"),
     ("400 of a proxy", text(400, "<h1>Canaryville</h1>"), SinkUnavailable, r"status 400\)"),
@@ -602,6 +616,7 @@ MAPPING: list[tuple[str, Handler, type[ConsumerError], str]] = [
     ("do-not-call export", error(400, "dnc.list.export.in.progress"), Throttled, "dnc.list.export.in.progress"),
     ("in use", error(400, "contact.in.use"), Throttled, "contact.in.use"),
     ("permission", error(403, "missing.any.permissions"), Unauthorized, "outbound:contact:add"),
+    ("contact", error(404, "contact.not.found"), RefusedByGenesys, "contact.not.found"),
     ("list", error(404, "contact.list.not.found"), FatalError, "GENESYS_CONTACT_LIST.*contact.list.not.found"),
     ("404 of a proxy", text(404, "nothing here"), SinkUnavailable, "status 404"),
     ("method", error(405, "method.not.allowed"), FatalError, "status 405"),
@@ -655,7 +670,9 @@ async def test_busy_list_is_asked_again_after_a_few_seconds(bench):
     ("status", "headers", "message", "wait"),
     [
         (429, {"Retry-After": "42"}, "", (42, 42)),
-        (429, {"Retry-After": in_seconds(3600)}, "", (3000, 3600)),
+        (429, {"Retry-After": in_seconds(200)}, "", (100, 200)),
+        (429, {"Retry-After": in_seconds(3600)}, "", (300, 300)),
+        (503, {"Retry-After": "86400"}, "", (300, 300)),
         (429, {"Retry-After": in_seconds(-3600)}, "", (0, 0)),
         (429, {}, "Rate limit exceeded the maximum. Retry the request in [17] seconds", (17, 17)),
         (429, {"Retry-After": "soon"}, "Retry the request in [17] seconds", (17, 17)),
@@ -665,7 +682,7 @@ async def test_busy_list_is_asked_again_after_a_few_seconds(bench):
     ],
 )
 async def test_the_wait_that_genesys_asks_for_is_passed_on(bench, status, headers, message, wait):
-    """Seconds, a date, or the number in the text of a 429; nothing when Genesys does not say."""
+    """Seconds, a date, or the number in the text of a 429; nothing when Genesys does not say, five minutes at most."""
 
     async def answer(_):
         return web.json_response({"message": message, "code": "x"}, status=status, headers=headers)

@@ -12,10 +12,10 @@ from yarl import URL
 
 from consumer.adapters.genesys import client, uploads as module
 from consumer.adapters.genesys.uploads import GenesysUploads
+from consumer.command_ports import ImportStatus
 from consumer.core.contact_id import contact_id
 from consumer.errors import FatalError, RefusedByGenesys, SinkUnavailable, Throttled
 from consumer.model import Contact
-from consumer.ports import ImportStatus
 from consumer.simulator.app import Simulator
 from consumer.simulator.faults import Fault
 from tests.integration.test_genesys_on_the_simulator import JANE, opened

@@ -369,6 +369,25 @@ async def test_a_consumer_that_alone_does_not_find_the_brokers_again_stops(
             await watcher.until(lambda: False)
 
 
+async def test_who_is_told_of_no_brokers_is_not_connected(
+    kafka: KafkaCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Brokers that the controller has counted out say so, and the library may not tell (librdkafka #5301)."""
+    monkeypatch.setattr(Poller, "_on_error", lambda *_: None)
+    often = properties(
+        tmp_path, session_timeout_ms=3000, heartbeat_interval_ms=300, topic_metadata_refresh_interval_ms=300
+    )
+    chosen = settings(kafka.proxied_bootstrap, kafka.create_topic(), KAFKA_PROPERTIES_FILE=often)
+    async with proxied(kafka) as proxies, watched(chosen) as watcher:
+        await watcher.until(lambda: watcher.positions and watcher.source.connected)
+        for proxy in proxies:
+            proxy.counted_out = True
+        await watcher.until(lambda: not watcher.source.connected)
+        for proxy in proxies:
+            proxy.heal()
+        await watcher.until(lambda: watcher.source.connected)
+
+
 async def test_who_hears_nothing_of_offsets_asks_with_a_new_client(
     kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -397,6 +416,18 @@ async def told_in_the_end(group: GroupOffsets, partition: TopicPartition) -> Tol
         while not (told := await asyncio.to_thread(group.stable, [partition])):
             pass
     return told
+
+
+async def test_it_tells_where_partitions_end_that_are_not_read_on(kafka: KafkaCluster, tmp_path: Path) -> None:
+    """Who reads no further than the pipeline takes in would else never learn how much waits behind."""
+    brief = properties(tmp_path, session_timeout_ms=3000, heartbeat_interval_ms=300)
+    chosen = settings(kafka.bootstrap, kafka.create_topic(), KAFKA_PROPERTIES_FILE=brief)
+    tp = TopicPartition(chosen.kafka_source_topics[0], 0)
+    produce(kafka.bootstrap, tp.topic, [b"%d" % number for number in range(5)])
+    async with watched(chosen) as watcher:
+        await watcher.until(lambda: len(watcher.records) == 5)
+        watcher.source.pause([tp])
+        await watcher.until(lambda: watcher.told_ends.get(tp) == 5)
 
 
 async def test_silence_counts_as_disconnected_also_where_the_library_says_nothing(

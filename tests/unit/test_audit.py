@@ -14,7 +14,16 @@ import pytest
 from hypothesis import given, strategies as st
 from msgspec.structs import replace
 
-from consumer.core.audit import COMPLIANCE_CHECKS, AuditEvent, Auditor, decode_head, encode_head, event_id, trace_id
+from consumer.core.audit import (
+    COMPLIANCE_CHECKS,
+    MAX_PARTS,
+    AuditEvent,
+    Auditor,
+    decode_head,
+    encode_head,
+    event_id,
+    trace_id,
+)
 from consumer.model import Assignment, BatchReport, ChainHead, Operation, Outcome, Reason, Record, TopicPartition, Work
 
 _SCHEMAS = fastavro.parse_schema(
@@ -286,6 +295,17 @@ def test_the_trace_of_the_batch_goes_before_that_of_the_header() -> None:
 
 
 # -- the chain
+
+
+def test_a_record_about_very_many_has_an_event_that_brokers_take() -> None:
+    """A megabyte by default: one that is refused would end every process that reads the record."""
+    many = work()
+    many.parts = [replace(work(), part=number, reasons=("email_invalid",)) for number in range(15_000)]
+    ((_, value),), _ = AUDITOR.records([many], ChainHead(), NOW)
+    event = json.loads(value)
+    assert len(value) < 1_000_000
+    assert (len(event["parts"]), event["partsLeftOut"]) == (MAX_PARTS, 15_000 - MAX_PARTS)
+    assert fastavro.validate(event, SCHEMAS["record"])
 
 
 def test_a_chain_begins_at_zero() -> None:

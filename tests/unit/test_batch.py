@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from consumer.core.batch import MAX_PER_REQUEST, Batch, Effect, Lane, Lanes, effect_of
+from consumer.core.batch import Lanes
+from consumer.core.lane import MAX_PER_REQUEST, Batch, Effect, Lane, effect_of
 from consumer.model import (
     UNCHANGED,
     Amendment,
@@ -739,7 +740,7 @@ def test_the_doubted_wait_for_the_answer_of_their_group() -> None:
     _, _, *doubted = split(on)
     batch = take(on, 10.5)
     assert names(batch) == ["a0", "a1"]
-    assert (batch.blamed(), on.due(99.0, PLENTY)) == (doubted, None)
+    assert (batch.still_doubted(), on.due(99.0, PLENTY)) == (doubted, None)
 
 
 def test_relieved_contacts_go_on_among_all_others() -> None:
@@ -748,9 +749,9 @@ def test_relieved_contacts_go_on_among_all_others() -> None:
     split(on)
     batch = take(on, 10.5)
     begin(on, work("late"), now=10.5)
-    on.relieve(batch.blamed())
+    on.relieve(batch.still_doubted())
     assert drained(on, 20.0) == [["late", "a2", "a3"]]
-    assert batch.blamed() == []
+    assert batch.still_doubted() == []
 
 
 def test_a_doubted_contact_may_be_replaced() -> None:
@@ -989,7 +990,7 @@ class Traffic(RuleBasedStateMachine):
         batch = self.answered(data)
         for lane in batch.lanes:
             self.finish(lane)
-        if blamed := batch.blamed():
+        if blamed := batch.still_doubted():
             self.on.put_back_as_group(batch.effect, blamed[:1], blamed[1:])
 
     @precondition(lambda self: self.under_way)
@@ -997,10 +998,10 @@ class Traffic(RuleBasedStateMachine):
     def try_again(self, data: st.DataObject) -> None:
         batch = self.answered(data)
         together = data.draw(st.booleans())
-        if together and batch.lanes and batch.blamed():
-            self.on.put_back_as_group(batch.effect, batch.lanes, batch.blamed())
+        if together and batch.lanes and batch.still_doubted():
+            self.on.put_back_as_group(batch.effect, batch.lanes, batch.still_doubted())
         else:
-            self.on.relieve(batch.blamed())
+            self.on.relieve(batch.still_doubted())
             self.on.put_back(batch)
         for lane in batch.lanes:
             waiting, lane.waiting = lane.waiting, []
@@ -1010,7 +1011,7 @@ class Traffic(RuleBasedStateMachine):
     @rule(data=st.data())
     def split(self, data: st.DataObject) -> None:
         batch = self.answered(data)
-        self.on.relieve(batch.blamed())
+        self.on.relieve(batch.still_doubted())
         if not batch.lanes:
             return
         middle = data.draw(st.integers(1, len(batch.lanes)))
@@ -1025,7 +1026,7 @@ class Traffic(RuleBasedStateMachine):
     @rule(data=st.data())
     def park(self, data: st.DataObject) -> None:
         batch = self.answered(data)
-        self.on.relieve(batch.blamed())
+        self.on.relieve(batch.still_doubted())
         for lane in batch.lanes:
             self.on.park(lane)
             self.parked.append(lane)
@@ -1097,7 +1098,7 @@ class Traffic(RuleBasedStateMachine):
             self.no_contact_is_in_two_requests()
             answered, self.under_way = self.under_way, []
             for batch in answered:
-                self.on.relieve(batch.blamed())
+                self.on.relieve(batch.still_doubted())
                 for lane in batch.lanes:
                     self.finish(lane)
         assert len(self.on) == 0

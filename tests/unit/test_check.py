@@ -31,6 +31,16 @@ def test_brokers_without_acls_allow_everything(allowed: list[AclOperation] | Non
     assert _inspection()._lacking("group", "consumers", allowed, GROUP_RIGHTS) == ""
 
 
+def test_tables_of_no_source_topic_are_told() -> None:
+    """They may be those of schemas, or a slip: then another mapping reads the topic, perhaps a ready-made one."""
+    told = [
+        (line.holds, line.detail)
+        for line in check._tables({"default", "crm.contcats", "Row", "b"}, ["crm.contacts", "b"])
+    ]
+    of_a_schema = "is no source topic: it counts for records whose schema has that name"
+    assert told == [(True, f"[Row] {of_a_schema}"), (True, f"[crm.contcats] {of_a_schema}; or is it crm.contacts?")]
+
+
 def test_the_state_directory_may_be_there_or_be_made(tmp_path: Path) -> None:
     """A start makes it, with its parents; the check makes nothing."""
     assert check._state_directory(tmp_path) == ("state directory", True, f"{tmp_path} can be written to")

@@ -41,6 +41,17 @@ def refusal(tmp_path: Path, content: bytes | str) -> str:
     return str(caught.value)
 
 
+def test_names_that_nothing_is_made_of_are_told(tmp_path: Path) -> None:
+    """In whichever of the first rows they are; values under them count for nothing, and nobody would notice."""
+    csv = file(tmp_path, HEADER.strip() + ",loyalty\na,+15550100,,true,false,gold,7\n")
+    json = file(
+        tmp_path,
+        b"""{"externalId": "a", "consent": true, "doNotCall": false, "segment": "gold"}
+{"externalId": "b", "consent": true, "doNotCall": false, "tier": 1, "occurred_at": 1, "attributes": {"x": "y"}}""",
+    )
+    assert (csv.left_out, json.left_out) == (["loyalty"], ["tier"])
+
+
 # -- CSV
 
 

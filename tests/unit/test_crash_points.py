@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from consumer.core.batch import Lane, Lanes
+from consumer.core.batch import Lanes
+from consumer.core.lane import Lane
 from consumer.core.offsets import Tracker
 from consumer.model import Settlement, Work
 from consumer.pipeline.settle import Settler

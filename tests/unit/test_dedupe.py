@@ -8,27 +8,22 @@ import pytest
 from hypothesis import assume, given, strategies as st
 from msgspec.structs import replace
 
-from consumer.core import state_bytes
+from consumer.core import changes, state_bytes
+from consumer.core.changes import as_delete, merged, precaution, suppression, to_change, under_new_id, without_content
 from consumer.core.dedupe import (
-    FROM_A_FILE,
     MAX_VERSION,
     accepted,
     advanced,
-    as_delete,
     forgotten,
     from_a_file,
     judge,
-    merged,
     noted,
-    precaution,
     releases,
     repeats,
-    suppression,
-    to_change,
-    under_new_id,
-    without_content,
 )
+from consumer.errors import FatalError
 from consumer.model import (
+    FROM_A_FILE,
     UNCHANGED,
     Amendment,
     Change,
@@ -60,7 +55,7 @@ EVENT = ChangeEvent(
 LIST = "list-a"
 SETTLED_MS = 1_800_000_000_123
 DELETED = without_content(Operation.DELETE, LIST)
-SUPPRESSED = without_content(Operation.SUPPRESS, LIST)
+SUPPRESSED = changes.suppressed(LIST, consent=True, do_not_call=False)
 
 
 def suppressed(*, version=5, offset=10):
@@ -544,14 +539,14 @@ def test_a_state_that_an_earlier_release_wrote_is_of_the_first_epoch():
 )
 def test_bytes_of_another_format_are_refused(raw, read):
     """A store of another release is not misread; the message tells the length alone."""
-    with pytest.raises(ValueError, match=f"unknown format \\({len(raw)} bytes\\)"):
+    with pytest.raises(FatalError, match=f"unknown format \\({len(raw)} bytes\\)"):
         read(raw)
 
 
 # ---- whatever comes ----
 
 versions = st.none() | st.integers(-2, 4)
-changes = st.builds(
+any_change = st.builds(
     change,
     at=st.integers(0, 4),
     offset=st.integers(0, 6),
@@ -562,11 +557,11 @@ changes = st.builds(
 )
 in_epochs = st.builds(
     lambda made, epoch, *, read: replace(made, positional=made.withdrawal, epoch=epoch, read=read),
-    changes,
+    any_change,
     st.integers(0, 2),
     read=st.booleans(),
 )
-histories = st.lists(changes, min_size=1, max_size=8)
+histories = st.lists(any_change, min_size=1, max_size=8)
 
 
 def after(made, before):
@@ -590,14 +585,14 @@ def in_offset_order(history):
     return [replace(each, offset=n) for n, each in enumerate(history)]
 
 
-@given(changes, st.none() | states)
+@given(any_change, st.none() | states)
 def test_what_was_accepted_last_is_a_duplicate_when_it_comes_again(made, before):
     """Nobody is called twice because an event was replayed."""
     assume(before is None or before.epoch == 0 or made.withdrawal)  # else it is not accepted
     assert judge(made, accepted(made, before)) is Verdict.DUPLICATE
 
 
-@given(st.lists(changes | in_epochs, min_size=1, max_size=8))
+@given(st.lists(any_change | in_epochs, min_size=1, max_size=8))
 def test_the_highest_version_known_never_goes_down(history):
     """Whatever is accepted or repeated, in whatever order, what is older than it stays stale."""
     known = [(it.epoch, it.version) for it in told(history) if it.version is not None]
@@ -642,7 +637,7 @@ def test_grant_revoke_grant_are_three_deliveries(versions):
         remembered = accepted(made, remembered)
 
 
-@given(histories, changes)
+@given(histories, any_change)
 def test_a_withdrawal_is_sent_unless_it_is_a_repeat_or_certainly_older(history, made):
     """A withdrawal is stale only to a higher version, or to what came behind it in its own order."""
     assume(made.withdrawal)
@@ -653,7 +648,7 @@ def test_a_withdrawal_is_sent_unless_it_is_a_repeat_or_certainly_older(history, 
         assert lower or behind
 
 
-@given(histories, changes)
+@given(histories, any_change)
 def test_what_is_certainly_newer_is_never_stale(history, made):
     """A version above all, or a later place of the partition where there are no versions."""
     *_, remembered = told([replace(each, version=None) for each in in_offset_order(history)])
@@ -662,7 +657,7 @@ def test_what_is_certainly_newer_is_never_stale(history, made):
     assert judge(replace(made, version=2), remembered) is not Verdict.STALE
 
 
-@given(changes)
+@given(any_change)
 def test_judging_changes_nothing(made):
     """The same question has the same answer."""
     remembered = state(version=2, offset=3, at=2)
@@ -952,3 +947,19 @@ def test_who_was_callable_or_not_known_has_the_consent_of_the_row(former):
     assert renamed().former == hashlib.sha256(b"c-0").digest()
     assert under_new_id(renamed(), former, LIST) == change()
     assert under_new_id(renamed(consent=False), WITHDREW, LIST) == change(consent=False)
+
+
+@pytest.mark.parametrize("flags", [{"consent": False}, {"do_not_call": True}, {"consent": False, "do_not_call": True}])
+def test_suppressions_by_other_flags_are_told_apart(flags):
+    """A rejected record that withdraws the one flag is no repeat of one that withdrew the other."""
+    others = [{"consent": False}, {"do_not_call": True}, {"consent": False, "do_not_call": True}]
+    event = replace(EVENT, consent=None, do_not_call=None, version=None)
+
+    def withdrawn(offset, told):
+        change = suppression(replace(event, **told), offset, LIST, "")
+        assert change is not None
+        return change
+
+    state = accepted(withdrawn(3, flags), None)
+    verdicts = [judge(withdrawn(4, other), state) for other in others]
+    assert verdicts == [Verdict.DUPLICATE if other == flags else Verdict.CHANGED for other in others]

@@ -160,6 +160,7 @@ def test_metrics_are_those_of_the_program() -> None:
             rate_limit_remaining=lambda: 1.0,
             in_flight=lambda: 0,
             lag=lambda: {TopicPartition("changes", 0): 0},
+            stalled=lambda: {TopicPartition("changes", 0): 0.0},
             store_size=lambda: (0, 0),
             fuse_tripped=lambda: {"changes": 1, "others": 0},
         )

@@ -5,8 +5,8 @@ import pytest
 from msgspec.structs import replace
 
 from consumer.core.envelopes.native import native
-from consumer.core.mapping import MAX_TIME_MS
 from consumer.core.mapping_tables import CHANGE_TYPES
+from consumer.core.moments import MAX_MS
 from consumer.errors import DecodeError
 from consumer.model import ChangeEvent, ChangeType, Reason, Record
 
@@ -179,7 +179,7 @@ def test_another_envelope_is_unknown():
     assert caught.value.reasons == (Reason.ENVELOPE_UNKNOWN,)
 
 
-@pytest.mark.parametrize("occurred_at", [0, MAX_TIME_MS])
+@pytest.mark.parametrize("occurred_at", [0, MAX_MS])
 def test_times_from_1970_to_9999_are_times(occurred_at):
     """Both ends of the range belong to it."""
     assert native(NATIVE)(fields_with(occurredAt=occurred_at), RECORD).occurred_at == occurred_at
@@ -199,7 +199,7 @@ def test_what_happened_may_be_told_in_text():
     assert native(schema_with(changeType="string"))(fields_with(), RECORD) == native(NATIVE)(fields_with(), RECORD)
 
 
-BAD_TIMES = {"null": None, "before 1970": -1, "in microseconds": 1_700_000_000_000_000, "after 9999": MAX_TIME_MS + 1}
+BAD_TIMES = {"null": None, "before 1970": -1, "in microseconds": 1_700_000_000_000_000, "after 9999": MAX_MS + 1}
 
 
 @pytest.mark.parametrize("time", BAD_TIMES.values(), ids=BAD_TIMES)
@@ -233,7 +233,7 @@ def test_events_share_no_attributes(types):
 
 
 @pytest.mark.parametrize(
-    ("kafka_ms", "expected"), [(-1, 0), (1_700_000_000_000, 1_700_000_000_000), (1_700_000_000_000_000, MAX_TIME_MS)]
+    ("kafka_ms", "expected"), [(-1, 0), (1_700_000_000_000, 1_700_000_000_000), (1_700_000_000_000_000, MAX_MS)]
 )
 def test_a_record_without_any_usable_time_is_flawed_and_no_more(kafka_ms, expected):
     """Kafka's own time is what a producer gave, or none."""

@@ -4,14 +4,17 @@ import json
 
 import pytest
 
+from consumer.core import changes
+from consumer.core.dedupe import accepted, judge
+from consumer.core.validate import validate
 from consumer.errors import DecodeError
-from consumer.model import UNCHANGED, ChangeType, Reason
+from consumer.model import UNCHANGED, ChangeType, Reason, Verdict
 from tests.envelopes import TIME_MS, record_type, sample, told
 
 SCHEMA = sample("salesforce_contact_change_event.avsc")
 NAMES = [field["name"] for field in SCHEMA["fields"]]
 PERSON = ["Salutation", "FirstName", "LastName"]
-VERSION = TIME_MS << 20 | 3
+VERSION = TIME_MS << 20 | 2**20 - 1
 
 MAPPING = {
     "phone": "MobilePhone",
@@ -202,12 +205,23 @@ def test_a_reserved_change_type_is_rejected():
         event("SNAPSHOT", BODY)
 
 
-def test_the_order_within_a_transaction_decides_among_equal_times():
-    """The version is the commit's time, then the sequence number."""
-    (first,) = event("CREATE", BODY, sequenceNumber=1)
-    (second,) = event("CREATE", BODY, sequenceNumber=2)
-    (later,) = event("CREATE", BODY, sequenceNumber=1, commitTimestamp=TIME_MS + 1)
-    assert first.version < second.version < later.version < 2**63
+def test_commits_of_one_second_have_one_version():
+    """`commitTimestamp` tells no more, and each transaction counts anew: the order of the partition decides then."""
+    (first,) = event("CREATE", BODY, sequenceNumber=2)
+    (second,) = event("CREATE", BODY, sequenceNumber=1)
+    (later,) = event("CREATE", BODY, sequenceNumber=1, commitTimestamp=TIME_MS + 1000)
+    assert first.version == second.version < later.version < 2**63
+
+
+def test_a_withdrawal_of_a_later_transaction_in_the_same_second_counts():
+    """It may be the first change of its transaction, where the one before it was the second of its own."""
+    (granted,) = event("CREATE", BODY, sequenceNumber=2)
+    (withdrawn,) = event("UPDATE", {"DoNotCall": True}, sequenceNumber=1)
+    contact, amendment = validate([granted, withdrawn], ())
+    first, second = changes.of(granted, contact, 5, "list"), changes.of(withdrawn, amendment, 6, "list")
+    assert first is not None
+    assert second is not None
+    assert judge(second, accepted(first, None)) is Verdict.CHANGED
 
 
 def test_the_ready_made_mapping_asks_for_a_consent_field():

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 from msgspec.structs import replace
 
-from consumer.core.dedupe import accepted, advanced, judge, to_change
+from consumer.core.changes import to_change
+from consumer.core.dedupe import accepted, advanced, judge
 from consumer.core.epochs import MAX_BEGINNINGS, MAX_SOURCES, Epochs, decode
 from consumer.model import ChangeEvent, ChangeType, Contact, Verdict
 

@@ -82,7 +82,7 @@ TEXT = """\
                  source.lsn = 500
                  op = 'u'
 ✓ change event   UPDATE of '7'
-                 at 2023-11-14T22:13:20.000+00:00, version 500
+                 at 2023-11-14T22:13:20.000Z, version 500
                  phone = '+14155550100'
                  email = 'jane@example.com'
                  consent = True

@@ -9,11 +9,11 @@ import orjson
 import pytest
 from msgspec.structs import replace
 
-from consumer.core import dedupe, state_bytes
+from consumer.command_ports import ImportStatus
+from consumer.core import changes, state_bytes
 from consumer.errors import ConsumerError, FatalError, RefusedByGenesys, SinkUnavailable, SourceUnavailable
-from consumer.model import Record, TopicPartition
+from consumer.model import FROM_A_FILE, Record, TopicPartition
 from consumer.pipeline.settle import IMPORT_KEY
-from consumer.ports import ImportStatus
 from tests.fills import WRITTEN_MS, Fill, MemoryRows, Row, empty_world, fill, partition_of, row, survive
 from tests.lives import live
 from tests.memory_ports import World, outage
@@ -205,13 +205,13 @@ def test_rows_with_versions_are_in_order_also_after_a_failover_of_the_source() -
     live(world)
     partition = TopicPartition(TOPIC, partition_of(world, "a"))
     entries, position = world.stores[partition]
-    known = replace(state_bytes.decode(entries[dedupe.identity("a")]), epoch=1)
-    entries[dedupe.identity("a")] = state_bytes.encode(known, 0)
+    known = replace(state_bytes.decode(entries[changes.identity("a")]), epoch=1)
+    entries[changes.identity("a")] = state_bytes.encode(known, 0)
     fill(world, [row("a", version=2, consent=False), row("a", version=3, phone="+15550199")])
     assert _outcomes(world) == {1: "superseded", 2: "delivered"}
     assert (world.list["a"]["phone"], world.list["a"]["callable"]) == ("+15550199", True)
-    loaded = state_bytes.decode(world.stores[partition][0][dedupe.identity("a")])
-    assert (loaded.epoch, loaded.version, loaded.offset) == (1, 3, dedupe.FROM_A_FILE)
+    loaded = state_bytes.decode(world.stores[partition][0][changes.identity("a")])
+    assert (loaded.epoch, loaded.version, loaded.offset) == (1, 3, FROM_A_FILE)
     assert position < world.stores[partition][1]
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from consumer.core.dedupe import accepted, judge, to_change
+from consumer.core.changes import to_change
+from consumer.core.dedupe import accepted, judge
 from consumer.core.mapping import Row
 from consumer.core.validate import validate
 from consumer.errors import DecodeError

@@ -8,7 +8,7 @@ import orjson
 import pytest
 from msgspec.structs import replace
 
-from consumer.core.batch import Effect
+from consumer.core.lane import Effect
 from consumer.errors import SinkUnavailable, SourceUnavailable, TransientError
 from consumer.model import Record, TopicPartition
 from consumer.ports import ChangelogOvertaken, Lost

@@ -163,3 +163,9 @@ def test_a_key_names_the_contact_by_the_field_that_is_mapped(external_id, refuse
         (result,) = decode([tombstone(key)], {1: read}, lambda record: (1, record.key or b"")).results
         assert isinstance(result, DecodeError) is refused
         assert refused or getattr(result, "external_id", None) == "42"
+
+
+@pytest.mark.parametrize("key", [b"{" + b"=" * 1_000_000, b"Struct{" + b"=}" * 500_000 + b"x"])
+def test_a_long_key_takes_no_longer_than_its_length(key):
+    """One that is nearly what Java writes must not be tried at every place: nothing else goes on meanwhile."""
+    assert keys.read_text(key, tombstone(key)).external_id == key.decode()

@@ -4,7 +4,7 @@ import tomllib
 
 import pytest
 
-from consumer.core.dedupe import suppression
+from consumer.core.changes import suppression
 from consumer.core.envelopes.choice import Envelopes
 from consumer.core.mapping_tables import parse
 from consumer.core.validate import validate

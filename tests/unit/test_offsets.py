@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from consumer.core.offsets import Tracker
+from consumer.core.offsets import PART_BYTES, Tracker
 from consumer.model import Assignment, Outcome, Record, TopicPartition, Work
 
 PARTITION = TopicPartition("crm.contacts.changes", 3)
@@ -214,3 +214,18 @@ def test_in_any_order_of_answers_the_commit_is_the_first_open_record(data: st.Da
         tracker.settle(decided)
     first_open = next((work.record.offset for work in works if work.outcome is None), len(works))
     assert tracker.committable == first_open
+
+
+def test_each_contact_of_a_record_takes_room() -> None:
+    """A few bytes may name thousands, who all have to be held; settled, none is."""
+    tracker = Tracker(ASSIGNMENT, 0)
+    (work,) = tracker.add([record(0)])
+    alone = tracker.bytes
+    parts = tracker.divide(work, 5_000)
+    assert work.parts == parts
+    assert [(part.record, part.part) for part in parts[:2]] == [(work.record, 0), (work.record, 1)]
+    assert tracker.bytes == alone + 5_000 * PART_BYTES
+    for part in parts:
+        part.outcome = Outcome.DUPLICATE
+    tracker.settle(tracker.decided(1))
+    assert tracker.bytes == 0

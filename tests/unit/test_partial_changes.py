@@ -480,3 +480,43 @@ def test_an_outage_between_parts_loses_nothing() -> None:
     live(world)
     check_without_outcomes(world, story, set())
     assert (world.list["c"]["phone"], world.list["c"]["callable"]) == ("+15550208", False)
+
+
+# -- who withdrew stays withdrawn
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "grant"),
+    [
+        ({"consent": False}, {"do_not_call": True}, {"consent": True}),
+        ({"do_not_call": True}, {"consent": False}, {"do_not_call": False}),
+    ],
+)
+def test_each_flag_that_rejected_records_withdraw_counts(
+    first: dict[str, bool], second: dict[str, bool], grant: dict[str, bool]
+) -> None:
+    """The second is no duplicate of the first: who grants one flag has not granted the other."""
+    bad = {"phone": "bad", "reasons": ("phone_not_e164",)}
+    world = one_after_the_other(
+        Event("c", 1), partly("c", 2, **first, **bad), partly("c", 3, **second, **bad), partly("c", 4, **grant)
+    )
+    assert outcomes(world) == ["delivered", "rejected", "rejected", "delivered"]
+    assert world.list["c"]["callable"] is False
+    both = one_after_the_other(
+        Event("c", 1), partly("c", 2, **first, **bad), partly("c", 3, **second, **bad), partly("c", 4, **grant),
+        partly("c", 5, consent=True, do_not_call=False),
+    )  # fmt: skip
+    assert both.list["c"]["callable"] is True
+
+
+def test_a_change_that_tells_no_flag_calls_nobody_who_withdrew() -> None:
+    """Also where somebody has set the flags in Genesys: the CRM did not."""
+    world = one_after_the_other(Event("c", 1), Event("c", 2, consent=False))
+    world.list["c"] |= {"consent": True, "callable": True}
+    next_comes(world, partly("c", 3, phone=NEW))
+    assert (world.list["c"]["phone"], world.list["c"]["callable"]) == (NEW, False)
+    world.list["c"]["callable"] = True
+    next_comes(world, partly("c", 4, phone=OLD))
+    assert (world.list["c"]["phone"], world.list["c"]["callable"]) == (OLD, False)
+    next_comes(world, partly("c", 5, consent=True))
+    assert world.list["c"]["callable"] is True

@@ -11,12 +11,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from consumer.core.audit import Auditor
+from consumer.core.validate import validate
 from consumer.errors import SinkUnavailable
-from consumer.model import Record, TopicPartition
+from consumer.model import ChangeEvent, Record, TopicPartition
+from consumer.pipeline import back_pressure, intake
 from tests.envelopes import COLUMNS, MAPPING, ROW, TIME_MS, TOPIC, encoded, record_type
 from tests.lives import Life, in_life, live, survive
 from tests.memory_ports import MemorySchemas, MemorySink, World, outage
-from tests.virtual_time import until
+from tests.virtual_time import passes, until
 
 PARTITION = TopicPartition(TOPIC, 0)
 HEARTBEAT = record_type("Heartbeat", {"ts_ms": "long"}, namespace="io.debezium.connector.common")
@@ -298,3 +300,42 @@ def test_an_event_of_one_contact_has_no_parts() -> None:
     run(world)
     assert "parts" not in _names(world.events())
     assert world.events()[0]["contactRef"] == pseudonyms("a")[0]
+
+
+def test_contacts_are_judged_a_few_at_a_time_however_few_records_tell_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probes and requests have their turn between; a record is never torn."""
+    monkeypatch.setattr(intake, "CONTACTS_AT_ONCE", 25)
+    judged: list[int] = []
+
+    def validated(events: Sequence[ChangeEvent], columns: Sequence[tuple[str, str]]) -> list[Any]:
+        judged.append(len(events))
+        return validate(events, columns)
+
+    monkeypatch.setattr(intake, "validate", validated)
+    ids = [[f"0030000000{record:05}{n:03}" for n in range(10)] for record in range(20)]
+    many = lead("CREATE", *(f"0030000009{n:05}AAA" for n in range(60)))
+    world = told(*(lead("CREATE", *each) for each in ids), many, lead("CREATE", "003000000000001AAA"))
+    world.poll_records = 100
+    run(world)
+    assert len(world.list) == 261
+    assert outcomes(world) == ["delivered"] * 22
+    assert [count for count in judged if count] == [20] * 10 + [60, 1]
+    assert world.committed == {PARTITION: 22}
+
+
+def test_records_about_many_contacts_hold_their_partition_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each contact takes room while it is under way, however short the record."""
+    monkeypatch.setattr(back_pressure, "READ_AHEAD_BYTES", 100_000)
+    world = told(*(lead("CREATE", *(f"0030000000{record:05}{n:03}" for n in range(50))) for record in range(20)))
+    world.poll_records = 1
+    world.latency = 100.0
+    held: list[int] = []
+
+    async def look(life: Life) -> None:
+        await until(lambda: bool(world.requested))
+        await passes(10)
+        held.append(life.pipeline.partitions.unsettled)
+        await until(lambda: len(world.list) == 1000)
+
+    in_life(world, look, schemas(), source_envelope="salesforce", **QUICK)
+    assert held[0] <= 6

@@ -21,13 +21,13 @@ from consumer.errors import (
 from consumer.model import Record, Settlement, TopicPartition
 from consumer.pipeline.dispatch import DELETE_RETRY_S
 from consumer.pipeline.settle import REBALANCING_RETRY_S
-from consumer.ports import StoreWrite
+from consumer.ports import Grown, StoreWrite
 from tests import virtual_time
 from tests.checker import check
 from tests.lives import Life, in_life, live, world_of
 from tests.memory_ports import SCHEMA, MemorySchemas, MemorySource, MemoryStore, MemoryTopics, World, outage
 from tests.stories import BAD_RECORDS, TOPIC, Event, Story, random_story
-from tests.virtual_time import passes, until
+from tests.virtual_time import START, passes, until
 
 P0, P1 = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
 
@@ -500,6 +500,59 @@ def test_a_partition_with_an_unknown_schema_waits_and_the_others_go_on() -> None
     assert first["source"]["partition"] == 1
 
 
+def test_a_partition_stalls_while_something_waits_and_nothing_settles() -> None:
+    """One that has nothing to do does not, for however long; after a rest time counts from what comes then."""
+    world = world_of(Story().tell(0, *_contacts(1)).tell(1, Event("other", 1)))
+    strange = [replace(record, value=b"\0\0\0\0\7" + (record.value or b"")[5:]) for record in world.log[P0]]
+
+    async def act(life: Life) -> None:
+        await passes(500)
+        assert life.pipeline.stalled() == {P0: 0, P1: 0}
+        world.log[P0] += [replace(record, offset=1) for record in strange]
+        life.source.wake()
+        await passes(60)
+        stalled = life.pipeline.stalled()
+        assert 55 < stalled[P0] <= 60
+        assert stalled[P1] == 0
+        await until(lambda: world.committed[P0] == 2)
+        await passes(10)
+        assert life.pipeline.stalled() == {P0: 0, P1: 0}
+
+    in_life(world, act, MemorySchemas({7: [SourceUnavailable("down")] * 100 + [SCHEMA]}))
+
+
+def test_a_partition_that_moves_slowly_does_not_stall() -> None:
+    """Each settlement begins the time anew, also while much waits behind it."""
+    world = world_of(Story().tell(0, *_contacts(1000)))
+    world.latency = 30
+    seen: list[float] = []
+
+    async def act(life: Life) -> None:
+        while len(world.list) < 1000:
+            await passes(7)
+            seen.append(life.pipeline.stalled()[P0])
+
+    in_life(world, act, genesys_max_in_flight=1)
+    assert 20 < max(seen) < 40
+    assert len(seen) * 7 > 200
+
+
+def test_lag_counts_what_was_not_read_yet() -> None:
+    """The brokers tell where a partition ends also while it is not read on; to have caught up is something else."""
+    world = world_of(Story().tell(0, *_contacts(3)))
+
+    async def act(life: Life) -> None:
+        await until(lambda: P0 in life.pipeline.partitions)
+        partition = life.pipeline.partitions[P0]
+        await until(lambda: partition.lag == 0)
+        life.source._events.put_nowait(Grown({P0: 1003, P1: 7}))
+        life.source.wake()
+        await until(lambda: partition.lag == 1000)
+        assert partition.caught_up
+
+    in_life(world, act)
+
+
 @pytest.mark.parametrize("size", [50, 100, 600])
 def test_records_keep_their_order_when_polls_go_on_while_schemas_are_fetched(
     monkeypatch: pytest.MonkeyPatch, size: int
@@ -530,6 +583,17 @@ def test_a_schema_that_stays_unknown_rejects_after_the_set_time() -> None:
     assert _outcomes(world) == ["delivered", "rejected", "delivered"]
     assert world.events()[1]["reasons"] == ["schema_unknown"]
     assert world.dead_letters == [(unknown, "schema_unknown")]
+
+
+@pytest.mark.parametrize(("asked", "waited"), [(30.0, 30), (86_400.0, 60)])
+def test_a_registry_that_asks_to_be_left_alone_is(asked: float, waited: int) -> None:
+    """For as long as it says, or a minute: what is held waits, and a withdrawal may be among it."""
+    world = world_of(Story().tell(0, Event("contact-0", 1)))
+    world.log[P0] = [replace(record, value=b"\0\0\0\0\7" + (record.value or b"")[5:]) for record in world.log[P0]]
+    answered: list[float] = []
+    world.answer = lambda: answered.append(asyncio.get_running_loop().time())
+    live(world, MemorySchemas({7: [SourceUnavailable("busy", asked), SCHEMA]}))
+    assert START + waited <= answered[0] < START + waited + 5
 
 
 def test_a_registry_that_is_down_is_waited_for_without_limit() -> None:

@@ -10,7 +10,7 @@ from msgspec.structs import asdict, replace
 from structlog.testing import capture_logs
 
 from consumer import reconcile_app
-from consumer.core import dedupe, state_bytes
+from consumer.core import changes, dedupe, state_bytes
 from consumer.core.audit import Auditor
 from consumer.core.contact_id import contact_id
 from consumer.core.decode import CONFLUENT
@@ -419,7 +419,7 @@ def test_no_report_holds_contact_data() -> None:
 def test_a_forgotten_content_is_not_compared() -> None:
     """After a refusal behind a superseded change nobody knows what Genesys has."""
     world = delivered_world()
-    identity = dedupe.identity("contact-1")
+    identity = changes.identity("contact-1")
     state = state_bytes.decode(dict(world.changelog[P0])[identity] or b"")
     forgotten = dedupe.forgotten(state, MemorySink.contact_list_id)
     world.changelog[P0].append((identity, state_bytes.encode(forgotten, 0)))

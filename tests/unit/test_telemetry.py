@@ -18,7 +18,7 @@ from consumer.ports import SettledRecord
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 LABELLED = ["records", "records_rejected", "batches", "requests", "request_retries", "lag", "request_seconds"]
-LABELLED += ["offset_gaps", "source_overtaken", "source_epochs", "fuse_tripped"]
+LABELLED += ["stalled_seconds", "offset_gaps", "source_overtaken", "source_epochs", "fuse_tripped"]
 PLAIN = ["batch_size", "deliver_seconds", "end_to_end_seconds", "withdrawal_seconds", "settle_seconds", "error_rate"]
 PLAIN += ["breaker_state", "rate_limit_remaining", "in_flight", "store_keys", "store_bytes", "restore_seconds"]
 PLAIN += ["undecodable_suppressions"]
@@ -46,6 +46,7 @@ def levels(rate_limit_remaining: float | None = 250.0) -> Levels:
         rate_limit_remaining=lambda: rate_limit_remaining,
         in_flight=lambda: 3,
         lag=lambda: {TopicPartition("changes", 0): 7, TopicPartition("changes", 1): 0},
+        stalled=lambda: {TopicPartition("changes", 0): 1.5},
         store_size=lambda: (1000, 65536),
         fuse_tripped=lambda: {"changes": 1, "others": 0},
     )
@@ -219,6 +220,7 @@ def test_levels_are_read_when_asked() -> None:
     assert found["breaker_state"] == 2
     assert found["in_flight"] == 3
     assert found["lag 0 changes"] == 7
+    assert found["stalled_seconds 0 changes"] == 1.5
     assert found["store_keys"] == 1000
     assert found["store_bytes"] == 65536
     assert (found["fuse_tripped changes"], found["fuse_tripped others"]) == (1, 0)

@@ -60,6 +60,7 @@ class ContactFile:
     Attributes:
         modified_ms: When it was last changed, milliseconds since the epoch.
         rows: Read its rows as change events.
+        left_out: Names in its first rows that nothing is made of.
 
     Raises:
         FatalError: It cannot be read.
@@ -79,7 +80,8 @@ class ContactFile:
         self.modified_ms = self._stat.st_mtime_ns // 1_000_000
         self.rows = Rows(columns, self.modified_ms)
         self._refuse_unreadable()
-        next(self.chunks(), None)  # a header that no row could fit is to be told before anything is done
+        first = next(self.chunks(), [])  # a header that no row could fit is to be told before anything is done
+        self.left_out = self.rows.left_out(dict.fromkeys(name for row in first for name in row.fields))
 
     @property
     def sha256(self) -> bytes:

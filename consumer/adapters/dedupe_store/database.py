@@ -24,7 +24,7 @@ POSITION_KEY = b"\0position"
 """Cannot be an entry's: those are the 32 bytes of an identity, `chain`, `epochs`, `import` and `load-<id>`."""
 
 CACHE_BYTES = 8 << 20
-"""Of blocks of all databases, full in the end. More serves little: the keys are hashes, so none are read together."""
+"""Of the block cache that all databases share; it fills up. More serves little: keys are hashes, each read alone."""
 _WRITE_BUFFER_BYTES = 16 << 20
 """Never full, since `Handle.commit` flushes before; RocksDB recovers from a full disk when it finds as much room."""
 _MEMTABLE_FILTER = 0.02

@@ -38,6 +38,8 @@ _NOT_NOW = frozenset(
 """A list or the contact is busy: that passes, and says nothing against Genesys or the data."""
 
 _NOT_MADE_YET = "no.available.list.export.uri"
+_NO_CONTACT = "contact.not.found"
+"""Says nothing against the list."""
 
 _NOT_THE_DATA = frozenset({"contacts.per.org.limit.exceeded", "uploads.black.listed", "internal.error"})
 """Codes of a 400 that no other data would avoid: splitting would only dead-letter what somebody can still put right."""
@@ -46,6 +48,10 @@ _NOT_THE_COLUMNS = frozenset({"contact.missing.columns", "invalid.contact.column
 """Each contact has exactly the columns that the list had at start: every one would be refused, and none is to blame."""
 
 _NOT_NOW_S = 5.0
+
+MAX_WAIT_S = 300.0
+"""Whoever asks for more, as the page of an edge under maintenance, is asked again all the same: withdrawals wait."""
+
 _OK = range(200, 300)
 _MOVED = range(300, 400)
 _SERVER = range(500, 600)
@@ -134,7 +140,13 @@ def refused_token(answer: Answer, now: float) -> ConsumerError:
 
 
 def retry_after(answer: Answer, now: float) -> float | None:
-    """How long an answer asks to wait: by header in seconds or as a date, or in the text of a 429."""
+    """How long an answer asks to wait, as far as anybody is left alone."""
+    asked = _asked_to_wait(answer, now)
+    return None if asked is None else min(asked, MAX_WAIT_S)
+
+
+def _asked_to_wait(answer: Answer, now: float) -> float | None:
+    """By header in seconds or as a date, or in the text of a 429."""
     header = answer.headers.get("Retry-After", "").strip()
     if _WHOLE_SECONDS.fullmatch(header):
         return float(header)
@@ -154,6 +166,8 @@ def _seconds_in_text(answer: Answer) -> float | None:
 def _not_found(code: str, endpoint: Endpoint, about: str) -> ConsumerError:
     if code == _NOT_MADE_YET:
         return NotMadeYet(f"the export is not there yet{about}")
+    if code == _NO_CONTACT:
+        return RefusedByGenesys(code)
     return FatalError(f"there is no such {endpoint.asks_for}{about}")
 
 

@@ -17,6 +17,7 @@ from opentelemetry.trace import Tracer
 from yarl import URL
 
 from consumer.access_token import AccessToken
+from consumer.adapters.genesys.addresses import safe
 from consumer.adapters.genesys.answers import Parse, checked
 from consumer.adapters.genesys.oauth import ClientCredentials
 from consumer.adapters.genesys.transport import Answer, Endpoint, FileBody, OnRequest, Request, Transport
@@ -29,10 +30,11 @@ _NO_PATH: Mapping[str, str] = {}
 SLOWEST_UPLOAD = 100_000
 """Bytes in a second: whoever takes a file more slowly than that is taken for gone."""
 
+NOT_TOO_LARGE_BYTES = 32_768
+"""A body that no limit of Genesys forbids: the one known is 15 times as high, and one contact hardly takes more."""
+
 _LEAST_S = 0.001
 """A limit of zero would be none at all."""
-
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class Client:
@@ -86,9 +88,9 @@ class Client:
         """
         await self._token(self.deadline())
 
-    def deadline(self) -> float:
-        """When a call that starts now must be over, on the event loop's clock."""
-        return asyncio.get_running_loop().time() + self._timeout_s
+    def deadline(self, share: float = 1.0) -> float:
+        """When a call that starts now must be over, or this share of it, on the event loop's clock."""
+        return asyncio.get_running_loop().time() + share * self._timeout_s
 
     async def call(
         self,
@@ -120,7 +122,7 @@ class Client:
         Raises:
             RefusedByGenesys: The data is blamed.
             TransientError: Not now, or nobody knows whether it was applied.
-            FatalError: Never, as things are.
+            FatalError: It cannot succeed until somebody changes something.
         """
         if not paid:
             await self._turn(deadline)
@@ -224,23 +226,23 @@ class Client:
 
 
 def _refuse_contradiction(limit: int | None, sent: int) -> None:
-    """Blame nobody for a body that is too large by an answer which names a limit that it keeps to.
+    """Blame nobody for a body that is too large by an answer whose limit it keeps to, or that is small by any limit.
 
-    Otherwise a service in trouble could make all batches small for good, or have a contact given up.
+    Otherwise a service in trouble, or something before it, could make all batches small for good, or have contacts
+    given up one by one.
 
     Raises:
         SinkUnavailable: The answer is such a one.
     """
+    if limit is None and sent <= NOT_TOO_LARGE_BYTES:
+        raise SinkUnavailable(f"a body of {sent} bytes is called too large, and no limit is named") from None
     if limit is not None and sent <= limit:
         raise SinkUnavailable(f"Genesys calls a body of {sent} bytes too large, and names a limit of {limit}") from None
 
 
 def _checked_address(address: str) -> URL:
-    try:
-        url = URL(address, encoded=True)
-    except ValueError:
-        url = URL()
-    if not url.host or not (url.scheme == "https" or (url.scheme == "http" and url.host in _LOOPBACK)):
+    url = safe(address)
+    if url is None:
         raise FatalError("Genesys names an address for a file that is not https")
     return url
 

@@ -21,7 +21,7 @@ from consumer.adapters.genesys.transport import Endpoint, OnRequest
 from consumer.adapters.genesys.uploads import GenesysUploads, import_status
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
-from consumer.errors import SinkUnavailable
+from consumer.errors import SinkUnavailable, TransientError
 from consumer.model import Amendment, Contact, ExportedContact
 from consumer.ports import Amended, Current, Sure, always, whatever_is_there
 from consumer.setting_values import RESERVED_COLUMNS
@@ -38,6 +38,9 @@ _Data = dict[str, str | None]
 _NOT_SET = frozenset({"", "false"})
 """What do-not-call may be for a contact to be called: whatever else somebody wrote there, nobody calls."""
 _READ_AT_ONCE = 50
+
+OF_BLOCKING = 0.5
+"""Share of a call's time for the do-not-call list: what is left is for contacts that must not be called without it."""
 
 
 class _Contact(Struct, rename="camel", gc=False):
@@ -57,7 +60,7 @@ class _Held(NamedTuple):
 
 
 class _Merged(NamedTuple):
-    """An amended contact, its encoding, and the number that it can be called at, also if that is one to be cleared."""
+    """An amended contact, its encoding, and its phone number, or the one that Genesys still has if that is cleared."""
 
     amended: Amended
     encoded: bytes
@@ -156,8 +159,14 @@ class GenesysSink:
         granted: Sequence[Contact] = (),
     ) -> None:
         deadline = self._client.deadline()
-        blocked = await self._numbers(withdrawn, deadline) if self._dnc_list is not None else []
-        await self._block(blocked, deadline, sure)
+        try:
+            until = self._client.deadline(OF_BLOCKING)
+            blocked = await self._numbers(withdrawn, until) if self._dnc_list is not None else []
+            await self._block(blocked, until, sure)
+        except TransientError:
+            held = [self.encode(each, callable_=False) for each in withdrawn if each.phone]
+            await self._hold(held, deadline, sure, paid=True)
+            raise
         released = await self._numbers_kept(granted, deadline) if self._releases else set()
         await self._add(contacts, deadline, sure, paid=True)
         if self._dnc_list is not None:
@@ -194,8 +203,14 @@ class GenesysSink:
         found = await self._read(list(by_id), deadline, paid=True)
         shown = [(by_id[id_], held, self._shown(by_id[id_], held)) for id_, held in found.items()]
         merged = [self._merged(*each, withheld) for each in shown if current(each[-1])]
-        withdrawn = [each.number for each in merged if not each.amended.contact.callable]
-        await self._block([*numbers, *withdrawn], deadline, sure)
+        withdrawn = [each for each in merged if not each.amended.contact.callable]
+        try:
+            until = self._client.deadline(OF_BLOCKING)
+            await self._block([*numbers, *(each.number for each in withdrawn)], min(until, deadline), sure)
+        except TransientError:
+            held = [each.encoded for each in withdrawn if each.amended.contact.phone]
+            await self._hold(held, deadline, sure, paid=False)
+            raise
         changed = [each.encoded for each in merged if each.amended.sent]
         if changed:
             await self._add(changed, deadline, sure, paid=False)
@@ -222,6 +237,14 @@ class GenesysSink:
         known = list(dict.fromkeys(filter(None, numbers)))
         if self._dnc_list is not None and known:
             await self._dnc_list.add(known, deadline, sure)
+
+    async def _hold(self, contacts: Sequence[bytes], deadline: float, sure: Sure, *, paid: bool) -> None:
+        """Have nobody call these while the do-not-call list takes no numbers; then all is tried again.
+
+        A contact that loses its number waits for the list: nobody would know the number any more.
+        """
+        if contacts:
+            await self._add(contacts, deadline, sure, paid=paid)
 
     async def _read_all(self, ids: Sequence[str], deadline: float) -> dict[str, _Held]:
         """What Genesys has of these contacts, by id, in as many requests as it takes."""

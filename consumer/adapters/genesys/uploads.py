@@ -15,15 +15,16 @@ import orjson
 import structlog
 from yarl import URL
 
+from consumer.adapters.genesys.addresses import safe
 from consumer.adapters.genesys.answers import checked
 from consumer.adapters.genesys.client import Client
 from consumer.adapters.genesys.contact_list import LIST_PATH, LISTS_PATH, data_of
 from consumer.adapters.genesys.transport import Answer, Endpoint, FileBody
+from consumer.command_ports import ImportStatus
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import VALUE_CHARACTERS
 from consumer.errors import FatalError, SinkUnavailable
 from consumer.model import Contact
-from consumer.ports import ImportStatus
 
 log = structlog.get_logger(__name__)
 
@@ -43,8 +44,6 @@ _REFUSED = frozenset(range(400, 500)) - {408, 429}
 _STORE_CODE = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>")
 _STORE_TIMED_OUT = "RequestTimeout"
 """S3's code of a connection that stood still: a 400, but nothing against the file."""
-
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class _Place(NamedTuple):
@@ -123,7 +122,7 @@ class GenesysUploads:
         request = {"contentType": _CSV, "id": self._list_id, "contactIdName": ID_COLUMN}
         answer = await self._client.call(_URL, deadline=self._client.deadline(), body=orjson.dumps(request))
         match answer:
-            case {"url": str(text), "headers": dict(headers)} if url := _safe(text):
+            case {"url": str(text), "headers": dict(headers)} if url := safe(text):
                 return _Place(url, {str(name): str(value) for name, value in headers.items()})
             case _:
                 raise SinkUnavailable("the answer does not match: it is no place for a file")
@@ -202,16 +201,6 @@ def _store_code(answer: Answer) -> str:
     """The code of a file store's refusal, in S3's XML; none where it has another form."""
     found = _STORE_CODE.search(answer.body)
     return found[1].decode() if found else ""
-
-
-def _safe(text: str) -> URL | None:
-    """The URL as it was given, if contacts may be sent there: encrypted, or not over a network."""
-    try:
-        url = URL(text, encoded=True)
-        safe = url.host is not None and (url.scheme == "https" or (url.scheme == "http" and url.host in _LOOPBACK))
-    except ValueError:
-        return None
-    return url if safe else None
 
 
 def _status(told: Mapping[str, object]) -> ImportStatus:

@@ -1,1 +1,9 @@
-"""Kafka: the group consumer, the transactional producer with the changelog reader, and the topics."""
+"""Kafka: the group consumer, the transactional producer with the changelog reader, and the topics.
+
+- `source` is the group consumer, whose thread is `poller`: `handoff` lies between it and the event loop, `starts` finds
+  where partitions begin, `lease` and `reach` know whether group and brokers answer, `orphans` finds what nobody owns.
+- `event_topics` settles, by `settling_producer`; `changelog` reads one partition's, `topics` makes what is missing.
+- `connection` makes all clients; `failures` says what their errors mean; `worker` is a thread for calls that block.
+- `messages`, `group_offsets` and `watermarks` are for several of them.
+- `bounded`, `replays`, `history`, `inspection`, `sampling` and `one_record` are for the commands beside the consumer.
+"""

@@ -6,7 +6,7 @@ leaves a callback would make librdkafka's binding throw away the records of that
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from sys import intern
@@ -32,7 +32,7 @@ from consumer.adapters.kafka.reach import Reach
 from consumer.adapters.kafka.starts import Start, Starts
 from consumer.errors import ConsumerError, FatalError, Rebalancing
 from consumer.model import Record, TopicPartition
-from consumer.ports import Assigned, Lost, Polled, Revoked
+from consumer.ports import Assigned, Grown, Lost, Polled, Revoked
 from consumer.settings import Settings
 
 # ruff: noqa: SLF001 -- the names of librdkafka's own codes begin with an underscore, and are public
@@ -293,6 +293,9 @@ class Poller:
             self.reach.doubt()
         elif self._new_protocol and state == IDLE:
             self._tell_idle()
+        ends = {each: end for each, end in _ends(told["topics"]) if end >= 0 and each in self._owned}
+        if ends:
+            self._handoff.emit(Grown(ends))
 
     def _on_error(self, error: KafkaError) -> None:
         if is_hopeless(error):
@@ -454,6 +457,13 @@ class Poller:
         for answer in committed:
             if answer.error is not None:
                 raise policy(answer.error, "cannot commit offsets")
+
+
+def _ends(topics: Mapping[str, Any]) -> Iterator[tuple[TopicPartition, int]]:
+    """Ends of partitions in the library's statistics, open transactions left out; negative where it knows none."""
+    for topic, told in topics.items():
+        for number, partition in told["partitions"].items():
+            yield TopicPartition(topic, int(number)), partition["ls_offset"]
 
 
 def _unexpected(error: Exception) -> FatalError:

@@ -91,6 +91,6 @@ def _ask(
 
 def _offsets(answers: _Answers) -> Offsets:
     offsets = {partition: future.result().offset for partition, future in answers.items()}
-    if untold := [f"{topic}/{number}" for (topic, number), offset in offsets.items() if offset == OFFSET_INVALID]:
+    if untold := [str(partition) for partition, offset in offsets.items() if offset == OFFSET_INVALID]:
         raise KafkaException(KafkaError(KafkaError._PARTIAL, f"no offset came for {', '.join(untold)}"))  # noqa: SLF001 -- public
     return offsets

@@ -6,7 +6,7 @@ from typing import Any
 
 import aiohttp
 
-_BODY_LIMIT = 1_000_000
+_BODY_LIMIT = 16 * 2**20
 
 
 async def text(response: aiohttp.ClientResponse) -> str:

@@ -44,6 +44,7 @@ class Levels:
         rate_limit_remaining: Requests that the limit still allows; None while nobody knows.
         in_flight: Requests sent and unanswered.
         lag: Records between the last settled one and the end, by assigned partition.
+        stalled: Seconds for which nothing was settled although something waits, by assigned partition.
         store_size: Keys and bytes of the open stores.
         fuse_tripped: 1 where the fuse has tripped, else 0, by source topic.
     """
@@ -52,6 +53,7 @@ class Levels:
     rate_limit_remaining: Callable[[], float | None]
     in_flight: Callable[[], int]
     lag: Callable[[], Mapping[TopicPartition, int]]
+    stalled: Callable[[], Mapping[TopicPartition, float]]
     store_size: Callable[[], tuple[int, int]]
     fuse_tripped: Callable[[], Mapping[str, int]]
 
@@ -238,13 +240,14 @@ class _LastMinute:
         return second
 
 
-_Reading = float | None | Mapping[TopicPartition, int] | Mapping[str, int]
+_Reading = float | None | Mapping[TopicPartition, float] | Mapping[str, float]
 
 _LEVELS = {
     "breaker_state": "0 closed, 1 half-open, 2 open.",
     "rate_limit_remaining": "Requests that the limit still allows.",
     "in_flight": "Requests sent and unanswered.",
     "lag": "Records between the last settled one and the end.",
+    "stalled_seconds": "For how long nothing was settled although something waits.",
     "store_keys": "Contacts remembered in the open stores.",
     "store_bytes": "Disk space of the open stores.",
     "fuse_tripped": "1 where the fuse has tripped and the topic stands still, else 0.",
@@ -252,7 +255,8 @@ _LEVELS = {
 }
 
 
-_LABELS = {"lag": ("topic", "partition"), "fuse_tripped": ("topic",)}
+_OF_PARTITION = ("topic", "partition")
+_LABELS = {"lag": _OF_PARTITION, "stalled_seconds": _OF_PARTITION, "fuse_tripped": ("topic",)}
 
 
 class _LevelCollector(Collector):
@@ -273,7 +277,7 @@ class _LevelCollector(Collector):
                 yield GaugeMetricFamily(_PREFIX + name, _LEVELS[name], reading)
 
 
-def _labelled(name: str, reading: Mapping[TopicPartition, int] | Mapping[str, int]) -> GaugeMetricFamily:
+def _labelled(name: str, reading: Mapping[TopicPartition, float] | Mapping[str, float]) -> GaugeMetricFamily:
     """A level of each topic or partition."""
     family = GaugeMetricFamily(_PREFIX + name, _LEVELS[name], labels=_LABELS[name])
     for place, level in reading.items():
@@ -288,6 +292,7 @@ def _read(levels: Levels) -> Mapping[str, _Reading]:
         "rate_limit_remaining": levels.rate_limit_remaining(),
         "in_flight": levels.in_flight(),
         "lag": levels.lag(),
+        "stalled_seconds": levels.stalled(),
         "store_keys": keys,
         "store_bytes": size,
         "fuse_tripped": levels.fuse_tripped(),

@@ -7,7 +7,7 @@ timestamp goes back when a clock is set. Touches nothing else.
 
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC
 from typing import Final
 
 from msgspec.structs import replace
@@ -24,6 +24,7 @@ from consumer.core.mapping import (
     undecodable,
 )
 from consumer.core.mapping_tables import ContactMapping
+from consumer.core.moments import kafka_time, milliseconds
 from consumer.model import ChangeType, Events, Record
 
 _CHANGE_TYPES: Final = {"load": ChangeType.CREATE, "insert": ChangeType.CREATE, "update": ChangeType.UPDATE}
@@ -80,7 +81,6 @@ def _object(fields: Row, name: str) -> Row:
 def _when(metadata: Row, record: Record) -> When:
     text = metadata.get("commit-timestamp") or metadata.get("timestamp")
     with suppress(ValueError, OverflowError):
-        told = int(datetime.fromisoformat(str(text)).timestamp() * 1000)
-        occurred_at, flaw = in_milliseconds(told, record)
+        occurred_at, flaw = in_milliseconds(milliseconds(str(text), zone=UTC), record)
         return occurred_at, None, None, flaw
-    return record.timestamp_ms, None, None, "metadata holds no timestamp"
+    return kafka_time(record), None, None, "metadata holds no timestamp"

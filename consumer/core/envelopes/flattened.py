@@ -14,6 +14,7 @@ from consumer.core.envelopes.position import log
 from consumer.core.envelopes.schema import Fields, Mapper
 from consumer.core.mapping import BoundMapping, Row, When, deletion, gap, in_milliseconds, names_somebody, undecodable
 from consumer.core.mapping_tables import ContactMapping
+from consumer.core.moments import kafka_time
 from consumer.model import ChangeType, Events, Record
 
 _CHANGE_TYPES: Final = {"c": ChangeType.CREATE, "r": ChangeType.CREATE, "u": ChangeType.UPDATE, None: ChangeType.UPDATE}
@@ -78,7 +79,7 @@ class _Changes:
 
     def _when(self, fields: Row, record: Record) -> When:
         time = fields.get(self._time)
-        occurred_at, flaw = (record.timestamp_ms, "") if time is None else in_milliseconds(time, record)
+        occurred_at, flaw = (kafka_time(record), "") if time is None else in_milliseconds(time, record)
         if self._log is None:
             return occurred_at, None, None, flaw
         snapshot = fields.get(self._op) == "r"

@@ -17,8 +17,9 @@ from fastavro.types import Schema
 from msgspec.structs import replace
 
 from consumer.core.envelopes.schema import Branches, Fields, branches, is_decimal, kind, kinds
-from consumer.core.mapping import MAX_TIME_MS, Row, deletion, kafka_time, undecodable, unknown
+from consumer.core.mapping import Row, deletion, undecodable, unknown
 from consumer.core.mapping_tables import CHANGE_TYPES
+from consumer.core.moments import MAX_MS, kafka_time
 from consumer.model import ChangeEvent, ChangeType, Record
 
 _TEXT = frozenset({"string", "bytes"})
@@ -81,7 +82,7 @@ def _convert(fields: dict[str, object], record: Record) -> ChangeEvent:
     if change_type is None:
         raise undecodable("changeType is not one that is known")
     occurred_at = known["occurredAt"]
-    if occurred_at is None or not 0 <= occurred_at <= MAX_TIME_MS:
+    if occurred_at is None or not 0 <= occurred_at <= MAX_MS:
         return _without_time(_convert(fields | {"occurredAt": kafka_time(record)}, record))
     return ChangeEvent(
         change_type,

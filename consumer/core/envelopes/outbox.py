@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from consumer.core.envelopes.schema import Fields, Mapper
 from consumer.core.mapping import BoundMapping, Row, deletion
 from consumer.core.mapping_tables import ContactMapping
+from consumer.core.moments import kafka_time
 from consumer.model import ChangeType, Events, Record
 
 
@@ -25,7 +26,7 @@ def outbox(definition: Mapping[str, object], mapping: ContactMapping) -> Mapper:
         if not bound.counts(row):
             return ()
         change_type = bound.change_type(row)
-        external_id, when = bound.external_id(row), bound.when(row, record.timestamp_ms, None)
+        external_id, when = bound.external_id(row), bound.when(row, kafka_time(record), None)
         if change_type is ChangeType.DELETE:
             return deletion(external_id, when)
         return bound.event(change_type, external_id, row, when) or ()

@@ -22,7 +22,8 @@ from consumer.model import UNCHANGED, ChangeEvent, ChangeType, Events, FuseCause
 _HEADER = "ChangeEventHeader"
 _NEEDED = {"recordIds", "changeType", "commitTimestamp"}
 _NOBODY = ""
-_TIME_BITS, _SEQUENCE_BITS = 42, 20
+_ANY_SEQUENCE = 2**20 - 1
+"""Stands where versions once had the sequence number: none that was kept is higher."""
 
 
 def salesforce(definition: Mapping[str, object], mapping: ContactMapping) -> Mapper:
@@ -180,12 +181,12 @@ def _is_name(name: str) -> bool:
 
 
 def _when(header: Row, record: Record) -> When:
-    """Time and version: milliseconds of the commit, and the order within its transaction."""
+    """Time and version: those of the commit, to the second. Within one the partition's order counts.
+
+    `sequenceNumber` begins anew with each transaction: by it a withdrawal could be older than what came just before.
+    """
     committed, flaw = in_milliseconds(header["commitTimestamp"], record)
-    sequence = header.get("sequenceNumber")
-    order = min(sequence, (1 << _SEQUENCE_BITS) - 1) if type(sequence) is int else 0
-    version = None if flaw else folded([committed, order], (_TIME_BITS, _SEQUENCE_BITS))
-    return committed, version, None, flaw
+    return committed, None if flaw else folded([committed, _ANY_SEQUENCE], (42, 20)), None, flaw
 
 
 def _list(header: Row, name: str) -> Sequence[object]:

@@ -1,0 +1,232 @@
+"""What a change event asks for, and the fingerprints by which contents are told apart.
+
+Answers for identity and fingerprint, and for every withdrawal becoming a change, also one of an event that breaks a
+rule or that nobody can decode. Touches nothing else.
+"""
+
+import hashlib
+
+import orjson
+from msgspec.structs import astuple, replace
+
+from consumer.errors import ValidationError
+from consumer.model import UNCHANGED, Amendment, Change, ChangeEvent, ChangeType, Contact, Operation, Reason, State
+
+IDENTITY_BYTES = 32
+
+# Bound once, since each record needs them: to find a member in its class takes Python 3.11 longer than a comparison.
+_UPSERT, _DELETE = Operation.UPSERT, Operation.DELETE
+_DELETES = ChangeType.DELETE
+
+
+def of(
+    event: ChangeEvent,
+    judged: Contact | Amendment | ValidationError,
+    offset: int,
+    contact_list_id: str,
+    imprint: bytes = b"",
+) -> Change | None:
+    """The change that an event asks for; None for a rejected one that withdraws nothing.
+
+    Args:
+        event: What happened.
+        judged: What validation made of it.
+        offset: Its place in the order of its partition.
+        contact_list_id: Part of the fingerprint.
+        imprint: What a repeat of its record is told by.
+    """
+    if isinstance(judged, ValidationError):
+        return suppression(event, offset, contact_list_id, _valid_number(event, judged))
+    return to_change(event, judged, offset, contact_list_id, imprint)
+
+
+def _valid_number(event: ChangeEvent, error: ValidationError) -> str:
+    """The phone number of a rejected event, if that is not among what is wrong with it."""
+    return event.phone if isinstance(event.phone, str) and Reason.PHONE_NOT_E164 not in error.reasons else ""
+
+
+def identity(external_id: str) -> bytes:
+    """What a contact is known by in the store: SHA-256 of its external id."""
+    return hashlib.sha256(external_id.encode()).digest()
+
+
+def identity_of_key(key: bytes | None) -> bytes:
+    """The identity that a record's key gives, where the key is the external id."""
+    return hashlib.sha256(key or b"").digest()
+
+
+def to_change(
+    event: ChangeEvent, contact: Contact | Amendment, offset: int, contact_list_id: str, imprint: bytes = b""
+) -> Change:
+    """The change that a valid event asks for.
+
+    The contact list id goes into the fingerprint: a state kept for one list never hides a contact from another.
+    """
+    if isinstance(contact, Amendment):
+        return _amending(_UPSERT, event, contact, offset, contact_list_id)
+    deletes = event.change_type is _DELETES
+    change = Change(
+        _DELETE if deletes else _UPSERT,
+        contact,
+        identity(contact.external_id),
+        without_content(_DELETE, contact_list_id) if deletes else fingerprint(contact, contact_list_id),
+        event.version,
+        event.occurred_at,
+        offset,
+        deletes or not contact.callable,
+        imprint=imprint,
+    )
+    return replace(change, former=identity(event.former)) if isinstance(event.former, str) else change
+
+
+def suppression(event: ChangeEvent, offset: int, contact_list_id: str, number: str) -> Change | None:
+    """The change that a rejected event still asks for: one that withdraws consent or sets do-not-call suppresses.
+
+    Its number, if it has a valid one, is for the do-not-call list alone: nothing else of a rejected event is trusted.
+    """
+    if not (event.consent is False or event.do_not_call is True):
+        return None
+    if not isinstance(event.external_id, str) or not event.external_id.strip():
+        return None
+    amendment = Amendment(
+        event.external_id,
+        UNCHANGED,
+        UNCHANGED,
+        False if event.consent is False else UNCHANGED,
+        True if event.do_not_call is True else UNCHANGED,
+        {},
+    )
+    content = suppressed(contact_list_id, consent=amendment.consent is False, do_not_call=amendment.do_not_call is True)
+    suppressing = _amending(Operation.SUPPRESS, event, amendment, offset, contact_list_id)
+    return replace(suppressing, fingerprint=content, number=number)
+
+
+def _amending(
+    operation: Operation, event: ChangeEvent, amendment: Amendment, offset: int, contact_list_id: str
+) -> Change:
+    return Change(
+        operation,
+        amendment,
+        identity(amendment.external_id),
+        fingerprint(amendment, contact_list_id),
+        event.version,
+        event.occurred_at,
+        offset,
+        amendment.withdraws,
+    )
+
+
+def precaution(external_id: str, offset: int, contact_list_id: str) -> Change:
+    """The change that a record asks for which nobody can decode, and which may be a withdrawal: do not call for now.
+
+    The flags of the contact are not withdrawn: only what can be read withdraws them.
+    """
+    return Change(
+        Operation.SUPPRESS,
+        Amendment(external_id, UNCHANGED, UNCHANGED, UNCHANGED, UNCHANGED, {}),
+        identity(external_id),
+        undecoded(contact_list_id),
+        None,
+        0,
+        offset,
+        withdrawal=True,
+        undecoded=True,
+    )
+
+
+def merged(
+    change: Change, contact: Contact, state: State | None, contact_list_id: str, *, blind: bool = False
+) -> Change:
+    """What an amendment came to: the same change of the whole contact.
+
+    A precaution holds on where it has to, and of a suppressed contact nobody knows what the CRM says.
+
+    Args:
+        change: The amendment.
+        contact: What Genesys has now.
+        state: What was known before.
+        contact_list_id: Part of the fingerprint.
+        blind: Whether it was made into something else than what was accepted last.
+    """
+    content = fingerprint(contact, contact_list_id)
+    withdrawn = state is not None and state.callable is not True  # by which flag, the read may have hidden
+    if held_back(change, state, contact_list_id) or (blind and withdrawn):
+        content = undecoded(contact_list_id)
+    elif change.operation is Operation.SUPPRESS:
+        content = change.fingerprint
+    withdrew = change.withdrew or grants_nothing(change, state)
+    return replace(change, contact=contact, fingerprint=content, withdrew=withdrew)
+
+
+def held_back(change: Change, state: State | None, contact_list_id: str) -> bool:
+    """Whether an amendment leaves its contact not callable, as a precaution.
+
+    A record that nobody could decode may have changed either flag: only who tells both of them says who may be called.
+    """
+    amendment = change.contact
+    if state is None or not isinstance(amendment, Amendment) or state.fingerprint != undecoded(contact_list_id):
+        return False
+    return amendment.consent is UNCHANGED or amendment.do_not_call is UNCHANGED
+
+
+def grants_nothing(change: Change, state: State | None) -> bool:
+    """Whether an amendment tells neither flag of a contact that is not callable: it stays so.
+
+    Genesys may show flags that let somebody call, as after an edit there: the CRM has withdrawn them all the same.
+    """
+    if state is None or state.callable is not False or not isinstance(change.contact, Amendment):
+        return False
+    return change.contact.consent is UNCHANGED and change.contact.do_not_call is UNCHANGED
+
+
+def under_new_id(change: Change, former: State | None, contact_list_id: str) -> Change:
+    """The change of a contact that had another external id: who was not callable under that one is not by it either.
+
+    Args:
+        change: What makes the contact under its new id.
+        former: What is known of the old id, all that is under way included.
+        contact_list_id: Part of the fingerprint.
+    """
+    if former is None or former.callable is not False or change.withdrawal or not isinstance(change.contact, Contact):
+        return replace(change, former=None)
+    contact = replace(change.contact, consent=False)
+    content = fingerprint(contact, contact_list_id)
+    positional = change.version is not None
+    return replace(change, contact=contact, fingerprint=content, withdrawal=True, positional=positional, former=None)
+
+
+def as_delete(change: Change, contact_list_id: str) -> Change:
+    """The same withdrawal, carried out as a delete."""
+    withdrew = change.withdrew or change.operation is not _DELETE
+    fingerprint = without_content(_DELETE, contact_list_id)
+    return replace(change, operation=_DELETE, fingerprint=fingerprint, withdrew=withdrew, imprint=b"")
+
+
+def is_content(contact: Contact, state: State, contact_list_id: str) -> bool:
+    """Whether a contact is as it was accepted last; nobody can tell of one that was suppressed."""
+    return fingerprint(contact, contact_list_id) == state.fingerprint
+
+
+def fingerprint(contact: Contact | Amendment, contact_list_id: str) -> bytes:
+    """SHA-256 of all that Genesys is told of a contact, and of the list in which it is told."""
+    content = orjson.dumps((contact_list_id, *astuple(contact)), option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(content).digest()
+
+
+def without_content(operation: Operation, contact_list_id: str) -> bytes:
+    """Fingerprint of no content, or of unknown content: whatever the CRM says next differs from it, and is sent."""
+    return hashlib.sha256(f"{operation} {contact_list_id}".encode()).digest()
+
+
+def suppressed(contact_list_id: str, *, consent: bool, do_not_call: bool) -> bytes:
+    """Fingerprint of a contact of which only withdrawals are known: by consent, by do-not-call, or both.
+
+    One by the other flag differs, and is sent: a grant of one flag must find the other as the CRM has it.
+    """
+    told = f"{Operation.SUPPRESS} {contact_list_id}" + " consent" * consent + " do_not_call" * do_not_call
+    return hashlib.sha256(told.encode()).digest()
+
+
+def undecoded(contact_list_id: str) -> bytes:
+    """Fingerprint of a contact that is not callable as a precaution; no content has it."""
+    return hashlib.sha256(f"precaution {contact_list_id}".encode()).digest()
