@@ -137,9 +137,9 @@ def is_safe(url: str) -> bool:
     try:
         parts = urlsplit(url)
         secure = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
+        return secure and bool(parts.hostname) and "@" not in parts.netloc and parts.port != 0
     except ValueError:
         return False
-    return secure and bool(parts.hostname) and "@" not in parts.netloc
 
 
 def _certificates(properties: Mapping[str, str]) -> Iterator[str]:

@@ -369,11 +369,15 @@ async def test_a_consumer_that_alone_does_not_find_the_brokers_again_stops(
             await watcher.until(lambda: False)
 
 
-async def test_who_is_told_of_no_brokers_is_not_connected(
+async def test_who_was_told_of_no_brokers_comes_back_or_gives_up(
     kafka: KafkaCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Brokers that the controller has counted out say so, and the library may not tell (librdkafka #5301)."""
-    monkeypatch.setattr(Poller, "_on_error", lambda *_: None)
+    """Brokers that the controller has counted out say so, and the library may never look for them again.
+
+    That happens in one of several runs (librdkafka #5301): then the process makes room for one that finds them.
+    """
+    monkeypatch.setattr(reach, "PROBE_EVERY_S", 0.5)
+    monkeypatch.setattr(reach, "LOST_AFTER_S", 3)
     often = properties(
         tmp_path, session_timeout_ms=3000, heartbeat_interval_ms=300, topic_metadata_refresh_interval_ms=300
     )
@@ -383,9 +387,15 @@ async def test_who_is_told_of_no_brokers_is_not_connected(
         for proxy in proxies:
             proxy.counted_out = True
         await watcher.until(lambda: not watcher.source.connected)
+        await watcher.stay(lambda: not watcher.source.connected, polls_for=2)
         for proxy in proxies:
             proxy.heal()
-        await watcher.until(lambda: watcher.source.connected)
+        last_words = ""
+        try:
+            await watcher.until(lambda: watcher.source.connected)
+        except FatalError as given_up:
+            last_words = str(given_up)
+        assert watcher.source.connected or "answer others" in last_words
 
 
 async def test_who_hears_nothing_of_offsets_asks_with_a_new_client(
