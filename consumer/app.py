@@ -24,14 +24,14 @@ from consumer.adapters.schema_registry.registry import opened
 from consumer.adapters.telemetry.adapter import Telemetry
 from consumer.adapters.telemetry.metrics import Levels
 from consumer.core.delivery import Throttle
-from consumer.core.envelopes.choice import Envelopes
 from consumer.errors import SettingsError, TransientError
 from consumer.model import TopicPartition
 from consumer.outside import EXPORT_S, Outside, time_and_chance
 from consumer.pipeline.mapping_check import Finding, Fit, look
+from consumer.pipeline.readers import envelopes_of
 from consumer.pipeline.run import REVOKE_MARGIN_S, Pipeline
 from consumer.ports import TopicSchemas
-from consumer.settings import Settings, ready_made_mappings
+from consumer.settings import Settings
 
 T = TypeVar("T")
 
@@ -58,9 +58,7 @@ class App:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._envelopes = Envelopes.of(
-            settings.source_envelope.by_topic, settings.source_mapping, ready_made_mappings()
-        )
+        self._envelopes = envelopes_of(settings)
         self._telemetry = Telemetry(settings.kafka_source_topics, settings.kafka_group_id)
         self._throttle = Throttle(settings.genesys_requests_per_minute)
         self._pipeline: Pipeline | None = None

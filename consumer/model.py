@@ -340,7 +340,8 @@ class Change(Struct, frozen=True, gc=False):
         epoch: Of the source's log, within which versions are compared.
         read: It was read by a snapshot: its time is not that of a change.
         former: Identity that the contact had before; None if it never had another, or once that one was looked up.
-        withdrew: Of a delete, what it takes the place of withdrew.
+        withdrew: The contact is not callable whatever the change says: a delete takes the place of a withdrawal, or an
+            amendment tells neither flag of somebody who withdrew.
         imprint: Of the record that asks for it, 16 bytes; empty where a repeat of that could mean something else.
         replayed: Its offset is that of the dead letter that was replayed.
         tombstone: Its record has no value: what is told of time is Kafka's.

@@ -24,18 +24,17 @@ from consumer.adapters.kafka.history import KafkaHistory
 from consumer.adapters.schema_registry.registry import opened
 from consumer.core.audit import Auditor
 from consumer.core.delivery import Gate, Throttle
-from consumer.core.envelopes.choice import Envelopes
 from consumer.core.framing import by_topic
 from consumer.errors import FatalError
 from consumer.model import KeyFormat, TopicPartition
 from consumer.outside import time_and_chance
-from consumer.pipeline.readers import form_of
+from consumer.pipeline.readers import envelopes_of, form_of
 from consumer.reconcile.mend import Mender
 from consumer.reconcile.report import Report
 from consumer.reconcile.run import Reconciliation
 from consumer.reconcile.source import SourceTopics
 from consumer.setting_values import RESERVED_COLUMNS
-from consumer.settings import Settings, ready_made_mappings
+from consumer.settings import Settings
 
 DIGEST_KEY_BYTES = 32
 ONE_AT_A_TIME = 1
@@ -91,7 +90,7 @@ async def _opened_parts(settings: Settings, closing: AsyncExitStack) -> _Parts:
         framed_keys=[
             topic for topic in settings.kafka_source_topics if settings.source_key.of(topic) is not KeyFormat.STRING
         ],
-        envelopes=Envelopes.of(settings.source_envelope.by_topic, settings.source_mapping, ready_made_mappings()),
+        envelopes=envelopes_of(settings),
         contact_list_id=sink.contact_list_id,
         columns=settings.genesys_attribute_columns,
     )

@@ -10,7 +10,18 @@ import orjson
 from msgspec.structs import astuple, replace
 
 from consumer.errors import ValidationError
-from consumer.model import UNCHANGED, Amendment, Change, ChangeEvent, ChangeType, Contact, Operation, Reason, State
+from consumer.model import (
+    UNCHANGED,
+    Amendment,
+    Change,
+    ChangeEvent,
+    ChangeType,
+    Contact,
+    Operation,
+    Reason,
+    State,
+    Unchanged,
+)
 
 IDENTITY_BYTES = 32
 
@@ -150,12 +161,14 @@ def merged(
     """
     content = fingerprint(contact, contact_list_id)
     withdrawn = state is not None and state.callable is not True  # by which flag, the read may have hidden
+    stays = grants_nothing(change, state)
     if held_back(change, state, contact_list_id) or (blind and withdrawn):
         content = undecoded(contact_list_id)
     elif change.operation is Operation.SUPPRESS:
         content = change.fingerprint
-    withdrew = change.withdrew or grants_nothing(change, state)
-    return replace(change, contact=contact, fingerprint=content, withdrew=withdrew)
+    elif stays and contact.callable:  # whatever the CRM says next differs from that, a grant with this content too
+        content = suppressed(contact_list_id, consent=False, do_not_call=False)
+    return replace(change, contact=contact, fingerprint=content, withdrew=change.withdrew or stays)
 
 
 def held_back(change: Change, state: State | None, contact_list_id: str) -> bool:
@@ -177,6 +190,24 @@ def grants_nothing(change: Change, state: State | None) -> bool:
     if state is None or state.callable is not False or not isinstance(change.contact, Amendment):
         return False
     return change.contact.consent is UNCHANGED and change.contact.do_not_call is UNCHANGED
+
+
+def is_applied(change: Change, shown: Contact, state: State, contact_list_id: str) -> bool:
+    """Whether a contact is what an amendment of flags alone makes of what was accepted last: its answer got lost."""
+    amendment = change.contact
+    if not isinstance(amendment, Amendment) or amendment.onto(shown) != shown:
+        return False
+    before = [
+        replace(shown, consent=consent, do_not_call=do_not_call)
+        for consent in _before(shown.consent, amendment.consent)
+        for do_not_call in _before(shown.do_not_call, amendment.do_not_call)
+    ]
+    return any(fingerprint(contact, contact_list_id) == state.fingerprint for contact in before)
+
+
+def _before(shown: bool, told: bool | Unchanged) -> tuple[bool, ...]:
+    """What a flag may have been before an amendment told it."""
+    return (shown,) if told is UNCHANGED else (False, True)
 
 
 def under_new_id(change: Change, former: State | None, contact_list_id: str) -> Change:

@@ -80,26 +80,13 @@ def releases(change: Change, state: State | None) -> bool:
 def accepted(change: Change, state: State | None, *, blocks: bool = False) -> State:
     """The state of the contact once Genesys accepted the change.
 
-    A change that nobody could decode leaves version and time as they are: they are those of what was read last. As it
-    may be a withdrawal, nothing is provably newer than what is known of that.
-
     Args:
         change: What was accepted.
         state: What was known before.
         blocks: Whether there is a do-not-call list.
     """
     if change.undecoded and state is not None:
-        deleted = change.operation is _DELETE
-        offset = FROM_A_FILE if state.offset == FROM_A_FILE else change.offset
-        return replace(
-            state,
-            fingerprint=change.fingerprint,
-            offset=offset,
-            deleted=deleted,
-            blocked=False,
-            callable=False,
-            imprint=b"",
-        )
+        return _still_undecoded(change, state)
     epoch, version = _version(change, state)
     made = State(
         change.fingerprint,
@@ -118,6 +105,23 @@ def accepted(change: Change, state: State | None, *, blocks: bool = False) -> St
     if change.tombstone and change.version is None and state.version is not None:
         made = replace(made, occurred_at=state.occurred_at)  # Kafka's time, which a row made at once may be before
     return _held_by_a_file(_in_its_order(made, change, state), change, state)
+
+
+def _still_undecoded(change: Change, state: State) -> State:
+    """The state after a change that nobody could decode.
+
+    Version and time stay those of what was read last. As it may be a withdrawal, nothing is provably newer than what is
+    known of that.
+    """
+    return replace(
+        state,
+        fingerprint=change.fingerprint,
+        offset=FROM_A_FILE if state.offset == FROM_A_FILE else change.offset,
+        deleted=change.operation is _DELETE,
+        blocked=False,
+        callable=False,
+        imprint=b"",
+    )
 
 
 def _callable(change: Change, state: State | None) -> bool | None:

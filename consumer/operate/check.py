@@ -21,8 +21,9 @@ from consumer.core.envelopes.choice import DEFAULT, Envelopes
 from consumer.errors import ConsumerError, DecodeError, SettingsError
 from consumer.operate import printing
 from consumer.pipeline.mapping_check import Finding, Fit, look
+from consumer.pipeline.readers import envelopes_of
 from consumer.ports import TopicSchemas
-from consumer.settings import Settings, load, misspelt, ready_made_mappings
+from consumer.settings import Settings, load, misspelt
 
 ANY_SCHEMA = 1
 """An id to ask the registry for: whether it knows it does not matter."""
@@ -50,7 +51,7 @@ async def check(config: Path | None) -> list[Line]:
     """
     try:
         settings = load(config=config)
-        envelopes = Envelopes.of(settings.source_envelope.by_topic, settings.source_mapping, ready_made_mappings())
+        envelopes = envelopes_of(settings)
     except SettingsError as error:
         return [Line("settings", holds=False, detail=problem) for problem in error.problems]
     kafka, schemas, genesys = await asyncio.gather(

@@ -18,7 +18,7 @@ from consumer.adapters.schema_registry.registry import opened
 from consumer.core import changes, decode
 from consumer.core.dead_letters import is_replayed
 from consumer.core.decode import Reader, ReaderName
-from consumer.core.envelopes.choice import Envelopes, TopicEnvelope
+from consumer.core.envelopes.choice import TopicEnvelope
 from consumer.core.envelopes.schema import Mapper
 from consumer.core.fuse import release
 from consumer.core.mapping import Row
@@ -27,8 +27,8 @@ from consumer.core.validate import validate
 from consumer.errors import DecodeError, FatalError, ManyChanged, RecordError, ValidationError
 from consumer.model import UNCHANGED, Change, ChangeEvent, Events, Reason, Record, TopicPartition
 from consumer.operate import printing
-from consumer.pipeline.readers import form_of, reader, reference, without_registry
-from consumer.settings import Settings, ready_made_mappings
+from consumer.pipeline.readers import envelopes_of, form_of, reader, reference, without_registry
+from consumer.settings import Settings
 
 _POSITION = re.compile(r"(.+)/([0-9]+)/([0-9]+)")
 _LIST_ID = "(of Genesys)"
@@ -118,9 +118,7 @@ class _Way:
         self.form = form_of(record.topic, settings)
         self._record = record
         self._framing = settings.source_framing.of(record.topic)
-        self._envelopes = Envelopes.of(
-            settings.source_envelope.by_topic, settings.source_mapping, ready_made_mappings()
-        )
+        self._envelopes = envelopes_of(settings)
         self._columns = settings.genesys_attribute_columns
         self._released_ms = settings.fuse_releases.get(record.topic, -1)
         self._stage = "record"

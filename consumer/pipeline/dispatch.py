@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from consumer.core.audit import event_id
 from consumer.core.batch import Lanes
-from consumer.core.changes import as_delete, grants_nothing, held_back, is_content
+from consumer.core.changes import as_delete, grants_nothing, held_back, is_applied, is_content
 from consumer.core.dedupe import releases
 from consumer.core.delivery import Gate, is_suspect
 from consumer.core.lane import Batch, Effect, Lane
@@ -224,7 +224,8 @@ class Dispatcher:
 
         A withdrawal does not wait for that, nor what one waits behind. In the end it is taken for somebody's edit.
         """
-        current = lane.base is None or is_content(shown, lane.base, self._sink.contact_list_id)
+        list_id, base = self._sink.contact_list_id, lane.base
+        current = base is None or is_content(shown, base, list_id) or is_applied(lane.change, shown, base, list_id)
         lane.blind = lane.urgent and not current
         return current or lane.urgent or lane.misses >= MISSES - 1
 

@@ -95,10 +95,11 @@ class Intake:
             What must be learnt first; then the records from there on are held. So they are once the fuse has tripped.
         """
         records = self._fresh(partition, records)
-        start = 0
+        start, size = 0, CHUNK
         while start < len(records) and not partition.closing:
-            taken, missing = self._take_chunk(partition, records[start : start + CHUNK])
+            taken, missing = self._take_chunk(partition, records[start : start + size])
             start += taken
+            size = min(CHUNK, max(1, 2 * taken))  # what is decoded and not taken is decoded again
             if missing is not None or partition.fused:
                 # In front: what was polled meanwhile may be held already.
                 partition.held[:0] = records[start:]

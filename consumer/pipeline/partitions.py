@@ -17,7 +17,7 @@ class Partition:
         tracker: Its works, in order.
         end: Its end offset when it was assigned.
         reached: Highest offset known to be the end since then, also past control records.
-        latest: Its end as the brokers told it last, whether or not it was read so far.
+        latest: Its end as the brokers told it with what was fetched last.
         since: When it settled something last, or began to have something to do; monotonic seconds.
         overlay: States decided but not yet in the store, by identity.
         expired: Entries of its store to be forgotten with the next settlement, as they were found.
@@ -84,7 +84,7 @@ class Partition:
     @property
     def idle(self) -> bool:
         """Whether nothing waits in it."""
-        return not (self.unsettled or self.blocked)
+        return self.restored and not self.unsettled
 
     def stalled_s(self, now: float) -> float:
         """For how long it has settled nothing, although something waits in it."""

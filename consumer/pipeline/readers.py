@@ -22,7 +22,7 @@ from consumer.core.state_bytes import IMPRINT_BYTES
 from consumer.errors import DecodeError, TransientError
 from consumer.model import Reason, Record, SchemaReference
 from consumer.ports import Schemas
-from consumer.settings import RELEASE, Settings
+from consumer.settings import RELEASE, Settings, ready_made_mappings
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +31,15 @@ _RETRY_MAX_S = 60.0
 """A registry that asks for more is asked all the same: withdrawals may wait."""
 _UNKNOWN_FOR_S = 60.0
 """How long an unknown schema is taken as unknown without asking again."""
+
+
+def envelopes_of(settings: Settings) -> Envelopes:
+    """The envelopes that the settings choose, with their mappings and the ready-made ones.
+
+    Raises:
+        SettingsError: A mapping is wrong.
+    """
+    return Envelopes.of(settings.source_envelope.by_topic, settings.source_mapping, ready_made_mappings())
 
 
 def form_of(topic: str, settings: Settings) -> Form:

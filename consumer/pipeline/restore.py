@@ -28,6 +28,8 @@ IMPORT_LOOKS = 2
 """An import counts as over after so many looks in a row without one: one that has just been sent may not show yet."""
 
 _RETRY_S = 1.0
+_RETRY_MAX_S = 60.0
+"""Whoever asks for more is asked all the same: all records of the partition wait."""
 
 
 class Restorer:
@@ -62,7 +64,7 @@ class Restorer:
                     await self._await_import(partition)
             except TransientError as error:
                 log.warning("restore_failed", partition=partition.key, error=str(error))
-                await asyncio.sleep(error.retry_after or _RETRY_S)
+                await asyncio.sleep(min(error.retry_after or _RETRY_S, _RETRY_MAX_S))
             else:
                 self._done(partition, self._clock() - started)
                 return

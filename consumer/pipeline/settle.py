@@ -190,7 +190,8 @@ class Settler:
             await self._write(shares, positions)
             for share in shares:
                 self._forget(share)
-                share.partition.since = self._clock()
+                if share.works:
+                    share.partition.since = self._clock()
         self.degraded = None
         self._telemetry.settled(_settled(shares), self._now(), self._clock() - started)
         self._progress.made()

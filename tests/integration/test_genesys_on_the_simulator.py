@@ -219,6 +219,17 @@ async def test_nobody_is_called_while_the_do_not_call_list_takes_no_numbers(faul
         assert simulator.contacts("People")[contact_id("crm-2")]["callable"] is True
 
 
+async def test_who_is_refused_while_the_do_not_call_list_takes_no_numbers_waits_for_it():
+    """Carried out as a delete before, the withdrawal would end with a number that anybody may call."""
+    async with Simulator(poison=Poison.marked("jane")) as simulator, with_dnc_list(simulator) as sink:
+        simulator.faults.inject(Fault.parse("503@add_dnc_phone_numbers"))
+        with pytest.raises(SinkUnavailable):
+            await withdraw(sink, replace(JANE, consent=False))
+        with pytest.raises(RefusedByGenesys):
+            await withdraw(sink, replace(JANE, consent=False))
+        assert simulator.dnc_numbers("Nobody") == {JANE.phone}
+
+
 async def test_nobody_is_called_by_an_amended_contact_while_that_list_takes_no_numbers():
     """Of a part too, unless it clears the number: that would be lost to the list."""
     cleared = replace(JANE, external_id="crm-3")

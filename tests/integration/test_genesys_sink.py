@@ -392,6 +392,16 @@ async def test_what_could_not_be_deleted_is_not_callable_any_more(bench):
     assert add.query == {"doNotQueue": "true"}
 
 
+async def test_a_delete_of_whom_genesys_does_not_know_is_done(bench):
+    """It may say so with a 404; the others show when they are read back, and are not callable until they are gone."""
+    left = {"id": contact_id("crm-2"), "callable": True, "data": {"external_id": "crm-2"}}
+    async with bench.sink() as sink:
+        bench.genesys.script = [error(404, "contact.not.found"), reply(200, [left])]
+        assert await sink.delete(["crm-1", "crm-2"]) == {"crm-2"}
+    *_, add = bench.genesys.calls
+    assert orjson.loads(add.body)[0]["callable"] is False
+
+
 async def test_a_refusal_tells_whom_it_names_and_how_much_is_too_much(bench):
     """Ids in the error, its details and its inner errors; the value of the limit of a body."""
     body = {

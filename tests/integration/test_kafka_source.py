@@ -428,16 +428,20 @@ async def told_in_the_end(group: GroupOffsets, partition: TopicPartition) -> Tol
     return told
 
 
-async def test_it_tells_where_partitions_end_that_are_not_read_on(kafka: KafkaCluster, tmp_path: Path) -> None:
-    """Who reads no further than the pipeline takes in would else never learn how much waits behind."""
-    brief = properties(tmp_path, session_timeout_ms=3000, heartbeat_interval_ms=300)
+async def test_it_tells_where_partitions_end_before_they_are_read_so_far(kafka: KafkaCluster, tmp_path: Path) -> None:
+    """Who reads no further than the pipeline takes in would else not tell how much waits behind."""
+    brief = properties(
+        tmp_path, session_timeout_ms=3000, heartbeat_interval_ms=300, max_partition_fetch_bytes=100_000,
+        queued_max_messages_kbytes=200,
+    )  # fmt: skip
     chosen = settings(kafka.bootstrap, kafka.create_topic(), KAFKA_PROPERTIES_FILE=brief)
     tp = TopicPartition(chosen.kafka_source_topics[0], 0)
-    produce(kafka.bootstrap, tp.topic, [b"%d" % number for number in range(5)])
+    produce(kafka.bootstrap, tp.topic, [b"v" * 1000] * 10_000)
     async with watched(chosen) as watcher:
-        await watcher.until(lambda: len(watcher.records) == 5)
+        await watcher.until(lambda: watcher.records)
         watcher.source.pause([tp])
-        await watcher.until(lambda: watcher.told_ends.get(tp) == 5)
+        await watcher.until(lambda: watcher.told_ends.get(tp) == 10_000)
+        assert len(watcher.records) < 10_000
 
 
 async def test_silence_counts_as_disconnected_also_where_the_library_says_nothing(

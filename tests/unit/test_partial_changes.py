@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from consumer.core import changes, state_bytes
+from consumer.core.contact_id import contact_id
+from consumer.core.reconcile import Standing, standing
 from consumer.errors import SinkUnavailable, TooLarge
-from consumer.model import TopicPartition
+from consumer.model import ExportedContact, TopicPartition
 from tests.checker import check_without_outcomes
 from tests.lives import Life, in_life, live, survive, world_of
-from tests.memory_ports import World, outage
+from tests.memory_ports import MemorySink, World, outage
 from tests.stories import TOPIC, Event, Story, partly
 from tests.virtual_time import passes, until
 
@@ -509,14 +512,56 @@ def test_each_flag_that_rejected_records_withdraw_counts(
     assert both.list["c"]["callable"] is True
 
 
+def standing_of(world: World, external_id: str) -> Standing:
+    """What `reconcile` says of a contact."""
+    row = world.list[external_id]
+    flags = [str(row[flag]).lower() for flag in ("consent", "do_not_call")]
+    values = (external_id, str(row["phone"]), str(row["email"]), *flags)
+    raw = world.stores[P0][0][changes.identity(external_id)]
+    exported = ExportedContact(contact_id(external_id), bool(row["callable"]), values)
+    return standing(exported, state_bytes.decode(raw), MemorySink.contact_list_id, ())
+
+
 def test_a_change_that_tells_no_flag_calls_nobody_who_withdrew() -> None:
     """Also where somebody has set the flags in Genesys: the CRM did not."""
     world = one_after_the_other(Event("c", 1), Event("c", 2, consent=False))
     world.list["c"] |= {"consent": True, "callable": True}
     next_comes(world, partly("c", 3, phone=NEW))
     assert (world.list["c"]["phone"], world.list["c"]["callable"]) == (NEW, False)
+    assert standing_of(world, "c") is Standing.IN_STEP
+    world.list["c"]["callable"] = True
+    assert standing_of(world, "c") is Standing.CALLABLE
     world.list["c"]["callable"] = True
     next_comes(world, partly("c", 4, phone=OLD))
     assert (world.list["c"]["phone"], world.list["c"]["callable"]) == (OLD, False)
     next_comes(world, partly("c", 5, consent=True))
+    assert world.list["c"]["callable"] is True
+
+
+def test_a_whole_grant_of_what_somebody_else_set_is_no_repeat() -> None:
+    """Genesys has that content already, and the contact is not callable: the CRM says now that it is."""
+    world = one_after_the_other(Event("c", 1, phone=OLD), Event("c", 2, phone=OLD, consent=False))
+    world.list["c"] |= {"consent": True, "callable": True}
+    next_comes(world, partly("c", 3, phone=NEW))
+    next_comes(world, Event("c", 4, phone=NEW))
+    assert outcomes(world)[-1] == "delivered"
+    assert world.list["c"]["callable"] is True
+
+
+def test_a_withdrawal_that_was_applied_unheard_keeps_the_other_flag_as_it_is_known() -> None:
+    """Genesys shows what it made of the contact: no lagging read, and each flag may be granted by itself."""
+    world = one_after_the_other(Event("c", 1, consent=False))
+
+    async def act(life: Life) -> None:
+        world.answer_lost = True
+        arrives(world, life, Story().tell(0, *[partly("c", 2, do_not_call=True)] * 2))
+        await until(lambda: world.list["c"]["do_not_call"] is True)
+        await passes(1)
+        world.answer_lost = False
+        await until(lambda: world.committed[P0] == 2)
+
+    in_life(world, act)
+    next_comes(world, partly("c", 3, do_not_call=False))
+    next_comes(world, partly("c", 4, consent=True))
+    assert outcomes(world) == ["delivered"] * 4
     assert world.list["c"]["callable"] is True

@@ -11,10 +11,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from consumer.core.audit import Auditor
+from consumer.core.decode import Decoded
 from consumer.core.validate import validate
 from consumer.errors import SinkUnavailable
 from consumer.model import ChangeEvent, Record, TopicPartition
 from consumer.pipeline import back_pressure, intake
+from consumer.pipeline.quarantine import Quarantine
 from tests.envelopes import COLUMNS, MAPPING, ROW, TIME_MS, TOPIC, encoded, record_type
 from tests.lives import Life, in_life, live, survive
 from tests.memory_ports import MemorySchemas, MemorySink, World, outage
@@ -311,7 +313,16 @@ def test_contacts_are_judged_a_few_at_a_time_however_few_records_tell_of_them(mo
         judged.append(len(events))
         return validate(events, columns)
 
+    decode = Quarantine.decode
+    decoded: list[int] = []
+
+    def noted(subject: Quarantine, records: Sequence[Record], *more: Any) -> Decoded:
+        done = decode(subject, records, *more)
+        decoded.append(sum(len(each) for each in done.results if isinstance(each, tuple)))
+        return done
+
     monkeypatch.setattr(intake, "validate", validated)
+    monkeypatch.setattr(Quarantine, "decode", noted)
     ids = [[f"0030000000{record:05}{n:03}" for n in range(10)] for record in range(20)]
     many = lead("CREATE", *(f"0030000009{n:05}AAA" for n in range(60)))
     world = told(*(lead("CREATE", *each) for each in ids), many, lead("CREATE", "003000000000001AAA"))
@@ -320,6 +331,7 @@ def test_contacts_are_judged_a_few_at_a_time_however_few_records_tell_of_them(mo
     assert len(world.list) == 261
     assert outcomes(world) == ["delivered"] * 22
     assert [count for count in judged if count] == [20] * 10 + [60, 1]
+    assert sum(decoded) <= 2 * (20 * 10 + 60 + 1) + 20 * 10 + 60
     assert world.committed == {PARTITION: 22}
 
 

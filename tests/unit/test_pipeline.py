@@ -538,7 +538,7 @@ def test_a_partition_that_moves_slowly_does_not_stall() -> None:
 
 
 def test_lag_counts_what_was_not_read_yet() -> None:
-    """The brokers tell where a partition ends also while it is not read on; to have caught up is something else."""
+    """Brokers tell with each fetch where a partition ends; to have caught up is something else."""
     world = world_of(Story().tell(0, *_contacts(3)))
 
     async def act(life: Life) -> None:
@@ -594,6 +594,26 @@ def test_a_registry_that_asks_to_be_left_alone_is(asked: float, waited: int) -> 
     world.answer = lambda: answered.append(asyncio.get_running_loop().time())
     live(world, MemorySchemas({7: [SourceUnavailable("busy", asked), SCHEMA]}))
     assert START + waited <= answered[0] < START + waited + 5
+
+
+@pytest.mark.parametrize("error", [Throttled("busy", 200.0), SinkUnavailable("busy", 200.0)])
+def test_a_long_wait_that_genesys_asks_for_is_told(error: TransientError) -> None:
+    """No request goes out, not even a withdrawal, and the breaker is closed: all would seem to be well."""
+    world = world_of(Story().tell(0, *_contacts(3)))
+    world.answer = outage(1, error)
+
+    async def act(life: Life) -> None:
+        await until(lambda: bool(world.requested))
+        await passes(20)
+        assert life.pipeline.genesys_answers
+        told.append(life.pipeline.degraded)
+        await passes(160)
+        told.append(life.pipeline.degraded)
+        await until(lambda: len(world.list) == 3)
+
+    told: list[str | None] = []
+    in_life(world, act)
+    assert told in (["Genesys asks to wait for 180 s", None], ["Genesys asks to wait for 181 s", None])  # jitter
 
 
 def test_a_registry_that_is_down_is_waited_for_without_limit() -> None:

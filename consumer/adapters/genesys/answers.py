@@ -38,7 +38,7 @@ _NOT_NOW = frozenset(
 """A list or the contact is busy: that passes, and says nothing against Genesys or the data."""
 
 _NOT_MADE_YET = "no.available.list.export.uri"
-_NO_CONTACT = "contact.not.found"
+NO_CONTACT = "contact.not.found"
 """Says nothing against the list."""
 
 _NOT_THE_DATA = frozenset({"contacts.per.org.limit.exceeded", "uploads.black.listed", "internal.error"})
@@ -166,7 +166,7 @@ def _seconds_in_text(answer: Answer) -> float | None:
 def _not_found(code: str, endpoint: Endpoint, about: str) -> ConsumerError:
     if code == _NOT_MADE_YET:
         return NotMadeYet(f"the export is not there yet{about}")
-    if code == _NO_CONTACT:
+    if code == NO_CONTACT:
         return RefusedByGenesys(code)
     return FatalError(f"there is no such {endpoint.asks_for}{about}")
 

@@ -88,9 +88,9 @@ class Client:
         """
         await self._token(self.deadline())
 
-    def deadline(self, share: float = 1.0) -> float:
-        """When a call that starts now must be over, or this share of it, on the event loop's clock."""
-        return asyncio.get_running_loop().time() + share * self._timeout_s
+    def deadline(self) -> float:
+        """When a call that starts now must be over, on the event loop's clock."""
+        return asyncio.get_running_loop().time() + self._timeout_s
 
     async def call(
         self,
@@ -235,7 +235,8 @@ def _refuse_contradiction(limit: int | None, sent: int) -> None:
         SinkUnavailable: The answer is such a one.
     """
     if limit is None and sent <= NOT_TOO_LARGE_BYTES:
-        raise SinkUnavailable(f"a body of {sent} bytes is called too large, and no limit is named") from None
+        remedy = "if something before Genesys has such a limit, lower BATCH_MAX_BYTES"
+        raise SinkUnavailable(f"a body of {sent} bytes is called too large, and no limit is named: {remedy}") from None
     if limit is not None and sent <= limit:
         raise SinkUnavailable(f"Genesys calls a body of {sent} bytes too large, and names a limit of {limit}") from None
 

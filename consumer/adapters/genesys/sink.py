@@ -3,6 +3,7 @@
 Touches Genesys through the client.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, NoReturn, Self
@@ -13,6 +14,7 @@ from msgspec.json import Decoder, Encoder
 from opentelemetry.trace import Tracer
 
 from consumer.adapters.genesys import limits
+from consumer.adapters.genesys.answers import NO_CONTACT
 from consumer.adapters.genesys.client import Client
 from consumer.adapters.genesys.contact_list import LIST_PATH, PHONE_COLUMN, columns, data_of, open_list
 from consumer.adapters.genesys.dnc_list import DncList
@@ -21,7 +23,7 @@ from consumer.adapters.genesys.transport import Endpoint, OnRequest
 from consumer.adapters.genesys.uploads import GenesysUploads, import_status
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
-from consumer.errors import SinkUnavailable, TransientError
+from consumer.errors import RefusedByGenesys, SinkUnavailable, TransientError
 from consumer.model import Amendment, Contact, ExportedContact
 from consumer.ports import Amended, Current, Sure, always, whatever_is_there
 from consumer.setting_values import RESERVED_COLUMNS
@@ -40,7 +42,7 @@ _NOT_SET = frozenset({"", "false"})
 _READ_AT_ONCE = 50
 
 OF_BLOCKING = 0.5
-"""Share of a call's time for the do-not-call list: what is left is for contacts that must not be called without it."""
+"""Share of the time that a call has left for the do-not-call list; the rest is for whom nobody may call without it."""
 
 
 class _Contact(Struct, rename="camel", gc=False):
@@ -64,6 +66,7 @@ class _Merged(NamedTuple):
 
     amended: Amended
     encoded: bytes
+    callable: bool
     number: str
 
 
@@ -160,12 +163,11 @@ class GenesysSink:
     ) -> None:
         deadline = self._client.deadline()
         try:
-            until = self._client.deadline(OF_BLOCKING)
+            until = _part(deadline)
             blocked = await self._numbers(withdrawn, until) if self._dnc_list is not None else []
             await self._block(blocked, until, sure)
         except TransientError:
-            held = [self.encode(each, callable_=False) for each in withdrawn if each.phone]
-            await self._hold(held, deadline, sure, paid=True)
+            await self._hold([self.encode(each, callable_=False) for each in withdrawn if each.phone], deadline, sure)
             raise
         released = await self._numbers_kept(granted, deadline) if self._releases else set()
         await self._add(contacts, deadline, sure, paid=True)
@@ -179,7 +181,13 @@ class GenesysSink:
     async def remove(self, contact_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
         deadline = self._client.deadline()
         query = {"contactIds": ",".join(contact_ids)}
-        await self._client.call(DELETE_CONTACTS, deadline=deadline, path=self._path, query=query, sure=sure, paid=True)
+        try:
+            await self._client.call(
+                DELETE_CONTACTS, deadline=deadline, path=self._path, query=query, sure=sure, paid=True
+            )
+        except RefusedByGenesys as refused:
+            if refused.code != NO_CONTACT:  # who is not there is deleted; the others show when they are read
+                raise
         left = await self._read(contact_ids, deadline, paid=False)
         if left:
             data = [(id_, self._complete(held.data)) for id_, held in left.items()]
@@ -203,13 +211,12 @@ class GenesysSink:
         found = await self._read(list(by_id), deadline, paid=True)
         shown = [(by_id[id_], held, self._shown(by_id[id_], held)) for id_, held in found.items()]
         merged = [self._merged(*each, withheld) for each in shown if current(each[-1])]
-        withdrawn = [each for each in merged if not each.amended.contact.callable]
+        withdrawn = [each.number for each in merged if not each.amended.contact.callable]
         try:
-            until = self._client.deadline(OF_BLOCKING)
-            await self._block([*numbers, *(each.number for each in withdrawn)], min(until, deadline), sure)
+            await self._block([*numbers, *withdrawn], _part(deadline), sure)
         except TransientError:
-            held = [each.encoded for each in withdrawn if each.amended.contact.phone]
-            await self._hold(held, deadline, sure, paid=False)
+            held = [each.encoded for each in merged if not each.callable and each.amended.contact.phone]
+            await self._hold(held, deadline, sure)
             raise
         changed = [each.encoded for each in merged if each.amended.sent]
         if changed:
@@ -238,13 +245,19 @@ class GenesysSink:
         if self._dnc_list is not None and known:
             await self._dnc_list.add(known, deadline, sure)
 
-    async def _hold(self, contacts: Sequence[bytes], deadline: float, sure: Sure, *, paid: bool) -> None:
+    async def _hold(self, contacts: Sequence[bytes], deadline: float, sure: Sure) -> None:
         """Have nobody call these while the do-not-call list takes no numbers; then all is tried again.
 
-        A contact that loses its number waits for the list: nobody would know the number any more.
+        A contact that loses its number waits for the list: nobody would know the number any more. One that Genesys
+        refuses waits too: what becomes of it is decided once its number is on the list.
         """
-        if contacts:
-            await self._add(contacts, deadline, sure, paid=paid)
+        if not contacts:
+            return
+        try:
+            await self._add(contacts, deadline, sure, paid=False)
+        except RefusedByGenesys:
+            if len(contacts) > 1:
+                raise
 
     async def _read_all(self, ids: Sequence[str], deadline: float) -> dict[str, _Held]:
         """What Genesys has of these contacts, by id, in as many requests as it takes."""
@@ -303,7 +316,7 @@ class GenesysSink:
         differs = held.callable is not callable_ or self._complete(held.data) != data_of(contact)
         in_any_case = amendment.withdraws or amendment.external_id in withheld
         amended = Amended(contact, in_any_case or differs)
-        return _Merged(amended, self.encode(contact, callable_=callable_), contact.phone or shown.phone)
+        return _Merged(amended, self.encode(contact, callable_=callable_), callable_, contact.phone or shown.phone)
 
     def _complete(self, has: _Data) -> dict[str, str]:
         """Data as it was read, with a value in every column: Genesys takes no other."""
@@ -311,6 +324,12 @@ class GenesysSink:
 
     def _encoded(self, id_: str, data: dict[str, str], *, callable_: bool) -> bytes:
         return _encode(_Contact(id_, self._list_id, callable_, data))
+
+
+def _part(deadline: float) -> float:
+    """When the do-not-call list must have answered, so that there is time left without it."""
+    now = asyncio.get_running_loop().time()
+    return now + OF_BLOCKING * max(0.0, deadline - now)
 
 
 def _does_not_match() -> NoReturn:
