@@ -158,7 +158,7 @@ class ListJobs:
 
 def _described(contact_list: ContactList, job: Job) -> dict[str, Any]:
     """A bulk operation as Genesys describes it."""
-    now = contact_list.tasks.now
+    now = contact_list.tasks.catch_up()
     return {
         "id": job.id,
         "state": "InProgress" if job.task.runs(now) else "Complete",

@@ -138,8 +138,8 @@ class Tasks:
     def _lasts(self, total: int) -> float:
         return max(self._seconds, total / self._rows_per_second)
 
-    def catch_up(self) -> None:
-        """Let happen what is due."""
+    def catch_up(self) -> float:
+        """Let happen what is due; the time until which it was."""
         now = self.now
         if self._clear is not None:
             self._clear.catch_up(now)
@@ -149,6 +149,7 @@ class Tasks:
             job.task.catch_up(now)
         while len(self.imports) > 1 and not self.imports[0].task.runs(now):
             self.imports.popleft()
+        return now
 
     def begin(self, work: Iterator[object], total: int, *, after: float = 0.0) -> Task:
         """A task that begins now, or later."""
@@ -196,9 +197,10 @@ class Tasks:
 
     def import_status(self) -> dict[str, Any]:
         """The import that goes on, or else the last one, as Genesys describes it: when it is done it has no state."""
+        now = self.catch_up()
         if not self.imports:
             return {"totalRecords": 0, "completedRecords": 0, "percentComplete": 0}
-        shown, now = self.imports[0], self.now
+        shown = self.imports[0]
         task = shown.task
         status: dict[str, Any] = {"totalRecords": task.total, "completedRecords": task.done}
         status["percentComplete"] = task.percent(now)
