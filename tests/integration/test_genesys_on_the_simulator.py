@@ -247,6 +247,18 @@ async def test_nobody_is_called_by_an_amended_contact_while_that_list_takes_no_n
         assert simulator.dnc_numbers("Nobody") == {JANE.phone}
 
 
+async def test_who_is_not_callable_as_a_precaution_does_not_wait_for_that_list():
+    """Nor for a neighbour in the same request whose number it does not take."""
+    async with Simulator() as simulator, with_dnc_list(simulator) as sink:
+        await put(sink, JANE)
+        await put(sink, replace(JANE, external_id="crm-3"))
+        simulator.faults.inject(Fault.parse("503@add_dnc_phone_numbers"))
+        told_nothing = replace(WITHDRAWN, external_id="crm-3", consent=UNCHANGED)
+        with pytest.raises(SinkUnavailable):
+            await sink.amend([WITHDRAWN, told_nothing], withheld={"crm-3"})
+        assert simulator.contacts("People")[contact_id("crm-3")]["callable"] is False
+
+
 async def test_the_number_is_blocked_before_an_amended_contact_changes():
     """So it is when only a part is told; a number that a rejected record names is blocked then too."""
     async with Simulator() as simulator, with_dnc_list(simulator) as sink:

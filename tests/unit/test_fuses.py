@@ -218,6 +218,7 @@ def test_all_partitions_of_the_topic_stop_and_it_is_told(rows: dict[str, Any]) -
         assert {part.status()["state"] for key, part in pipeline.partitions.items() if key.topic == ROWS} == {"fused"}
         assert pipeline.partitions[OTHER0].status()["state"] == "running"
         assert pipeline.fuses.levels() == {ROWS: 1, OTHER: 0}
+        assert set(pipeline.stalled().values()) == {0}  # nothing is held, and so nothing waits
         status = pipeline.status()
         assert status["state"] == "degraded"
         assert status["reason"] == (

@@ -521,6 +521,23 @@ def test_a_partition_stalls_while_something_waits_and_nothing_settles() -> None:
     in_life(world, act, MemorySchemas({7: [SourceUnavailable("down")] * 100 + [SCHEMA]}))
 
 
+def test_to_forget_what_expired_is_no_progress() -> None:
+    """A sweep goes on for as long as there is something old, also where the records stand still."""
+    world = world_of(Story().tell(0, *_contacts(1)))
+    world.log[P0] = [replace(record, value=b"\0\0\0\0\7" + (record.value or b"")[5:]) for record in world.log[P0]]
+
+    async def act(life: Life) -> None:
+        await passes(60)
+        partition = life.pipeline.partitions[P0]
+        partition.expired[b"x" * 32] = b"state"
+        life.pipeline._settler.wake()
+        await until(lambda: not partition.expired)
+        assert life.pipeline.stalled()[P0] > 55
+        await until(lambda: len(world.list) == 1)
+
+    in_life(world, act, MemorySchemas({7: [SourceUnavailable("down")] * 100 + [SCHEMA]}))
+
+
 def test_a_partition_that_moves_slowly_does_not_stall() -> None:
     """Each settlement begins the time anew, also while much waits behind it."""
     world = world_of(Story().tell(0, *_contacts(1000)))

@@ -30,12 +30,14 @@ class _Changelog(MemoryTopics):
 
     Attributes:
         outages: How often it breaks off after the first chunk.
+        asks_to_wait_s: What it says then.
         starts: Where its readers began.
     """
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self.outages = 0
+        self.asks_to_wait_s: float | None = None
         self.starts: list[int] = []
 
     async def changelog(self, partition: TopicPartition, start: int) -> AsyncIterator[ChangelogChunk]:
@@ -45,7 +47,7 @@ class _Changelog(MemoryTopics):
             yield ChangelogChunk([(begin.to_bytes(32), b"state")], begin + 10, 10 * CHUNKS)
             if self.outages:
                 self.outages -= 1
-                raise SourceUnavailable("no broker")
+                raise SourceUnavailable("no broker", self.asks_to_wait_s)
 
 
 def _restore(world: World, topics: _Changelog, beside: Any = None) -> tuple[Partition, list[Any]]:
@@ -98,6 +100,23 @@ def test_an_outage_on_the_way_goes_on_where_the_store_stands() -> None:
     assert partition.restored
     assert topics.starts == [0, 10]
     assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["restore_failed"]
+
+
+@pytest.mark.parametrize(("asked", "waited"), [(None, 1), (20.0, 20), (3600.0, 60)])
+def test_who_asks_to_be_left_alone_is_for_a_minute_at_most(asked: float | None, waited: int) -> None:
+    """All records of the partition wait meanwhile."""
+    topics = _Changelog(World())
+    topics.outages, topics.asks_to_wait_s = 1, asked
+    began = virtual_time.START
+    ended: list[float] = []
+
+    async def look(partition: Partition) -> None:
+        await until(lambda: partition.restored)
+        ended.append(asyncio.get_running_loop().time())
+
+    _restore(World(), topics, look)
+    took = CHUNKS * CHUNK_S + waited
+    assert began + took <= ended[0] < began + took + 10
 
 
 def test_a_partition_that_is_lost_meanwhile_is_not_ready() -> None:
