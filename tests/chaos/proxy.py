@@ -27,6 +27,7 @@ class Proxy:
         self._target_port = target_port
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._served: set[asyncio.Task[None]] = set()
         self._passing = asyncio.Event()
         self._passing.set()
         self.delay_s = 0.0
@@ -56,6 +57,11 @@ class Proxy:
         assert self._server is not None
         self._server.close()
         self.cut()
+        served = list(self._served)
+        for task in served:
+            task.cancel()
+        await asyncio.gather(*served, return_exceptions=True)
+        await asyncio.sleep(0)  # closed transports end in the next turn of the loop
 
     def cut(self) -> None:
         """Close every connection, whatever is under way in it."""
@@ -67,6 +73,17 @@ class Proxy:
         self.delay_s, self.refuses, self.swallows = 0.0, False, False
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._served.add(task)
+        try:
+            with suppress(asyncio.CancelledError):  # asyncio would log it
+                await self._converse(reader, writer)
+        finally:
+            writer.close()
+            self._served.discard(task)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.refuses:
             writer.transport.abort()
             return
@@ -80,6 +97,7 @@ class Proxy:
             request, answer = self._changes()
             await asyncio.gather(self._pass_on(reader, far_writer, request), self._pass_on(far_reader, writer, answer))
         finally:
+            far_writer.close()
             self._writers -= {writer, far_writer}
 
     def _changes(self) -> tuple[Change, Change]:
