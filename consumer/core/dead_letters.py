@@ -2,7 +2,8 @@
 
 Answers for which place in the order a replayed record has. It stands at the end of its partition and tells of an
 earlier moment: where events have no version, the offset is their order, and an old grant would undo a withdrawal that
-came after it. So a replayed record says where it stood first, and counts as if it still stood there.
+came after it. So a replayed record says where it stood first and when Kafka got it, and counts as if it still stood
+there.
 
 Touches nothing else. What is read was perhaps written by somebody else, so only codes in their known form, positions,
 numbers and printable text leave here.
@@ -10,17 +11,20 @@ numbers and printable text leave here.
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from consumer.core.moments import iso, milliseconds
+from consumer.core.moments import iso, kafka_time, milliseconds
 from consumer.model import DeadLetter, Headers, Position, Record
 
 _PREFIX = "dead-letter."
 _REASON, _DETAIL, _SOURCE, _TIME = (_PREFIX + name for name in ("reason", "detail", "source", "time"))
 _ATTEMPT = _PREFIX + "attempt"
 _ORIGIN = _PREFIX + "origin"
+_TIMESTAMP = _PREFIX + "timestamp"
 
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,99}")
 _POSITION = re.compile(r"([A-Za-z0-9._-]{1,249})/([0-9]{1,9})/([0-9]{1,18})")
@@ -36,6 +40,7 @@ class Letter(Struct, frozen=True, gc=False):
         source: Where the record stood when it was given up.
         origin: Where it stood before it was ever replayed.
         time_ms: When it was given up, milliseconds since the epoch, UTC.
+        got_ms: When Kafka got the record first; the same where an earlier release wrote the letter.
         attempt: How often it had been replayed before.
     """
 
@@ -44,6 +49,7 @@ class Letter(Struct, frozen=True, gc=False):
     source: Position
     origin: Position
     time_ms: int
+    got_ms: int
     attempt: int
 
 
@@ -56,6 +62,7 @@ def headers(letter: DeadLetter) -> list[tuple[str, bytes | None]]:
         (_DETAIL, letter.detail.encode()),
         (_SOURCE, f"{record.topic}/{record.partition}/{record.offset}".encode()),
         (_TIME, iso(letter.time_ms).encode()),
+        (_TIMESTAMP, iso(kafka_time(as_told_first(record))).encode()),
     ]
 
 
@@ -63,13 +70,14 @@ def read(found: Headers) -> Letter | None:
     """What headers of the dead letter topic say; None when they are not those of a dead letter."""
     last = {name: value for name, value in found if name.startswith(_PREFIX) and value is not None}
     try:
-        source = _position(last[_SOURCE])
+        source, time = _position(last[_SOURCE]), last[_TIME]
         return Letter(
             _matching(_CODE, last[_REASON])[0],
             _printable(last.get(_DETAIL, b"")),
             source,
             _position(last[_ORIGIN]) if _ORIGIN in last else source,
-            milliseconds(last[_TIME].decode(), zone=UTC),
+            _moment(time),
+            _moment(last.get(_TIMESTAMP, time)),
             _attempt(last),
         )
     except (KeyError, ValueError, OverflowError):
@@ -79,12 +87,27 @@ def read(found: Headers) -> Letter | None:
 def replayed(found: Headers, letter: Letter) -> list[tuple[str, bytes | None]]:
     """The headers with which the record of a letter goes back to its source."""
     kept = [(name, value) for name, value in found if not name.startswith(_PREFIX)]
-    return [*kept, (_ATTEMPT, str(letter.attempt + 1).encode()), (_ORIGIN, str(letter.origin).encode())]
+    return [
+        *kept,
+        (_ATTEMPT, str(letter.attempt + 1).encode()),
+        (_ORIGIN, str(letter.origin).encode()),
+        (_TIMESTAMP, iso(letter.got_ms).encode()),
+    ]
 
 
 def is_replayed(record: Record) -> bool:
     """Whether a record was given up before, and put back."""
     return any(name == _ORIGIN for name, _ in record.headers)
+
+
+def as_told_first(record: Record) -> Record:
+    """A replayed record with the time at which Kafka got it first: by that of the replay it would be news."""
+    if not (record.headers and is_replayed(record)):
+        return record
+    told = dict(record.headers).get(_TIMESTAMP) or b""
+    with suppress(ValueError, OverflowError):
+        return replace(record, timestamp_ms=min(_moment(told), record.timestamp_ms))
+    return record
 
 
 def place_in_order(record: Record) -> int:
@@ -107,6 +130,10 @@ def _origin_offset(record: Record, value: bytes) -> int:
 
 def _attempt(last: Mapping[str, bytes]) -> int:
     return int(_matching(_NUMBER, last[_ATTEMPT])[0]) if _ATTEMPT in last else 0
+
+
+def _moment(value: bytes) -> int:
+    return milliseconds(value.decode(), zone=UTC)
 
 
 def _position(value: bytes) -> Position:

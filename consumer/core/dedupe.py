@@ -218,7 +218,7 @@ def _held_by_a_file(made: State, change: Change, before: State) -> State:
 def _order(change: Change, state: State) -> _Order:
     """How the change stands to the accepted one: by version, else by the order of the partition."""
     if change.version is None:
-        by_offset = change.undecoded or not state.versioned
+        by_offset = change.undecoded or change.replayed or not state.versioned
         return _partition_order(change, state) if by_offset else _UNKNOWN
     if state.version is None:
         return _UNKNOWN

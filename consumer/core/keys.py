@@ -6,9 +6,9 @@ Touches nothing else.
 """
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
-from typing import cast
+from typing import NamedTuple, cast
 
 import orjson
 
@@ -17,8 +17,20 @@ from consumer.core.moments import kafka_time
 from consumer.errors import DecodeError
 from consumer.model import ChangeEvent, ChangeType, Reason, Record
 
-Fields = Collection[str] | None
-"""Names of fields that may hold the external id; None: any."""
+
+class KeyFields(NamedTuple):
+    """Where keys that are records hold the external id.
+
+    Attributes:
+        names: Of the fields, one of which it is; None: any.
+        documents: Whether its text is extended JSON, as MongoDB's connector writes the `_id` of a document.
+    """
+
+    names: frozenset[str] | None = None
+    documents: bool = False
+
+
+ANY_FIELD = KeyFields()
 
 KeyReader = Callable[[bytes, Record], ChangeEvent]
 """Makes the change event of a key's body; raises nothing but `DecodeError`."""
@@ -47,7 +59,7 @@ def _is_of_java(key: bytes) -> bool:
     return key.startswith((b"{", b"Struct{")) and key.endswith(b"}") and b"=" in key
 
 
-def read_json(key: bytes, record: Record, fields: Fields = None) -> ChangeEvent:
+def read_json(key: bytes, record: Record, fields: KeyFields = ANY_FIELD) -> ChangeEvent:
     """The deletion of whom the JSON names, which may be in an envelope of Kafka Connect."""
     with suppress(orjson.JSONDecodeError):
         value = orjson.loads(key)
@@ -57,12 +69,12 @@ def read_json(key: bytes, record: Record, fields: Fields = None) -> ChangeEvent:
     raise _refused("is not JSON")
 
 
-def avro_reader(text: str, fields: Fields = None) -> KeyReader:
+def avro_reader(text: str, fields: KeyFields = ANY_FIELD) -> KeyReader:
     """What reads keys that were written with this schema, of a record or of any other type.
 
     Args:
         text: The schema as JSON.
-        fields: Of which one holds the external id, where it is in a record.
+        fields: Where the external id is in a record.
 
     Raises:
         DecodeError: Reading with the schema could hurt, or it is none.
@@ -78,16 +90,32 @@ def _loaded(text: str) -> object:
     raise _refused("was written with a schema that is not JSON")
 
 
-def _external_id(value: object, fields: Fields) -> str:
-    if isinstance(value, dict) and len(value) == 1:
-        ((name, value),) = value.items()
-        if fields is not None and name not in fields:
-            raise _refused("has another field than those that external_id is mapped from")
+def _external_id(value: object, fields: KeyFields) -> str:
+    value = _field(value, fields)
+    if fields.documents and isinstance(value, str):
+        value = _field(_of_document(value), fields)
     if isinstance(value, str):
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     raise _refused("is neither text nor a number, nor a record with one field that is")
+
+
+def _field(value: object, fields: KeyFields) -> object:
+    """What a record of one field holds; anything else is itself."""
+    if not isinstance(value, dict) or len(value) != 1:
+        return value
+    ((name, held),) = value.items()
+    if fields.names is not None and name not in fields.names:
+        raise _refused("has another field than those that external_id is mapped from")
+    return held
+
+
+def _of_document(text: str) -> object:
+    """What extended JSON says, `{"$oid": ...}` for example; what is no JSON is the id itself."""
+    with suppress(orjson.JSONDecodeError):
+        return orjson.loads(text)
+    return text
 
 
 def _deletion(record: Record, external_id: str | None) -> ChangeEvent:

@@ -80,6 +80,13 @@ class BoundMapping:
         value = UNCHANGED if self._scope is None else self._scope(row)
         return self._only is None or value is UNCHANGED or as_key(value) in self._only.values
 
+    def is_told_gone(self, row: Row) -> bool:
+        """Whether the row deletes and does not say whether it is one of those: a delete may come with the ids alone."""
+        with suppress(DecodeError):
+            silent = self._scope is not None and self._scope(row) is None
+            return silent and self.change_type(row) is ChangeType.DELETE
+        return False
+
     def external_id(self, row: Row) -> object:
         """Whom the row is about; None where the mapping does not say."""
         return None if self._external_id is None else self._external_id(row)

@@ -16,7 +16,7 @@ from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.one_record import read_one
 from consumer.adapters.schema_registry.registry import opened
 from consumer.core import changes, decode
-from consumer.core.dead_letters import is_replayed
+from consumer.core.dead_letters import as_told_first, is_replayed
 from consumer.core.decode import Reader, ReaderName
 from consumer.core.envelopes.choice import TopicEnvelope
 from consumer.core.envelopes.schema import Mapper
@@ -85,7 +85,7 @@ async def explain(record: Record, settings: Settings) -> list[Step]:
         known = without_registry(way.envelope)
         if name in decode.reader_names([record], way.form) - known.keys():
             known[name] = way.reader(name, await schemas.fetch(reference(name)))
-        (result,) = decode.decode([record], known, way.form).results
+        (result,) = decode.decode([as_told_first(record)], known, way.form).results
         way.told(result)
     except DecodeError as error:
         way.refused(error)

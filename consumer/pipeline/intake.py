@@ -19,6 +19,7 @@ from consumer.core.validate import validate
 from consumer.errors import DecodeError, ValidationError
 from consumer.model import (
     Amendment,
+    Change,
     ChangeEvent,
     ChangeType,
     Contact,
@@ -184,7 +185,8 @@ class Intake:
         if isinstance(contact, ValidationError):
             work.external_id = event.external_id if isinstance(event.external_id, str) else None
             work.reasons, work.detail = contact.reasons, contact.detail
-            work.change = changes.of(event, contact, offset, self._contact_list_id)
+            change = changes.of(event, contact, offset, self._contact_list_id)
+            work.change = change and _placed(change, work.record)
             work.accepted_as = Outcome.REJECTED
             work.outcome = Outcome.REJECTED if work.change is None else None
             return
@@ -194,8 +196,7 @@ class Intake:
         else:
             imprint = readers.imprint(work.record) if readers.keyed else b""
             change = changes.to_change(event, contact, offset, self._contact_list_id, imprint)
-            replayed, tombstone = offset != work.record.offset, work.record.value is None
-            work.change = replace(change, replayed=replayed, tombstone=tombstone) if replayed or tombstone else change
+            work.change = _placed(change, work.record)
 
     def _reject(self, work: Work, error: DecodeError) -> None:
         """Give a work its rejection; the contact may have to be suppressed all the same."""
@@ -235,6 +236,12 @@ class Intake:
         for expected, seen in partition.tracker.gaps(records):
             log.warning("offsets_do_not_follow_on", partition=partition.key, expected=expected, seen=seen)
             self._telemetry.offset_gap(partition.key)
+
+
+def _placed(change: Change, record: Record) -> Change:
+    """The change as one of a record that was put back, or that has no value, where it is."""
+    replayed, tombstone = change.offset != record.offset, record.value is None
+    return replace(change, replayed=replayed, tombstone=tombstone) if replayed or tombstone else change
 
 
 def _changes_nothing(event: ChangeEvent, contact: Contact | Amendment) -> bool:

@@ -7,6 +7,7 @@ record, and rejects it undecoded. So a record brings down two processes that sha
 
 from collections.abc import Mapping, Sequence
 
+from consumer.core.dead_letters import as_told_first
 from consumer.core.decode import Decoded, Reader, ReaderName, decode
 from consumer.core.framing import Form
 from consumer.errors import DecodeError
@@ -57,7 +58,7 @@ class Quarantine:
         form: Form,
     ) -> Decoded:
         self._breadcrumbs.lay(crumb)
-        decoded = decode(records, readers, form)
+        decoded = decode(map(as_told_first, records), readers, form)
         self._breadcrumbs.lift()  # not after an exception: one that leaves the decoder ends the process as well
         return decoded
 

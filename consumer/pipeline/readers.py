@@ -77,7 +77,7 @@ def make_reader(text: str, envelope: Envelope) -> Reader | DecodeError:
     return lambda body, record: mapper(schema.read(body), record)
 
 
-def _make_key_reader(text: str, fields: keys.Fields) -> Reader | DecodeError:
+def _make_key_reader(text: str, fields: keys.KeyFields) -> Reader | DecodeError:
     try:
         return keys.avro_reader(text, fields)
     except DecodeError as error:

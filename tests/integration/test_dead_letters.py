@@ -186,7 +186,12 @@ def test_a_replayed_record_is_as_it_came(kafka: KafkaCluster, capsys: pytest.Cap
     (message,) = _returned(chosen, partitions=3)
     assert (message.partition(), message.key(), message.value()) == (2, CANARY, b"value 5 " + CANARY)
     origin = f"{chosen.kafka_source_topics[0]}/2/5".encode()
-    assert message.headers() == [*headers, ("dead-letter.attempt", b"1"), ("dead-letter.origin", origin)]
+    assert message.headers() == [
+        *headers,
+        ("dead-letter.attempt", b"1"),
+        ("dead-letter.origin", origin),
+        ("dead-letter.timestamp", b"1970-01-01T00:00:00.000Z"),
+    ]
     (result,) = _listed(chosen, capsys)
     assert [group["replayed"] for group in result["groups"]] == [1]
 

@@ -181,6 +181,7 @@ async def test_dead_letters_are_unchanged(kafka: KafkaCluster) -> None:
         ("dead-letter.detail", b"magic byte"),
         ("dead-letter.source", f"{first_of(chosen).topic}/0/0".encode()),
         ("dead-letter.time", iso(NOW_MS).encode()),
+        ("dead-letter.timestamp", iso(1000).encode()),
     ]
     assert (second.key(), second.value()) == (None, None)
 

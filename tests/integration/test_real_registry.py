@@ -21,6 +21,7 @@ from consumer.core.decode import decode
 from consumer.core.envelopes.choice import TopicEnvelope
 from consumer.core.envelopes.native import native
 from consumer.core.framing import form
+from consumer.core.keys import ANY_FIELD
 from consumer.errors import DecodeError, SourceUnavailable
 from consumer.model import ChangeEvent, Framing, KeyFormat, Reason, Record, SchemaKind, SchemaName
 from consumer.pipeline.readers import Readers
@@ -229,7 +230,7 @@ async def test_schemas_change_in_mid_stream(apicurio, schemas):
     records = told(apicurio)
     readers = Readers(
         form(TOPIC, Framing.CONFLUENT, KeyFormat.STRING),
-        envelope=TopicEnvelope(native, None),
+        envelope=TopicEnvelope(native, ANY_FIELD),
         schemas=schemas,
         has_positions=False,
         keyed=False,

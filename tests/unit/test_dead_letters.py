@@ -2,6 +2,7 @@
 
 import pytest
 from hypothesis import given, strategies as st
+from msgspec.structs import replace
 
 from consumer.core import dead_letters
 from consumer.core.replayed import PIECE_OFFSETS, Replayed
@@ -9,15 +10,17 @@ from consumer.model import DeadLetter, Headers, Position, Record
 from consumer.operate.dead_letters import Query
 
 TIME_MS = 1_700_000_000_123
+GIVEN_UP_MS = TIME_MS + 5000
+TIME = b"2023-11-14T22:13:20.123Z"
 SOURCE = Position("crm.contacts", 3, 41)
 
 
-def _record(headers: Headers = (), *, offset: int = 41) -> Record:
-    return Record("crm.contacts", 3, offset, TIME_MS, b"key", b"value", headers)
+def _record(headers: Headers = (), *, offset: int = 41, time_ms: int = TIME_MS) -> Record:
+    return Record("crm.contacts", 3, offset, time_ms, b"key", b"value", headers)
 
 
 def _headers(record: Record) -> Headers:
-    return dead_letters.headers(DeadLetter(record, "phone_not_e164", "phone: text of 3 characters", TIME_MS))
+    return dead_letters.headers(DeadLetter(record, "phone_not_e164", "phone: text of 3 characters", GIVEN_UP_MS))
 
 
 def test_a_letter_says_why_where_and_when() -> None:
@@ -27,7 +30,8 @@ def test_a_letter_says_why_where_and_when() -> None:
     letter = dead_letters.read(headers)
     assert letter is not None
     assert (letter.reason, letter.detail) == ("phone_not_e164", "phone: text of 3 characters")
-    assert (letter.source, letter.origin, letter.time_ms, letter.attempt) == (SOURCE, SOURCE, TIME_MS, 0)
+    assert (letter.source, letter.origin, letter.attempt) == (SOURCE, SOURCE, 0)
+    assert (letter.time_ms, letter.got_ms) == (GIVEN_UP_MS, TIME_MS)
 
 
 def test_a_replayed_record_keeps_its_headers_and_counts_the_attempts() -> None:
@@ -36,12 +40,11 @@ def test_a_replayed_record_keeps_its_headers_and_counts_the_attempts() -> None:
     for offset in (90, 95):
         letter = dead_letters.read(_headers(record))
         assert letter is not None
-        record = _record(dead_letters.replayed(_headers(record), letter), offset=offset)
+        headers = dead_letters.replayed(_headers(record), letter)
+        record = _record(headers, offset=offset, time_ms=TIME_MS + 1000 * offset)
         attempts.append(dict(record.headers))
-    assert [{**attempt} for attempt in attempts] == [
-        {"traceparent": b"00-1", "dead-letter.attempt": b"1", "dead-letter.origin": b"crm.contacts/3/41"},
-        {"traceparent": b"00-1", "dead-letter.attempt": b"2", "dead-letter.origin": b"crm.contacts/3/41"},
-    ]
+    first = {"dead-letter.origin": b"crm.contacts/3/41", "dead-letter.timestamp": TIME}
+    assert attempts == [{"traceparent": b"00-1", "dead-letter.attempt": n, **first} for n in (b"1", b"2")]
 
 
 def test_a_replayed_record_counts_where_it_stood_first() -> None:
@@ -50,6 +53,25 @@ def test_a_replayed_record_counts_where_it_stood_first() -> None:
     assert letter is not None
     assert dead_letters.place_in_order(_record(dead_letters.replayed((), letter), offset=90)) == 41
     assert dead_letters.place_in_order(_record([("traceparent", b"00-1")], offset=90)) == 90
+
+
+def test_a_replayed_record_was_told_when_kafka_got_it_first() -> None:
+    """Of one that an earlier release wrote, when it was given up is known; any other record keeps its time."""
+    for left_out, told_ms in (("", TIME_MS), ("dead-letter.timestamp", GIVEN_UP_MS)):
+        headers = [header for header in _headers(_record()) if header[0] != left_out]
+        letter = dead_letters.read(headers)
+        assert letter is not None
+        record = _record(dead_letters.replayed(headers, letter), offset=90, time_ms=TIME_MS + 90_000)
+        assert dead_letters.as_told_first(record) == replace(record, timestamp_ms=told_ms)
+    other = _record([("dead-letter.timestamp", b"2020-01-01T00:00:00Z")])
+    assert dead_letters.as_told_first(other) is other
+
+
+@pytest.mark.parametrize("told", [b"2023-11-14T22:13:21.000Z", b"yesterday", b"\xff", b"", None])
+def test_a_header_makes_no_record_newer_than_it_is(told: bytes | None) -> None:
+    """Nor does one that is no time say anything."""
+    record = _record([("dead-letter.origin", b"crm.contacts/3/7"), ("dead-letter.timestamp", told)])
+    assert dead_letters.as_told_first(record).timestamp_ms == TIME_MS
 
 
 @pytest.mark.parametrize(
@@ -131,11 +153,11 @@ def test_marks_of_letters_that_are_gone_are_removed() -> None:
     ("query", "means"),
     [
         (Query(), True),
-        (Query(reason="phone_not_e164", topic="crm.contacts", since_ms=TIME_MS, until_ms=TIME_MS + 1), True),
+        (Query(reason="phone_not_e164", topic="crm.contacts", since_ms=GIVEN_UP_MS, until_ms=GIVEN_UP_MS + 1), True),
         (Query(reason="email_invalid"), False),
         (Query(topic="other"), False),
-        (Query(since_ms=TIME_MS + 1), False),
-        (Query(until_ms=TIME_MS), False),
+        (Query(since_ms=GIVEN_UP_MS + 1), False),
+        (Query(until_ms=GIVEN_UP_MS), False),
     ],
 )
 def test_a_query_means_what_it_says(query: Query, means: object) -> None:

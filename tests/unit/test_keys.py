@@ -165,6 +165,35 @@ def test_a_key_names_the_contact_by_the_field_that_is_mapped(external_id, refuse
         assert refused or getattr(result, "external_id", None) == "42"
 
 
+@pytest.mark.parametrize(
+    ("document_id", "external_id"),
+    [
+        ('{"$oid": "596e275826f08b2730779e1f"}', "596e275826f08b2730779e1f"),
+        ('{"$numberLong": "1004"}', "1004"),
+        ('"c-17"', "c-17"),
+        ('"1004"', "1004"),
+        ("1004", "1004"),
+        ("c-17", "c-17"),
+        ('{"$binary": "AQID"}', None),
+        ('{"$oid": {"of": "c-17"}}', None),
+        ('{"tenant": 1, "no": 2}', None),
+        ("true", None),
+    ],
+)
+def test_a_key_of_mongodb_names_the_contact_by_extended_json(document_id, external_id):
+    """As a row does: taken as it stands, the text would delete nobody, and the contact be called on."""
+    ids = ["_id.$oid", "_id.$numberLong", "_id"]
+    envelope = envelopes("debezium", {**MAPPING, "external_id": ids}).of_topic(TOPIC)
+    schema = {"type": "record", "name": "Key", "fields": [{"name": "id", "type": "string"}]}
+    in_avro = reader(KeySchema(7), json.dumps(schema), envelope)
+    in_json = without_registry(envelope)[KeySchema(JSON)]
+    told = {"id": document_id}
+    for read, key in ((in_avro, written(schema, told)), (in_json, json.dumps(told).encode())):
+        assert not isinstance(read, DecodeError)
+        (result,) = decode([tombstone(key)], {1: read}, lambda record: (1, record.key or b"")).results
+        assert getattr(result, "external_id", None) == external_id
+
+
 @pytest.mark.parametrize("key", [b"{" + b"=" * 1_000_000, b"Struct{" + b"=}" * 500_000 + b"x"])
 def test_a_long_key_takes_no_longer_than_its_length(key):
     """One that is nearly what Java writes must not be tried at every place: nothing else goes on meanwhile."""

@@ -259,6 +259,19 @@ def test_rows_that_are_not_meant_are_ignored():
     assert [len(events) for events in rows] == [1, 0]
 
 
+@pytest.mark.parametrize(
+    ("kind", "happened", "events"),
+    [(None, "DELETE", 1), ("person", "DELETE", 1), ("pet", "DELETE", 0), (None, "UPDATE", 0), (None, "unheard of", 0)],
+)
+def test_a_delete_that_does_not_say_of_what_kind_it_is_counts(kind, happened, events):
+    """It may come with the ids alone: ignored, the contact would be called on."""
+    columns = {"id": "string", "phone": ["null", "string"], "kind": ["null", "string"], "type": "string"}
+    changes = {"path": "type", "values": {"DELETE": "DELETE", "UPDATE": "UPDATE"}}
+    mapping = MINIMAL | {"only": {"path": "kind", "values": ["person"]}, "change_type": changes}
+    row = {"id": "1", "phone": None, "kind": kind, "type": happened}
+    assert len(told("outbox", record_type("Row", columns), row, mapping)) == events
+
+
 # -- which table is for a record
 
 NATIVE = record_type("Row", {"id": "string", "phone": "string"})

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from consumer.core import dead_letters
+from consumer.core import dead_letters, framing
 from consumer.core.offsets import Tracker
 from consumer.errors import SinkUnavailable, SourceUnavailable
-from consumer.model import Assignment, DeadLetter, Record, TopicPartition
+from consumer.model import Assignment, ChangeEvent, DeadLetter, Framing, KeyFormat, Record, TopicPartition
 from consumer.pipeline.partitions import Partition
+from consumer.pipeline.quarantine import Quarantine
 from consumer.pipeline.restore import AT_ONCE, Restorer
 from consumer.pipeline.settle import IMPORT_KEY
 from consumer.ports import ChangelogOvertaken
@@ -23,6 +24,7 @@ from tests.fills import WRITTEN_MS, empty_world, fill, row as file_row
 from tests.lives import Life, arrives, in_life, live, world_of
 from tests.memory_ports import (
     SCHEMA,
+    MemoryBreadcrumbs,
     MemorySchemas,
     MemorySink,
     MemoryStore,
@@ -277,6 +279,60 @@ def test_a_replayed_grant_does_not_undo_a_withdrawal_whose_clock_was_behind() ->
     world.append([replace(letter, offset=2, headers=dead_letters.replayed(headers, read))])
     live(world, MemorySchemas({9: [SCHEMA]}))
     assert world.list["c"]["callable"] is False
+
+
+def test_a_replayed_record_that_is_still_rejected_withdraws_nothing_that_was_granted_since() -> None:
+    """It stands where it stood first, too: what came after it lets the person be called, whatever the clocks said."""
+    now = 1_700_000_000_000
+    bad = Event("c", None, do_not_call=True, occurred_at=now + 2)
+    world = world_of(Story().tell(0, Event("c", None, occurred_at=now), bad, Event("c", None, occurred_at=now)))
+    live(world)
+    assert world.list["c"]["callable"] is True
+    letter = world.log[P0][1]
+    headers = dead_letters.headers(DeadLetter(letter, "consent_conflicts_with_do_not_call", "", now))
+    read = dead_letters.read(headers)
+    assert read is not None
+    world.append([replace(letter, offset=3, headers=dead_letters.replayed(headers, read))])
+    live(world)
+    assert world.list["c"]["callable"] is True
+
+
+def test_a_replayed_tombstone_takes_nobody_away_who_was_made_anew() -> None:
+    """It has no version, and what came after it has: it stands where it stood first all the same."""
+    world = World()
+
+    def append(event: Event, **changed: object) -> Record:
+        record = Record(*P0, len(world.log.get(P0, ())), event.occurred_at, b"c", event.value())
+        world.append([replace(record, **changed)])
+        return world.log[P0][-1]
+
+    append(Event("c", 10))
+    append(Event("c", 20, delete=True))
+    tombstone = append(Event("c", 21), value=None, key=b'{"id": "c"}')
+    append(Event("c", 30))
+    live(world)
+    assert world.list["c"]["callable"] is True
+    headers = dead_letters.headers(DeadLetter(tombstone, "not_decodable", "", 0))
+    letter = dead_letters.read(headers)
+    assert letter is not None
+    again = dead_letters.replayed(headers, letter)
+    world.append([replace(tombstone, offset=4, key=b"c", headers=again, timestamp_ms=tombstone.timestamp_ms + 10**9)])
+    live(world)
+    assert world.list["c"]["callable"] is True
+    assert [event["outcome"] for event in world.events()][-1] == "stale"
+
+
+def test_a_replayed_tombstone_has_the_time_at_which_kafka_got_it_first() -> None:
+    """By that of the replay it would come after what a file said meanwhile."""
+    form = framing.form(TOPIC, Framing.CONFLUENT, KeyFormat.STRING)
+    tombstone = Record(*P0, 0, TIME_MS, b"c", None)
+    headers = dead_letters.headers(DeadLetter(tombstone, "not_decodable", "", TIME_MS + 1000))
+    letter = dead_letters.read(headers)
+    assert letter is not None
+    again = replace(tombstone, timestamp_ms=TIME_MS + 10**9, headers=dead_letters.replayed(headers, letter))
+    (event,) = Quarantine(MemoryBreadcrumbs()).decode([again], {}, form).results
+    assert isinstance(event, ChangeEvent)
+    assert event.occurred_at == TIME_MS
 
 
 FLAT_TS = record_type(

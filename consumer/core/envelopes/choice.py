@@ -16,6 +16,7 @@ from consumer.core.envelopes.native import native
 from consumer.core.envelopes.outbox import outbox
 from consumer.core.envelopes.salesforce import salesforce
 from consumer.core.envelopes.schema import Mapper
+from consumer.core.keys import ANY_FIELD, KeyFields
 from consumer.core.mapping import unknown
 from consumer.core.mapping_tables import ContactMapping, parse
 from consumer.errors import DecodeError, SettingsError
@@ -29,11 +30,11 @@ class TopicEnvelope(Struct, frozen=True):
 
     Attributes:
         mapper: Makes the mapper for records of a writer's schema.
-        key_fields: Fields of keys that hold the external id; None: any.
+        key_fields: Where keys hold the external id.
     """
 
     mapper: Envelope
-    key_fields: frozenset[str] | None
+    key_fields: KeyFields
 
     def __call__(self, definition: Mapping[str, object]) -> Mapper:
         return self.mapper(definition)
@@ -159,17 +160,17 @@ class Envelopes(Struct, frozen=True):
         name = self._name(topic)
         return name if name == "native" else f"{name}, mapping {self._mapping(name, topic, definition)[0]}"
 
-    def _key_fields(self, topic: str) -> frozenset[str] | None:
-        """The fields that the external id is mapped from in a topic, as far as its tables tell without a schema."""
+    def _key_fields(self, topic: str) -> KeyFields:
+        """Where the external id is mapped from in a topic, as far as its tables tell without a schema."""
         tables = {**self.ready_made.get(self._name(topic), {}), **self.mappings}
         mappings = [tables[topic]] if topic in tables else list(tables.values())
         sources = [mapping.sources["external_id"] for mapping in mappings if "external_id" in mapping.sources]
         paths = [path for source in sources for path in source.paths]
         if self._name(topic) == "native" or not paths or any(path[0].startswith("@") for path in paths):
-            return None
+            return ANY_FIELD
         names = frozenset(path[-1] for path in paths)
         of_mongodb = any("_id" in path for path in paths)  # whose connector has it as `id` in keys
-        return names | {"id"} if of_mongodb else names
+        return KeyFields(names | {"id"}, documents=True) if of_mongodb else KeyFields(names)
 
     def _name(self, topic: str) -> str:
         return self.names.get(topic, self.names[DEFAULT])

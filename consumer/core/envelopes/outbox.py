@@ -23,7 +23,7 @@ def outbox(definition: Mapping[str, object], mapping: ContactMapping) -> Mapper:
 
     def events(fields: Row, record: Record) -> Events:
         row = bound.row(fields, record)
-        if not bound.counts(row):
+        if not (bound.counts(row) or bound.is_told_gone(row)):
             return ()
         change_type = bound.change_type(row)
         external_id, when = bound.external_id(row), bound.when(row, kafka_time(record), None)
