@@ -167,6 +167,12 @@ def forgotten(state: State, contact_list_id: str) -> State:
     return replace(state, fingerprint=fingerprint, blocked=False, imprint=b"")
 
 
+def given_up(state: State | None, contact_list_id: str) -> State:
+    """The state after a change that was given up: it may have been applied all the same, but the order stays."""
+    known = state or State(b"", None, versioned=False, occurred_at=0, offset=FROM_A_FILE, deleted=False)
+    return forgotten(replace(known, deleted=False, callable=None), contact_list_id)
+
+
 def from_a_file(state: State) -> State:
     """The state as the stream is to find it: no offset of a partition stands above or below it."""
     return replace(state, offset=FROM_A_FILE)
@@ -189,11 +195,11 @@ def advanced(change: Change, state: State) -> State | None:
         epoch=epoch,
         imprint=change.imprint,
     )
-    return _held_by_a_file(made, change, state)
+    return _held_by_a_file(_in_its_order(made, change, state), change, state)
 
 
 def _in_its_order(made: State, change: Change, before: State) -> State:
-    """The state after a withdrawal that has an earlier time, and cannot be ordered against what is known.
+    """The state after a withdrawal or a repeat that has an earlier time, and cannot be ordered against what is known.
 
     Perhaps it is sent again: then so is what followed it, which has to find what is known with its order and time.
     """

@@ -154,6 +154,8 @@ class Admission:
         """Genesys does not have the contact of a lane; the number of a suppression is on the do-not-call list."""
         work, change = lane.work, lane.change
         self._not_there(work, change, lane.base)
+        if not change.withdrawal:
+            self._give_up(lane)
         if change.operation is _SUPPRESS:
             work.operation, work.applied_at = change.operation, applied_at
         self._end(lane, accepted=change.withdrawal)
@@ -165,8 +167,7 @@ class Admission:
         work.operation = change.operation
         work.reasons = (f"genesys:{code}",)
         work.detail = "Genesys refused the contact's data"
-        if lane.superseded and lane.base is not None:  # one of them may have been applied: nobody knows what is there
-            self._remember(work, change, dedupe.forgotten(lane.base, self._contact_list_id))
+        self._give_up(lane)
         self._end(lane, accepted=False)
 
     def abandon(self, lane: Lane) -> None:
@@ -180,6 +181,10 @@ class Admission:
         for lane in lanes:
             self._reports.abandoned(lane)
         self.readmit(freed)
+
+    def _give_up(self, lane: Lane) -> None:
+        """Nobody knows what is there: an earlier request may have been applied, also one of a process that died."""
+        self._remember(lane.work, lane.change, dedupe.given_up(lane.base, self._contact_list_id))
 
     def _conclude(self, lane: Lane) -> None:
         """Genesys has what the work of a lane asks for."""

@@ -58,7 +58,7 @@ class Quarantine:
         form: Form,
     ) -> Decoded:
         self._breadcrumbs.lay(crumb)
-        decoded = decode(map(as_told_first, records), readers, form)
+        decoded = decode([as_told_first(record) for record in records], readers, form)
         self._breadcrumbs.lift()  # not after an exception: one that leaves the decoder ends the process as well
         return decoded
 

@@ -16,6 +16,7 @@ from consumer.core.dedupe import (
     advanced,
     forgotten,
     from_a_file,
+    given_up,
     judge,
     noted,
     releases,
@@ -963,3 +964,24 @@ def test_suppressions_by_other_flags_are_told_apart(flags):
     state = accepted(withdrawn(3, flags), None)
     verdicts = [judge(withdrawn(4, other), state) for other in others]
     assert verdicts == [Verdict.DUPLICATE if other == flags else Verdict.CHANGED for other in others]
+
+
+def test_a_repeat_of_another_epoch_sets_no_time_back():
+    """The grant that was older than the withdrawal would else be news, once all is told again."""
+    withdrawn = accepted(change(version=100, consent=False, offset=11), None)
+    repeat = replace(change(version=5, consent=False, at=900, offset=50), epoch=1)
+    assert judge(repeat, withdrawn) is Verdict.DUPLICATE
+    after = advanced(repeat, withdrawn)
+    assert after is not None
+    grant = change(version=99, at=950, offset=60)
+    assert [judge(grant, each) for each in (withdrawn, after)] == [Verdict.STALE, Verdict.STALE]
+
+
+@pytest.mark.parametrize("before", [None, accepted(change(version=5, consent=False), None)])
+def test_of_what_was_given_up_nothing_is_known(before):
+    """Neither whether it is there nor who may be called; but what was older stays older, and all else is sent."""
+    after = given_up(before, LIST)
+    assert (after.deleted, after.callable, after.imprint) == (False, None, b"")
+    judged = [judge(change(version=version, at=version), after) for version in (4, 5, 6)]
+    assert judged == [Verdict.CHANGED if before is None else Verdict.STALE, Verdict.CHANGED, Verdict.CHANGED]
+    assert judge(change(version=None, at=1, consent=False), after) is Verdict.CHANGED

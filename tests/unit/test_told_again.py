@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from consumer.core import dead_letters, framing
 from consumer.core.offsets import Tracker
 from consumer.errors import SinkUnavailable, SourceUnavailable
-from consumer.model import Assignment, ChangeEvent, DeadLetter, Framing, KeyFormat, Record, TopicPartition
+from consumer.model import Assignment, ChangeEvent, Contact, DeadLetter, Framing, KeyFormat, Record, TopicPartition
 from consumer.pipeline.partitions import Partition
 from consumer.pipeline.quarantine import Quarantine
 from consumer.pipeline.restore import AT_ONCE, Restorer
@@ -33,11 +33,72 @@ from tests.memory_ports import (
     World,
     outage,
 )
-from tests.stories import TOPIC, Event, Story
+from tests.stories import TOPIC, Event, Story, partly
 from tests.virtual_time import passes, until
 
 P0, P1 = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
 CONFLICT = ("consent_conflicts_with_do_not_call",)
+
+
+WITHDRAWN = Event("c", 1, consent=False)
+IN_CONFLICT = Event("c", 6, do_not_call=True, reasons=CONFLICT)
+GIVEN_UP = {
+    "withdrawn again": ([WITHDRAWN], Event("c", 6, consent=False)),
+    "deleted again": ([Event("c", 1), Event("c", 2, delete=True)], Event("c", 6, delete=True)),
+    "rejected, and never there": ([], IN_CONFLICT),
+    "rejected, and gone before": ([Event("c", 1), Event("c", 2, delete=True)], IN_CONFLICT),
+}
+
+
+@pytest.mark.parametrize(("before", "after"), GIVEN_UP.values(), ids=GIVEN_UP)
+@pytest.mark.parametrize("died", [False, True])
+def test_a_grant_that_was_applied_and_then_refused_hides_no_withdrawal(
+    before: list[Event], after: Event, died: bool
+) -> None:
+    """Its answer got lost, perhaps with the process: what was accepted last says nothing of what is there."""
+    story = Story().tell(0, *before)
+    world = world_of(story)
+    live(world)
+    grant = Event("c", 5)
+
+    class Refusing(MemorySink):
+        async def upsert(self, *arguments: Any, **named: Any) -> None:
+            if world.list.get("c", {}).get("callable") is not True:
+                await super().upsert(*arguments, **named)
+                raise SinkUnavailable("no answer, and applied")
+            raise world.refusal
+
+    if died:
+        world.list["c"] = {"callable": True, **asdict(Contact("c", "+15550100", "", True, False, {}))}
+    world.append(story.tell(0, grant, after).records()[len(before) : -1])
+    live(world, sink=Refusing(world))
+    assert (world.events()[-1]["outcome"], world.list["c"]["callable"]) == ("undeliverable", True)
+    world.append(story.records()[-1:])
+    live(world)
+    assert world.list.get("c", {}).get("callable") is not True
+
+
+@pytest.mark.usefixtures("partial_events")
+def test_a_partial_grant_that_was_applied_and_then_not_shown_hides_no_withdrawal() -> None:
+    """It ends as undeliverable after some tries, although one of them did it."""
+    story = Story().tell(0, WITHDRAWN)
+    world = world_of(story)
+    live(world)
+
+    class Hiding(MemorySink):
+        async def amend(self, *arguments: Any, **named: Any) -> Any:
+            amended = await super().amend(*arguments, **named)
+            if amended:
+                world.unseen = {"c"}
+                raise SinkUnavailable("no answer, and applied")
+            return amended
+
+    world.append(story.tell(0, partly("c", 2, consent=True)).records()[1:])
+    live(world, sink=Hiding(world))
+    assert (world.events()[-1]["outcome"], world.list["c"]["callable"]) == ("undeliverable", True)
+    world.append(story.tell(0, Event("c", 3, consent=False)).records()[2:])
+    live(world)
+    assert world.list["c"]["callable"] is False
 
 
 @pytest.mark.parametrize("undecodable", [False, True])
