@@ -185,11 +185,11 @@ class Reconciliation:
 
     def _explained(self, finding: Finding, number: int, record: Record, change: Change) -> Finding:
         standing = finding.standing
-        if standing is Standing.DRIFTED:
+        if finding.drifted:
             for column in reconcile.differing(change.whole, finding.digests, self._key):
                 self._differing[self._columns[column]] += 1
-        if standing is Standing.DRIFTED and finding.callable and not change.whole.callable:
-            standing = Standing.CALLABLE
+            withdrawn = finding.callable and not change.whole.callable
+            standing = Standing.CALLABLE if withdrawn else Standing.DRIFTED
         return structs.replace(
             finding, standing=standing, source=number, offset=record.offset, found=True, withdrawal=change.withdrawal
         )

@@ -17,7 +17,7 @@ from consumer.core.decode import CONFLUENT
 from consumer.core.delivery import Gate, Throttle
 from consumer.core.framing import form
 from consumer.errors import FatalError, RefusedByGenesys, SinkUnavailable, SourceUnavailable, Throttled
-from consumer.model import ExportedContact, Framing, KeyFormat, Record, SchemaReference, TopicPartition
+from consumer.model import ExportedContact, Framing, KeyFormat, Operation, Record, SchemaReference, TopicPartition
 from consumer.ports import TimeAndChance
 from consumer.reconcile.mend import Mender
 from consumer.reconcile.report import Mended, Report
@@ -245,6 +245,94 @@ def test_without_its_source_record_a_contact_is_counted_and_not_sent() -> None:
     assert (report.missing, report.source_gone, report.mended) == (2, 1, Mended(redelivered=1))
 
 
+def forget_record(world: World, name: str) -> None:
+    """Retention removes what the source topic told of a contact."""
+    for key, records in world.log.items():
+        world.log[key] = [record for record in records if record.key != name.encode()]
+
+
+def restate(world: World, name: str, **changed: Any) -> None:
+    """Have something else known of a contact."""
+    identity = changes.identity(name)
+    for entries in world.changelog.values():
+        if raw := dict(entries).get(identity):
+            state = replace(state_bytes.decode(raw), **changed)
+            entries.append((identity, state_bytes.encode(state, state_bytes.settled_ms(raw))))
+
+
+LOADED = "loaded"
+EDITS = [{"callable": True, "phone": "+15559"}, {"callable": True, "phone": "+15559", "consent": True}]
+
+
+@pytest.mark.parametrize("name", [REFUSED_CONSENT, LOADED], ids=["streamed", "from a file"])
+@pytest.mark.parametrize("edits", EDITS, ids=["flags as they were", "flags as well"])
+def test_who_withdrew_is_made_not_callable_also_without_the_record(name: str, edits: dict[str, Any]) -> None:
+    """That the CRM withdrew is known by the state; what else was edited stays, and is told."""
+    world = delivered_world()
+    fill(world, [row(LOADED, consent=False)])
+    forget_record(world, name)
+    edit(world, name, **edits)
+    report = reconcile(world, apply=True)
+    assert (report.callable, report.drifted, report.source_gone, report.drift) == (1, 0, 1, 1)
+    assert report.mended == Mended(suppressed=1)
+    assert not world.list[name]["callable"]
+    again = reconcile(world)
+    assert (again.callable, again.drifted, again.source_gone) == (0, 1, 1)
+
+
+def test_who_withdrew_is_brought_into_step_by_one_run_where_the_record_is_there() -> None:
+    """Not callable, and every column as it was delivered."""
+    world, right = delivered_world(), delivered_world().list
+    edit(world, REFUSED_CONSENT, callable=True, consent=True, phone="+15559")
+    report = reconcile(world, apply=True)
+    assert (report.callable, report.drifted, report.columns) == (1, 0, {"phone_number": 1, "consent_flag": 1})
+    assert report.mended == Mended(redelivered=1)
+    assert world.list == right
+
+
+@pytest.mark.parametrize("flags", [{"consent": False}, {"consent": "TRUE", "do_not_call": "yes"}, {"consent": ""}])
+def test_where_the_crm_s_word_is_not_known_the_flags_in_genesys_count_against_calling(flags: dict[str, Any]) -> None:
+    """A state that does not say who may be called, and no record: who is callable against his flags is made not so."""
+    world = delivered_world()
+    restate(world, "contact-3", callable=None)
+    forget_record(world, "contact-3")
+    edit(world, "contact-3", phone="+15559", **flags)
+    report = reconcile(world, apply=True)
+    assert (report.callable, report.source_gone, report.mended) == (1, 1, Mended(suppressed=1))
+    assert not world.list["contact-3"]["callable"]
+
+
+def test_where_the_crm_s_word_is_not_known_flags_that_let_call_are_believed() -> None:
+    """Nothing speaks against calling."""
+    world = delivered_world()
+    restate(world, "contact-3", callable=None)
+    forget_record(world, "contact-3")
+    edit(world, "contact-3", phone="+15559", consent="True", do_not_call="")
+    report = reconcile(world, apply=True)
+    assert (report.callable, report.drifted, report.mended) == (0, 1, Mended())
+
+
+@pytest.mark.parametrize("known", [True, None])
+def test_whom_the_crm_lets_be_called_is_not_made_not_callable(known: bool | None) -> None:
+    """Somebody edits a flag in Genesys: the record says what the CRM wants, and is sent again."""
+    world, right = delivered_world(), delivered_world().list
+    restate(world, "contact-3", callable=known)
+    edit(world, "contact-3", consent=False)
+    report = reconcile(world, apply=True)
+    assert (report.callable, report.drifted, report.mended) == (0, 1, Mended(redelivered=1))
+    assert world.list == right
+
+
+def test_whom_the_crm_lets_be_called_stays_callable_without_the_record() -> None:
+    """It is told that he differs; what the CRM wants stands against what somebody wrote in Genesys."""
+    world = delivered_world()
+    forget_record(world, "contact-3")
+    edit(world, "contact-3", consent=False)
+    report = reconcile(world, apply=True)
+    assert (report.callable, report.drifted, report.source_gone, report.mended) == (0, 1, 1, Mended())
+    assert world.list["contact-3"]["callable"]
+
+
 def test_a_repeat_in_a_compacted_topic_tells_the_content_too() -> None:
     """Without versions the state keeps the place of the first record; compaction leaves only the last."""
     story = Story().tell(0, *[Event(f"contact-{n}", None) for n in (*range(9), 3)])
@@ -426,6 +514,19 @@ def test_a_forgotten_content_is_not_compared() -> None:
     edit(world, "contact-1", phone="+15559")
     report = reconcile(world)
     assert (report.unknown, report.drift) == (1, 0)
+
+
+def test_of_forgotten_content_who_withdrew_is_not_callable_against_his_flags() -> None:
+    """A grant that was refused came after the withdrawal: perhaps applied with its flags, but not without them."""
+    world = delivered_world()
+    nothing_known = changes.without_content(Operation.UPSERT, MemorySink.contact_list_id)
+    restate(world, REFUSED_CONSENT, fingerprint=nothing_known)
+    edit(world, REFUSED_CONSENT, callable=True)
+    report = reconcile(world, apply=True)
+    assert (report.callable, report.source_gone, report.mended) == (1, 0, Mended(suppressed=1))
+    edit(world, REFUSED_CONSENT, callable=True, consent=True)
+    assert (again := reconcile(world)).drift == 0
+    assert again.unknown == 1
 
 
 def test_nothing_that_is_kept_on_disk_holds_contact_data() -> None:
