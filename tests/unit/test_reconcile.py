@@ -1,7 +1,7 @@
 """Reconciling in memory: each kind of drift is found and mended, nothing else is touched, and harm is refused."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -18,6 +18,7 @@ from consumer.core.delivery import Gate, Throttle
 from consumer.core.framing import form
 from consumer.errors import FatalError, RefusedByGenesys, SinkUnavailable, SourceUnavailable, Throttled
 from consumer.model import ExportedContact, Framing, KeyFormat, Operation, Record, SchemaReference, TopicPartition
+from consumer.pipeline.settle import IMPORT_KEY
 from consumer.ports import TimeAndChance
 from consumer.reconcile.mend import Mender
 from consumer.reconcile.report import Mended, Report
@@ -25,8 +26,8 @@ from consumer.reconcile.run import EXPORTS, Reconciliation
 from consumer.reconcile.source import SourceTopics
 from consumer.setting_values import RESERVED_COLUMNS
 from tests import virtual_time
-from tests.fills import fill, row
-from tests.lives import NATIVE, live, settings, world_of
+from tests.fills import Fill, MemoryRows, fill, row
+from tests.lives import NATIVE, Life, live, settings, world_of
 from tests.memory_ports import MemoryHistory, MemorySchemas, MemorySink, MemoryStore, MemoryTopics, World, outage
 from tests.stories import TOPIC, Event, Story, random_story
 from tests.virtual_time import passes
@@ -375,6 +376,92 @@ def test_consumers_that_start_meanwhile_stop_the_mending() -> None:
     with pytest.raises(FatalError, match="stop the consumers"):
         reconcile(world, apply=True, history=history)
     assert [operation for operation, _ in world.sent] == ["amend", "upsert"]
+
+
+Visit = Callable[[World], Awaitable[object]]
+
+
+class Visited(MemoryHistory):
+    """Somebody works for the group while the source topics' ends are asked for, and is gone when it is mended."""
+
+    def __init__(self, world: World, visit: Visit) -> None:
+        super().__init__(world)
+        self._visit = visit
+
+    async def ends(self) -> Mapping[TopicPartition, int]:
+        ends = await super().ends()
+        await self._visit(self._world)
+        return ends
+
+
+async def load_withdrawal(world: World) -> None:
+    """A load that comes and goes."""
+    later = row(GRANTED, consent=False, occurredAt=1_900_000_000_000)
+    await Fill(world, MemoryRows([later])).first_fill.run()
+
+
+async def consume_withdrawal(world: World) -> None:
+    """A consumer that catches up and ends, with a record that came after the ends that are known."""
+    number = len(world.log[P0])
+    told = Story().tell(0, *[Event("x", 1)] * number, Event(GRANTED, 2, consent=False))
+    world.append(told.records()[number:])
+    await Life(world).run()
+
+
+@pytest.mark.parametrize("visit", [load_withdrawal, consume_withdrawal])
+def test_what_was_withdrawn_between_reading_and_mending_is_not_granted_again(visit: Visit) -> None:
+    """No member is seen, and nothing in the source topics: that the changelog has moved on tells it."""
+    world = delivered_world()
+    edit(world, GRANTED, phone="+15550999")
+    with pytest.raises(FatalError, match=r"changelog of group group has moved on .* run it again"):
+        reconcile(world, apply=True, history=Visited(world, visit))
+    assert not world.list[GRANTED]["callable"]
+    assert reconcile(world, apply=True).drift == 0
+    assert not world.list[GRANTED]["callable"]
+
+
+def test_what_was_loaded_while_the_list_was_exported_is_not_deleted() -> None:
+    """It was not delivered when the changelog was read; its state would have the stream leave it out for good."""
+    world = delivered_world()
+    sink = MemorySink(world)
+
+    async def export() -> AsyncIterator[Sequence[ExportedContact]]:
+        await Fill(world, MemoryRows([row("fresh")])).first_fill.run()
+        async for rows in sink.export():
+            yield rows
+
+    with pytest.raises(FatalError, match="has moved on"):
+        reconcile(world, apply=True, delete_extra=True, export=export)
+    assert "fresh" in world.list
+    assert reconcile(world, apply=True, delete_extra=True).drift == 0
+
+
+def test_what_is_settled_between_two_requests_stops_the_mending() -> None:
+    """The changelog is looked at before each request; what was done before stays."""
+    world = planted()
+    world.on_upsert = lambda _: world.changelog[P1].append((b"chain", b"moved"))
+    with pytest.raises(FatalError, match="has moved on"):
+        reconcile(world, apply=True)
+    assert [operation for operation, _ in world.sent] == ["amend", "upsert"]
+
+
+def test_comparing_goes_on_whatever_is_settled_meanwhile() -> None:
+    """Without --apply nothing can be undone."""
+    world = delivered_world()
+    edit(world, "contact-1", phone="+15559")
+    assert reconcile(world, history=Visited(world, load_withdrawal)).drifted == 1
+
+
+def test_apply_is_refused_behind_a_load_that_was_stopped_while_its_file_was_imported() -> None:
+    """What the import brings would be extra; the consumers that take the mark away have waited for it."""
+    world = delivered_world()
+    edit(world, "contact-1", phone="+15559")
+    world.changelog[P1].append((IMPORT_KEY, b"load-x"))
+    with pytest.raises(FatalError, match="a load was stopped before its end"):
+        reconcile(world, apply=True, delete_extra=True)
+    assert (reconcile(world).drift, world.sent) == (1, [])
+    live(world)
+    assert reconcile(world, apply=True, delete_extra=True).mended == Mended(redelivered=1)
 
 
 def test_an_empty_changelog_is_refused() -> None:
