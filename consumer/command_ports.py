@@ -106,6 +106,10 @@ class History(Protocol):
         """How many consumers the group has now."""
         ...
 
+    async def changelog_ends(self) -> Mapping[TopicPartition, int]:
+        """The end of each partition of the changelog, open transactions included: whatever is settled moves one."""
+        ...
+
     def changelog(self, partition: TopicPartition) -> AsyncIterator[ChangelogChunk]:
         """The changelog of a source partition, from its beginning to its end at the time of the call."""
         ...

@@ -471,6 +471,9 @@ class MemoryHistory:
     async def members(self) -> int:
         return self.consumers
 
+    async def changelog_ends(self) -> Mapping[TopicPartition, int]:
+        return {key: len(entries) for key, entries in self._world.changelog.items()}
+
     def changelog(self, partition: TopicPartition) -> AsyncIterator[ChangelogChunk]:
         return MemoryTopics(self._world).changelog(partition, 0)
 

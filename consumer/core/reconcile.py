@@ -19,13 +19,15 @@ DIGEST_BYTES = 8
 
 _FLAGS = {"true": True, "false": False}
 _TEXTS = {True: "true", False: "false"}
+_NOT_SET = frozenset({"", "false"})
+"""What do-not-call may be for a contact to be called, in whatever case somebody wrote it."""
 
 
 class Standing(StrEnum):
     """How a contact in Genesys stands to what was delivered of it; the first five are drift."""
 
     CALLABLE = "callable"
-    """The CRM withdrew or deleted it, and a campaign may dial it."""
+    """A campaign may dial it, and the CRM withdrew or deleted it, or its flags say so where that is not known."""
     MISSING = "missing"
     DRIFTED = "drifted"
     """A managed column has another value."""
@@ -56,8 +58,11 @@ def standing(
         return Standing.CALLABLE if row.callable else Standing.DELETED
     if state.fingerprint in _withdrawn(contact_list_id):
         return Standing.CALLABLE if row.callable else Standing.IN_STEP
+    against_its_flags = row.callable and state.callable is not True and not _lets_call(row)
     if state.fingerprint == _forgotten(contact_list_id):
-        return Standing.UNKNOWN
+        return Standing.CALLABLE if against_its_flags else Standing.UNKNOWN
+    if against_its_flags or (row.callable and state.callable is False):
+        return Standing.CALLABLE
     return _of_content(row, state, contact_list_id, attribute_columns)
 
 
@@ -68,6 +73,20 @@ def _of_content(row: ExportedContact, state: State, contact_list_id: str, attrib
     if row.callable == contact.callable:
         return Standing.IN_STEP
     return Standing.CALLABLE if row.callable else Standing.HELD_BACK
+
+
+def has_drifted(row: ExportedContact, state: State, contact_list_id: str, attribute_columns: Sequence[str]) -> bool:
+    """Whether a managed column has another value, however the row stands; without known content there is no other."""
+    if not is_missed(state, contact_list_id):
+        return False
+    contact = _contact(row.values, attribute_columns)
+    return contact is None or changes.fingerprint(contact, contact_list_id) != state.fingerprint
+
+
+def _lets_call(row: ExportedContact) -> bool:
+    """Whether the flags of a row, as Genesys has them, let somebody call."""
+    _, _, _, consent, do_not_call, *_ = row.values
+    return consent.casefold() == "true" and do_not_call.casefold() in _NOT_SET
 
 
 def is_missed(state: State, contact_list_id: str) -> bool:

@@ -95,8 +95,9 @@ class Comparison:
             self.alike[how] += 1
             return None
         seen = reconcile.digests(row.values, self._key)
+        drifted = reconcile.has_drifted(row, state, self._contact_list_id, self._attribute_columns)
         return Finding(
-            how, row.values[0], row.callable, state.deleted, state.fingerprint, seen, slot.source, state.offset
+            how, row.values[0], row.callable, state.deleted, state.fingerprint, seen, slot.source, state.offset, drifted
         )
 
 

@@ -12,6 +12,7 @@ from msgspec import Struct
 from consumer.command_ports import History
 from consumer.core import changes, state_bytes
 from consumer.model import State, TopicPartition
+from consumer.pipeline.settle import IMPORT_KEY
 from consumer.ports import Store
 
 _PLACE = TopicPartition("delivered", 0)
@@ -65,6 +66,12 @@ class Delivered:
         self.sources: set[TopicPartition] = set()
         self._numbers = 0
         self._seen = bytearray()
+        self._import_marks: dict[TopicPartition, bool] = {}
+
+    @property
+    def is_importing(self) -> bool:
+        """Whether a load left its mark: a file may be on its way into the list, and nothing of it is settled."""
+        return any(self._import_marks.values())
 
     async def load(self, history: History, sources: Sequence[TopicPartition]) -> int:
         """Gather the states of all source partitions; how many contacts there are."""
@@ -73,7 +80,13 @@ class Delivered:
             async for chunk in history.changelog(partition):
                 if await self._take(source, chunk.entries):
                     self.sources.add(partition)
+                self._note_mark(partition, chunk.entries)
         return self._numbers
+
+    def _note_mark(self, partition: TopicPartition, entries: Entries) -> None:
+        for key, mark in entries:
+            if key == IMPORT_KEY:
+                self._import_marks[partition] = mark is not None
 
     async def _take(self, source: int, entries: Entries) -> bool:
         """Take over the last word on each contact, among partitions that which settled last; whether there was any."""

@@ -30,6 +30,7 @@ class Finding(Struct, array_like=True, frozen=True, gc=False):
         digests: Of the values in the list; empty where there are none.
         source: Number of the source partition from which it was delivered.
         offset: Of the record from which it was delivered.
+        drifted: A managed column has another value, whatever else is wrong with it.
         found: That record is there, and says what was delivered.
         withdrawal: It is one that withdraws.
     """
@@ -42,6 +43,7 @@ class Finding(Struct, array_like=True, frozen=True, gc=False):
     digests: bytes = b""
     source: int = 0
     offset: int = -1
+    drifted: bool = False
     found: bool = False
     withdrawal: bool = False
 
@@ -63,7 +65,7 @@ class Finding(Struct, array_like=True, frozen=True, gc=False):
     @property
     def record_tells(self) -> bool:
         """Whether it is mended with what its record says."""
-        return self.standing is Standing.MISSING or self.standing is Standing.DRIFTED or self.found
+        return self.standing is Standing.MISSING or self.drifted or self.found
 
 
 Found = tuple[bytes, Finding]

@@ -2,8 +2,9 @@
 
 Nothing of the state changes by it, since what is sent is what was delivered already; so no partition need be owned. But
 a consumer at work could send a newer change of the same contact at the same time. Therefore the group must have no
-members, and is asked again before each request. Every request that Genesys answered leaves a batch event on the audit
-topic.
+members, and is asked again before each request. Whoever came and went meanwhile, a load or a consumer, has settled what
+he sent, and may have withdrawn what would be sent again: so the changelog must end where it did before it was read;
+mending writes nothing there. Every request that Genesys answered leaves a batch event on the audit topic.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -40,7 +41,7 @@ class Mender:
     Args:
         sink: The contact list.
         source: What was delivered, as changes.
-        history: Asked for the group's members.
+        history: Asked for the group's members, and for the ends of its changelog.
         topics: Where audit events go.
         auditor: Writes them.
         gate: Decides when a request may start, and how many contacts it may hold.
@@ -77,13 +78,35 @@ class Mender:
         self._started = times.now()
         self._batches = 0
         self._mended = Mended()
+        self._ends: Mapping[TopicPartition, int] = {}
 
-    async def check_alone(self) -> None:
-        """Refuse to go on while consumers could send changes of the same contacts.
+    async def begin(self) -> None:
+        """Note where the changelog ends, before anything is read: what is settled from now on is not judged.
 
         Raises:
             FatalError: The group has members.
         """
+        await self._refuse_members()
+        self._ends = await self._history.changelog_ends()
+
+    async def check_alone(self) -> None:
+        """Refuse to go on while others could send changes of the same contacts, or after they did.
+
+        The changelog is looked at last: whoever comes and goes between the two questions has written into it.
+
+        Raises:
+            FatalError: The group has members, or had some since the beginning.
+        """
+        await self._refuse_members()
+        ends = await self._history.changelog_ends()
+        if any(ends.get(key, 0) != self._ends.get(key, 0) for key in ends.keys() | self._ends.keys()):
+            raise FatalError(
+                f"the changelog of group {self._group} has moved on since it was read: a consumer or a load was at "
+                "work meanwhile, whose changes must not be undone. Nothing more is changed: "
+                "keep them stopped, and run it again"
+            )
+
+    async def _refuse_members(self) -> None:
         members = await self._history.members()
         if members:
             raise FatalError(
@@ -97,7 +120,7 @@ class Mender:
         """Mend everything that can be.
 
         Raises:
-            FatalError: It would delete more than half of the list, or consumers were started meanwhile.
+            FatalError: It would delete more than half of the list, or somebody else was at work meanwhile.
         """
         if self._delete_extra:
             await self._refuse_to_empty(report, findings)
@@ -225,7 +248,7 @@ class Mender:
 
         Raises:
             RefusedByGenesys: It blames the data.
-            FatalError: Consumers were started meanwhile, or Genesys refuses for good.
+            FatalError: Somebody else was at work meanwhile, or Genesys refuses for good.
         """
         while True:
             await self._turn()
@@ -246,7 +269,7 @@ class Mender:
                 return
 
     async def _turn(self) -> None:
-        """Wait until a request may start; then make sure that nobody else is at work."""
+        """Wait until a request may start; then make sure that nobody else is at work, or was."""
         while wait := self._gate.wait(self._clock()):
             await self._sleep(wait)
         await self.check_alone()

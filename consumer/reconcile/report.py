@@ -34,14 +34,16 @@ class Report(Struct, rename="camel"):
         contact_list_id: Genesys' id of the list.
         delivered: Contacts of which something was delivered, those deleted since included.
         rows: Contacts in the list.
-        callable: May be dialled although the CRM withdrew or deleted them.
+        callable: May be dialled although the CRM withdrew or deleted them, or, where that is not known, against their
+            flags in Genesys.
         missing: Were delivered, and are not in the list.
         drifted: Have another value in a managed column.
         deleted: Were deleted by the CRM, and are still there.
         foreign: Were never delivered under their id.
         unnamed: Of those, the ones without an external id.
         columns: Contacts that differ in a column, by column; `callable` are those that the CRM does not let be called.
-        source_gone: Missing or drifted, and the source topic no longer has the record from which they came.
+        source_gone: Missing or with another value in a managed column, and the source topic no longer has the record
+            from which they came.
         pending: Differ, and a change of them is on its way or was when the list was exported: not compared.
         held_back: As delivered, and not callable in Genesys although the CRM permits it: left alone.
         unknown: Nobody knows what was delivered last: not compared.
@@ -91,7 +93,7 @@ class Report(Struct, rename="camel"):
         return f"{what}: {self.rows:,} contacts in list {self.contact_list_id}, {self.delivered:,} known by their state"
 
     def _lines(self) -> Iterator[tuple[int, str]]:
-        yield self.callable, "callable, although the CRM withdrew or deleted them"
+        yield self.callable, "callable, although the CRM withdrew or deleted them, or so their flags say"
         yield self.missing, "missing"
         yield self.drifted, "drifted: another value in a managed column"
         yield from ((count, f"  differ in {column}") for column, count in self.columns.items() if count)

@@ -1,6 +1,7 @@
 """The order in which a reconciliation is done; it decides what counts as drift, so it is written here and nowhere else.
 
-1. The group's offsets. Whatever is settled by then is in the changelog by the next step.
+1. The group's offsets; before them, where it is to be mended, the ends of the changelog, which then must not move any
+   more. Whatever is settled by then is in the changelog by the next step.
 2. The changelog of all partitions: what was delivered.
 3. The export, ordered after that, compared row by row. One that breaks off is begun anew.
 4. The ends of the source topics. A change that the list shows and the changelog did not yet, or the other way round, is
@@ -86,10 +87,12 @@ class Reconciliation:
             FatalError: There is nothing to compare with, or mending would do harm.
         """
         if mender is not None:
-            await mender.check_alone()
+            await mender.begin()
         committed = await self._history.committed()
         sources = list(committed)
         known = await self._known(committed)
+        if mender is not None:
+            self._refuse_while_importing()
         comparison, findings = await self._compare()
         ends = await self._history.ends()
         report = Report(
@@ -123,6 +126,13 @@ class Reconciliation:
             )
         log.info("delivered_read", contacts=known, partitions=len(committed))
         return known
+
+    def _refuse_while_importing(self) -> None:
+        if self._delivered.is_importing:
+            raise FatalError(
+                "a load was stopped before its end, and Genesys may be importing its file: load it to its end, or "
+                "let consumers catch up, which wait for the import; then run it again"
+            )
 
     async def _compare(self) -> tuple[Comparison, Findings]:
         attempt = 1
@@ -185,11 +195,11 @@ class Reconciliation:
 
     def _explained(self, finding: Finding, number: int, record: Record, change: Change) -> Finding:
         standing = finding.standing
-        if standing is Standing.DRIFTED:
+        if finding.drifted:
             for column in reconcile.differing(change.whole, finding.digests, self._key):
                 self._differing[self._columns[column]] += 1
-        if standing is Standing.DRIFTED and finding.callable and not change.whole.callable:
-            standing = Standing.CALLABLE
+            withdrawn = finding.callable and not change.whole.callable
+            standing = Standing.CALLABLE if withdrawn else Standing.DRIFTED
         return structs.replace(
             finding, standing=standing, source=number, offset=record.offset, found=True, withdrawal=change.withdrawal
         )

@@ -9,11 +9,14 @@ from typing import Any
 import orjson
 import pytest
 
+from consumer import reconcile_app
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.history import KafkaHistory
+from consumer.adapters.kafka.topics import ensure
 from consumer.core.contact_id import contact_id
+from consumer.errors import FatalError
 from consumer.model import TopicPartition
-from consumer.settings import packaged_schemas
+from consumer.settings import load, packaged_schemas
 from consumer.simulator.app import Simulator
 from tests import commands, harvest
 from tests.kafka_clients import commit, delete_records, produce, read, settings, transactional
@@ -177,6 +180,39 @@ async def test_consumers_may_go_on_but_not_while_it_is_mended(kafka: KafkaCluste
             assert consumer.returncode is None
 
 
+async def test_a_load_that_came_and_went_meanwhile_ends_the_mending(
+    kafka: KafkaCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It withdraws once everything has been read: what was delivered before is not sent again, which granted."""
+    topic = kafka.create_topic("reconcile", partitions=1)
+    for event in _events()[:5]:
+        produce(kafka.bootstrap, topic, [event.value()], key=event.external_id.encode())
+    rows = tmp_path / "contacts.csv"
+    rows.write_text("externalId,phone,consent,doNotCall,occurredAt\ncontact-3,+15550100,false,false,1900000000000\n")
+    ends = KafkaHistory.ends
+
+    async def loaded_meanwhile(history: KafkaHistory) -> Mapping[TopicPartition, int]:
+        found = await ends(history)
+        code, _, error = await commands.ended(environ, "load", str(rows))
+        assert code == 0, error
+        return found
+
+    async with Simulator() as simulator:
+        environ = _environ(kafka, topic, simulator, tmp_path / "state") | {"GENESYS_UPLOAD_URL": simulator.url}
+        await _deliver(environ)
+        contacts = simulator._lists.look_up("list").contacts
+        granted = contacts.get(contact_id("contact-3"))
+        assert granted is not None
+        edited = {"data": granted["data"] | {"phone_number": "+15559"}}
+        contacts.put(contact_id("contact-3"), edited, afresh=False)
+        monkeypatch.setattr(KafkaHistory, "ends", loaded_meanwhile)
+        with pytest.raises(FatalError, match="has moved on since it was read"):
+            await reconcile_app.reconcile(load(environ), apply=True, delete_extra=False)
+        assert not simulator.contacts("list")[contact_id("contact-3")]["callable"]
+        code, report = await _reconcile(environ, "--apply")
+        assert (code, report["drift"]) == (0, 0)
+
+
 async def test_a_wrong_group_or_list_is_refused_and_makes_nothing(kafka: KafkaCluster, tmp_path: Path) -> None:
     """No topic, no list: whoever mistypes a name is told, with exit code 1."""
     topic = kafka.create_topic("reconcile", partitions=PARTITIONS)
@@ -186,9 +222,11 @@ async def test_a_wrong_group_or_list_is_refused_and_makes_nothing(kafka: KafkaCl
         assert (code, simulator.lists()) == (1, [])
         assert "GENESYS_CONTACT_LIST" in error
         await _deliver(environ)
-        code, _, error = await commands.ended(environ | {"KAFKA_GROUP_ID": f"{topic}-other"}, "reconcile")
-        assert code == 1
-        assert "KAFKA_GROUP_ID" in error
+        for arguments in ([], ["--apply"]):
+            other = environ | {"KAFKA_GROUP_ID": f"{topic}-other"}
+            code, _, error = await commands.ended(other, "reconcile", *arguments)
+            assert code == 1
+            assert "KAFKA_GROUP_ID" in error
     assert (
         f"{topic}-other-dedupe-changelog"
         not in Connection.of(settings(kafka.bootstrap, topic)).admin().list_topics(timeout=10).topics
@@ -216,6 +254,25 @@ async def test_history_has_what_a_partition_still_holds(kafka: KafkaCluster) -> 
         (2, b"2", [("h", b"1")]),
     ]
     assert [record.offset async for records in history.read(tp, 0, 2) for record in records] == [1]
+
+
+async def test_history_sees_what_is_written_into_the_changelog(kafka: KafkaCluster) -> None:
+    """Also by a transaction that is open yet; where there is no changelog, none is made."""
+    topic = kafka.create_topic("history", partitions=2)
+    chosen = settings(kafka.bootstrap, topic)
+    history = KafkaHistory(Connection.of(chosen), chosen)
+    assert await history.changelog_ends() == {}
+    await ensure(Connection.of(chosen), chosen)
+    first, second = (TopicPartition(chosen.kafka_changelog_topic, number) for number in range(2))
+    for partition, values in ((first, [b"0", b"1"]), (second, [b"0"])):
+        produce(kafka.bootstrap, first.topic, values, partition=partition.partition)
+    assert await history.changelog_ends() == {first: 2, second: 1}
+    producer = transactional(kafka.bootstrap, f"{topic}-open")
+    producer.begin_transaction()
+    producer.produce(second.topic, b"1", b"key", second.partition)
+    producer.flush(10)
+    assert await history.changelog_ends() == {first: 2, second: 2}
+    producer.abort_transaction()
 
 
 async def test_history_knows_the_group(kafka: KafkaCluster) -> None:

@@ -1,7 +1,7 @@
 """Reconciling in memory: each kind of drift is found and mended, nothing else is touched, and harm is refused."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -17,7 +17,8 @@ from consumer.core.decode import CONFLUENT
 from consumer.core.delivery import Gate, Throttle
 from consumer.core.framing import form
 from consumer.errors import FatalError, RefusedByGenesys, SinkUnavailable, SourceUnavailable, Throttled
-from consumer.model import ExportedContact, Framing, KeyFormat, Record, SchemaReference, TopicPartition
+from consumer.model import ExportedContact, Framing, KeyFormat, Operation, Record, SchemaReference, TopicPartition
+from consumer.pipeline.settle import IMPORT_KEY
 from consumer.ports import TimeAndChance
 from consumer.reconcile.mend import Mender
 from consumer.reconcile.report import Mended, Report
@@ -25,8 +26,8 @@ from consumer.reconcile.run import EXPORTS, Reconciliation
 from consumer.reconcile.source import SourceTopics
 from consumer.setting_values import RESERVED_COLUMNS
 from tests import virtual_time
-from tests.fills import fill, row
-from tests.lives import NATIVE, live, settings, world_of
+from tests.fills import Fill, MemoryRows, fill, row
+from tests.lives import NATIVE, Life, live, settings, world_of
 from tests.memory_ports import MemoryHistory, MemorySchemas, MemorySink, MemoryStore, MemoryTopics, World, outage
 from tests.stories import TOPIC, Event, Story, random_story
 from tests.virtual_time import passes
@@ -245,6 +246,94 @@ def test_without_its_source_record_a_contact_is_counted_and_not_sent() -> None:
     assert (report.missing, report.source_gone, report.mended) == (2, 1, Mended(redelivered=1))
 
 
+def forget_record(world: World, name: str) -> None:
+    """Retention removes what the source topic told of a contact."""
+    for key, records in world.log.items():
+        world.log[key] = [record for record in records if record.key != name.encode()]
+
+
+def restate(world: World, name: str, **changed: Any) -> None:
+    """Have something else known of a contact."""
+    identity = changes.identity(name)
+    for entries in world.changelog.values():
+        if raw := dict(entries).get(identity):
+            state = replace(state_bytes.decode(raw), **changed)
+            entries.append((identity, state_bytes.encode(state, state_bytes.settled_ms(raw))))
+
+
+LOADED = "loaded"
+EDITS = [{"callable": True, "phone": "+15559"}, {"callable": True, "phone": "+15559", "consent": True}]
+
+
+@pytest.mark.parametrize("name", [REFUSED_CONSENT, LOADED], ids=["streamed", "from a file"])
+@pytest.mark.parametrize("edits", EDITS, ids=["flags as they were", "flags as well"])
+def test_who_withdrew_is_made_not_callable_also_without_the_record(name: str, edits: dict[str, Any]) -> None:
+    """That the CRM withdrew is known by the state; what else was edited stays, and is told."""
+    world = delivered_world()
+    fill(world, [row(LOADED, consent=False)])
+    forget_record(world, name)
+    edit(world, name, **edits)
+    report = reconcile(world, apply=True)
+    assert (report.callable, report.drifted, report.source_gone, report.drift) == (1, 0, 1, 1)
+    assert report.mended == Mended(suppressed=1)
+    assert not world.list[name]["callable"]
+    again = reconcile(world)
+    assert (again.callable, again.drifted, again.source_gone) == (0, 1, 1)
+
+
+def test_who_withdrew_is_brought_into_step_by_one_run_where_the_record_is_there() -> None:
+    """Not callable, and every column as it was delivered."""
+    world, right = delivered_world(), delivered_world().list
+    edit(world, REFUSED_CONSENT, callable=True, consent=True, phone="+15559")
+    report = reconcile(world, apply=True)
+    assert (report.callable, report.drifted, report.columns) == (1, 0, {"phone_number": 1, "consent_flag": 1})
+    assert report.mended == Mended(redelivered=1)
+    assert world.list == right
+
+
+@pytest.mark.parametrize("flags", [{"consent": False}, {"consent": "TRUE", "do_not_call": "yes"}, {"consent": ""}])
+def test_where_the_crm_s_word_is_not_known_the_flags_in_genesys_count_against_calling(flags: dict[str, Any]) -> None:
+    """A state that does not say who may be called, and no record: who is callable against his flags is made not so."""
+    world = delivered_world()
+    restate(world, "contact-3", callable=None)
+    forget_record(world, "contact-3")
+    edit(world, "contact-3", phone="+15559", **flags)
+    report = reconcile(world, apply=True)
+    assert (report.callable, report.source_gone, report.mended) == (1, 1, Mended(suppressed=1))
+    assert not world.list["contact-3"]["callable"]
+
+
+def test_where_the_crm_s_word_is_not_known_flags_that_let_call_are_believed() -> None:
+    """Nothing speaks against calling."""
+    world = delivered_world()
+    restate(world, "contact-3", callable=None)
+    forget_record(world, "contact-3")
+    edit(world, "contact-3", phone="+15559", consent="True", do_not_call="")
+    report = reconcile(world, apply=True)
+    assert (report.callable, report.drifted, report.mended) == (0, 1, Mended())
+
+
+@pytest.mark.parametrize("known", [True, None])
+def test_whom_the_crm_lets_be_called_is_not_made_not_callable(known: bool | None) -> None:
+    """Somebody edits a flag in Genesys: the record says what the CRM wants, and is sent again."""
+    world, right = delivered_world(), delivered_world().list
+    restate(world, "contact-3", callable=known)
+    edit(world, "contact-3", consent=False)
+    report = reconcile(world, apply=True)
+    assert (report.callable, report.drifted, report.mended) == (0, 1, Mended(redelivered=1))
+    assert world.list == right
+
+
+def test_whom_the_crm_lets_be_called_stays_callable_without_the_record() -> None:
+    """It is told that he differs; what the CRM wants stands against what somebody wrote in Genesys."""
+    world = delivered_world()
+    forget_record(world, "contact-3")
+    edit(world, "contact-3", consent=False)
+    report = reconcile(world, apply=True)
+    assert (report.callable, report.drifted, report.source_gone, report.mended) == (0, 1, 1, Mended())
+    assert world.list["contact-3"]["callable"]
+
+
 def test_a_repeat_in_a_compacted_topic_tells_the_content_too() -> None:
     """Without versions the state keeps the place of the first record; compaction leaves only the last."""
     story = Story().tell(0, *[Event(f"contact-{n}", None) for n in (*range(9), 3)])
@@ -287,6 +376,92 @@ def test_consumers_that_start_meanwhile_stop_the_mending() -> None:
     with pytest.raises(FatalError, match="stop the consumers"):
         reconcile(world, apply=True, history=history)
     assert [operation for operation, _ in world.sent] == ["amend", "upsert"]
+
+
+Visit = Callable[[World], Awaitable[object]]
+
+
+class Visited(MemoryHistory):
+    """Somebody works for the group while the source topics' ends are asked for, and is gone when it is mended."""
+
+    def __init__(self, world: World, visit: Visit) -> None:
+        super().__init__(world)
+        self._visit = visit
+
+    async def ends(self) -> Mapping[TopicPartition, int]:
+        ends = await super().ends()
+        await self._visit(self._world)
+        return ends
+
+
+async def load_withdrawal(world: World) -> None:
+    """A load that comes and goes."""
+    later = row(GRANTED, consent=False, occurredAt=1_900_000_000_000)
+    await Fill(world, MemoryRows([later])).first_fill.run()
+
+
+async def consume_withdrawal(world: World) -> None:
+    """A consumer that catches up and ends, with a record that came after the ends that are known."""
+    number = len(world.log[P0])
+    told = Story().tell(0, *[Event("x", 1)] * number, Event(GRANTED, 2, consent=False))
+    world.append(told.records()[number:])
+    await Life(world).run()
+
+
+@pytest.mark.parametrize("visit", [load_withdrawal, consume_withdrawal])
+def test_what_was_withdrawn_between_reading_and_mending_is_not_granted_again(visit: Visit) -> None:
+    """No member is seen, and nothing in the source topics: that the changelog has moved on tells it."""
+    world = delivered_world()
+    edit(world, GRANTED, phone="+15550999")
+    with pytest.raises(FatalError, match=r"changelog of group group has moved on .* run it again"):
+        reconcile(world, apply=True, history=Visited(world, visit))
+    assert not world.list[GRANTED]["callable"]
+    assert reconcile(world, apply=True).drift == 0
+    assert not world.list[GRANTED]["callable"]
+
+
+def test_what_was_loaded_while_the_list_was_exported_is_not_deleted() -> None:
+    """It was not delivered when the changelog was read; its state would have the stream leave it out for good."""
+    world = delivered_world()
+    sink = MemorySink(world)
+
+    async def export() -> AsyncIterator[Sequence[ExportedContact]]:
+        await Fill(world, MemoryRows([row("fresh")])).first_fill.run()
+        async for rows in sink.export():
+            yield rows
+
+    with pytest.raises(FatalError, match="has moved on"):
+        reconcile(world, apply=True, delete_extra=True, export=export)
+    assert "fresh" in world.list
+    assert reconcile(world, apply=True, delete_extra=True).drift == 0
+
+
+def test_what_is_settled_between_two_requests_stops_the_mending() -> None:
+    """The changelog is looked at before each request; what was done before stays."""
+    world = planted()
+    world.on_upsert = lambda _: world.changelog[P1].append((b"chain", b"moved"))
+    with pytest.raises(FatalError, match="has moved on"):
+        reconcile(world, apply=True)
+    assert [operation for operation, _ in world.sent] == ["amend", "upsert"]
+
+
+def test_comparing_goes_on_whatever_is_settled_meanwhile() -> None:
+    """Without --apply nothing can be undone."""
+    world = delivered_world()
+    edit(world, "contact-1", phone="+15559")
+    assert reconcile(world, history=Visited(world, load_withdrawal)).drifted == 1
+
+
+def test_apply_is_refused_behind_a_load_that_was_stopped_while_its_file_was_imported() -> None:
+    """What the import brings would be extra; the consumers that take the mark away have waited for it."""
+    world = delivered_world()
+    edit(world, "contact-1", phone="+15559")
+    world.changelog[P1].append((IMPORT_KEY, b"load-x"))
+    with pytest.raises(FatalError, match="a load was stopped before its end"):
+        reconcile(world, apply=True, delete_extra=True)
+    assert (reconcile(world).drift, world.sent) == (1, [])
+    live(world)
+    assert reconcile(world, apply=True, delete_extra=True).mended == Mended(redelivered=1)
 
 
 def test_an_empty_changelog_is_refused() -> None:
@@ -426,6 +601,19 @@ def test_a_forgotten_content_is_not_compared() -> None:
     edit(world, "contact-1", phone="+15559")
     report = reconcile(world)
     assert (report.unknown, report.drift) == (1, 0)
+
+
+def test_of_forgotten_content_who_withdrew_is_not_callable_against_his_flags() -> None:
+    """A grant that was refused came after the withdrawal: perhaps applied with its flags, but not without them."""
+    world = delivered_world()
+    nothing_known = changes.without_content(Operation.UPSERT, MemorySink.contact_list_id)
+    restate(world, REFUSED_CONSENT, fingerprint=nothing_known)
+    edit(world, REFUSED_CONSENT, callable=True)
+    report = reconcile(world, apply=True)
+    assert (report.callable, report.source_gone, report.mended) == (1, 0, Mended(suppressed=1))
+    edit(world, REFUSED_CONSENT, callable=True, consent=True)
+    assert (again := reconcile(world)).drift == 0
+    assert again.unknown == 1
 
 
 def test_nothing_that_is_kept_on_disk_holds_contact_data() -> None:

@@ -17,7 +17,7 @@ from consumer.adapters.kafka.connection import Admin, Connection, native
 from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
 from consumer.adapters.kafka.group_offsets import committed
 from consumer.adapters.kafka.messages import headers_of, polled
-from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, know_leaders, stable_ends
+from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, know_leaders, open_ends, stable_ends
 from consumer.adapters.kafka.worker import Worker
 from consumer.errors import FatalError, SourceUnavailable
 from consumer.model import Record, TopicPartition
@@ -52,6 +52,7 @@ class KafkaHistory:
         self._settings = settings
         self._admin = Admin(connection)
         self._topics = settings.kafka_source_topics
+        self._changelog = settings.kafka_changelog_topic
         self._group = settings.kafka_group_id
 
     async def committed(self) -> Mapping[TopicPartition, int]:
@@ -64,6 +65,9 @@ class KafkaHistory:
 
     async def members(self) -> int:
         return await self._ask("cannot ask for the members of the group", self._members)
+
+    async def changelog_ends(self) -> Mapping[TopicPartition, int]:
+        return await self._ask("cannot ask for the ends of the changelog", self._changelog_ends)
 
     async def read(self, partition: TopicPartition, start: int, end: int) -> AsyncIterator[Sequence[Record]]:
         worker = Worker("kafka-history")
@@ -106,6 +110,14 @@ class KafkaHistory:
         partitions = self._partitions(client)
         know_leaders(client, partitions)
         return stable_ends(client, partitions)
+
+    def _changelog_ends(self, client: AdminClient) -> dict[TopicPartition, int]:
+        known = client.list_topics(self._changelog, timeout=ANSWER_WITHIN_S).topics[self._changelog]
+        if known.error is not None:
+            if known.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                return {}
+            raise KafkaException(known.error)
+        return open_ends(client, [TopicPartition(self._changelog, number) for number in known.partitions])
 
     def _members(self, client: AdminClient) -> int:
         answer = client.describe_consumer_groups([self._group], request_timeout=ANSWER_WITHIN_S)[self._group]

@@ -71,6 +71,15 @@ def stable_ends(admin: AdminClient, partitions: Collection[TopicPartition]) -> O
     return _offsets(_ask(admin, partitions, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED))  # type: ignore[no-untyped-call]
 
 
+def open_ends(admin: AdminClient, partitions: Collection[TopicPartition]) -> Offsets:
+    """Ends of the partitions, open transactions included.
+
+    Raises:
+        KafkaException: One of them cannot be had.
+    """
+    return _offsets(_ask(admin, partitions, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED))  # type: ignore[no-untyped-call]
+
+
 def first_since(admin: AdminClient, partitions: Collection[TopicPartition], since_ms: int) -> Offsets:
     """Offsets of the first records that are not older; -1 where there is none.
 
