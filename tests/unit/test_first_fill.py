@@ -259,6 +259,40 @@ def test_a_rejected_row_that_withdraws_suppresses_its_contact(delivered_before: 
     assert world.list.get("a", {"callable": False})["callable"] is False
 
 
+UNREADABLE: dict[str, Row] = {
+    "time": {"occurredAt": "2024-01-31T10:00:00"},
+    "version": {"version": "v12"},
+    "attribute": {"segment": ["a"]},
+    "kind": {"changeType": "MERGE"},
+}
+
+
+@pytest.mark.parametrize("unreadable", UNREADABLE.values(), ids=UNREADABLE)
+@pytest.mark.parametrize("delivered_before", [False, True])
+def test_a_withdrawal_of_which_something_cannot_be_read_suppresses(unreadable: Row, delivered_before: bool) -> None:
+    """It is rejected for that, and the person is not called, nor granted by the row before it."""
+    world = empty_world()
+    if delivered_before:
+        _tell(world, Event("a", 1))
+        live(world)
+    rows = [row("a", version=2), row("a", consent=False, **unreadable)]
+    summary = fill(world, rows, genesys_attribute_columns="segment", genesys_dnc_list="nobody")
+    assert _outcomes(world) == {1: "superseded", 2: "rejected"}
+    assert summary.reasons == {"not_decodable": 1}
+    assert world.list.get("a", {"callable": False})["callable"] is False
+    assert world.blocked == {"+15550100"}
+
+
+def test_a_delete_that_does_not_tell_when_suppresses() -> None:
+    """As in the stream: the contact stays, and is not called."""
+    world = empty_world()
+    _tell(world, Event("a", None))
+    live(world)
+    fill(world, [row("a", changeType="DELETE", occurredAt="yesterday")])
+    assert _outcomes(world) == {1: "rejected"}
+    assert (world.list["a"]["callable"], world.list["a"]["consent"]) == (False, False)
+
+
 def test_numbers_of_rows_that_withdraw_go_on_the_do_not_call_list() -> None:
     """Of good rows and of rejected ones, also when their contact is unknown, or withdrew before."""
     world = empty_world()
