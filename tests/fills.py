@@ -170,7 +170,7 @@ def fill(
     return virtual_time.run(main())
 
 
-def survive(world: World, rows: Sequence[Row], die_at: int | None, *, after_effect: bool) -> bool:
+def survive(world: World, rows: Sequence[Row] | MemoryRows, die_at: int | None, *, after_effect: bool) -> bool:
     """A run that dies at a step; whether it did."""
     world.steps, world.die_at, world.die_after_effect = 0, die_at, after_effect
     world.in_flight.clear()

@@ -5,6 +5,7 @@ rule or that nobody can decode. Touches nothing else.
 """
 
 import hashlib
+from enum import IntFlag
 
 import orjson
 from msgspec.structs import astuple, replace
@@ -28,6 +29,18 @@ IDENTITY_BYTES = 32
 # Bound once, since each record needs them: to find a member in its class takes Python 3.11 longer than a comparison.
 _UPSERT, _DELETE = Operation.UPSERT, Operation.DELETE
 _DELETES = ChangeType.DELETE
+
+
+class Withdrawn(IntFlag):
+    """What changes of a contact have withdrawn."""
+
+    NOTHING = 0
+    CONSENT = 1
+    DO_NOT_CALL = 2
+    """Not to be called: do-not-call was set."""
+
+    CONTACT = 4
+    """It was deleted."""
 
 
 def of(
@@ -110,6 +123,37 @@ def suppression(event: ChangeEvent, offset: int, contact_list_id: str, number: s
     content = suppressed(contact_list_id, consent=amendment.consent is False, do_not_call=amendment.do_not_call is True)
     suppressing = _amending(Operation.SUPPRESS, event, amendment, offset, contact_list_id)
     return replace(suppressing, fingerprint=content, number=number)
+
+
+def withdrawn(change: Change, before: Withdrawn = Withdrawn.NOTHING) -> Withdrawn:
+    """What is withdrawn once a change took the place of others: a suppression takes nothing of that back.
+
+    Args:
+        change: The newest of them.
+        before: What the others withdrew.
+    """
+    if change.operation is _DELETE:
+        return Withdrawn.CONTACT
+    kept = before if change.operation is Operation.SUPPRESS else Withdrawn.NOTHING
+    consent = Withdrawn.CONSENT if change.contact.consent is False else Withdrawn.NOTHING
+    do_not_call = Withdrawn.DO_NOT_CALL if change.contact.do_not_call is True else Withdrawn.NOTHING
+    return kept | consent | do_not_call
+
+
+def withdrawing(change: Change, before: Withdrawn, contact_list_id: str) -> Change:
+    """A suppression by its own flags, and by those by which what it takes the place of withdrew; others as they are."""
+    amendment = change.contact
+    if change.operation is not Operation.SUPPRESS or not isinstance(amendment, Amendment):
+        return change
+    flags = withdrawn(change, before)
+    consent, do_not_call = Withdrawn.CONSENT in flags, Withdrawn.DO_NOT_CALL in flags
+    told = replace(
+        amendment,
+        consent=False if consent else amendment.consent,
+        do_not_call=True if do_not_call else amendment.do_not_call,
+    )
+    content = suppressed(contact_list_id, consent=consent, do_not_call=do_not_call)
+    return replace(change, contact=told, fingerprint=content)
 
 
 def _amending(

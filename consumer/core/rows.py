@@ -6,9 +6,11 @@ is an attribute. Touches nothing else, and no detail of an error holds a value.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar, cast
 
+from consumer.core.mapping import deletion
 from consumer.core.moments import MAX_MS, milliseconds
 from consumer.errors import DecodeError
 from consumer.model import ChangeEvent, ChangeType, Reason
@@ -26,12 +28,17 @@ _COLUMNS = {
 }
 _FIELDS = frozenset({*REQUIRED, "phone", "email", "occurredAt", "version", "changeType", "attributes"})
 _CHANGE_TYPES = {change_type.value: change_type for change_type in ChangeType}
+_WITHDRAWING = {"consent": False, "doNotCall": True}
 _WORDS = {"true": True, "false": False}
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
 _LONG = range(-(2**63), 2**63)
 
+T = TypeVar("T")
+
 Fields = Mapping[str, object]
 """The values of a row, by name."""
+
+_NOTHING: Fields = {}
 
 
 class Rows:
@@ -72,40 +79,46 @@ class Rows:
     def event(self, fields: Fields) -> ChangeEvent:
         """The change event of a row.
 
+        What cannot be read is a flaw of the event, and not its end: the flags are told all the same. A delete needs no
+        attributes.
+
         Raises:
-            DecodeError: A name is given twice, or a time, a version or an attribute is none.
+            DecodeError: The external id is given twice.
         """
-        known: dict[str, object] = {}
-        attributes: dict[str, str] = {}
-        for name, value in fields.items():
-            field = _COLUMNS.get(name, name)
-            if field in _FIELDS:
-                if field in known:
-                    raise _undecodable(f"{field} is given twice")
-                known[field] = value
-            elif name in self._attributes:
-                _add(attributes, self._attributes[name], value)
-        self._add_nested(attributes, known.get("attributes"))
+        flaws: list[str] = []
+        known = _known(fields, flaws)
+        external_id = known.get("externalId")
+        change_type = _read(_change_type, known.get("changeType"), ChangeType.UPDATE, flaws)
+        occurred_at = _read(self._time, known.get("occurredAt"), self._occurred_at, flaws)
+        version = _read(_version, known.get("version"), None, flaws)
+        if change_type is ChangeType.DELETE:
+            return deletion(external_id, (occurred_at, version, None, "; ".join(flaws)))
+        attributes = self._told(fields, known.get("attributes"), flaws)
         return ChangeEvent(
-            _change_type(known.get("changeType")),
-            known.get("externalId"),
-            self._time(known.get("occurredAt")),
-            _version(known.get("version")),
+            change_type,
+            external_id,
+            occurred_at,
+            version,
             known.get("phone"),
             known.get("email"),
             known.get("consent"),
             known.get("doNotCall"),
             attributes,
+            flaw="; ".join(flaws),
         )
 
-    def _add_nested(self, attributes: dict[str, str], nested: object) -> None:
-        if nested is None:
-            return
-        if not isinstance(nested, dict):
-            raise _undecodable("attributes is not an object")
-        for name, value in cast("dict[str, object]", nested).items():
-            if name in self._attributes:
-                _add(attributes, self._attributes[name], value)
+    def _told(self, fields: Fields, nested: object, flaws: list[str]) -> dict[str, str]:
+        """The attributes of a row, by source name."""
+        attributes: dict[str, str] = {}
+        outer = [(name, value) for name, value in fields.items() if _COLUMNS.get(name, name) not in _FIELDS]
+        for name, value in (*outer, *_read(_object, nested, _NOTHING, flaws).items()):
+            source = self._attributes.get(name)
+            if source is None or value is None:
+                continue
+            if source in attributes:
+                flaws.append(f"attribute {source} is given twice")
+            attributes[source] = _read(partial(_attribute, source), value, "", flaws)
+        return attributes
 
     def _time(self, value: object) -> int:
         if value is None:
@@ -128,12 +141,42 @@ def typed(name: str, text: str) -> object:
     return text
 
 
-def _add(attributes: dict[str, str], source: str, value: object) -> None:
+def _known(fields: Fields, flaws: list[str]) -> dict[str, object]:
+    """The fields of a row. Of one that is given twice the value counts that withdraws, or else the first."""
+    known: dict[str, object] = {}
+    for name, value in fields.items():
+        field = _COLUMNS.get(name, name)
+        if field not in _FIELDS:
+            continue
+        if field in known:
+            flaws.append(_twice(field))
+        if field not in known or (field in _WITHDRAWING and value is _WITHDRAWING[field]):
+            known[field] = value
+    return known
+
+
+def _twice(field: str) -> str:
+    detail = f"{field} is given twice"
+    if field == "externalId":
+        raise _undecodable(detail)  # nobody is named for sure
+    return detail
+
+
+def _read(convert: Callable[[object], T], value: object, otherwise: T, flaws: list[str]) -> T:
+    """What a value stands for; where that cannot be told, a flaw, and what to take in its place."""
+    try:
+        return convert(value)
+    except DecodeError as error:
+        flaws.append(error.detail)
+        return otherwise
+
+
+def _object(value: object) -> Fields:
     if value is None:
-        return
-    if source in attributes:
-        raise _undecodable(f"attribute {source} is given twice")
-    attributes[source] = _attribute(source, value)
+        return _NOTHING
+    if not isinstance(value, dict):
+        raise _undecodable("attributes is not an object")
+    return cast("Fields", value)
 
 
 def _attribute(source: str, value: object) -> str:

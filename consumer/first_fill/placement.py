@@ -1,22 +1,68 @@
-"""In which partition the stream will look for a contact: the one in which its producer puts the contact's key.
+"""In which partition the stream will look for a contact: the one in which its producer puts the contact's records.
 
-Nobody tells how a topic is filled, so it is found out from what stands in it. A wrong guess would have the stream send
-everything once more, so there is none: who cannot tell says so.
+Nobody tells how a topic is filled, so it is found out from what stands in it: from the external ids that records tell,
+since a key may be something else, as JSON, that leads elsewhere. A wrong guess would have the stream send everything
+once more, older grants too, so there is none: who cannot tell says so.
 """
 
-from collections.abc import Collection
+from collections.abc import AsyncIterable, Collection, Iterator, Sequence
 
+from consumer.core.decode import decode
+from consumer.core.envelopes.choice import TopicEnvelope
+from consumer.core.framing import Form
 from consumer.core.partitioner import PARTITIONERS, Partitioner, fitting
-from consumer.errors import FatalError
+from consumer.errors import DecodeError, FatalError
+from consumer.model import ChangeEvent, Events, Record
+from consumer.pipeline.readers import fetched, without_registry
+from consumer.ports import Schemas
 
 _ASK = f"name it with --partitioner ({', '.join(PARTITIONERS)})"
+
+Samples = list[tuple[bytes, int]]
+"""External ids, as bytes, with the partitions in which they stand."""
+
+
+async def sampled(
+    records: AsyncIterable[Sequence[Record]], form: Form, envelope: TopicEnvelope, schemas: Schemas
+) -> Samples:
+    """Whom records tell of, and where. One that cannot be read says nothing.
+
+    Args:
+        records: Of one topic, some at a time.
+        form: How they are split.
+        envelope: What stands around a contact in them.
+        schemas: Where writer schemas come from.
+
+    Raises:
+        TransientError: The records or their schemas cannot be had now.
+        FatalError: They never will.
+    """
+    known = without_registry(envelope)
+    samples: Samples = []
+    async for some in records:
+        results, missing = decode(some, known, form)
+        while missing is not None:
+            known[missing] = await fetched(missing, envelope, schemas)
+            results, missing = decode(some, known, form)
+        for record, result in zip(some, results, strict=True):
+            samples += [(external_id.encode(), record.partition) for external_id in _named(result)]
+    return samples
+
+
+def _named(result: Events | DecodeError) -> Iterator[str]:
+    """The external ids of whom a record tells."""
+    if isinstance(result, DecodeError):
+        return
+    for event in (result,) if isinstance(result, ChangeEvent) else result:
+        if isinstance(event.external_id, str) and event.external_id.strip():
+            yield event.external_id
 
 
 def choose(samples: Collection[tuple[bytes, int]], partitions: int, named: str | None) -> Partitioner:
     """The partitioner of a topic.
 
     Args:
-        samples: Keys of records with the partitions in which they stand.
+        samples: External ids with the partitions in which they stand.
         partitions: Of the topic.
         named: What `--partitioner` says, None when it was not given.
 
@@ -28,12 +74,12 @@ def choose(samples: Collection[tuple[bytes, int]], partitions: int, named: str |
     fit = fitting(samples, partitions)
     if not fit:
         raise FatalError(
-            f"the keys of the source topic are spread over its {partitions} partitions in no known way: "
-            "were partitions added, or are its keys not external ids?"
+            f"the contacts of the source topic are spread over its {partitions} partitions in no known way: "
+            "were partitions added, or are its keys not external ids as text?"
         )
     if named is not None and named not in fit:
         raise FatalError(f"the source topic is not filled by {named}: its records fit {', '.join(fit)}")
     if named is None and len(fit) > 1:
-        few = "no record with a key" if not samples else f"too few records with keys ({len(samples)})"
+        few = "no record of a contact" if not samples else f"too few records of contacts ({len(samples)})"
         raise FatalError(f"the source topic has {few} to tell by which partitioner it is filled: {_ASK}")
     return PARTITIONERS[named or fit[0]]

@@ -2,8 +2,9 @@
 
 A row is judged as the stream's changes are: against the state of its contact, which is what the store says, or what
 the rows before it would make of that. Of the rows of a contact that are to be sent the last one stays chosen, the
-others are superseded. What is decided lies in the scratch, so that memory does not grow with the file: for each chunk
-of rows a byte a row, for each contact its choice.
+others are superseded. Of a rejected row nothing counts but what it withdraws, so if that one stays chosen it withdraws
+what they did too. What is decided lies in the scratch, so that memory does not grow with the file: for each chunk of
+rows a byte a row, for each contact its choice.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,7 +15,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from consumer.command_ports import ContactUpload, Scratch
-from consumer.core import dedupe, state_bytes
+from consumer.core import changes, dedupe, state_bytes
+from consumer.core.changes import Withdrawn
 from consumer.first_fill.candidates import Candidate, Candidates
 from consumer.model import Change, Contact, FileRow, Operation, Outcome, State, TopicPartition, Verdict
 from consumer.ports import Store
@@ -62,6 +64,7 @@ class Choice(Struct, frozen=True, array_like=True):
         known: Something was delivered of the contact before.
         size: Bytes of its line in the file to be uploaded; 0 when it goes by request.
         state: Of the contact once Genesys accepts it, encoded; None when nothing is to be remembered.
+        withdrawn: By the row, and by those whose place it took.
         result: What came of it, once that is known.
     """
 
@@ -70,6 +73,7 @@ class Choice(Struct, frozen=True, array_like=True):
     known: bool
     size: int
     state: bytes | None
+    withdrawn: Withdrawn
     result: Result | None = None
 
 
@@ -86,6 +90,7 @@ class Plan:
         store: What was delivered.
         uploads: Know what a file can say.
         partition_of: Where the state of an external id is.
+        contact_list_id: Part of each fingerprint.
         settled_rows: So many rows are settled already, from the first on.
 
     Attributes:
@@ -102,6 +107,7 @@ class Plan:
         store: Store,
         uploads: ContactUpload,
         partition_of: Callable[[str], TopicPartition],
+        contact_list_id: str,
         settled_rows: int,
     ) -> None:
         self._candidates = candidates
@@ -109,6 +115,7 @@ class Plan:
         self._store = store
         self._uploads = uploads
         self._partition_of = partition_of
+        self._contact_list_id = contact_list_id
         self._settled_rows = settled_rows
         self.rows = 0
         self.ways = dict.fromkeys(Way, 0)
@@ -131,7 +138,11 @@ class Plan:
         candidates = self._candidates.of([row for row, fate in self._told(chunk, rows) if fate is Fate.CHOSEN])
         choices = self._choices(candidates)
         standing = ((candidate, _standing(candidate, choices)) for candidate in candidates)
-        return [(candidate, choice) for candidate, choice in standing if choice is not None and choice.way in ways]
+        return [
+            (self._joined(candidate, choice), choice)
+            for candidate, choice in standing
+            if choice is not None and choice.way in ways
+        ]
 
     def fates(self, chunk: int, rows: Sequence[FileRow]) -> list[tuple[Candidate, Fate, Choice | None]]:
         """The rows of a chunk that are to be settled, each with its choice if it is the one that stands."""
@@ -181,11 +192,17 @@ class Plan:
 
     # -- judging
 
+    def _joined(self, candidate: Candidate, choice: Choice) -> Candidate:
+        """A candidate that also withdraws what was withdrawn before, if its row tells nothing else."""
+        if candidate.change is not None:
+            candidate.change = changes.withdrawing(candidate.change, choice.withdrawn, self._contact_list_id)
+        return candidate
+
     def _fate(self, candidate: Candidate, choices: dict[bytes, Choice], states: Mapping[bytes, State]) -> Fate:
-        change = candidate.change
+        before = choices.get(candidate.change.identity) if candidate.change else None
+        change = self._joined(candidate, before).change if before is not None else candidate.change
         if change is None:
             return Fate.REJECTED
-        before = choices.get(change.identity)
         chosen = before.state if before is not None else None
         base = states.get(change.identity) if chosen is None else state_bytes.decode(chosen)
         if base is not None:
@@ -202,13 +219,16 @@ class Plan:
         change = candidate.change
         if change is None:
             raise AssertionError("only a change is chosen")
+        withdrawn = Withdrawn.NOTHING
         if before := choices.get(change.identity):
             self._count(before, -1)
+            withdrawn = before.withdrawn
         line = None
         if isinstance(change.contact, Contact) and not known:  # a rejected withdrawal tells only the flags
             line = self._uploads.encode(change.contact)
         way = Way.UPLOAD if line else Way.WITHDRAWAL if change.withdrawal else Way.REQUEST
-        choice = Choice(candidate.row.number, way, known, len(line or b""), _encoded(state))
+        withdrawn = changes.withdrawn(change, withdrawn)
+        choice = Choice(candidate.row.number, way, known, len(line or b""), _encoded(state), withdrawn)
         choices[change.identity] = choice
         self._count(choice, 1)
 

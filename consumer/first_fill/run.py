@@ -27,7 +27,9 @@ from collections.abc import Callable, Mapping, Sequence
 from msgspec import Struct
 
 from consumer.command_ports import ContactRows, ContactUpload, Scratch
+from consumer.core import changes
 from consumer.core.audit import AuditEvent, Auditor
+from consumer.core.changes import Withdrawn
 from consumer.core.delivery import Throttle
 from consumer.core.offsets import Tracker
 from consumer.core.partitioner import Partitioner
@@ -38,7 +40,7 @@ from consumer.first_fill.plan import Choice, Plan, Result, Way
 from consumer.first_fill.requests import Requests
 from consumer.first_fill.settle import Load, Settled, Settling, how_far
 from consumer.first_fill.upload import Tell, Upload
-from consumer.model import Assignment, BatchReport, Outcome, TopicPartition, Work
+from consumer.model import Assignment, BatchReport, Operation, Outcome, TopicPartition, Work
 from consumer.pipeline.outbound import Outbound
 from consumer.pipeline.partitions import Partition, Partitions
 from consumer.pipeline.progress import Progress
@@ -203,6 +205,7 @@ class FirstFill:
             store=self._store,
             uploads=self._uploads,
             partition_of=self._partition_of,
+            contact_list_id=self._sink.contact_list_id,
             settled_rows=settled_rows,
         )
 
@@ -228,7 +231,8 @@ class FirstFill:
 
     async def _send(self, plan: Plan, chosen: Sequence[tuple[Candidate, Choice]]) -> int:
         works = [self._work(candidate) for candidate, _ in chosen]
-        await self._requests.send(works)
+        deletes = [self._delete(candidate) for candidate, choice in chosen if _is_gone(candidate, choice)]
+        await self._requests.send([*deletes, *works])
         plan.resolve(
             {
                 work.change.identity: (choice, _result(work), work.state)
@@ -245,6 +249,14 @@ class FirstFill:
         work.change, work.reasons, work.detail = candidate.change, candidate.reasons, candidate.detail
         if candidate.reasons:
             work.accepted_as = Outcome.REJECTED
+        return work
+
+    def _delete(self, candidate: Candidate) -> Work:
+        """The delete whose place a rejected row took: that one says no more than who is not to be called."""
+        work = self._work(candidate)
+        if work.change is not None:
+            work.change = changes.as_delete(work.change, self._sink.contact_list_id)
+        work.part = 1  # it may be in another batch than the row's own work
         return work
 
     async def _upload(self, plan: Plan) -> AuditEvent:
@@ -298,6 +310,12 @@ def _load(rows: ContactRows, contact_list_id: str, now: float) -> Load:
     digest = hashlib.sha256(contact_list_id.encode() + rows.sha256).hexdigest()
     name = f"load-{digest[:12]}"
     return Load(name, int(now * 1000), str(uuid.uuid5(BATCH_NAMESPACE, name)))
+
+
+def _is_gone(candidate: Candidate, choice: Choice) -> bool:
+    """Whether a row that suppresses took the place of one that deletes."""
+    suppresses = candidate.change is not None and candidate.change.operation is Operation.SUPPRESS
+    return suppresses and Withdrawn.CONTACT in choice.withdrawn
 
 
 def _result(work: Work) -> Result:

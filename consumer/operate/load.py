@@ -16,20 +16,22 @@ from msgspec.structs import asdict
 from consumer.adapters.contact_file.opened import ContactFile
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.history import KafkaHistory
-from consumer.adapters.kafka.sampling import sample_keys
+from consumer.adapters.kafka.sampling import newest_records
 from consumer.adapters.kafka.topics import ensure
+from consumer.adapters.schema_registry.registry import opened
 from consumer.adapters.scratch import Scratch
 from consumer.adapters.telemetry.adapter import Telemetry
 from consumer.core.delivery import Throttle
 from consumer.errors import FatalError
 from consumer.first_fill.membership import JOINED_WITHIN_S
 from consumer.first_fill.patience import insist
-from consumer.first_fill.placement import choose
+from consumer.first_fill.placement import Samples, choose, sampled
 from consumer.first_fill.run import FirstFill, Summary
 from consumer.first_fill.upload import Tell
 from consumer.model import TopicPartition
 from consumer.operate import printing
 from consumer.outside import EXPORT_S, Outside, time_and_chance
+from consumer.pipeline.readers import envelopes_of, form_of
 from consumer.settings import Settings
 
 REVOKE_S = 80.0
@@ -88,8 +90,7 @@ class Loading:
         key = outside.pseudonym_key()
         sink = await outside.sink()
         count = (await ensure(outside.connection, settings))[topic]
-        samples = await sample_keys(outside.connection, topic, count)
-        partitioner = choose(samples, count, self._partitioner)
+        partitioner = choose(await self._samples(outside.connection, topic, count), count, self._partitioner)
         store = await outside.store()
         await self._alone(outside.connection)
         source = outside.source(replace(settings, kafka_group_instance_id=None), REVOKE_S)
@@ -121,6 +122,17 @@ class Loading:
                 "the one that has the contacts of the file"
             )
         return topics[0]
+
+    async def _samples(self, connection: Connection, topic: str, partitions: int) -> Samples:
+        """Where the contacts of the topic stand, if there is more than one place."""
+        if partitions == 1:
+            return []
+        settings, schemas = self._settings, opened(self._settings)
+        records = newest_records(connection, topic, partitions)
+        try:
+            return await sampled(records, form_of(topic, settings), envelopes_of(settings).of_topic(topic), schemas)
+        finally:
+            await schemas.close()
 
     async def _alone(self, connection: Connection) -> None:
         """Wait until the group has no members: those that were killed are still among them for a while."""

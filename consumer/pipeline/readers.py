@@ -65,6 +65,19 @@ def reference(name: ReaderName) -> SchemaReference:
     return name.schema if isinstance(name, KeySchema) else name
 
 
+async def fetched(name: ReaderName, envelope: TopicEnvelope, schemas: Schemas) -> Reader | DecodeError:
+    """The reader for a schema that is asked for once, by whoever only looks: what is unknown now counts as unknown.
+
+    Raises:
+        TransientError: It cannot be asked for now.
+    """
+    try:
+        text = await schemas.fetch(reference(name))
+    except DecodeError as error:
+        return error
+    return DecodeError((Reason.SCHEMA_UNKNOWN,)) if text is None else reader(name, text, envelope)
+
+
 def make_reader(text: str, envelope: Envelope) -> Reader | DecodeError:
     """What turns a body of this schema into change events, or the error that each of its records gets."""
     try:

@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mappi
 from consumer.command_ports import History
 from consumer.core import changes, decode
 from consumer.core.decode import Reader, ReaderName
-from consumer.core.envelopes.choice import Envelopes, TopicEnvelope
+from consumer.core.envelopes.choice import Envelopes
 from consumer.core.framing import Form
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, ValidationError
-from consumer.model import Amendment, Change, ChangeEvent, Events, Reason, Record, TopicPartition
-from consumer.pipeline.readers import reader, reference, without_registry
+from consumer.model import Amendment, Change, ChangeEvent, Events, Record, TopicPartition
+from consumer.pipeline.readers import fetched, without_registry
 from consumer.ports import Schemas
 
 Changes = list[tuple[Record, Change]]
@@ -121,14 +121,7 @@ class SourceTopics:
 
     async def _learn(self, name: ReaderName, records: Sequence[Record]) -> None:
         envelope = self._envelopes.of_topic(records[0].topic)
-        self._known(records)[name] = await self._reader(name, envelope)
-
-    async def _reader(self, name: ReaderName, envelope: TopicEnvelope) -> Reader | DecodeError:
-        try:
-            text = await self._schemas.fetch(reference(name))
-        except DecodeError as error:
-            return error
-        return DecodeError((Reason.SCHEMA_UNKNOWN,)) if text is None else reader(name, text, envelope)
+        self._known(records)[name] = await fetched(name, envelope, self._schemas)
 
 
 def _readable(pairs: Iterable[tuple[Record, Events | DecodeError]]) -> Iterator[tuple[Record, ChangeEvent]]:

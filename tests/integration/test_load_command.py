@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ from confluent_kafka import Producer
 
 from consumer import settings as consumer_settings
 from consumer.adapters.kafka.connection import Connection
-from consumer.adapters.kafka.sampling import PER_PARTITION, sample_keys
+from consumer.adapters.kafka.sampling import PER_PARTITION, newest_records
 from consumer.core.partitioner import PARTITIONERS, fitting
 from consumer.errors import ConsumerError
-from consumer.model import TopicPartition
+from consumer.first_fill.patience import insist
+from consumer.model import Record, TopicPartition
 from consumer.operate import load as loading
 from consumer.operate.load import Loading
 from consumer.simulator.app import Simulator
@@ -229,20 +230,80 @@ async def test_without_transactions_it_works_too(kafka: KafkaCluster, tmp_path: 
     assert [event["source"]["offset"] for event in chain] == list(range(1, 201))
 
 
+def _in_json(external_id: str) -> bytes:
+    """As Kafka Connect writes the key of a row."""
+    return b'{"id":"%s"}' % external_id.encode()
+
+
+def _granted(bootstrap: str, topic: str, placed_by: Callable[[str], bytes]) -> None:
+    """Grants with keys in JSON, in the partitions that Java's producer would choose by these bytes."""
+    producer = Producer({"bootstrap.servers": bootstrap, **QUIET})
+    for n in range(60):
+        event = Event(f"contact-{n}", None, occurred_at=1_600_000_000_000)
+        place = PARTITIONERS["murmur2"](placed_by(event.external_id), PARTITIONS)
+        producer.produce(topic, event.value(), _in_json(event.external_id), partition=place)
+    assert producer.flush(WITHIN_S) == 0
+
+
+def _nobody(folder: Path) -> Path:
+    """A file in which nobody has consent."""
+    path = folder / "contacts.csv"
+    rows = [f"contact-{n},+15550100,false,false" for n in range(60)]
+    path.write_text("\n".join(["externalId,phone,consent,doNotCall", *rows]) + "\n")
+    return path
+
+
+async def test_a_topic_that_is_spread_by_other_keys_than_external_ids_is_refused(
+    kafka: KafkaCluster, tmp_path: Path
+) -> None:
+    """Keys in JSON fit a partitioner, and lead elsewhere than the ids in the file: nothing is sent."""
+    topic = kafka.create_topic("load", partitions=PARTITIONS)
+    _granted(kafka.bootstrap, topic, _in_json)
+    async with Simulator() as simulator:
+        chosen = _environ(kafka, topic, simulator, tmp_path / "state") | {"SOURCE_KEY": "json"}
+        code, _, err = await commands.ended(chosen, "load", str(_nobody(tmp_path)), "--partitioner", "murmur2")
+        assert code == 1
+        assert f"spread over its {PARTITIONS} partitions in no known way" in err.splitlines()[-1]
+        assert simulator.stats()["contacts"].get("applied", 0) == 0
+
+
+async def test_older_grants_with_other_keys_do_not_undo_what_the_file_withdraws(
+    kafka: KafkaCluster, tmp_path: Path
+) -> None:
+    """A topic whose records stand where their external ids lead to is taken, whatever the keys are."""
+    topic = kafka.create_topic("load", partitions=PARTITIONS)
+    _granted(kafka.bootstrap, topic, str.encode)
+    async with Simulator() as simulator:
+        chosen = _environ(kafka, topic, simulator, tmp_path / "state") | {"SOURCE_KEY": "json"}
+        for command in (("load", str(_nobody(tmp_path))), ("run", "--until-caught-up")):
+            code, _, err = await commands.ended(chosen, *command)
+            assert code == 0, err
+        held = [contact["callable"] for contact in simulator.contacts("list").values()]
+        assert held == [False] * 60
+
+
+async def _newest(kafka: KafkaCluster, topic: str) -> list[Record]:
+    records = newest_records(Connection(kafka.bootstrap), topic, PARTITIONS)
+    return [record async for some in records for record in some]
+
+
 @pytest.mark.parametrize("partitioner", PARTITIONERS)
 async def test_the_newest_records_tell_how_a_topic_is_filled(kafka: KafkaCluster, partitioner: str) -> None:
-    """Keys with their partitions, as many as are looked at; records without a key say nothing."""
+    """As many of each partition as are looked at, as they stand there."""
     topic = kafka.create_topic("sampled", partitions=PARTITIONS)
     keyed(kafka.bootstrap, topic, (Event(f"contact-{n}", None) for n in range(3_000)), partitioner)
     producer = Producer({"bootstrap.servers": kafka.bootstrap, **QUIET})
-    producer.produce(topic, b"without a key", partition=1)
+    producer.produce(topic, b"without a key", partition=1, headers={"name": b"value"})
     assert producer.flush(WITHIN_S) == 0
-    samples = await sample_keys(Connection(kafka.bootstrap), topic, PARTITIONS)
-    assert Counter(partition for _, partition in samples) == {0: PER_PARTITION, 1: PER_PARTITION - 1, 2: PER_PARTITION}
+    records = await _newest(kafka, topic)
+    assert Counter(record.partition for record in records) == dict.fromkeys(range(PARTITIONS), PER_PARTITION)
+    (keyless,) = [record for record in records if record.key is None]
+    assert (keyless.partition, keyless.value, keyless.headers) == (1, b"without a key", [("name", b"value")])
+    samples = [(record.key, record.partition) for record in records if record.key is not None]
     assert fitting(samples, PARTITIONS) == [partitioner]
 
 
-async def test_an_empty_topic_has_no_samples(kafka: KafkaCluster) -> None:
+async def test_an_empty_topic_has_no_newest_records(kafka: KafkaCluster) -> None:
     """It is no error."""
     topic = kafka.create_topic("sampled", partitions=PARTITIONS)
-    assert await sample_keys(Connection(kafka.bootstrap), topic, PARTITIONS) == []
+    assert await insist(lambda: _newest(kafka, topic)) == []  # who leads it may not know that yet

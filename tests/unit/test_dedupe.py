@@ -9,7 +9,18 @@ from hypothesis import assume, given, strategies as st
 from msgspec.structs import replace
 
 from consumer.core import changes, state_bytes
-from consumer.core.changes import as_delete, merged, precaution, suppression, to_change, under_new_id, without_content
+from consumer.core.changes import (
+    Withdrawn,
+    as_delete,
+    merged,
+    precaution,
+    suppression,
+    to_change,
+    under_new_id,
+    withdrawing,
+    withdrawn,
+    without_content,
+)
 from consumer.core.dedupe import (
     MAX_VERSION,
     accepted,
@@ -985,3 +996,27 @@ def test_of_what_was_given_up_nothing_is_known(before):
     judged = [judge(change(version=version, at=version), after) for version in (4, 5, 6)]
     assert judged == [Verdict.CHANGED if before is None else Verdict.STALE, Verdict.CHANGED, Verdict.CHANGED]
     assert judge(change(version=None, at=1, consent=False), after) is Verdict.CHANGED
+
+
+@pytest.mark.parametrize("before", list(Withdrawn))
+def test_what_is_withdrawn_stays_so_behind_a_suppression_alone(before):
+    """A delete leaves nothing of a contact to withdraw, and whoever tells the whole contact tells both flags."""
+    suppression_ = suppressed()
+    assert withdrawn(suppression_, before) == before | Withdrawn.CONSENT
+    assert withdrawn(as_delete(suppression_, LIST), before) == Withdrawn.CONTACT
+    assert withdrawn(change(), before) == Withdrawn.NOTHING
+    assert withdrawn(change(consent=False), before) == Withdrawn.CONSENT
+    assert withdrawn(change(consent=False, do_not_call=True), before) == Withdrawn.CONSENT | Withdrawn.DO_NOT_CALL
+
+
+def test_a_suppression_withdraws_what_it_takes_the_place_of_withdrew():
+    """It is the one that a record would make which tells all of it; any other change stays as it is."""
+    told = replace(EVENT, consent=False, do_not_call=None)
+    by_consent = suppression(told, 3, LIST, "+15550100")
+    by_both = suppression(replace(told, do_not_call=True), 3, LIST, "+15550100")
+    assert by_consent is not None
+    assert by_both is not None
+    assert withdrawing(by_consent, Withdrawn.DO_NOT_CALL, LIST) == by_both
+    assert withdrawing(by_both, Withdrawn.NOTHING, LIST) == by_both
+    assert withdrawing(by_consent, Withdrawn.CONSENT | Withdrawn.CONTACT, LIST) == by_consent
+    assert withdrawing(change(), Withdrawn.CONSENT | Withdrawn.DO_NOT_CALL, LIST) == change()

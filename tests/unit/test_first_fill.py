@@ -17,7 +17,7 @@ from consumer.pipeline.settle import IMPORT_KEY
 from tests.fills import WRITTEN_MS, Fill, MemoryRows, Row, empty_world, fill, partition_of, row, survive
 from tests.lives import live
 from tests.memory_ports import World, outage
-from tests.stories import TOPIC, Event
+from tests.stories import TOPIC, Event, partly
 from tests.virtual_time import passes
 
 LONG = "x" * 513
@@ -259,6 +259,40 @@ def test_a_rejected_row_that_withdraws_suppresses_its_contact(delivered_before: 
     assert world.list.get("a", {"callable": False})["callable"] is False
 
 
+UNREADABLE: dict[str, Row] = {
+    "time": {"occurredAt": "2024-01-31T10:00:00"},
+    "version": {"version": "v12"},
+    "attribute": {"segment": ["a"]},
+    "kind": {"changeType": "MERGE"},
+}
+
+
+@pytest.mark.parametrize("unreadable", UNREADABLE.values(), ids=UNREADABLE)
+@pytest.mark.parametrize("delivered_before", [False, True])
+def test_a_withdrawal_of_which_something_cannot_be_read_suppresses(unreadable: Row, delivered_before: bool) -> None:
+    """It is rejected for that, and the person is not called, nor granted by the row before it."""
+    world = empty_world()
+    if delivered_before:
+        _tell(world, Event("a", 1))
+        live(world)
+    rows = [row("a", version=2), row("a", consent=False, **unreadable)]
+    summary = fill(world, rows, genesys_attribute_columns="segment", genesys_dnc_list="nobody")
+    assert _outcomes(world) == {1: "superseded", 2: "rejected"}
+    assert summary.reasons == {"not_decodable": 1}
+    assert world.list.get("a", {"callable": False})["callable"] is False
+    assert world.blocked == {"+15550100"}
+
+
+def test_a_delete_that_does_not_tell_when_suppresses() -> None:
+    """As in the stream: the contact stays, and is not called."""
+    world = empty_world()
+    _tell(world, Event("a", None))
+    live(world)
+    fill(world, [row("a", changeType="DELETE", occurredAt="yesterday")])
+    assert _outcomes(world) == {1: "rejected"}
+    assert (world.list["a"]["callable"], world.list["a"]["consent"]) == (False, False)
+
+
 def test_numbers_of_rows_that_withdraw_go_on_the_do_not_call_list() -> None:
     """Of good rows and of rejected ones, also when their contact is unknown, or withdrew before."""
     world = empty_world()
@@ -280,6 +314,99 @@ def test_a_rejected_withdrawal_gives_way_to_a_later_row() -> None:
     assert _outcomes(world) == {1: "rejected", 2: "delivered"}
     assert [reason for _, reason in world.dead_letters] == ["phone_not_e164"]
     assert world.list["a"]["callable"] is True
+
+
+LATER = WRITTEN_MS + 1
+
+REJECTED_LAST: dict[str, tuple[list[Row], Event]] = {
+    "two rejected ones": (
+        [row("a", phone="bad", consent=False), row("a", phone="bad", doNotCall=True)],
+        partly("a", None, do_not_call=False, occurred_at=LATER),
+    ),
+    "three rejected ones": (
+        [row("a", phone="bad", doNotCall=True), row("a", phone="bad", consent=False), row("a", doNotCall=True)],
+        partly("a", None, do_not_call=False, occurred_at=LATER),
+    ),
+    "by consent, then rejected": (
+        [row("a", consent=False), row("a", phone="bad", doNotCall=True)],
+        partly("a", None, do_not_call=False, occurred_at=LATER),
+    ),
+    "by do-not-call, then rejected": (
+        [row("a", consent=False, doNotCall=True), row("a", phone="bad", consent=False)],
+        partly("a", None, consent=True, occurred_at=LATER),
+    ),
+}
+
+
+@pytest.mark.usefixtures("partial_events")
+@pytest.mark.parametrize(("rows", "grant"), REJECTED_LAST.values(), ids=REJECTED_LAST)
+def test_a_rejected_row_takes_nothing_back_that_was_withdrawn_before(rows: list[Row], grant: Event) -> None:
+    """Genesys gets every flag, so that a later grant of one of them makes nobody callable; a grant of both does."""
+    world = empty_world()
+    _tell(world, Event("a", None))
+    live(world)
+    fill(world, rows)
+    held = world.list["a"]
+    assert (held["callable"], held["consent"], held["do_not_call"]) == (False, False, True)
+    _tell(world, grant)
+    live(world)
+    assert world.list["a"]["callable"] is False
+    _tell(world, partly("a", None, consent=True, do_not_call=False, occurred_at=LATER + 1))
+    live(world)
+    assert world.list["a"]["callable"] is True
+
+
+def test_a_rejected_row_that_repeats_what_the_rows_before_it_withdrew_does_nothing() -> None:
+    """It is no change beside both of them."""
+    world = empty_world()
+    _tell(world, Event("a", None))
+    live(world)
+    rows = [row("a", phone="bad", consent=False), row("a", phone="bad", doNotCall=True)]
+    summary = fill(world, [*rows, rows[0]])
+    assert (summary.outcomes, summary.requested) == ({"rejected": 3}, 1)
+    assert [event["operation"] for event in world.events()[1:]] == [None, "suppress", None]
+
+
+def test_a_row_that_tells_the_whole_contact_takes_all_of_it_back() -> None:
+    """What was withdrawn before it does not come back with a rejected row behind it."""
+    world = empty_world()
+    _tell(world, Event("a", None))
+    live(world)
+    fill(world, [row("a", consent=False), row("a", occurredAt=LATER), row("a", phone="bad", doNotCall=True)])
+    assert (world.list["a"]["consent"], world.list["a"]["do_not_call"]) == (True, True)
+
+
+@pytest.mark.usefixtures("partial_events")
+@pytest.mark.parametrize("known", [False, True])
+def test_a_rejected_row_does_not_undo_the_delete_before_it(known: bool) -> None:
+    """The contact goes, whether or not it is known, and nothing partial brings it back."""
+    world = empty_world()
+    if known:
+        _tell(world, Event("a", None))
+        live(world)
+    rows = [row("a", changeType="DELETE"), row("a", phone="+15550199", email="bad", doNotCall=True)]
+    fill(world, [*rows, row("a", phone="bad", consent=False)])
+    assert _outcomes(world) == {1: "superseded", 2: "rejected", 3: "rejected"}
+    assert [reason for _, reason in world.dead_letters] == ["email_invalid", "phone_not_e164"]
+    assert "a" not in world.list
+    _tell(world, partly("a", None, consent=True, do_not_call=False, occurred_at=LATER))
+    live(world)
+    assert _streamed(world)[-1] == "undeliverable"
+
+
+def test_the_number_of_a_rejected_row_behind_a_delete_is_not_called_either() -> None:
+    """It goes on the do-not-call list, in a batch of its own behind that of the delete."""
+    world = empty_world()
+    _tell(world, Event("a", None))
+    live(world)
+    rows = [row("a", changeType="DELETE"), row("a", phone="+15550199", email="bad", doNotCall=True)]
+    fill(world, rows, genesys_dnc_list="nobody")
+    assert (world.blocked, "a" in world.list) == ({"+15550199"}, False)
+    batches = [event["batchId"] for event in world.events("batch")]
+    assert len(batches) == len(set(batches)) == 3
+    entries, _ = world.stores[TopicPartition(TOPIC, partition_of(world, "a"))]
+    state = state_bytes.decode(entries[changes.identity("a")])
+    assert (state.deleted, state.callable, state.offset) == (True, False, FROM_A_FILE)
 
 
 def test_a_contact_that_genesys_refuses_is_undeliverable_and_holds_up_nobody() -> None:
@@ -528,6 +655,44 @@ def test_killed_at_any_step_and_started_again_every_row_has_one_outcome(
         world.die_at = None
         live(world)
         assert _streamed(world) == ["duplicate", "duplicate"], step
+
+
+@pytest.mark.usefixtures("partial_events")
+@pytest.mark.parametrize("after_effect", [False, True])
+def test_killed_at_any_step_rejected_rows_have_taken_nothing_back(
+    after_effect: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the row before is settled, and the rejected one is not: Genesys has what both withdrew."""
+    monkeypatch.setattr("consumer.first_fill.settle.TRANSACTION_ROWS", 1)
+    rows = [
+        row("a", consent=False),
+        row("gone", changeType="DELETE"),
+        row("a", phone="bad", doNotCall=True),
+        row("gone", phone="bad", consent=False),
+    ]
+
+    def known() -> World:
+        world = empty_world()
+        _tell(world, Event("a", None), Event("gone", None))
+        live(world)
+        return world
+
+    expected = known()
+    expected.steps = 0
+    fill(expected, MemoryRows(rows, chunk=1))
+    for step in range(1, expected.steps + 1):
+        world = known()
+        assert survive(world, MemoryRows(rows, chunk=1), step, after_effect=after_effect)
+        survive(world, MemoryRows(rows, chunk=1), None, after_effect=False)
+        assert _outcomes(world) == _outcomes(expected), step
+        assert world.list == expected.list, step
+        _check_chain(world)
+        world.die_at = None
+        _tell(world, partly("a", None, do_not_call=False, occurred_at=LATER))
+        _tell(world, partly("gone", None, consent=True, do_not_call=False, occurred_at=LATER))
+        live(world)
+        assert world.list["a"]["callable"] is False, step
+        assert "gone" not in world.list, step
 
 
 @pytest.mark.parametrize("after_effect", [False, True])

@@ -75,10 +75,51 @@ def test_attributes_may_stand_in_an_object_of_their_own() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_cannot_be_told_is_refused_by_name(fields: dict[str, object], says: str) -> None:
-    """The detail names the field and what may stand there, and no value."""
-    with pytest.raises(DecodeError, match=says):
-        ROWS.event(fields)
+def test_what_cannot_be_read_is_a_flaw_that_names_it(fields: dict[str, object], says: str) -> None:
+    """The flaw names the field and what may stand there, and no value; everything else is told."""
+    event = ROWS.event({"externalId": "a", "consent": False, "doNotCall": True, **fields})
+    assert event.flaw.startswith(says)
+    assert (event.external_id, event.consent, event.do_not_call) == ("a", False, True)
+
+
+def test_all_that_cannot_be_read_is_told_at_once() -> None:
+    """What takes its place is what is taken where nothing is told."""
+    event = ROWS.event({"occurredAt": "yesterday", "version": 1.5, "segment": [], "language": "en"})
+    assert [flaw.split(" ")[0] for flaw in event.flaw.split("; ")] == ["occurredAt", "version", "attribute"]
+    assert (event.occurred_at, event.version, event.attributes["preferredLanguage"]) == (1_000, None, "en")
+
+
+def test_a_row_that_names_two_external_ids_is_about_nobody() -> None:
+    """Whoever it withdraws from cannot be told."""
+    with pytest.raises(DecodeError, match="externalId is given twice"):
+        ROWS.event({"externalId": "a", "external_id": "b", "consent": False})
+
+
+@pytest.mark.parametrize("consent", [(True, False), (False, True)], ids=str)
+@pytest.mark.parametrize("do_not_call", [(True, False), (False, True)], ids=str)
+def test_of_a_flag_that_is_given_twice_the_withdrawal_counts(
+    consent: tuple[bool, bool], do_not_call: tuple[bool, bool]
+) -> None:
+    """Whichever stands first."""
+    event = ROWS.event(
+        dict(zip(("consent", "consent_flag", "doNotCall", "do_not_call"), (*consent, *do_not_call), strict=True))
+    )
+    assert event.flaw == "consent is given twice; doNotCall is given twice"
+    assert (event.consent, event.do_not_call) == (False, True)
+
+
+@pytest.mark.parametrize("field", ["occurredAt", "version"])
+def test_a_delete_that_does_not_tell_when_withdraws(field: str) -> None:
+    """The contact may be there again: as in the stream, it has no consent until that is told."""
+    event = ROWS.event({"externalId": "a", "changeType": "DELETE", field: "x"})
+    assert (event.change_type, event.external_id, event.consent) == (ChangeType.GAP, "a", False)
+    assert event.flaw.startswith(field)
+
+
+def test_a_delete_needs_the_external_id_alone() -> None:
+    """Whatever else stands in its row."""
+    event = ROWS.event({"externalId": "a", "changeType": "DELETE", "version": 7, "phone": "x", "segment": []})
+    assert event == ChangeEvent(ChangeType.DELETE, "a", 1_000, 7, None, None, None, None, {})
 
 
 def test_a_time_may_be_iso_8601() -> None:

@@ -16,7 +16,7 @@ from consumer.adapters.kafka import changelog
 from consumer.adapters.kafka.connection import Admin, Connection, native
 from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
 from consumer.adapters.kafka.group_offsets import committed
-from consumer.adapters.kafka.messages import headers_of, polled
+from consumer.adapters.kafka.messages import polled, record_of
 from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, know_leaders, open_ends, stable_ends
 from consumer.adapters.kafka.worker import Worker
 from consumer.errors import FatalError, SourceUnavailable
@@ -146,7 +146,7 @@ class _Reader:
         """The next records; none when there are none yet."""
         assert self._consumer is not None  # noqa: S101 -- called only while not finished
         messages = polled(self._consumer, POLL_S, CHUNK_RECORDS)
-        return [self._record(message) for message in messages if not self._is_past(message)]
+        return [record_of(message, self._partition) for message in messages if not self._is_past(message)]
 
     def _is_past(self, message: Message) -> bool:
         """Whether this is no record of those that are wanted; moves on either way."""
@@ -161,11 +161,6 @@ class _Reader:
         else:
             _log.warning("source_not_readable", error=f"{error.name()}: {error.str()}", remedy="tried again")
         return True
-
-    def _record(self, message: Message) -> Record:
-        offset, moment = message.offset(), message.timestamp()[1]
-        headers = headers_of(message)
-        return Record(*self._partition, offset, moment, message.key(), message.value(), headers)  # type: ignore[arg-type]  # a record has an offset
 
     def _assigned(self, connection: Connection, group: str) -> Consumer:
         own = {

@@ -1,4 +1,4 @@
-"""What a consumer of the library hands over: messages, and their headers.
+"""What a consumer of the library hands over: messages, their headers, and the records that they are.
 
 Answers for: whatever has come, without waiting for more; a record whatever its headers are called. Touches the consumer
 that it is given.
@@ -7,7 +7,7 @@ that it is given.
 import structlog
 from confluent_kafka import Consumer, Message
 
-from consumer.model import Headers
+from consumer.model import Headers, Record, TopicPartition
 
 _log = structlog.get_logger(__name__)
 
@@ -32,3 +32,10 @@ def headers_of(message: Message) -> Headers:
         place = {"topic": message.topic(), "partition": message.partition(), "offset": message.offset()}
         _log.warning("headers_unreadable", **place)
         return ()
+
+
+def record_of(message: Message, partition: TopicPartition) -> Record:
+    """The record that a message without an error is; to be asked once, as its headers."""
+    offset, moment = message.offset(), message.timestamp()[1]
+    headers = headers_of(message)
+    return Record(*partition, offset, moment, message.key(), message.value(), headers)  # type: ignore[arg-type]  # a record has an offset

@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, KafkaException, Message
 
 from consumer.adapters.kafka.connection import Connection, native
 from consumer.adapters.kafka.failures import error_of, is_beside_reading, policy
-from consumer.adapters.kafka.messages import headers_of
+from consumer.adapters.kafka.messages import record_of
 from consumer.errors import FatalError, SourceUnavailable
 from consumer.model import Record, TopicPartition
 
@@ -58,5 +58,4 @@ def _record(message: Message, partition: TopicPartition, offset: int) -> Record:
         raise policy(error, "cannot read the record")
     if message.offset() != offset:
         raise FatalError(f"there is no record at {offset}; the next one is at {message.offset()}")
-    _, moment = message.timestamp()
-    return Record(*partition, offset, moment, message.key(), message.value(), headers_of(message))
+    return record_of(message, partition)

@@ -1,71 +1,87 @@
-"""How the records of a topic are spread over its partitions: asked before a first fill.
+"""The newest records of a topic, by which it shows how it is filled: asked before a first fill.
 
-Answers for: finding out by which partitioner the newest records came to their partitions. Touches the brokers; joins no
-group and commits nothing.
+Answers for: the newest ones of each partition, and no more of them at a time than a poll brings. Touches the brokers;
+joins no group and commits nothing.
 """
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
-from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
 from consumer.adapters.kafka.connection import Connection, native
 from consumer.adapters.kafka.failures import error_of, policy
+from consumer.adapters.kafka.messages import polled, record_of
 from consumer.adapters.kafka.watermarks import low_and_high
+from consumer.adapters.kafka.worker import Worker
 from consumer.errors import SourceUnavailable
-from consumer.model import TopicPartition
+from consumer.model import Record, TopicPartition
 
 # ruff: noqa: SLF001 -- the names of librdkafka's own codes begin with an underscore, and are public
 
 PER_PARTITION = 200
 """The newest records of each partition: an older one may be of a time when the topic had fewer partitions."""
 
+AT_ONCE = 500
 POLL_S = 0.2
 READ_WITHIN_S = 30.0
 
-Samples = list[tuple[bytes, int]]
 
-
-async def sample_keys(connection: Connection, topic: str, partitions: int) -> Samples:
-    """Keys of the newest records of a topic, each with the partition in which it stands.
+async def newest_records(connection: Connection, topic: str, partitions: int) -> AsyncIterator[Sequence[Record]]:
+    """The newest records of a topic, some at a time.
 
     Raises:
         TransientError: The brokers cannot tell now.
         FatalError: They never will.
     """
-    return await asyncio.to_thread(_sample, connection, [TopicPartition(topic, number) for number in range(partitions)])
-
-
-def _sample(connection: Connection, partitions: Sequence[TopicPartition]) -> Samples:
+    keys = [TopicPartition(topic, number) for number in range(partitions)]
+    worker = Worker("kafka-sampling")
     try:
-        low, high = low_and_high(connection.admin(), partitions)
-        starts = {key: max(low[key], high[key] - PER_PARTITION) for key in partitions if high[key] > low[key]}
-        return _read(connection, starts, high) if starts else []
-    except KafkaException as failure:
-        raise policy(error_of(failure), "cannot look at the source topic") from None
+        reader = await asyncio.wrap_future(worker.submit(_Reader, connection, keys))
+        while not reader.finished:
+            yield await asyncio.wrap_future(worker.submit(reader.next))
+    finally:
+        worker.stop()  # the reader goes with it, and its consumer
 
 
-def _read(connection: Connection, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> Samples:
+class _Reader:
+    """A consumer at the end of partitions. Every call blocks for a short time."""
+
+    def __init__(self, connection: Connection, partitions: Sequence[TopicPartition]) -> None:
+        try:
+            low, self._ends = low_and_high(connection.admin(), partitions)
+        except KafkaException as failure:
+            raise policy(error_of(failure), "cannot look at the source topic") from None
+        starts = {key: max(low[key], self._ends[key] - PER_PARTITION) for key in partitions}
+        self._left = {key for key, start in starts.items() if self._ends[key] > start}
+        self._consumer = _assigned(connection, {key: starts[key] for key in self._left}) if self._left else None
+        self._deadline = time.monotonic() + READ_WITHIN_S
+
+    @property
+    def finished(self) -> bool:
+        return not self._left
+
+    def next(self) -> list[Record]:
+        """The next records; none when there are none yet."""
+        assert self._consumer is not None  # noqa: S101 -- called only while not finished
+        if time.monotonic() >= self._deadline:
+            raise SourceUnavailable("the source topic could not be read in time")
+        records: list[Record] = []
+        for message in polled(self._consumer, POLL_S, AT_ONCE):
+            partition = TopicPartition(message.topic() or "", message.partition() or 0)
+            if _is_last(message, self._ends.get(partition, 0)):
+                self._left.discard(partition)
+            if message.error() is None:
+                records.append(record_of(message, partition))
+        return records
+
+
+def _assigned(connection: Connection, starts: Mapping[TopicPartition, int]) -> Consumer:
     own = {"group.id": "unused", "enable.auto.commit": False, "isolation.level": "read_committed"}
     consumer = connection.consumer({"fetch.wait.max.ms": 50}, {**own, "enable.partition.eof": True})
     consumer.assign([native(partition, offset) for partition, offset in starts.items()])
-    samples: Samples = []
-    left = set(starts)
-    deadline = time.monotonic() + READ_WITHIN_S
-    try:
-        while left:
-            if time.monotonic() >= deadline:
-                raise SourceUnavailable("the source topic could not be read in time")
-            for message in consumer.consume(PER_PARTITION, POLL_S):
-                partition = TopicPartition(message.topic() or "", message.partition() or 0)
-                if _is_last(message, ends.get(partition, 0)):
-                    left.discard(partition)
-                if message.error() is None and (key := message.key()):
-                    samples.append((key, partition.partition))
-    finally:
-        consumer.close()
-    return samples
+    return consumer
 
 
 def _is_last(message: Message, end: int) -> bool:
