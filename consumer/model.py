@@ -146,9 +146,12 @@ class Unchanged(Enum):
 UNCHANGED: Final = Unchanged.UNCHANGED
 
 
-LogPlace = tuple[int | None, int, str]
-"""Where a change stands in its source's log: a position that never goes back while the log goes on, None for a row that
-a snapshot read; when, milliseconds since the epoch by the source's clock; the source's name, "" if it tells none."""
+LogPlace = tuple[int | None, int, str, bool]
+"""Where a change stands in its source's log.
+
+A position that never goes back while the log goes on, None for a row that a snapshot read; when, milliseconds since the
+epoch by the source's clock; the source's name, "" if it tells none; whether versions are in the order of commits there.
+"""
 
 
 class ChangeEvent(Struct, frozen=True, gc=False):
@@ -339,6 +342,8 @@ class Change(Struct, frozen=True, gc=False):
         number: Of a suppression, the valid number that the rejected record names, "" if none: for the do-not-call list.
         epoch: Of the source's log, within which versions are compared.
         read: It was read by a snapshot: its time is not that of a change.
+        concurrent: So it was, of a log in which changes stand where they were made: what stands before it may have been
+            committed after it.
         former: Identity that the contact had before; None if it never had another, or once that one was looked up.
         withdrew: The contact is not callable whatever the change says: a delete takes the place of a withdrawal, or an
             amendment tells neither flag of somebody who withdrew.
@@ -360,6 +365,7 @@ class Change(Struct, frozen=True, gc=False):
     number: str = ""
     epoch: int = 0
     read: bool = False
+    concurrent: bool = False
     former: bytes | None = None
     withdrew: bool = False
     imprint: bytes = b""
@@ -389,6 +395,7 @@ class State(Struct, frozen=True, gc=False):
         callable: Whether the last accepted change leaves the contact callable, of a delete whether the one before did;
             None where that is not known.
         imprint: Of the record that asked for all this, 16 bytes; empty where repeats cannot be told by it.
+        concurrent: As that of the last accepted change.
     """
 
     fingerprint: bytes
@@ -401,6 +408,7 @@ class State(Struct, frozen=True, gc=False):
     epoch: int = 0
     callable: bool | None = None
     imprint: bytes = b""
+    concurrent: bool = False
 
 
 class Verdict(StrEnum):

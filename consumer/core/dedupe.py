@@ -50,7 +50,7 @@ def judge(change: Change, state: State | None) -> Verdict:
     if state is None:
         return _NEW
     order = _order(change, state)
-    if order is _OLDER and not goes_back(change, state):
+    if order is _OLDER and not (goes_back(change, state) or _is_committed_since(change, state)):
         return _STALE
     if change.fingerprint == state.fingerprint:
         return _DUPLICATE
@@ -99,6 +99,7 @@ def accepted(change: Change, state: State | None, *, blocks: bool = False) -> St
         epoch,
         _callable(change, state),
         change.imprint,
+        change.concurrent,
     )
     if state is None:
         return made
@@ -151,6 +152,16 @@ def _version(change: Change, state: State | None) -> tuple[int, int | None]:
     return epoch, change.version
 
 
+def _is_committed_since(change: Change, state: State) -> bool:
+    """Whether a change stands before what a snapshot read, and was committed after that: the snapshot did not see it.
+
+    What is told again was committed before, and what another transaction made of the row since stands behind.
+    """
+    if not state.concurrent or change.version is None or change.read or change.offset == FROM_A_FILE:
+        return False
+    return change.epoch == state.epoch and change.occurred_at > state.occurred_at
+
+
 def _epoch(change: Change, state: State) -> int:
     """In which epoch a change's version counts: a row of a file stands in no log, and so in the one that is known."""
     return state.epoch if change.offset == FROM_A_FILE else change.epoch
@@ -188,6 +199,7 @@ def advanced(change: Change, state: State) -> State | None:
         return None
     made = replace(
         state,
+        concurrent=change.concurrent,
         version=change.version,
         versioned=True,
         occurred_at=change.occurred_at,

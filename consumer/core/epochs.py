@@ -52,8 +52,8 @@ class _Log(Struct):
 
     def goes_on(self, places: Sequence[LogPlace]) -> bool:
         """See places at once in the common case, which costs a fraction: one log goes on, and nothing comes again."""
-        positions = [position for position, _, _ in places if position is not None]
-        times = [time for _, time, _ in places]
+        positions = [position for position, *_ in places if position is not None]
+        times = [time for _, time, *_ in places]
         if positions and (positions[0] < self.highest or positions != sorted(positions)):
             return False
         if min(times) < self._since:
@@ -118,12 +118,12 @@ class Epochs:
 
     def follow(self, places: Sequence[LogPlace]) -> list[int]:
         """See changes in the order of the partition; which of them began an epoch, by their place in the sequence."""
-        sources = {name for _, _, name in places}
+        sources = {name for _, _, name, _ in places}
         if len(sources) == 1 and self._log(places[0]).goes_on(places):
             return []
         begun = []
         for number, place in enumerate(places):
-            position, time, _ = place
+            position, time, *_ = place
             if self._log(place).begins(position, time, self.last + 1):
                 self.last += 1
                 begun.append(number)

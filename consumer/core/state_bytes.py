@@ -14,7 +14,7 @@ IMPRINT_BYTES = 16
 _FORMAT, _LONG_FORMAT = 2, 3
 _SIZES = {_FORMAT: _STATE.size, _LONG_FORMAT: _STATE.size + _EPOCH.size + IMPRINT_BYTES}
 _NO_IMPRINT = bytes(IMPRINT_BYTES)
-_HAS_VERSION, _VERSIONED, _DELETED, _BLOCKED, _WITHDRAWN, _CALLABLE = 1, 2, 4, 8, 16, 32
+_HAS_VERSION, _VERSIONED, _DELETED, _BLOCKED, _WITHDRAWN, _CALLABLE, _CONCURRENT = 1, 2, 4, 8, 16, 32, 64
 
 
 def encode(state: State, settled_ms: int) -> bytes:
@@ -22,6 +22,7 @@ def encode(state: State, settled_ms: int) -> bytes:
     flags = (state.version is not None) * _HAS_VERSION | state.versioned * _VERSIONED
     flags |= state.deleted * _DELETED | state.blocked * _BLOCKED
     flags |= (state.callable is False) * _WITHDRAWN | (state.callable is True) * _CALLABLE
+    flags |= state.concurrent * _CONCURRENT
     format_ = _LONG_FORMAT if state.epoch or state.imprint else _FORMAT
     version = state.version or 0
     packed = _STATE.pack(format_, flags, state.fingerprint, version, state.occurred_at, state.offset, settled_ms)
@@ -48,6 +49,7 @@ def decode(raw: bytes) -> State:
         epoch,
         bool(flags & _CALLABLE) if flags & (_CALLABLE | _WITHDRAWN) else None,
         imprint if imprint != _NO_IMPRINT else b"",
+        bool(flags & _CONCURRENT),
     )
 
 

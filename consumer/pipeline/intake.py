@@ -342,8 +342,11 @@ def _mark_positions(works: Sequence[Work], told: Sequence[ChangeEvent | DecodeEr
     """Have changes judged as what they are: their versions are positions in a log, within its epochs."""
     for work, event in zip(works, told, strict=True):
         change = work.change
-        if change is None or change.version is None or not (change.withdrawal or epochs.last):
+        if change is None or change.version is None:
             continue
-        position, time, source = _place(event) or (0, change.occurred_at, None)
-        epoch = epochs.of(time, source)
-        work.change = replace(change, positional=change.withdrawal, epoch=epoch, read=position is None)
+        position, time, source, by_commit = _place(event) or (0, change.occurred_at, None, True)
+        read = position is None
+        concurrent = read and not by_commit
+        if change.withdrawal or epochs.last or concurrent:
+            epoch, positional = epochs.of(time, source), change.withdrawal
+            work.change = replace(change, positional=positional, epoch=epoch, read=read, concurrent=concurrent)

@@ -86,9 +86,9 @@ def test_the_place_in_the_log_is_told_beside_the_version():
     row = ROW | {"phone": "3", "email": "2026-01-01T00:00:00Z"}
     events = [*change("u", ROW | {"id": 6}, ROW, **place), *change("d", ROW, None, **place)]
     events += change("u", None, row, mapping=mapping, **place)
-    assert [event.log for event in events] == [(490, TIME_MS, "")] * 4
+    assert [event.log for event in events] == [(490, TIME_MS, "", False)] * 4
     assert [event.version for event in events] == [500, 500, 500, 3]
-    assert [event.log for event in change("r", None, ROW, **place)] == [(None, TIME_MS, "")]
+    assert [event.log for event in change("r", None, ROW, **place)] == [(None, TIME_MS, "", False)]
 
 
 def test_a_delete_takes_the_id_alone_from_before():
@@ -361,7 +361,7 @@ def test_a_flattened_row_has_a_place_if_it_tells_the_source_s_time(prefix):
     told_ = {f"{prefix}file": "binlog.1", f"{prefix}pos": 9}
     meta = {name: kind for name, kind in META.items() if name != "__lsn"} | meta
     (event,) = flat(meta=meta, __source_ts_ms=TIME_MS + 5, **told_)
-    assert (event.version, event.log) == (1 << 32 | 9, (1 << 32 | 9, TIME_MS + 5, ""))
+    assert (event.version, event.log) == (1 << 32 | 9, (1 << 32 | 9, TIME_MS + 5, "", True))
     (event,) = flat(meta=meta, **told_)
     assert (event.version, event.log) == (1 << 32 | 9, None)
 
@@ -372,7 +372,7 @@ def test_the_name_of_a_person_is_none_of_a_source(prefix, column, source):
     meta = {f"{prefix}file": "string", f"{prefix}pos": "long", f"{prefix}source_ts_ms": "long", column: "string"}
     told_ = {f"{prefix}file": "binlog.1", f"{prefix}pos": 9, f"{prefix}source_ts_ms": TIME_MS, column: "Jane"}
     (event,) = flat(mapping=MAPPING | {"prefix": prefix}, meta=meta, **told_)
-    assert event.log == (1 << 32 | 9, TIME_MS, source)
+    assert event.log == (1 << 32 | 9, TIME_MS, source, True)
 
 
 DELETES = [

@@ -10,7 +10,8 @@ from consumer.core.epochs import MAX_BEGINNINGS, MAX_SOURCES, Epochs, decode
 from consumer.model import ChangeEvent, ChangeType, Contact, Verdict
 
 places = st.lists(
-    st.tuples(st.none() | st.integers(0, 30), st.integers(0, 30), st.sampled_from(["", "b"])), max_size=40
+    st.tuples(st.none() | st.integers(0, 30), st.integers(0, 30), st.sampled_from(["", "b"]), st.booleans()),
+    max_size=40,
 )
 
 
@@ -23,7 +24,7 @@ def seen(*those):
 
 def follow(epochs, those):
     """See more of the same source."""
-    return epochs.follow([(*each, "") for each in those])
+    return epochs.follow([(*each, "", True) for each in those])
 
 
 def test_a_log_that_goes_on_has_one_epoch():
@@ -80,9 +81,9 @@ def test_nothing_is_known_of_a_source_without_a_log():
 def test_shards_that_share_a_topic_have_logs_of_their_own():
     """Their positions have nothing to do with each other; only that of the shard that failed over goes back."""
     epochs = Epochs()
-    assert epochs.follow([(900, 1, "a"), (5, 2, "b"), (901, 3, "a"), (6, 4, "b")]) == []
+    assert epochs.follow([(900, 1, "a", True), (5, 2, "b", True), (901, 3, "a", True), (6, 4, "b", True)]) == []
     assert [epochs.of(4, "a"), epochs.of(4, "b")] == [0, 1]
-    assert epochs.follow([(7, 5, "b"), (3, 6, "a"), (8, 7, "b"), (4, 8, "a")]) == [1]
+    assert epochs.follow([(7, 5, "b", True), (3, 6, "a", True), (8, 7, "b", True), (4, 8, "a", True)]) == [1]
     assert [epochs.of(8, "a"), epochs.of(8, "b"), epochs.of(8, "c"), epochs.of(8, None)] == [2, 1, 0, 0]
     assert decode(epochs.encode()).encode() == epochs.encode()
 
@@ -96,8 +97,8 @@ def test_a_change_that_does_not_tell_its_place_is_of_the_only_source():
 def test_what_is_kept_of_sources_is_bounded():
     """Names come from records."""
     epochs = Epochs()
-    epochs.follow([(9, 1, f"{n}") for n in range(MAX_SOURCES + 5)])
-    assert epochs.follow([(3, 2, "0"), (3, 2, f"{MAX_SOURCES}")]) == [0]
+    epochs.follow([(9, 1, f"{n}", True) for n in range(MAX_SOURCES + 5)])
+    assert epochs.follow([(3, 2, "0", True), (3, 2, f"{MAX_SOURCES}", True)]) == [0]
     assert len(epochs.encode()) < 2000
 
 
@@ -120,12 +121,12 @@ def test_records_that_come_again_change_nothing(those, start):
     epochs, first = Epochs(), []
     for place in those:
         epochs.follow([place])
-        first.append(epochs.of(*place[1:]))
+        first.append(epochs.of(*place[1:3]))
     before = epochs.encode()
     assert epochs.follow(those[start:]) == []
     assert epochs.encode() == before
     if epochs.last <= MAX_BEGINNINGS:
-        assert [epochs.of(*place[1:]) for place in those] == first
+        assert [epochs.of(*place[1:3]) for place in those] == first
 
 
 # -- together with judging
@@ -159,7 +160,7 @@ class Sources:
         shard = SHARDS[external_id]
         self.positions[shard] += 1
         self.time += 1
-        log = (self.positions[shard], self.time, shard)
+        log = (self.positions[shard], self.time, shard, True)
         event = ChangeEvent(kind, external_id, self.time, log[0], "+1555", None, consent, False, {}, log=log)
         self.logs[shard].append(event)
         self.topic.append(event)
@@ -196,7 +197,7 @@ class Consumer:
         """Judge, and have it delivered."""
         contact = Contact(event.external_id, event.phone, "", event.consent, event.do_not_call, {})
         change = to_change(event, contact, offset, "list")
-        change = replace(change, positional=change.withdrawal, epoch=self.epochs.of(*event.log[1:]))
+        change = replace(change, positional=change.withdrawal, epoch=self.epochs.of(*event.log[1:3]))
         state = self.states.get(event.external_id)
         verdict = judge(change, state)
         if verdict in {Verdict.NEW, Verdict.CHANGED}:

@@ -72,15 +72,15 @@ def test_what_does_not_fit_has_no_version(source):
 
 
 PLACES = {
-    "postgresql": ({"lsn": 90, "sequence": '["100","90"]'}, (100, 7, "")),
-    "postgresql, first transaction since a snapshot": ({"lsn": 90, "sequence": '[null,"90"]'}, (90, 7, "")),
+    "postgresql": ({"lsn": 90, "sequence": '["100","90"]'}, (100, 7, "", False)),
+    "postgresql, first transaction since a snapshot": ({"lsn": 90, "sequence": '[null,"90"]'}, (90, 7, "", False)),
     "postgresql without a commit": ({"lsn": 90, "sequence": None}, None),
     "postgresql, no JSON": ({"lsn": 90, "sequence": "100"}, None),
     "postgresql, broken JSON": ({"lsn": 90, "sequence": "["}, None),
     "postgresql before it told commits": ({"lsn": 90}, None),
-    "mysql": ({"file": "binlog.000001", "pos": 9, "sequence": None}, (1 << 32 | 9, 7, "")),
-    "sql server": ({"commit_lsn": "00000000:00000001:0001", "change_lsn": None}, (1 << 12 | 1, 7, "")),
-    "oracle": ({"commit_scn": "100", "scn": "90"}, (100, 7, "")),
+    "mysql": ({"file": "binlog.000001", "pos": 9, "sequence": None}, (1 << 32 | 9, 7, "", True)),
+    "sql server": ({"commit_lsn": "00000000:00000001:0001", "change_lsn": None}, (1 << 12 | 1, 7, "", True)),
+    "oracle": ({"commit_scn": "100", "scn": "90"}, (100, 7, "", True)),
     "oracle without a commit": ({"commit_scn": None, "scn": "90"}, None),
     "mongodb": ({"ts_ms": 1000, "ord": 1}, None),
 }
@@ -100,15 +100,15 @@ def test_the_place_tells_whose_log_it_is():
     found = log(source)
     assert found is not None
     places = [found.when(source, 7, snapshot=snapshot, flaw="")[2] for snapshot in (False, True)]
-    assert places == [(1 << 32 | 9, 7, "shard-1"), (None, 7, "shard-1")]
+    assert places == [(1 << 32 | 9, 7, "shard-1", True), (None, 7, "shard-1", True)]
     assert [
         found.when(source | name, 7, snapshot=False, flaw="")[2] for name in ({"name": None}, {"name": "x" * 999})
     ] == [
-        (1 << 32 | 9, 7, ""),
-        (1 << 32 | 9, 7, "x" * 100),
+        (1 << 32 | 9, 7, "", True),
+        (1 << 32 | 9, 7, "x" * 100, True),
     ]
     without: dict[str, object] = {"file": "binlog.1", "pos": 9}
-    assert found.when(without, 7, snapshot=False, flaw="")[2] == (1 << 32 | 9, 7, "")
+    assert found.when(without, 7, snapshot=False, flaw="")[2] == (1 << 32 | 9, 7, "", True)
 
 
 @pytest.mark.parametrize("source", [{"file": "binlog.1", "pos": 9}, {"file": None, "pos": None}])
@@ -116,7 +116,16 @@ def test_what_a_snapshot_reads_has_a_time_and_no_place(source):
     """It begins no epoch."""
     found = log(source)
     assert found is not None
-    assert found.when(source, 7, snapshot=True, flaw="")[2] == (None, 7, "")
+    assert found.when(source, 7, snapshot=True, flaw="")[2] == (None, 7, "", True)
+
+
+@pytest.mark.parametrize("snapshot", [False, True])
+def test_a_change_of_postgresql_stands_where_it_was_made(snapshot):
+    """It may be committed after what stands behind it."""
+    source = {"lsn": 1000, "sequence": '["900","1000"]'}
+    found = log(source)
+    assert found is not None
+    assert found.when(source, 7, snapshot=snapshot, flaw="")[2] == (None if snapshot else 900, 7, "", False)
 
 
 def test_without_a_time_there_is_no_place():

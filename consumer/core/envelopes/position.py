@@ -22,6 +22,9 @@ that is by commit, while a version may be lower than that of another row that a 
 | Oracle | `commit_scn` |
 | MongoDB | none: the version is a time |
 
+In PostgreSQL a change stands where it was made, perhaps before what a snapshot read, and is committed after that: there
+versions are not in the order of commits.
+
 Touches nothing else.
 """
 
@@ -47,11 +50,13 @@ class Log(Struct, frozen=True):
         version: Reads the version.
         commit: Reads the position of the commit; None where the source does not tell it.
         name: Where the source tells its own name; "" where it does not.
+        by_commit: Whether versions are in the order of commits.
     """
 
     version: Position
     commit: Position | None
     name: str
+    by_commit: bool
 
     def when(self, source: Row, time: int, *, snapshot: bool, flaw: str) -> When:
         """Time, version and place of a change.
@@ -67,10 +72,10 @@ class Log(Struct, frozen=True):
         version = self.version(source)
         name = str(source.get(self.name) or "")[:_NAME_CHARACTERS] if self.name else ""
         if snapshot:
-            place = None if self.commit is None or flaw else (None, time, name)
+            place = None if self.commit is None or flaw else (None, time, name, self.by_commit)
             return (0, None, place, flaw) if version is None else (time, max(0, version - 1), place, flaw)
         commit = version if self.commit is self.version else self.commit(source) if self.commit else None
-        return time, version, None if commit is None or flaw else (commit, time, name), flaw
+        return time, version, None if commit is None or flaw else (commit, time, name, self.by_commit), flaw
 
 
 def log(names: Collection[str], prefix: str = "") -> Log | None:
@@ -82,7 +87,8 @@ def log(names: Collection[str], prefix: str = "") -> Log | None:
     """
     version = _found(_POSITIONS, names, prefix)
     name = f"{prefix}name" if f"{prefix}name" in names else ""
-    return None if version is None else Log(version, _commit(version, names, prefix), name)
+    by_commit = f"{prefix}lsn" not in names
+    return None if version is None else Log(version, _commit(version, names, prefix), name, by_commit)
 
 
 def _commit(version: Position, names: Collection[str], prefix: str) -> Position | None:
