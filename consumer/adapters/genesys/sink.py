@@ -15,7 +15,7 @@ from msgspec.json import Decoder, Encoder
 from opentelemetry.trace import Tracer
 
 from consumer.adapters.genesys import limits
-from consumer.adapters.genesys.answers import NO_CONTACT
+from consumer.adapters.genesys.answers import IN_USE, NO_CONTACT
 from consumer.adapters.genesys.client import Client
 from consumer.adapters.genesys.contact_list import LIST_PATH, PHONE_COLUMN, columns, data_of, open_list
 from consumer.adapters.genesys.dnc_list import DncList
@@ -182,18 +182,13 @@ class GenesysSink:
 
     async def remove(self, contact_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
         deadline = self._client.deadline()
-        query = {"contactIds": ",".join(contact_ids)}
-        try:
-            await self._client.call(
-                DELETE_CONTACTS, deadline=deadline, path=self._path, query=query, sure=sure, paid=True
-            )
-        except RefusedByGenesys as refused:
-            if refused.code != NO_CONTACT:  # who is not there is deleted; the others show when they are read
-                raise
+        refused = await self._delete(contact_ids, deadline, sure)
         left = await self._read(contact_ids, deadline, paid=False)
         if left:
             data = [(id_, self._complete(held.data)) for id_, held in left.items()]
             await self._add([self._encoded(id_, has, callable_=False) for id_, has in data], deadline, sure, paid=False)
+        if refused is not None and (len(contact_ids) > 1 or not left):
+            raise refused  # the others can be deleted; and one in use that does not show is there, and as it was
         return left.keys()
 
     def export(self) -> AsyncIterator[Sequence[ExportedContact]]:
@@ -227,6 +222,20 @@ class GenesysSink:
 
     async def is_importing(self) -> bool:
         return (await import_status(self._client, self._list_id)).under_way
+
+    async def _delete(self, contact_ids: Sequence[str], deadline: float, sure: Sure) -> RefusedByGenesys | None:
+        """Delete contacts; the refusal where none was deleted since one is in use."""
+        query = {"contactIds": ",".join(contact_ids)}
+        try:
+            await self._client.call(
+                DELETE_CONTACTS, deadline=deadline, path=self._path, query=query, sure=sure, paid=True
+            )
+        except RefusedByGenesys as refused:
+            if refused.code == IN_USE:
+                return refused
+            if refused.code != NO_CONTACT:  # who is not there is deleted; the others show when they are read
+                raise
+        return None
 
     async def _numbers(self, contacts: Sequence[Contact], deadline: float) -> list[str]:
         """Their phone numbers; of a contact that comes without one, the one that Genesys has."""
