@@ -340,6 +340,10 @@ class Sink(Protocol):
 
         Returns:
             Those that are still there, since a campaign uses them: they are not callable any more.
+
+        Raises:
+            RefusedByGenesys: Also where none of several was deleted, since a campaign uses one: what Genesys shows of
+                them is not callable any more, and each of them is to be asked for in fewer.
         """
         ...
 

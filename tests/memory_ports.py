@@ -61,6 +61,7 @@ class World:
         poison: External ids whose data Genesys refuses.
         refusal: What it says of them; unless a test says more, not who of them it is.
         in_use: External ids that Genesys does not delete now.
+        refuses_in_use: Whether it then deletes none of a request, and says so; otherwise it leaves them out.
         delete_refusal: What it says of every delete; None does them.
         unseen: External ids that cannot be read back yet.
         lagging: What is read back of contacts that have changed since.
@@ -88,6 +89,7 @@ class World:
         self.poison: set[str] = set()
         self.refusal = RefusedByGenesys("contact.datum.length.limit.exceeded")
         self.in_use: set[str] = set()
+        self.refuses_in_use = False
         self.delete_refusal: RefusedByGenesys | None = None
         self.unseen: set[str] = set()
         self.lagging: dict[str, dict[str, object]] = {}
@@ -356,11 +358,16 @@ class MemorySink:
             if self._world.delete_refusal is not None:
                 raise self._world.delete_refusal
             left = self._world.in_use & self._world.list.keys() & set(external_ids)
+            none_deleted = bool(left) and self._world.refuses_in_use
+            if none_deleted:
+                left = self._world.list.keys() & set(external_ids)
             for external_id in external_ids:
                 if external_id in left:
                     self._world.list[external_id]["callable"] = False
                 else:
                     self._world.list.pop(external_id, None)
+            if none_deleted and len(external_ids) > 1:
+                raise RefusedByGenesys("contact.in.use")
         return left
 
     async def remove(self, contact_ids: Sequence[str], sure: Sure = always) -> Collection[str]:

@@ -134,6 +134,12 @@ class Lanes:
         if lane.queue is self._parked:
             self._requeue(lane)
 
+    def release_alone(self, lane: Lane, now: float) -> None:
+        """As `release`; but it is sent with nobody else, and after withdrawals that began to wait before."""
+        if lane.queue is self._parked:
+            lane.since = now
+            self.put_back_as_group(effect_of(lane.change), [lane])
+
     def drop(self, assignment: Assignment) -> tuple[list[Lane], list[Work]]:
         """Forget everything of an assignment that is not sent: its lanes, and who waits behind others.
 

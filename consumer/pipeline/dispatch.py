@@ -244,7 +244,7 @@ class Dispatcher:
             elif batch.effect is Effect.DELETE:
                 lane.work.applied_at = lane.work.applied_at or applied_at  # it is not callable any more
                 log.warning("delete_postponed", record=_name(lane), remedy="none needed: not callable, deleted later")
-                self._later(lane, DELETE_RETRY_S)
+                self._later(lane, DELETE_RETRY_S, alone=batch.search)
             elif _suppresses(lane) and (lane.base is None or lane.base.deleted):
                 self._admission.miss(lane, applied_at=applied_at)
             else:
@@ -294,7 +294,7 @@ class Dispatcher:
             self._split(batch, error)
         elif batch.effect is Effect.DELETE:
             log.error("delete_refused", code=error.code, record=_name(batch.lanes[0]), remedy="it is tried again")
-            self._later(batch.lanes[0], DELETE_RETRY_S)
+            self._later(batch.lanes[0], DELETE_RETRY_S, alone=True)
         elif batch.lanes[0].change.withdrawal:
             self._withdraw_by_delete(batch.lanes[0], error.code)
         else:
@@ -339,14 +339,20 @@ class Dispatcher:
         self._lanes.put_back(Batch(Effect.DELETE, [lane]))
         self._queued_again([lane])
 
-    def _later(self, lane: Lane, seconds: float) -> None:
-        """Keep a contact back for a while; it can be replaced or dropped meanwhile."""
+    def _later(self, lane: Lane, seconds: float, *, alone: bool = False) -> None:
+        """Keep a contact back for a while; it can be replaced or dropped meanwhile.
+
+        One for which Genesys refuses a whole request goes alone then: others in it would wait for another search.
+        """
         self._lanes.park(lane)
-        asyncio.get_running_loop().call_later(seconds, self._again, lane)
+        asyncio.get_running_loop().call_later(seconds, partial(self._again, lane, alone=alone))
         self._queued_again([lane])
 
-    def _again(self, lane: Lane) -> None:
-        self._lanes.release(lane)
+    def _again(self, lane: Lane, *, alone: bool) -> None:
+        if alone:
+            self._lanes.release_alone(lane, self._clock())
+        else:
+            self._lanes.release(lane)
         self.wake()
 
     def _queued_again(self, lanes: Sequence[Lane]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
 
+import aiohttp
 import orjson
 import pytest
 from msgspec.structs import replace
@@ -257,6 +258,91 @@ async def test_who_is_not_callable_as_a_precaution_does_not_wait_for_that_list()
         with pytest.raises(SinkUnavailable):
             await sink.amend([WITHDRAWN, told_nothing], withheld={"crm-3"})
         assert simulator.contacts("People")[contact_id("crm-3")]["callable"] is False
+
+
+async def may_not_block(simulator: Simulator) -> None:
+    """The client's role loses the permission."""
+    simulator.withheld_permissions.add("outbound:dnc:add")
+
+
+async def delete_dnc_lists(simulator: Simulator) -> None:
+    """Somebody deletes every do-not-call list."""
+    login = {"Authorization": aiohttp.encode_basic_auth("client", "secret")}
+    async with aiohttp.ClientSession(simulator.url) as session:
+        answer = await session.post("/oauth/token", data={"grant_type": "client_credentials"}, headers=login)
+        token = {"Authorization": f"Bearer {(await answer.json())['access_token']}"}
+        for each in simulator.dnc_lists():
+            await session.delete(f"/api/v2/outbound/dnclists/{each['id']}", headers=token)
+
+
+REFUSED_FOR_GOOD = pytest.mark.parametrize(
+    ("lose", "expected", "words"),
+    [(may_not_block, Unauthorized, "outbound:dnc:add"), (delete_dnc_lists, FatalError, "GENESYS_DNC_LIST")],
+    ids=["permission", "list"],
+)
+
+
+@REFUSED_FOR_GOOD
+async def test_nobody_is_called_where_the_do_not_call_list_refuses_for_good(lose, expected, words):
+    """The process ends with what is missing, and again after each restart; who withdrew is not callable by then."""
+    granted = replace(JANE, external_id="crm-2", phone="+15550100002")
+    withdrawn = replace(JANE, consent=False)
+    async with Simulator() as simulator, with_dnc_list(simulator) as sink:
+        await put(sink, JANE)
+        await lose(simulator)
+        encoded = [sink.encode(each, callable_=each.callable) for each in (withdrawn, granted)]
+        with pytest.raises(expected, match=words):
+            await sink.upsert(encoded, withdrawn=[withdrawn])
+        (left,) = simulator.contacts("People").values()
+    assert (left["data"]["external_id"], left["callable"]) == ("crm-1", False)
+
+
+@REFUSED_FOR_GOOD
+async def test_nobody_is_called_by_an_amended_contact_where_that_list_refuses_for_good(lose, expected, words):
+    """Of a part too."""
+    async with Simulator() as simulator, with_dnc_list(simulator) as sink:
+        await put(sink, JANE)
+        await lose(simulator)
+        with pytest.raises(expected, match=words):
+            await sink.amend([WITHDRAWN])
+        assert simulator.contacts("People")[JANES_ID]["callable"] is False
+
+
+async def test_who_is_refused_where_that_list_refuses_for_good_does_not_keep_others_callable():
+    """The process ends, so nobody else finds out who of them Genesys refuses."""
+    others = [replace(JANE, external_id=f"crm-{n}", email="", consent=False) for n in (2, 3, 4, 5)]
+    async with Simulator(poison=Poison.marked("jane")) as simulator, with_dnc_list(simulator) as sink:
+        for each in others:
+            await put(sink, replace(each, consent=True))
+        await may_not_block(simulator)
+        with pytest.raises(Unauthorized):
+            await withdraw(sink, *others[:1], replace(JANE, consent=False), *others[1:])
+        assert [each["callable"] for each in simulator.contacts("People").values()] == [False] * 4
+
+
+@pytest.mark.parametrize("contacts_fault", ["503@add_contacts", "429=60@add_contacts"])
+async def test_what_the_do_not_call_list_said_is_told_where_nothing_else_works_either(contacts_fault):
+    """A missing permission ends the process, an outage is waited for: whatever happens to the contacts themselves."""
+    async with Simulator() as simulator, with_dnc_list(simulator) as sink:
+        simulator.faults.inject(Fault.parse("503@add_dnc_phone_numbers"), Fault.parse(contacts_fault))
+        with pytest.raises(SinkUnavailable):
+            await withdraw(sink, replace(JANE, consent=False))
+    async with Simulator() as simulator, with_dnc_list(simulator) as sink:
+        await may_not_block(simulator)
+        simulator.faults.inject(Fault.parse(contacts_fault))
+        with pytest.raises(Unauthorized, match="outbound:dnc:add"):
+            await withdraw(sink, replace(JANE, consent=False))
+
+
+async def test_a_permission_for_contacts_that_is_missing_is_told_while_that_list_is_away():
+    """Waiting for the list would not help: nobody could be made not callable meanwhile. Of two, the list's is told."""
+    async with Simulator() as simulator, with_dnc_list(simulator) as sink:
+        simulator.withheld_permissions.add("outbound:contact:add")
+        simulator.faults.inject(Fault.parse("503@add_dnc_phone_numbers"))
+        for missing in ("outbound:contact:add", "outbound:dnc:add"):
+            with pytest.raises(Unauthorized, match=missing):
+                await withdraw(sink, replace(JANE, consent=False))
+            await may_not_block(simulator)
 
 
 async def test_the_number_is_blocked_before_an_amended_contact_changes():

@@ -402,6 +402,43 @@ async def test_a_delete_of_whom_genesys_does_not_know_is_done(bench):
     assert orjson.loads(add.body)[0]["callable"] is False
 
 
+@pytest.mark.parametrize("status", [400, 409])
+async def test_of_several_that_cannot_be_deleted_since_one_is_in_use_none_is_callable(bench, status):
+    """None was deleted then: whoever asked is told, to ask for fewer; and nobody waits, as for a busy list."""
+    refusal = {"code": "contact.in.use", "details": [{"entityId": contact_id("crm-2")}]}
+    held = [{"id": contact_id(name), "callable": True, "data": {"external_id": name}} for name in ("crm-1", "crm-2")]
+    async with bench.sink() as sink:
+        bench.genesys.script = [reply(status, refusal), reply(200, held)]
+        with pytest.raises(RefusedByGenesys) as refused:
+            await sink.delete(["crm-1", "crm-2"])
+        assert refused.value.contact_ids == {contact_id("crm-2")}
+        *_, add = bench.genesys.calls
+        assert [(each["id"], each["callable"]) for each in orjson.loads(add.body)] == [
+            (contact_id("crm-1"), False),
+            (contact_id("crm-2"), False),
+        ]
+        assert await sink.delete(["crm-3"]) == set()
+
+
+async def test_who_is_in_use_alone_is_not_callable_and_told(bench):
+    """As where Genesys leaves it out and answers 200."""
+    has = {"external_id": "crm-2", "phone_number": "+1", "consent_flag": "true"}
+    async with bench.sink() as sink:
+        held = [{"id": contact_id("crm-2"), "callable": True, "data": has}]
+        bench.genesys.script = [error(400, "contact.in.use"), reply(200, held)]
+        assert await sink.delete(["crm-2"]) == {"crm-2"}
+    *_, add = bench.genesys.calls
+    assert [(each["callable"], each["data"]["phone_number"]) for each in orjson.loads(add.body)] == [(False, "+1")]
+
+
+async def test_who_is_in_use_and_does_not_show_is_not_taken_for_deleted(bench):
+    """Reads may lag behind writes: it is there, and may be called."""
+    async with bench.sink() as sink:
+        bench.genesys.script = [error(400, "contact.in.use")]
+        with pytest.raises(RefusedByGenesys, match=r"contact\.in\.use"):
+            await sink.delete(["crm-2"])
+
+
 async def test_a_refusal_tells_whom_it_names_and_how_much_is_too_much(bench):
     """Ids in the error, its details and its inner errors; the value of the limit of a body."""
     body = {

@@ -604,6 +604,24 @@ def test_a_parked_contact_goes_out_once_it_is_released() -> None:
     assert drained(on) == []
 
 
+def test_a_parked_contact_may_be_released_to_go_alone() -> None:
+    """After withdrawals that wait already: those may still be called."""
+    on = lanes()
+    lane = parked(on)
+    begin(on, work("b", DELETE), now=1.0)
+    on.release_alone(lane, 2.0)
+    begin(on, work("c", DELETE), now=3.0)
+    assert drained(on, 3.0) == [["b", "c"], ["a"]]
+
+
+def test_later_withdrawals_do_not_hold_up_who_goes_alone() -> None:
+    """However many keep coming."""
+    on = lanes()
+    on.release_alone(parked(on), 2.0)
+    begin(on, work("c", DELETE), now=3.0)
+    assert drained(on, 3.0) == [["a"], ["c"]]
+
+
 @pytest.mark.parametrize("newer", [work("a"), work("a", DELETE), work("a", withdrawal=True)], ids=str)
 def test_a_newer_change_takes_the_place_of_a_parked_one(newer: Work) -> None:
     """It goes out in its own turn without waiting for the release, which then does nothing."""
@@ -613,6 +631,7 @@ def test_a_newer_change_takes_the_place_of_a_parked_one(newer: Work) -> None:
     batch = take(on, LINGER_S)
     assert (batch.effect, batch.lanes, lane.work) == (effect_of(change_of(newer)), [lane], newer)
     on.release(lane)
+    on.release_alone(lane, LINGER_S)
     assert lane.sent
     assert drained(on, LINGER_S) == []
 
@@ -628,6 +647,7 @@ def test_a_parked_contact_that_ended_is_not_released(leaves: str) -> None:
         assert on.drop(THEIRS) == ([lane], [])
     again, *_ = begin(on, work("a"))
     on.release(lane)
+    on.release_alone(lane, 0.0)
     assert drained(on) == [["a"]]
     assert again.sent
     assert not lane.urgent or lane.queue is None
@@ -1034,7 +1054,11 @@ class Traffic(RuleBasedStateMachine):
     @precondition(lambda self: self.parked)
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
-        self.on.release(self.parked.pop(data.draw(st.integers(0, len(self.parked) - 1))))
+        lane = self.parked.pop(data.draw(st.integers(0, len(self.parked) - 1)))
+        if data.draw(st.booleans()):
+            self.on.release_alone(lane, self.now)
+        else:
+            self.on.release(lane)
 
     @rule(partition=st.integers(0, 1))
     def lose(self, partition: int) -> None:

@@ -340,6 +340,62 @@ def test_a_delete_of_a_contact_in_use_is_tried_again_until_it_is_done() -> None:
     assert _outcomes(world) == ["delivered", "delivered"]
 
 
+async def _delete_meets_next_try(life: Life, story: Story, name: str) -> None:
+    """Tell a delete that has to wait, until one that was postponed is due too; then let both be tried."""
+    told = len(story.records())
+    life.world.answer = outage(1, Throttled("too many requests", DELETE_RETRY_S + 5))
+    story.tell(0, Event(name, 1, delete=True))
+    life.world.append(story.records()[told:])
+    life.source.wake()
+    await passes(3 * DELETE_RETRY_S)
+
+
+def test_a_contact_in_use_does_not_keep_others_from_being_deleted() -> None:
+    """Genesys refuses the whole request for it: all are not callable at once, the others are deleted, it goes alone."""
+    names = [f"contact-{n}" for n in range(50)]
+    story = Story().tell(0, *(Event(name, 1, delete=True) for name in names))
+    world = world_of(story)
+    world.poll_records = 50
+    world.list = {name: {"callable": True} for name in (*names, "late")}
+    world.in_use, world.refuses_in_use = {"contact-7"}, True
+    searched: list[int] = []
+
+    async def act(life: Life) -> None:
+        await until(lambda: world.requested != [])
+        await passes(2 * world.latency)
+        assert not any(world.list[name]["callable"] for name in names if name in world.list)
+        await passes(5)
+        assert world.list.keys() == {"contact-7", "late"}
+        assert life.telemetry.retries == {}
+        searched.append(len(world.requested))
+        await _delete_meets_next_try(life, story, "late")
+        assert world.list.keys() == {"contact-7"}
+        world.in_use = set()
+        await passes(DELETE_RETRY_S)
+
+    in_life(world, act)
+    assert searched[0] < 20
+    assert set(world.requested[searched[0] :]) == {("late",), ("contact-7",)}
+    assert world.list == {}
+    assert _outcomes(world) == ["delivered"] * 51
+
+
+def test_a_delete_that_is_refused_goes_alone_when_it_is_tried_again() -> None:
+    """Whoever is deleted in the same moment would be refused with it, and be searched for each time."""
+    story = Story().tell(0, Event("contact-0", 1, delete=True))
+    world = world_of(story)
+    world.list = {"contact-0": {"callable": True}, "late": {"callable": True}}
+    world.delete_refusal = RefusedByGenesys("bad.request")
+
+    async def act(life: Life) -> None:
+        await until(lambda: world.requested == [("contact-0",)])
+        await passes(0.1)
+        await _delete_meets_next_try(life, story, "late")
+
+    in_life(world, act)
+    assert set(world.requested) == {("contact-0",), ("late",)}
+
+
 def test_a_refused_delete_is_tried_again_until_genesys_accepts_it() -> None:
     """Whoever withdrew is not given up: every half minute, for as long as it takes."""
     world = world_of(Story().tell(0, Event("contact-0", 1, delete=True)))

@@ -559,6 +559,18 @@ def test_a_contact_in_use_is_told() -> None:
     assert not world.list["stranger"]["callable"]
 
 
+def test_a_contact_in_use_does_not_keep_others_from_being_removed() -> None:
+    """Genesys refuses the whole request for it: what can be deleted is, and it alone is told."""
+    world = delivered_world()
+    for name in ("stranger", "another", "third"):
+        put(world, name)
+    world.in_use, world.refuses_in_use = {"stranger"}, True
+    report = reconcile(world, apply=True, delete_extra=True)
+    assert report.mended == Mended(deleted=2, in_use=1)
+    assert not world.list["stranger"]["callable"]
+    assert world.list.keys().isdisjoint({"another", "third"})
+
+
 def test_each_request_leaves_an_audit_event() -> None:
     """Batch events of the operation `reconcile`; no record event, since no record was consumed."""
     world = planted()

@@ -24,13 +24,16 @@ from consumer.errors import (
     Unauthorized,
 )
 
+IN_USE = "contact.in.use"
+"""Of a delete, it says that a contact which a campaign uses must not be called meanwhile."""
+
 _NOT_NOW = frozenset(
     {
+        IN_USE,
         "contact.list.clear.in.progress",
         "contact.list.import.in.progress",
         "contact.list.export.in.progress",
         "contact.bulk.operation.in.progress",
-        "contact.in.use",
         "dnc.list.import.in.progress",
         "dnc.list.export.in.progress",
     }
@@ -122,7 +125,7 @@ def checked(answer: Answer, endpoint: Endpoint, now: float, parse: Parse = orjso
         case 405 | 415 | 501:
             raise FatalError(f"Genesys does not take requests of this form{about}")
         case _:
-            raise _refusal(answer, code, about, now) if error else _unavailable(answer, about, now)
+            raise _refusal(answer, code, endpoint, about, now) if error else _unavailable(answer, about, now)
 
 
 def refused_token(answer: Answer, now: float) -> ConsumerError:
@@ -171,8 +174,10 @@ def _not_found(code: str, endpoint: Endpoint, about: str) -> ConsumerError:
     return FatalError(f"there is no such {endpoint.asks_for}{about}")
 
 
-def _refusal(answer: Answer, code: str, about: str, now: float) -> ConsumerError:
+def _refusal(answer: Answer, code: str, endpoint: Endpoint, about: str, now: float) -> ConsumerError:
     """What remains when Genesys itself, not something before it, explains the status."""
+    if code == IN_USE and endpoint.method == "DELETE":
+        return RefusedByGenesys(code, _named_contacts(_properties(answer)))
     if code in _NOT_NOW:
         return Throttled(f"the list or the contact is busy{about}", _NOT_NOW_S)
     if answer.status == 400 and code in _NOT_THE_COLUMNS:  # noqa: PLR2004 -- bad request

@@ -6,6 +6,7 @@ Touches Genesys through the client.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple, NoReturn, Self
 
 import orjson
@@ -14,7 +15,7 @@ from msgspec.json import Decoder, Encoder
 from opentelemetry.trace import Tracer
 
 from consumer.adapters.genesys import limits
-from consumer.adapters.genesys.answers import NO_CONTACT
+from consumer.adapters.genesys.answers import IN_USE, NO_CONTACT
 from consumer.adapters.genesys.client import Client
 from consumer.adapters.genesys.contact_list import LIST_PATH, PHONE_COLUMN, columns, data_of, open_list
 from consumer.adapters.genesys.dnc_list import DncList
@@ -23,7 +24,7 @@ from consumer.adapters.genesys.transport import Endpoint, OnRequest
 from consumer.adapters.genesys.uploads import GenesysUploads, import_status
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
-from consumer.errors import RefusedByGenesys, SinkUnavailable, TransientError
+from consumer.errors import ConsumerError, FatalError, RefusedByGenesys, SinkUnavailable, TransientError
 from consumer.model import Amendment, Contact, ExportedContact
 from consumer.ports import Amended, Current, Sure, always, whatever_is_there
 from consumer.setting_values import RESERVED_COLUMNS
@@ -166,8 +167,9 @@ class GenesysSink:
             until = _part(deadline)
             blocked = await self._numbers(withdrawn, until) if self._dnc_list is not None else []
             await self._block(blocked, until, sure)
-        except TransientError:
-            await self._hold([self.encode(each, callable_=False) for each in withdrawn if each.phone], deadline, sure)
+        except ConsumerError as error:
+            held = [self.encode(each, callable_=False) for each in withdrawn if each.phone]
+            await self._hold(held, deadline, sure, error)
             raise
         released = await self._numbers_kept(granted, deadline) if self._releases else set()
         await self._add(contacts, deadline, sure, paid=True)
@@ -180,18 +182,13 @@ class GenesysSink:
 
     async def remove(self, contact_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
         deadline = self._client.deadline()
-        query = {"contactIds": ",".join(contact_ids)}
-        try:
-            await self._client.call(
-                DELETE_CONTACTS, deadline=deadline, path=self._path, query=query, sure=sure, paid=True
-            )
-        except RefusedByGenesys as refused:
-            if refused.code != NO_CONTACT:  # who is not there is deleted; the others show when they are read
-                raise
+        refused = await self._delete(contact_ids, deadline, sure)
         left = await self._read(contact_ids, deadline, paid=False)
         if left:
             data = [(id_, self._complete(held.data)) for id_, held in left.items()]
             await self._add([self._encoded(id_, has, callable_=False) for id_, has in data], deadline, sure, paid=False)
+        if refused is not None and (len(contact_ids) > 1 or not left):
+            raise refused  # the others can be deleted; and one in use that does not show is there, and as it was
         return left.keys()
 
     def export(self) -> AsyncIterator[Sequence[ExportedContact]]:
@@ -214,9 +211,9 @@ class GenesysSink:
         withdrawn = [each.number for each in merged if not each.amended.contact.callable]
         try:
             await self._block([*numbers, *withdrawn], _part(deadline), sure)
-        except TransientError:
+        except ConsumerError as error:
             held = [each.encoded for each in merged if not each.callable and each.amended.contact.phone]
-            await self._hold(held, deadline, sure)
+            await self._hold(held, deadline, sure, error)
             raise
         changed = [each.encoded for each in merged if each.amended.sent]
         if changed:
@@ -225,6 +222,20 @@ class GenesysSink:
 
     async def is_importing(self) -> bool:
         return (await import_status(self._client, self._list_id)).under_way
+
+    async def _delete(self, contact_ids: Sequence[str], deadline: float, sure: Sure) -> RefusedByGenesys | None:
+        """Delete contacts; the refusal where none was deleted since one is in use."""
+        query = {"contactIds": ",".join(contact_ids)}
+        try:
+            await self._client.call(
+                DELETE_CONTACTS, deadline=deadline, path=self._path, query=query, sure=sure, paid=True
+            )
+        except RefusedByGenesys as refused:
+            if refused.code == IN_USE:
+                return refused
+            if refused.code != NO_CONTACT:  # who is not there is deleted; the others show when they are read
+                raise
+        return None
 
     async def _numbers(self, contacts: Sequence[Contact], deadline: float) -> list[str]:
         """Their phone numbers; of a contact that comes without one, the one that Genesys has."""
@@ -245,19 +256,30 @@ class GenesysSink:
         if self._dnc_list is not None and known:
             await self._dnc_list.add(known, deadline, sure)
 
-    async def _hold(self, contacts: Sequence[bytes], deadline: float, sure: Sure) -> None:
+    async def _hold(self, contacts: Sequence[bytes], deadline: float, sure: Sure, error: ConsumerError) -> None:
         """Have nobody call these while the do-not-call list takes no numbers; then all is tried again.
 
         A contact that loses its number waits for the list: nobody would know the number any more. One that Genesys
-        refuses waits too: what becomes of it is decided once its number is on the list.
+        refuses waits too: what becomes of it is decided once its number is on the list. Where this fails as well, the
+        error tells why; but after one that passes, one that does not pass still ends the process.
         """
-        if not contacts:
-            return
+        ends = isinstance(error, FatalError)
+        if contacts:
+            with suppress(ConsumerError if ends else TransientError):
+                await self._withhold(contacts, deadline, sure, by_halves=ends)
+
+    async def _withhold(self, contacts: Sequence[bytes], deadline: float, sure: Sure, *, by_halves: bool) -> None:
+        """Send contacts as not callable; by halves where the caller will not be there to split what is refused."""
         try:
             await self._add(contacts, deadline, sure, paid=False)
         except RefusedByGenesys:
-            if len(contacts) > 1:
+            if len(contacts) == 1:
+                return
+            if not by_halves:
                 raise
+            middle = len(contacts) // 2
+            for half in (contacts[:middle], contacts[middle:]):
+                await self._withhold(half, deadline, sure, by_halves=True)
 
     async def _read_all(self, ids: Sequence[str], deadline: float) -> dict[str, _Held]:
         """What Genesys has of these contacts, by id, in as many requests as it takes."""
