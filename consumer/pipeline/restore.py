@@ -83,9 +83,11 @@ class Restorer:
     async def _replay(self, partition: Partition, position: int) -> None:
         told_at = self._clock()
         async for chunk in self._topics.changelog(partition.key, position):
-            if not partition.assignment.alive:
+            if not _stays(partition):
                 return
-            await self._store.write((partition.key, chunk.entries, chunk.position))
+            if chunk.position > position:
+                await self._store.write((partition.key, chunk.entries, chunk.position))
+                position = chunk.position
             partition.changelog_left = chunk.end - chunk.position
             if self._clock() - told_at >= TELL_EVERY_S:
                 told_at = self._clock()

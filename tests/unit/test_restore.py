@@ -11,7 +11,7 @@ from consumer.core.offsets import Tracker
 from consumer.errors import SourceUnavailable
 from consumer.model import Assignment, TopicPartition
 from consumer.pipeline.partitions import Partition
-from consumer.pipeline.restore import IMPORT_LOOK_S, IMPORT_LOOKS, TELL_EVERY_S, Restorer
+from consumer.pipeline.restore import AT_ONCE, IMPORT_LOOK_S, IMPORT_LOOKS, TELL_EVERY_S, Restorer
 from consumer.pipeline.settle import CHAIN_KEY, IMPORT_KEY
 from consumer.ports import ChangelogChunk, ChangelogOvertaken
 from tests import virtual_time
@@ -131,6 +131,59 @@ def test_a_partition_that_is_lost_meanwhile_is_not_ready() -> None:
     assert not partition.restored
     assert world.stores[P0][1] == 20
     assert logs == []
+
+
+class _Silent(MemoryTopics):
+    """Changelogs of which nothing comes, except that of P0."""
+
+    async def changelog(self, partition: TopicPartition, start: int) -> AsyncIterator[ChangelogChunk]:
+        while partition != P0:
+            await asyncio.sleep(CHUNK_S / 10)
+            yield ChangelogChunk([], start, 10 * CHUNKS)
+        async for chunk in super().changelog(partition, start):
+            yield chunk
+
+
+@pytest.mark.parametrize("how", ["revoked", "lost"])
+def test_a_partition_that_goes_while_nothing_comes_makes_room_for_others(how: str) -> None:
+    """Its restoring ends, and one of those that wait for their turn has it."""
+    world = World()
+    keys = [*(TopicPartition(TOPIC, number) for number in range(1, AT_ONCE + 1)), P0]
+    *silent, sound = (Partition(Assignment(key), Tracker(Assignment(key), 0), 0) for key in keys)
+
+    async def main() -> None:
+        clock = asyncio.get_running_loop().time
+        restorer = Restorer(_Silent(world), MemoryStore(world), MemorySink(world), SilentTelemetry(), clock)
+        restoring = [asyncio.create_task(restorer.restore(partition)) for partition in [*silent, sound]]
+        await passes(3600)
+        assert not any(task.done() for task in restoring)
+        for partition in silent:
+            partition.closing, partition.assignment.alive = True, how == "revoked"
+        async with asyncio.timeout(CHUNK_S):
+            await asyncio.gather(*restoring)
+
+    virtual_time.run(main())
+    assert [partition.restored for partition in [*silent, sound]] == [False] * AT_ONCE + [True]
+
+
+class _Halting(_Changelog):
+    """Nothing comes for a moment before each chunk."""
+
+    async def changelog(self, partition: TopicPartition, start: int) -> AsyncIterator[ChangelogChunk]:
+        position = start
+        async for chunk in super().changelog(partition, start):
+            yield ChangelogChunk([], position, chunk.end)
+            yield chunk
+            position = chunk.position
+
+
+def test_nothing_is_written_while_nothing_comes() -> None:
+    """The store knows already how far it is, and a write is flushed to the disk."""
+    world = World()
+    partition, _ = _restore(world, _Halting(world))
+    assert partition.restored
+    assert world.stores[P0][1] == 10 * CHUNKS
+    assert world.steps == 1 + CHUNKS, "to open it, and each chunk"
 
 
 def test_other_partitions_work_meanwhile() -> None:
