@@ -234,14 +234,33 @@ async def test_what_never_fits_is_fatal(kafka: KafkaCluster) -> None:
     assert read(kafka.bootstrap, chosen.kafka_audit_topic) == []
 
 
-async def test_partitions_that_moved_away_are_not_settled(kafka: KafkaCluster) -> None:
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+async def test_partitions_that_moved_away_are_not_settled(kafka: KafkaCluster, guarantee: str) -> None:
     """What the source does not own is refused before anything is sent."""
-    chosen = names(kafka)
-    foreign = TopicPartition(first_of(chosen).topic, 5)
+    chosen = names(kafka, KAFKA_GUARANTEE=guarantee)
+    tp, foreign = first_of(chosen), TopicPartition(first_of(chosen).topic, 5)
     async with at_work(chosen) as (_, topics):
-        with pytest.raises(SourceUnavailable, match="moved away"):
-            await topics.settle(settlement({first_of(chosen): 1, foreign: 1}, audit=[(b"k", b"v")]))
-    assert read(kafka.bootstrap, chosen.kafka_audit_topic, isolation="read_uncommitted") == []
+        with pytest.raises(Rebalancing, match="moved away"):
+            await topics.settle(settlement({tp: 1, foreign: 1}, audit=[(b"k", b"v")], changelog=[(tp, b"x", b"old")]))
+    assert written(kafka, chosen) == []
+
+
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+async def test_who_stood_still_settles_nothing(kafka: KafkaCluster, guarantee: str) -> None:
+    """He owns the partitions as far as he knows; the group may have given them to somebody who settled since."""
+    chosen = names(kafka, KAFKA_GUARANTEE=guarantee)
+    tp = first_of(chosen)
+    async with at_work(chosen) as (watcher, topics):
+        watcher.source._poller.last_poll -= 3600
+        with pytest.raises(Rebalancing, match="moved away"):
+            await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")], changelog=[(tp, b"x", b"old")]))
+    assert written(kafka, chosen) == []
+
+
+def written(kafka: KafkaCluster, chosen: Settings) -> list[Message]:
+    """All that stands in audit topic and changelog, aborted or not."""
+    topics = [chosen.kafka_audit_topic, chosen.kafka_changelog_topic]
+    return [message for topic in topics for message in read(kafka.bootstrap, topic, isolation="read_uncommitted")]
 
 
 async def test_a_zombie_settles_nothing(kafka: KafkaCluster) -> None:
