@@ -111,7 +111,10 @@ class History(Protocol):
         ...
 
     def changelog(self, partition: TopicPartition) -> AsyncIterator[ChangelogChunk]:
-        """The changelog of a source partition, from its beginning to its end at the time of the call."""
+        """The changelog of a source partition, from its beginning to its end at the time of the call.
+
+        Stretches may be empty, while it is waited for the brokers.
+        """
         ...
 
     def read(self, partition: TopicPartition, start: int, end: int) -> AsyncIterator[Sequence[Record]]:

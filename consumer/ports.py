@@ -130,7 +130,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ChangelogChunk:
-    """A stretch of the changelog of one source partition.
+    """A stretch of the changelog of one source partition; an empty one tells that nothing came for a moment.
 
     Attributes:
         entries: Store key and value (None removes), oldest first.
@@ -157,7 +157,8 @@ class EventTopics(Protocol):
     def changelog(self, partition: TopicPartition, start: int) -> AsyncIterator[ChangelogChunk]:
         """Read the changelog of a source partition from `start` to its end at the time of the call.
 
-        The end includes whatever a transaction that is still open at the call leaves behind.
+        The end includes whatever a transaction that is still open at the call leaves behind. While that is waited for,
+        or for the brokers, empty stretches come, so that whoever reads can go; in the end a `SourceUnavailable`.
         A `start` that the topic no longer or not yet has raises `ChangelogOvertaken`.
         """
         ...

@@ -61,12 +61,12 @@ class Restorer:
             try:
                 async with self._turns:
                     await self._bring_up(partition)
-                    await self._await_import(partition)
+                    mark = await self._await_import(partition)
             except TransientError as error:
                 log.warning("restore_failed", partition=partition.key, error=str(error))
                 await asyncio.sleep(min(error.retry_after or _RETRY_S, _RETRY_MAX_S))
             else:
-                self._done(partition, self._clock() - started)
+                self._done(partition, mark, self._clock() - started)
                 return
 
     async def _bring_up(self, partition: Partition) -> None:
@@ -83,18 +83,24 @@ class Restorer:
     async def _replay(self, partition: Partition, position: int) -> None:
         told_at = self._clock()
         async for chunk in self._topics.changelog(partition.key, position):
-            if not partition.assignment.alive:
+            if not _stays(partition):
                 return
-            await self._store.write((partition.key, chunk.entries, chunk.position))
+            if chunk.position > position:
+                await self._store.write((partition.key, chunk.entries, chunk.position))
+                position = chunk.position
             partition.changelog_left = chunk.end - chunk.position
             if self._clock() - told_at >= TELL_EVERY_S:
                 told_at = self._clock()
                 _tell(partition, chunk)
 
-    async def _await_import(self, partition: Partition) -> None:
-        """Come back when no file is on its way any more, or the partition is about to go; one asks for all."""
+    async def _await_import(self, partition: Partition) -> bytes | None:
+        """Come back when no file is on its way any more, or the partition is about to go; one asks for all.
+
+        Returns:
+            The mark of a file that is surely not on its way any more; None where there is none.
+        """
         if not _stays(partition) or (mark := self._store.read(partition.key, [IMPORT_KEY])[0]) is None:
-            return
+            return None
         async with self._asking:
             looks = 0
             while looks < IMPORT_LOOKS and _stays(partition):
@@ -103,14 +109,16 @@ class Restorer:
                 if importing:
                     log.info("waiting_for_import", partition=partition.key)
                 await asyncio.sleep(IMPORT_LOOK_S)
-        partition.expired[IMPORT_KEY] = mark  # whoever set it is gone
+        return mark if looks == IMPORT_LOOKS else None
 
-    def _done(self, partition: Partition, seconds: float) -> None:
+    def _done(self, partition: Partition, mark: bytes | None, seconds: float) -> None:
         if not _stays(partition):
             return
         head, begun = self._store.read(partition.key, [CHAIN_KEY, EPOCHS_KEY])
         partition.head, partition.epochs = audit.decode_head(head), epochs.decode(begun)
         partition.restored = True
+        if mark is not None:
+            partition.expired[IMPORT_KEY] = mark  # whoever set it is gone
         self._telemetry.restored(seconds)
         log.info("restored", partition=partition.key, seconds=round(seconds, 3))
 

@@ -139,12 +139,15 @@ class Settler:
             pass
 
     def _shares(self, partitions: Collection[Partition]) -> list[_Share]:
+        """What is to be settled now; nothing of a partition whose chain's end is not read yet: it would begin anew."""
         now = self._now()
         limit = self._most_of_one
         return [
             self._share(partition, works, now)
             for partition in partitions
-            if partition.assignment.alive and ((works := partition.tracker.decided(limit)) or partition.expired)
+            if partition.assignment.alive
+            and partition.restored
+            and ((works := partition.tracker.decided(limit)) or partition.expired)
         ]
 
     @property

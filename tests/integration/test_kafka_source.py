@@ -19,7 +19,7 @@ from consumer.adapters.kafka.group_offsets import GroupOffsets, Told
 from consumer.adapters.kafka.handoff import MAX_UNTAKEN
 from consumer.adapters.kafka.poller import STEADY, Poller
 from consumer.adapters.kafka.watermarks import low_and_high
-from consumer.errors import FatalError, SettingsError, SourceUnavailable
+from consumer.errors import FatalError, Rebalancing, SettingsError, SourceUnavailable
 from consumer.model import Record, TopicPartition
 from consumer.ports import Assigned
 from tests.kafka_clients import (
@@ -250,12 +250,15 @@ async def test_a_process_that_stood_still_starts_over(kafka: KafkaCluster) -> No
         watcher.forgets = False
         watcher.source._poller.last_poll -= 3600
         assert not watcher.source.owns(tp)
+        with pytest.raises(Rebalancing, match="moved away"):
+            watcher.source.group_metadata([tp])
         await watcher.until(lambda: watcher.lost)
         await watcher.stay(lambda: len(watcher.assigned) == 1, polls_for=0.7)  # a settlement may be under way
         watcher.lost[0].forgotten()
         await watcher.until(lambda: len(watcher.assigned) == 2)
         assert watcher.lost[0].partitions == [tp]
         assert watcher.source.owns(tp)
+        assert watcher.source.group_metadata([tp])
         await watcher.until(lambda: watcher.values() == [b"first", b"first"])
         produce(kafka.bootstrap, topic, [b"second"])
         await watcher.until(lambda: watcher.values()[2:] == [b"second"])

@@ -11,15 +11,15 @@ from consumer.core.offsets import Tracker
 from consumer.errors import SourceUnavailable
 from consumer.model import Assignment, TopicPartition
 from consumer.pipeline.partitions import Partition
-from consumer.pipeline.restore import TELL_EVERY_S, Restorer
-from consumer.pipeline.settle import IMPORT_KEY
+from consumer.pipeline.restore import AT_ONCE, IMPORT_LOOK_S, IMPORT_LOOKS, TELL_EVERY_S, Restorer
+from consumer.pipeline.settle import CHAIN_KEY, IMPORT_KEY
 from consumer.ports import ChangelogChunk, ChangelogOvertaken
 from tests import virtual_time
 from tests.checker import check
-from tests.lives import Life, in_life, live, world_of
+from tests.lives import Life, arrives, in_life, live, world_of
 from tests.memory_ports import MemorySink, MemoryStore, MemoryTopics, SilentTelemetry, World
 from tests.stories import TOPIC, Event, Story
-from tests.virtual_time import until
+from tests.virtual_time import passes, until
 
 P0, P1 = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
 CHUNKS, CHUNK_S = 4, 2.0
@@ -133,6 +133,59 @@ def test_a_partition_that_is_lost_meanwhile_is_not_ready() -> None:
     assert logs == []
 
 
+class _Silent(MemoryTopics):
+    """Changelogs of which nothing comes, except that of P0."""
+
+    async def changelog(self, partition: TopicPartition, start: int) -> AsyncIterator[ChangelogChunk]:
+        while partition != P0:
+            await asyncio.sleep(CHUNK_S / 10)
+            yield ChangelogChunk([], start, 10 * CHUNKS)
+        async for chunk in super().changelog(partition, start):
+            yield chunk
+
+
+@pytest.mark.parametrize("how", ["revoked", "lost"])
+def test_a_partition_that_goes_while_nothing_comes_makes_room_for_others(how: str) -> None:
+    """Its restoring ends, and one of those that wait for their turn has it."""
+    world = World()
+    keys = [*(TopicPartition(TOPIC, number) for number in range(1, AT_ONCE + 1)), P0]
+    *silent, sound = (Partition(Assignment(key), Tracker(Assignment(key), 0), 0) for key in keys)
+
+    async def main() -> None:
+        clock = asyncio.get_running_loop().time
+        restorer = Restorer(_Silent(world), MemoryStore(world), MemorySink(world), SilentTelemetry(), clock)
+        restoring = [asyncio.create_task(restorer.restore(partition)) for partition in [*silent, sound]]
+        await passes(3600)
+        assert not any(task.done() for task in restoring)
+        for partition in silent:
+            partition.closing, partition.assignment.alive = True, how == "revoked"
+        async with asyncio.timeout(CHUNK_S):
+            await asyncio.gather(*restoring)
+
+    virtual_time.run(main())
+    assert [partition.restored for partition in [*silent, sound]] == [False] * AT_ONCE + [True]
+
+
+class _Halting(_Changelog):
+    """Nothing comes for a moment before each chunk."""
+
+    async def changelog(self, partition: TopicPartition, start: int) -> AsyncIterator[ChangelogChunk]:
+        position = start
+        async for chunk in super().changelog(partition, start):
+            yield ChangelogChunk([], position, chunk.end)
+            yield chunk
+            position = chunk.position
+
+
+def test_nothing_is_written_while_nothing_comes() -> None:
+    """The store knows already how far it is, and a write is flushed to the disk."""
+    world = World()
+    partition, _ = _restore(world, _Halting(world))
+    assert partition.restored
+    assert world.stores[P0][1] == 10 * CHUNKS
+    assert world.steps == 1 + CHUNKS, "to open it, and each chunk"
+
+
 def test_other_partitions_work_meanwhile() -> None:
     """A store that takes long to restore holds up its own partition alone; the process is not ready before."""
     story = Story().tell(0, Event("slow", 1)).tell(1, Event("quick", 1))
@@ -210,3 +263,83 @@ def test_an_import_that_does_not_show_at_once_is_waited_for() -> None:
         pass
     assert (world.list["a"]["callable"], world.list["a"]["consent"]) == (False, False)
     check(world, story, set())
+
+
+IMPORT_LASTS = 10_000
+"""Looks at an import before it is over: more than its first owner makes."""
+
+
+def test_a_partition_that_goes_while_it_waits_for_an_import_keeps_its_mark() -> None:
+    """It is settled with the others that leave, which have something under way: its new owner waits in turn.
+
+    Nor does its chain of audit events begin anew.
+    """
+    story = Story().tell(0, *[Event(f"old-{n}", 1) for n in range(5)]).tell(1, Event("other", 1))
+    world = world_of(story)
+    live(world)
+    chain = dict(world.changelog[P0])[CHAIN_KEY]
+    world.changelog[P0].append((IMPORT_KEY, b"mark"))
+    imported = {"external_id": "a", "phone": "+15550100", "consent": True, "do_not_call": False}
+    world.pending_import = (IMPORT_LASTS, [imported])
+    world.connecting = 8.0
+
+    async def act(life: Life) -> None:
+        story.tell(0, Event("a", 1, consent=False)).tell(1, Event("other", 2, phone="+15550101"))
+        arrives(world, life, story)
+        await until(lambda: life.pipeline.gate.in_flight > 0 and world.pending_import[0] < IMPORT_LASTS)
+        await life.source.revoke([P0, P1])
+
+    in_life(world, act)
+    last = dict(world.changelog[P0])
+    assert (last[IMPORT_KEY], last[CHAIN_KEY]) == (b"mark", chain)
+    assert world.committed[P1] == 2
+    world.connecting = 0.0
+    live(world)
+    assert not world.import_goes_on()
+    assert (world.list["a"]["callable"], world.list["a"]["consent"]) == (False, False)
+    check(world, story, set())
+
+
+def test_who_goes_before_the_looks_are_over_takes_no_mark_away() -> None:
+    """Neither one that asks whether an import is under way, nor one that waits until that one is done asking."""
+    world = World()
+    partitions = [Partition(Assignment(key), Tracker(Assignment(key), 0), 0) for key in (P0, P1)]
+    for partition in partitions:
+        world.changelog[partition.key] = [(IMPORT_KEY, b"mark")]
+
+    async def main() -> None:
+        clock = asyncio.get_running_loop().time
+        restorer = Restorer(MemoryTopics(world), MemoryStore(world), MemorySink(world), SilentTelemetry(), clock)
+        restoring = [asyncio.create_task(restorer.restore(partition)) for partition in partitions]
+        await passes(IMPORT_LOOK_S * (IMPORT_LOOKS - 0.5))
+        for partition in partitions:
+            partition.closing = True
+        await asyncio.gather(*restoring)
+
+    virtual_time.run(main())
+    assert [(partition.restored, partition.expired) for partition in partitions] == [(False, {})] * 2
+
+
+def test_a_partition_whose_store_does_not_stand_is_not_settled() -> None:
+    """The end of its chain is not known yet: whatever is to be forgotten of it waits."""
+    world = world_of(Story().tell(1, Event("quick", 1)))
+    world.log[P0] = []
+    stands = asyncio.Event()
+
+    class _Waits(MemoryTopics):
+        async def changelog(self, partition: TopicPartition, start: int) -> AsyncIterator[ChangelogChunk]:
+            if partition == P0:
+                await stands.wait()
+            async for chunk in super().changelog(partition, start):
+                yield chunk
+
+    async def act(life: Life) -> None:
+        await until(lambda: P0 in life.pipeline.partitions)
+        life.pipeline.partitions[P0].expired[b"k" * 32] = b"state"
+        await until(lambda: world.committed.get(P1) == 1)
+        await life.source.revoke([P0])
+        stands.set()
+
+    in_life(world, act, topics=_Waits(world))
+    assert world.changelog[P0] == []
+    assert P0 not in world.committed

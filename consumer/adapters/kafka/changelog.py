@@ -16,6 +16,7 @@ from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
 from consumer.adapters.kafka.messages import polled
 from consumer.adapters.kafka.watermarks import low_and_high
 from consumer.adapters.kafka.worker import Worker
+from consumer.errors import SourceUnavailable
 from consumer.model import TopicPartition
 from consumer.ports import ChangelogChunk, ChangelogOvertaken
 from consumer.settings import Settings
@@ -25,6 +26,13 @@ from consumer.settings import Settings
 CHUNK_ENTRIES = 10_000
 POLL_S = 0.2
 SILENCE_S = 10.0
+
+GIVES_UP_AFTER_S = 90.0
+"""After so long without progress another client is to try: this one may have lost the brokers for good (#5301).
+
+Longer than a transaction of a dead producer stays open, which is waited for: a minute, and ten seconds until the
+brokers look.
+"""
 
 DEFAULTS = {
     # Small: an entry costs the library five times its size, and all partitions of a pod may be read at the same time.
@@ -63,10 +71,11 @@ async def read(
     Raises:
         ChangelogOvertaken: The changelog does not have `start`, no longer or not yet.
         PartitionMissing: It has no such partition.
-        TransientError: The brokers cannot tell now.
+        TransientError: The brokers cannot tell now, or nothing came for long.
         FatalError: They never will.
     """
     worker = Worker("kafka-changelog")
+    reader: _Reader | None = None
     try:
         reader = await asyncio.wrap_future(worker.submit(_Reader, connection, admin, settings, source, start))
         chunk: ChangelogChunk | None = None
@@ -78,7 +87,9 @@ async def read(
         if chunk is not None:
             yield chunk
     finally:
-        worker.stop()  # the reader goes with it, and its consumer
+        if reader is not None:
+            worker.submit(reader.let_go)
+        worker.stop()
 
 
 class _Reader:
@@ -93,20 +104,27 @@ class _Reader:
         if start > self._end or 0 < start < low:
             raise ChangelogOvertaken(f"changelog of {source} begins at {low}, ends at {self._end}, wanted: {start}")
         self._position = max(start, low)
-        self._heard = time.monotonic()
+        self._silent_s = self._told_s = 0.0
         self._consumer = self._assigned(connection, settings) if not self.finished else None
 
     @property
     def finished(self) -> bool:
         return self._position >= self._end
 
-    def next(self) -> ChangelogChunk | None:
-        """The next stretch; None when there is nothing yet."""
+    def next(self) -> ChangelogChunk:
+        """The next stretch; an empty one when there is nothing yet."""
         assert self._consumer is not None  # noqa: S101 -- called only while not finished
-        before = self._position
+        before, began = self._position, time.monotonic()
         entries = self._entries(polled(self._consumer, POLL_S, CHUNK_ENTRIES))
-        self._watch(moved=self._position > before)
-        return ChangelogChunk(entries, self._position, self._end) if self._position > before else None
+        self._watch(moved=self._position > before, waited_s=time.monotonic() - began)
+        return ChangelogChunk(entries, self._position, self._end)
+
+    def let_go(self) -> None:
+        """End the consumer, in the thread of this call: one that has lost the brokers may take its time.
+
+        By then nothing else refers to it. An error refers to the reader, and is kept until another one is tried.
+        """
+        self._consumer = None
 
     def _entries(self, messages: Sequence[Message]) -> list[tuple[bytes, bytes | None]]:
         entries: list[tuple[bytes, bytes | None]] = []
@@ -131,13 +149,19 @@ class _Reader:
         else:
             _log.warning("changelog_not_readable", error=f"{error.name()}: {error.str()}", remedy="tried again")
 
-    def _watch(self, *, moved: bool) -> None:
-        """Say so when nothing comes for a while: a dead instance's transaction stays open until it times out."""
-        now = time.monotonic()
+    def _watch(self, *, moved: bool, waited_s: float) -> None:
+        """Say so when nothing comes for a while: a dead instance's transaction stays open until it times out.
+
+        Only what was waited here counts, not what the disk takes between two calls.
+        """
         if moved:
-            self._heard = now
-        elif now - self._heard > SILENCE_S:
-            self._heard = now
+            self._silent_s = self._told_s = 0.0
+            return
+        self._silent_s += waited_s
+        if self._silent_s >= GIVES_UP_AFTER_S:
+            raise SourceUnavailable(f"nothing of the changelog came for {GIVES_UP_AFTER_S:.0f} s")
+        if self._silent_s - self._told_s >= SILENCE_S:
+            self._told_s = self._silent_s
             _log.warning("waiting_for_changelog", partition=self._changelog, offset=self._position, end=self._end)
 
     def _assigned(self, connection: Connection, settings: Settings) -> Consumer:

@@ -39,7 +39,7 @@ class KafkaEventTopics:
         connection: To the brokers.
         settings: Topics and guarantee.
         transactional_id: Same as before after a restart of the same instance, and of no other one.
-        group_metadata: The source's, for the offsets of these partitions.
+        group_metadata: The source's, for the offsets of these partitions; raises where they may be somebody else's.
         commit: The source's, for offsets outside of a transaction.
     """
 
@@ -74,9 +74,13 @@ class KafkaEventTopics:
         await self._run(self._open)
 
     async def settle(self, settlement: Settlement) -> Mapping[TopicPartition, int]:
-        """Make the settlement visible as one. Comes back only when it is known whether that happened."""
+        """Make the settlement visible as one. Comes back only when it is known whether that happened.
+
+        Whoever does not own its partitions is refused before. Without a transaction nobody else would do so: the states
+        of a former owner would stand behind those of the new one.
+        """
+        metadata = self._group_metadata(settlement.offsets)
         if self._exactly_once:
-            metadata = self._group_metadata(settlement.offsets)
             return await self._run(lambda: self._transact(settlement, metadata))
         positions = await self._run(lambda: self._deliver(settlement))
         await self._commit(settlement.offsets)

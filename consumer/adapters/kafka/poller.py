@@ -143,10 +143,13 @@ class Poller:
 
     def owns(self, partition: TopicPartition) -> bool:
         """Whether the partition is ours, and that is sure. May be called from any thread."""
-        return self._is_sure() and self.membership is not None and partition in self.membership.owned
+        return self.is_sure() and self.membership is not None and partition in self.membership.owned
 
-    def _is_sure(self) -> bool:
-        """Whether the thread has gone round lately, and the group's coordinator has answered lately."""
+    def is_sure(self) -> bool:
+        """Whether the thread has gone round lately, and the group's coordinator has answered lately.
+
+        May be called from any thread.
+        """
         now = time.monotonic()
         return now - self.last_poll < self._sure_for_s and self._lease.holds(now)
 
@@ -218,7 +221,7 @@ class Poller:
 
     def _turn(self) -> None:
         self._handoff.serve()
-        if self._is_sure():
+        if self.is_sure():
             self._begin(self._starts.poll(self._consumer, time.monotonic()))
             self._adopt()
         self.reach.probe(self._consumer, time.monotonic())
@@ -235,7 +238,7 @@ class Poller:
         still ours.
         """
         now = time.monotonic()
-        if self._owned and not self._is_sure():
+        if self._owned and not self.is_sure():
             partitions = list(self._owned)
             stood_still, silent = round(now - self.last_poll, 1), round(self._lease.silent_s(now), 1)
             _log.warning("ownership_unsure", partitions=partitions, stood_still_s=stood_still, no_answer_s=silent)
@@ -388,7 +391,7 @@ class Poller:
         self._handoff.emit(Revoked(partitions, release))
         deadline = time.monotonic() + self._revoke_timeout_s
         while not released.is_set() and not self.closing:
-            if time.monotonic() >= deadline or not self._is_sure():
+            if time.monotonic() >= deadline or not self.is_sure():
                 _log.warning("revoked_without_release", partitions=partitions, seconds=self._revoke_timeout_s)
                 self._handoff.emit(Lost(partitions))
                 return

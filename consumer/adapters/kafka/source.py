@@ -72,11 +72,13 @@ class KafkaSource:
         """What a transaction needs to commit offsets of these partitions. May be called from any thread.
 
         Raises:
-            Rebalancing: They are not all owned by this consumer: nothing of them may be committed.
+            Rebalancing: They are not all owned by this consumer, or that is not sure: nothing of them may be settled.
         """
         membership = self._poller.membership
         if membership is None or not membership.owned.issuperset(partitions):
             raise Rebalancing("cannot commit offsets: partitions moved away")
+        if not self._poller.is_sure():
+            raise Rebalancing("cannot commit offsets: partitions may have moved away")
         return membership.metadata
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
