@@ -9,7 +9,7 @@
     ├─ RefusedByGenesys(code)             the data of a request is blamed: split it until one contact stands alone
     │    └─ TooLarge                      send fewer bytes at a time
     ├─ TransientError(retry_after)        pause, back off, try again, for as long as it takes
-    │    ├─ Throttled   ├─ SinkUnavailable   └─ SourceUnavailable ─ Rebalancing
+    │    ├─ Throttled   ├─ SinkUnavailable ─ Withheld   └─ SourceUnavailable ─ Rebalancing
     └─ FatalError                         stop with a clear last line; Kubernetes restarts  exit 1
          ├─ Unauthorized (credentials or the permission's name)   └─ ContactListMismatch
 
@@ -115,6 +115,22 @@ class Throttled(TransientError):
 
 class SinkUnavailable(TransientError):
     """Genesys did not answer, or not as a working service does; the request may have been applied."""
+
+
+class Withheld(SinkUnavailable):
+    """The do-not-call list takes no numbers. Who withdrew is not callable meanwhile, and has to be sent again.
+
+    Attributes:
+        external_ids: Of those who wait for the list; of all others of the request nothing was sent.
+        throttles: Whether it was because of too many requests.
+        for_good: Whether it takes none until somebody does something.
+    """
+
+    def __init__(self, cause: ConsumerError, external_ids: Collection[str]) -> None:
+        super().__init__(str(cause), cause.retry_after if isinstance(cause, TransientError) else None)
+        self.external_ids = frozenset(external_ids)
+        self.throttles = isinstance(cause, Throttled)
+        self.for_good = isinstance(cause, FatalError)
 
 
 class SourceUnavailable(TransientError):

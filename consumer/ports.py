@@ -333,6 +333,9 @@ class Sink(Protocol):
 
         Where there is a do-not-call list, the numbers of those withdrawn among them are on it before. Where it may be
         shortened, those of the granted, which withdrew before, are taken off it afterwards.
+
+        Raises:
+            Withheld: That list takes no numbers. Nothing was sent but those withdrawn, as not callable.
         """
         ...
 
@@ -378,6 +381,9 @@ class Sink(Protocol):
         Returns:
             What became of each, by external id. Those that Genesys does not know, or not yet, or shows as they are not
             current any more, are missing, and left alone.
+
+        Raises:
+            Withheld: That list takes no numbers. Nothing was sent but those who wait for it, as not callable.
         """
         ...
 

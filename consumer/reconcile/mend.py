@@ -17,7 +17,7 @@ from consumer.core.audit import Auditor
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Gate
 from consumer.core.reconcile import Standing
-from consumer.errors import FatalError, RefusedByGenesys, Throttled, TransientError
+from consumer.errors import FatalError, RefusedByGenesys, Throttled, TransientError, Withheld
 from consumer.model import UNCHANGED, Amendment, BatchReport, Change, Settlement, TopicPartition
 from consumer.ports import EventTopics, Sink, TimeAndChance
 from consumer.reconcile.findings import Finding, Findings, of_contact, of_row
@@ -262,6 +262,8 @@ class Mender:
                 self._gate.throttled(self._clock(), error.retry_after, self._dice())
                 log.warning("genesys_retry", operation="reconcile", contacts=report.records_in, error=str(error))
             except TransientError as error:
+                if isinstance(error, Withheld) and error.for_good:
+                    raise FatalError(str(error)) from None
                 self._gate.failed(self._clock(), self._dice(), error.retry_after)
                 log.warning("genesys_retry", operation="reconcile", contacts=report.records_in, error=str(error))
             else:

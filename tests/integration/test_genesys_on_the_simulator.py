@@ -26,6 +26,7 @@ from consumer.errors import (
     SinkUnavailable,
     Throttled,
     Unauthorized,
+    Withheld,
 )
 from consumer.model import UNCHANGED, Amendment, Contact
 from consumer.ports import Amended
@@ -209,7 +210,7 @@ async def test_nobody_is_called_while_the_do_not_call_list_takes_no_numbers(faul
         simulator.faults.inject(Fault.parse(f"{fault}@add_dnc_phone_numbers"))
         withdrawn = [replace(JANE, consent=False), replace(numberless, phone="")]
         encoded = [sink.encode(each, callable_=False) for each in withdrawn]
-        with pytest.raises(SinkUnavailable):
+        with pytest.raises(Withheld):
             await sink.upsert([*encoded, sink.encode(granted, callable_=True)], withdrawn=withdrawn)
         contacts = simulator.contacts("People")
         assert contacts[JANES_ID]["callable"] is False
@@ -224,7 +225,7 @@ async def test_who_is_refused_while_the_do_not_call_list_takes_no_numbers_waits_
     """Carried out as a delete before, the withdrawal would end with a number that anybody may call."""
     async with Simulator(poison=Poison.marked("jane")) as simulator, with_dnc_list(simulator) as sink:
         simulator.faults.inject(Fault.parse("503@add_dnc_phone_numbers"))
-        with pytest.raises(SinkUnavailable):
+        with pytest.raises(Withheld):
             await withdraw(sink, replace(JANE, consent=False))
         with pytest.raises(RefusedByGenesys):
             await withdraw(sink, replace(JANE, consent=False))
@@ -239,7 +240,7 @@ async def test_nobody_is_called_by_an_amended_contact_while_that_list_takes_no_n
         await put(sink, cleared)
         simulator.faults.inject(Fault.parse("503@add_dnc_phone_numbers"))
         parts = [WITHDRAWN, replace(WITHDRAWN, external_id="crm-3", phone="")]
-        with pytest.raises(SinkUnavailable):
+        with pytest.raises(Withheld):
             await sink.amend(parts)
         contacts = simulator.contacts("People")
         assert contacts[JANES_ID]["callable"] is False
@@ -255,7 +256,7 @@ async def test_who_is_not_callable_as_a_precaution_does_not_wait_for_that_list()
         await put(sink, replace(JANE, external_id="crm-3"))
         simulator.faults.inject(Fault.parse("503@add_dnc_phone_numbers"))
         told_nothing = replace(WITHDRAWN, external_id="crm-3", consent=UNCHANGED)
-        with pytest.raises(SinkUnavailable):
+        with pytest.raises(Withheld):
             await sink.amend([WITHDRAWN, told_nothing], withheld={"crm-3"})
         assert simulator.contacts("People")[contact_id("crm-3")]["callable"] is False
 
@@ -276,73 +277,76 @@ async def delete_dnc_lists(simulator: Simulator) -> None:
 
 
 REFUSED_FOR_GOOD = pytest.mark.parametrize(
-    ("lose", "expected", "words"),
-    [(may_not_block, Unauthorized, "outbound:dnc:add"), (delete_dnc_lists, FatalError, "GENESYS_DNC_LIST")],
+    ("lose", "words"),
+    [(may_not_block, "outbound:dnc:add"), (delete_dnc_lists, "GENESYS_DNC_LIST")],
     ids=["permission", "list"],
 )
 
 
 @REFUSED_FOR_GOOD
-async def test_nobody_is_called_where_the_do_not_call_list_refuses_for_good(lose, expected, words):
-    """The process ends with what is missing, and again after each restart; who withdrew is not callable by then."""
+async def test_nobody_is_called_where_the_do_not_call_list_refuses_for_good(lose, words):
+    """Somebody has to mend it; until then those who withdrew wait, and are told apart from those who can be sent."""
     granted = replace(JANE, external_id="crm-2", phone="+15550100002")
     withdrawn = replace(JANE, consent=False)
     async with Simulator() as simulator, with_dnc_list(simulator) as sink:
         await put(sink, JANE)
         await lose(simulator)
         encoded = [sink.encode(each, callable_=each.callable) for each in (withdrawn, granted)]
-        with pytest.raises(expected, match=words):
+        with pytest.raises(Withheld, match=words) as caught:
             await sink.upsert(encoded, withdrawn=[withdrawn])
         (left,) = simulator.contacts("People").values()
     assert (left["data"]["external_id"], left["callable"]) == ("crm-1", False)
+    assert (set(caught.value.external_ids), caught.value.throttles) == ({"crm-1"}, False)
 
 
 @REFUSED_FOR_GOOD
-async def test_nobody_is_called_by_an_amended_contact_where_that_list_refuses_for_good(lose, expected, words):
-    """Of a part too."""
+async def test_nobody_is_called_by_an_amended_contact_where_that_list_refuses_for_good(lose, words):
+    """Of a part too; a contact that stays callable does not wait for the list."""
+    other, rejected = (replace(WITHDRAWN, external_id=f"crm-{n}", consent=UNCHANGED) for n in (2, 3))
     async with Simulator() as simulator, with_dnc_list(simulator) as sink:
-        await put(sink, JANE)
+        for n in (1, 2, 3):
+            await put(sink, replace(JANE, external_id=f"crm-{n}"))
         await lose(simulator)
-        with pytest.raises(expected, match=words):
-            await sink.amend([WITHDRAWN])
-        assert simulator.contacts("People")[JANES_ID]["callable"] is False
+        with pytest.raises(Withheld, match=words) as caught:
+            await sink.amend([WITHDRAWN, other, rejected], numbers=["", "", "+15550100003"])
+        callable_ = {each["data"]["external_id"]: each["callable"] for each in simulator.contacts("People").values()}
+    assert callable_ == {"crm-1": False, "crm-2": True, "crm-3": True}
+    assert caught.value.external_ids == {"crm-1", "crm-3"}
 
 
-async def test_who_is_refused_where_that_list_refuses_for_good_does_not_keep_others_callable():
-    """The process ends, so nobody else finds out who of them Genesys refuses."""
-    others = [replace(JANE, external_id=f"crm-{n}", email="", consent=False) for n in (2, 3, 4, 5)]
-    async with Simulator(poison=Poison.marked("jane")) as simulator, with_dnc_list(simulator) as sink:
-        for each in others:
-            await put(sink, replace(each, consent=True))
-        await may_not_block(simulator)
-        with pytest.raises(Unauthorized):
-            await withdraw(sink, *others[:1], replace(JANE, consent=False), *others[1:])
-        assert [each["callable"] for each in simulator.contacts("People").values()] == [False] * 4
-
-
-@pytest.mark.parametrize("contacts_fault", ["503@add_contacts", "429=60@add_contacts"])
-async def test_what_the_do_not_call_list_said_is_told_where_nothing_else_works_either(contacts_fault):
-    """A missing permission ends the process, an outage is waited for: whatever happens to the contacts themselves."""
+@pytest.mark.parametrize(
+    ("contacts_fault", "expected"), [("503@add_contacts", SinkUnavailable), ("429=60@add_contacts", Throttled)]
+)
+@pytest.mark.parametrize("lost", [False, True])
+async def test_where_nothing_else_works_either_nobody_is_said_to_be_held(contacts_fault, expected, lost):
+    """It is an outage, or too many requests, whatever is wrong with the do-not-call list: all is tried again."""
     async with Simulator() as simulator, with_dnc_list(simulator) as sink:
+        if lost:
+            await may_not_block(simulator)
         simulator.faults.inject(Fault.parse("503@add_dnc_phone_numbers"), Fault.parse(contacts_fault))
-        with pytest.raises(SinkUnavailable):
+        with pytest.raises(expected) as caught:
             await withdraw(sink, replace(JANE, consent=False))
-    async with Simulator() as simulator, with_dnc_list(simulator) as sink:
-        await may_not_block(simulator)
-        simulator.faults.inject(Fault.parse(contacts_fault))
-        with pytest.raises(Unauthorized, match="outbound:dnc:add"):
-            await withdraw(sink, replace(JANE, consent=False))
+    assert not isinstance(caught.value, Withheld)
 
 
 async def test_a_permission_for_contacts_that_is_missing_is_told_while_that_list_is_away():
-    """Waiting for the list would not help: nobody could be made not callable meanwhile. Of two, the list's is told."""
+    """Waiting for the list would not help: nobody could be made not callable meanwhile."""
     async with Simulator() as simulator, with_dnc_list(simulator) as sink:
         simulator.withheld_permissions.add("outbound:contact:add")
         simulator.faults.inject(Fault.parse("503@add_dnc_phone_numbers"))
-        for missing in ("outbound:contact:add", "outbound:dnc:add"):
-            with pytest.raises(Unauthorized, match=missing):
-                await withdraw(sink, replace(JANE, consent=False))
-            await may_not_block(simulator)
+        with pytest.raises(Unauthorized, match="outbound:contact:add"):
+            await withdraw(sink, replace(JANE, consent=False))
+
+
+async def test_a_busy_do_not_call_list_has_those_who_withdrew_held_too():
+    """And all requests wait for a moment, as Genesys asks."""
+    async with Simulator() as simulator, with_dnc_list(simulator) as sink:
+        await put(sink, JANE)
+        simulator.faults.inject(Fault.parse("429=7@add_dnc_phone_numbers"))
+        with pytest.raises(Withheld) as caught:
+            await withdraw(sink, replace(JANE, consent=False))
+        assert (caught.value.throttles, caught.value.retry_after) == (True, 7.0)
+        assert simulator.contacts("People")[JANES_ID]["callable"] is False
 
 
 async def test_the_number_is_blocked_before_an_amended_contact_changes():

@@ -1,7 +1,7 @@
 """What the pipeline does when the outside does not behave: outages, refusals, rebalances, schemas that come late."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from consumer.errors import (
+    ConsumerError,
     FatalError,
     Rebalancing,
     RefusedByGenesys,
@@ -17,15 +18,16 @@ from consumer.errors import (
     SourceUnavailable,
     Throttled,
     TransientError,
+    Withheld,
 )
-from consumer.model import Record, Settlement, TopicPartition
-from consumer.pipeline.dispatch import DELETE_RETRY_S
+from consumer.model import Contact, Record, Settlement, TopicPartition
+from consumer.pipeline.dispatch import DELETE_RETRY_S, WITHHELD_RETRY_S
 from consumer.pipeline.settle import REBALANCING_RETRY_S
-from consumer.ports import Grown, StoreWrite
+from consumer.ports import Grown, StoreWrite, Sure, always
 from tests import virtual_time
 from tests.checker import check
-from tests.lives import Life, in_life, live, world_of
-from tests.memory_ports import SCHEMA, MemorySchemas, MemorySource, MemoryStore, MemoryTopics, World, outage
+from tests.lives import Life, arrives, in_life, live, world_of
+from tests.memory_ports import SCHEMA, MemorySchemas, MemorySink, MemorySource, MemoryStore, MemoryTopics, World, outage
 from tests.stories import BAD_RECORDS, TOPIC, Event, Story, random_story
 from tests.virtual_time import START, passes, until
 
@@ -378,6 +380,99 @@ def test_a_contact_in_use_does_not_keep_others_from_being_deleted() -> None:
     assert set(world.requested[searched[0] :]) == {("late",), ("contact-7",)}
     assert world.list == {}
     assert _outcomes(world) == ["delivered"] * 51
+
+
+class _WithoutDncList(MemorySink):
+    """A contact list whose do-not-call list takes no numbers for so long."""
+
+    until = 600.0
+    cause: ConsumerError = FatalError("no permission")
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.tries = 0
+
+    async def upsert(
+        self, contacts: Sequence[bytes], sure: Sure = always, withdrawn: Sequence[Contact] = (), granted: Any = ()
+    ) -> None:
+        if not withdrawn or asyncio.get_running_loop().time() >= START + self.until:
+            return await super().upsert(contacts, sure, withdrawn, granted)
+        self.tries += 1
+        await super().upsert([self.encode(each, callable_=False) for each in withdrawn], sure)
+        raise Withheld(self.cause, {each.external_id for each in withdrawn})
+
+
+def test_withdrawals_that_wait_for_the_do_not_call_list_hold_up_nobody() -> None:
+    """Everybody who withdrew is not callable at once, in however many requests, and all else goes on."""
+    people = [f"contact-{n}" for n in range(300)]
+    withdrawals = [Event(name, 2, consent=False) for name in people]
+    story = Story().tell(0, *_contacts(300))
+    world = world_of(story)
+    live(world)
+    sink = _WithoutDncList(world)
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, *withdrawals, Event("other", 1)))
+        await until(lambda: "other" in world.list)
+        await passes(1)
+        assert [world.list[name]["callable"] for name in people] == [False] * 300
+        assert life.pipeline.degraded == "withdrawals wait for the do-not-call list: no permission"
+        assert life.pipeline.genesys_answers
+        assert world.blocked == set()
+        tries = sink.tries
+        await passes(5 * WITHHELD_RETRY_S)
+        assert (sink.tries - tries, len(_outcomes(world))) == (5 * 3, 300)
+        await until(lambda: world.committed[P0] == 601)
+        await passes(2 * WITHHELD_RETRY_S)
+        assert life.pipeline.degraded is None
+
+    in_life(world, act, sink=sink)
+    check(world, story, set())
+    assert world.blocked == {"+15550100"}
+
+
+def test_a_busy_do_not_call_list_has_all_requests_wait_as_was_asked() -> None:
+    """What Genesys says of too many requests goes for all of them; it is no failure."""
+    story = Story().tell(0, Event("contact-0", 1, consent=False), Event("other", 1))
+    world = world_of(story)
+    sink = _WithoutDncList(world)
+    sink.until, sink.cause = 1.0, Throttled("busy", retry_after=42)
+
+    async def act(life: Life) -> None:
+        await until(lambda: sink.tries == 1)
+        await passes(1)
+        assert life.pipeline.gate.wait(START + 30) == pytest.approx(12, abs=1)
+        await until(lambda: world.committed.get(P0) == 2)
+        assert life.telemetry.retries == {"throttled": 1}
+
+    in_life(world, act, sink=sink)
+    check(world, story, set())
+
+
+def test_who_shares_a_request_with_a_withdrawal_does_not_wait_with_it() -> None:
+    """Only the number of who withdrew has to be on the do-not-call list before."""
+    world = world_of(Story().tell(0, Event("contact-0", 1, consent=False), Event("other", 1)))
+
+    async def act(_: Life) -> None:
+        await until(lambda: world.list.keys() == {"contact-0", "other"})
+        assert asyncio.get_running_loop().time() < START + 5
+
+    in_life(world, act, sink=_WithoutDncList(world))
+
+
+def test_a_newer_grant_does_not_wait_for_the_do_not_call_list() -> None:
+    """It takes the place of the withdrawal that waits."""
+    story = Story().tell(0, Event("contact-0", 1, consent=False))
+    world = world_of(story)
+
+    async def act(life: Life) -> None:
+        await until(lambda: "contact-0" in world.list)
+        arrives(world, life, story.tell(0, Event("contact-0", 2)))
+        await until(lambda: world.committed.get(P0) == 2)
+        assert world.list["contact-0"]["callable"] is True
+
+    in_life(world, act, sink=_WithoutDncList(world))
+    assert _outcomes(world) == ["superseded", "delivered"]
 
 
 def test_a_delete_that_is_refused_goes_alone_when_it_is_tried_again() -> None:

@@ -16,8 +16,17 @@ from consumer.core.contact_id import contact_id
 from consumer.core.decode import CONFLUENT
 from consumer.core.delivery import Gate, Throttle
 from consumer.core.framing import form
-from consumer.errors import FatalError, RefusedByGenesys, SinkUnavailable, SourceUnavailable, Throttled
-from consumer.model import ExportedContact, Framing, KeyFormat, Operation, Record, SchemaReference, TopicPartition
+from consumer.errors import FatalError, RefusedByGenesys, SinkUnavailable, SourceUnavailable, Throttled, Withheld
+from consumer.model import (
+    Amendment,
+    ExportedContact,
+    Framing,
+    KeyFormat,
+    Operation,
+    Record,
+    SchemaReference,
+    TopicPartition,
+)
 from consumer.pipeline.settle import IMPORT_KEY
 from consumer.ports import TimeAndChance
 from consumer.reconcile.mend import Mender
@@ -675,6 +684,19 @@ def test_a_refusal_of_a_delete_is_told() -> None:
 
     report = reconcile(world, apply=True, delete_extra=True, sink=Refusing(world))
     assert report.mended == Mended(deleted=2, refused=1)
+
+
+def test_a_do_not_call_list_that_refuses_for_good_ends_it() -> None:
+    """Somebody has to mend it; who withdrew is not callable by then."""
+    world = planted()
+
+    class Refusing(MemorySink):
+        async def amend(self, amendments: Sequence[Amendment], *more: Any, **named: Any) -> Any:
+            await super().amend(amendments, *more, **named)
+            raise Withheld(FatalError("no permission"), [each.external_id for each in amendments])
+
+    with pytest.raises(FatalError, match="no permission"):
+        reconcile(world, apply=True, sink=Refusing(world))
 
 
 async def test_what_retention_forgot_is_never_deleted() -> None:

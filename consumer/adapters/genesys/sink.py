@@ -6,7 +6,6 @@ Touches Genesys through the client.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from typing import NamedTuple, NoReturn, Self
 
 import orjson
@@ -24,7 +23,7 @@ from consumer.adapters.genesys.transport import Endpoint, OnRequest
 from consumer.adapters.genesys.uploads import GenesysUploads, import_status
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
-from consumer.errors import ConsumerError, FatalError, RefusedByGenesys, SinkUnavailable, TransientError
+from consumer.errors import ConsumerError, RefusedByGenesys, SinkUnavailable, Withheld
 from consumer.model import Amendment, Contact, ExportedContact
 from consumer.ports import Amended, Current, Sure, always, whatever_is_there
 from consumer.setting_values import RESERVED_COLUMNS
@@ -168,9 +167,8 @@ class GenesysSink:
             blocked = await self._numbers(withdrawn, until) if self._dnc_list is not None else []
             await self._block(blocked, until, sure)
         except ConsumerError as error:
-            held = [self.encode(each, callable_=False) for each in withdrawn if each.phone]
-            await self._hold(held, deadline, sure, error)
-            raise
+            await self._hold([self.encode(each, callable_=False) for each in withdrawn if each.phone], deadline, sure)
+            raise Withheld(error, {each.external_id for each in withdrawn}) from error
         released = await self._numbers_kept(granted, deadline) if self._releases else set()
         await self._add(contacts, deadline, sure, paid=True)
         if self._dnc_list is not None:
@@ -213,8 +211,10 @@ class GenesysSink:
             await self._block([*numbers, *withdrawn], _part(deadline), sure)
         except ConsumerError as error:
             held = [each.encoded for each in merged if not each.callable and each.amended.contact.phone]
-            await self._hold(held, deadline, sure, error)
-            raise
+            await self._hold(held, deadline, sure)
+            rejected = [each.external_id for each, number in zip(amendments, numbers, strict=False) if number]
+            not_callable = [each.amended.contact for each in merged if not each.amended.contact.callable]
+            raise Withheld(error, {*rejected, *(each.external_id for each in not_callable)}) from error
         changed = [each.encoded for each in merged if each.amended.sent]
         if changed:
             await self._add(changed, deadline, sure, paid=False)
@@ -256,30 +256,19 @@ class GenesysSink:
         if self._dnc_list is not None and known:
             await self._dnc_list.add(known, deadline, sure)
 
-    async def _hold(self, contacts: Sequence[bytes], deadline: float, sure: Sure, error: ConsumerError) -> None:
+    async def _hold(self, contacts: Sequence[bytes], deadline: float, sure: Sure) -> None:
         """Have nobody call these while the do-not-call list takes no numbers; then all is tried again.
 
         A contact that loses its number waits for the list: nobody would know the number any more. One that Genesys
-        refuses waits too: what becomes of it is decided once its number is on the list. Where this fails as well, the
-        error tells why; but after one that passes, one that does not pass still ends the process.
+        refuses waits too: what becomes of it is decided once its number is on the list.
         """
-        ends = isinstance(error, FatalError)
-        if contacts:
-            with suppress(ConsumerError if ends else TransientError):
-                await self._withhold(contacts, deadline, sure, by_halves=ends)
-
-    async def _withhold(self, contacts: Sequence[bytes], deadline: float, sure: Sure, *, by_halves: bool) -> None:
-        """Send contacts as not callable; by halves where the caller will not be there to split what is refused."""
+        if not contacts:
+            return
         try:
             await self._add(contacts, deadline, sure, paid=False)
         except RefusedByGenesys:
-            if len(contacts) == 1:
-                return
-            if not by_halves:
+            if len(contacts) > 1:
                 raise
-            middle = len(contacts) // 2
-            for half in (contacts[:middle], contacts[middle:]):
-                await self._withhold(half, deadline, sure, by_halves=True)
 
     async def _read_all(self, ids: Sequence[str], deadline: float) -> dict[str, _Held]:
         """What Genesys has of these contacts, by id, in as many requests as it takes."""
