@@ -4,7 +4,6 @@ import gc
 import itertools
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -18,44 +17,13 @@ from consumer.errors import SourceUnavailable
 from consumer.model import TopicPartition
 from consumer.ports import ChangelogChunk
 from tests.lives import settings
+from tests.scripted_client import Client, Clock
 from tests.waiting import eventually
 
 SOURCE = TopicPartition("contacts", 0)
 END = 2
 WITHIN_S = 20.0
 SILENCE = ChangelogChunk([], 0, END)
-
-
-class Clock:
-    """Stands where the module's `time` does; only waiting moves it."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-class Client:
-    """A consumer that hands over what the script says, None being a wait for nothing."""
-
-    def __init__(self, clock: Clock, script: Iterable[Message | None]) -> None:
-        self._clock = clock
-        self._script: Iterator[Message | None] = iter(script)
-
-    def consumer(self, *_: object) -> Any:
-        """Is the connection too."""
-        return self
-
-    def assign(self, partitions: object) -> None:
-        assert partitions
-
-    def poll(self, wait_s: float) -> Message | None:
-        self._clock.now += wait_s
-        return next(self._script)
-
-    def consume(self, *_: object) -> list[Message]:
-        return []
 
 
 @pytest.fixture

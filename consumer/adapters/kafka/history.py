@@ -5,6 +5,7 @@ group's offsets, all only to look: no group is joined, nothing is committed, no 
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka.admin import AdminClient
 
 from consumer.adapters.kafka import changelog
+from consumer.adapters.kafka.changelog import GIVES_UP_AFTER_S
 from consumer.adapters.kafka.connection import Admin, Connection, native
 from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
 from consumer.adapters.kafka.group_offsets import committed
@@ -136,6 +138,7 @@ class _Reader:
         self._partition = partition
         self._position = start
         self._end = end
+        self._silent_s = 0.0
         self._consumer = self._assigned(connection, group) if not self.finished else None
 
     @property
@@ -145,8 +148,13 @@ class _Reader:
     def next(self) -> list[Record]:
         """The next records; none when there are none yet."""
         assert self._consumer is not None  # noqa: S101 -- called only while not finished
+        before, began = self._position, time.monotonic()
         messages = polled(self._consumer, POLL_S, CHUNK_RECORDS)
-        return [record_of(message, self._partition) for message in messages if not self._is_past(message)]
+        records = [record_of(message, self._partition) for message in messages if not self._is_past(message)]
+        self._silent_s = 0.0 if self._position > before else self._silent_s + time.monotonic() - began
+        if self._silent_s >= GIVES_UP_AFTER_S:
+            raise SourceUnavailable(f"nothing of {self._partition} came for {GIVES_UP_AFTER_S:.0f} s")
+        return records
 
     def _is_past(self, message: Message) -> bool:
         """Whether this is no record of those that are wanted; moves on either way."""
