@@ -32,6 +32,7 @@ from bench import (
     reconcile,
     restore,
     rolling,
+    spread,
     stages,
     start,
 )
@@ -46,6 +47,8 @@ WIDTH = 200
 """Columns of a table that goes into a file."""
 
 IN_ONE_PROCESS = 50_000
+SPREAD = 240_000
+"""Events on each topic."""
 LOADED = 1_000_000
 """Rows of a file."""
 RECONCILED = 1_000_000
@@ -111,6 +114,11 @@ def _growth(_: argparse.Namespace) -> Sequence[Any]:
     return growth.measure(IN_ONE_PROCESS)
 
 
+def _spread(_: argparse.Namespace) -> Sequence[Any]:
+    with KafkaCluster() as kafka:
+        return spread.measure(kafka, SPREAD)
+
+
 def _envelopes(_: argparse.Namespace) -> Sequence[Any]:
     machine.stay_on(machine.CONSUMER_CORE)
     return envelopes.measure(IN_ONE_PROCESS)
@@ -127,6 +135,7 @@ PARTS: Mapping[str, Callable[[argparse.Namespace], Sequence[Any]]] = {
     "reconcile": _reconcile,
     "layouts": _layouts,
     "growth": _growth,
+    "spread": _spread,
     "start": _start,
     "load": _load,
 }

@@ -165,9 +165,9 @@ class Group:
             return False
         return any(member.assignment and member.assignment.topic_partitions for member in group.members)
 
-    def committed(self, topic: str) -> int:
-        """Records of the topic, as far as the broker tells: a new group's coordinator may be on its way."""
-        partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
+    def committed(self, topic: str, count: int = PARTITIONS) -> int:
+        """Records of so many partitions, as far as the broker tells: a new group's coordinator may be on its way."""
+        partitions = [TopicPartition(topic, number) for number in range(count)]
         try:
             told = self._consumer.committed(partitions, ASK_S)
         except KafkaException:

@@ -1,4 +1,4 @@
-"""What an event costs as the store grows, and as its records are spread over more partitions.
+"""What an event costs as the store grows.
 
 All stages in one process, as in `stages`: a poll's records are shared out among the partitions, each with a store of
 its own that knows so many contacts before. RocksDB compacts what it was filled with before the clock starts; what that
@@ -23,8 +23,10 @@ from consumer.core import changes, state_bytes
 from consumer.model import Record, State, TopicPartition
 from consumer.pipeline.settle import MAX_RECORDS
 
-SIZES = ((10_000, 4), (1_000_000, 4), (10_000_000, 4), (1_000_000, 1), (1_000_000, 16), (1_000_000, 64))
-"""Keys in all stores together, and partitions."""
+SIZES = (10_000, 1_000_000, 10_000_000)
+"""Keys in all stores together."""
+
+PARTITIONS = 4
 
 TOPIC = "crm.contacts.changes"
 QUIET_S = 1.0
@@ -39,14 +41,12 @@ class Growth:
 
     Attributes:
         keys: Contacts that the stores knew before.
-        partitions: That the records are spread over.
         us_per_event: CPU microseconds.
         times_first: The same as a multiple of the first row's.
         stored_us_per_key: CPU microseconds of writing the keys into the stores, flushes and compaction included.
     """
 
     keys: int
-    partitions: int
     us_per_event: float
     times_first: float
     stored_us_per_key: float
@@ -55,9 +55,9 @@ class Growth:
 class _Stores:
     """The stores of one size, which stay open between the turns."""
 
-    def __init__(self, keys: int, partitions: int, directory: Path) -> None:
+    def __init__(self, keys: int, directory: Path) -> None:
         self.keys = keys
-        self.places = [TopicPartition(TOPIC, number) for number in range(partitions)]
+        self.places = [TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
         self.store = RocksStore(directory, "bench")
         self.stored_s = 0.0
         self.seconds: list[float] = []
@@ -73,9 +73,8 @@ class _Stores:
 
     async def take(self, made: Sequence[tuple[bytes, bytes]]) -> None:
         """One turn: events of new contacts, through all stages."""
-        partitions = len(self.places)
         flows = [
-            Flow(records, self.store, place, _share(MAX_POLL_RECORDS, partitions))
+            Flow(records, self.store, place, MAX_POLL_RECORDS // PARTITIONS)
             for place, records in _spread(self.places, made)
         ]
         gc.collect()
@@ -83,7 +82,7 @@ class _Stores:
         for flow in flows:
             for stage in (flow.decode, flow.validate, flow.prepare, flow.admit, flow.batch, flow.accept, flow.audit):
                 stage()
-        await self._remember(flows, _share(MAX_RECORDS, partitions))
+        await self._remember(flows, MAX_RECORDS // PARTITIONS)
         self.seconds.append(time.process_time() - started)
 
     async def _remember(self, flows: Sequence[Flow], at_once: int) -> None:
@@ -95,7 +94,7 @@ class _Stores:
     def found(self, count: int) -> Growth:
         """The median of the turns."""
         us = _us(statistics.median(self.seconds), count)
-        return Growth(self.keys, len(self.places), us, 1.0, _us(self.stored_s, self.keys))
+        return Growth(self.keys, us, 1.0, _us(self.stored_s, self.keys))
 
 
 def measure(count: int) -> list[Growth]:
@@ -108,7 +107,7 @@ def measure(count: int) -> list[Growth]:
 async def _measure(count: int) -> list[Growth]:
     made = list(events.records(events.all_new(count * RUNS)))
     with tempfile.TemporaryDirectory() as directory:
-        sizes = [_Stores(*size, Path(directory, str(number))) for number, size in enumerate(SIZES)]
+        sizes = [_Stores(size, Path(directory, str(number))) for number, size in enumerate(SIZES)]
         for each in sizes:
             await each.fill()
         for start in range(0, len(made), count):
@@ -128,11 +127,6 @@ def _wait_for_compaction() -> None:
     while time.process_time() - before > QUIET_S / 100:
         before = time.process_time()
         time.sleep(QUIET_S)
-
-
-def _share(records: int, partitions: int) -> int:
-    """Records of one partition, when so many come together."""
-    return max(1, records // partitions)
 
 
 async def _fill(store: RocksStore, place: TopicPartition, keys: int) -> None:
