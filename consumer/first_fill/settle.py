@@ -135,7 +135,6 @@ class Settling:
         self._partition_of = partition_of
         self._now = now
         self._tell = tell
-        self._is_marked = False
         self._row_assignment = Assignment(TopicPartition(load.name, 0))
         self.settled = settled
         self.outcomes = dict.fromkeys(Outcome, 0)
@@ -145,12 +144,14 @@ class Settling:
         """From here on a file may be on its way into the list."""
         entries = [(partition, IMPORT_KEY, self._load.key) for partition in self._offsets]
         await self._make_visible(Settlement((), (), entries, self._offsets))
-        self._is_marked = True
 
     async def run(self, batch_events: Sequence[AuditEvent]) -> None:
-        """Settle all rows that are not; the events of batches go with the first of them."""
+        """Settle all rows that are not; the events of batches go with the first of them.
+
+        The mark of an import goes with the last: until then there are contacts in the list of which no state tells.
+        """
         works: list[Work] = []
-        entries: list[Entry] = [(partition, IMPORT_KEY, None) for partition in self._offsets if self._is_marked]
+        entries: list[Entry] = []
         for chunk, rows in enumerate(self._rows.chunks()):
             for candidate, fate, choice in self._plan.fates(chunk, rows):
                 works.append(self._work(candidate, fate, choice))
@@ -158,8 +159,13 @@ class Settling:
             if len(works) >= TRANSACTION_ROWS:
                 await self._settle(works, entries, batch_events)
                 works, entries, batch_events = [], [], ()
-        if works or batch_events:
+        entries += [(partition, IMPORT_KEY, None) for partition in self._offsets if self._has_mark(partition)]
+        if works or batch_events or entries:
             await self._settle(works, entries, batch_events)
+
+    def _has_mark(self, partition: TopicPartition) -> bool:
+        """Whether an import was marked, by this run or by one that was stopped."""
+        return self._store.read(partition, [IMPORT_KEY]) != [None]
 
     def _work(self, candidate: Candidate, fate: Fate, choice: Choice | None) -> Work:
         work = Work(self._load.record(candidate), self._row_assignment, candidate.external_id)

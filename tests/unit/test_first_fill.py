@@ -719,3 +719,26 @@ def test_the_mark_of_an_import_goes_when_it_is_over() -> None:
     fill(world, [row("a"), row("b"), row("c")])
     assert {key for entries in world.changelog.values() for key, value in entries if value is not None} >= {IMPORT_KEY}
     assert all(IMPORT_KEY not in entries for entries, _ in world.stores.values())
+
+
+@pytest.mark.parametrize("after_effect", [False, True])
+def test_the_mark_of_an_import_stays_for_as_long_as_no_state_tells_of_some(
+    after_effect: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it, who mends the list would take them for contacts that were never delivered."""
+    monkeypatch.setattr("consumer.first_fill.settle.TRANSACTION_ROWS", 1)
+    rows = [row(f"c-{n}") for n in range(7)]
+    step, died, seen = 0, True, 0
+    while died:
+        step += 1
+        world = empty_world()
+        died = survive(world, rows, step, after_effect=after_effect)
+        known = {partition: dict(entries) for partition, entries in world.changelog.items()}
+        marked = any(entries.get(IMPORT_KEY) for entries in known.values())
+        told = {identity for entries in known.values() for identity in entries}
+        untold = [name for name in world.list if changes.identity(name) not in told]
+        assert marked or not untold
+        seen += bool(untold)
+        survive(world, rows, None, after_effect=False)
+        assert not any(dict(entries).get(IMPORT_KEY) for entries in world.changelog.values())
+    assert seen > 2
