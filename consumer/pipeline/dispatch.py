@@ -26,6 +26,7 @@ from consumer.core.lane import Batch, Effect, Lane
 from consumer.errors import RefusedByGenesys, Throttled, TooLarge, TransientError, Withheld
 from consumer.model import Amendment, Contact, Operation, TopicPartition
 from consumer.pipeline.admission import Admission
+from consumer.pipeline.dnc_wait import DncWait
 from consumer.pipeline.partitions import Partitions
 from consumer.pipeline.progress import Progress
 from consumer.pipeline.reports import Reports
@@ -38,11 +39,6 @@ LOOK_AGAIN_S = 0.05
 
 DELETE_RETRY_S = 30.0
 """How long a delete waits that could not be done: the contact is being dialled, for example."""
-
-WITHHELD_RETRY_S = 60.0
-"""How often a withdrawal is tried again that waits for the do-not-call list; its contact is not callable meanwhile."""
-
-_WITHHELD_REMEDY = "have the do-not-call list take numbers again; those who withdrew are not callable meanwhile"
 
 MISSED_RETRY_S = 10.0
 MISSES = 3
@@ -75,6 +71,9 @@ class Dispatcher:
         reports: Keep account of batches.
         times: Clocks, and dice for jitter.
         progress: Told of each answer.
+
+    Attributes:
+        dnc_wait: Withdrawals that wait for the do-not-call list.
     """
 
     def __init__(
@@ -102,13 +101,7 @@ class Dispatcher:
         self._clock, self._now, self._dice = times.clock, times.now, times.dice
         self._progress = progress
         self._wake = asyncio.Event()
-        self._withheld, self._withheld_until = "", 0.0
-        self._waiting: list[Lane] = []
-
-    @property
-    def withheld(self) -> str | None:
-        """Why withdrawals wait for the do-not-call list; None when none does."""
-        return self._withheld if self._clock() < self._withheld_until else None
+        self.dnc_wait = DncWait(lanes, times.clock, self.wake)
 
     def wake(self) -> None:
         """Something may be due."""
@@ -294,33 +287,21 @@ class Dispatcher:
         self._queued_again(batch.lanes)
 
     def _withhold(self, batch: Batch, error: Withheld) -> None:
-        """Who withdrew is not callable, and waits for the do-not-call list beside the rest, which goes on."""
-        now = self._clock()
+        """Who withdrew is not callable, and waits for the do-not-call list; the rest goes on."""
         if error.throttles:
-            self._gate.throttled(now, error.retry_after, self._dice())
+            self._gate.throttled(self._clock(), error.retry_after, self._dice())
         else:
             self._gate.succeeded()
         self._telemetry.on_retry("throttled" if error.throttles else "unavailable")
-        self._withheld, self._withheld_until = str(error), now + 2 * WITHHELD_RETRY_S
         self._lanes.relieve(batch.still_doubted())
         batch = self._owned(batch)
         waiting = [lane for lane in batch.lanes if lane.change.contact.external_id in error.external_ids]
-        rest = [lane for lane in batch.lanes if lane not in waiting]
-        log.error("withdrawals_withheld", contacts=len(waiting), error=str(error), remedy=_WITHHELD_REMEDY)
-        self._lanes.put_back(Batch(batch.effect, rest))
-        for lane in waiting:
-            self._lanes.park(lane)
-        if not self._waiting:
-            asyncio.get_running_loop().call_later(WITHHELD_RETRY_S, self._offer_again)
-        self._waiting += waiting
+        remedy = "have the do-not-call list take numbers again; those who withdrew are not callable meanwhile"
+        log.error("withdrawals_withheld", contacts=len(waiting), error=str(error), remedy=remedy)
+        self._lanes.put_back(Batch(batch.effect, [lane for lane in batch.lanes if lane not in waiting]))
+        if waiting:
+            self.dnc_wait.add(waiting, str(error))
         self._queued_again(batch.lanes)
-
-    def _offer_again(self) -> None:
-        """Try all that wait for the do-not-call list, together: each had its own request when it came."""
-        waiting, self._waiting = self._waiting, []
-        for lane in waiting:
-            self._lanes.release(lane)
-        self.wake()
 
     def _refused(self, batch: Batch, error: RefusedByGenesys, seconds: float) -> None:
         """Genesys blames the data: split, or decide what becomes of the contact that was alone in the request."""

@@ -201,10 +201,8 @@ class Pipeline:
             return self.fuses.reason
         if not self.genesys_answers:
             return "Genesys does not answer"
-        if self._dispatcher.withheld is not None:
-            return f"withdrawals wait for the do-not-call list: {self._dispatcher.withheld}"
         wait_s = self.gate.asked_to_wait(self._times.clock())
-        return f"Genesys asks to wait for {wait_s:.0f} s" if wait_s > LONG_WAIT_S else None
+        return f"Genesys asks to wait for {wait_s:.0f} s" if wait_s > LONG_WAIT_S else self._dispatcher.dnc_wait.reason
 
     def stalled(self) -> Mapping[TopicPartition, float]:
         """For how long partitions have settled nothing although something waits in them, seconds."""

@@ -21,7 +21,8 @@ from consumer.errors import (
     Withheld,
 )
 from consumer.model import Contact, Record, Settlement, TopicPartition
-from consumer.pipeline.dispatch import DELETE_RETRY_S, WITHHELD_RETRY_S
+from consumer.pipeline.dispatch import DELETE_RETRY_S
+from consumer.pipeline.dnc_wait import OFFERED_EVERY_S
 from consumer.pipeline.settle import REBALANCING_RETRY_S
 from consumer.ports import Grown, StoreWrite, Sure, always
 from tests import virtual_time
@@ -420,10 +421,10 @@ def test_withdrawals_that_wait_for_the_do_not_call_list_hold_up_nobody() -> None
         assert life.pipeline.genesys_answers
         assert world.blocked == set()
         tries = sink.tries
-        await passes(5 * WITHHELD_RETRY_S)
+        await passes(5 * OFFERED_EVERY_S)
         assert (sink.tries - tries, len(_outcomes(world))) == (5 * 3, 300)
         await until(lambda: world.committed[P0] == 601)
-        await passes(2 * WITHHELD_RETRY_S)
+        await passes(2 * OFFERED_EVERY_S)
         assert life.pipeline.degraded is None
 
     in_life(world, act, sink=sink)
