@@ -5,7 +5,11 @@ rule or that nobody can decode. Touches nothing else.
 """
 
 import hashlib
+from collections.abc import Mapping
 from enum import IntFlag
+from functools import cache, reduce
+from itertools import product
+from operator import or_
 
 import orjson
 from msgspec.structs import astuple, replace
@@ -41,6 +45,10 @@ class Withdrawn(IntFlag):
 
     CONTACT = 4
     """It was deleted."""
+
+    PERHAPS_CONSENT = 8
+    PERHAPS_NOT_TO_BE_CALLED = 16
+    """Nobody could read the flag."""
 
 
 def of(
@@ -107,8 +115,11 @@ def suppression(event: ChangeEvent, offset: int, contact_list_id: str, number: s
     """The change that a rejected event still asks for: one that withdraws consent or sets do-not-call suppresses.
 
     Its number, if it has a valid one, is for the do-not-call list alone: nothing else of a rejected event is trusted.
+    One that tells a flag which is neither true nor false suppresses as a precaution: perhaps it withdraws.
     """
-    if not (event.consent is False or event.do_not_call is True):
+    withdraws = event.consent is False or event.do_not_call is True
+    unreadable = _is_unreadable(event.consent), _is_unreadable(event.do_not_call)
+    if not (withdraws or any(unreadable)):
         return None
     if not isinstance(event.external_id, str) or not event.external_id.strip():
         return None
@@ -121,23 +132,35 @@ def suppression(event: ChangeEvent, offset: int, contact_list_id: str, number: s
         {},
     )
     content = suppressed(contact_list_id, consent=amendment.consent is False, do_not_call=amendment.do_not_call is True)
+    if any(unreadable):
+        content = unclear(contact_list_id, *unreadable)
     suppressing = _amending(Operation.SUPPRESS, event, amendment, offset, contact_list_id)
-    return replace(suppressing, fingerprint=content, number=number)
+    return replace(suppressing, fingerprint=content, number=number if withdraws else "", withdrawal=True)
 
 
-def withdrawn(change: Change, before: Withdrawn = Withdrawn.NOTHING) -> Withdrawn:
+def _is_unreadable(flag: object) -> bool:
+    return flag is not UNCHANGED and type(flag) is not bool
+
+
+def withdrawn(change: Change, contact_list_id: str, before: Withdrawn = Withdrawn.NOTHING) -> Withdrawn:
     """What is withdrawn once a change took the place of others: a suppression takes nothing of that back.
 
     Args:
         change: The newest of them.
+        contact_list_id: Part of its fingerprint.
         before: What the others withdrew.
     """
     if change.operation is _DELETE:
         return Withdrawn.CONTACT
+    consent, do_not_call = _unclear_flags(contact_list_id).get(change.fingerprint, (False, False))
+    told = {
+        Withdrawn.CONSENT: change.contact.consent is False,
+        Withdrawn.DO_NOT_CALL: change.contact.do_not_call is True,
+        Withdrawn.PERHAPS_CONSENT: consent,
+        Withdrawn.PERHAPS_NOT_TO_BE_CALLED: do_not_call,
+    }
     kept = before if change.operation is Operation.SUPPRESS else Withdrawn.NOTHING
-    consent = Withdrawn.CONSENT if change.contact.consent is False else Withdrawn.NOTHING
-    do_not_call = Withdrawn.DO_NOT_CALL if change.contact.do_not_call is True else Withdrawn.NOTHING
-    return kept | consent | do_not_call
+    return reduce(or_, (flag for flag, holds in told.items() if holds), kept)
 
 
 def withdrawing(change: Change, before: Withdrawn, contact_list_id: str) -> Change:
@@ -145,14 +168,17 @@ def withdrawing(change: Change, before: Withdrawn, contact_list_id: str) -> Chan
     amendment = change.contact
     if change.operation is not Operation.SUPPRESS or not isinstance(amendment, Amendment):
         return change
-    flags = withdrawn(change, before)
+    flags = withdrawn(change, contact_list_id, before)
     consent, do_not_call = Withdrawn.CONSENT in flags, Withdrawn.DO_NOT_CALL in flags
+    unreadable = Withdrawn.PERHAPS_CONSENT in flags, Withdrawn.PERHAPS_NOT_TO_BE_CALLED in flags
     told = replace(
         amendment,
         consent=False if consent else amendment.consent,
         do_not_call=True if do_not_call else amendment.do_not_call,
     )
     content = suppressed(contact_list_id, consent=consent, do_not_call=do_not_call)
+    if any(unreadable):
+        content = unclear(contact_list_id, *unreadable)
     return replace(change, contact=told, fingerprint=content)
 
 
@@ -204,15 +230,17 @@ def merged(
         blind: Whether it was made into something else than what was accepted last.
     """
     content = fingerprint(contact, contact_list_id)
-    withdrawn = state is not None and state.callable is not True  # by which flag, the read may have hidden
+    hidden = blind and state is not None and state.callable is not True  # by which flag who withdrew, the read may hide
+    left = _left_unclear(change, state, contact_list_id)
     stays = grants_nothing(change, state)
-    if held_back(change, state, contact_list_id) or (blind and withdrawn):
-        content = undecoded(contact_list_id)
+    if hidden or any(left):
+        content = undecoded(contact_list_id) if hidden else unclear(contact_list_id, *left)
     elif change.operation is Operation.SUPPRESS:
         content = change.fingerprint
     elif stays and contact.callable:  # whatever the CRM says next differs from that, a grant with this content too
         content = suppressed(contact_list_id, consent=False, do_not_call=False)
-    return replace(change, contact=contact, fingerprint=content, withdrew=change.withdrew or stays)
+    withdrew = change.withdrew or stays or hidden or any(left)
+    return replace(change, contact=contact, fingerprint=content, withdrew=withdrew)
 
 
 def held_back(change: Change, state: State | None, contact_list_id: str) -> bool:
@@ -220,10 +248,18 @@ def held_back(change: Change, state: State | None, contact_list_id: str) -> bool
 
     A record that nobody could decode may have changed either flag: only who tells both of them says who may be called.
     """
-    amendment = change.contact
-    if state is None or not isinstance(amendment, Amendment) or state.fingerprint != undecoded(contact_list_id):
-        return False
-    return amendment.consent is UNCHANGED or amendment.do_not_call is UNCHANGED
+    return any(_left_unclear(change, state, contact_list_id))
+
+
+def _left_unclear(change: Change, state: State | None, contact_list_id: str) -> tuple[bool, bool]:
+    """Whether nobody knows what the CRM says of consent, and of do-not-call, once a change was made of its contact."""
+    if not isinstance(change.contact, Amendment):
+        return False, False
+    flags = _unclear_flags(contact_list_id)
+    own = flags.get(change.fingerprint, (False, False))
+    before = (False, False) if state is None else flags.get(state.fingerprint, (False, False))
+    told = change.contact.consent is not UNCHANGED, change.contact.do_not_call is not UNCHANGED
+    return own[0] or (before[0] and not told[0]), own[1] or (before[1] and not told[1])
 
 
 def grants_nothing(change: Change, state: State | None) -> bool:
@@ -302,6 +338,26 @@ def suppressed(contact_list_id: str, *, consent: bool, do_not_call: bool) -> byt
     return hashlib.sha256(told.encode()).digest()
 
 
+def unclear(contact_list_id: str, consent: bool, do_not_call: bool) -> bytes:
+    """Fingerprint of a contact that is not callable as a precaution, since nobody could read these flags of it."""
+    which = "" if consent and do_not_call else " consent" if consent else " do_not_call"
+    return hashlib.sha256(f"precaution {contact_list_id}{which}".encode()).digest()
+
+
 def undecoded(contact_list_id: str) -> bytes:
-    """Fingerprint of a contact that is not callable as a precaution; no content has it."""
-    return hashlib.sha256(f"precaution {contact_list_id}".encode()).digest()
+    """Fingerprint of a contact of whom nobody could read anything; no content has it."""
+    return unclear(contact_list_id, consent=True, do_not_call=True)
+
+
+@cache
+def _unclear_flags(contact_list_id: str) -> Mapping[bytes, tuple[bool, bool]]:
+    """Which flags are unclear, by fingerprint."""
+    return {unclear(contact_list_id, *flags): flags for flags in ((True, True), (True, False), (False, True))}
+
+
+@cache
+def withheld(contact_list_id: str) -> frozenset[bytes]:
+    """The fingerprints of contacts that are not callable whatever their flags in Genesys say."""
+    both = product((False, True), repeat=2)
+    suppressions = [suppressed(contact_list_id, consent=consent, do_not_call=flag) for consent, flag in both]
+    return frozenset([*suppressions, *_unclear_flags(contact_list_id)])

@@ -17,7 +17,7 @@ from datetime import UTC
 from msgspec import Struct
 from msgspec.structs import replace
 
-from consumer.core.moments import iso, kafka_time, milliseconds
+from consumer.core.moments import MAX_MS, iso, kafka_time, milliseconds
 from consumer.model import DeadLetter, Headers, Position, Record
 
 _PREFIX = "dead-letter."
@@ -133,7 +133,7 @@ def _attempt(last: Mapping[str, bytes]) -> int:
 
 
 def _moment(value: bytes) -> int:
-    return milliseconds(value.decode(), zone=UTC)
+    return min(max(milliseconds(value.decode(), zone=UTC), 0), MAX_MS)
 
 
 def _position(value: bytes) -> Position:

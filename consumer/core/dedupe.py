@@ -8,10 +8,13 @@ from enum import IntEnum
 
 from msgspec.structs import replace
 
-from consumer.core.changes import without_content
+from consumer.core.changes import grants_nothing, held_back, without_content
 from consumer.model import FROM_A_FILE, Change, Contact, Operation, State, Verdict
 
 MAX_VERSION = 2**63 - 1
+
+BEFORE_ALL = -1
+"""A time before that of every change, of which the first is 0."""
 
 
 class _Order(IntEnum):
@@ -63,7 +66,8 @@ def goes_back(change: Change, state: State) -> bool:
     """Whether a withdrawal came later by time and earlier by a position in a log: that may have begun anew unseen."""
     if not change.positional or change.version is None or state.version is None or change.epoch != state.epoch:
         return False
-    return change.version < state.version and change.occurred_at > state.occurred_at
+    earlier = change.version < state.version and change.occurred_at > state.occurred_at
+    return earlier and not _is_committed_since(change, state)
 
 
 def releases(change: Change, state: State | None) -> bool:
@@ -178,10 +182,18 @@ def forgotten(state: State, contact_list_id: str) -> State:
     return replace(state, fingerprint=fingerprint, blocked=False, imprint=b"")
 
 
-def given_up(state: State | None, contact_list_id: str) -> State:
-    """The state after a change that was given up: it may have been applied all the same, but the order stays."""
-    known = state or State(b"", None, versioned=False, occurred_at=0, offset=FROM_A_FILE, deleted=False)
-    return forgotten(replace(known, deleted=False, callable=None), contact_list_id)
+def given_up(change: Change, state: State | None, contact_list_id: str) -> State:
+    """The state after a change that was given up: it may have been applied all the same, but the order stays.
+
+    One that lets nobody call has not done so either: a precaution holds on, and so does a withdrawal.
+    """
+    if state is None:
+        state = State(b"", None, versioned=False, occurred_at=BEFORE_ALL, offset=FROM_A_FILE, deleted=False)
+    if held_back(change, state, contact_list_id):
+        return replace(state, imprint=b"")
+    callable_ = False if grants_nothing(change, state) else None
+    fingerprint = without_content(_UPSERT, contact_list_id)
+    return replace(state, fingerprint=fingerprint, deleted=False, callable=callable_, imprint=b"")
 
 
 def from_a_file(state: State) -> State:

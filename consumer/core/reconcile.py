@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Sequence
 from enum import StrEnum
 from functools import cache
-from itertools import product
 
 from consumer.core import changes
 from consumer.core.contact_id import contact_id
@@ -56,7 +55,7 @@ def standing(
         return Standing.FOREIGN
     if state.deleted:
         return Standing.CALLABLE if row.callable else Standing.DELETED
-    if state.fingerprint in _withdrawn(contact_list_id):
+    if state.fingerprint in changes.withheld(contact_list_id):
         return Standing.CALLABLE if row.callable else Standing.IN_STEP
     against_its_flags = row.callable and state.callable is not True and not _lets_call(row)
     if state.fingerprint == _forgotten(contact_list_id):
@@ -91,18 +90,8 @@ def _lets_call(row: ExportedContact) -> bool:
 
 def is_missed(state: State, contact_list_id: str) -> bool:
     """Whether a contact without a row should have one. One that was suppressed may be gone: nobody calls it."""
-    without_content = _withdrawn(contact_list_id) | {_forgotten(contact_list_id)}
+    without_content = changes.withheld(contact_list_id) | {_forgotten(contact_list_id)}
     return not state.deleted and state.fingerprint not in without_content
-
-
-@cache
-def _withdrawn(contact_list_id: str) -> frozenset[bytes]:
-    """The fingerprints of a suppressed contact, and of one that could not be decoded."""
-    flags = product((False, True), repeat=2)
-    suppressed = [
-        changes.suppressed(contact_list_id, consent=consent, do_not_call=do_not_call) for consent, do_not_call in flags
-    ]
-    return frozenset([*suppressed, changes.undecoded(contact_list_id)])
 
 
 @cache

@@ -227,7 +227,7 @@ class Plan:
         if isinstance(change.contact, Contact) and not known:  # a rejected withdrawal tells only the flags
             line = self._uploads.encode(change.contact)
         way = Way.UPLOAD if line else Way.WITHDRAWAL if change.withdrawal else Way.REQUEST
-        withdrawn = changes.withdrawn(change, withdrawn)
+        withdrawn = changes.withdrawn(change, self._contact_list_id, withdrawn)
         choice = Choice(candidate.row.number, way, known, len(line or b""), _encoded(state), withdrawn)
         choices[change.identity] = choice
         self._count(choice, 1)

@@ -184,7 +184,8 @@ class Admission:
 
     def _give_up(self, lane: Lane) -> None:
         """Nobody knows what is there: an earlier request may have been applied, also one of a process that died."""
-        self._remember(lane.work, lane.change, dedupe.given_up(lane.base, self._contact_list_id))
+        state = dedupe.given_up(lane.change, lane.base, self._contact_list_id)
+        self._remember(lane.work, lane.change, replace(state, blocked=state.blocked and not lane.superseded))
 
     def _conclude(self, lane: Lane) -> None:
         """Genesys has what the work of a lane asks for."""

@@ -1,5 +1,8 @@
 """Forgets contacts of which nothing was settled for longer than the set retention. Off unless it is set.
 
+Who is suppressed, or not callable as a precaution, is not forgotten: his flags in Genesys may let somebody call, and
+the next partial change that tells none of them would.
+
 Walks the stores of the assigned partitions slice by slice, beside the flow. What it finds is not removed here: the next
 settlement takes it along, so that changelog and store stay equal, and only if it is then as it was found.
 """
@@ -34,6 +37,7 @@ class Retention:
     Args:
         partitions: The assigned ones.
         store: What was delivered.
+        contact_list_id: Part of fingerprints.
         retention_s: How long an entry is kept after it was last settled, seconds.
         now: Seconds since the epoch.
         found: Called when a partition has something to forget.
@@ -44,12 +48,14 @@ class Retention:
         *,
         partitions: Partitions,
         store: Store,
+        contact_list_id: str,
         retention_s: float,
         now: Callable[[], float],
         found: Callable[[], None],
     ) -> None:
         self._partitions = partitions
         self._store = store
+        self._contact_list_id = contact_list_id
         self._retention_s = retention_s
         self._now = now
         self._found = found
@@ -82,8 +88,11 @@ class Retention:
             log.info("state_expired", partition=partition.key, entries=count)
 
     def _is_old(self, key: bytes, raw: bytes) -> bool:
+        """Whether an entry is to be forgotten. Not so who is not callable although Genesys' flags may let him be."""
         settled_ms = state_bytes.settled_ms(raw) if len(key) == changes.IDENTITY_BYTES else None
-        return settled_ms is not None and settled_ms / 1000 < self._now() - self._retention_s
+        if settled_ms is None or settled_ms / 1000 >= self._now() - self._retention_s:
+            return False
+        return state_bytes.decode(raw).fingerprint not in changes.withheld(self._contact_list_id)
 
     def _forget(self, partition: Partition, entries: list[tuple[bytes, bytes]]) -> int:
         partition.expired.update(entries)

@@ -93,6 +93,7 @@ class Pipeline:
     ) -> None:
         self._settings, self._source, self._store = settings, source, store
         self._telemetry, self._times = telemetry, times
+        self._contact_list_id = sink.contact_list_id
         self.partitions = Partitions()
         self.fuses = Fuses(settings, self.partitions, source)
         self._progress = Progress()
@@ -165,6 +166,7 @@ class Pipeline:
         return Retention(
             partitions=self.partitions,
             store=self._store,
+            contact_list_id=self._contact_list_id,
             retention_s=self._settings.state_retention_days * DAY_S,
             now=self._times.now,
             found=self._settler.wake,

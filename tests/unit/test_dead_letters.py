@@ -67,6 +67,15 @@ def test_a_replayed_record_was_told_when_kafka_got_it_first() -> None:
     assert dead_letters.as_told_first(other) is other
 
 
+def test_a_time_that_nobody_can_have_meant_is_the_first_or_last_there_is() -> None:
+    """Whoever wrote the letter: it can be put back."""
+    for told in (b"0001-01-01T00:00:00+14:00", b"9999-12-31T23:59:59-14:00"):
+        headers = [*_headers(_record()), ("dead-letter.timestamp", told)]
+        letter = dead_letters.read(headers)
+        assert letter is not None
+        assert dead_letters.replayed(headers, letter)
+
+
 @pytest.mark.parametrize("told", [b"2023-11-14T22:13:21.000Z", b"yesterday", b"\xff", b"", None])
 def test_a_header_makes_no_record_newer_than_it_is(told: bytes | None) -> None:
     """Nor does one that is no time say anything."""

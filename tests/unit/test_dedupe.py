@@ -179,25 +179,68 @@ def test_values_that_move_between_fields_are_another_content(phone, email):
     ("consent", "do_not_call", "expected"),
     [
         (False, False, (False, UNCHANGED)),
-        (False, "maybe", (False, UNCHANGED)),
         (False, UNCHANGED, (False, UNCHANGED)),
         (True, True, (UNCHANGED, True)),
-        (None, True, (UNCHANGED, True)),
         (UNCHANGED, True, (UNCHANGED, True)),
         (False, True, (False, True)),
         (UNCHANGED, UNCHANGED, None),
         (True, False, None),
-        (True, None, None),
-        ("false", False, None),
-        (0, False, None),
-        (None, "true", None),
-        (None, 1, None),
     ],
 )
 def test_a_rejected_event_suppresses_when_it_withdraws(consent, do_not_call, expected):
-    """Only what is plainly false consent or plainly true do-not-call suppresses, whatever else is wrong."""
+    """Plainly false consent and plainly true do-not-call are withdrawn, whatever else is wrong."""
     made = suppression(replace(EVENT, consent=consent, do_not_call=do_not_call), 3, LIST, "")
     assert (made and (made.contact.consent, made.contact.do_not_call)) == expected
+
+
+@pytest.mark.parametrize(
+    ("consent", "do_not_call", "unclear", "number"),
+    [
+        (None, False, (True, False), ""),
+        ("false", UNCHANGED, (True, False), ""),
+        (True, None, (False, True), ""),
+        (0, "no", (True, True), ""),
+        (False, "maybe", (False, True), "+15550100"),
+        (None, True, (True, False), "+15550100"),
+    ],
+)
+def test_a_flag_that_nobody_can_read_suppresses_as_a_precaution(consent, do_not_call, unclear, number):
+    """Perhaps it withdraws: the flag stays as Genesys has it, and no number is blocked for that alone."""
+    made = suppression(replace(EVENT, consent=consent, do_not_call=do_not_call), 3, LIST, "+15550100")
+    assert made is not None
+    assert made.fingerprint == changes.unclear(LIST, *unclear)
+    assert (made.withdrawal, made.undecoded, made.number, made.version) == (True, False, number, 5)
+    told = (False if consent is False else UNCHANGED, True if do_not_call is True else UNCHANGED)
+    assert (made.contact.consent, made.contact.do_not_call) == told
+
+
+FLAGS = [(consent, do_not_call) for consent in (False, True) for do_not_call in (False, True)]
+
+
+@pytest.mark.parametrize("unclear", FLAGS[1:], ids=str)
+@pytest.mark.parametrize("told", FLAGS, ids=str)
+def test_a_precaution_ends_when_what_was_unclear_is_told(unclear, told):
+    """By as many changes as it takes; what is still unclear then is known."""
+    state = replace(accepted(change(), None), fingerprint=changes.unclear(LIST, *unclear), callable=False)
+    flags = (True if told[0] else UNCHANGED, False if told[1] else UNCHANGED)
+    amending = replace(change(version=6), contact=Amendment("c-1", "+15550199", UNCHANGED, *flags, {}))
+    left = (unclear[0] and not told[0], unclear[1] and not told[1])
+    assert changes.held_back(amending, state, LIST) is any(left)
+    after = merged(amending, replace(CONTACT, phone="+15550199"), state, LIST)
+    assert (after.fingerprint == changes.unclear(LIST, *left)) is any(left)
+    assert accepted(after, state).callable is not any(left)
+
+
+@pytest.mark.parametrize("first", ["consent", "do_not_call"])
+def test_precautions_add_up(first):
+    """One for consent and one for do-not-call: either flag may have been withdrawn."""
+    content = changes.unclear(LIST, consent=first == "consent", do_not_call=first != "consent")
+    state = replace(accepted(change(), None), fingerprint=content)
+    second = {"do_not_call": "no"} if first == "consent" else {"consent": "yes"}
+    other = suppression(replace(EVENT, version=6, **second), 11, LIST, "")
+    assert other is not None
+    assert judge(other, state) is Verdict.CHANGED
+    assert merged(other, CONTACT, state, LIST).fingerprint == changes.undecoded(LIST)
 
 
 def test_a_suppression_keeps_identity_and_order_but_no_contact_data():
@@ -991,8 +1034,9 @@ def test_a_repeat_of_another_epoch_sets_no_time_back():
 @pytest.mark.parametrize("before", [None, accepted(change(version=5, consent=False), None)])
 def test_of_what_was_given_up_nothing_is_known(before):
     """Neither whether it is there nor who may be called; but what was older stays older, and all else is sent."""
-    after = given_up(before, LIST)
+    after = given_up(change(version=6), before, LIST)
     assert (after.deleted, after.callable, after.imprint) == (False, None, b"")
+    assert before is not None or judge(change(version=None, at=0), after) is Verdict.CHANGED
     judged = [judge(change(version=version, at=version), after) for version in (4, 5, 6)]
     assert judged == [Verdict.CHANGED if before is None else Verdict.STALE, Verdict.CHANGED, Verdict.CHANGED]
     assert judge(change(version=None, at=1, consent=False), after) is Verdict.CHANGED
@@ -1002,23 +1046,26 @@ def test_of_what_was_given_up_nothing_is_known(before):
 def test_what_is_withdrawn_stays_so_behind_a_suppression_alone(before):
     """A delete leaves nothing of a contact to withdraw, and whoever tells the whole contact tells both flags."""
     suppression_ = suppressed()
-    assert withdrawn(suppression_, before) == before | Withdrawn.CONSENT
-    assert withdrawn(as_delete(suppression_, LIST), before) == Withdrawn.CONTACT
-    assert withdrawn(change(), before) == Withdrawn.NOTHING
-    assert withdrawn(change(consent=False), before) == Withdrawn.CONSENT
-    assert withdrawn(change(consent=False, do_not_call=True), before) == Withdrawn.CONSENT | Withdrawn.DO_NOT_CALL
+    assert withdrawn(suppression_, LIST, before) == before | Withdrawn.CONSENT
+    assert withdrawn(as_delete(suppression_, LIST), LIST, before) == Withdrawn.CONTACT
+    assert withdrawn(change(), LIST, before) == Withdrawn.NOTHING
+    assert withdrawn(change(consent=False), LIST, before) == Withdrawn.CONSENT
+    assert withdrawn(change(consent=False, do_not_call=True), LIST, before) == Withdrawn.CONSENT | Withdrawn.DO_NOT_CALL
 
 
 def test_a_suppression_withdraws_what_it_takes_the_place_of_withdrew():
     """It is the one that a record would make which tells all of it; any other change stays as it is."""
-    told = replace(EVENT, consent=False, do_not_call=None)
+    told = replace(EVENT, consent=False, do_not_call=UNCHANGED, partial=True)
     by_consent = suppression(told, 3, LIST, "+15550100")
     by_both = suppression(replace(told, do_not_call=True), 3, LIST, "+15550100")
+    perhaps = suppression(replace(told, do_not_call="no"), 3, LIST, "+15550100")
+    assert perhaps is not None
     assert by_consent is not None
     assert by_both is not None
     assert withdrawing(by_consent, Withdrawn.DO_NOT_CALL, LIST) == by_both
     assert withdrawing(by_both, Withdrawn.NOTHING, LIST) == by_both
     assert withdrawing(by_consent, Withdrawn.CONSENT | Withdrawn.CONTACT, LIST) == by_consent
+    assert withdrawing(by_consent, withdrawn(perhaps, LIST), LIST) == perhaps
     assert withdrawing(change(), Withdrawn.CONSENT | Withdrawn.DO_NOT_CALL, LIST) == change()
 
 
@@ -1027,3 +1074,23 @@ def test_no_row_of_a_file_was_committed_since_a_snapshot():
     read = replace(state(version=5, at=1000), concurrent=True)
     assert judge(change(version=4, at=2000), read) is Verdict.CHANGED
     assert judge(change(version=4, at=2000, offset=FROM_A_FILE), read) is Verdict.STALE
+
+
+PHONE_ALONE = replace(change(version=7), contact=Amendment("c-1", "+14155550199", UNCHANGED, UNCHANGED, UNCHANGED, {}))
+
+
+def test_who_is_not_callable_stays_so_when_a_change_without_flags_was_given_up():
+    """It lets nobody call, whether or not it was applied."""
+    precaution_ = replace(accepted(change(), None), fingerprint=changes.undecoded(LIST), callable=False)
+    assert given_up(PHONE_ALONE, precaution_, LIST) == precaution_
+    withdrawn_ = accepted(change(consent=False), None)
+    assert given_up(PHONE_ALONE, withdrawn_, LIST).callable is False
+    assert given_up(PHONE_ALONE, accepted(change(), None), LIST).callable is None
+
+
+@pytest.mark.parametrize("blocked", [False, True])
+def test_a_number_stays_known_as_blocked_when_a_grant_was_given_up(blocked):
+    """The next one that is provably newer takes it off the list."""
+    withdrawn_ = replace(accepted(change(consent=False), None), blocked=blocked)
+    after = given_up(change(version=6), withdrawn_, LIST)
+    assert releases(change(version=7), after) is blocked

@@ -565,3 +565,29 @@ def test_a_withdrawal_that_was_applied_unheard_keeps_the_other_flag_as_it_is_kno
     next_comes(world, partly("c", 4, consent=True))
     assert outcomes(world) == ["delivered"] * 4
     assert world.list["c"]["callable"] is True
+
+
+UNREADABLE = Event("c", 2, consent=None, reasons=("consent_not_boolean",))
+
+
+@pytest.mark.parametrize(
+    ("told", "callable_"),
+    [
+        ({"phone": "+15550199"}, False),
+        ({"do_not_call": False}, False),
+        ({"consent": True}, True),
+        ({"consent": True, "do_not_call": False}, True),
+    ],
+    ids=str,
+)
+def test_who_tells_a_flag_that_nobody_can_read_is_not_callable_until_it_is_told(
+    told: dict[str, Any], callable_: bool
+) -> None:
+    """A consent that was taken away is no consent, and do-not-call is what it was."""
+    world = one_after_the_other(Event("c", 1), UNREADABLE)
+    assert (world.list["c"]["callable"], world.list["c"]["consent"]) == (False, True)
+    assert (world.events()[-1]["outcome"], world.events()[-1]["operation"]) == ("rejected", "suppress")
+    world = one_after_the_other(Event("c", 1), UNREADABLE, partly("c", 3, **told))
+    assert world.list["c"]["callable"] is callable_
+    world = one_after_the_other(Event("c", 1), UNREADABLE, partly("c", 3, **told), Event("c", 4))
+    assert world.list["c"]["callable"] is True

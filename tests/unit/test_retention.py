@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Collection
+from typing import Any
 
 import orjson
 import pytest
@@ -14,7 +15,7 @@ from consumer.pipeline.settle import CHAIN_KEY
 from tests.checker import check_without_outcomes
 from tests.lives import Life, in_life, live, survive, world_of
 from tests.memory_ports import World
-from tests.stories import TOPIC, Event, Story
+from tests.stories import TOPIC, Event, Story, partly
 from tests.virtual_time import passes, until
 
 P0 = TopicPartition(TOPIC, 0)
@@ -165,3 +166,23 @@ def test_a_crash_on_the_way_leaves_store_and_changelog_equal_in_the_end(after_ef
         assert [orjson.loads(value)["seq"] for _, value in world.audit if b'"record"' in value] == [0, 1, 2]
         check_without_outcomes(world, story, set())
         step += 1
+
+
+@pytest.mark.usefixtures("partial_events")
+@pytest.mark.parametrize(
+    "bad", [{"consent": None}, {"phone": "12", "consent": False}], ids=["precaution", "suppressed"]
+)
+def test_who_is_not_callable_whatever_his_flags_say_is_not_forgotten(bad: dict[str, Any]) -> None:
+    """A change that grants nothing would let the person be called, where the flags in Genesys do."""
+    unreadable = Event("c", 2, **bad, reasons=("any",))
+    story = Story().tell(0, Event("c", 1), unreadable, Event("other", 1), partly("c", 3, phone="+15550199"))
+    world = World()
+    for record in story.records()[:3]:
+        world.append([record])
+        live(world)
+    aged(world, ["c", "other"])
+    in_life(world, lambda _: until(lambda: identity("other") not in remembered(world)), state_retention_days=DAYS)
+    world.list["c"]["consent"] = True
+    world.append(story.records()[3:])
+    live(world)
+    assert (world.list["c"]["callable"], world.list["c"]["phone"]) == (False, "+15550199")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from consumer.model import Record
 from tests.debezium_rows import PARTITION, callable_, reading
@@ -78,6 +79,16 @@ def test_what_says_the_same_is_a_duplicate_and_hides_nothing(tmp_path: Path) -> 
     """The next change of that transaction applies."""
     told = [row("r", READ, 0, **OLD), row("u", MADE, LATER, **OLD), row("u", MADE + 1, LATER, **NEW)]
     assert ended(after(tmp_path, *told)) == ["delivered", "duplicate", "delivered"]
+
+
+def test_what_follows_a_withdrawal_in_its_transaction_applies(tmp_path: Path) -> None:
+    """And nobody is told that the log began anew."""
+    withdrawal, number = row("u", MADE, LATER, **DENIED), row("u", MADE + 1, LATER, **DENIED, **NEW)
+    with capture_logs() as logs:
+        world = after(tmp_path, row("r", READ, 0, **OLD), withdrawal, number)
+    assert ended(world) == ["delivered"] * 3
+    assert (world.list["7"]["phone"], callable_(world)) == (NEW["phone"], {"7": False})
+    assert "source_order_went_back" not in {line["event"] for line in logs}
 
 
 def test_a_withdrawal_and_a_grant_that_were_committed_since(tmp_path: Path) -> None:

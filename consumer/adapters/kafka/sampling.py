@@ -56,7 +56,7 @@ class _Reader:
         starts = {key: max(low[key], self._ends[key] - PER_PARTITION) for key in partitions}
         self._left = {key for key, start in starts.items() if self._ends[key] > start}
         self._consumer = _assigned(connection, {key: starts[key] for key in self._left}) if self._left else None
-        self._deadline = time.monotonic() + READ_WITHIN_S
+        self._waited_s = 0.0
 
     @property
     def finished(self) -> bool:
@@ -65,15 +65,17 @@ class _Reader:
     def next(self) -> list[Record]:
         """The next records; none when there are none yet."""
         assert self._consumer is not None  # noqa: S101 -- called only while not finished
-        if time.monotonic() >= self._deadline:
+        if self._waited_s >= READ_WITHIN_S:
             raise SourceUnavailable("the source topic could not be read in time")
         records: list[Record] = []
+        began = time.monotonic()
         for message in polled(self._consumer, POLL_S, AT_ONCE):
             partition = TopicPartition(message.topic() or "", message.partition() or 0)
             if _is_last(message, self._ends.get(partition, 0)):
                 self._left.discard(partition)
             if message.error() is None:
                 records.append(record_of(message, partition))
+        self._waited_s += time.monotonic() - began  # not what is done with records meanwhile
         return records
 
 
