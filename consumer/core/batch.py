@@ -129,15 +129,19 @@ class Lanes:
         """Keep a sent lane back; like one that waits it can be replaced or dropped, but it is not taken."""
         lane.queue = self._parked
 
+    def is_parked(self, lane: Lane) -> bool:
+        """Whether a lane is kept back."""
+        return lane.queue is self._parked
+
     def release(self, lane: Lane) -> None:
         """Queue a parked lane again; one that has left meanwhile is left alone."""
         if lane.queue is self._parked:
             self._requeue(lane)
 
     def release_alone(self, lane: Lane, now: float) -> None:
-        """As `release`; but it is sent with nobody else, and after withdrawals that began to wait before."""
+        """As `release`; but it is sent with nobody else, and no more urgent than what lingers: it is not callable."""
         if lane.queue is self._parked:
-            lane.since = now
+            lane.since, lane.urgent = now, False
             self.put_back_as_group(effect_of(lane.change), [lane])
 
     def drop(self, assignment: Assignment) -> tuple[list[Lane], list[Work]]:

@@ -149,6 +149,7 @@ class FirstFill:
             progress=progress,
             times=self._times,
         )
+        outbound.dispatcher.dnc_wait.patient = False  # nobody applies what the stream says while a load owns the topic
         return Requests(self._partitions, outbound, progress, self._partition_of)
 
     def _partition_of(self, external_id: str) -> TopicPartition:

@@ -23,7 +23,7 @@ from consumer.core.changes import as_delete, grants_nothing, held_back, is_appli
 from consumer.core.dedupe import releases
 from consumer.core.delivery import Gate, is_suspect
 from consumer.core.lane import Batch, Effect, Lane
-from consumer.errors import RefusedByGenesys, Throttled, TooLarge, TransientError, Withheld
+from consumer.errors import FatalError, RefusedByGenesys, Throttled, TooLarge, TransientError, Withheld
 from consumer.model import Amendment, Contact, Operation, TopicPartition
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.dnc_wait import DncWait
@@ -101,7 +101,7 @@ class Dispatcher:
         self._clock, self._now, self._dice = times.clock, times.now, times.dice
         self._progress = progress
         self._wake = asyncio.Event()
-        self.dnc_wait = DncWait(lanes, times.clock, self.wake)
+        self.dnc_wait = DncWait(lanes, self.wake)
 
     def wake(self) -> None:
         """Something may be due."""
@@ -238,6 +238,7 @@ class Dispatcher:
 
     def _accepted(self, batch: Batch, answer: _Answer, seconds: float) -> None:
         self._gate.succeeded()
+        self.dnc_wait.taken(batch)
         self._telemetry.batch_sent(len(batch.lanes), "success", seconds)
         if batch.search:
             self._telemetry.searched(found=False)
@@ -287,21 +288,27 @@ class Dispatcher:
         self._queued_again(batch.lanes)
 
     def _withhold(self, batch: Batch, error: Withheld) -> None:
-        """Who withdrew is not callable, and waits for the do-not-call list; the rest goes on."""
+        """Who withdrew is not callable, and waits for the do-not-call list; the rest goes on.
+
+        Raises:
+            FatalError: The list refuses for good, and nobody is to wait for somebody to mend it.
+        """
+        if error.for_good and not self.dnc_wait.patient:
+            raise FatalError(str(error))
         if error.throttles:
             self._gate.throttled(self._clock(), error.retry_after, self._dice())
         else:
             self._gate.succeeded()
         self._telemetry.on_retry("throttled" if error.throttles else "unavailable")
         self._lanes.relieve(batch.still_doubted())
-        batch = self._owned(batch)
-        waiting = [lane for lane in batch.lanes if lane.change.contact.external_id in error.external_ids]
+        waiting, rest = list[Lane](), list[Lane]()
+        for lane in self._owned(batch).lanes:
+            (waiting if lane.change.contact.external_id in error.external_ids else rest).append(lane)
         remedy = "have the do-not-call list take numbers again; those who withdrew are not callable meanwhile"
-        log.error("withdrawals_withheld", contacts=len(waiting), error=str(error), remedy=remedy)
-        self._lanes.put_back(Batch(batch.effect, [lane for lane in batch.lanes if lane not in waiting]))
-        if waiting:
-            self.dnc_wait.add(waiting, str(error))
-        self._queued_again(batch.lanes)
+        log.warning("withdrawals_withheld", contacts=len(waiting), error=str(error), remedy=remedy)
+        self._lanes.put_back(Batch(batch.effect, rest))
+        self.dnc_wait.add(waiting, str(error), error.retry_after)
+        self._queued_again([*waiting, *rest])
 
     def _refused(self, batch: Batch, error: RefusedByGenesys, seconds: float) -> None:
         """Genesys blames the data: split, or decide what becomes of the contact that was alone in the request."""

@@ -232,6 +232,7 @@ class Pipeline:
             ExceptionGroup: Holding the `FatalError` that made it stop.
             FatalError: All is settled that could be, and a fuse keeps the rest from it.
         """
+        self._dispatcher.dnc_wait.patient = not until_caught_up
         async with self._tasks:
             for work in (self._take_events, self._dispatcher.run, self._settler.run, self._feed.balance):
                 self._spawn(work())

@@ -614,12 +614,14 @@ def test_a_parked_contact_may_be_released_to_go_alone() -> None:
     assert drained(on, 3.0) == [["b", "c"], ["a"]]
 
 
-def test_later_withdrawals_do_not_hold_up_who_goes_alone() -> None:
-    """However many keep coming."""
+def test_who_goes_alone_goes_behind_withdrawals_and_by_turns_with_the_rest() -> None:
+    """Those may still be called; the rest is not kept waiting by however many go alone."""
     on = lanes()
-    on.release_alone(parked(on), 2.0)
-    begin(on, work("c", DELETE), now=3.0)
-    assert drained(on, 3.0) == [["a"], ["c"]]
+    for name in ("a", "b"):
+        on.release_alone(parked(on, name), 2.0)
+    begin(on, work("late", DELETE), now=3.0)
+    begin(on, work("grant"), now=2.5)
+    assert drained(on, 3.0 + LINGER_S) == [["late"], ["a"], ["grant"], ["b"]]
 
 
 @pytest.mark.parametrize("newer", [work("a"), work("a", DELETE), work("a", withdrawal=True)], ids=str)

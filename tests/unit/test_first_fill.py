@@ -11,12 +11,13 @@ from msgspec.structs import replace
 
 from consumer.command_ports import ImportStatus
 from consumer.core import changes, state_bytes
-from consumer.errors import ConsumerError, FatalError, RefusedByGenesys, SinkUnavailable, SourceUnavailable
+from consumer.errors import ConsumerError, FatalError, RefusedByGenesys, SinkUnavailable, SourceUnavailable, Withheld
 from consumer.model import FROM_A_FILE, Record, TopicPartition
 from consumer.pipeline.settle import IMPORT_KEY
+from consumer.ports import always
 from tests.fills import WRITTEN_MS, Fill, MemoryRows, Row, empty_world, fill, partition_of, row, survive
 from tests.lives import live
-from tests.memory_ports import World, outage
+from tests.memory_ports import MemorySink, World, outage
 from tests.stories import TOPIC, Event, partly
 from tests.virtual_time import passes
 
@@ -742,3 +743,19 @@ def test_the_mark_of_an_import_stays_for_as_long_as_no_state_tells_of_some(
         survive(world, rows, None, after_effect=False)
         assert not any(dict(entries).get(IMPORT_KEY) for entries in world.changelog.values())
     assert seen > 2
+
+
+def test_a_load_does_not_wait_for_somebody_to_mend_the_do_not_call_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It owns the topic, so that nobody applies what the stream says; who withdrew is not callable by then."""
+    world = empty_world()
+
+    class Refusing(MemorySink):
+        async def upsert(self, contacts: Any, sure: Any = always, withdrawn: Any = (), granted: Any = ()) -> None:
+            await super().upsert(contacts, sure)
+            raise Withheld(FatalError("no permission"), {each.external_id for each in withdrawn})
+
+    monkeypatch.setattr("tests.fills.MemorySink", Refusing)
+    with pytest.raises(ExceptionGroup) as caught:
+        fill(world, [row("a", consent=False)])
+    assert caught.group_contains(FatalError, match="no permission", depth=None)
+    assert world.list["a"]["callable"] is False

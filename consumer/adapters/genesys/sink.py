@@ -162,12 +162,13 @@ class GenesysSink:
         granted: Sequence[Contact] = (),
     ) -> None:
         deadline = self._client.deadline()
+        kept = await self._read_all(_numberless(withdrawn), deadline) if self._dnc_list is not None else {}
+        blocked = [each.phone for each in withdrawn] + [held.data.get(PHONE_COLUMN) or "" for held in kept.values()]
         try:
-            until = _part(deadline)
-            blocked = await self._numbers(withdrawn, until) if self._dnc_list is not None else []
-            await self._block(blocked, until, sure)
+            await self._block(blocked, _part(deadline), sure)
         except ConsumerError as error:
-            await self._hold([self.encode(each, callable_=False) for each in withdrawn if each.phone], deadline, sure)
+            held = [self.encode(each, callable_=False) for each in withdrawn if each.phone]
+            await self._hold([*held, *self._as_they_are(kept)], deadline, sure)
             raise Withheld(error, {each.external_id for each in withdrawn}) from error
         released = await self._numbers_kept(granted, deadline) if self._releases else set()
         await self._add(contacts, deadline, sure, paid=True)
@@ -183,8 +184,7 @@ class GenesysSink:
         refused = await self._delete(contact_ids, deadline, sure)
         left = await self._read(contact_ids, deadline, paid=False)
         if left:
-            data = [(id_, self._complete(held.data)) for id_, held in left.items()]
-            await self._add([self._encoded(id_, has, callable_=False) for id_, has in data], deadline, sure, paid=False)
+            await self._add(self._as_they_are(left), deadline, sure, paid=False)
         if refused is not None and (len(contact_ids) > 1 or not left):
             raise refused  # the others can be deleted; and one in use that does not show is there, and as it was
         return left.keys()
@@ -211,7 +211,9 @@ class GenesysSink:
             await self._block([*numbers, *withdrawn], _part(deadline), sure)
         except ConsumerError as error:
             held = [each.encoded for each in merged if not each.callable and each.amended.contact.phone]
-            await self._hold(held, deadline, sure)
+            numberless = set(_numberless([each.amended.contact for each in merged if not each.callable]))
+            kept = {id_: shown for id_, shown in found.items() if id_ in numberless}
+            await self._hold([*held, *self._as_they_are(kept)], deadline, sure)
             rejected = [each.external_id for each, number in zip(amendments, numbers, strict=False) if number]
             not_callable = [each.amended.contact for each in merged if not each.amended.contact.callable]
             raise Withheld(error, {*rejected, *(each.external_id for each in not_callable)}) from error
@@ -237,13 +239,6 @@ class GenesysSink:
                 raise
         return None
 
-    async def _numbers(self, contacts: Sequence[Contact], deadline: float) -> list[str]:
-        """Their phone numbers; of a contact that comes without one, the one that Genesys has."""
-        numbers = [contact.phone for contact in contacts if contact.phone]
-        ids = [contact_id(contact.external_id) for contact in contacts if not contact.phone]
-        found = await self._read_all(ids, deadline)
-        return numbers + [held.data.get(PHONE_COLUMN) or "" for held in found.values()]
-
     async def _numbers_kept(self, contacts: Sequence[Contact], deadline: float) -> set[str]:
         """The phone numbers of those that Genesys has with the same number, before it is told anything else."""
         phones = {contact_id(contact.external_id): contact.phone for contact in contacts if contact.phone}
@@ -259,7 +254,7 @@ class GenesysSink:
     async def _hold(self, contacts: Sequence[bytes], deadline: float, sure: Sure) -> None:
         """Have nobody call these while the do-not-call list takes no numbers; then all is tried again.
 
-        A contact that loses its number waits for the list: nobody would know the number any more. One that Genesys
+        One that loses its number keeps it until it is on the list: nobody would know it any more. One that Genesys
         refuses waits too: what becomes of it is decided once its number is on the list.
         """
         if not contacts:
@@ -269,6 +264,10 @@ class GenesysSink:
         except RefusedByGenesys:
             if len(contacts) > 1:
                 raise
+
+    def _as_they_are(self, contacts: Mapping[str, _Held]) -> list[bytes]:
+        """Contacts as Genesys has them, by id, but not callable."""
+        return [self._encoded(id_, self._complete(held.data), callable_=False) for id_, held in contacts.items()]
 
     async def _read_all(self, ids: Sequence[str], deadline: float) -> dict[str, _Held]:
         """What Genesys has of these contacts, by id, in as many requests as it takes."""
@@ -335,6 +334,11 @@ class GenesysSink:
 
     def _encoded(self, id_: str, data: dict[str, str], *, callable_: bool) -> bytes:
         return _encode(_Contact(id_, self._list_id, callable_, data))
+
+
+def _numberless(contacts: Sequence[Contact]) -> list[str]:
+    """Genesys' ids of those that come without a phone number."""
+    return [contact_id(contact.external_id) for contact in contacts if not contact.phone]
 
 
 def _part(deadline: float) -> float:
