@@ -290,8 +290,13 @@ def _read(value: bytes) -> tuple[TopicPartition, _Event] | None:
         return None
     if fields.type != "record" or fields.source is None or fields.seq < 0:
         raise ValueError("not an audit event")
-    body, _, _ = value.rpartition(_HASH_FIELD)
-    whole = hashlib.sha256(body + b"}").hexdigest() == fields.hash
     source = fields.source
-    event = _Event(source.offset, fields.seq, fields.prev, fields.hash, whole)
+    event = _Event(source.offset, fields.seq, fields.prev, fields.hash, _is_whole(value))
     return TopicPartition(source.topic, source.partition), event
+
+
+def _is_whole(value: bytes) -> bool:
+    """Whether the hash is that of all before it, and the last field: of two of a name whoever reads takes the last."""
+    body, _, _ = value.rpartition(_HASH_FIELD)
+    digest = hashlib.sha256(body + b"}").hexdigest()
+    return value == b'%b%b%b"}' % (body, _HASH_FIELD, digest.encode())

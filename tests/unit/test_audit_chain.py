@@ -62,6 +62,12 @@ def test_a_changed_event_is_found() -> None:
     assert "offset 3" in check.chains[P0].problems.examples[0]
 
 
+@pytest.mark.parametrize("behind", [b',"outcome":"ignored"}', b',"more":1}', b"} ", b"}\n"])
+def test_what_stands_behind_the_hash_is_found(behind: bytes) -> None:
+    """Of two fields of a name whoever reads JSON takes the last."""
+    assert _found(_check([*WHOLE[:3], WHOLE[3][:-1] + behind, *WHOLE[4:]])) == {Finding.ALTERED: 1}
+
+
 def test_a_changed_event_with_a_hash_to_match_is_found() -> None:
     """The next event names another hash."""
     other, _ = _events([3], head=ChainHead(3, orjson.loads(WHOLE[3])["prev"]))
