@@ -3,6 +3,7 @@
 Touches nothing.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
@@ -20,6 +21,7 @@ def conflicts(known: Mapping[str, object]) -> list[str]:
     """
     return [
         *_shared_topics(known),
+        *_repeated_sources(known),
         *_requests_longer_than_the_session(known),
         *_topics_that_are_no_source(known),
         *_release_without_list(known),
@@ -32,17 +34,30 @@ def conflicts(known: Mapping[str, object]) -> list[str]:
 def _shared_topics(known: Mapping[str, object]) -> list[str]:
     """Topics of which two settings make use."""
     topics = [known["kafka_audit_topic"], known["kafka_dead_letter_topic"], known["kafka_changelog_topic"]]
-    sources = known["kafka_source_topics"]
-    every = [*topics, *(sources if isinstance(sources, tuple) else ())]
-    twice = sorted({str(topic) for topic in every if topic is not None and every.count(topic) > 1})
-    return [f"topic {topic}: named by two settings; each needs its own" for topic in twice]
+    every = [*topics, *set(_sources(known))]
+    shared = sorted({str(topic) for topic in every if topic is not None and every.count(topic) > 1})
+    return [f"topic {topic}: named by two settings; each needs its own" for topic in shared]
+
+
+def _repeated_sources(known: Mapping[str, object]) -> list[str]:
+    every = _sources(known)
+    return [
+        f"KAFKA_SOURCE_TOPICS: {topic} is named more than once"
+        for topic in sorted(set(every))
+        if every.count(topic) > 1
+    ]
+
+
+def _sources(known: Mapping[str, object]) -> tuple[str, ...]:
+    topics = known["kafka_source_topics"]
+    return topics if isinstance(topics, tuple) else ()
 
 
 def _requests_longer_than_the_session(known: Mapping[str, object]) -> list[str]:
     """A request must be over before another consumer can own its partition, or it could land after a newer one."""
     of_kafka, limit_s = known["kafka_properties_file"], known["genesys_request_timeout_s"]
     session_ms = of_kafka.get("session.timeout.ms", "") if isinstance(of_kafka, Properties) else ""
-    if not (isinstance(limit_s, int) and session_ms.isdecimal() and int(session_ms) < limit_s * 1000):
+    if not (isinstance(limit_s, int) and re.fullmatch("[0-9]{1,18}", session_ms) and int(session_ms) < limit_s * 1000):
         return []
     return [f"GENESYS_REQUEST_TIMEOUT_S: {limit_s} s is longer than session.timeout.ms={session_ms} of Kafka"]
 

@@ -170,7 +170,7 @@ def integer(low: int, high: int) -> Callable[[str], int]:
     """A whole number from `low` to `high`."""
 
     def parse(raw: str) -> int:
-        if not re.fullmatch(r"-?[0-9]+", raw) or not low <= int(raw) <= high:
+        if not re.fullmatch(r"-?[0-9]{1,18}", raw) or not low <= int(raw) <= high:
             raise BadValueError(f"must be a whole number from {low} to {high}")
         return int(raw)
 
@@ -216,7 +216,7 @@ def toml(raw: str) -> dict[str, Any]:
 def http_address(raw: str) -> tuple[str, int]:
     """Host and port to listen at."""
     host, _, port = raw.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004 -- the highest port
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:  # noqa: PLR2004 -- the highest port
         raise BadValueError("must be HOST:PORT, for example 0.0.0.0:8080")
     return host.strip("[]"), int(port)
 

@@ -45,7 +45,8 @@ def _explain(arguments: argparse.Namespace) -> int:
     from consumer.operate import explain
     from consumer.settings import load
 
-    settings = load(config=arguments.config, unneeded=("GENESYS_", "KAFKA_"))
+    of_kafka = explain.position(arguments.explain) is not None
+    settings = load(config=arguments.config, unneeded=("GENESYS_",) if of_kafka else ("GENESYS_", "KAFKA_"))
     record = explain.find(settings, arguments.explain, topic=arguments.topic, key=arguments.key)
     steps = asyncio.run(explain.explain(record, settings))
     explain.print_steps(steps, arguments.output)

@@ -105,6 +105,7 @@ class Chain:
     Args:
         partition: The source partition.
         from_start: Whether its first event must be the first of all; otherwise it begins wherever it does.
+        from_zero: Whether the group began at offset 0, so that what stands before the first event is a gap too.
 
     Attributes:
         events: Taken in their order.
@@ -115,7 +116,7 @@ class Chain:
         unchecked: Offsets without events that the source no longer has: nobody can tell any more.
     """
 
-    def __init__(self, partition: TopicPartition, *, from_start: bool) -> None:
+    def __init__(self, partition: TopicPartition, *, from_start: bool, from_zero: bool = False) -> None:
         self.partition = partition
         self.events = 0
         self.first_offset: int | None = None
@@ -123,6 +124,7 @@ class Chain:
         self.problems = Problems()
         self.gaps: list[Gap] = []
         self.unchecked = 0
+        self._from_zero = from_zero
         self._expected = 0 if from_start else None
         self._before = ChainHead().hash if from_start else ""
         self._opening = ""
@@ -163,7 +165,7 @@ class Chain:
 
     def reach(self, end: int) -> None:
         """The source is settled up to this offset: what is missing before it is a gap too."""
-        if self.first_offset is not None and self.next_offset < end:
+        if (self._from_zero or self.first_offset is not None) and self.next_offset < end:
             self.gaps.append(Gap(self.partition, self.next_offset, end))
 
     def without_event(self, offset: int) -> None:
@@ -191,7 +193,8 @@ class Chain:
 
     def _note_offset(self, offset: int) -> None:
         if self.first_offset is None:
-            self.first_offset = self.next_offset = offset
+            self.first_offset = offset
+            self.next_offset = 0 if self._from_zero else offset
         if offset < self.next_offset:
             self.problems.add(Finding.OFFSET_REPEATED, f"offset {offset} has another event")
         elif offset > self.next_offset:
@@ -214,16 +217,18 @@ class AuditCheck:
 
     Args:
         from_start: Whether the topic is read from its first event on, and has lost none to retention.
+        from_zero: Whether the group began at offset 0 of each source partition.
 
     Attributes:
         chains: By source partition.
         unreadable: Problems of records that are no audit events.
     """
 
-    def __init__(self, *, from_start: bool) -> None:
+    def __init__(self, *, from_start: bool, from_zero: bool = False) -> None:
         self.chains: dict[TopicPartition, Chain] = {}
         self.unreadable = Problems()
         self._from_start = from_start
+        self._from_zero = from_zero
         self._frozen = False
 
     def take(self, value: bytes | None, where: str) -> None:
@@ -242,7 +247,8 @@ class AuditCheck:
 
     def begin(self, partition: TopicPartition) -> Chain:
         """The chain of a source partition; a new one where there is none."""
-        return self.chains.setdefault(partition, Chain(partition, from_start=self._from_start))
+        chain = Chain(partition, from_start=self._from_start, from_zero=self._from_zero)
+        return self.chains.setdefault(partition, chain)
 
     def has_holes(self) -> bool:
         """Whether events wait for others."""
@@ -290,8 +296,13 @@ def _read(value: bytes) -> tuple[TopicPartition, _Event] | None:
         return None
     if fields.type != "record" or fields.source is None or fields.seq < 0:
         raise ValueError("not an audit event")
-    body, _, _ = value.rpartition(_HASH_FIELD)
-    whole = hashlib.sha256(body + b"}").hexdigest() == fields.hash
     source = fields.source
-    event = _Event(source.offset, fields.seq, fields.prev, fields.hash, whole)
+    event = _Event(source.offset, fields.seq, fields.prev, fields.hash, _is_whole(value))
     return TopicPartition(source.topic, source.partition), event
+
+
+def _is_whole(value: bytes) -> bool:
+    """Whether the hash is that of all before it, and the last field: of two of a name whoever reads takes the last."""
+    body, _, _ = value.rpartition(_HASH_FIELD)
+    digest = hashlib.sha256(body + b"}").hexdigest()
+    return value == b'%b%b%b"}' % (body, _HASH_FIELD, digest.encode())

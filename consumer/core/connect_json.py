@@ -83,7 +83,7 @@ class JsonReader:
         document = _loaded(value)
         if document.keys() == {"schema", "payload"} and document["schema"] is not None:
             schema, payload = document["schema"], document["payload"]
-            check, mapping = self._prepared(_text_of(schema), lambda: _Compiler().apply(schema))
+            check, mapping = self._prepared(_text_of(schema), lambda: _Compiler().apply(_required(schema)))
         else:
             payload = document["payload"] if document.keys() == {"schema", "payload"} else document
             definition = _Shape().of(payload)
@@ -142,10 +142,15 @@ def _text_of(schema: object) -> bytes:
     raise _too_deep()
 
 
+def _required(schema: object) -> object:
+    """A schema without its `optional`: what was a field of an envelope before may have been null there."""
+    return schema | {"optional": False} if isinstance(schema, dict) else schema
+
+
 def _fitting(check: Check, payload: object) -> dict[str, object]:
     with suppress(_UnfitError):
         return cast("dict[str, object]", check(payload))
-    raise _refused("the payload does not fit its schema")
+    raise _refused("the payload is null" if payload is None else "the payload does not fit its schema")
 
 
 # -- without a schema

@@ -47,7 +47,7 @@ class Verification:
         self._sources: _Spans = {}
         self._committed: Mapping[TopicPartition, int] = {}
         self._wanted: _Spans = {}
-        self._from_start = False
+        self._from_zero = False
         self._check = AuditCheck(from_start=False)
 
     def begin(self) -> None:
@@ -61,8 +61,9 @@ class Verification:
             self._sources |= spans(self._admin, topic)
         if self._to_ms is None:  # before the ends of the audit topic: what is committed now has its events before them
             self._committed = committed(self._connection, self._settings.kafka_group_id, list(self._sources))
-        self._wanted, self._from_start = self._to_read()
-        self._check = AuditCheck(from_start=self._from_start)
+        self._wanted, from_start = self._to_read()
+        self._from_zero = from_start and self._settings.kafka_start == "earliest"
+        self._check = AuditCheck(from_start=from_start, from_zero=self._from_zero)
 
     def run(self) -> bool:
         """Read everything; whether there was something, and nothing is wrong.
@@ -137,11 +138,10 @@ class Verification:
 
     def _reach_committed(self) -> None:
         for partition, end in self._committed.items():
-            chain = self._check.chains.get(partition)
-            if chain is not None:
-                chain.reach(end)
-            elif self._from_start and self._settings.kafka_start == "earliest" and end > 0:
-                self._check.begin(partition).gaps.append(Gap(partition, 0, end))
+            if self._from_zero and end > 0:
+                self._check.begin(partition)
+            if partition in self._check.chains:
+                self._check.chains[partition].reach(end)
 
     # -- gaps
 

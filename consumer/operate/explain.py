@@ -7,6 +7,7 @@ Genesys, and no state.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,12 +26,12 @@ from consumer.core.mapping import Row
 from consumer.core.moments import iso
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, FatalError, ManyChanged, RecordError, ValidationError
-from consumer.model import UNCHANGED, Change, ChangeEvent, Events, Reason, Record, TopicPartition
+from consumer.model import UNCHANGED, Change, ChangeEvent, Events, Position, Reason, Record, TopicPartition
 from consumer.operate import printing
 from consumer.pipeline.readers import envelopes_of, form_of, reader, reference, without_registry
 from consumer.settings import Settings
 
-_POSITION = re.compile(r"(.+)/([0-9]+)/([0-9]+)")
+_POSITION = re.compile(r"(.+)/([0-9]{1,9})/([0-9]{1,18})")
 _LIST_ID = "(of Genesys)"
 
 
@@ -48,6 +49,18 @@ class Step(NamedTuple):
     lines: Sequence[str]
 
 
+def position(source: str) -> Position | None:
+    """Where in Kafka a record stands that is named so; None where it is a file, or neither."""
+    found = None if _is_file(source) else _POSITION.fullmatch(source)
+    return found and Position(found[1], int(found[2]), int(found[3]))
+
+
+def _is_file(source: str) -> bool:
+    with suppress(OSError):  # a name that is too long
+        return Path(source).is_file()
+    return False
+
+
 def find(settings: Settings, source: str, *, topic: str | None, key: str | None) -> Record:
     """The record to explain.
 
@@ -61,14 +74,14 @@ def find(settings: Settings, source: str, *, topic: str | None, key: str | None)
         FatalError: There is no such file and no such record.
         TransientError: The brokers cannot tell now.
     """
-    if Path(source).is_file():
+    if _is_file(source):
         name = topic or settings.kafka_source_topics[0]
         return Record(name, 0, 0, 0, None if key is None else key.encode(), Path(source).read_bytes())
-    position = _POSITION.fullmatch(source)
-    if position is None:
+    place = position(source)
+    if place is None:
         raise FatalError(f"{source} is neither a file nor topic/partition/offset")
-    partition = TopicPartition(position[1], int(position[2]))
-    return read_one(Connection.of(settings), settings.kafka_group_id, partition, int(position[3]))
+    partition = TopicPartition(place.topic, place.partition)
+    return read_one(Connection.of(settings), settings.kafka_group_id, partition, place.offset)
 
 
 async def explain(record: Record, settings: Settings) -> list[Step]:

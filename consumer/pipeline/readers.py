@@ -56,7 +56,7 @@ def without_registry(envelope: TopicEnvelope) -> dict[ReaderName, Reader | Decod
 def reader(name: ReaderName, text: str, envelope: TopicEnvelope) -> Reader | DecodeError:
     """The reader for a schema of values or of keys."""
     if isinstance(name, KeySchema):
-        return _make_key_reader(text, envelope.key_fields)
+        return _made(lambda: keys.avro_reader(text, envelope.key_fields))
     return make_reader(text, envelope)
 
 
@@ -80,21 +80,22 @@ async def fetched(name: ReaderName, envelope: TopicEnvelope, schemas: Schemas) -
 
 def make_reader(text: str, envelope: Envelope) -> Reader | DecodeError:
     """What turns a body of this schema into change events, or the error that each of its records gets."""
-    try:
+
+    def make() -> Reader:
         schema = WriterSchema(text)
         mapper = envelope(schema.definition)
+        return lambda body, record: mapper(schema.read(body), record)
+
+    return _made(make)
+
+
+def _made(make: Callable[[], Reader]) -> Reader | DecodeError:
+    try:
+        return make()
     except DecodeError as error:
         return error
     except Exception as error:  # noqa: BLE001 -- whoever registers a schema must not be able to stop the program
         return DecodeError((Reason.NOT_DECODABLE,), f"the schema cannot be used: {type(error).__name__}")
-    return lambda body, record: mapper(schema.read(body), record)
-
-
-def _make_key_reader(text: str, fields: keys.KeyFields) -> Reader | DecodeError:
-    try:
-        return keys.avro_reader(text, fields)
-    except DecodeError as error:
-        return error
 
 
 class Readers:

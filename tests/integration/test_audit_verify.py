@@ -39,10 +39,10 @@ OFFSET_FETCH = 9
 class Trail:
     """A source topic, its audit topic, and what is on both."""
 
-    def __init__(self, kafka: KafkaCluster) -> None:
+    def __init__(self, kafka: KafkaCluster, start: str = "earliest") -> None:
         topic = kafka.create_topic("verified", partitions=2)
         audit = kafka.create_topic(partitions=AUDIT_PARTITIONS)
-        self.settings: Settings = settings(kafka.bootstrap, topic, KAFKA_AUDIT_TOPIC=audit)
+        self.settings: Settings = settings(kafka.bootstrap, topic, KAFKA_AUDIT_TOPIC=audit, KAFKA_START=start)
         self._bootstrap = kafka.bootstrap
         self._auditor = Auditor("list", b"a key of the tests")
         self._heads: dict[int, ChainHead] = {}
@@ -162,6 +162,31 @@ def test_the_loss_of_the_last_events_is_found(trail: Trail, capsys: pytest.Captu
     """The chain is whole as far as it goes; the group has settled more than it tells."""
     trail.write([*trail.events(range(95)), *trail.events(range(100), 1)])
     assert _problems(trail.verify(capsys)) == {"without_event": 5}
+
+
+def test_records_before_the_first_event_are_found(kafka: KafkaCluster, capsys: pytest.CaptureFixture[str]) -> None:
+    """The chain begins with number 0, of a later record; of what retention has removed nobody can tell."""
+    trail = Trail(kafka)
+    trail.records(30)
+    trail.commit(30)
+    trail.write(trail.events(range(10, 30)))
+    assert _problems(trail.verify(capsys)) == {"without_event": 10}
+    assert _problems(trail.verify(capsys, until=NOW_MS + 10)) == {"without_event": 10}
+    assert trail.verify(capsys, since=NOW_MS)["whole"]
+    delete_records(kafka.bootstrap, trail.source(0), 7)
+    assert _problems(result := trail.verify(capsys)) == {"without_event": 3}
+    assert [each["unchecked"] for each in result["partitions"]] == [7]
+
+
+def test_a_group_that_began_at_the_end_needs_no_events_before(
+    kafka: KafkaCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With `KAFKA_START=latest` what stood there before was not for it."""
+    trail = Trail(kafka, "latest")
+    trail.records(30)
+    trail.commit(30)
+    trail.write(trail.events(range(10, 30)))
+    assert trail.verify(capsys)["whole"]
 
 
 def test_a_time_without_events_proves_nothing(trail: Trail, capsys: pytest.CaptureFixture[str]) -> None:

@@ -437,6 +437,17 @@ def test_alerts_can_fire(helm: Helm) -> None:
             assert all(grouped_by <= labels.keys() for labels in found), rule["alert"]
 
 
+def test_alerts_see_what_a_new_process_counts_first(helm: Helm) -> None:
+    """A counter that moved before it was asked for the first time does not increase; the document says it too."""
+    moved = "increase(x[10m]) > 0 or (x > 0 unless x offset 10m)"
+    assert f"`{moved}`" in (CHART.parent / "docs" / "operations.md").read_text()
+    counted = {rule["alert"]: rule["expr"] for rule in _rules(helm) if "_total{" in rule["expr"]}
+    assert len(counted) == 4
+    for alert, expression in counted.items():
+        series = str(next(_selectors(promql_parser.parse(expression)))[0])
+        assert f"({moved.replace('x', series)})" in f"({expression})", alert
+
+
 def test_alerts_are_about_the_pods_of_the_release(helm: Helm, override: Path) -> None:
     """Pods of a StatefulSet have a number, those of a Deployment two words; another release's have neither."""
     for kind, ours, other in [
@@ -504,6 +515,8 @@ def _selectors(expression: Any, grouped_by: frozenset[str] = frozenset()) -> Ite
     elif isinstance(expression, promql_parser.BinaryExpr):
         yield from _selectors(expression.lhs, grouped_by)
         yield from _selectors(expression.rhs, grouped_by)
+    elif isinstance(expression, promql_parser.ParenExpr):
+        yield from _selectors(expression.expr, grouped_by)
     elif isinstance(expression, promql_parser.Call):
         for argument in expression.args:
             yield from _selectors(argument, grouped_by)

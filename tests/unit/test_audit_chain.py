@@ -26,8 +26,8 @@ def _events(
     return [value for _, value in events], end
 
 
-def _check(values: Sequence[bytes], *, from_start: bool = True) -> AuditCheck:
-    check = AuditCheck(from_start=from_start)
+def _check(values: Sequence[bytes], *, from_start: bool = True, from_zero: bool = False) -> AuditCheck:
+    check = AuditCheck(from_start=from_start, from_zero=from_zero)
     for n, value in enumerate(values):
         check.take(value, f"audit/0/{n}")
     check.finish()
@@ -60,6 +60,12 @@ def test_a_changed_event_is_found() -> None:
     assert not check.whole
     assert _found(check) == {Finding.ALTERED: 1}
     assert "offset 3" in check.chains[P0].problems.examples[0]
+
+
+@pytest.mark.parametrize("behind", [b',"outcome":"ignored"}', b',"more":1}', b"} ", b"}\n"])
+def test_what_stands_behind_the_hash_is_found(behind: bytes) -> None:
+    """Of two fields of a name whoever reads JSON takes the last."""
+    assert _found(_check([*WHOLE[:3], WHOLE[3][:-1] + behind, *WHOLE[4:]])) == {Finding.ALTERED: 1}
 
 
 def test_a_changed_event_with_a_hash_to_match_is_found() -> None:
@@ -116,6 +122,19 @@ def test_gaps_in_the_offsets_are_told_and_not_judged() -> None:
     assert check.take_gaps() == [Gap(P0, 2, 5), Gap(P0, 7, 9)]
     chain.without_event(3)
     assert _found(check) == {Finding.WITHOUT_EVENT: 1}
+
+
+def test_what_stands_before_the_first_event_is_a_gap_of_a_group_that_began_at_zero() -> None:
+    """Its chain is whole all the same; a partition without any event is one gap."""
+    check = _check(_events([5, 6])[0], from_zero=True)
+    check.chains[P0].reach(7)
+    check.begin(P1).reach(3)
+    assert check.whole
+    assert (check.chains[P0].first_offset, check.chains[P1].first_offset) == (5, None)
+    assert check.take_gaps() == [Gap(P0, 0, 5), Gap(P1, 0, 3)]
+    elsewhere = _check(_events([5, 6])[0])
+    elsewhere.begin(P1).reach(3)
+    assert elsewhere.take_gaps() == []
 
 
 @pytest.mark.parametrize(

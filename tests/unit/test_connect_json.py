@@ -117,12 +117,26 @@ def test_a_change_of_debezium_is_read_as_its_avro_would_be():
     }
 
 
+def test_a_row_that_was_taken_out_of_its_envelope_is_read_like_any_other():
+    """ExtractField leaves a schema that may be null, as a field of an envelope may."""
+    seen = Seen()
+    for schema in (ROW, ROW | {"optional": False}):
+        assert seen.read({"schema": schema, "payload": CHANGE["after"]}) == CHANGE["after"]
+    assert seen.definitions[0] == seen.definitions[1]
+
+
+@pytest.mark.parametrize("schema", [ROW, ROW | {"optional": False}])
+def test_a_payload_of_null_is_refused(schema):
+    """Also where the schema would allow it: nothing tells which contact it is about."""
+    assert refusal({"schema": schema, "payload": None}) == "the payload is null"
+
+
 def test_a_mapping_is_made_once_for_each_schema():
     """Each record brings its schema; only a new one costs anything."""
     seen = Seen()
     for _ in range(3):
         seen.read({"schema": ENVELOPE, "payload": CHANGE})
-    seen.read({"schema": ROW | {"optional": False}, "payload": CHANGE["after"]})
+    seen.read({"schema": ROW, "payload": CHANGE["after"]})
     assert len(seen.definitions) == 2
 
 
@@ -223,6 +237,7 @@ BAD_SCHEMAS = {
     "unknown type": ({"type": "decimal"}, "does not have"),
     "no type": ({}, "does not have"),
     "not of an object": ({"type": "string"}, "not of one"),
+    "not of an object, or null": ({"type": "string", "optional": True}, "not of one"),
     "struct without fields": ({"type": "struct"}, "without fields"),
     "field without a name": ({"type": "struct", "fields": [{"type": "string"}]}, "without a name"),
     "same field twice": (struct(("a", "string"), ("a", "int32")), "same name"),

@@ -227,6 +227,7 @@ def test_audit_examples_hold() -> None:
     assert broken_at(values[1:]) is None
     assert broken_at([values[0], values[1].replace(b"rejected", b"delivered")]) == 1
     assert broken_at([values[1], values[1]]) == 1
+    assert broken_at([values[0], values[1][:-1] + b',"outcome":"delivered"}']) == 1
     record, of_batch = json.loads((PROJECT / "schemas" / "audit_event.avsc").read_text(encoding="utf-8"))
     for schema, event in ((record, values[0]), (record, values[1]), (of_batch, batch)):
         assert [*json.loads(event)] == [field["name"] for field in schema["fields"] if "default" not in field]

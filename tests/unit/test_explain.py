@@ -216,11 +216,26 @@ def test_a_native_event_needs_no_settings(tmp_path: Path, capsys: pytest.Capture
     assert steps["change event"][1] == "UPDATE of 'c-1'"
 
 
-@pytest.mark.parametrize("record", ["nowhere", "topic/x/1"])
+@pytest.mark.parametrize(
+    "record", ["nowhere", "topic/x/1", "topic/0/99999999999999999999", "topic/9999999999/0", f"topic/0/{'9' * 5000}"]
+)
 def test_a_record_that_is_not_there_is_exit_code_1(record: str, capsys: pytest.CaptureFixture[str]) -> None:
     """It says what would be one."""
     assert cli.main(["check", "--explain", record]) == 1
     assert "neither a file nor topic/partition/offset" in capsys.readouterr().err
+
+
+def test_a_record_of_kafka_needs_brokers_and_a_file_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says so at once; a file may have a name like a place in a topic."""
+    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["check", "--explain", "t/0/4"]) == 2
+    assert "KAFKA_BOOTSTRAP_SERVERS: required" in capsys.readouterr().err
+    (tmp_path / "t" / "0").mkdir(parents=True)
+    (tmp_path / "t" / "0" / "4").write_bytes(Event("c-1", 7).value() or b"")
+    assert cli.main(["check", "--explain", "t/0/4"]) == 0
 
 
 def test_a_wrong_mapping_is_exit_code_2(debezium: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,6 +69,15 @@ def test_the_guard_stands_before_keys_too(text):
         keys.avro_reader(text)
 
 
+def test_no_schema_of_keys_stops_the_program():
+    """Of so many brackets some can be read and not be written: each of these is an error, and none is raised."""
+    envelope = envelopes("native").of_topic(TOPIC)
+    for depth in range(600, 1_000):
+        made = reader(KeySchema(7), "[" * depth + "]" * depth, envelope)
+        assert isinstance(made, DecodeError)
+        assert made.reasons == (Reason.NOT_DECODABLE,)
+
+
 @pytest.mark.parametrize(
     ("key", "external_id"),
     [

@@ -225,6 +225,7 @@ def test_an_unknown_region_is_refused(region: str) -> None:
         ("BATCH_MAX_RECORDS", "ten", "whole number"),
         ("BATCH_MAX_RECORDS", " 10", "whole number"),
         ("BATCH_MAX_RECORDS", "\u0661\u0660", "whole number"),
+        ("BATCH_MAX_RECORDS", "9" * 5000, "whole number"),
         ("BATCH_MAX_BYTES", "512001", "from 1000 to 512000"),
         ("BATCH_LINGER_MS", "-1", "from 0 to 60000"),
         ("READ_AHEAD_RECORDS", "99", "from 100"),
@@ -236,6 +237,9 @@ def test_an_unknown_region_is_refused(region: str) -> None:
         ("HTTP_ADDRESS", "127.0.0.1:", "HOST:PORT"),
         ("HTTP_ADDRESS", "127.0.0.1:65536", "HOST:PORT"),
         ("HTTP_ADDRESS", "127.0.0.1:http", "HOST:PORT"),
+        ("HTTP_ADDRESS", "127.0.0.1:\u00b2", "HOST:PORT"),
+        ("HTTP_ADDRESS", "127.0.0.1:\u0668\u0660", "HOST:PORT"),
+        ("HTTP_ADDRESS", f"127.0.0.1:{'9' * 5000}", "HOST:PORT"),
         ("PSEUDONYM_KEY", "fifteen letters", "16 characters or more"),
         ("LOG_FORMAT", "xml", "json, console"),
         ("LOG_LEVEL", "loud", "debug, info, warning, error"),
@@ -538,13 +542,21 @@ def test_a_list_has_at_most_fifty_columns() -> None:
         {"KAFKA_SOURCE_TOPICS": "same", "KAFKA_CHANGELOG_TOPIC": "same"},
         {"KAFKA_SOURCE_TOPICS": "same", "KAFKA_DEAD_LETTER_TOPIC": "same"},
         {"KAFKA_GROUP_ID": "a", "KAFKA_CHANGELOG_TOPIC": "same", "KAFKA_AUDIT_TOPIC": "same"},
-        {"KAFKA_SOURCE_TOPICS": "same,b,same"},
+        {"KAFKA_SOURCE_TOPICS": "same,b", "KAFKA_AUDIT_TOPIC": "same"},
     ],
     ids=str,
 )
 def test_every_topic_has_one_purpose(topics: dict[str, str]) -> None:
     """A topic that is read and written, or written for two purposes, would feed the program its own output."""
     assert problems(**topics) == ["topic same: named by two settings; each needs its own"]
+
+
+def test_a_source_topic_is_named_once() -> None:
+    """It is one setting that is wrong, not two."""
+    assert problems(KAFKA_SOURCE_TOPICS="b,a,b,a,c") == [
+        "KAFKA_SOURCE_TOPICS: a is named more than once",
+        "KAFKA_SOURCE_TOPICS: b is named more than once",
+    ]
 
 
 def test_a_topic_that_is_shared_by_default_is_told_too() -> None:
@@ -613,10 +625,11 @@ def test_a_properties_file_that_is_not_text_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("session_ms", "limit_s", "refused"), [(19_999, 20, True), (20_000, 20, False), (6000, 5, False)]
+    ("session_ms", "limit_s", "refused"),
+    [(19_999, 20, True), (20_000, 20, False), (6000, 5, False), ("9" * 5000, 20, False)],
 )
 def test_a_request_is_over_before_its_partition_can_be_lost(
-    tmp_path: Path, session_ms: int, limit_s: int, *, refused: bool
+    tmp_path: Path, session_ms: object, limit_s: int, *, refused: bool
 ) -> None:
     """A session that ends sooner than a request could let a late one land after the next owner's."""
     path = properties(tmp_path, f"session.timeout.ms={session_ms}")
