@@ -98,6 +98,7 @@ class Flow:
             store=store,
             reports=Reports(self.auditor, lambda: NOW),
             blocks=False,
+            forgets=False,
             contact_list_id=LIST_ID,
             clock=lambda: 0.0,
             decided=lambda: None,

@@ -89,7 +89,8 @@ class Lanes:
         """Let a work wait behind its contact's lane. Before one that withdraws, nothing goes out as callable."""
         lane.waiting = _with(lane.waiting, work)
         lane.expected = expected
-        if withdraws and not lane.sent and not lane.urgent:
+        deletes = effect_of(lane.change) is Effect.DELETE
+        if withdraws and not (lane.sent or lane.urgent or deletes):
             lane.urgent = lane.withheld = True
             self._requeue(lane)
 

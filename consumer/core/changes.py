@@ -133,7 +133,7 @@ def suppression(event: ChangeEvent, offset: int, contact_list_id: str, number: s
     )
     content = suppressed(contact_list_id, consent=amendment.consent is False, do_not_call=amendment.do_not_call is True)
     if any(unreadable):
-        content = unclear(contact_list_id, *unreadable)
+        content = unclear(contact_list_id, *unreadable, *_withdraws(amendment))
     suppressing = _amending(Operation.SUPPRESS, event, amendment, offset, contact_list_id)
     return replace(suppressing, fingerprint=content, number=number if withdraws else "", withdrawal=True)
 
@@ -178,7 +178,7 @@ def withdrawing(change: Change, before: Withdrawn, contact_list_id: str) -> Chan
     )
     content = suppressed(contact_list_id, consent=consent, do_not_call=do_not_call)
     if any(unreadable):
-        content = unclear(contact_list_id, *unreadable)
+        content = unclear(contact_list_id, *unreadable, consent, do_not_call)
     return replace(change, contact=told, fingerprint=content)
 
 
@@ -234,7 +234,9 @@ def merged(
     left = _left_unclear(change, state, contact_list_id)
     stays = grants_nothing(change, state)
     if hidden or any(left):
-        content = undecoded(contact_list_id) if hidden else unclear(contact_list_id, *left)
+        content = undecoded(contact_list_id)
+        if not hidden:
+            content = unclear(contact_list_id, *left, *_withdraws(change.contact))
     elif change.operation is Operation.SUPPRESS:
         content = change.fingerprint
     elif stays and contact.callable:  # whatever the CRM says next differs from that, a grant with this content too
@@ -338,10 +340,25 @@ def suppressed(contact_list_id: str, *, consent: bool, do_not_call: bool) -> byt
     return hashlib.sha256(told.encode()).digest()
 
 
-def unclear(contact_list_id: str, consent: bool, do_not_call: bool) -> bytes:
-    """Fingerprint of a contact that is not callable as a precaution, since nobody could read these flags of it."""
+def _withdraws(contact: Contact | Amendment) -> tuple[bool, bool]:
+    """Whether consent and do-not-call are plainly withdrawn."""
+    return contact.consent is False, contact.do_not_call is True
+
+
+def unclear(
+    contact_list_id: str,
+    consent: bool,
+    do_not_call: bool,
+    consent_withdrawn: bool = False,
+    do_not_call_withdrawn: bool = False,
+) -> bytes:
+    """Fingerprint of a contact that is not callable as a precaution, since nobody could read these flags of it.
+
+    What is plainly withdrawn beside them is part of it: another one by another flag differs, and is sent.
+    """
     which = "" if consent and do_not_call else " consent" if consent else " do_not_call"
-    return hashlib.sha256(f"precaution {contact_list_id}{which}".encode()).digest()
+    beside = " withdrawn consent" * consent_withdrawn + " withdrawn do_not_call" * do_not_call_withdrawn
+    return hashlib.sha256(f"precaution {contact_list_id}{which}{beside}".encode()).digest()
 
 
 def undecoded(contact_list_id: str) -> bytes:
@@ -352,7 +369,11 @@ def undecoded(contact_list_id: str) -> bytes:
 @cache
 def _unclear_flags(contact_list_id: str) -> Mapping[bytes, tuple[bool, bool]]:
     """Which flags are unclear, by fingerprint."""
-    return {unclear(contact_list_id, *flags): flags for flags in ((True, True), (True, False), (False, True))}
+    return {
+        unclear(contact_list_id, *flags, *beside): flags
+        for flags in ((True, True), (True, False), (False, True))
+        for beside in product((False, True), repeat=2)
+    }
 
 
 @cache

@@ -254,11 +254,16 @@ def _order(change: Change, state: State) -> _Order:
         return _UNKNOWN
     if change.epoch != state.epoch and change.offset != FROM_A_FILE:
         return _order_of_epochs(change, state)
-    if change.version < state.version:
+    if change.version < state.version or _was_read_before(change, state):
         return _OLDER
     if not state.versioned or (change.version == state.version and _is_apart(change, state)):
         return _UNKNOWN
     return _NEWER if change.version > state.version else _sign(change.offset - state.offset)
+
+
+def _was_read_before(change: Change, state: State) -> bool:
+    """Whether a snapshot read a grant before the known change was committed, which may stand before it all the same."""
+    return change.concurrent and not change.withdrawal and change.occurred_at < state.occurred_at
 
 
 def _order_of_epochs(change: Change, state: State) -> _Order:

@@ -45,6 +45,7 @@ class Admission:
         reports: Told of contacts that leave their batch.
         contact_list_id: Part of each fingerprint.
         blocks: Whether there is a do-not-call list.
+        forgets: Whether contacts are forgotten: one that nothing is known of may be in Genesys.
         clock: Monotonic seconds.
         decided: Called when works got their outcome.
     """
@@ -58,6 +59,7 @@ class Admission:
         reports: Reports,
         contact_list_id: str,
         blocks: bool,
+        forgets: bool,
         clock: Callable[[], float],
         decided: Callable[[], None],
     ) -> None:
@@ -67,6 +69,7 @@ class Admission:
         self._reports = reports
         self._contact_list_id = contact_list_id
         self._blocks = blocks
+        self._forgets = forgets
         self._clock = clock
         self._decided = decided
 
@@ -276,7 +279,7 @@ class Admission:
         elif verdict is _DUPLICATE and base is not None and not blocks:
             work.outcome = Outcome.REJECTED
             self._remember(work, change, dedupe.advanced(change, base))
-        elif (base is None or base.deleted) and not blocks:
+        elif (base.deleted if base is not None else not self._forgets) and not blocks:
             self._not_there(work, change, base)
         else:
             self._lanes.open(work, change, base, self._clock())

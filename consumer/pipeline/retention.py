@@ -14,6 +14,7 @@ import structlog
 
 from consumer.core import changes, state_bytes
 from consumer.errors import TransientError
+from consumer.model import Operation
 from consumer.pipeline.partitions import Partition, Partitions
 from consumer.ports import Store
 
@@ -92,7 +93,9 @@ class Retention:
         settled_ms = state_bytes.settled_ms(raw) if len(key) == changes.IDENTITY_BYTES else None
         if settled_ms is None or settled_ms / 1000 >= self._now() - self._retention_s:
             return False
-        return state_bytes.decode(raw).fingerprint not in changes.withheld(self._contact_list_id)
+        state, list_id = state_bytes.decode(raw), self._contact_list_id
+        unknown = state.fingerprint == changes.without_content(Operation.UPSERT, list_id)
+        return not (state.fingerprint in changes.withheld(list_id) or (unknown and state.callable is False))
 
     def _forget(self, partition: Partition, entries: list[tuple[bytes, bytes]]) -> int:
         partition.expired.update(entries)

@@ -338,6 +338,17 @@ async def test_a_permission_for_contacts_that_is_missing_is_told_while_that_list
             await withdraw(sink, replace(JANE, consent=False))
 
 
+async def test_who_withdrew_is_held_where_the_number_of_another_cannot_be_read():
+    """A contact that comes without one has to be read, to have the number on the list."""
+    numberless = replace(JANE, external_id="crm-2", phone="", consent=False)
+    async with Simulator() as simulator, with_dnc_list(simulator) as sink:
+        await put(sink, JANE)
+        simulator.faults.inject(Fault.parse("503@read_contacts"))
+        with pytest.raises(Withheld):
+            await withdraw(sink, replace(JANE, consent=False), numberless)
+        assert simulator.contacts("People")[JANES_ID]["callable"] is False
+
+
 async def test_a_busy_do_not_call_list_has_those_who_withdrew_held_too():
     """And all requests wait for a moment, as Genesys asks."""
     async with Simulator() as simulator, with_dnc_list(simulator) as sink:

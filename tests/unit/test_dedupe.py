@@ -208,7 +208,12 @@ def test_a_flag_that_nobody_can_read_suppresses_as_a_precaution(consent, do_not_
     """Perhaps it withdraws: the flag stays as Genesys has it, and no number is blocked for that alone."""
     made = suppression(replace(EVENT, consent=consent, do_not_call=do_not_call), 3, LIST, "+15550100")
     assert made is not None
-    assert made.fingerprint == changes.unclear(LIST, *unclear)
+    beside = {"consent_withdrawn": consent is False, "do_not_call_withdrawn": do_not_call is True}
+    assert made.fingerprint == changes.unclear(LIST, *unclear, **beside)
+    known = accepted(merged(made, CONTACT, accepted(change(version=4), None), LIST), None)
+    again = suppression(replace(EVENT, version=6, consent=consent, do_not_call=do_not_call), 4, LIST, "")
+    assert again is not None
+    assert judge(again, known) is Verdict.DUPLICATE
     assert (made.withdrawal, made.undecoded, made.number, made.version) == (True, False, number, 5)
     told = (False if consent is False else UNCHANGED, True if do_not_call is True else UNCHANGED)
     assert (made.contact.consent, made.contact.do_not_call) == told

@@ -591,3 +591,21 @@ def test_who_tells_a_flag_that_nobody_can_read_is_not_callable_until_it_is_told(
     assert world.list["c"]["callable"] is callable_
     world = one_after_the_other(Event("c", 1), UNREADABLE, partly("c", 3, **told), Event("c", 4))
     assert world.list["c"]["callable"] is True
+
+
+@pytest.mark.parametrize(
+    ("unreadable", "withdrawn", "granted"),
+    [
+        ({"consent": None}, {"consent": None, "do_not_call": True}, {"consent": True}),
+        ({"do_not_call": None}, {"consent": False, "do_not_call": None}, {"do_not_call": False}),
+    ],
+    ids=["do-not-call", "consent"],
+)
+def test_a_withdrawal_beside_a_flag_that_nobody_can_read_is_no_repeat_of_that(
+    unreadable: dict[str, Any], withdrawn: dict[str, Any], granted: dict[str, Any]
+) -> None:
+    """Genesys must have it: else the next grant of the other flag would let the person be called."""
+    bad = [Event("c", n, **flags, reasons=("any",)) for n, flags in ((2, unreadable), (3, withdrawn))]
+    world = one_after_the_other(Event("c", 1), *bad, partly("c", 4, **granted))
+    assert [event["operation"] for event in world.events()][1:3] == ["suppress", "suppress"]
+    assert world.list["c"]["callable"] is False

@@ -550,6 +550,24 @@ def test_a_delete_that_is_refused_goes_alone_when_it_is_tried_again() -> None:
     assert set(world.requested) == {("contact-0",), ("late",)}
 
 
+def test_what_waits_behind_a_refused_delete_makes_it_no_more_frequent() -> None:
+    """A withdrawal behind it has nothing to hold back, and the delete goes on to go alone."""
+    story = Story().tell(0, Event("contact-0", 1, delete=True))
+    world = world_of(story)
+    world.list = {"contact-0": {"callable": True}}
+    world.delete_refusal = RefusedByGenesys("bad.request")
+
+    async def act(life: Life) -> None:
+        await passes(1)
+        arrives(
+            world, life, story.tell(0, Event("contact-0", 2, consent=False, phone="bad", reasons=("phone_not_e164",)))
+        )
+        await passes(20 * DELETE_RETRY_S)
+        assert 19 <= len(world.requested) <= 22
+
+    in_life(world, act)
+
+
 def test_a_refused_delete_is_tried_again_until_genesys_accepts_it() -> None:
     """Whoever withdrew is not given up: every half minute, for as long as it takes."""
     world = world_of(Story().tell(0, Event("contact-0", 1, delete=True)))

@@ -186,3 +186,32 @@ def test_who_is_not_callable_whatever_his_flags_say_is_not_forgotten(bad: dict[s
     world.append(story.records()[3:])
     live(world)
     assert (world.list["c"]["callable"], world.list["c"]["phone"]) == (False, "+15550199")
+
+
+def test_a_withdrawal_of_who_was_forgotten_reaches_genesys() -> None:
+    """Nothing is known of the contact, which may be in the list all the same."""
+    story, world = delivered("old")
+    aged(world, ["old"])
+    in_life(world, lambda _: until(lambda: not remembered(world)), state_retention_days=DAYS)
+    story.tell(0, Event("old", 2, consent=False, phone="12", reasons=("phone_not_e164",)))
+    world.append(story.records()[1:])
+    live(world, state_retention_days=DAYS)
+    assert world.list["old"]["callable"] is False
+
+
+@pytest.mark.usefixtures("partial_events")
+def test_who_withdrew_is_not_forgotten_when_a_change_without_flags_was_given_up() -> None:
+    """Nobody knows what is there then, but that he is not to be called."""
+    events = [Event("c", 1), Event("c", 2, consent=False), partly("c", 3, phone="+15550177"), Event("other", 1)]
+    story = Story().tell(0, *events, partly("c", 4, phone="+15550199"))
+    world = World()
+    for number, record in enumerate(story.records()[:4]):
+        world.poison = {"c"} if number == 2 else set()
+        world.append([record])
+        live(world)
+        world.list["c"]["consent"] = True
+    aged(world, ["c", "other"])
+    in_life(world, lambda _: until(lambda: identity("other") not in remembered(world)), state_retention_days=DAYS)
+    world.append(story.records()[4:])
+    live(world)
+    assert world.list["c"]["callable"] is False

@@ -67,6 +67,16 @@ def test_a_change_that_was_committed_before_is_told_again(tmp_path: Path) -> Non
     assert callable_(world) == {"7": False}
 
 
+def test_what_a_snapshot_read_undoes_no_withdrawal_that_was_committed_since(tmp_path: Path) -> None:
+    """When it is told again, although it stands behind in the log."""
+    read, withdrawal = row("r", READ, 0), row("u", MADE, LATER, **DENIED)
+    world = after(tmp_path, read, withdrawal, read)
+    assert ended(world) == ["delivered", "delivered", "stale"]
+    assert callable_(world) == {"7": False}
+    newer = row("r", READ + 50, LATER + 1)
+    assert callable_(after(tmp_path, read, withdrawal, newer)) == {"7": True}
+
+
 @pytest.mark.parametrize("behind", [row("u", READ + 5, 1, **OLD), row("r", READ + 5, 1, **OLD)], ids=["change", "read"])
 def test_only_what_was_read_last_can_be_overtaken(tmp_path: Path, behind: dict[str, object]) -> None:
     """A change of the row since waited for the lock of the one before; and a read is no change."""

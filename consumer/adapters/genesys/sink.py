@@ -162,10 +162,12 @@ class GenesysSink:
         granted: Sequence[Contact] = (),
     ) -> None:
         deadline = self._client.deadline()
-        kept = await self._read_all(_numberless(withdrawn), deadline) if self._dnc_list is not None else {}
-        blocked = [each.phone for each in withdrawn] + [held.data.get(PHONE_COLUMN) or "" for held in kept.values()]
+        until, kept = _part(deadline), dict[str, _Held]()
         try:
-            await self._block(blocked, _part(deadline), sure)
+            if self._dnc_list is not None:
+                kept = await self._read_all(_numberless(withdrawn), until)
+            blocked = [each.phone for each in withdrawn] + [held.data.get(PHONE_COLUMN) or "" for held in kept.values()]
+            await self._block(blocked, until, sure)
         except ConsumerError as error:
             held = [self.encode(each, callable_=False) for each in withdrawn if each.phone]
             await self._hold([*held, *self._as_they_are(kept)], deadline, sure)
@@ -185,7 +187,7 @@ class GenesysSink:
         left = await self._read(contact_ids, deadline, paid=False)
         if left:
             await self._add(self._as_they_are(left), deadline, sure, paid=False)
-        if refused is not None and (len(contact_ids) > 1 or not left):
+        if refused is not None and (refused.code != IN_USE or len(contact_ids) > 1 or not left):
             raise refused  # the others can be deleted; and one in use that does not show is there, and as it was
         return left.keys()
 
@@ -226,17 +228,15 @@ class GenesysSink:
         return (await import_status(self._client, self._list_id)).under_way
 
     async def _delete(self, contact_ids: Sequence[str], deadline: float, sure: Sure) -> RefusedByGenesys | None:
-        """Delete contacts; the refusal where none was deleted since one is in use."""
+        """Delete contacts; the refusal where none was deleted."""
         query = {"contactIds": ",".join(contact_ids)}
         try:
             await self._client.call(
                 DELETE_CONTACTS, deadline=deadline, path=self._path, query=query, sure=sure, paid=True
             )
         except RefusedByGenesys as refused:
-            if refused.code == IN_USE:
-                return refused
             if refused.code != NO_CONTACT:  # who is not there is deleted; the others show when they are read
-                raise
+                return refused
         return None
 
     async def _numbers_kept(self, contacts: Sequence[Contact], deadline: float) -> set[str]:
