@@ -61,9 +61,19 @@ class DncWait:
         for lane in lanes:
             self._lanes.park(lane)
             self._waiting[id(lane)] = lane
+        self._plan(retry_after or 0.0)
+
+    def _plan(self, at_least_s: float) -> None:
+        """Offer some when it is time for it; what is planned already is put off where it comes too soon."""
+        loop = asyncio.get_running_loop()
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(max(self._next_s, retry_after or 0.0), self._offer)
+            at_least_s = max(self._next_s, at_least_s)
             self._next_s = min(2 * self._next_s, OFFERED_EVERY_S)
+        elif self._timer.when() >= loop.time() + at_least_s:
+            return
+        else:
+            self._timer.cancel()
+        self._timer = loop.call_later(at_least_s, self._offer)
 
     def taken(self, batch: Batch) -> None:
         """Genesys took a batch: if numbers of it had to wait, the list took them, and nobody has to any more."""
@@ -89,7 +99,7 @@ class DncWait:
         for lane in islice(filter(self._lanes.is_parked, self._waiting.values()), OFFERED):
             self._lanes.release(lane)
         if self._waiting:
-            self.add([], self._why, None)
+            self._plan(0.0)
             self._wake()
         else:
             self._next_s = FIRST_OFFER_S

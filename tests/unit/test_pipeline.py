@@ -519,6 +519,23 @@ def test_a_run_that_is_to_end_does_not_wait_for_somebody_to_mend_the_do_not_call
     assert world.list["contact-0"]["callable"] is False
 
 
+def test_a_do_not_call_list_that_asks_to_wait_is_left_alone_for_so_long() -> None:
+    """After each try, while everything else goes on."""
+    world = world_of(Story().tell(0, Event("contact-0", 1, consent=False), Event("other", 1)))
+    sink = _WithoutDncList(world)
+    sink.until, sink.cause = 130.0, SinkUnavailable("no answer", retry_after=42)
+
+    async def act(_: Life) -> None:
+        await until(lambda: "other" in world.list)
+        assert asyncio.get_running_loop().time() < START + 5
+        for number in (1, 2):
+            await passes(40)
+            assert sink.tries == number
+            await until(partial(lambda number: sink.tries > number, number))
+
+    in_life(world, act, sink=sink)
+
+
 def test_a_newer_grant_does_not_wait_for_the_do_not_call_list() -> None:
     """It takes the place of the withdrawal that waits."""
     story = Story().tell(0, Event("contact-0", 1, consent=False))
