@@ -12,12 +12,12 @@ from typing import Protocol
 from msgspec import Struct
 
 from consumer.errors import DecodeError
+from consumer.formats import SchemaReference
 from consumer.model import (
     Amendment,
     Contact,
     Outcome,
     Record,
-    SchemaReference,
     Settlement,
     TopicPartition,
 )

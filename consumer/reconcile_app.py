@@ -26,7 +26,8 @@ from consumer.core.audit import Auditor
 from consumer.core.delivery import Gate, Throttle
 from consumer.core.framing import by_topic
 from consumer.errors import FatalError
-from consumer.model import KeyFormat, TopicPartition
+from consumer.formats import KeyFormat
+from consumer.model import TopicPartition
 from consumer.outside import time_and_chance
 from consumer.pipeline.readers import envelopes_of, form_of
 from consumer.reconcile.mend import Mender

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
 from consumer import properties
-from consumer.model import EnvelopeName
+from consumer.formats import EnvelopeName
 from consumer.properties import Properties
 from consumer.setting_values import PerTopic
 

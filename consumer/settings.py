@@ -16,7 +16,7 @@ from typing import Any
 
 from consumer import setting_values as values
 from consumer.errors import SettingsError
-from consumer.model import EnvelopeName, Framing, KeyFormat
+from consumer.formats import EnvelopeName, Framing, KeyFormat
 from consumer.properties import Properties
 from consumer.setting_conflicts import conflicts
 from consumer.setting_values import PerTopic

@@ -16,7 +16,8 @@ from msgspec.structs import asdict
 
 from consumer.core.contact_id import contact_id
 from consumer.errors import RefusedByGenesys, SinkUnavailable
-from consumer.model import Amendment, Contact, ExportedContact, Record, SchemaReference, Settlement, TopicPartition
+from consumer.formats import SchemaReference
+from consumer.model import Amendment, Contact, ExportedContact, Record, Settlement, TopicPartition
 from consumer.ports import (
     Amended,
     Assigned,

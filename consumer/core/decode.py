@@ -15,7 +15,8 @@ from msgspec.structs import replace
 from consumer.core import framing, keys
 from consumer.core.framing import Form, KeySchema
 from consumer.errors import DecodeError
-from consumer.model import ChangeEvent, Events, Framing, KeyFormat, Record, SchemaReference
+from consumer.formats import Framing, KeyFormat, SchemaReference
+from consumer.model import ChangeEvent, Events, Record
 
 Reader = Callable[[bytes, Record], Events]
 """Makes the change events of the body of a record; raises nothing but `DecodeError`."""

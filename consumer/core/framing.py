@@ -15,7 +15,8 @@ from uuid import UUID
 import orjson
 
 from consumer.errors import DecodeError
-from consumer.model import Framing, Headers, KeyFormat, Reason, Record, SchemaKind, SchemaName, SchemaReference
+from consumer.formats import Framing, KeyFormat, SchemaKind, SchemaName, SchemaReference
+from consumer.model import Headers, Reason, Record
 
 MAX_VALUE_BYTES = 1_000_000
 """A record whose value has this many bytes or more, as it came or inflated, is refused unread."""

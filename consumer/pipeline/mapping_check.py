@@ -16,7 +16,7 @@ from msgspec import Struct
 from consumer.core.avro import WriterSchema
 from consumer.core.envelopes.choice import Envelopes, Fitness
 from consumer.errors import DecodeError, TransientError
-from consumer.model import Framing, SchemaKind, SchemaName
+from consumer.formats import Framing, SchemaKind, SchemaName
 from consumer.ports import TopicSchemas
 from consumer.settings import Settings
 

@@ -20,7 +20,8 @@ from consumer.core.envelopes.choice import Envelope, Envelopes, TopicEnvelope
 from consumer.core.framing import Form, KeySchema
 from consumer.core.state_bytes import IMPRINT_BYTES
 from consumer.errors import DecodeError, TransientError
-from consumer.model import Reason, Record, SchemaReference
+from consumer.formats import SchemaReference
+from consumer.model import Reason, Record
 from consumer.ports import Schemas
 from consumer.settings import RELEASE, Settings, ready_made_mappings
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import fastavro
 
-from consumer.model import Framing, KeyFormat
+from consumer.formats import Framing, KeyFormat
 from tests.fuzz.targets import DATA, DEBEZIUM, EVERY, HEADERS, NATIVE
 
 VECTORS = DATA.parent / "wire_formats.json"

@@ -16,7 +16,8 @@ from consumer.core.decode import Reader, ReaderName, decode
 from consumer.core.envelopes.choice import Envelopes
 from consumer.core.framing import MAX_VALUE_BYTES, Form, form
 from consumer.errors import DecodeError
-from consumer.model import EnvelopeName, Events, Framing, KeyFormat, Record
+from consumer.formats import EnvelopeName, Framing, KeyFormat
+from consumer.model import Events, Record
 from consumer.pipeline.readers import make_reader
 from consumer.settings import ready_made_mappings
 from tests.fuzz.grammar import Bytes, schema_of

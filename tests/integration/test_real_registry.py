@@ -23,7 +23,8 @@ from consumer.core.envelopes.native import native
 from consumer.core.framing import form
 from consumer.core.keys import ANY_FIELD
 from consumer.errors import DecodeError, SourceUnavailable
-from consumer.model import ChangeEvent, Framing, KeyFormat, Reason, Record, SchemaKind, SchemaName
+from consumer.formats import Framing, KeyFormat, SchemaKind, SchemaName
+from consumer.model import ChangeEvent, Reason, Record
 from consumer.pipeline.readers import Readers
 from consumer.settings import packaged_schemas
 from tests.apicurio import Apicurio

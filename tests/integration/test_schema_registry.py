@@ -19,7 +19,8 @@ from consumer.adapters.schema_registry.directory import LocalSchemas
 from consumer.adapters.schema_registry.registry import RegistrySchemas, opened
 from consumer.adapters.schema_registry.transport import Transport
 from consumer.errors import DecodeError, SettingsError, SourceUnavailable, TransientError
-from consumer.model import Reason, SchemaKind, SchemaName
+from consumer.formats import SchemaKind, SchemaName
+from consumer.model import Reason
 from consumer.settings import load, packaged_schemas
 from tests.lives import REQUIRED
 from tests.registry import UNKNOWN, Registry, running

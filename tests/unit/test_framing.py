@@ -11,7 +11,8 @@ from hypothesis import given, strategies as st
 from consumer.core.avro import WriterSchema
 from consumer.core.framing import JSON, MAX_VALUE_BYTES, TEXT, KeySchema, form
 from consumer.errors import DecodeError
-from consumer.model import Framing, KeyFormat, Reason, Record, SchemaKind, SchemaName
+from consumer.formats import Framing, KeyFormat, SchemaKind, SchemaName
+from consumer.model import Reason, Record
 
 DATA = Path(__file__).parents[1] / "data"
 VECTORS: dict[str, dict[str, Any]] = {

@@ -8,7 +8,8 @@ from consumer.core import keys
 from consumer.core.decode import Decoded, Reader, ReaderName, decode, named_by_key, reader_names
 from consumer.core.framing import JSON, KeySchema, form
 from consumer.errors import DecodeError
-from consumer.model import ChangeType, Framing, KeyFormat, Reason, Record
+from consumer.formats import Framing, KeyFormat
+from consumer.model import ChangeType, Reason, Record
 from consumer.pipeline.readers import reader, without_registry
 from tests.envelopes import MAPPING, TOPIC, envelopes
 

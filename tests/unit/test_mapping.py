@@ -9,7 +9,8 @@ from consumer.core.envelopes.choice import Envelopes
 from consumer.core.mapping_tables import parse
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, SettingsError, ValidationError
-from consumer.model import ChangeType, EnvelopeName, Operation, Reason
+from consumer.formats import EnvelopeName
+from consumer.model import ChangeType, Operation, Reason
 from consumer.settings import ready_made_mappings
 from tests.envelopes import MAPPING, TIME_MS, TOPIC, envelopes, record_type, told
 

@@ -9,7 +9,8 @@ import pytest
 
 from consumer.core.envelopes.choice import Envelopes
 from consumer.errors import DecodeError, SourceUnavailable
-from consumer.model import Reason, SchemaKind, SchemaName, SchemaReference
+from consumer.formats import SchemaKind, SchemaName, SchemaReference
+from consumer.model import Reason
 from consumer.operate.check import _mapping
 from consumer.pipeline.mapping_check import VERSIONS, Finding, Fit, look
 from consumer.settings import ready_made_mappings

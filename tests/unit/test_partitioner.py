@@ -11,7 +11,8 @@ from consumer.core import framing
 from consumer.core.partitioner import PARTITIONERS, fitting
 from consumer.errors import FatalError
 from consumer.first_fill.placement import choose, sampled
-from consumer.model import Framing, KeyFormat, Record
+from consumer.formats import Framing, KeyFormat
+from consumer.model import Record
 from tests.kafka_clients import QUIET, WITHIN_S, mock_cluster
 from tests.lives import NATIVE
 from tests.memory_ports import MemorySchemas

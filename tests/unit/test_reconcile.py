@@ -17,14 +17,12 @@ from consumer.core.decode import CONFLUENT
 from consumer.core.delivery import Gate, Throttle
 from consumer.core.framing import form
 from consumer.errors import FatalError, RefusedByGenesys, SinkUnavailable, SourceUnavailable, Throttled, Withheld
+from consumer.formats import Framing, KeyFormat, SchemaReference
 from consumer.model import (
     Amendment,
     ExportedContact,
-    Framing,
-    KeyFormat,
     Operation,
     Record,
-    SchemaReference,
     TopicPartition,
 )
 from consumer.pipeline.settle import IMPORT_KEY

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from consumer.errors import SettingsError
-from consumer.model import Framing, KeyFormat
+from consumer.formats import Framing, KeyFormat
 from consumer.setting_values import OWN_PROPERTIES, REGIONS, RESERVED_COLUMNS
 from consumer.settings import Settings, load, misspelt, packaged_schemas, rules
 

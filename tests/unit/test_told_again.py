@@ -11,7 +11,8 @@ from msgspec.structs import asdict, replace
 from consumer.core import dead_letters, framing
 from consumer.core.offsets import Tracker
 from consumer.errors import SinkUnavailable, SourceUnavailable
-from consumer.model import Assignment, ChangeEvent, Contact, DeadLetter, Framing, KeyFormat, Record, TopicPartition
+from consumer.formats import Framing, KeyFormat
+from consumer.model import Assignment, ChangeEvent, Contact, DeadLetter, Record, TopicPartition
 from consumer.pipeline.partitions import Partition
 from consumer.pipeline.quarantine import Quarantine
 from consumer.pipeline.restore import AT_ONCE, Restorer

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from consumer.adapters.schema_registry.inlining import inlined, not_decodable
 from consumer.adapters.schema_registry.transport import Transport, Version
 from consumer.errors import SourceUnavailable
-from consumer.model import SchemaKind, SchemaName
+from consumer.formats import SchemaKind, SchemaName
 
 KINDS = {
     SchemaKind.GLOBAL_ID: "globalIds",

@@ -11,7 +11,7 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from consumer.model import SchemaReference
+from consumer.formats import SchemaReference
 
 
 class SchemaCache:

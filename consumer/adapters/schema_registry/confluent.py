@@ -14,7 +14,7 @@ from consumer.adapters.schema_registry.answers import parsed
 from consumer.adapters.schema_registry.inlining import inlined, not_decodable
 from consumer.adapters.schema_registry.transport import Transport, Version
 from consumer.errors import SourceUnavailable
-from consumer.model import SchemaKind, SchemaName, SchemaReference
+from consumer.formats import SchemaKind, SchemaName, SchemaReference
 
 _UNKNOWN = (40401, 40402, 40403)
 """Error codes of the registry: no such subject, version, schema."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from fastavro.schema import SchemaParseException, fingerprint, parse_schema, to_parsing_canonical_form
 
 from consumer.errors import DecodeError, SettingsError
-from consumer.model import SchemaKind, SchemaName, SchemaReference
+from consumer.formats import SchemaKind, SchemaName, SchemaReference
 
 _HIGHEST_ID = 2**32 - 1
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

@@ -9,7 +9,8 @@ from fastavro.repository.base import AbstractSchemaRepository
 from fastavro.schema import SchemaParseException, load_schema
 
 from consumer.errors import DecodeError
-from consumer.model import Reason, SchemaReference
+from consumer.formats import SchemaReference
+from consumer.model import Reason
 
 _MALFORMED = (SchemaParseException, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 """What fastavro and json raise at something that is not a schema."""

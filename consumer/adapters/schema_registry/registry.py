@@ -11,7 +11,7 @@ from consumer.adapters.schema_registry.cache import SchemaCache
 from consumer.adapters.schema_registry.directory import LocalSchemas
 from consumer.adapters.schema_registry.transport import NoSuchPathError, Transport, Version
 from consumer.errors import DecodeError
-from consumer.model import SchemaKind, SchemaName, SchemaReference
+from consumer.formats import SchemaKind, SchemaName, SchemaReference
 from consumer.settings import Settings, packaged_schemas
 
 
