@@ -252,6 +252,14 @@ def test_what_all_clients_have_may_be_overridden(monkeypatch: pytest.MonkeyPatch
     assert (given["client.id"], given["enable.metrics.push"]) == ("blue", "true")
 
 
+def test_no_consumer_commits_by_itself_or_reads_what_is_not_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever makes it, and whatever the file says."""
+    names = ("enable.auto.commit", "enable.auto.offset.store", "isolation.level")
+    subject = connected(dict.fromkeys(names, "as in the file"))
+    told = made(monkeypatch, "Consumer", lambda: client(subject, "Consumer"))
+    assert [told[name] for name in names] == [False, False, "read_committed"]
+
+
 def test_a_connection_is_what_the_settings_describe(tmp_path: Path) -> None:
     """Addresses and the lines of the properties file are taken over."""
     path = properties(tmp_path, **{"security.protocol": "PLAINTEXT", "sasl.password": "hunter2"})

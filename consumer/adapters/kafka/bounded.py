@@ -88,11 +88,8 @@ class BoundedReader:
     def __init__(self, connection: Connection, group_id: str, wanted: Spans) -> None:
         own = {
             "group.id": group_id,
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
             "auto.offset.reset": "error",
             "enable.partition.eof": True,
-            "isolation.level": "read_committed",
         }
         self._parts = {key: _Part(span) for key, span in wanted.items() if span.first < span.end}
         self._heard = time.monotonic()

@@ -167,11 +167,8 @@ class _Reader:
     def _assigned(self, connection: Connection, settings: Settings) -> Consumer:
         own = {
             "group.id": settings.kafka_group_id,  # the library asks for one; nothing is joined or committed
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
             "auto.offset.reset": "error",
             "enable.partition.eof": True,
-            "isolation.level": "read_committed",
         }
         consumer = connection.consumer(DEFAULTS, own)
         consumer.assign([native(self._changelog, self._position)])

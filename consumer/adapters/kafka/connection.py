@@ -30,6 +30,12 @@ ANSWER_WITHIN_S = 15.0
 
 ASK_AGAIN_S = 0.2
 
+_OF_EACH_CONSUMER = {
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "isolation.level": "read_committed",
+}
+
 T = TypeVar("T")
 Client = TypeVar("Client", Consumer, Producer, AdminClient)
 _log = structlog.get_logger(__name__)
@@ -53,8 +59,8 @@ class Connection:
         return cls(settings.kafka_bootstrap_servers, settings.kafka_properties_file)
 
     def consumer(self, defaults: Mapping[str, object], own: Mapping[str, object]) -> Consumer:
-        """A consumer; the properties file overrides `defaults` but never `own`."""
-        return self._client(Consumer, defaults, own)
+        """A consumer, which commits nothing by itself; the properties file overrides `defaults` but never `own`."""
+        return self._client(Consumer, defaults, {**_OF_EACH_CONSUMER, **own})
 
     def producer(self, defaults: Mapping[str, object], own: Mapping[str, object]) -> Producer:
         """A producer; the properties file overrides `defaults` but never `own`."""

@@ -78,7 +78,7 @@ class GroupOffsets:
     def _consumer(self, isolation: str) -> Iterator[Consumer]:
         """A consumer that is kept while it works; after a failure the next one is new."""
         if isolation not in self._consumers:
-            own = {"group.id": self._group_id, "enable.auto.commit": False, "isolation.level": isolation}
+            own = {"group.id": self._group_id, "isolation.level": isolation}
             self._consumers[isolation] = self._connection.consumer({}, own)
             self._heard_at = time.monotonic()
         try:

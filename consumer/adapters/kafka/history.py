@@ -173,11 +173,8 @@ class _Reader:
     def _assigned(self, connection: Connection, group: str) -> Consumer:
         own = {
             "group.id": group,  # the library asks for one; nothing is joined or committed
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
             "auto.offset.reset": "earliest",  # what retention has removed is not there to be read
             "enable.partition.eof": True,
-            "isolation.level": "read_committed",
         }
         consumer = connection.consumer(DEFAULTS, own)
         consumer.assign([native(self._partition, self._position)])

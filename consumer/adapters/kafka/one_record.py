@@ -29,8 +29,7 @@ def read_one(connection: Connection, group_id: str, partition: TopicPartition, o
         FatalError: There is none, no longer or not yet.
         TransientError: The brokers cannot tell now.
     """
-    own = {"group.id": group_id, "enable.auto.commit": False, "auto.offset.reset": "error"}
-    consumer = connection.consumer({}, own)
+    consumer = connection.consumer({}, {"group.id": group_id, "auto.offset.reset": "error"})
     try:
         consumer.assign([native(partition, offset)])
         message = _first(consumer)

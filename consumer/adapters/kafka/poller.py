@@ -188,11 +188,8 @@ class Poller:
         instance = self._settings.kafka_group_instance_id
         return {
             "group.id": self._settings.kafka_group_id,
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
             "auto.offset.reset": "error",
             "enable.partition.eof": True,
-            "isolation.level": "read_committed",
             "error_cb": self._guarded(self._on_error),
             "stats_cb": self._guarded(self._on_statistics),
             "statistics.interval.ms": int(self._sure_for_s * 1000 / LOOKS_IN_LEASE),

@@ -80,8 +80,7 @@ class _Reader:
 
 
 def _assigned(connection: Connection, starts: Mapping[TopicPartition, int]) -> Consumer:
-    own = {"group.id": "unused", "enable.auto.commit": False, "isolation.level": "read_committed"}
-    consumer = connection.consumer({"fetch.wait.max.ms": 50}, {**own, "enable.partition.eof": True})
+    consumer = connection.consumer({"fetch.wait.max.ms": 50}, {"group.id": "unused", "enable.partition.eof": True})
     consumer.assign([native(partition, offset) for partition, offset in starts.items()])
     return consumer
 
