@@ -55,6 +55,11 @@ class DecodeError(RecordError):
     """The bytes are not a change event."""
 
 
+def undecodable(detail: str) -> DecodeError:
+    """The error of a record that does not hold what its framing, its schema or its envelope promises."""
+    return DecodeError((Reason.NOT_DECODABLE,), detail)
+
+
 class ManyChanged(DecodeError):
     """The record says that contacts changed, perhaps all of them, and not which.
 

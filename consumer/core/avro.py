@@ -20,8 +20,7 @@ from fastavro._read_py import read_data
 from fastavro.io.binary_decoder import BinaryDecoder
 from fastavro.types import AvroMessage, DictSchema, NamedSchemas, Schema
 
-from consumer.errors import DecodeError
-from consumer.model import Reason
+from consumer.errors import DecodeError, undecodable
 
 MAX_SCHEMA_CHARACTERS = 1_000_000
 MAX_SCHEMA_DEPTH = 32
@@ -105,7 +104,7 @@ class WriterSchema:
             DecodeError: The payload was not written with this schema.
         """
         if len(payload) > self._max_bytes:
-            raise _refused(
+            raise undecodable(
                 f"{len(payload):,} bytes could take up too much memory: {self._max_bytes:,} are read at most"
             )
         stream = io.BytesIO(payload)
@@ -120,10 +119,10 @@ class WriterSchema:
             cause = type(error).__name__
         else:
             if stream.tell() != len(payload):
-                raise _refused(f"{len(payload) - stream.tell():,} bytes follow the record")
+                raise undecodable(f"{len(payload) - stream.tell():,} bytes follow the record")
             return cast("dict[str, object]", fields)
         # Not inside the handler: the foreign error quotes the data, and would travel along as the context of ours.
-        raise _refused(f"the body does not fit its schema: {cause}")
+        raise undecodable(f"the body does not fit its schema: {cause}")
 
     def read_each(self, block: bytes, count: int) -> list[dict[str, object]]:
         """The fields of so many records, which must take up the whole block.
@@ -132,7 +131,7 @@ class WriterSchema:
             DecodeError: The block does not hold them.
         """
         if count > len(block):  # records without a width could be asked for by the billion
-            raise _refused(f"{count:,} records cannot be in a block of {len(block):,} bytes")
+            raise undecodable(f"{count:,} records cannot be in a block of {len(block):,} bytes")
         stream = io.BytesIO(block)
         strictly = _has_long_run(block)
         records: list[dict[str, object]] = []
@@ -148,7 +147,7 @@ class WriterSchema:
             if stream.tell() == len(block):
                 return records
             cause = "bytes are left over"
-        raise _refused(f"record {len(records) + 1:,} of a block does not fit its schema: {cause}")
+        raise undecodable(f"record {len(records) + 1:,} of a block does not fit its schema: {cause}")
 
     def _read_strictly(self, stream: io.BytesIO) -> AvroMessage:
         """As the library reads in C, at three times the cost, for what might hold an integer of more than 64 bits."""
@@ -189,13 +188,13 @@ def _has_long_run(payload: bytes) -> bool:
 
 def _loaded(text: str) -> dict[str, object]:
     if len(text) > MAX_SCHEMA_CHARACTERS:
-        raise _refused(f"the schema has {len(text):,} characters, the limit is {MAX_SCHEMA_CHARACTERS:,}")
+        raise undecodable(f"the schema has {len(text):,} characters, the limit is {MAX_SCHEMA_CHARACTERS:,}")
     try:
         definition = json.loads(text)
     except (ValueError, RecursionError):
         definition = None
     if not isinstance(definition, dict) or definition.get("type") != "record":
-        raise _refused("the schema is not an Avro schema of a record")
+        raise undecodable("the schema is not an Avro schema of a record")
     _check_json(definition)
     return definition
 
@@ -209,7 +208,7 @@ def _hardened(definition: dict[str, object]) -> Schema:
         raise
     except Exception as error:  # noqa: BLE001  # foreign code on foreign input: anything may come
         cause = type(error).__name__
-    raise _refused(f"the schema is not valid Avro: {cause}")
+    raise undecodable(f"the schema is not valid Avro: {cause}")
 
 
 def _check_json(definition: object) -> None:
@@ -219,7 +218,7 @@ def _check_json(definition: object) -> None:
         level = [child for node in level for child in _children(node)]
         if not level:
             return
-    raise _refused(_TOO_DEEP)
+    raise undecodable(_TOO_DEEP)
 
 
 def _children(node: object) -> Iterable[object]:
@@ -228,7 +227,7 @@ def _children(node: object) -> Iterable[object]:
     if not isinstance(node, dict):
         return ()
     if not _RESERVED_KEYS.isdisjoint(node):
-        raise _refused("the schema holds a key that fastavro reserves for itself")
+        raise undecodable("the schema holds a key that fastavro reserves for itself")
     return node.values()
 
 
@@ -267,20 +266,20 @@ class _Hardening:
 
     def _union(self, schema: list[Schema], depth: int, *, repeated: bool) -> Schema:
         if any(isinstance(branch, list) for branch in schema):
-            raise _refused("the schema has a union in a union")
+            raise undecodable("the schema has a union in a union")
         return {"type": "union", **dict(enumerate(self.apply(each, depth + 1, repeated=repeated) for each in schema))}
 
     def _record(self, schema: DictSchema, depth: int, *, repeated: bool) -> Schema:
         name = schema["name"]
         if name in self._open:
-            raise _refused("the schema is recursive")
+            raise undecodable("the schema is recursive")
         self._open.append(name)
         fields = {
             field["name"]: self._member(field["type"], depth + 1, repeated=repeated) for field in schema["fields"]
         }
         self._open.pop()
         if len(fields) < len(schema["fields"]):
-            raise _refused("the schema has two fields of the same name in a record")
+            raise undecodable("the schema has two fields of the same name in a record")
         return {"type": "record", "fields": [{"name": name, "type": kind} for name, kind in fields.items()]}
 
     def _member(self, schema: Schema, depth: int, *, repeated: bool) -> Schema:
@@ -289,7 +288,7 @@ class _Hardening:
         Inside arrays and maps it must take up bytes, or a few of them could ask for billions of values.
         """
         if repeated and _is_weightless(self._resolved(schema)):
-            raise _refused("the schema repeats a type of zero width")
+            raise undecodable("the schema repeats a type of zero width")
         return self.apply(schema, depth, repeated=repeated)
 
     def _resolved(self, schema: Schema) -> list[Schema] | DictSchema:
@@ -300,15 +299,15 @@ class _Hardening:
     def _count(self, depth: int) -> None:
         self._nodes += 1
         if depth > MAX_SCHEMA_DEPTH:
-            raise _refused(_TOO_DEEP)
+            raise undecodable(_TOO_DEEP)
         if self._nodes > MAX_SCHEMA_NODES:
-            raise _refused(f"the schema has more than {MAX_SCHEMA_NODES:,} types")
+            raise undecodable(f"the schema has more than {MAX_SCHEMA_NODES:,} types")
 
 
 def _size(schema: DictSchema) -> int:
     size = schema["size"]
     if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= _MAX_FIXED_BYTES:
-        raise _refused(f"the schema has a fixed type whose size is not one from 0 to {_MAX_FIXED_BYTES:,}")
+        raise undecodable(f"the schema has a fixed type whose size is not one from 0 to {_MAX_FIXED_BYTES:,}")
     return size
 
 
@@ -358,7 +357,3 @@ def _dict_bytes(entries: int) -> int:
 
 def _fixed_bytes(size: int) -> int:
     return sys.getsizeof(b"") + size + _ALIGNMENT
-
-
-def _refused(detail: str) -> DecodeError:
-    return DecodeError((Reason.NOT_DECODABLE,), detail)

@@ -17,8 +17,8 @@ from typing import Final, NamedTuple, cast
 import orjson
 from fastavro import parse_schema
 
-from consumer.errors import DecodeError
-from consumer.model import Events, Reason, Record
+from consumer.errors import DecodeError, undecodable
+from consumer.model import Events, Record
 
 MAX_DEPTH = 32
 MAX_VALUES = 100_000
@@ -105,7 +105,7 @@ class JsonReader:
         try:
             definition, check = prepare()
             if not isinstance(definition, dict) or definition["type"] != "record":
-                raise _refused("the JSON is not an object, or its schema not of one")
+                raise undecodable("the JSON is not an object, or its schema not of one")
             _check_names(definition)
             return check, self._mapping(definition)
         except DecodeError as error:
@@ -120,19 +120,19 @@ def _check_names(definition: dict[str, object]) -> None:
         cause = type(error).__name__
     else:
         return
-    raise _refused(f"the JSON has names that no schema could have: {cause}")
+    raise undecodable(f"the JSON has names that no schema could have: {cause}")
 
 
 def _loaded(value: bytes) -> dict[str, object]:
     """The document, parsed only when it cannot hold too many values: each but the first follows one of four bytes."""
     if sum(map(value.count, (b",", b"[", b"{", b":"))) > 2 * MAX_VALUES:
-        raise _refused(f"the JSON may hold more than {MAX_VALUES:,} values")
+        raise undecodable(f"the JSON may hold more than {MAX_VALUES:,} values")
     with suppress(orjson.JSONDecodeError):
         document = orjson.loads(value)
         if isinstance(document, dict):
             return document
-        raise _refused("the JSON is not an object")
-    raise _refused("the value is not JSON")
+        raise undecodable("the JSON is not an object")
+    raise undecodable("the value is not JSON")
 
 
 def _text_of(schema: object) -> bytes:
@@ -150,7 +150,7 @@ def _required(schema: object) -> object:
 def _fitting(check: Check, payload: object) -> dict[str, object]:
     with suppress(_UnfitError):
         return cast("dict[str, object]", check(payload))
-    raise _refused("the payload is null" if payload is None else "the payload does not fit its schema")
+    raise undecodable("the payload is null" if payload is None else "the payload does not fit its schema")
 
 
 # -- without a schema
@@ -204,9 +204,9 @@ class _Compiler:
         if depth > MAX_DEPTH:
             raise _too_deep()
         if self._types > MAX_TYPES:
-            raise _refused(f"the schema has more than {MAX_TYPES:,} types")
+            raise undecodable(f"the schema has more than {MAX_TYPES:,} types")
         if not isinstance(schema, dict):
-            raise _refused("the schema is not one of Kafka Connect")
+            raise undecodable("the schema is not one of Kafka Connect")
         made = self._made(schema, depth, repeated=repeated)
         return _Type(["null", made.definition], _optional(made.check)) if schema.get("optional") is True else made
 
@@ -223,15 +223,15 @@ class _Compiler:
                 made = _PRIMITIVES[kind]
                 named = _named(schema)
                 return made if not named else _Type({"type": made.definition} | named, made.check)
-        raise _refused("the schema has a type that Kafka Connect does not have")
+        raise undecodable("the schema has a type that Kafka Connect does not have")
 
     def _struct(self, schema: dict[str, object], depth: int, *, repeated: bool) -> _Type:
         listed = schema.get("fields")
         if not isinstance(listed, list):
-            raise _refused("the schema has a struct without fields")
+            raise undecodable("the schema has a struct without fields")
         fields = {_field_name(each): self.apply(each, depth + 1, repeated=repeated) for each in listed}
         if len(fields) < len(listed):
-            raise _refused("the schema has two fields of the same name in a struct")
+            raise undecodable("the schema has two fields of the same name in a struct")
         definition = {
             "type": "record",
             "name": self._record_name(schema.get("name")),
@@ -242,7 +242,7 @@ class _Compiler:
     def _map(self, schema: dict[str, object], depth: int) -> _Type:
         key = schema.get("keys")
         if not isinstance(key, dict) or key.get("type") != "string":
-            raise _refused("the schema has a map whose keys are not strings")
+            raise undecodable("the schema has a map whose keys are not strings")
         value = self.apply(schema.get("values"), depth + 1, repeated=True)
         return _Type({"type": "map", "values": value.definition} | _named(schema), _map(value.check))
 
@@ -257,7 +257,7 @@ class _Compiler:
 def _field_name(field: object) -> str:
     name = field.get("field") if isinstance(field, dict) else None
     if not isinstance(name, str):
-        raise _refused("the schema has a field without a name")
+        raise undecodable("the schema has a field without a name")
     return name
 
 
@@ -273,7 +273,7 @@ def _decimal(schema: dict[str, object]) -> dict[str, object]:
     parameters = schema.get("parameters")
     scale = parameters.get("scale") if isinstance(parameters, dict) else None
     if not isinstance(scale, str) or not _SCALE.fullmatch(scale):
-        raise _refused("the schema has a decimal without a scale")
+        raise undecodable("the schema has a decimal without a scale")
     return {"logicalType": "decimal", "precision": _PRECISION, "scale": int(scale)}
 
 
@@ -373,8 +373,4 @@ _PRIMITIVES: Final = {
 
 
 def _too_deep() -> DecodeError:
-    return _refused(f"the JSON or its schema is nested deeper than {MAX_DEPTH}")
-
-
-def _refused(detail: str) -> DecodeError:
-    return DecodeError((Reason.NOT_DECODABLE,), detail)
+    return undecodable(f"the JSON or its schema is nested deeper than {MAX_DEPTH}")

@@ -14,9 +14,9 @@ from uuid import UUID
 
 import orjson
 
-from consumer.errors import DecodeError
+from consumer.errors import DecodeError, undecodable
 from consumer.formats import Framing, KeyFormat, SchemaKind, SchemaName, SchemaReference
-from consumer.model import Headers, Reason, Record
+from consumer.model import Headers, Record
 
 MAX_VALUE_BYTES = 1_000_000
 """A record whose value has this many bytes or more, as it came or inflated, is refused unread."""
@@ -87,12 +87,12 @@ def form(topic: str, framing: Framing, key_format: KeyFormat) -> Form:
         value = record.value
         if value is None:
             if eventful and _header(record.headers, _CLOUD_EVENT) is not None:
-                raise _refused("the CloudEvent has no data, and is no tombstone for that")
+                raise undecodable("the CloudEvent has no data, and is no tombstone for that")
             return split_key(record)
         if len(value) >= MAX_VALUE_BYTES:
-            raise _refused(f"the value has {len(value):,} bytes, the limit is {MAX_VALUE_BYTES:,}")
+            raise undecodable(f"the value has {len(value):,} bytes, the limit is {MAX_VALUE_BYTES:,}")
         if not value:
-            raise _refused("the value is empty, which is not a tombstone")
+            raise undecodable("the value is empty, which is not a tombstone")
         return split(value, record.headers, VALUE)
 
     return split_record
@@ -113,7 +113,7 @@ def _confluent(data: bytes, _: Headers, side: Side) -> Framed:
     if magic == 1 and len(data) >= _GUID_END:
         return _guid(SchemaKind.GUID, data[1:_GUID_END]), data[_GUID_END:]
     if magic > 1:
-        raise _refused(f"the {side.name} does not begin with the magic byte 0 or 1 of the Confluent wire format")
+        raise undecodable(f"the {side.name} does not begin with the magic byte 0 or 1 of the Confluent wire format")
     raise _too_short(data, side)
 
 
@@ -129,7 +129,7 @@ def _by_confluent_header(data: bytes, headers: Headers, side: Side) -> Framed | 
         return _guid(SchemaKind.GUID, header[1:]), data
     if len(header) == _ID_END and header[0] == 0:
         return int.from_bytes(header[1:], "big"), data
-    raise _refused(f"the header {side.confluent} is neither 1 with a GUID nor 0 with an id of four bytes")
+    raise undecodable(f"the header {side.confluent} is neither 1 with a GUID nor 0 with an id of four bytes")
 
 
 def _apicurio(data: bytes, headers: Headers, side: Side) -> Framed:
@@ -142,7 +142,7 @@ def _apicurio_8_byte(data: bytes, headers: Headers, side: Side) -> Framed:
 
 def _prefixed(data: bytes, side: Side, kind: SchemaKind, end: int) -> Framed:
     if data[0] != 0:
-        raise _refused(f"the {side.name} does not begin with the magic byte 0 of Apicurio's wire format")
+        raise undecodable(f"the {side.name} does not begin with the magic byte 0 of Apicurio's wire format")
     if len(data) < end:
         raise _too_short(data, side)
     return SchemaName(kind, str(int.from_bytes(data[1:end], "big"))), data[end:]
@@ -151,7 +151,9 @@ def _prefixed(data: bytes, side: Side, kind: SchemaKind, end: int) -> Framed:
 def _by_apicurio_headers(data: bytes, headers: Headers, side: Side) -> Framed | None:
     encoding = _header(headers, f"{side.apicurio}encoding")
     if encoding not in {None, b"BINARY"}:
-        raise _refused(f"the header {side.apicurio}encoding says that the {side.name} is not in Avro's binary encoding")
+        raise undecodable(
+            f"the header {side.apicurio}encoding says that the {side.name} is not in Avro's binary encoding"
+        )
     for kind in (SchemaKind.GLOBAL_ID, SchemaKind.CONTENT_ID, SchemaKind.CONTENT_HASH):
         name = f"{side.apicurio}{kind}"
         header = _header(headers, name)
@@ -163,22 +165,22 @@ def _by_apicurio_headers(data: bytes, headers: Headers, side: Side) -> Framed | 
 def _apicurio_name(kind: SchemaKind, header: bytes, name: str) -> str:
     if kind is not SchemaKind.CONTENT_HASH:
         if len(header) != _LONG_ID_END - 1:
-            raise _refused(f"the header {name} has {len(header)} bytes, an id has {_LONG_ID_END - 1}")
+            raise undecodable(f"the header {name} has {len(header)} bytes, an id has {_LONG_ID_END - 1}")
         return str(int.from_bytes(header, "big"))
     found = _CONTENT_HASH.fullmatch(_ascii(header))
     if not found:
-        raise _refused(f"the header {name} is not a SHA-256 hash in hexadecimal digits")
+        raise undecodable(f"the header {name} is not a SHA-256 hash in hexadecimal digits")
     return found[0].lower()
 
 
 def _glue(data: bytes, _: Headers, side: Side) -> Framed:
     if data[0] != 3:  # noqa: PLR2004  # the format's version
-        raise _refused(f"the {side.name} does not begin with byte 3 of the AWS Glue wire format")
+        raise undecodable(f"the {side.name} does not begin with byte 3 of the AWS Glue wire format")
     if len(data) < _GLUE_END:
         raise _too_short(data, side)
     compression, body = data[1], data[_GLUE_END:]
     if compression not in {_GLUE_PLAIN, _GLUE_ZLIB}:
-        raise _refused(f"AWS Glue has no compression {compression}")
+        raise undecodable(f"AWS Glue has no compression {compression}")
     return _guid(SchemaKind.GLUE, data[2:_GLUE_END]), _inflated(body) if compression == _GLUE_ZLIB else body
 
 
@@ -187,15 +189,15 @@ def _inflated(body: bytes) -> bytes:
     with suppress(zlib.error):
         inflated = inflater.decompress(body, MAX_VALUE_BYTES)
         if len(inflated) >= MAX_VALUE_BYTES:
-            raise _refused(f"the value inflates to {MAX_VALUE_BYTES:,} bytes or more, which is the limit")
+            raise undecodable(f"the value inflates to {MAX_VALUE_BYTES:,} bytes or more, which is the limit")
         if inflater.eof and not inflater.unused_data:
             return inflated
-    raise _refused("the value is not compressed by zlib as a whole")
+    raise undecodable("the value is not compressed by zlib as a whole")
 
 
 def _single_object(data: bytes, _: Headers, side: Side) -> Framed:
     if not data.startswith(b"\xc3\x01"):
-        raise _refused(f"the {side.name} does not begin with the marker of Avro's single-object encoding")
+        raise undecodable(f"the {side.name} does not begin with the marker of Avro's single-object encoding")
     if len(data) < _SINGLE_OBJECT_END:
         raise _too_short(data, side)
     return SchemaName(SchemaKind.FINGERPRINT, data[2:_SINGLE_OBJECT_END].hex()), data[_SINGLE_OBJECT_END:]
@@ -204,7 +206,7 @@ def _single_object(data: bytes, _: Headers, side: Side) -> Framed:
 def _azure(data: bytes, headers: Headers, side: Side) -> Framed:
     framed = _by_content_type(data, headers) or _by_azure_preamble(data)
     if framed is None:
-        raise _refused(f"neither the header content-type nor the {side.name} has a schema id of Azure")
+        raise undecodable(f"neither the header content-type nor the {side.name} has a schema id of Azure")
     return framed
 
 
@@ -230,7 +232,7 @@ def _json(data: bytes, _: Headers, __: Side) -> Framed:
 def _cloudevents(data: bytes, headers: Headers, side: Side) -> Framed:
     """Binary mode: the value is the data, in a framing of its own."""
     if _header(headers, _CLOUD_EVENT) is None:
-        raise _refused(f"there is no header {_CLOUD_EVENT}: it is not a CloudEvent in binary mode")
+        raise undecodable(f"there is no header {_CLOUD_EVENT}: it is not a CloudEvent in binary mode")
     return _auto(data, headers, side)
 
 
@@ -244,7 +246,7 @@ def _auto(data: bytes, headers: Headers, side: Side) -> Framed:
         return told
     split = _BY_FIRST_BYTE.get(data[0])
     if split is None or data.startswith(_CONTAINER_FILE):
-        raise _refused(f"the {side.name} is in none of the framings that can be told apart")
+        raise undecodable(f"the {side.name} is in none of the framings that can be told apart")
     return split(data, headers, side)
 
 
@@ -339,8 +341,4 @@ def _ascii(raw: bytes) -> str:
 
 
 def _too_short(data: bytes, side: Side) -> DecodeError:
-    return _refused(f"the {side.name} is too short for the id of a schema: {len(data)} bytes")
-
-
-def _refused(detail: str) -> DecodeError:
-    return DecodeError((Reason.NOT_DECODABLE,), detail)
+    return undecodable(f"the {side.name} is too short for the id of a schema: {len(data)} bytes")

@@ -14,8 +14,8 @@ import orjson
 
 from consumer.core.avro import WriterSchema
 from consumer.core.moments import kafka_time
-from consumer.errors import DecodeError
-from consumer.model import ChangeEvent, ChangeType, Reason, Record
+from consumer.errors import DecodeError, undecodable
+from consumer.model import ChangeEvent, ChangeType, Record
 
 
 class KeyFields(NamedTuple):
@@ -123,4 +123,4 @@ def _deletion(record: Record, external_id: str | None) -> ChangeEvent:
 
 
 def _refused(what: str) -> DecodeError:
-    return DecodeError((Reason.NOT_DECODABLE,), f"the key of a tombstone {what}")
+    return undecodable(f"the key of a tombstone {what}")

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from consumer.core.mapping_tables import CHANGE_TYPES, FLAGS, REQUIRED, ContactMapping, Path, Source, as_key, shown
 from consumer.core.moments import MAX_MS, kafka_time, milliseconds
-from consumer.errors import DecodeError
+from consumer.errors import DecodeError, undecodable
 from consumer.model import UNCHANGED, ChangeEvent, ChangeType, LogPlace, Reason, Record
 
 Row = dict[str, object]
@@ -217,11 +217,6 @@ def in_any(path: Path) -> Getter:
 def unknown(detail: str) -> DecodeError:
     """The error of every record of a schema that is not one of change events."""
     return DecodeError((Reason.ENVELOPE_UNKNOWN,), detail)
-
-
-def undecodable(detail: str) -> DecodeError:
-    """The error of a record that does not hold what its envelope promises."""
-    return DecodeError((Reason.NOT_DECODABLE,), detail)
 
 
 def _bound(source: Source, resolve: Resolve, *, loose: bool, sparse: bool) -> Getter | None:

@@ -12,8 +12,8 @@ from typing import TypeVar, cast
 
 from consumer.core.mapping import deletion
 from consumer.core.moments import MAX_MS, milliseconds
-from consumer.errors import DecodeError
-from consumer.model import ChangeEvent, ChangeType, Reason
+from consumer.errors import DecodeError, undecodable
+from consumer.model import ChangeEvent, ChangeType
 
 REQUIRED = ("externalId", "consent", "doNotCall")
 """Without these fields no row could be a contact."""
@@ -125,7 +125,7 @@ class Rows:
             return self._occurred_at
         moment = _moment(value) if isinstance(value, str) else value
         if type(moment) is not int or not 0 <= moment <= MAX_MS:
-            raise _undecodable("occurredAt is neither milliseconds since the epoch nor ISO 8601 with a time zone")
+            raise undecodable("occurredAt is neither milliseconds since the epoch nor ISO 8601 with a time zone")
         return moment
 
 
@@ -158,7 +158,7 @@ def _known(fields: Fields, flaws: list[str]) -> dict[str, object]:
 def _twice(field: str) -> str:
     detail = f"{field} is given twice"
     if field == "externalId":
-        raise _undecodable(detail)  # nobody is named for sure
+        raise undecodable(detail)  # nobody is named for sure
     return detail
 
 
@@ -175,7 +175,7 @@ def _object(value: object) -> Fields:
     if value is None:
         return _NOTHING
     if not isinstance(value, dict):
-        raise _undecodable("attributes is not an object")
+        raise undecodable("attributes is not an object")
     return cast("Fields", value)
 
 
@@ -188,7 +188,7 @@ def _attribute(source: str, value: object) -> str:
         case int() | float():
             return str(value)
         case _:
-            raise _undecodable(f"attribute {source} is of type {type(value).__name__}")
+            raise undecodable(f"attribute {source} is of type {type(value).__name__}")
 
 
 def _change_type(value: object) -> ChangeType:
@@ -196,7 +196,7 @@ def _change_type(value: object) -> ChangeType:
         return ChangeType.UPDATE
     change_type = _CHANGE_TYPES.get(value) if isinstance(value, str) else None
     if change_type is None:
-        raise _undecodable(f"changeType is none of {', '.join(ChangeType)}")
+        raise undecodable(f"changeType is none of {', '.join(ChangeType)}")
     return change_type
 
 
@@ -204,7 +204,7 @@ def _version(value: object) -> int | None:
     if value is None:
         return None
     if type(value) is not int or value not in _LONG:
-        raise _undecodable("version is not a whole number of 64 bits")
+        raise undecodable("version is not a whole number of 64 bits")
     return value
 
 
@@ -214,10 +214,6 @@ def _moment(text: str) -> object:
         return milliseconds(text)
     except ValueError:
         return None
-
-
-def _undecodable(detail: str) -> DecodeError:
-    return DecodeError((Reason.NOT_DECODABLE,), detail)
 
 
 def _bare(name: str) -> str:

@@ -7,8 +7,8 @@ from msgspec import Struct
 from consumer.core import changes
 from consumer.core.rows import Rows
 from consumer.core.validate import validate
-from consumer.errors import DecodeError, ValidationError
-from consumer.model import FROM_A_FILE, Amendment, Change, ChangeEvent, Contact, FileRow, Reason
+from consumer.errors import DecodeError, ValidationError, undecodable
+from consumer.model import FROM_A_FILE, Amendment, Change, ChangeEvent, Contact, FileRow
 
 
 class Candidate(Struct, eq=False):
@@ -54,7 +54,7 @@ class Candidates:
 
     def _read(self, row: FileRow) -> ChangeEvent | DecodeError:
         if row.problem:
-            return DecodeError((Reason.NOT_DECODABLE,), row.problem)
+            return undecodable(row.problem)
         try:
             return self._rows.event(row.fields)
         except DecodeError as error:

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from consumer.core.dead_letters import as_told_first
 from consumer.core.decode import Decoded, Reader, ReaderName, decode
 from consumer.core.framing import Form
-from consumer.errors import DecodeError
-from consumer.model import Events, Reason, Record
+from consumer.errors import DecodeError, undecodable
+from consumer.model import Events, Record
 from consumer.ports import Breadcrumb, Breadcrumbs
 
-_CRASHED = DecodeError((Reason.NOT_DECODABLE,), "the decoder crashed on it")
+_CRASHED = undecodable("the decoder crashed on it")
 
 
 class Quarantine:

@@ -19,7 +19,7 @@ from consumer.core.decode import Reader, ReaderName, named_by_key, reader_names
 from consumer.core.envelopes.choice import Envelope, Envelopes, TopicEnvelope
 from consumer.core.framing import Form, KeySchema
 from consumer.core.state_bytes import IMPRINT_BYTES
-from consumer.errors import DecodeError, TransientError
+from consumer.errors import DecodeError, TransientError, undecodable
 from consumer.formats import SchemaReference
 from consumer.model import Reason, Record
 from consumer.ports import Schemas
@@ -96,7 +96,7 @@ def _made(make: Callable[[], Reader]) -> Reader | DecodeError:
     except DecodeError as error:
         return error
     except Exception as error:  # noqa: BLE001 -- whoever registers a schema must not be able to stop the program
-        return DecodeError((Reason.NOT_DECODABLE,), f"the schema cannot be used: {type(error).__name__}")
+        return undecodable(f"the schema cannot be used: {type(error).__name__}")
 
 
 class Readers:

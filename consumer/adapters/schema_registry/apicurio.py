@@ -12,9 +12,9 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
-from consumer.adapters.schema_registry.inlining import inlined, not_decodable
+from consumer.adapters.schema_registry.inlining import inlined
 from consumer.adapters.schema_registry.transport import Transport, Version
-from consumer.errors import SourceUnavailable
+from consumer.errors import SourceUnavailable, undecodable
 from consumer.formats import SchemaKind, SchemaName
 
 KINDS = {
@@ -66,7 +66,7 @@ def _listed(body: str) -> list[tuple[int, str]]:
 
 async def _version(transport: Transport, number: str, kind: str) -> str | None:
     if kind != "AVRO":
-        raise not_decodable(f"the schema is {kind:.20}, not Avro")
+        raise undecodable(f"the schema is {kind:.20}, not Avro")
     return await schema(transport, SchemaName(SchemaKind.GLOBAL_ID, number))
 
 

@@ -11,9 +11,9 @@ from typing import Any
 from urllib.parse import quote
 
 from consumer.adapters.schema_registry.answers import parsed
-from consumer.adapters.schema_registry.inlining import inlined, not_decodable
+from consumer.adapters.schema_registry.inlining import inlined
 from consumer.adapters.schema_registry.transport import Transport, Version
-from consumer.errors import SourceUnavailable
+from consumer.errors import SourceUnavailable, undecodable
 from consumer.formats import SchemaKind, SchemaName, SchemaReference
 
 _UNKNOWN = (40401, 40402, 40403)
@@ -105,7 +105,7 @@ def _avro_text(found: Mapping[str, Any], reference: SchemaReference) -> str:
     """The schema's text in an answer of the registry, which leaves the type out when it is Avro."""
     kind = found.get("schemaType") or "AVRO"
     if kind != "AVRO":
-        raise not_decodable(f"schema {reference} is, or refers to, {kind!s:.20}, not Avro")
+        raise undecodable(f"schema {reference} is, or refers to, {kind!s:.20}, not Avro")
     text = found.get("schema")
     if not isinstance(text, str):
         raise SourceUnavailable(f"schema registry: the answer for schema {reference} holds no schema")

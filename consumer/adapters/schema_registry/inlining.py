@@ -8,17 +8,11 @@ from fastavro.repository import SchemaRepositoryError
 from fastavro.repository.base import AbstractSchemaRepository
 from fastavro.schema import SchemaParseException, load_schema
 
-from consumer.errors import DecodeError
+from consumer.errors import undecodable
 from consumer.formats import SchemaReference
-from consumer.model import Reason
 
 _MALFORMED = (SchemaParseException, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 """What fastavro and json raise at something that is not a schema."""
-
-
-def not_decodable(detail: str) -> DecodeError:
-    """The error for what no waiting makes a schema of."""
-    return DecodeError((Reason.NOT_DECODABLE,), detail)
 
 
 class _Referenced(AbstractSchemaRepository):
@@ -47,7 +41,7 @@ def inlined(text: str, referenced: Mapping[str, str], reference: SchemaReference
     try:
         schema = load_schema("", repo=_Referenced({**referenced, "": text}))
     except (SchemaRepositoryError, *_MALFORMED) as error:
-        raise not_decodable(f"references of schema {reference} do not fit: {error}") from error
+        raise undecodable(f"references of schema {reference} do not fit: {error}") from error
     return json.dumps(_unmarked(schema))
 
 

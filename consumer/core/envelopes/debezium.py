@@ -26,11 +26,10 @@ from consumer.core.mapping import (
     in_any,
     in_milliseconds,
     names_somebody,
-    undecodable,
     unknown,
 )
 from consumer.core.mapping_tables import ContactMapping, Path
-from consumer.errors import DecodeError, ManyChanged
+from consumer.errors import DecodeError, ManyChanged, undecodable
 from consumer.model import UNCHANGED, ChangeEvent, ChangeType, Events, FuseCause, Reason, Record
 
 NOT_AVAILABLE = frozenset({

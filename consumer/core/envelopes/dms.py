@@ -21,10 +21,10 @@ from consumer.core.mapping import (
     in_any,
     in_milliseconds,
     names_somebody,
-    undecodable,
 )
 from consumer.core.mapping_tables import ContactMapping
 from consumer.core.moments import kafka_time, milliseconds
+from consumer.errors import undecodable
 from consumer.model import ChangeType, Events, Record
 
 _CHANGE_TYPES: Final = {"load": ChangeType.CREATE, "insert": ChangeType.CREATE, "update": ChangeType.UPDATE}

@@ -14,9 +14,9 @@ from msgspec.structs import replace
 
 from consumer.core.envelopes.position import folded
 from consumer.core.envelopes.schema import Fields, Mapper
-from consumer.core.mapping import BoundMapping, Getter, Row, When, deletion, gap, in_milliseconds, undecodable, unknown
+from consumer.core.mapping import BoundMapping, Getter, Row, When, deletion, gap, in_milliseconds, unknown
 from consumer.core.mapping_tables import ContactMapping, Path
-from consumer.errors import ManyChanged
+from consumer.errors import ManyChanged, undecodable
 from consumer.model import UNCHANGED, ChangeEvent, ChangeType, Events, FuseCause, Record
 
 _HEADER = "ChangeEventHeader"

@@ -11,8 +11,9 @@ from typing import cast
 from fastavro.schema import expand_schema
 from fastavro.types import DictSchema, Schema
 
-from consumer.core.mapping import Getter, Row, in_any, undecodable, unknown
+from consumer.core.mapping import Getter, Row, in_any, unknown
 from consumer.core.mapping_tables import Path
+from consumer.errors import undecodable
 from consumer.model import Events, Record
 
 Mapper = Callable[[Row, Record], Events]
