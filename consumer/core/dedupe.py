@@ -159,11 +159,13 @@ def _version(change: Change, state: State | None) -> tuple[int, int | None]:
 def _is_committed_since(change: Change, state: State) -> bool:
     """Whether a change stands before what a snapshot read, and was committed after that: the snapshot did not see it.
 
-    What is told again was committed before, and what another transaction made of the row since stands behind.
+    Then its record came behind that of the snapshot. What came before was committed before, whatever its time: clocks
+    differ.
     """
-    if not state.concurrent or change.version is None or change.read or change.offset == FROM_A_FILE:
+    if not state.concurrent or change.version is None or change.read:
         return False
-    return change.epoch == state.epoch and change.occurred_at > state.occurred_at
+    later = change.offset > state.offset and change.occurred_at > state.occurred_at
+    return later and change.epoch == state.epoch
 
 
 def _epoch(change: Change, state: State) -> int:
@@ -209,6 +211,8 @@ def advanced(change: Change, state: State) -> State | None:
     epoch = _epoch(change, state)
     if state.version is not None and (epoch, change.version) <= (state.epoch, state.version):
         return None
+    if change.concurrent and change.occurred_at < state.occurred_at:
+        return None  # of a snapshot that did not see what is known: all that was committed since would apply anew
     made = replace(
         state,
         concurrent=change.concurrent,

@@ -232,6 +232,21 @@ async def test_who_is_refused_while_the_do_not_call_list_takes_no_numbers_waits_
         assert simulator.dnc_numbers("Nobody") == {JANE.phone}
 
 
+async def test_who_is_refused_meanwhile_stays_as_it_is_but_is_not_callable():
+    """Whole or in part: what Genesys refuses is what is told of it now."""
+    async with Simulator(poison=Poison.marked("refused")) as simulator, with_dnc_list(simulator) as sink:
+        for told in (
+            withdraw(sink, replace(JANE, email="refused@example.com", consent=False)),
+            sink.amend([replace(WITHDRAWN, email="refused@example.com")]),
+        ):
+            await put(sink, JANE)
+            simulator.faults.inject(Fault.parse("503@add_dnc_phone_numbers"))
+            with pytest.raises(Withheld):
+                await told
+            contact = simulator.contacts("People")[JANES_ID]
+            assert (contact["callable"], contact["data"]["email"]) == (False, JANE.email)
+
+
 async def test_nobody_is_called_by_an_amended_contact_while_that_list_takes_no_numbers():
     """Of a part too; one that clears the number keeps it for now: it would be lost to the list."""
     cleared = replace(JANE, external_id="crm-3")
@@ -344,8 +359,9 @@ async def test_who_withdrew_is_held_where_the_number_of_another_cannot_be_read()
     async with Simulator() as simulator, with_dnc_list(simulator) as sink:
         await put(sink, JANE)
         simulator.faults.inject(Fault.parse("503@read_contacts"))
-        with pytest.raises(Withheld):
+        with pytest.raises(SinkUnavailable) as caught:
             await withdraw(sink, replace(JANE, consent=False), numberless)
+        assert not isinstance(caught.value, Withheld)  # it is not the list that has to be waited for
         assert simulator.contacts("People")[JANES_ID]["callable"] is False
 
 

@@ -1077,7 +1077,7 @@ def test_a_suppression_withdraws_what_it_takes_the_place_of_withdrew():
 def test_no_row_of_a_file_was_committed_since_a_snapshot():
     """Its version is none of the log: it is older, whatever its time."""
     read = replace(state(version=5, at=1000), concurrent=True)
-    assert judge(change(version=4, at=2000), read) is Verdict.CHANGED
+    assert judge(change(version=4, at=2000, offset=read.offset + 1), read) is Verdict.CHANGED
     assert judge(change(version=4, at=2000, offset=FROM_A_FILE), read) is Verdict.STALE
 
 

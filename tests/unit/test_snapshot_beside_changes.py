@@ -77,6 +77,28 @@ def test_what_a_snapshot_read_undoes_no_withdrawal_that_was_committed_since(tmp_
     assert callable_(after(tmp_path, read, withdrawal, newer)) == {"7": True}
 
 
+def test_who_withdrew_is_not_called_while_all_of_it_is_told_again(tmp_path: Path) -> None:
+    """The transaction granted before it withdrew, and both stand before what the snapshot read."""
+    told = [row("r", READ, 0, **DENIED), row("u", MADE, LATER), row("u", MADE + 1, LATER, **DENIED)]
+    world = after(tmp_path, *told)
+    records, world.committed[PARTITION], seen = world.log[PARTITION], 0, []
+    for count in range(1, len(told) + 1):
+        world.log[PARTITION] = records[:count]
+        live(world, MemorySchemas({1: [json.dumps(POSTGRESQL)]}), **reading(tmp_path))
+        seen.append(callable_(world))
+    assert seen == [{"7": False}] * len(told)
+
+
+def test_a_grant_told_again_was_committed_before_however_far_the_clocks_are_apart(tmp_path: Path) -> None:
+    """Its record came before that of the snapshot, which has an earlier time all the same."""
+    grant = row("u", MADE, LATER)
+    world = after(tmp_path, grant, row("r", READ, 0, **DENIED))
+    world.committed[PARTITION] = 0
+    live(world, MemorySchemas({1: [json.dumps(POSTGRESQL)]}), **reading(tmp_path))
+    assert ended(world) == ["delivered", "delivered", "stale", "duplicate"]
+    assert callable_(world) == {"7": False}
+
+
 @pytest.mark.parametrize("behind", [row("u", READ + 5, 1, **OLD), row("r", READ + 5, 1, **OLD)], ids=["change", "read"])
 def test_only_what_was_read_last_can_be_overtaken(tmp_path: Path, behind: dict[str, object]) -> None:
     """A change of the row since waited for the lock of the one before; and a read is no change."""

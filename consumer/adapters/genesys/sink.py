@@ -6,6 +6,7 @@ Touches Genesys through the client.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple, NoReturn, Self
 
 import orjson
@@ -162,15 +163,13 @@ class GenesysSink:
         granted: Sequence[Contact] = (),
     ) -> None:
         deadline = self._client.deadline()
-        until, kept = _part(deadline), dict[str, _Held]()
+        until = _part(deadline)
+        kept = await self._numberless(withdrawn, until, deadline, sure)
+        blocked = [each.phone for each in withdrawn] + [held.data.get(PHONE_COLUMN) or "" for held in kept.values()]
         try:
-            if self._dnc_list is not None:
-                kept = await self._read_all(_numberless(withdrawn), until)
-            blocked = [each.phone for each in withdrawn] + [held.data.get(PHONE_COLUMN) or "" for held in kept.values()]
             await self._block(blocked, until, sure)
         except ConsumerError as error:
-            held = [self.encode(each, callable_=False) for each in withdrawn if each.phone]
-            await self._hold([*held, *self._as_they_are(kept)], deadline, sure)
+            await self._hold(self._not_callable(withdrawn) | self._as_they_are(kept), deadline, sure)
             raise Withheld(error, {each.external_id for each in withdrawn}) from error
         released = await self._numbers_kept(granted, deadline) if self._releases else set()
         await self._add(contacts, deadline, sure, paid=True)
@@ -186,7 +185,7 @@ class GenesysSink:
         refused = await self._delete(contact_ids, deadline, sure)
         left = await self._read(contact_ids, deadline, paid=False)
         if left:
-            await self._add(self._as_they_are(left), deadline, sure, paid=False)
+            await self._add([*self._as_they_are(left).values()], deadline, sure, paid=False)
         if refused is not None and (refused.code != IN_USE or len(contact_ids) > 1 or not left):
             raise refused  # the others can be deleted; and one in use that does not show is there, and as it was
         return left.keys()
@@ -212,10 +211,9 @@ class GenesysSink:
         try:
             await self._block([*numbers, *withdrawn], _part(deadline), sure)
         except ConsumerError as error:
-            held = [each.encoded for each in merged if not each.callable and each.amended.contact.phone]
-            numberless = set(_numberless([each.amended.contact for each in merged if not each.callable]))
-            kept = {id_: shown for id_, shown in found.items() if id_ in numberless}
-            await self._hold([*held, *self._as_they_are(kept)], deadline, sure)
+            refused = [each.amended.contact for each in merged if not each.callable]
+            kept = {id_: found[id_] for id_ in _numberless(refused)}
+            await self._hold(self._not_callable(refused) | self._as_they_are(kept), deadline, sure)
             rejected = [each.external_id for each, number in zip(amendments, numbers, strict=False) if number]
             not_callable = [each.amended.contact for each in merged if not each.amended.contact.callable]
             raise Withheld(error, {*rejected, *(each.external_id for each in not_callable)}) from error
@@ -251,23 +249,49 @@ class GenesysSink:
         if self._dnc_list is not None and known:
             await self._dnc_list.add(known, deadline, sure)
 
-    async def _hold(self, contacts: Sequence[bytes], deadline: float, sure: Sure) -> None:
-        """Have nobody call these while the do-not-call list takes no numbers; then all is tried again.
+    async def _numberless(
+        self, withdrawn: Sequence[Contact], until: float, deadline: float, sure: Sure
+    ) -> dict[str, _Held]:
+        """What Genesys has of those that withdraw without a number, by id: theirs have to be on the list too.
+
+        Where it does not tell, nobody calls the others meanwhile.
+        """
+        if self._dnc_list is None:
+            return {}
+        try:
+            return await self._read_all(_numberless(withdrawn), until)
+        except ConsumerError:
+            await self._hold(self._not_callable(withdrawn), deadline, sure)
+            raise
+
+    async def _hold(self, contacts: Mapping[str, bytes], deadline: float, sure: Sure) -> None:
+        """Have nobody call these, by id, while the do-not-call list takes no numbers; then all is tried again.
 
         One that loses its number keeps it until it is on the list: nobody would know it any more. One that Genesys
-        refuses waits too: what becomes of it is decided once its number is on the list.
+        refuses stays as it is there: what becomes of it is decided once its number is on the list.
         """
         if not contacts:
             return
         try:
-            await self._add(contacts, deadline, sure, paid=False)
+            await self._add([*contacts.values()], deadline, sure, paid=False)
         except RefusedByGenesys:
             if len(contacts) > 1:
                 raise
+            await self._hold_as_it_is(list(contacts), deadline, sure)
 
-    def _as_they_are(self, contacts: Mapping[str, _Held]) -> list[bytes]:
+    async def _hold_as_it_is(self, ids: Sequence[str], deadline: float, sure: Sure) -> None:
+        shown = await self._read(ids, deadline, paid=False)
+        if shown:
+            with suppress(RefusedByGenesys):
+                await self._add([*self._as_they_are(shown).values()], deadline, sure, paid=False)
+
+    def _not_callable(self, contacts: Sequence[Contact]) -> dict[str, bytes]:
+        """Those that come with a number, by id, as not callable."""
+        return {contact_id(each.external_id): self.encode(each, callable_=False) for each in contacts if each.phone}
+
+    def _as_they_are(self, contacts: Mapping[str, _Held]) -> dict[str, bytes]:
         """Contacts as Genesys has them, by id, but not callable."""
-        return [self._encoded(id_, self._complete(held.data), callable_=False) for id_, held in contacts.items()]
+        return {id_: self._encoded(id_, self._complete(held.data), callable_=False) for id_, held in contacts.items()}
 
     async def _read_all(self, ids: Sequence[str], deadline: float) -> dict[str, _Held]:
         """What Genesys has of these contacts, by id, in as many requests as it takes."""
