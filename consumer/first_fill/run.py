@@ -149,7 +149,6 @@ class FirstFill:
             progress=progress,
             times=self._times,
         )
-        outbound.dispatcher.dnc_wait.patient = False  # nobody applies what the stream says while a load owns the topic
         return Requests(self._partitions, outbound, progress, self._partition_of)
 
     def _partition_of(self, external_id: str) -> TopicPartition:
@@ -189,6 +188,7 @@ class FirstFill:
         for way in (Way.WITHDRAWAL, Way.REQUEST):
             if plan.ways[way]:
                 await self._request(plan, way)
+                self._requests.check_all_were_taken()
         settling = self._make_settling(plan, settled, offsets)
         batch_events = [*self._reports.events]
         if plan.ways[Way.UPLOAD]:
@@ -238,7 +238,7 @@ class FirstFill:
             {
                 work.change.identity: (choice, _result(work), work.state)
                 for work, (_, choice) in zip(works, chosen, strict=True)
-                if work.change
+                if work.change and work.outcome
             }
         )
         return len(works)

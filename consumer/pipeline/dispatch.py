@@ -23,7 +23,7 @@ from consumer.core.changes import as_delete, grants_nothing, held_back, is_appli
 from consumer.core.dedupe import releases
 from consumer.core.delivery import Gate, is_suspect
 from consumer.core.lane import Batch, Effect, Lane
-from consumer.errors import FatalError, RefusedByGenesys, Throttled, TooLarge, TransientError, Withheld
+from consumer.errors import RefusedByGenesys, Throttled, TooLarge, TransientError, Withheld
 from consumer.model import Amendment, Contact, Operation, TopicPartition
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.dnc_wait import DncWait
@@ -238,11 +238,12 @@ class Dispatcher:
 
     def _accepted(self, batch: Batch, answer: _Answer, seconds: float) -> None:
         self._gate.succeeded()
-        self.dnc_wait.taken(batch)
         self._telemetry.batch_sent(len(batch.lanes), "success", seconds)
         if batch.search:
             self._telemetry.searched(found=False)
         applied_at = self._now()
+        finished = [lane for lane in batch.lanes if lane.change.contact.external_id not in answer.unfinished]
+        self.dnc_wait.taken(batch.effect, finished)
         for lane in self._owned(batch).lanes:
             external_id = lane.change.contact.external_id
             if amended := answer.amended.get(external_id):
@@ -288,13 +289,7 @@ class Dispatcher:
         self._queued_again(batch.lanes)
 
     def _withhold(self, batch: Batch, error: Withheld) -> None:
-        """Who withdrew is not callable, and waits for the do-not-call list; the rest goes on.
-
-        Raises:
-            FatalError: The list refuses for good, and nobody is to wait for somebody to mend it.
-        """
-        if error.for_good and not self.dnc_wait.patient:
-            raise FatalError(str(error))
+        """Who withdrew is not callable, and waits for the do-not-call list; the rest goes on."""
         if error.throttles:
             self._gate.throttled(self._clock(), error.retry_after, self._dice())
         else:
@@ -307,7 +302,7 @@ class Dispatcher:
         remedy = "have the do-not-call list take numbers again; those who withdrew are not callable meanwhile"
         log.warning("withdrawals_withheld", contacts=len(waiting), error=str(error), remedy=remedy)
         self._lanes.put_back(Batch(batch.effect, rest))
-        self.dnc_wait.add(waiting, str(error), error.retry_after)
+        self.dnc_wait.add(waiting, error)
         self._queued_again([*waiting, *rest])
 
     def _refused(self, batch: Batch, error: RefusedByGenesys, seconds: float) -> None:

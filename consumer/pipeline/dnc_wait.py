@@ -6,11 +6,12 @@ nothing but the lanes.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from consumer.core.batch import Lanes
-from consumer.core.lane import Batch, Effect, Lane
+from consumer.core.lane import Effect, Lane
+from consumer.errors import Withheld
 
 FIRST_OFFER_S = 1.0
 OFFERED_EVERY_S = 60.0
@@ -26,9 +27,6 @@ class DncWait:
     Args:
         lanes: Contacts on their way.
         wake: Called when some are offered again.
-
-    Attributes:
-        patient: Whether a list is waited for that refuses for good, until somebody mends it.
     """
 
     def __init__(self, lanes: Lanes, wake: Callable[[], None]) -> None:
@@ -38,7 +36,7 @@ class DncWait:
         self._why = ""
         self._next_s = FIRST_OFFER_S
         self._timer: asyncio.TimerHandle | None = None
-        self.patient = True
+        self._for_good = False
 
     @property
     def reason(self) -> str | None:
@@ -46,22 +44,23 @@ class DncWait:
         waits = any(map(self._is_open, self._waiting.values()))
         return f"withdrawals wait for the do-not-call list: {self._why}" if waits else None
 
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether all contacts under way wait for a list that takes no numbers until somebody does something."""
+        if not (self._for_good and self._waiting):
+            return False
+        return len(self._lanes) == sum(map(self._lanes.is_parked, filter(self._is_open, self._waiting.values())))
+
     def _is_open(self, lane: Lane) -> bool:
         return self._lanes.get(lane.change.identity) is lane
 
-    def add(self, lanes: Sequence[Lane], why: str, retry_after: float | None) -> None:
-        """Have lanes wait, which may be replaced or dropped meanwhile.
-
-        Args:
-            lanes: That were sent.
-            why: The list does not take their numbers.
-            retry_after: Seconds to wait at least, as the list asked for.
-        """
-        self._why = why
+    def add(self, lanes: Sequence[Lane], why: Withheld) -> None:
+        """Have lanes wait that were sent; they may be replaced or dropped meanwhile."""
+        self._why, self._for_good = str(why), why.for_good
         for lane in lanes:
             self._lanes.park(lane)
             self._waiting[id(lane)] = lane
-        self._plan(retry_after or 0.0)
+        self._plan(why.retry_after or 0.0)
 
     def _plan(self, at_least_s: float) -> None:
         """Offer some when it is time for it; what is planned already is put off where it comes too soon."""
@@ -75,9 +74,9 @@ class DncWait:
             self._timer.cancel()
         self._timer = loop.call_later(at_least_s, self._offer)
 
-    def taken(self, batch: Batch) -> None:
-        """Genesys took a batch: if numbers of it had to wait, the list took them, and nobody has to any more."""
-        if not (self._waiting and any(self._had_to_wait(batch, lane) for lane in batch.lanes)):
+    def taken(self, effect: Effect, lanes: Iterable[Lane]) -> None:
+        """Genesys took contacts: if numbers of them had to wait, the list took them, and nobody has to any more."""
+        if not (self._waiting and any(self._had_to_wait(effect, lane) for lane in lanes)):
             return
         if self._timer is not None:
             self._timer.cancel()
@@ -86,17 +85,18 @@ class DncWait:
             self._lanes.release(lane)
         self._wake()
 
-    def _had_to_wait(self, batch: Batch, lane: Lane) -> bool:
+    def _had_to_wait(self, effect: Effect, lane: Lane) -> bool:
         """Whether a lane waited, and does not grant or delete by now: that needs no list."""
         return id(lane) in self._waiting and (
-            batch.effect is Effect.AMEND or (batch.effect is Effect.UPSERT and lane.change.withdrawal)
+            effect is Effect.AMEND or (effect is Effect.UPSERT and lane.change.withdrawal)
         )
 
     def _offer(self) -> None:
-        """Offer some; if nothing is heard of them, as when they were replaced, others come next."""
+        """Offer some; others come next, whatever is heard of these."""
         self._timer = None
         self._waiting = {key: lane for key, lane in self._waiting.items() if self._is_open(lane)}
-        for lane in islice(filter(self._lanes.is_parked, self._waiting.values()), OFFERED):
+        for lane in list(islice(filter(self._lanes.is_parked, self._waiting.values()), OFFERED)):
+            self._waiting[id(lane)] = self._waiting.pop(id(lane))
             self._lanes.release(lane)
         if self._waiting:
             self._plan(0.0)

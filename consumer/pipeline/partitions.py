@@ -64,12 +64,14 @@ class Partition:
         return self.fuse.trip is not None
 
     @property
+    def taken_in(self) -> bool:
+        """Whether everything up to the end at assignment was taken in, or as much of it as the fuse lets in."""
+        return self.fused or (not self.blocked and max(self.tracker.expected, self.reached) >= self.end)
+
+    @property
     def caught_up(self) -> bool:
-        """Whether everything up to the end at assignment is settled, or as much of it as the fuse lets in."""
-        if self.fused:
-            return len(self.tracker) == 0
-        settled = not self.blocked and len(self.tracker) == 0
-        return settled and max(self.tracker.committable, self.reached) >= self.end
+        """Whether all of that is settled."""
+        return self.taken_in and len(self.tracker) == 0
 
     @property
     def unsettled(self) -> int:

@@ -230,9 +230,9 @@ class Pipeline:
 
         Raises:
             ExceptionGroup: Holding the `FatalError` that made it stop.
-            FatalError: All is settled that could be, and a fuse keeps the rest from it.
+            FatalError: All is settled that could be; a fuse keeps the rest from it, or the do-not-call list does, and
+                who waits for that is not callable.
         """
-        self._dispatcher.dnc_wait.patient = not until_caught_up
         async with self._tasks:
             for work in (self._take_events, self._dispatcher.run, self._settler.run, self._feed.balance):
                 self._spawn(work())
@@ -243,8 +243,8 @@ class Pipeline:
             for task in self._spawned:
                 task.cancel()
         await self._close()
-        if until_caught_up and self.fuses.tripped and not stop.is_set():
-            raise FatalError(self.fuses.reason)
+        if until_caught_up and not stop.is_set() and (left := self._left()):
+            raise FatalError(left)
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         """Let work go on beside the rest until it ends or the pipeline does; if it fails, all fails."""
@@ -258,7 +258,7 @@ class Pipeline:
         try:
             while not stop.is_set():
                 pulse = self._progress.next
-                if until_caught_up and self._caught_up():
+                if until_caught_up and (self._caught_up() or self._waits_in_vain()):
                     return
                 progress = asyncio.create_task(pulse.wait())
                 await asyncio.wait({stopped, progress}, return_when=asyncio.FIRST_COMPLETED)
@@ -269,13 +269,28 @@ class Pipeline:
     def _caught_up(self) -> bool:
         return self.ready and all(partition.caught_up for partition in self.partitions.values())
 
+    def _waits_in_vain(self) -> bool:
+        """Whether nothing is left to do until somebody has the do-not-call list take numbers."""
+        taken_in = all(partition.taken_in or partition.held_back for partition in self.partitions.values())
+        return self.ready and taken_in and self._dispatcher.dnc_wait.is_hopeless
+
+    def _left(self) -> str | None:
+        """Why not all is settled that could be read; None if it is."""
+        if self._dispatcher.dnc_wait.is_hopeless:
+            return self._dispatcher.dnc_wait.reason
+        return self.fuses.reason if self.fuses.tripped else None
+
     async def _drain(self) -> None:
         """Finish what is in flight and send what waits, within the deadline, and settle it."""
         self.lanes.draining = True
         self._feed.end()
         self._dispatcher.wake()
         partitions = list(self.partitions.values())
-        await self._finish(partitions, lambda: len(self.lanes) > 0, self._settings.drain_timeout_s)
+        await self._finish(partitions, self._under_way, self._settings.drain_timeout_s)
+
+    def _under_way(self) -> bool:
+        """Whether contacts are on their way, and not all of them in vain."""
+        return len(self.lanes) > 0 and not self._dispatcher.dnc_wait.is_hopeless
 
     async def _finish(self, partitions: Sequence[Partition], under_way: Callable[[], bool], deadline: float) -> None:
         """Wait until nothing of these is under way, then settle them; give up at the deadline, seconds.

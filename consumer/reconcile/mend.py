@@ -31,6 +31,9 @@ AT_ONCE = 50
 
 _RETRY_S = 1.0
 
+WITHHELD_TRIES = 3
+"""How often the do-not-call list is asked to take numbers, before who waits for it is left as not callable."""
+
 T = TypeVar("T")
 _Resend = tuple[Change, Finding]
 
@@ -79,6 +82,7 @@ class Mender:
         self._batches = 0
         self._mended = Mended()
         self._ends: Mapping[TopicPartition, int] = {}
+        self._withheld: str | None = None
 
     async def begin(self) -> None:
         """Note where the changelog ends, before anything is read: what is settled from now on is not judged.
@@ -120,13 +124,16 @@ class Mender:
         """Mend everything that can be.
 
         Raises:
-            FatalError: It would delete more than half of the list, or somebody else was at work meanwhile.
+            FatalError: It would delete more than half of the list; somebody else was at work meanwhile; or the
+                do-not-call list takes no numbers, and then all who must not be called are not callable.
         """
         if self._delete_extra:
             await self._refuse_to_empty(report, findings)
         await self._suppress(findings)
-        for withdrawals in (True, False):
-            await self._redeliver(findings, sources, ends, withdrawals=withdrawals)
+        await self._redeliver(findings, sources, ends, withdrawals=True)
+        if self._withheld is not None:
+            raise FatalError(f"who must not be called is not callable, and the rest is left as it is: {self._withheld}")
+        await self._redeliver(findings, sources, ends, withdrawals=False)
         if self._delete_extra:
             await self._remove(findings)
         return self._mended
@@ -232,6 +239,10 @@ class Mender:
         report = BatchReport(self._batch_id(), len(batch), self._now(), len(batch))
         try:
             await self._insist(lambda: send(batch), report)
+        except Withheld as error:
+            self._withheld = str(error)  # others have to be made not callable too, before anybody looks at the list
+            await self._audit(report)
+            return 0
         except RefusedByGenesys as error:
             if len(batch) > 1:
                 middle = len(batch) // 2
@@ -248,6 +259,7 @@ class Mender:
 
         Raises:
             RefusedByGenesys: It blames the data.
+            Withheld: The do-not-call list takes no numbers, also after a few tries; who waits for it is not callable.
             FatalError: Somebody else was at work meanwhile, or Genesys refuses for good.
         """
         while True:
@@ -262,13 +274,17 @@ class Mender:
                 self._gate.throttled(self._clock(), error.retry_after, self._dice())
                 log.warning("genesys_retry", operation="reconcile", contacts=report.records_in, error=str(error))
             except TransientError as error:
-                if isinstance(error, Withheld) and error.for_good:
-                    raise FatalError(str(error)) from None
+                if isinstance(error, Withheld) and self._is_given_up(error, report.attempts):
+                    self._gate.succeeded()
+                    raise
                 self._gate.failed(self._clock(), self._dice(), error.retry_after)
                 log.warning("genesys_retry", operation="reconcile", contacts=report.records_in, error=str(error))
             else:
                 self._gate.succeeded()
                 return
+
+    def _is_given_up(self, error: Withheld, attempts: int) -> bool:
+        return error.for_good or self._withheld is not None or attempts >= WITHHELD_TRIES
 
     async def _turn(self) -> None:
         """Wait until a request may start; then make sure that nobody else is at work, or was."""

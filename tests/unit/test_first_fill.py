@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -12,7 +13,9 @@ from msgspec.structs import replace
 from consumer.command_ports import ImportStatus
 from consumer.core import changes, state_bytes
 from consumer.errors import ConsumerError, FatalError, RefusedByGenesys, SinkUnavailable, SourceUnavailable, Withheld
-from consumer.model import FROM_A_FILE, Record, TopicPartition
+from consumer.first_fill.requests import Requests
+from consumer.first_fill.run import AT_ONCE
+from consumer.model import FROM_A_FILE, Record, TopicPartition, Work
 from consumer.pipeline.settle import IMPORT_KEY
 from consumer.ports import always
 from tests.fills import WRITTEN_MS, Fill, MemoryRows, Row, empty_world, fill, partition_of, row, survive
@@ -746,16 +749,23 @@ def test_the_mark_of_an_import_stays_for_as_long_as_no_state_tells_of_some(
 
 
 def test_a_load_does_not_wait_for_somebody_to_mend_the_do_not_call_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It owns the topic, so that nobody applies what the stream says; who withdrew is not callable by then."""
+    """It owns the topic, so that nobody applies what the stream says; all who withdrew are not callable by then."""
     world = empty_world()
+    rows = [row(f"contact-{n}", consent=False) for n in range(AT_ONCE + 100)]
 
     class Refusing(MemorySink):
         async def upsert(self, contacts: Any, sure: Any = always, withdrawn: Any = (), granted: Any = ()) -> None:
             await super().upsert(contacts, sure)
             raise Withheld(FatalError("no permission"), {each.external_id for each in withdrawn})
 
+    class Watched(Requests):
+        async def send(self, works: Sequence[Work]) -> None:
+            await super().send(works)
+            assert len(self.outbound.lanes) == 0  # of a file, nobody can hold all who wait
+
     monkeypatch.setattr("tests.fills.MemorySink", Refusing)
+    monkeypatch.setattr("consumer.first_fill.run.Requests", Watched)
     with pytest.raises(ExceptionGroup) as caught:
-        fill(world, [row("a", consent=False)])
+        fill(world, rows)
     assert caught.group_contains(FatalError, match="no permission", depth=None)
-    assert world.list["a"]["callable"] is False
+    assert [contact["callable"] for contact in world.list.values()] == [False] * len(rows)

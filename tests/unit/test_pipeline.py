@@ -1,6 +1,7 @@
 """What the pipeline does when the outside does not behave: outages, refusals, rebalances, schemas that come late."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import pairwise
@@ -30,7 +31,7 @@ from tests import virtual_time
 from tests.checker import check
 from tests.lives import Life, arrives, in_life, live, world_of
 from tests.memory_ports import SCHEMA, MemorySchemas, MemorySink, MemorySource, MemoryStore, MemoryTopics, World, outage
-from tests.stories import BAD_RECORDS, TOPIC, Event, Story, random_story
+from tests.stories import BAD_RECORDS, TOPIC, Event, Story, partly, random_story
 from tests.virtual_time import START, passes, until
 
 P0, P1 = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
@@ -393,6 +394,7 @@ class _WithoutDncList(MemorySink):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self.tries = 0
+        self.tried = Counter[str]()
 
     async def upsert(
         self, contacts: Sequence[bytes], sure: Sure = always, withdrawn: Sequence[Contact] = (), granted: Any = ()
@@ -400,8 +402,17 @@ class _WithoutDncList(MemorySink):
         if not withdrawn or asyncio.get_running_loop().time() >= START + self.until:
             return await super().upsert(contacts, sure, withdrawn, granted)
         self.tries += 1
+        names = {each.external_id for each in withdrawn}
+        self.tried.update(names)
         await super().upsert([self.encode(each, callable_=False) for each in withdrawn], sure)
-        raise Withheld(self.cause, {each.external_id for each in withdrawn})
+        raise Withheld(self.cause, names)
+
+    async def amend(self, amendments: Any, sure: Sure = always, *more: Any, **named: Any) -> Any:
+        amended = await super().amend(amendments, sure, *more, **named)
+        self.tried.update(amended.keys())
+        if amended:
+            raise Withheld(self.cause, amended.keys())
+        return amended
 
 
 def test_withdrawals_that_wait_for_the_do_not_call_list_hold_up_nobody() -> None:
@@ -507,16 +518,92 @@ def test_a_moment_without_the_do_not_call_list_costs_no_more_than_a_moment() -> 
 
 
 def test_a_run_that_is_to_end_does_not_wait_for_somebody_to_mend_the_do_not_call_list() -> None:
-    """Who withdrew is not callable by then."""
-    world = world_of(Story().tell(0, Event("contact-0", 1, consent=False)))
+    """All who withdrew are not callable by then, in however many requests, and what needs no list is settled."""
+    people = [f"contact-{n}" for n in range(300)]
+    story = Story().tell(0, Event("other", 1), *(Event(name, 1, consent=False) for name in people))
+    world = world_of(story)
+    world.poll_records, world.poll_s = 100, 1.0
 
     async def main() -> None:
-        await Life(world, sink=_WithoutDncList(world)).run()
+        life = Life(world, sink=_WithoutDncList(world))
+        with pytest.raises(FatalError, match="no permission"):
+            await life.run()
+        assert asyncio.get_running_loop().time() < START + 10
 
-    with pytest.raises(ExceptionGroup) as caught:
-        virtual_time.run(main())
-    assert caught.group_contains(FatalError, match="no permission", depth=None)
-    assert world.list["contact-0"]["callable"] is False
+    virtual_time.run(main())
+    assert [world.list[name]["callable"] for name in people] == [False] * 300
+    assert world.committed == {P0: 1}
+
+
+def test_a_run_that_is_to_end_does_not_wait_for_room_that_nobody_makes() -> None:
+    """As many as may be held wait for the do-not-call list, and the rest cannot be read."""
+    world = world_of(Story().tell(0, *(Event(f"contact-{n}", 1, consent=False) for n in range(300))))
+
+    async def main() -> None:
+        with pytest.raises(FatalError, match="no permission"):
+            await Life(world, sink=_WithoutDncList(world), read_ahead_records=100).run()
+
+    virtual_time.run(main())
+    assert 100 <= len(world.list) < 300
+
+
+def test_all_who_wait_for_the_do_not_call_list_have_their_turn() -> None:
+    """What one of them meets does not keep the others behind it."""
+    people = [f"contact-{n}" for n in range(250)]
+    world = world_of(Story().tell(0, *(Event(name, 1, consent=False) for name in people)))
+    sink = _WithoutDncList(world)
+
+    async def act(_: Life) -> None:
+        await passes(6 * OFFERED_EVERY_S)
+        assert min(sink.tried[name] for name in people) >= 3
+
+    in_life(world, act, sink=sink)
+
+
+@pytest.mark.usefixtures("partial_events")
+def test_a_contact_that_genesys_does_not_show_says_nothing_of_the_do_not_call_list() -> None:
+    """Its number was not asked for: the others wait on, and are not all tried."""
+    story = Story().tell(0, Event("hidden", 1), *(Event(f"contact-{n}", 1) for n in range(300)))
+    world = world_of(story)
+    live(world)
+    sink = _WithoutDncList(world)
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, partly("hidden", 2, consent=False)))
+        await until(lambda: sink.tried["hidden"] == 1)
+        arrives(world, life, story.tell(0, *(Event(f"contact-{n}", 2, consent=False) for n in range(300))))
+        await until(lambda: len(sink.tried) == 301)
+        world.unseen, tries = {"hidden"}, sink.tries
+        await passes(5 * OFFERED_EVERY_S)
+        assert sink.tries - tries < 12
+
+    in_life(world, act, sink=sink)
+
+
+def test_a_run_that_is_to_end_waits_for_a_do_not_call_list_that_comes_back_by_itself() -> None:
+    """Nobody has to do anything for that."""
+    world = world_of(Story().tell(0, Event("contact-0", 1, consent=False)))
+    sink = _WithoutDncList(world)
+    sink.until, sink.cause = 300.0, SinkUnavailable("no answer")
+
+    async def main() -> None:
+        await Life(world, sink=sink).run()
+
+    virtual_time.run(main())
+    assert world.committed == {P0: 1}
+
+
+def test_a_run_that_is_to_end_goes_on_with_what_needs_no_do_not_call_list() -> None:
+    """It was in one request with who withdrew, and is sent once more."""
+    world = world_of(Story().tell(0, Event("contact-0", 1, consent=False), Event("other", 1)))
+    world.latency = 5.0
+
+    async def main() -> None:
+        with pytest.raises(FatalError, match="no permission"):
+            await Life(world, sink=_WithoutDncList(world)).run()
+
+    virtual_time.run(main())
+    assert world.list["other"]["callable"] is True
 
 
 def test_a_do_not_call_list_that_asks_to_wait_is_left_alone_for_so_long() -> None:

@@ -16,18 +16,27 @@ from consumer.core.contact_id import contact_id
 from consumer.core.decode import CONFLUENT
 from consumer.core.delivery import Gate, Throttle
 from consumer.core.framing import form
-from consumer.errors import FatalError, RefusedByGenesys, SinkUnavailable, SourceUnavailable, Throttled, Withheld
+from consumer.errors import (
+    ConsumerError,
+    FatalError,
+    RefusedByGenesys,
+    SinkUnavailable,
+    SourceUnavailable,
+    Throttled,
+    Withheld,
+)
 from consumer.formats import Framing, KeyFormat, SchemaReference
 from consumer.model import (
     Amendment,
+    Contact,
     ExportedContact,
     Operation,
     Record,
     TopicPartition,
 )
 from consumer.pipeline.settle import IMPORT_KEY
-from consumer.ports import TimeAndChance
-from consumer.reconcile.mend import Mender
+from consumer.ports import TimeAndChance, always
+from consumer.reconcile.mend import AT_ONCE, WITHHELD_TRIES, Mender
 from consumer.reconcile.report import Mended, Report
 from consumer.reconcile.run import EXPORTS, Reconciliation
 from consumer.reconcile.source import SourceTopics
@@ -684,17 +693,60 @@ def test_a_refusal_of_a_delete_is_told() -> None:
     assert report.mended == Mended(deleted=2, refused=1)
 
 
-def test_a_do_not_call_list_that_refuses_for_good_ends_it() -> None:
-    """Somebody has to mend it; who withdrew is not callable by then."""
-    world = planted()
+class _WithoutDncList(MemorySink):
+    """A contact list whose do-not-call list takes no numbers so often."""
 
-    class Refusing(MemorySink):
-        async def amend(self, amendments: Sequence[Amendment], *more: Any, **named: Any) -> Any:
-            await super().amend(amendments, *more, **named)
-            raise Withheld(FatalError("no permission"), [each.external_id for each in amendments])
+    times = 1_000_000
+    cause: ConsumerError = FatalError("no permission")
 
-    with pytest.raises(FatalError, match="no permission"):
-        reconcile(world, apply=True, sink=Refusing(world))
+    async def upsert(self, contacts: Any, sure: Any = always, withdrawn: Sequence[Contact] = (), *more: Any) -> None:
+        await super().upsert(contacts, sure, withdrawn, *more)
+        self._refuse([each.external_id for each in withdrawn])
+
+    async def amend(self, amendments: Sequence[Amendment], *more: Any, **named: Any) -> Any:
+        amended = await super().amend(amendments, *more, **named)
+        self._refuse([each.external_id for each in amendments])
+        return amended
+
+    def _refuse(self, names: Sequence[str]) -> None:
+        if names and self.times:
+            self.times -= 1
+            raise Withheld(self.cause, names)
+
+
+def _withdrawn_and_callable() -> tuple[World, list[str]]:
+    """A world in which many are callable who withdrew. Of half of them the record is gone."""
+    names = [f"withdrawn-{n}" for n in range(4 * AT_ONCE)]
+    world = delivered_world(*(Event(name, 1, consent=False) for name in names), Event("lost", 1))
+    for name in names:
+        edit(world, name, callable=True)
+    for name in names[::2]:
+        forget_record(world, name)
+    del world.list["lost"]
+    return world, names
+
+
+@pytest.mark.parametrize("cause", [FatalError("no permission"), SinkUnavailable("no answer")])
+def test_a_do_not_call_list_that_takes_no_numbers_ends_it_with_nobody_callable(cause: ConsumerError) -> None:
+    """All who withdrew are made not callable before; nobody is granted anything, and the next run goes on."""
+    world, names = _withdrawn_and_callable()
+    sink = _WithoutDncList(world)
+    sink.cause = cause
+    with pytest.raises(FatalError, match=str(cause)):
+        reconcile(world, apply=True, sink=sink)
+    assert [name for name in names if world.list[name]["callable"]] == []
+    assert "lost" not in world.list
+    reconcile(world, apply=True)
+    assert reconcile(world).drift == 0
+
+
+def test_a_moment_without_the_do_not_call_list_does_not_end_it() -> None:
+    """It is asked again a few times."""
+    world, _ = _withdrawn_and_callable()
+    sink = _WithoutDncList(world)
+    sink.times, sink.cause = WITHHELD_TRIES - 1, SinkUnavailable("no answer")
+    reconcile(world, apply=True, sink=sink)
+    assert reconcile(world).drift == 0
 
 
 async def test_what_retention_forgot_is_never_deleted() -> None:
