@@ -109,7 +109,7 @@ def by_topic(topics: Mapping[str, Form]) -> Form:
 def _confluent(data: bytes, _: Headers, side: Side) -> Framed:
     magic = data[0]
     if magic == 0 and len(data) >= _ID_END:
-        return int.from_bytes(data[1:_ID_END], "big"), data[_ID_END:]
+        return _id(data[1:_ID_END], side.name), data[_ID_END:]
     if magic == 1 and len(data) >= _GUID_END:
         return _guid(SchemaKind.GUID, data[1:_GUID_END]), data[_GUID_END:]
     if magic > 1:
@@ -128,7 +128,7 @@ def _by_confluent_header(data: bytes, headers: Headers, side: Side) -> Framed | 
     if len(header) == _GUID_END and header[0] == 1:
         return _guid(SchemaKind.GUID, header[1:]), data
     if len(header) == _ID_END and header[0] == 0:
-        return int.from_bytes(header[1:], "big"), data
+        return _id(header[1:], side.confluent), data
     raise undecodable(f"the header {side.confluent} is neither 1 with a GUID nor 0 with an id of four bytes")
 
 
@@ -145,7 +145,7 @@ def _prefixed(data: bytes, side: Side, kind: SchemaKind, end: int) -> Framed:
         raise undecodable(f"the {side.name} does not begin with the magic byte 0 of Apicurio's wire format")
     if len(data) < end:
         raise _too_short(data, side)
-    return SchemaName(kind, str(int.from_bytes(data[1:end], "big"))), data[end:]
+    return SchemaName(kind, str(_id(data[1:end], side.name))), data[end:]
 
 
 def _by_apicurio_headers(data: bytes, headers: Headers, side: Side) -> Framed | None:
@@ -166,7 +166,7 @@ def _apicurio_name(kind: SchemaKind, header: bytes, name: str) -> str:
     if kind is not SchemaKind.CONTENT_HASH:
         if len(header) != _LONG_ID_END - 1:
             raise undecodable(f"the header {name} has {len(header)} bytes, an id has {_LONG_ID_END - 1}")
-        return str(int.from_bytes(header, "big"))
+        return str(_id(header, name))
     found = _CONTENT_HASH.fullmatch(_ascii(header))
     if not found:
         raise undecodable(f"the header {name} is not a SHA-256 hash in hexadecimal digits")
@@ -321,6 +321,14 @@ def _auto_key(data: bytes, headers: Headers, side: Side) -> Framed:
             orjson.loads(data)
             return JSON, data
     return TEXT, data
+
+
+def _id(raw: bytes, where: str) -> int:
+    """The id of a schema. Registries count in signed numbers, from 1: junk that is none of theirs asks nobody."""
+    number = int.from_bytes(raw, "big", signed=True)
+    if number < 0:
+        raise undecodable(f"the {where} has a negative number for the id of a schema, and no registry gives one")
+    return number
 
 
 def _guid(kind: SchemaKind, raw: bytes) -> SchemaName:

@@ -85,8 +85,8 @@ class TestLocal:
 
     async def test_several_ids_may_name_one_file(self, tmp_path):
         """Registries of two environments give one schema two ids."""
-        schemas = LocalSchemas(directory(tmp_path, {"7": "contact.avsc", "4294967295": "contact.avsc"}, contact=SCHEMA))
-        assert await schemas.fetch(7) == await schemas.fetch(2**32 - 1) == SCHEMA
+        schemas = LocalSchemas(directory(tmp_path, {"7": "contact.avsc", "2147483647": "contact.avsc"}, contact=SCHEMA))
+        assert await schemas.fetch(7) == await schemas.fetch(2**31 - 1) == SCHEMA
 
     @pytest.mark.parametrize(
         ("ids", "problem"),
@@ -95,7 +95,7 @@ class TestLocal:
             ([], "must be an object"),
             ({"one": "contact.avsc"}, "'one'"),
             ({"-1": "contact.avsc"}, "'-1'"),
-            ({"4294967296": "contact.avsc"}, "'4294967296'"),
+            ({"2147483648": "contact.avsc"}, "'2147483648'"),
             ({"²": "contact.avsc"}, "'²'"),
             ({"guid:6f1c0a0e": "contact.avsc"}, "'guid:6f1c0a0e'"),
             ({"none:json": "contact.avsc"}, "'none:json'"),
@@ -255,11 +255,16 @@ class TestOtherNames:
             await schemas.fetch(name)
 
     @pytest.mark.parametrize(
-        "name", [SchemaName(SchemaKind.GUID, GUID), SchemaName(SchemaKind.GLOBAL_ID, "6")], ids=["guid", "global id"]
+        ("name", "path"),
+        [
+            (7, "/schemas/ids/7"),
+            (SchemaName(SchemaKind.GUID, GUID), f"/schemas/guids/{GUID}"),
+            (SchemaName(SchemaKind.GLOBAL_ID, "6"), "/apis/registry/v2/ids/globalIds/6"),
+        ],
+        ids=["id", "guid", "global id"],
     )
-    async def test_names_that_the_registry_does_not_have_are_unknown(self, registry, schemas, name):
+    async def test_names_that_the_registry_does_not_have_are_unknown(self, registry, schemas, name, path):
         """Junk that looks like one must not hold up its partition; only the answer of the registry itself says so."""
-        path = f"/schemas/guids/{GUID}" if name.kind is SchemaKind.GUID else "/apis/registry/v2/ids/globalIds/6"
         registry.tell(path, {"error_code": 404, "message": "HTTP 404 Not Found"}, 404)
         with pytest.raises(SourceUnavailable, match="check its URL"):
             await schemas.fetch(name)

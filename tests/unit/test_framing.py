@@ -171,9 +171,33 @@ def test_a_value_of_a_megabyte_is_refused_unread(framing):
     assert "1,000,000 bytes" in refusal(b"{".ljust(MAX_VALUE_BYTES), framing)
 
 
-def test_an_id_of_confluent_is_unsigned():
-    """Four bytes, the highest first."""
-    assert split(b"\x00\xff\xff\xff\xff\x09", Framing.CONFLUENT) == (0xFFFFFFFF, b"\x09")
+def test_an_id_has_its_highest_byte_first():
+    """Up to the highest that a registry can give."""
+    assert split(b"\x00\x7f\xff\xff\xff\x09", Framing.CONFLUENT) == (2**31 - 1, b"\x09")
+    long = SchemaName(SchemaKind.GLOBAL_ID, str(2**63 - 1))
+    assert split(b"\x00\x7f" + b"\xff" * 7 + b"\x09", Framing.APICURIO_8_BYTE) == (long, b"\x09")
+
+
+@pytest.mark.parametrize("framing", [Framing.CONFLUENT, Framing.APICURIO, Framing.APICURIO_8_BYTE, Framing.AUTO])
+@pytest.mark.parametrize("first", [b"\x80", b"\xff"])
+def test_a_negative_id_is_refused(framing, first):
+    """No registry gives one. Asked for it, some answer as if there was no such path: junk would wait for ever."""
+    assert "negative" in refusal(b"\x00" + first + bytes(10), framing)
+    assert split(None, framing, key=b"\x00" + first + bytes(10), key_format=KeyFormat.AUTO)[0] == KeySchema(TEXT)
+
+
+@pytest.mark.parametrize(
+    ("framing", "header", "raw"),
+    [
+        (Framing.CONFLUENT_HEADER, "__value_schema_id", b"\x00\xff\xff\xff\xff"),
+        (Framing.APICURIO, "apicurio.value.globalId", b"\x80" + bytes(7)),
+        (Framing.APICURIO, "apicurio.value.contentId", b"\xff" * 8),
+    ],
+)
+def test_a_negative_id_in_a_header_is_refused(framing, header, raw):
+    """As in the value."""
+    for each in (framing, Framing.AUTO):
+        assert f"the {header} has a negative" in refusal(b"x", each, [(header, raw)])
 
 
 def test_without_its_header_confluents_prefix_is_read():

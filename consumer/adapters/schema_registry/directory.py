@@ -10,7 +10,7 @@ from fastavro.schema import SchemaParseException, fingerprint, parse_schema, to_
 from consumer.errors import DecodeError, SettingsError
 from consumer.formats import SchemaKind, SchemaName, SchemaReference
 
-_HIGHEST_ID = 2**32 - 1
+_HIGHEST_ID = 2**31 - 1
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NUMBER = re.compile("[0-9]{1,19}")
 _VALUES = {

@@ -96,18 +96,19 @@ class RegistrySchemas:
 
     async def _ask(self, reference: SchemaReference) -> str | None:
         """What the registry says; it has no answer for the names that others give."""
-        if not isinstance(reference, SchemaName):
-            return await confluent.schema(self._transport, reference)
-        ask = _ASKED.get(reference.kind)
-        if ask is None:
-            return None
         try:
-            return await ask(self._transport, reference)
+            return await self._asked(reference)
         except NoSuchPathError:
-            # Junk may look like such a name. It must not hold up its partition for ever where no registry has those.
+            # Junk may look like a name or an id. It must not hold up its partition for ever where no registry has it.
             if await confluent.answers(self._transport):
                 return None
             raise
+
+    async def _asked(self, reference: SchemaReference) -> str | None:
+        if not isinstance(reference, SchemaName):
+            return await confluent.schema(self._transport, reference)
+        ask = _ASKED.get(reference.kind)
+        return None if ask is None else await ask(self._transport, reference)
 
 
 _ASKED = {SchemaKind.GUID: confluent.schema, **dict.fromkeys(apicurio.KINDS, apicurio.schema)}
