@@ -76,6 +76,50 @@ _SCALARS: Final[dict[str, Callable[[int], int]]] = {
 }
 
 
+def parsable(schema: Schema) -> Schema:
+    """A schema, as JSON has it, that fastavro parses if it is one.
+
+    Where fastavro refuses it, it is left without what other writers do not check and no reader here uses: defaults,
+    which need not fit their type, and decimals whose scale and precision are none. Such a logical type counts as not
+    there, as the specification says.
+
+    Raises:
+        RecursionError: It is nested too deep.
+    """
+    try:
+        parse_schema(schema)
+    except Exception:  # noqa: BLE001  # foreign code on foreign input: anything may come
+        return _without_unread(schema)
+    return schema
+
+
+def _without_unread(schema: Schema) -> Schema:
+    if isinstance(schema, list):
+        return [_without_unread(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    unsound = schema.get("logicalType") == "decimal" and not _is_decimal(schema)
+    unread = {"default", "logicalType"} if unsound else {"default"}
+    return {name: _without_unread(each) for name, each in schema.items() if name not in unread}
+
+
+def _is_decimal(node: dict[str, object]) -> bool:
+    """Whether scale and precision can be those of a decimal; some writers leave the precision out."""
+    scale = node.get("scale", 0)
+    if type(scale) is not int or scale < 0:
+        return False
+    precision = node.get("precision", scale or 1)
+    return type(precision) is int and max(scale, 1) <= precision <= _most_digits(node)
+
+
+def _most_digits(node: dict[str, object]) -> float:
+    """How many decimal digits a type can hold."""
+    if node.get("type") != "fixed":
+        return math.inf
+    size = node.get("size")
+    return math.log10(2) * (8 * size - 1) if isinstance(size, int) and 0 <= size <= _MAX_FIXED_BYTES else 0
+
+
 class WriterSchema:
     """A writer's schema, ready to read what was written with it.
 
@@ -85,7 +129,7 @@ class WriterSchema:
         text: The schema as JSON.
 
     Attributes:
-        definition: The schema as the writer published it.
+        definition: The schema as the writer published it, if `parsable` leaves it so.
 
     Raises:
         DecodeError: It is not an Avro schema of a record, or reading with it could hurt.
@@ -196,7 +240,7 @@ def _loaded(text: str) -> dict[str, object]:
     if not isinstance(definition, dict) or definition.get("type") != "record":
         raise undecodable("the schema is not an Avro schema of a record")
     _check_json(definition)
-    return definition
+    return cast("dict[str, object]", parsable(definition))
 
 
 def _hardened(definition: dict[str, object]) -> Schema:

@@ -18,6 +18,7 @@ from consumer.adapters.schema_registry.cache import SchemaCache
 from consumer.adapters.schema_registry.directory import LocalSchemas
 from consumer.adapters.schema_registry.registry import RegistrySchemas, opened
 from consumer.adapters.schema_registry.transport import Transport
+from consumer.core.avro import WriterSchema
 from consumer.errors import DecodeError, SettingsError, SourceUnavailable, TransientError
 from consumer.formats import SchemaKind, SchemaName
 from consumer.model import Reason
@@ -135,6 +136,14 @@ class TestLocal:
         text = (AVRO / "single_object_test_message.avsc").read_text()
         schemas = LocalSchemas(directory(tmp_path, {}, message=text))
         assert await schemas.fetch(SchemaName(SchemaKind.FINGERPRINT, "a92de1f8a242f53d")) == text
+
+    async def test_a_default_that_does_not_fit_is_nobody_s_business(self, tmp_path):
+        """No reader uses it, and writers in Java do not mind: the schema is found by its id and by its fingerprint."""
+        text = (AVRO / "single_object_test_message.avsc").read_text().replace('"long"', '"long", "default": "1"')
+        assert text.count("default") == 1
+        schemas = LocalSchemas(directory(tmp_path, {"1": "message.avsc"}, message=text))
+        assert await schemas.fetch(SchemaName(SchemaKind.FINGERPRINT, "a92de1f8a242f53d")) == text
+        assert await schemas.fetch(1) == text
 
     def test_a_file_that_is_no_schema_is_told_once(self, tmp_path):
         """Whether it has an id or not."""
@@ -549,6 +558,14 @@ class TestReferences:
     COUNTRY = '{"type": "enum", "name": "geo.Country", "symbols": ["DE", "FR"]}'
     ADDRESS_PATH = "/subjects/crm%2Faddress/versions/3?deleted=true"
     COUNTRY_PATH = "/subjects/country/versions/1?deleted=true"
+
+    async def test_they_may_have_defaults_that_do_not_fit(self, registry, schemas):
+        """In the schema and in what it refers to."""
+        schema = '{{"type": "record", "name": "{}", "fields": [{{"name": "b", "type": "{}", "default": 5}}]}}'
+        registry.tell_schema(7, schema=schema.format("A", "B"), references=[reference("B", "b")])
+        registry.tell("/subjects/b/versions/1?deleted=true", {"schema": schema.format("B", "string")})
+        text = await schemas.fetch(7)
+        assert WriterSchema(text).read(b"\x02x") == {"b": {"b": "x"}}
 
     async def test_they_are_put_in_place(self, registry, schemas):
         """A type used twice, of another subject and with a reference of its own, makes one schema that decodes."""

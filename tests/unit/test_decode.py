@@ -18,6 +18,7 @@ from consumer.core.avro import (
 )
 from consumer.core.decode import decode
 from consumer.core.envelopes.native import native
+from consumer.core.envelopes.schema import Fields
 from consumer.core.framing import MAX_VALUE_BYTES
 from consumer.core.mapping_tables import CHANGE_TYPES
 from consumer.errors import DecodeError
@@ -367,6 +368,60 @@ def test_logical_types_are_left_as_what_carries_them(logical):
     assert WriterSchema(schema).read(payload) == fields
 
 
+S_RECORD = {"type": "record", "name": "S", "fields": [{"name": "s", "type": "long"}]}
+S_ENUM = {"type": "enum", "name": "E", "symbols": ["A"], "default": "B"}
+S_DECIMAL = {"type": "bytes", "logicalType": "decimal"}
+S_FIXED = S_DECIMAL | {"type": "fixed", "name": "F", "size": 2, "precision": 20}
+
+UNCHECKED = {
+    "boolean": ({"type": "boolean", "default": "false"}, b"\x01"),
+    "string": ({"type": "string", "default": None}, b"\x02x"),
+    "union": ({"type": ["null", "boolean"], "default": "no"}, b"\x00"),
+    "record": ({"type": S_RECORD, "default": {}}, b"\x02"),
+    "enum": ({"type": S_ENUM, "default": "C"}, b"\x00"),
+    "scale above precision": ({"type": S_DECIMAL | {"precision": 2, "scale": 5}}, b"\x02x"),
+    "scale that is no number": ({"type": S_DECIMAL | {"precision": 2, "scale": "1"}}, b"\x02x"),
+    "negative scale": ({"type": S_DECIMAL | {"precision": 2, "scale": -1}}, b"\x02x"),
+    "negative precision": ({"type": S_DECIMAL | {"precision": -2}}, b"\x02x"),
+    "fixed type too small": ({"type": ["null", S_FIXED]}, b"\x02xy"),
+}
+"""Fields, and bytes of them, that writers in Java take, and fastavro's parser does not."""
+
+
+@pytest.mark.parametrize(("field", "body"), UNCHECKED.values(), ids=UNCHECKED)
+def test_what_no_reader_uses_may_be_wrong(field, body):
+    """A withdrawal is read whatever default or precision somebody gives to another field."""
+    schema = json.loads(NATIVE)
+    schema["fields"].append(field | {"name": "more"})
+    writer = WriterSchema(json.dumps(schema))
+    payload = native_payload(consent=False) + body
+    event = native(writer.definition)(writer.read(payload), polled(payload))
+    assert (event.external_id, event.consent) == ("c-1", False)
+
+
+@pytest.mark.parametrize(
+    ("precision", "scale", "size", "read"),
+    [
+        (4, 2, 2, "2.58"),
+        (None, 2, 2, "2.58"),
+        (4, 0, 2, 258),
+        (2, 2, 2, "2.58"),
+        (1, 2, 2, b"\x01\x02"),
+        (0, 0, 2, b"\x01\x02"),
+        (4, True, 2, b"\x01\x02"),
+        (5, 2, 2, b"\x01\x02"),
+    ],
+)
+def test_a_decimal_that_is_none_is_what_carries_it(precision, scale, size, read):
+    """So the specification says; some writers leave the precision out, and mean a decimal."""
+    kind = {"type": "fixed", "name": "F", "size": size, "logicalType": "decimal", "scale": scale}
+    told = kind if precision is None else kind | {"precision": precision}
+    fields = [{"name": "f", "type": told}, {"name": "g", "type": "long", "default": "x"}]
+    get = Fields.of(WriterSchema(record_of(fields=fields)).definition).getter(("f",))
+    assert get is not None
+    assert get({"f": b"\x01\x02"}) == read
+
+
 def test_the_definition_is_the_schema_as_published():
     """Whoever maps the fields sees what the writer wrote, logical types and other properties included."""
     assert NATIVE_WRITER.definition == json.loads(NATIVE)
@@ -460,6 +515,7 @@ BAD_SCHEMAS = {
     "array of fixed -1": (record_of(("f", {"type": "array", "items": NEGATIVE_FIXED})), "from 0 to 1,000,000"),
     "fixed -1": (record_of(("f", ["null", NEGATIVE_FIXED])), "from 0 to 1,000,000"),
     "fixed beyond any record": (record_of(("f", NEGATIVE_FIXED | {"size": 10**400})), "from 0 to 1,000,000"),
+    "decimal beyond any record": (record_of(("f", S_FIXED | {"size": 10**400})), "from 0 to 1,000,000"),
     "fixed of a size that is no number": (record_of(("f", NEGATIVE_FIXED | {"size": "1"})), "not"),
     "too deep": (nested(MAX_SCHEMA_DEPTH + 1), "deeper than 32"),
     "far too deep": (nested(250), "deeper than 32"),

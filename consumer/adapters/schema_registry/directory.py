@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fastavro.schema import SchemaParseException, fingerprint, parse_schema, to_parsing_canonical_form
 
+from consumer.core.avro import parsable
 from consumer.errors import DecodeError, SettingsError
 from consumer.formats import SchemaKind, SchemaName, SchemaReference
 
@@ -79,7 +80,7 @@ def _by_fingerprint(schemas_dir: Path, problems: list[str]) -> Iterator[tuple[Sc
     for path in sorted(schemas_dir.glob("*.avsc")):
         text = _read(path, problems)
         if text is not None:
-            canonical = to_parsing_canonical_form(json.loads(text))
+            canonical = to_parsing_canonical_form(parsable(json.loads(text)))
             yield SchemaName(SchemaKind.FINGERPRINT, fingerprint(canonical, "CRC-64-AVRO")), text
 
 
@@ -113,7 +114,7 @@ def _read(path: Path, problems: list[str]) -> str | None:
     """The text of a schema; None and a problem when it is none."""
     try:
         text = path.read_text(encoding="utf-8")
-        parse_schema(json.loads(text))
+        parse_schema(parsable(json.loads(text)))
     except OSError as error:
         problem = f"SCHEMAS_DIR: {path} cannot be read: {error}"
     except _MALFORMED as error:

@@ -8,6 +8,7 @@ from fastavro.repository import SchemaRepositoryError
 from fastavro.repository.base import AbstractSchemaRepository
 from fastavro.schema import SchemaParseException, load_schema
 
+from consumer.core.avro import parsable
 from consumer.errors import undecodable
 from consumer.formats import SchemaReference
 
@@ -24,7 +25,7 @@ class _Referenced(AbstractSchemaRepository):
     def load(self, name: str) -> Any:  # type: ignore[explicit-override]  # `typing.override` is of Python 3.12
         if name not in self._texts:
             raise SchemaRepositoryError(f"nothing defines {name}")
-        return json.loads(self._texts[name])
+        return parsable(json.loads(self._texts[name]))
 
 
 def inlined(text: str, referenced: Mapping[str, str], reference: SchemaReference) -> str:
