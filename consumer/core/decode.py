@@ -89,5 +89,12 @@ def named_by_key(
     return None
 
 
+def missing_for_key(
+    record: Record, readers: Mapping[ReaderName, Reader | DecodeError], form: Form = CONFLUENT
+) -> ReaderName | None:
+    """What the key of a record has to be read with before `named_by_key` can tell; None when there is a reader."""
+    return decode([_tombstone(record)], readers, form).missing
+
+
 def _tombstone(record: Record) -> Record:
     return replace(record, value=None)

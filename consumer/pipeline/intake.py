@@ -130,6 +130,8 @@ class Intake:
             readers.keyed = False
             log.info("keys_are_not_external_ids", topic=partition.key.topic, remedy="none needed: repeats cost more")
             return self._take_chunk(partition, records)
+        if self._suppress_undecodable:
+            results, missing = _nameable(fresh, results, missing, readers)
         if len(results) > (some := _at_once(results)):
             results, missing = results[:some], None
         passing = partition.fuse.passing(fresh, results)
@@ -276,6 +278,19 @@ def _spread(
         else:
             work.outcome = Outcome.IGNORED
     return [work for work, _ in spread], [result for _, result in spread]
+
+
+def _nameable(
+    records: Sequence[Record],
+    results: list[Events | DecodeError],
+    missing: ReaderName | None,
+    readers: Readers,
+) -> tuple[list[Events | DecodeError], ReaderName | None]:
+    """The results before the first error of a record whose key nobody can read yet, and what it has to be read with."""
+    for number, (record, result) in enumerate(zip(records, results, strict=False)):
+        if isinstance(result, DecodeError) and (needed := readers.missing_for_key(record)) is not None:
+            return results[:number], needed
+    return results, missing
 
 
 def _repeats(record: Record, readers: Readers, state: State) -> bool:

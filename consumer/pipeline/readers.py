@@ -15,7 +15,7 @@ import structlog
 from consumer.core import framing, keys
 from consumer.core.avro import WriterSchema
 from consumer.core.connect_json import JsonReader
-from consumer.core.decode import Reader, ReaderName, named_by_key, reader_names
+from consumer.core.decode import Reader, ReaderName, missing_for_key, named_by_key, reader_names
 from consumer.core.envelopes.choice import Envelope, Envelopes, TopicEnvelope
 from consumer.core.framing import Form, KeySchema
 from consumer.core.state_bytes import IMPRINT_BYTES
@@ -145,6 +145,10 @@ class Readers:
     def named_by_key(self, record: Record) -> str | None:
         """The external id that the key of a record names, whatever its value is; None when it names nobody for sure."""
         return named_by_key(record, self.known, self.form)
+
+    def missing_for_key(self, record: Record) -> ReaderName | None:
+        """What must be learnt before the key of a record can name anybody; None when nothing must."""
+        return missing_for_key(record, self.known, self.form)
 
     def imprint(self, record: Record) -> bytes:
         """What a repeat of a record is told by: a hash of its body, its schema, and the way in which they are read."""

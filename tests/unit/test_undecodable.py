@@ -1,11 +1,13 @@
 """Records that nobody can decode, and dead letters that come back: neither makes somebody callable who withdrew."""
 
 import struct
+from collections.abc import Mapping, Sequence
 
 import pytest
 from msgspec.structs import replace
 
 from consumer.core import dead_letters
+from consumer.formats import SchemaReference
 from consumer.model import DeadLetter, Record, TopicPartition
 from tests.lives import live, world_of
 from tests.memory_ports import SCHEMA, MemorySchemas, World
@@ -167,6 +169,46 @@ def test_a_replayed_grant_does_not_undo_a_withdrawal_that_came_after_it(version:
     live(world, MemorySchemas({UNKNOWN_SCHEMA: [SCHEMA]}))
     assert world.list["contact-0"]["callable"] is False
     assert _last(world) == ("stale", None)
+
+
+_SCHEMAS: Mapping[SchemaReference, Sequence[str]] = {
+    1: [SCHEMA],
+    10: ['"string"'],
+    11: ['{"type": "string", "connect.version": 1}'],
+}
+
+
+def _framed(schema_id: int) -> bytes:
+    return struct.pack(">bIb", 0, schema_id, 2 * len("contact-0")) + b"contact-0"
+
+
+@pytest.mark.parametrize("value", [b"\0\0\0\0\1junk", b"junk", b"\0\0\0\0\x09junk"])
+def test_the_schema_of_a_key_is_learnt_before_it_has_to_name_somebody(value: bytes) -> None:
+    """The first record with a new schema of keys may be the one that cannot be decoded, also behind ones that can."""
+    world = World()
+    _append(world, Event("contact-0", None), key=_framed(10))
+    schemas = MemorySchemas(_SCHEMAS)
+    live(world, schemas, source_key="avro")
+    world.poll_records = 1
+    for number in (0, 1):
+        _append(world, Event(f"contact-{number}", None), key=_framed(10))
+    _append(world, Event("contact-0", None), key=_framed(11), value=value)
+    live(world, schemas, suppress_undecodable=True, source_key="avro", schema_unknown_timeout_s=0)
+    assert world.list["contact-0"]["callable"] is False
+    assert world.list["contact-1"]["callable"] is True
+    assert _last(world) == ("rejected", "suppress")
+
+
+def test_a_schema_of_keys_that_nobody_knows_names_nobody() -> None:
+    """It is asked for as long as one of values, and holds nothing up any longer."""
+    world = World()
+    _append(world, Event("contact-0", None), key=_framed(12), value=b"junk")
+    _append(world, Event("contact-1", None))
+    live(world, MemorySchemas({1: [SCHEMA]}), suppress_undecodable=True, source_key="avro")
+    assert [(event["outcome"], event["operation"]) for event in world.events() if event["type"] == "record"] == [
+        ("rejected", None),
+        ("delivered", "upsert"),
+    ]
 
 
 def test_a_key_in_avro_names_the_contact_as_well() -> None:
