@@ -30,6 +30,9 @@ MAX_TYPES = 5_000
 _MAX_DEFINITIONS = 256
 """Definitions whose mapping is kept: topics have few."""
 
+_MAX_DEFINITION_BYTES = 4_000_000
+"""How long their texts may be, all together: in memory they take up about five times as much."""
+
 _FULL_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 _LOGICAL: Final[dict[str, dict[str, object]]] = {
     "org.apache.kafka.connect.data.Date": {"logicalType": "date"},
@@ -72,7 +75,7 @@ class JsonReader:
 
     def __init__(self, mapping: Callable[[Mapping[str, object]], Mapper]) -> None:
         self._mapping = mapping
-        self._known: dict[bytes, tuple[Check, Mapper] | DecodeError] = {}
+        self._known: dict[bytes, tuple[int, tuple[Check, Mapper] | DecodeError]] = {}  # with the size of the text
 
     def __call__(self, value: bytes, record: Record) -> Events:
         """The change events.
@@ -94,32 +97,40 @@ class JsonReader:
         key = hashlib.sha256(text).digest()
         known = self._known.get(key)
         if known is None:
-            known = self._known[key] = self._prepare(prepare)
-            if len(self._known) > _MAX_DEFINITIONS:
-                del self._known[next(iter(self._known))]
-        if isinstance(known, DecodeError):
-            raise known.with_traceback(None)
-        return known
+            known = self._known[key] = len(text), self._prepare(prepare)
+            self._forget()
+        _, made = known
+        if isinstance(made, DecodeError):
+            raise made.with_traceback(None)
+        return made
+
+    def _forget(self) -> None:
+        """Forget the oldest definitions, where they are too many or too large."""
+        while (
+            len(self._known) > _MAX_DEFINITIONS or sum(size for size, _ in self._known.values()) > _MAX_DEFINITION_BYTES
+        ):
+            del self._known[next(iter(self._known))]
 
     def _prepare(self, prepare: Callable[[], _Type]) -> tuple[Check, Mapper] | DecodeError:
         try:
             definition, check = prepare()
-            if not isinstance(definition, dict) or definition["type"] != "record":
-                raise undecodable("the JSON is not an object, or its schema not of one")
-            _check_names(definition)
-            return check, self._mapping(definition)
+            return check, self._mapping(_checked(definition))
         except DecodeError as error:
             return error
+        except Exception as error:  # noqa: BLE001  # whoever sends a schema must not be able to stop the program
+            return undecodable(f"the schema cannot be used: {type(error).__name__}")
 
 
-def _check_names(definition: dict[str, object]) -> None:
-    """Whoever maps the fields may rely on a definition that is valid Avro."""
+def _checked(definition: object) -> dict[str, object]:
+    """The definition of a record, on which whoever maps the fields may rely: it is valid Avro."""
+    if not isinstance(definition, dict) or definition["type"] != "record":
+        raise undecodable("the JSON is not an object, or its schema not of one")
     try:
         parse_schema(definition)
     except Exception as error:  # noqa: BLE001  # foreign code on foreign input: anything may come
         cause = type(error).__name__
     else:
-        return
+        return definition
     raise undecodable(f"the JSON has names that no schema could have: {cause}")
 
 

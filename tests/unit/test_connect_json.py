@@ -148,6 +148,44 @@ def test_few_mappings_are_kept():
     assert len(seen.reader._known) == 256
 
 
+def test_large_definitions_are_not_kept_by_the_hundred():
+    """A megabyte of ever new fields in each record takes up no more than a few of them."""
+    seen = Seen()
+    small = {"id": 1}
+    seen.read(small)
+    for number in range(8):
+        large = {f"{number}{field:x}": 1 for field in range(20_000)}
+        for _ in range(2):
+            seen.read(large)
+    assert len(seen.definitions) == 9
+    assert 4 <= len(seen.reader._known) <= 7
+    seen.read(small)
+    assert len(seen.definitions) == 10
+
+
+def test_a_definition_that_is_larger_than_all_may_be_is_read_all_the_same():
+    """Once for each record."""
+    seen = Seen()
+    large = {f"{field:x}" + "x" * 12: {"a": 1} for field in range(40_000)}
+    for number in (1, 2):
+        assert seen.read(large) == large
+        assert len(seen.definitions) == number
+    assert not seen.reader._known
+
+
+def test_a_mapping_that_cannot_be_made_is_an_error_of_its_records():
+    """Nothing that a record brings along ends the process."""
+
+    def make(_):
+        raise ValueError(EMAIL)
+
+    reader = JsonReader(make)
+    for _ in range(2):
+        with pytest.raises(DecodeError, match="cannot be used: ValueError") as caught:
+            reader(b"{}", RECORD)
+        assert caught.value.__context__ is None
+
+
 LOGICAL = {
     "org.apache.kafka.connect.data.Date": {"logicalType": "date"},
     "org.apache.kafka.connect.data.Time": {"logicalType": "time-millis"},
