@@ -6,9 +6,10 @@ import pytest
 
 from consumer.core import changes
 from consumer.core.dedupe import accepted, judge
+from consumer.core.envelopes.salesforce import MAX_IDS
 from consumer.core.validate import validate
-from consumer.errors import DecodeError
-from consumer.model import UNCHANGED, ChangeType, Reason, Verdict
+from consumer.errors import DecodeError, ManyChanged
+from consumer.model import UNCHANGED, ChangeType, FuseCause, Reason, Verdict
 from tests.envelopes import TIME_MS, record_type, sample, told
 
 SCHEMA = sample("salesforce_contact_change_event.avsc")
@@ -157,6 +158,30 @@ def test_ids_that_name_nobody_ask_for_a_resync(ids, change_type):
     with pytest.raises(DecodeError) as caught:
         event(change_type, ids=ids)
     assert caught.value.reasons == (Reason.RESYNC_NEEDED,)
+
+
+@pytest.mark.parametrize("change_type", ["UPDATE", "DELETE", "GAP_UPDATE"])
+def test_more_ids_than_a_record_of_salesforce_holds_ask_for_a_resync(change_type):
+    """Junk of half a million ids would take up hundreds of megabytes; whom it names is not left out silently."""
+    ids = [f"{number:018}" for number in range(1, MAX_IDS + 2)]
+    assert len(event("UPDATE", {"DoNotCall": True}, ids=ids[:-1])) == MAX_IDS
+    with pytest.raises(ManyChanged, match=r"50,001 ids.*send all contacts again") as caught:
+        event(change_type, ids=ids)
+    assert (caught.value.cause, caught.value.reasons) == (FuseCause.OVERFLOW, (Reason.RESYNC_NEEDED,))
+
+
+@pytest.mark.parametrize(
+    ("marks", "attributes"), [([bitmap("Description")], {"about": ""}), (["Description"], {"about": ""}), ([], None)]
+)
+def test_what_stands_in_a_map_is_marked_with_the_map(marks, attributes):
+    """It has no place of its own in the schema."""
+    in_map = {"name": "Description", "type": ["null", {"type": "map", "values": "string"}]}
+    schema = SCHEMA | {"fields": [in_map if each["name"] == "Description" else each for each in SCHEMA["fields"]]}
+    mapping = MAPPING | {"attributes": {"about": "Description.en"}}
+    (created,) = event("CREATE", BODY | {"Description": {"en": "likes tea"}}, mapping=mapping, schema=schema)
+    assert created.attributes == {"about": "likes tea"}
+    updated = event("UPDATE", changedFields=marks, mapping=mapping, schema=schema)
+    assert [each.attributes for each in updated] == ([] if attributes is None else [attributes])
 
 
 def test_a_record_without_ids_is_rejected():

@@ -22,6 +22,9 @@ from consumer.model import UNCHANGED, ChangeEvent, ChangeType, Events, FuseCause
 _HEADER = "ChangeEventHeader"
 _NEEDED = {"recordIds", "changeType", "commitTimestamp"}
 _NOBODY = ""
+MAX_IDS = 50_000
+"""In a record: Salesforce's ids have 18 characters each, and with many more of them it would be too large."""
+
 _ANY_SEQUENCE = 2**20 - 1
 """Stands where versions once had the sequence number: none that was kept is higher."""
 
@@ -77,7 +80,8 @@ class _Place:
 
     def __init__(self, path: Path, fields: Fields, get: Getter) -> None:
         self.position = list(fields).index(path[0])
-        self.within = list(fields.within(path[0])).index(path[1]) if len(path) > 1 else None
+        within = list(fields.within(path[0]))
+        self.within = within.index(path[1]) if len(path) > 1 and path[1] in within else None
         self.names = {".".join(path), path[0], path[-1]}
         self.get = get
 
@@ -167,9 +171,13 @@ def _value(place: _Place, fields: Row, changed: _Marks, differing: _Marks) -> ob
 
 def _names(header: Row) -> Sequence[str]:
     """The ids of the contacts."""
-    names = [str(name) for name in _list(header, "recordIds")]
-    if not names:
+    listed = _list(header, "recordIds")
+    if not listed:
         raise undecodable("recordIds is empty")
+    if len(listed) > MAX_IDS:
+        told = f"recordIds has {len(listed):,} ids, the limit is {MAX_IDS:,}"
+        raise ManyChanged(FuseCause.OVERFLOW, f"{told}: have Salesforce send all contacts again")
+    names = [str(name) for name in listed]
     if header["changeType"] == "GAP_OVERFLOW" or not all(_is_name(name) for name in names):
         raise ManyChanged(FuseCause.OVERFLOW, "more changed than is told: have Salesforce send all contacts again")
     return names
