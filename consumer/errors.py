@@ -20,6 +20,8 @@ from collections.abc import Collection, Sequence
 
 from consumer.model import FuseCause, Reason
 
+_MAX_DETAIL = 2_000
+
 
 class ConsumerError(Exception):
     """Root of all errors that the project raises on purpose."""
@@ -42,10 +44,12 @@ class RecordError(ConsumerError):
 
     Attributes:
         reasons: Every violated rule, in the order of the rules; at least one.
-        detail: What to look at, without contact data.
+        detail: What to look at, without contact data: 2,000 characters at the most, all of which UTF-8 has.
     """
 
     def __init__(self, reasons: Sequence[Reason], detail: str = "") -> None:
+        # Names of schemas and fields are in it as others wrote them.
+        detail = detail[:_MAX_DETAIL].encode(errors="replace").decode()
         super().__init__(detail or ", ".join(reasons))
         self.reasons = tuple(reasons)
         self.detail = detail

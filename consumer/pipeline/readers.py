@@ -189,7 +189,8 @@ class Readers:
         except DecodeError as error:
             return error
         if text is not None:
-            self._seeds[name] = hashlib.sha256(hashlib.sha256(text.encode()).digest() + self._way).digest()
+            told = hashlib.sha256(text.encode(errors="surrogatepass")).digest()
+            self._seeds[name] = hashlib.sha256(told + self._way).digest()
             return reader(name, text, self._envelope)
         return DecodeError((Reason.SCHEMA_UNKNOWN,), f"schema id {wanted} is unknown") if final else None
 

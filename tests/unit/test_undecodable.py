@@ -1,5 +1,6 @@
 """Records that nobody can decode, and dead letters that come back: neither makes somebody callable who withdrew."""
 
+import json
 import struct
 from collections.abc import Mapping, Sequence
 
@@ -7,8 +8,11 @@ import pytest
 from msgspec.structs import replace
 
 from consumer.core import dead_letters
+from consumer.errors import DecodeError
 from consumer.formats import SchemaReference
 from consumer.model import DeadLetter, Record, TopicPartition
+from consumer.pipeline.readers import make_reader
+from tests.envelopes import envelopes
 from tests.lives import live, world_of
 from tests.memory_ports import SCHEMA, MemorySchemas, World
 from tests.stories import TOPIC, Event, Story
@@ -209,6 +213,22 @@ def test_a_schema_of_keys_that_nobody_knows_names_nobody() -> None:
         ("rejected", None),
         ("delivered", "upsert"),
     ]
+
+
+@pytest.mark.parametrize("name", ["\ud800", "n" * 300_000])
+def test_the_name_of_a_schema_fits_a_dead_letter_whatever_it_is(name: str) -> None:
+    """One that UTF-8 does not have would end the process, and a long one not fit a header."""
+    schema = json.dumps({"type": "record", "name": name, "fields": []}, ensure_ascii=False)
+    world = World()
+    _append(world, Event("contact-0", 1), value=b"\0\0\0\0\7")
+    live(world, MemorySchemas({7: [schema]}), source_envelope="salesforce")
+    ((record, reason),) = world.dead_letters
+    assert reason == "envelope_unknown"
+    error = make_reader(schema, envelopes("salesforce").of_topic(TOPIC))
+    assert isinstance(error, DecodeError)
+    headers = dead_letters.headers(DeadLetter(record, reason, error.detail, 0))
+    assert all(value is not None and len(value) <= 2_000 for _, value in headers)
+    assert f"is for the topic, for {'n' * 1_000 if name[0] == 'n' else '?'}" in error.detail
 
 
 def test_a_key_in_avro_names_the_contact_as_well() -> None:
