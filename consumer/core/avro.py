@@ -41,7 +41,10 @@ _RESERVED_KEYS = frozenset({"__fastavro_parsed", "__named_schemas"})
 """A schema that brings these makes fastavro believe that it was parsed already."""
 
 _BOOLEAN: Final = {"type": "enum", "symbols": {0: False, -1: True}}
-"""A boolean read as an enum, whose index is zigzag: byte 0 is index 0, byte 1 is index -1, no other byte has one."""
+"""A boolean read as an enum, whose index is zigzag: byte 0 is index 0, byte 1 is index -1, no other byte has one.
+
+Bytes 80 and 81 begin a longer form of these two, which no writer has: junk that takes the zeros behind it along.
+"""
 
 _VARINT_BYTES = 10
 _MORE_FOLLOWS = 0x80
