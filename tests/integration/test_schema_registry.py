@@ -253,6 +253,28 @@ class TestOtherNames:
         registry.tell("/apis/registry/v2/groups/a%2Fb/artifacts/c/versions/1", missing, 404)
         assert await schemas.fetch(SchemaName(SchemaKind.GLOBAL_ID, "6")) is None
 
+    async def test_a_web_page_is_an_outage(self, registry, schemas):
+        """A gateway that wants somebody to log in: once it lets the registry answer, the schema is what it says."""
+        name, path = SchemaName(SchemaKind.GLOBAL_ID, "6"), "/apis/registry/v2/ids/globalIds/6"
+        registry.tell(f"{path}/references", [])
+        registry.tell(path, b"<!DOCTYPE html><title>Sign in</title>", **{"Content-Type": "text/html; charset=utf-8"})
+        with pytest.raises(SourceUnavailable, match="web page"):
+            await schemas.fetch(name)
+        registry.tell(path, SCHEMA.encode())
+        assert await schemas.fetch(name) == SCHEMA
+
+    @pytest.mark.parametrize("body", [b'syntax = "proto3";', b"<schema/>", b"[" * 100_000])
+    async def test_what_is_no_json_is_refused_and_not_kept(self, registry, schemas, body):
+        """A schema of Protobuf, or of XML, holds up no partition; what only stood in its place is not kept on disk."""
+        name, path = SchemaName(SchemaKind.GLOBAL_ID, "6"), "/apis/registry/v2/ids/globalIds/6"
+        registry.tell(f"{path}/references", [])
+        registry.tell(path, body)
+        with pytest.raises(DecodeError, match="globalId:6 is not JSON") as raised:
+            await schemas.fetch(name)
+        assert raised.value.reasons == (Reason.NOT_DECODABLE,)
+        registry.tell(path, SCHEMA.encode())
+        assert await schemas.fetch(name) == SCHEMA
+
     async def test_what_apicurio_does_not_know_is_unknown(self, registry, schemas):
         """It says so itself; a path that it does not have is an outage."""
         name = SchemaName(SchemaKind.GLOBAL_ID, "6")

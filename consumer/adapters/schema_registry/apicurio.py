@@ -35,7 +35,7 @@ async def schema(transport: Transport, name: SchemaName) -> str | None:
     """The schema without references; None when the registry lacks it, or some of what it refers to.
 
     Raises:
-        DecodeError: Its references do not fit.
+        DecodeError: It is not JSON, as that of Protobuf, or its references do not fit.
         TransientError: The registry cannot tell now.
     """
     path = f"ids/{KINDS[name.kind]}/{name.value}"
@@ -43,7 +43,16 @@ async def schema(transport: Transport, name: SchemaName) -> str | None:
     referenced: dict[str, str] = {}
     if text is None or not await _collect(transport, path, referenced):
         return None
+    if not _is_json(text):
+        raise undecodable(f"schema {name} is not JSON, and so not Avro")
     return inlined(text, referenced, name) if referenced else text
+
+
+def _is_json(text: str) -> bool:
+    with suppress(ValueError, RecursionError):
+        json.loads(text)
+        return True
+    return False
 
 
 async def versions(transport: Transport, topic: str) -> list[Version]:

@@ -121,6 +121,8 @@ class Transport:
             raise refused(f"schema registry: GET {path} answered {status}: check {self._login.look_at}")
         if status not in {HTTPStatus.OK, HTTPStatus.NOT_FOUND}:
             raise SourceUnavailable(f"schema registry: GET {path} answered {status}", answers.retry_after(response))
+        if status == HTTPStatus.OK and response.content_type == "text/html":
+            raise SourceUnavailable(f"schema registry: GET {path} answered with a web page: check its URL")
         body = await answers.text(response)
         if status == HTTPStatus.OK:
             return body
