@@ -92,6 +92,8 @@ class Endpoint:
         if self._body is None:
             if body:
                 yield "there is a body, where none can be"
+            elif content_type:
+                yield f"the content type is {content_type}, where no body can be"
             return
         expected = self._body["content_type"]
         if not content_type or ("/" in expected and content_type != expected):

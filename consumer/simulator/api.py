@@ -9,7 +9,7 @@ from uuid import uuid4
 import orjson
 
 from consumer.simulator.contacts import Contact, Contacts, Poison, check_id
-from consumer.simulator.errors import ApiError, invalid_parameter, invalid_value
+from consumer.simulator.errors import ApiError, invalid_parameter, invalid_value, unsupported_media_type
 from consumer.simulator.filters import selection
 from consumer.simulator.lists import ContactLists
 from consumer.simulator.operations import CONTACT_LISTS_PATH, Operation
@@ -20,6 +20,7 @@ DELETE_MAX = 250
 READ_MAX = 50
 PAGE_MAX = 100
 
+_JSON = "application/json"
 _FLAGS = ("priority", "clearSystemData", "doNotQueue")
 _BOOLEANS = {"true": True, "false": False}
 
@@ -35,7 +36,7 @@ class Call:
         download_id: The exported file in the path, or nothing.
         origin: Where the simulator was reached, such as `http://127.0.0.1:8080`.
         query: The query parameters, each with all its values.
-        content_type: The body's media type.
+        content_type: The media type that its head tells, or nothing.
         body: The body.
         namespace: The namespace of limits in the path, or nothing.
     """
@@ -43,7 +44,7 @@ class Call:
     list_id: str = ""
     contact_id: str = ""
     query: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    content_type: str = "application/json"
+    content_type: str = _JSON
     body: bytes = b""
     namespace: str = ""
     job_id: str = ""
@@ -57,12 +58,21 @@ class Call:
         Raises:
             ApiError: It is not JSON.
         """
-        if self.content_type != "application/json":
-            raise ApiError(415, "unsupported.media.type", "The content type must be application/json.")
+        if self.content_type != _JSON:
+            raise unsupported_media_type()
         try:
             return orjson.loads(self.body)
         except orjson.JSONDecodeError:
             raise ApiError(400, "bad.request", "The request could not be understood: the body is not JSON.") from None
+
+    def check_media_type(self) -> None:
+        """Refuse a request without a body that tells the media type of one, unless that is JSON.
+
+        Raises:
+            ApiError: It does.
+        """
+        if self.content_type not in ("", _JSON):
+            raise unsupported_media_type()
 
     def json_object(self) -> dict[str, Any]:
         """The body's JSON, which must be an object."""

@@ -91,6 +91,11 @@ def bad_credentials() -> ApiError:
     return ApiError(401, "bad.credentials", "Invalid login credentials.")
 
 
+def unsupported_media_type() -> ApiError:
+    """The content type is another one than the platform takes."""
+    return ApiError(415, "unsupported.media.type", "The content type must be application/json.")
+
+
 def too_large() -> ApiError:
     """The body is larger than the platform accepts."""
     limit = {"key": "request.bytes.max", "namespace": "platform.api", "value": REQUEST_BYTES_MAX}

@@ -95,7 +95,7 @@ async def _read(request: web.Request) -> Call:
         download_id=request.match_info.get("download_id", ""),
         origin=str(request.url.origin()),
         query={name: query.getall(name) for name in set(query)} if query else {},
-        content_type=request.content_type,
+        content_type=request.content_type if "Content-Type" in request.headers else "",
         body=body,
     )
 
@@ -257,6 +257,8 @@ class Exchanges:
     async def _operate(self, route: Route, request: web.Request, entry: Entry) -> _Answer:
         self._access.admit(request.headers.get("Authorization", ""), route.permission)
         call = await _read(request)
+        if route.method == "DELETE":
+            call.check_media_type()
         self._note(entry, call)
         fault = self._draw(entry)
         refusal = await self._before(fault, request)

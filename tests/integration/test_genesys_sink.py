@@ -212,7 +212,8 @@ def broken_rules(seen: Seen, query: Any) -> list[str]:
 def broken_body(seen: Seen, expected: dict[str, Any] | None) -> list[str]:
     """What the contract forbids of a body."""
     if expected is None:
-        return ["a body where none belongs"] if seen.body else []
+        told = {"body": seen.body, "content type": "Content-Type" in seen.headers}
+        return [f"a {what} where none belongs" for what, is_there in told.items() if is_there]
     if seen.headers.get("Content-Type") != expected["content_type"]:
         return [f"content type {seen.headers.get('Content-Type')}"]
     if expected["content_type"] != "application/json":

@@ -60,6 +60,7 @@ def test_a_request_of_the_contract_passes(method: str, target: str, content_type
         ("GET", f"{LISTS}?filterType=Sounds", "", b"", "filterType has no value"),
         ("DELETE", CONTACTS, "", b"", "contactIds is missing"),
         ("GET", LISTS, JSON, b"{}", "there is a body"),
+        ("DELETE", f"{CONTACTS}?contactIds=a", "application/octet-stream", b"", "octet-stream, where no body can be"),
         ("POST", CONTACTS, "", GOOD, "content type is not given"),
         ("POST", CONTACTS, "text/csv", GOOD, "content type is text/csv"),
         ("POST", CONTACTS, JSON, b"[", "the body is no application/json"),

@@ -92,6 +92,20 @@ async def test_a_refused_request_is_not_applied(client: Client, fault: str):
     assert (client.last().status, client.last().applied, client.last().fault) == (int(fault), False, fault)
 
 
+async def test_a_delete_may_tell_no_media_type_but_json(client: Client):
+    """It has no body, and needs no type of one; the contract lists the refusal of another for it, too."""
+    path = f"{client.simulator.url}{LISTS}/{client.list_id}/contacts?contactIds=a"
+    await client.add("a")
+    for told, status, left in (
+        ("application/octet-stream", 415, {"a"}),
+        ("application/json", 200, set()),
+        (None, 200, set()),
+    ):
+        headers = {"Authorization": f"Bearer {client.token}"} | ({} if told is None else {"Content-Type": told})
+        async with client.http.delete(path, headers=headers, skip_auto_headers=["Content-Type"]) as response:
+            assert (response.status, client.held()) == (status, left)
+
+
 async def test_the_edge_answers_in_html(client: Client):
     """A 502 has no ErrorBody."""
     client.simulator.faults.inject(Fault.parse("502"))

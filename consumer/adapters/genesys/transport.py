@@ -133,6 +133,8 @@ class Transport:
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": f"genesys-consumer/{RELEASE}"},
             raise_for_status=False,
+            # The library would tell a type of the body that asks, also where that is empty: a delete has none.
+            skip_auto_headers=["Content-Type"],
             trust_env=False,
         )
 
