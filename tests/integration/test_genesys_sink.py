@@ -1,6 +1,7 @@
 """The sink against a scripted server on a real socket, which checks each request against the contract."""
 
 import asyncio
+import errno
 import re
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -799,6 +800,18 @@ async def test_a_password_in_a_url_is_not_told(bench):
         await bench.open(GENESYS_LOGIN_URL="http://user:secret-word@127.0.0.1:9")
     assert "127.0.0.1:9" in str(told.value)
     assert "secret-word" not in str(told.value)
+
+
+async def test_what_breaks_while_it_is_written_names_nobody(bench):
+    """The library's text of it has the URL, in which a delete has the ids of contacts; the system's own says enough."""
+
+    def broken() -> bool:
+        raise BrokenPipeError(errno.EPIPE, JANE.external_id)
+
+    async with bench.sink() as sink:
+        with pytest.raises(SinkUnavailable, match=r"ClientOSError \(Broken pipe\)$") as caught:
+            await sink.delete([JANE.external_id], broken)
+    assert [each for each in (*CANARIES, contact_id("crm-canary-1")) if each in bench.told(caught.value)] == []
 
 
 async def test_endless_answer_is_cut_off(bench, monkeypatch):

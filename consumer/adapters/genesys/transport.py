@@ -5,6 +5,7 @@ HTTP library are left out, since they quote what came over the wire.
 """
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
@@ -268,5 +269,8 @@ def _peer(request: Request) -> str:
 
 def _why(error: Exception) -> str:
     """What the operating system says of it, such as a refused connection or an unknown name."""
-    why = error.strerror if isinstance(error, OSError) else None
+    if isinstance(error, aiohttp.ClientOSError) and not isinstance(error, aiohttp.ClientConnectorError):
+        why = os.strerror(error.errno) if error.errno else None  # its own text quotes the URL, with the contacts' ids
+    else:
+        why = error.strerror if isinstance(error, OSError) else None
     return f" ({why})" if why else ""
