@@ -11,6 +11,8 @@ from consumer.errors import TransientError
 
 _RENEW_BEFORE_S = 60.0
 _RETRY_RENEWAL_S = 10.0
+_PATIENCE_S = 1.0
+"""How long a renewal is waited for that begins while the old token lives."""
 
 
 class AccessToken:
@@ -25,11 +27,11 @@ class AccessToken:
         self._fetch = fetch
         self._monotonic = monotonic
         self._token = ""
-        self._fetched_at = self._renew_at = self._expires_at = 0.0
+        self._asked_at = self._fetched_at = self._renew_at = self._expires_at = 0.0
         self._renewal: asyncio.Task[str] | None = None
 
     async def get(self) -> str:
-        """A token that is good for now.
+        """A token that is good for now: a new one once it is time, or the old one where that does not come soon.
 
         Raises:
             TransientError: There is none now.
@@ -37,10 +39,13 @@ class AccessToken:
         """
         if self._token and self._monotonic() < self._renew_at:
             return self._token
-        if self._renewal is None:
-            self._renewal = asyncio.create_task(self._renewed())
-            self._renewal.add_done_callback(self._over)
-        return await asyncio.shield(self._renewal)
+        renewal = self._renewal or self._begun()
+        if self._lives():
+            left = self._asked_at + _PATIENCE_S - self._monotonic()
+            await asyncio.wait([renewal], timeout=max(0.0, left))
+            if not renewal.done() and self._lives():  # it may have been refused meanwhile
+                return self._token
+        return await asyncio.shield(renewal)
 
     def drop(self, token: str) -> None:
         """Forget a token that was refused; one that replaced it meanwhile stays."""
@@ -57,6 +62,15 @@ class AccessToken:
             self._renewal.cancel()
             await asyncio.wait([self._renewal])
 
+    def _lives(self) -> bool:
+        return bool(self._token) and self._monotonic() < self._expires_at
+
+    def _begun(self) -> asyncio.Task[str]:
+        self._asked_at = self._monotonic()
+        self._renewal = asyncio.create_task(self._renewed())
+        self._renewal.add_done_callback(self._over)
+        return self._renewal
+
     def _over(self, renewal: asyncio.Task[str]) -> None:
         self._renewal = None
         if not renewal.cancelled():
@@ -64,16 +78,14 @@ class AccessToken:
 
     async def _renewed(self) -> str:
         """A new token; the old one as long as it lives and no new one can be had."""
-        asked_at = self._monotonic()
         try:
             self._token, life_s = await self._fetch()
         except TransientError:
-            now = self._monotonic()
-            if not self._token or now >= self._expires_at:
+            if not self._lives():
                 raise
-            self._renew_at = now + _RETRY_RENEWAL_S
+            self._renew_at = self._monotonic() + _RETRY_RENEWAL_S
         else:
-            self._fetched_at = asked_at
-            self._expires_at = asked_at + life_s
+            self._fetched_at = self._asked_at
+            self._expires_at = self._asked_at + life_s
             self._renew_at = self._expires_at - min(_RENEW_BEFORE_S, life_s / 2)
         return self._token
