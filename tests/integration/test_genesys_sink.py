@@ -668,6 +668,13 @@ MAPPING: list[tuple[str, Handler, type[ConsumerError], str]] = [
     ("contact", error(404, "contact.not.found"), RefusedByGenesys, "contact.not.found"),
     ("list", error(404, "contact.list.not.found"), FatalError, "GENESYS_CONTACT_LIST.*contact.list.not.found"),
     ("404 of a proxy", text(404, "nothing here"), SinkUnavailable, "status 404"),
+    ("404 of a gateway", reply(404, {"message": "Canaryville"}), SinkUnavailable, r"status 404\)"),
+    ("400 of a gateway", reply(400, {"message": "Canaryville", "code": 400}), SinkUnavailable, r"status 400\)"),
+    ("403 of a firewall", text(403, "<h1>Canaryville</h1>"), SinkUnavailable, r"status 403\)"),
+    ("403 of a gateway", reply(403, {"message": "Canaryville", "code": ""}), SinkUnavailable, r"status 403\)"),
+    ("405 of a proxy", text(405, "<h1>Canaryville</h1>"), SinkUnavailable, r"status 405\)"),
+    ("415 of a proxy", text(415, ""), SinkUnavailable, r"status 415\)"),
+    ("501 of a proxy", text(501, "<h1>Canaryville</h1>"), SinkUnavailable, r"status 501\)"),
     ("method", error(405, "method.not.allowed"), FatalError, "status 405"),
     ("slow client", error(408, "client.timeout"), SinkUnavailable, "status 408, client.timeout"),
     ("conflict", error(409, "request.conflict"), SinkUnavailable, "request.conflict"),
@@ -755,7 +762,7 @@ async def test_the_wait_that_genesys_asks_for_is_passed_on(bench, status, header
 async def test_missing_permission_is_named(bench, body, permission):
     """The text names what Genesys says is missing, else what the request needs."""
     async with bench.sink() as sink:
-        bench.genesys.script = [reply(403, body)]
+        bench.genesys.script = [reply(403, body | {"code": "missing.any.permissions"})]
         with pytest.raises(Unauthorized, match=rf"permission {permission} \(status 403"):
             await sink.delete(["crm-2"])
 
@@ -890,6 +897,16 @@ async def test_second_refusal_is_fatal(bench):
     assert len(bench.genesys.calls) == 2
 
 
+async def test_a_proxy_that_refuses_twice_is_no_refusal_of_the_client(bench):
+    """Without a code of Genesys' nobody knows of what the 401 tells; it may be the token, so that is renewed."""
+    async with bench.sink() as sink:
+        bench.genesys.script = [text(401, "<h1>log in</h1>")] * 2
+        with pytest.raises(SinkUnavailable, match=r"no usable answer \(status 401\)"):
+            await ask(sink, "crm-2")
+        await ask(sink, "crm-2")
+    assert (bench.genesys.tokens, len(bench.genesys.calls)) == (2, 3)
+
+
 async def test_token_is_renewed_a_minute_before_it_expires(bench):
     """The token of an hour serves for 59 minutes, by the given clock."""
     async with bench.sink() as sink:
@@ -949,6 +966,8 @@ async def test_giving_up_on_a_token_leaves_it_to_the_others(bench):
         (reply(400, {"error": "invalid_request", "description": "malformed"}), Unauthorized, "invalid_request"),
         (text(429, "slow down"), Throttled, "status 429"),
         (text(400, "<h1>proxy</h1>"), SinkUnavailable, "status 400"),
+        (reply(403, {"message": "Forbidden"}), SinkUnavailable, "status 403"),
+        (reply(401, {"message": "Unauthorized", "error": None}), SinkUnavailable, "status 401"),
         (text(503, "down"), SinkUnavailable, "status 503"),
         (reset, SinkUnavailable, "ServerDisconnectedError"),
         (text(200, "<h1>login</h1>"), SinkUnavailable, "not JSON"),

@@ -95,6 +95,8 @@ def content(answer: Answer, parse: Parse = orjson.loads) -> object:
 def checked(answer: Answer, endpoint: Endpoint, now: float, parse: Parse = orjson.loads) -> object:
     """The JSON of an answer to an API request.
 
+    Whatever is before Genesys answers for itself too: a refusal counts only with a code, as Genesys' own always have.
+
     Args:
         answer: To anything but the login host.
         endpoint: What was asked.
@@ -110,33 +112,25 @@ def checked(answer: Answer, endpoint: Endpoint, now: float, parse: Parse = orjso
     code = _text(error, "code", _CODE)
     about = _about(answer, code)
     match answer.status:
-        case 401:
-            raise Unauthorized(f"Genesys refuses the token, even a new one{about}")
-        case 403:
-            raise Unauthorized(
-                f"the OAuth client lacks the permission {_permissions(error) or endpoint.permission}{about}"
-            )
-        case 404 if error:
-            raise _not_found(code, endpoint, about)
         case 413:
             raise TooLarge(_limit(error))
         case 429:
             raise Throttled(f"Genesys asks to wait{about}", retry_after(answer, now))
-        case 405 | 415 | 501:
-            raise FatalError(f"Genesys does not take requests of this form{about}")
+        case _ if _says(error, "code"):
+            raise _own_refusal(answer, code, endpoint, about, now)
         case _:
-            raise _refusal(answer, code, endpoint, about, now) if error else _unavailable(answer, about, now)
+            raise _unavailable(answer, about, now)
 
 
 def refused_token(answer: Answer, now: float) -> ConsumerError:
-    """The error that the login host's refusal means."""
+    """The error that the login host's refusal means; one without an `error` is of something before it."""
     error = _properties(answer)
     code = _text(error, "error", _CODE)
     about = _about(answer, code)
     throttled = code == "invalid_request" and _description(error).lower().startswith("rate limit exceeded")
     if answer.status == 429 or throttled:  # noqa: PLR2004 -- too many requests
         return Throttled(f"the login host asks to wait{about}", retry_after(answer, now))
-    if answer.status in {400, 401, 403} and error:
+    if answer.status in {400, 401, 403} and _says(error, "error"):
         hint = "check the client's id and secret, and that the region is the right one"
         return Unauthorized(f"the login host refuses the OAuth client{about}: {hint}")
     return _unavailable(answer, about, now)
@@ -166,6 +160,22 @@ def _seconds_in_text(answer: Answer) -> float | None:
     return float(text[1]) if text and answer.status not in _SERVER else None
 
 
+def _own_refusal(answer: Answer, code: str, endpoint: Endpoint, about: str, now: float) -> ConsumerError:
+    """What a status means that Genesys itself, not something before it, explains."""
+    match answer.status:
+        case 401:
+            return Unauthorized(f"Genesys refuses the token, even a new one{about}")
+        case 403:
+            permission = _permissions(_properties(answer)) or endpoint.permission
+            return Unauthorized(f"the OAuth client lacks the permission {permission}{about}")
+        case 404:
+            return _not_found(code, endpoint, about)
+        case 405 | 415 | 501:
+            return FatalError(f"Genesys does not take requests of this form{about}")
+        case _:
+            return _refusal(answer, code, endpoint, about, now)
+
+
 def _not_found(code: str, endpoint: Endpoint, about: str) -> ConsumerError:
     if code == _NOT_MADE_YET:
         return NotMadeYet(f"the export is not there yet{about}")
@@ -175,7 +185,7 @@ def _not_found(code: str, endpoint: Endpoint, about: str) -> ConsumerError:
 
 
 def _refusal(answer: Answer, code: str, endpoint: Endpoint, about: str, now: float) -> ConsumerError:
-    """What remains when Genesys itself, not something before it, explains the status."""
+    """What remains: the data is blamed, or something is busy or in trouble."""
     if code == IN_USE and endpoint.method == "DELETE":
         return RefusedByGenesys(code, _named_contacts(_properties(answer)))
     if code in _NOT_NOW:
@@ -193,12 +203,18 @@ def _unavailable(answer: Answer, about: str, now: float) -> SinkUnavailable:
 
 
 def _properties(answer: Answer) -> dict[str, object]:
-    """The properties of an error's body; none when Genesys did not write it."""
+    """The properties of an error's body; none when it is no object of JSON."""
     try:
         parsed = content(answer)
     except SinkUnavailable:
         return {}
     return parsed if isinstance(parsed, dict) else {}
+
+
+def _says(error: dict[str, object], name: str) -> bool:
+    """Whether an error's body has a text of this name, be it one that may leave here or not."""
+    value = error.get(name)
+    return isinstance(value, str) and value != ""
 
 
 def _text(error: dict[str, object], name: str, form: re.Pattern[str]) -> str:
