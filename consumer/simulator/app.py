@@ -55,6 +55,7 @@ class Simulator:
         seed: Seed of the faults by rate.
         poison: Contacts that are refused.
         contacts_in_use: Ids of contacts that a campaign uses, so that they cannot be deleted.
+        refused_numbers: Numbers that no do-not-call list takes.
         journal_limit: How many requests the journal keeps.
         job_seconds: The least that a clear, an import, an export or a bulk operation takes.
         rows_per_second: Contacts that they handle in a second.
@@ -78,6 +79,7 @@ class Simulator:
         seed: int = 0,
         poison: Poison | None = None,
         contacts_in_use: Collection[str] = (),
+        refused_numbers: Collection[str] = (),
         journal_limit: int = 0,
         job_seconds: float = 0.2,
         rows_per_second: float = 50_000,
@@ -87,7 +89,13 @@ class Simulator:
         self.faults = FaultPlan(faults, script, seed)
         self.journal = Journal(journal_limit)
         self._lists = ContactLists(clock, job_seconds, rows_per_second)
-        self._dnc_lists = DncLists(wall_clock, clock=clock, job_seconds=job_seconds, rows_per_second=rows_per_second)
+        self._dnc_lists = DncLists(
+            wall_clock,
+            clock=clock,
+            job_seconds=job_seconds,
+            rows_per_second=rows_per_second,
+            refused=refused_numbers,
+        )
         self._access = Access(
             clock,
             clients=clients,

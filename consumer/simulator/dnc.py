@@ -8,7 +8,7 @@ until it is deleted; an expiration lies in the future, within 180 days.
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -198,6 +198,7 @@ class DncLists:
         rows_per_second: Records that they handle in a second.
         per_list_max: How many entries a list may have.
         per_organization_max: How many entries all lists may have.
+        refused: Entries that no list takes, whatever they look like.
 
     Attributes:
         tally: How many entries were written and removed.
@@ -212,6 +213,7 @@ class DncLists:
         rows_per_second: float = math.inf,
         per_list_max: int = RECORDS_PER_LIST_MAX,
         per_organization_max: int = RECORDS_PER_ORGANIZATION_MAX,
+        refused: Collection[str] = (),
     ) -> None:
         self.now = now
         self._clock = clock
@@ -219,6 +221,7 @@ class DncLists:
         self._rows_per_second = rows_per_second
         self._per_list_max = per_list_max
         self._per_organization_max = per_organization_max
+        self._refused = frozenset(refused)
         self._lists: dict[str, DncList] = {}
         self.tally: Counter[str] = Counter(added=0, removed=0)
 
@@ -298,8 +301,10 @@ class DncLists:
         """Write entries; what is there already gets the new expiration.
 
         Raises:
-            ApiError: There is no room for all of them.
+            ApiError: There is no room for all of them, or one is refused.
         """
+        if not self._refused.isdisjoint(values):
+            raise invalid_value(kind.value, "entries that the list takes")
         self.check_room(dnc_list, len(set(values) - dnc_list.entries[kind].keys()))
         self.write(dnc_list, kind, values, expires)
 

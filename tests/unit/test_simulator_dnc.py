@@ -306,6 +306,17 @@ def test_an_expiration_lies_ahead_and_within_180_days(text: str, taken: bool):
     assert bench.numbers() == ({JANE} if taken else set())
 
 
+def test_a_number_may_be_refused():
+    """With all that came with it, added or patched; it can be taken off like any other."""
+    bench = Bench(refused=[JANE])
+    assert bench.refusal(ADD, [JOHN, JANE]) == (400, "invalid.value")
+    assert bench.refusal(PATCH, {"action": "Add", "phoneNumbers": [JANE]}) == (400, "invalid.value")
+    assert bench.numbers() == set()
+    bench.do(ADD, [JOHN])
+    bench.do(PATCH, {"action": "Remove", "phoneNumbers": [JANE, JOHN]})
+    assert bench.numbers() == set()
+
+
 def test_a_list_has_room_for_so_many():
     """One entry too many is refused with all that came with it; an entry that is there needs no room."""
     bench = Bench(per_list_max=2)
