@@ -2,8 +2,9 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import cast
 
 import aiohttp
@@ -473,6 +474,81 @@ async def test_a_number_that_genesys_does_not_release_stays_and_the_others_go():
     assert asked == [["+1", "+2", "+3", "+4"], ["+1", "+2"], ["+1"], ["+2"], ["+3", "+4"]]
     assert [(line["event"], line["code"]) for line in lines] == [("number_not_released", refused.code)]
     assert "+2" not in str(lines)
+
+
+async def test_a_number_that_genesys_refuses_is_left_out_and_the_others_are_blocked():
+    """Its contact is not callable like theirs; a line says so without the number, each time that somebody withdraws."""
+    withdrawn = [replace(JANE, external_id=f"crm-{n}", phone=f"+1555010{n:04}", consent=False) for n in range(8)]
+    refused = withdrawn[5].phone
+    async with Simulator(refused_numbers=[refused]) as simulator, with_dnc_list(simulator) as sink:
+        for _ in range(2):
+            with capture_logs() as lines:
+                await withdraw(sink, *withdrawn)
+            assert [(line["event"], line["code"]) for line in lines] == [("number_refused", "invalid.value")]
+            assert refused not in str(lines)
+        assert simulator.dnc_numbers("Nobody") == {each.phone for each in withdrawn} - {refused}
+        assert {each["callable"] for each in simulator.contacts("People").values()} == {False}
+
+
+class Brief:
+    """A client for which each try ends after so many requests; Genesys refuses some numbers."""
+
+    def __init__(self, requests: int, refuses: set[str]) -> None:
+        self.requests = self.left = requests
+        self.refuses = refuses
+        self.done: set[str] = set()
+
+    async def call(self, _: object, *, body: bytes, **__: object) -> None:
+        if self.left == 0:
+            raise SinkUnavailable("no time is left")
+        self.left -= 1
+        asked = orjson.loads(body)
+        numbers = set(asked if isinstance(asked, list) else asked["phoneNumbers"])
+        if numbers & self.refuses:
+            raise RefusedByGenesys("invalid.value")
+        self.done |= numbers
+
+    async def tries(self, change: Callable[[], Awaitable[None]]) -> int:
+        """Make a change until it comes to its end; how many tries it took."""
+        for count in range(1, 200):
+            self.left = self.requests
+            with suppress(SinkUnavailable):
+                await change()
+                return count
+        raise AssertionError("it never came to its end")
+
+
+@pytest.mark.parametrize("change", ["add", "remove"])
+async def test_refused_numbers_that_one_try_cannot_find_are_found_by_several(change):
+    """Looked for from the start each time, they would keep all that is with them waiting for good."""
+    numbers = [f"+1555{n:07}" for n in range(100)]
+    client = Brief(2, set(numbers[::10]))
+    dnc_list = DncList(cast("Client", client), "id")
+    with capture_logs() as lines:
+        assert await client.tries(lambda: getattr(dnc_list, change)(numbers, 0.0, lambda: True)) > 1
+    assert client.done == set(numbers) - client.refuses
+    assert len(lines) == len(client.refuses)
+    client.refuses = set()
+    assert await client.tries(lambda: getattr(dnc_list, change)(numbers, 0.0, lambda: True)) == 1
+    assert client.done == set(numbers)
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["dnc.records.per.list.limit.exceeded", "dnc.source.operation.not.supported", "dnc.list.not.found"],
+)
+async def test_a_list_that_takes_no_numbers_is_waited_for(code):
+    """No number is to blame, so none is left out, be it alone or with others."""
+
+    class Refusing:
+        async def call(self, *_: object, **__: object) -> None:
+            raise RefusedByGenesys(code)
+
+    dnc_list = DncList(cast("Client", Refusing()), "id")
+    for numbers in (["+1"], ["+1", "+2"]):
+        with capture_logs() as lines, pytest.raises(SinkUnavailable, match=re.escape(code)):
+            await dnc_list.add(numbers, 0.0, lambda: True)
+        assert lines == []
 
 
 async def test_a_do_not_call_list_is_found_again():

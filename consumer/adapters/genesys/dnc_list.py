@@ -3,8 +3,9 @@
 Touches Genesys through the client. A number stays although its contact is deleted: other lists may hold it too.
 """
 
+import sys
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import NamedTuple, Self
 
 import orjson
 import structlog
@@ -32,14 +33,53 @@ _REMOVED_AT_ONCE = 250
 _INTERNAL = "rds"
 """Only a list that Genesys keeps itself takes numbers."""
 
-_FULL = frozenset(
+_NOT_THE_NUMBERS = frozenset(
     {
         "dnc.phone.numbers.per.list.limit.exceeded",
         "dnc.phone.numbers.per.organization.limit.exceeded",
         "dnc.records.per.list.limit.exceeded",
         "dnc.records.per.organization.limit.exceeded",
+        "dnc.source.operation.not.supported",
+        "dnc.list.invalid.contact.method",
+        "dnc.list.not.found",
     }
 )
+"""Codes of a list that is full, or none that takes numbers: it would take no other ones either."""
+
+_REMEMBERED = 10_000
+"""Of so many numbers it is known at most that they were refused: more than the requests of a moment hold."""
+
+_ANY_NUMBER = sys.maxsize
+
+
+class _Action(NamedTuple):
+    """What is done with numbers.
+
+    Attributes:
+        endpoint: What Genesys is asked.
+        body: Of the request for some numbers.
+        tell: Logs that a number was refused alone, and the code.
+    """
+
+    endpoint: Endpoint
+    body: Callable[[Sequence[str]], bytes]
+    tell: Callable[[str], None]
+
+
+def _removal(numbers: Sequence[str]) -> bytes:
+    return orjson.dumps({"action": "Remove", "phoneNumbers": numbers})
+
+
+def _not_added(code: str) -> None:
+    log.error("number_refused", code=code, remedy="add it to the do-not-call list by hand")
+
+
+def _not_removed(code: str) -> None:
+    log.error("number_not_released", code=code, remedy="take it off the do-not-call list by hand")
+
+
+_ADD = _Action(ADD_NUMBERS, orjson.dumps, _not_added)
+_REMOVE = _Action(REMOVE_NUMBERS, _removal, _not_removed)
 
 
 class DncList:
@@ -48,6 +88,7 @@ class DncList:
     def __init__(self, client: Client, list_id: str) -> None:
         self._client = client
         self._path = {"dncListId": list_id}
+        self._halved: dict[tuple[str, str], int] = {}
 
     @classmethod
     async def open(cls, client: Client, name_or_id: str) -> Self:
@@ -82,19 +123,11 @@ class DncList:
             sure: Asked in the moment in which a request is written; when it says no, nothing is.
 
         Raises:
-            TransientError: Not now, or the list is full: then somebody must make room.
+            TransientError: Not now, or the list takes none, as when it is full: then somebody must act.
             FatalError: As for every call.
         """
-        refused = await self._asked(ADD_NUMBERS, orjson.dumps(numbers), deadline, sure)
-        if refused is None:
-            return
-        if refused.code in _FULL:
-            raise SinkUnavailable(f"the do-not-call list takes no more numbers: {refused.code}")
-        if len(numbers) == 1:
-            log.error("number_refused", code=refused.code, remedy="add it to the do-not-call list by hand")
-            return
-        for half in _halves(numbers):
-            await self.add(half, deadline, sure)
+        await self._do(_ADD, numbers, deadline, sure)
+        self._forget(_ADD, numbers)
 
     async def remove(self, numbers: Sequence[str], deadline: float, sure: Callable[[], bool]) -> None:
         """Take phone numbers off; those that do not stand there are fine.
@@ -109,32 +142,59 @@ class DncList:
             FatalError: As for every call.
         """
         for start in range(0, len(numbers), _REMOVED_AT_ONCE):
-            await self._remove(numbers[start : start + _REMOVED_AT_ONCE], deadline, sure)
+            await self._do(_REMOVE, numbers[start : start + _REMOVED_AT_ONCE], deadline, sure)
+        self._forget(_REMOVE, numbers)
 
-    async def _remove(self, numbers: Sequence[str], deadline: float, sure: Callable[[], bool]) -> None:
-        body = orjson.dumps({"action": "Remove", "phoneNumbers": numbers})
-        refused = await self._asked(REMOVE_NUMBERS, body, deadline, sure)
-        if refused is None:
-            return
-        if len(numbers) == 1:
-            log.error("number_not_released", code=refused.code, remedy="take it off the do-not-call list by hand")
-            return
-        for half in _halves(numbers):
-            await self._remove(half, deadline, sure)
+    async def _do(self, action: _Action, numbers: Sequence[str], deadline: float, sure: Callable[[], bool]) -> None:
+        """Do it with all numbers but those that Genesys refuses alone, which are found by halves.
+
+        A try that comes to no end leaves behind how far it came: begun anew each time, the search might never end.
+        """
+        left = list(numbers)
+        while left := [number for number in left if self._together(action, number)]:
+            asked = self._next(action, left)
+            refused = await self._asked(action, asked, deadline, sure)
+            self._forget(action, asked)
+            if refused is None:
+                done = set(asked)
+                left = [number for number in left if number not in done]
+            else:
+                self._note(action, asked, refused.code)
 
     async def _asked(
-        self, endpoint: Endpoint, body: bytes, deadline: float, sure: Callable[[], bool]
+        self, action: _Action, numbers: Sequence[str], deadline: float, sure: Callable[[], bool]
     ) -> RefusedByGenesys | None:
+        body = action.body(numbers)
         try:
-            await self._client.call(endpoint, deadline=deadline, path=self._path, body=body, sure=sure)
+            await self._client.call(action.endpoint, deadline=deadline, path=self._path, body=body, sure=sure)
         except RefusedByGenesys as refused:
+            if action is _ADD and refused.code in _NOT_THE_NUMBERS:
+                raise SinkUnavailable(f"the do-not-call list takes no numbers: {refused.code}") from None
             return refused
         return None
 
+    def _together(self, action: _Action, number: str) -> int:
+        """With how many numbers it may be asked for at most, itself included; 0: not even alone."""
+        return self._halved.get((action.endpoint.operation, number), _ANY_NUMBER)
 
-def _halves(numbers: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    middle = len(numbers) // 2
-    return numbers[:middle], numbers[middle:]
+    def _next(self, action: _Action, left: Sequence[str]) -> Sequence[str]:
+        """Numbers for one request, the first that is left among them."""
+        most = self._together(action, left[0])
+        return [number for number in left if self._together(action, number) == most][:most]
+
+    def _note(self, action: _Action, refused: Sequence[str], code: str) -> None:
+        """Remember that numbers were refused together."""
+        if len(refused) == 1:
+            action.tell(code)
+        for number in refused:
+            self._halved[action.endpoint.operation, number] = len(refused) // 2
+        while len(self._halved) > _REMEMBERED:
+            del self._halved[next(iter(self._halved))]
+
+    def _forget(self, action: _Action, numbers: Sequence[str]) -> None:
+        """Ask for numbers as for any others the next time."""
+        for number in numbers:
+            self._halved.pop((action.endpoint.operation, number), None)
 
 
 async def _look_up(client: Client, name_or_id: str) -> object:
