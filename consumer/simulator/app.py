@@ -27,7 +27,7 @@ from consumer.simulator.journal import Journal
 from consumer.simulator.limits import Limits
 from consumer.simulator.list_api import ListApi
 from consumer.simulator.list_jobs import ListJobs
-from consumer.simulator.lists import ContactLists
+from consumer.simulator.lists import CONTACTS_PER_LIST_MAX, ContactLists
 from consumer.simulator.operations import API_ROUTES, FETCH_FILE, UPLOAD_FILE, UPLOAD_FORM
 from consumer.simulator.page import add_page
 from consumer.simulator.tasks import Tasks
@@ -56,6 +56,7 @@ class Simulator:
         poison: Contacts that are refused.
         contacts_in_use: Ids of contacts that a campaign uses, so that they cannot be deleted.
         refused_numbers: Numbers that no do-not-call list takes.
+        contacts_per_list: How many contacts a list may have.
         journal_limit: How many requests the journal keeps.
         job_seconds: The least that a clear, an import, an export or a bulk operation takes.
         rows_per_second: Contacts that they handle in a second.
@@ -80,6 +81,7 @@ class Simulator:
         poison: Poison | None = None,
         contacts_in_use: Collection[str] = (),
         refused_numbers: Collection[str] = (),
+        contacts_per_list: int = CONTACTS_PER_LIST_MAX,
         journal_limit: int = 0,
         job_seconds: float = 0.2,
         rows_per_second: float = 50_000,
@@ -88,7 +90,7 @@ class Simulator:
     ) -> None:
         self.faults = FaultPlan(faults, script, seed)
         self.journal = Journal(journal_limit)
-        self._lists = ContactLists(clock, job_seconds, rows_per_second)
+        self._lists = ContactLists(clock, job_seconds, rows_per_second, contacts_per_list)
         self._dnc_lists = DncLists(
             wall_clock,
             clock=clock,

@@ -25,6 +25,7 @@ COLUMN_LENGTH_MAX = 128
 PHONE_COLUMNS_MAX = 10
 LISTS_MAX = 1_000
 CONTACTS_MAX = 5_000_000
+CONTACTS_PER_LIST_MAX = 1_000_000
 
 Definition = dict[str, Any]
 
@@ -289,17 +290,20 @@ class ContactLists:
         clock: Callable[[], float] = time.monotonic,
         job_seconds: float = 0.0,
         rows_per_second: float = math.inf,
+        per_list_max: int = CONTACTS_PER_LIST_MAX,
     ) -> None:
-        """Describe how long things take.
+        """Describe how long things take, and how much there may be.
 
         Args:
             clock: Seconds that only grow.
             job_seconds: The least that a clear, an import, an export or a bulk operation takes.
             rows_per_second: Contacts that they handle in a second.
+            per_list_max: How many contacts a list may have.
         """
         self._clock = clock
         self._job_seconds = job_seconds
         self._rows_per_second = rows_per_second
+        self._per_list_max = per_list_max
         self._lists: dict[str, ContactList] = {}
         self.tally: Counter[str] = Counter(applied=0, deleted=0, requeued=0)
 
@@ -392,11 +396,20 @@ class ContactLists:
             yield
 
     def check_room(self, contact_list: ContactList, contact_ids: Sequence[str]) -> None:
-        """Refuse contacts that the organisation has no room for."""
-        total = sum(len(existing.contacts) for existing in self._lists.values())
-        if total + len(contact_ids) <= CONTACTS_MAX:
+        """Refuse contacts that the list or the organisation has no room for.
+
+        Genesys publishes no code for a full list: it is assumed to have that of a full organisation.
+
+        Raises:
+            ApiError: There is none.
+        """
+        others = sum(len(existing.contacts) for existing in self._lists.values() if existing is not contact_list)
+        room, message = min(
+            (self._per_list_max, f"A contact list may have {self._per_list_max} contacts."),
+            (CONTACTS_MAX - others, f"The organization may have {CONTACTS_MAX} contacts."),
+        )
+        if len(contact_list.contacts) + len(contact_ids) <= room:
             return
         new = {contact_id for contact_id in contact_ids if contact_id not in contact_list.contacts}
-        if total + len(new) > CONTACTS_MAX:
-            message = f"The organization may have {CONTACTS_MAX} contacts."
+        if len(contact_list.contacts) + len(new) > room:
             raise ApiError(400, "contacts.per.org.limit.exceeded", message)

@@ -618,6 +618,20 @@ async def test_full_batches_are_taken():
     assert sum(not contact["callable"] for contact in held.values()) == 50
 
 
+async def test_a_full_list_is_waited_for_and_takes_changes_of_whom_it_has():
+    """Somebody must make room; nobody's data is to blame, so nobody is given up."""
+    john = replace(JANE, external_id="crm-2")
+    async with Simulator(contacts_per_list=1) as simulator, opened(simulator) as sink:
+        await put(sink, JANE)
+        with pytest.raises(SinkUnavailable, match=r"contacts\.per\.org\.limit\.exceeded"):
+            await put(sink, john)
+        await put(sink, replace(JANE, consent=False))
+        assert simulator.contacts("People")[JANES_ID]["callable"] is False
+        await sink.delete(["crm-1"])
+        await put(sink, john)
+        assert list(simulator.contacts("People")) == [contact_id("crm-2")]
+
+
 async def test_consumers_that_start_together_share_one_list():
     """Whoever loses the race for the name takes the winner's list."""
     async with Simulator() as simulator:

@@ -23,8 +23,8 @@ NAME = "customers"
 class Bench:
     """An organisation with one list, asked without HTTP."""
 
-    def __init__(self, poison: Poison | None = None, in_use: Sequence[str] = ()) -> None:
-        self.lists = ContactLists()
+    def __init__(self, poison: Poison | None = None, in_use: Sequence[str] = (), **limits: Any) -> None:
+        self.lists = ContactLists(**limits)
         self.api = Api(self.lists, poison, in_use, ListApi(self.lists).actions)
         self.list = self.add_list(NAME)
 
@@ -181,6 +181,23 @@ def test_the_organisation_has_room_for_so_many_contacts(monkeypatch: pytest.Monk
     bench.ask(ADD, body=[bench.contact("a"), bench.contact("b")])
     bench.list = bench.add_list("second")
     assert bench.refusal(ADD, body=[bench.contact("c")])["code"] == "contacts.per.org.limit.exceeded"
+
+
+def test_a_list_has_room_for_so_many_contacts():
+    """Those of others do not count; updates of known ones need no room, and the code is that of a full organisation."""
+    bench = Bench(per_list_max=2)
+    full = bench.list
+    bench.list = bench.add_list("second")
+    bench.ask(ADD, body=[bench.contact("a")])
+    bench.list = full
+    bench.ask(ADD, body=[bench.contact("a"), bench.contact("b")])
+    bench.ask(ADD, body=[bench.contact("a", "again"), bench.contact("b")])
+    refusal = bench.refusal(ADD, body=[bench.contact("a"), bench.contact("c", "new")])
+    assert (refusal["code"], refusal["message"]) == (
+        "contacts.per.org.limit.exceeded",
+        "A contact list may have 2 contacts.",
+    )
+    assert bench.notes() == {"a": "again", "b": ""}
 
 
 def test_the_organisation_has_room_for_so_many_lists(monkeypatch: pytest.MonkeyPatch):

@@ -180,6 +180,15 @@ def test_a_failed_import_says_why():
     assert (status["state"], status["failureReason"], len(made.contacts)) == ("FAILED", MISSING_COLUMNS, 0)
 
 
+def test_no_import_is_larger_than_a_list():
+    """A file with more new contacts than the list has room for fails whole."""
+    lists = ContactLists(per_list_max=2)
+    made = make_list(lists)
+    lists.begin_import(made, rows_of(3))
+    status = lists.find(made.id).tasks.import_status()
+    assert (status["failureReason"], len(made.contacts)) == (NO_ROOM, 0)
+
+
 def test_no_import_is_larger_than_the_organisation(monkeypatch: pytest.MonkeyPatch):
     """A file with more new contacts than there is room for fails whole."""
     monkeypatch.setattr("consumer.simulator.lists.CONTACTS_MAX", 2)
