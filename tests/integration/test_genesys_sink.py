@@ -601,6 +601,19 @@ async def test_what_is_withheld_is_sent_as_not_callable(bench):
     assert told.contact.callable
 
 
+async def test_a_read_of_whom_genesys_does_not_know_may_be_refused(bench):
+    """One alone is not there then: it is deleted, or not amended. Of several the others may be: they are split."""
+    not_found = error(404, "contact.not.found")
+    async with bench.sink() as sink:
+        bench.genesys.script = [not_found, not_found]
+        assert await sink.delete(["crm-1"]) == set()
+        bench.genesys.script = [not_found]
+        assert await sink.amend([WITHDRAWN]) == {}
+        bench.genesys.script = [accept, not_found]
+        with pytest.raises(RefusedByGenesys):
+            await sink.delete(["crm-1", "crm-2"])
+
+
 async def test_unknown_contacts_are_not_amended(bench):
     """Nothing found means that there is nothing to write."""
     async with bench.sink() as sink:

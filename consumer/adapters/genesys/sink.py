@@ -302,9 +302,14 @@ class GenesysSink:
 
     async def _read(self, ids: Sequence[str], deadline: float, *, paid: bool) -> dict[str, _Held]:
         """What Genesys has of these contacts, at most 50, by id."""
-        answer = await self._client.call(
-            READ_CONTACTS, deadline=deadline, path=self._path, body=orjson.dumps(ids), paid=paid
-        )
+        try:
+            answer = await self._client.call(
+                READ_CONTACTS, deadline=deadline, path=self._path, body=orjson.dumps(ids), paid=paid
+            )
+        except RefusedByGenesys as refused:
+            if refused.code != NO_CONTACT or len(ids) > 1:  # the others may be there
+                raise
+            return {}
         if not isinstance(answer, list):
             _does_not_match()
         found: dict[str, _Held] = {}
