@@ -59,7 +59,20 @@ def judge(change: Change, state: State | None) -> Verdict:
         return _DUPLICATE
     if order is not _UNKNOWN or change.withdrawal or change.occurred_at > state.occurred_at:
         return _CHANGED
-    return _STALE
+    return _CHANGED if _is_made_anew(change, state) else _STALE
+
+
+def _is_made_anew(change: Change, state: State) -> bool:
+    """Whether a contact that was deleted without a version comes again behind that, at the same moment.
+
+    One transaction deletes a row and makes it anew, or one second of a database that counts no finer. Not so of who had
+    withdrawn: that grant needs the later time.
+    """
+    if change.version is None or not state.deleted or state.callable is False:
+        return False
+    if state.version is not None and change.epoch != state.epoch:
+        return False
+    return change.occurred_at == state.occurred_at and change.offset > state.offset != FROM_A_FILE
 
 
 def goes_back(change: Change, state: State) -> bool:

@@ -111,6 +111,11 @@ class BoundMapping:
                 return occurred_at, version, log, error.detail
         return occurred_at, version, log, flaw
 
+    def when_gone(self, when: When) -> When:
+        """Time and version of a delete whose row tells no column: no position stands beside versions of the mapping."""
+        occurred_at, version, log, flaw = when
+        return occurred_at, version if self._version is None else None, log, flaw
+
     def event(self, change_type: ChangeType, external_id: object, row: Row, when: When) -> ChangeEvent | None:
         """The change event of a row; None when it tells nothing of what is mapped.
 

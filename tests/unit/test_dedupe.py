@@ -659,6 +659,30 @@ def test_the_highest_version_known_never_goes_down(history):
     assert known == sorted(known)
 
 
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({}, Verdict.CHANGED),
+        ({"before": {"version": None}}, Verdict.CHANGED),
+        ({"version": 4}, Verdict.STALE),
+        ({"version": None, "before": {"versioned": True}}, Verdict.STALE),
+        ({"at": 999}, Verdict.STALE),
+        ({"offset": 10}, Verdict.STALE),
+        ({"offset": FROM_A_FILE}, Verdict.STALE),
+        ({"before": {"offset": FROM_A_FILE}}, Verdict.STALE),
+        ({"before": {"epoch": 1}}, Verdict.STALE),
+        ({"before": {"deleted": False}}, Verdict.STALE),
+        ({"before": {"callable": False}}, Verdict.STALE),
+    ],
+)
+def test_who_was_deleted_without_a_version_may_come_again_at_the_same_moment(changes, verdict):
+    """If that stands behind the delete in their partition, and the contact had not withdrawn before."""
+    told = {"offset": 11} | changes
+    before = {"deleted": True, "versioned": False, "callable": True} | told.pop("before", {})
+    kept = replace(state(), **before)
+    assert judge(change(**told), kept) is verdict
+
+
 @given(in_epochs, st.tuples(*[st.integers(0, 4)] * 4), st.integers(0, 2), st.integers(1, 2))
 def test_a_grant_of_another_epoch_needs_a_later_time(made, numbers, epoch, step):
     """However its position stands to the one that is known: versions of two logs say nothing of each other."""

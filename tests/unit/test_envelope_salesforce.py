@@ -197,6 +197,13 @@ def test_a_delete_is_one():
         assert (gone.change_type, gone.external_id, gone.version) == (ChangeType.DELETE, "003000000000001AAA", VERSION)
 
 
+@pytest.mark.parametrize("change_type", ["DELETE", "GAP_DELETE", "GAP_UPDATE"])
+def test_what_tells_no_field_has_no_version_beside_one_that_is_mapped(change_type):
+    """That of the commit would be compared with numbers of another kind."""
+    (gone,) = event(change_type, mapping=MAPPING | {"version": "Level__c"})
+    assert (gone.version, gone.occurred_at) == (None, TIME_MS)
+
+
 @pytest.mark.parametrize("change_type", ["GAP_CREATE", "GAP_UPDATE", "GAP_UNDELETE"])
 def test_a_gap_says_that_and_not_how(change_type):
     """For each contact that it names."""

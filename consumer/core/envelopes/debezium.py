@@ -157,7 +157,7 @@ class _Changes:
         external_id = self._mapping.external_id(self._mapping.row(before, record))
         if not names_somebody(external_id):
             raise nobody_to_delete()
-        when = self._when(fields, record, snapshot=False)
+        when = self._mapping.when_gone(self._when(fields, record, snapshot=False))
         return deletion(external_id, when) if fields["after"] is None else gap(external_id, when)
 
     def _when(self, fields: Row, record: Record, *, snapshot: bool) -> When:

@@ -75,7 +75,7 @@ class _Changes:
         external_id = self._mapping.external_id(row)
         if not names_somebody(external_id):
             raise nobody_to_delete()
-        when = self._when(row, record)
+        when = self._mapping.when_gone(self._when(row, record))
         return deletion(external_id, when) if sure else gap(external_id, when)
 
     def _when(self, fields: Row, record: Record) -> When:

@@ -125,6 +125,7 @@ class _Changes:
     def _event(self, header: Row, fields: Row, record: Record) -> ChangeEvent | None:
         """The event, without whom it is about."""
         when = _when(header, record)
+        gone = self._whole.when_gone(when)
         match header["changeType"]:
             case "CREATE":
                 return self._of_whole(ChangeType.CREATE, fields, record, when)
@@ -133,11 +134,11 @@ class _Changes:
             case "UNDELETE" if self._tells(fields):
                 return self._of_whole(ChangeType.CREATE, fields, record, when)
             case "DELETE" if not self._tells(fields):
-                return deletion(_NOBODY, when)
+                return deletion(_NOBODY, gone)
             case "GAP_DELETE":
-                return deletion(_NOBODY, when)
+                return deletion(_NOBODY, gone)
             case "DELETE" | "UNDELETE" | "GAP_CREATE" | "GAP_UPDATE" | "GAP_UNDELETE":
-                return gap(_NOBODY, when)
+                return gap(_NOBODY, gone)
             case _:
                 raise undecodable("changeType is not one that Salesforce knows")
 
