@@ -5,7 +5,7 @@ import tomllib
 import pytest
 
 from consumer.core.changes import suppression
-from consumer.core.envelopes.choice import Envelopes
+from consumer.core.envelopes.choice import Envelopes, Fitness
 from consumer.core.mapping_tables import parse
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, SettingsError, ValidationError
@@ -284,6 +284,23 @@ def test_a_table_is_for_a_topic_a_schema_or_all(name):
     Envelopes.of({"default": "outbox"}, {name: MINIMAL}, {}).mapper(TOPIC, NATIVE)
     with pytest.raises(DecodeError, match="names for phone"):
         envelopes("outbox", MINIMAL | {"phone": "no"}).mapper(TOPIC, NATIVE)
+
+
+@pytest.mark.parametrize("spelt", [{"name": "com.acme.Row"}, {"name": "Row", "namespace": "com.acme"}])
+@pytest.mark.parametrize("name", ["com.acme.Row", "Row"])
+def test_a_table_is_found_however_the_name_of_a_schema_is_spelt(name, spelt):
+    """A version that refers to other schemas, or JSON of Kafka Connect, has it in full: `default` is not for those."""
+    chosen = Envelopes.of({"default": "outbox"}, {name: MINIMAL, "default": MINIMAL | {"consent": "other"}}, {})
+    assert chosen.chosen(TOPIC, NATIVE | spelt) == f"outbox, mapping [{name}]"
+    assert chosen.fitness(TOPIC, NATIVE | spelt) == Fitness(meant=True)
+
+
+def test_the_name_in_full_goes_before_the_other():
+    """Two schemas may differ by their namespaces alone."""
+    tables = {"Row": MINIMAL | {"phone": "no"}, "com.acme.Row": MINIMAL}
+    chosen = Envelopes.of({"default": "outbox"}, tables, {})
+    assert chosen.chosen(TOPIC, NATIVE | {"namespace": "com.acme"}) == "outbox, mapping [com.acme.Row]"
+    assert chosen.chosen(TOPIC, NATIVE | {"namespace": "org.acme"}) == "outbox, mapping [Row]"
 
 
 def test_a_record_without_a_table_is_refused():

@@ -87,7 +87,7 @@ class Envelopes(Struct, frozen=True):
 
         Args:
             names: As above.
-            tables: Of the settings' file: by topic, by name of a writer's schema, or `default`.
+            tables: Of the settings' file: by topic, by name of a writer's schema (in full or not), or `default`.
             ready_made: The tables of each envelope.
 
         Raises:
@@ -142,7 +142,7 @@ class Envelopes(Struct, frozen=True):
             tuple(f"{table} {each.told}" for each in found if each.always),
             tuple(f"{table} {each.told}" for each in found if not each.always),
             lacking(name, definition, mapping),
-            meant=table in {f"[{topic}]", f"[{definition.get('name')}]"},
+            meant=table in {f"[{each}]" for each in (topic, *_names(definition))},
         )
 
     def may_mix(self, topic: str, topics: Collection[str]) -> bool:
@@ -177,12 +177,18 @@ class Envelopes(Struct, frozen=True):
 
     def _mapping(self, envelope: str, topic: str, definition: Mapping[str, object]) -> tuple[str, ContactMapping]:
         """The mapping for records of a topic and schema, with what its table is called."""
-        schema = str(definition.get("name"))
+        names = (topic, *_names(definition), DEFAULT)
         for kind, mappings in (("", self.mappings), (" (ready-made)", self.ready_made.get(envelope, {}))):
-            for name in (topic, schema, DEFAULT):
+            for name in names:
                 if name in mappings:
                     return f"[{name}]{kind}", mappings[name]
-        raise unknown(f"no table of SOURCE_MAPPING is for the topic, for {schema}, or the default")
+        raise unknown(f"no table of SOURCE_MAPPING is for the topic, for {names[1]}, or the default")
+
+
+def _names(definition: Mapping[str, object]) -> tuple[str, str]:
+    """The names of a schema: in full, and its own alone. Either may be how one version spells it, and another not."""
+    name, namespace = str(definition.get("name")), definition.get("namespace")
+    return name if "." in name or not namespace else f"{namespace}.{name}", name.rpartition(".")[2]
 
 
 def _ids_rule(envelope: str, mapping: ContactMapping) -> str | None:
