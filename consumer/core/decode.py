@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Final, NamedTuple
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from consumer.core import framing, keys
@@ -20,6 +21,22 @@ from consumer.model import ChangeEvent, Events, Record
 
 Reader = Callable[[bytes, Record], Events]
 """Makes the change events of the body of a record; raises nothing but `DecodeError`."""
+
+
+class ByKey(Struct, frozen=True):
+    """A reader of values that may be about whom the key names: it gets the external id of that in the key's place.
+
+    A key that names nobody for sure stays as it is, for whoever needs it to refuse.
+
+    Attributes:
+        read: Reads values.
+    """
+
+    read: Reader
+
+    def __call__(self, body: bytes, record: Record) -> Events:
+        return self.read(body, record)
+
 
 ReaderName = SchemaReference | KeySchema
 """Names a reader: by the schema of values, or of keys."""
@@ -63,6 +80,11 @@ def decode(
             reader = readers.get(name) or _WITHOUT_SCHEMA.get(name)
             if reader is None:
                 return Decoded(results, name)
+            if type(reader) is ByKey:
+                named = decode([_key_alone(record)], readers, form)
+                if named.missing is not None:
+                    return Decoded(results, named.missing)
+                record = _with_named(record, named.results[0])  # noqa: PLW2901
             results.append(reader if isinstance(reader, DecodeError) else reader(body, record))
         except DecodeError as error:
             results.append(error.with_traceback(None))  # its frames would keep the record's bytes alive
@@ -73,7 +95,7 @@ def reader_names(records: Iterable[Record], form: Form = CONFLUENT) -> set[Reade
     """Everything that these records, and their keys, have to be read with."""
     found: set[ReaderName] = set()
     for record in records:
-        for each in (record, _tombstone(record)):
+        for each in (record, _key_alone(record)):
             with suppress(DecodeError):
                 found.add(form(each)[0])
     return found - _WITHOUT_SCHEMA.keys()
@@ -83,7 +105,7 @@ def named_by_key(
     record: Record, readers: Mapping[ReaderName, Reader | DecodeError], form: Form = CONFLUENT
 ) -> str | None:
     """The external id that the key of a record names, whatever its value is; None when it names nobody for sure."""
-    for event in decode([_tombstone(record)], readers, form).results:
+    for event in decode([_key_alone(record)], readers, form).results:
         if isinstance(event, ChangeEvent) and isinstance(event.external_id, str) and event.external_id.strip():
             return event.external_id
     return None
@@ -93,8 +115,17 @@ def missing_for_key(
     record: Record, readers: Mapping[ReaderName, Reader | DecodeError], form: Form = CONFLUENT
 ) -> ReaderName | None:
     """What the key of a record has to be read with before `named_by_key` can tell; None when there is a reader."""
-    return decode([_tombstone(record)], readers, form).missing
+    return decode([_key_alone(record)], readers, form).missing
 
 
-def _tombstone(record: Record) -> Record:
-    return replace(record, value=None)
+def _key_alone(record: Record) -> Record:
+    """A tombstone with the key of a record. A CloudEvent could be none."""
+    headers = [header for header in record.headers if header[0] != framing.CLOUD_EVENT]
+    return replace(record, value=None, headers=headers)
+
+
+def _with_named(record: Record, named: Events | DecodeError) -> Record:
+    """A record with the external id that its key names as its key, if that names somebody."""
+    if isinstance(named, ChangeEvent) and isinstance(named.external_id, str):
+        return replace(record, key=named.external_id.encode())
+    return record

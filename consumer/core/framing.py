@@ -31,7 +31,8 @@ _AZURE_PREAMBLE = re.compile(rb"\0{4}([0-9a-f]{32})")
 _AZURE_CONTENT_TYPE = re.compile(r"avro/binary\+([0-9a-f]{32})", re.IGNORECASE)
 _CONTENT_HASH = re.compile(r"[0-9a-f]{64}", re.IGNORECASE)
 _CONTAINER_FILE = b"Obj\x01"
-_CLOUD_EVENT = "ce_specversion"
+CLOUD_EVENT: Final = "ce_specversion"
+"""Header of every CloudEvent in binary mode."""
 
 
 class Side(NamedTuple):
@@ -86,7 +87,7 @@ def form(topic: str, framing: Framing, key_format: KeyFormat) -> Form:
     def split_record(record: Record) -> tuple[SchemaReference | KeySchema, bytes]:
         value = record.value
         if value is None:
-            if eventful and _header(record.headers, _CLOUD_EVENT) is not None:
+            if eventful and _header(record.headers, CLOUD_EVENT) is not None:
                 raise undecodable("the CloudEvent has no data, and is no tombstone for that")
             return split_key(record)
         if len(value) >= MAX_VALUE_BYTES:
@@ -231,8 +232,8 @@ def _json(data: bytes, _: Headers, __: Side) -> Framed:
 
 def _cloudevents(data: bytes, headers: Headers, side: Side) -> Framed:
     """Binary mode: the value is the data, in a framing of its own."""
-    if _header(headers, _CLOUD_EVENT) is None:
-        raise undecodable(f"there is no header {_CLOUD_EVENT}: it is not a CloudEvent in binary mode")
+    if _header(headers, CLOUD_EVENT) is None:
+        raise undecodable(f"there is no header {CLOUD_EVENT}: it is not a CloudEvent in binary mode")
     return _auto(data, headers, side)
 
 

@@ -1,4 +1,4 @@
-"""Makes the change event of a tombstone: its key tells whom it deletes.
+"""Makes the change event of a tombstone: its key tells whom it deletes. Other records may be about whom theirs tells.
 
 Answers for which keys name a contact: text, a number, or a record or JSON object that holds one of these and nothing
 else. A key that names nobody for sure is a `DecodeError`: taken for an external id, the deletion would be lost.
@@ -38,9 +38,18 @@ KeyReader = Callable[[bytes, Record], ChangeEvent]
 
 def read_text(key: bytes, record: Record) -> ChangeEvent:
     """The deletion of whom the text names; an empty key names nobody, which is for validation to say."""
+    return _deletion(record, as_text(key) or None)
+
+
+def as_text(key: bytes) -> str:
+    """The external id that a key is.
+
+    Raises:
+        DecodeError: It is something else: a record, JSON, or no UTF-8.
+    """
     if not key.startswith(b"\0") and not _is_json(key) and not _is_of_java(key):
         with suppress(UnicodeDecodeError):
-            return _deletion(record, key.decode() or None)
+            return key.decode()
     raise _refused("is not the external id in UTF-8; see SOURCE_KEY")
 
 
@@ -123,4 +132,4 @@ def _deletion(record: Record, external_id: str | None) -> ChangeEvent:
 
 
 def _refused(what: str) -> DecodeError:
-    return undecodable(f"the key of a tombstone {what}")
+    return undecodable(f"the key {what}")

@@ -15,7 +15,18 @@ from typing import cast
 
 from msgspec.structs import replace
 
-from consumer.core.mapping_tables import CHANGE_TYPES, FLAGS, REQUIRED, ContactMapping, Path, Source, as_key, shown
+from consumer.core import keys
+from consumer.core.mapping_tables import (
+    BY_KEY,
+    CHANGE_TYPES,
+    FLAGS,
+    REQUIRED,
+    ContactMapping,
+    Path,
+    Source,
+    as_key,
+    shown,
+)
 from consumer.core.moments import MAX_MS, kafka_time, milliseconds
 from consumer.errors import DecodeError, undecodable
 from consumer.model import UNCHANGED, ChangeEvent, ChangeType, LogPlace, Reason, Record
@@ -59,7 +70,8 @@ class BoundMapping:
         if lacking:
             named = ", ".join(f"{name} ({shown(sources[name].paths)})" for name in lacking)
             raise unknown(f"the schema has none of the fields that SOURCE_MAPPING names for {named}")
-        self._external_id = _then(bound.get("external_id"), _as_identifier)
+        by_key = "external_id" in sources and BY_KEY in sources["external_id"].paths
+        self._external_id = _then(bound.get("external_id"), _as_named_by_key if by_key else _as_identifier)
         self._change_type = _then(bound.get("change_type"), _as_change_type)
         self._occurred_at = _then(bound.get("occurred_at"), _as_time)
         self._version = _then(bound.get("version"), _as_version)
@@ -281,6 +293,11 @@ def _as_identifier(value: object) -> object:
         with suppress(UnicodeDecodeError):
             return value.decode()
     return str(value) if type(value) is int else value
+
+
+def _as_named_by_key(value: object) -> object:
+    """As `_as_identifier`; a key that is no external id names nobody, as it does in a tombstone."""
+    return keys.as_text(value.encode(errors="surrogatepass")) if isinstance(value, str) else _as_identifier(value)
 
 
 def _as_text(value: object) -> object:

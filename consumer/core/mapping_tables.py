@@ -18,6 +18,9 @@ from consumer.model import ChangeType
 
 Path = tuple[str, ...]
 
+BY_KEY: Final[Path] = ("@key",)
+"""The path of the record's key."""
+
 CHANGE_TYPES: Final[Mapping[str, ChangeType]] = {
     change_type.value: change_type for change_type in ChangeType if change_type is not ChangeType.GAP
 }

@@ -28,7 +28,8 @@ from consumer.core.validate import validate
 from consumer.errors import DecodeError, FatalError, ManyChanged, RecordError, ValidationError
 from consumer.model import UNCHANGED, Change, ChangeEvent, Events, Position, Reason, Record, TopicPartition
 from consumer.operate import printing
-from consumer.pipeline.readers import envelopes_of, form_of, reader, reference, without_registry
+from consumer.pipeline.readers import envelopes_of, fetched, form_of, reader, reference, without_registry
+from consumer.ports import Schemas
 from consumer.settings import Settings
 
 _POSITION = re.compile(r"(.+)/([0-9]{1,9})/([0-9]{1,18})")
@@ -98,13 +99,24 @@ async def explain(record: Record, settings: Settings) -> list[Step]:
         known = without_registry(way.envelope)
         if name in decode.reader_names([record], way.form) - known.keys():
             known[name] = way.reader(name, await schemas.fetch(reference(name)))
-        (result,) = decode.decode([as_told_first(record)], known, way.form).results
+        result = await _decoded(as_told_first(record), known, way, schemas)
         way.told(result)
     except DecodeError as error:
         way.refused(error)
     finally:
         await schemas.close()
     return way.steps
+
+
+async def _decoded(
+    record: Record, known: dict[ReaderName, Reader | DecodeError], way: "_Way", schemas: Schemas
+) -> Events | DecodeError:
+    """What the record tells; its key may have to be read too."""
+    results, missing = decode.decode([record], known, way.form)
+    while missing is not None:
+        known[missing] = await fetched(missing, way.envelope, schemas)
+        results, missing = decode.decode([record], known, way.form)
+    return results[0]
 
 
 def print_steps(steps: Sequence[Step], output: str) -> None:

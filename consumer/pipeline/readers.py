@@ -15,7 +15,7 @@ import structlog
 from consumer.core import framing, keys
 from consumer.core.avro import WriterSchema
 from consumer.core.connect_json import JsonReader
-from consumer.core.decode import Reader, ReaderName, missing_for_key, named_by_key, reader_names
+from consumer.core.decode import ByKey, Reader, ReaderName, missing_for_key, named_by_key, reader_names
 from consumer.core.envelopes.choice import Envelope, Envelopes, TopicEnvelope
 from consumer.core.framing import Form, KeySchema
 from consumer.core.state_bytes import IMPRINT_BYTES
@@ -51,14 +51,19 @@ def form_of(topic: str, settings: Settings) -> Form:
 def without_registry(envelope: TopicEnvelope) -> dict[ReaderName, Reader | DecodeError]:
     """The readers of what no registry knows."""
     json_keys = partial(keys.read_json, fields=envelope.key_fields)
-    return {framing.JSON: JsonReader(envelope), KeySchema(framing.JSON): json_keys}
+    return {framing.JSON: _of_values(JsonReader(envelope), envelope), KeySchema(framing.JSON): json_keys}
 
 
 def reader(name: ReaderName, text: str, envelope: TopicEnvelope) -> Reader | DecodeError:
     """The reader for a schema of values or of keys."""
     if isinstance(name, KeySchema):
         return _made(lambda: keys.avro_reader(text, envelope.key_fields))
-    return make_reader(text, envelope)
+    made = make_reader(text, envelope)
+    return made if isinstance(made, DecodeError) else _of_values(made, envelope)
+
+
+def _of_values(read: Reader, envelope: TopicEnvelope) -> Reader:
+    return ByKey(read) if envelope.by_key else read
 
 
 def reference(name: ReaderName) -> SchemaReference:

@@ -98,6 +98,18 @@ def explained(capsys: pytest.CaptureFixture[str], *arguments: str, code: int) ->
     return {step["name"]: [step["passed"], *step["lines"]] for step in json.loads(capsys.readouterr().out)}
 
 
+def test_a_key_that_names_the_contact_is_read_as_the_settings_say(
+    debezium: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a schema of its own."""
+    (debezium / "mapping.toml").write_text(MAPPING.replace('"id"', '"@key"'))
+    (debezium / "ids.json").write_text('{"5": "envelope.avsc", "97": "key.avsc"}')
+    (debezium / "key.avsc").write_text('"string"')
+    monkeypatch.setenv("SOURCE_KEY", "avro")
+    steps = explained(capsys, change(debezium), "--key", "\0\0\0\0a\x04c1", code=0)
+    assert steps["change event"][1] == "UPDATE of 'c1'"
+
+
 def test_a_broken_rule_is_named_and_what_is_done_all_the_same(
     debezium: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

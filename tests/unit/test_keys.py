@@ -3,9 +3,10 @@ import json
 
 import fastavro
 import pytest
+from msgspec.structs import replace
 
 from consumer.core import keys
-from consumer.core.decode import Decoded, Reader, ReaderName, decode, named_by_key, reader_names
+from consumer.core.decode import ByKey, Decoded, Reader, ReaderName, decode, named_by_key, reader_names
 from consumer.core.framing import JSON, KeySchema, form
 from consumer.errors import DecodeError
 from consumer.formats import Framing, KeyFormat
@@ -114,6 +115,23 @@ def test_a_key_has_a_reader_of_its_own():
     assert decode(records, {7: DecodeError((Reason.NOT_DECODABLE,))}, split) == Decoded([], KeySchema(7))
     decoded = decode(records, {KeySchema(7): keys.avro_reader(json.dumps(ID_RECORD))}, split)
     assert [getattr(event, "external_id", event) for event in decoded.results] == ["1001", None]
+
+
+def test_the_key_of_a_record_with_a_value_is_read_where_it_may_be_needed():
+    """Its schema is missing like any other; what names nobody stays as it is."""
+    split = form("crm.contacts.changes", Framing.JSON, KeyFormat.AVRO)
+    record = Record("crm.contacts.changes", 0, 0, TIME, b"\0\0\0\0\7" + written(ID_RECORD, {"id": 1001}), b"{}")
+    seen: list[bytes | None] = []
+
+    def read(_: bytes, told: Record) -> tuple[()]:
+        seen.append(told.key)
+        return ()
+
+    readers: dict[ReaderName, Reader | DecodeError] = {JSON: ByKey(read)}
+    assert decode([record], readers, split) == Decoded([], KeySchema(7))
+    readers[KeySchema(7)] = keys.avro_reader(json.dumps(ID_RECORD))
+    assert decode([record, replace(record, key=b"x"), replace(record, key=None)], readers, split).results == [()] * 3
+    assert seen == [b"1001", b"x", None]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 Answers for finding both: once per topic and schema. Touches nothing else.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 from msgspec import Struct
@@ -18,7 +18,7 @@ from consumer.core.envelopes.salesforce import salesforce
 from consumer.core.envelopes.schema import Mapper
 from consumer.core.keys import ANY_FIELD, KeyFields
 from consumer.core.mapping import unknown
-from consumer.core.mapping_tables import ContactMapping, parse
+from consumer.core.mapping_tables import BY_KEY, ContactMapping, Path, parse
 from consumer.errors import DecodeError, SettingsError
 
 Envelope = Callable[[Mapping[str, object]], Mapper]
@@ -31,10 +31,12 @@ class TopicEnvelope(Struct, frozen=True):
     Attributes:
         mapper: Makes the mapper for records of a writer's schema.
         key_fields: Where keys hold the external id.
+        by_key: Whether a record may be about whom its key names, whatever its value is.
     """
 
     mapper: Envelope
     key_fields: KeyFields
+    by_key: bool = False
 
     def __call__(self, definition: Mapping[str, object]) -> Mapper:
         return self.mapper(definition)
@@ -105,7 +107,8 @@ class Envelopes(Struct, frozen=True):
 
     def of_topic(self, topic: str) -> TopicEnvelope:
         """The envelope of a topic."""
-        return TopicEnvelope(partial(self.mapper, topic), self._key_fields(topic))
+        by_key = self._name(topic) != "native" and BY_KEY in self._id_paths(topic)
+        return TopicEnvelope(partial(self.mapper, topic), self._key_fields(topic), by_key)
 
     def has_positions(self, topic: str) -> bool:
         """Whether versions in a topic are positions in a database's log, which begins anew after a failover."""
@@ -161,16 +164,20 @@ class Envelopes(Struct, frozen=True):
         return name if name == "native" else f"{name}, mapping {self._mapping(name, topic, definition)[0]}"
 
     def _key_fields(self, topic: str) -> KeyFields:
-        """Where the external id is mapped from in a topic, as far as its tables tell without a schema."""
-        tables = {**self.ready_made.get(self._name(topic), {}), **self.mappings}
-        mappings = [tables[topic]] if topic in tables else list(tables.values())
-        sources = [mapping.sources["external_id"] for mapping in mappings if "external_id" in mapping.sources]
-        paths = [path for source in sources for path in source.paths]
+        """Where keys hold the external id of a topic, as far as its tables tell without a schema."""
+        paths = self._id_paths(topic)
         if self._name(topic) == "native" or not paths or any(path[0].startswith("@") for path in paths):
             return ANY_FIELD
         names = frozenset(path[-1] for path in paths)
         of_mongodb = any("_id" in path for path in paths)  # whose connector has it as `id` in keys
         return KeyFields(names | {"id"}, documents=True) if of_mongodb else KeyFields(names)
+
+    def _id_paths(self, topic: str) -> Sequence[Path]:
+        """What the external id may be mapped from in a topic."""
+        tables = {**self.ready_made.get(self._name(topic), {}), **self.mappings}
+        mappings = [tables[topic]] if topic in tables else list(tables.values())
+        sources = [mapping.sources["external_id"] for mapping in mappings if "external_id" in mapping.sources]
+        return [path for source in sources for path in source.paths]
 
     def _name(self, topic: str) -> str:
         return self.names.get(topic, self.names[DEFAULT])
