@@ -59,6 +59,8 @@ class BoundMapping:
 
     Raises:
         DecodeError: The rows lack the external id, the phone number or one of the flags; it names all that they lack.
+            Where a row says what happened it is the external id alone: a delete tells no more. Then it is raised of all
+            other rows.
     """
 
     def __init__(self, mapping: ContactMapping, resolve: Resolve, *, loose: bool = False, sparse: bool = False) -> None:
@@ -67,16 +69,17 @@ class BoundMapping:
         self._around = _names_around([*sources.values(), *mapping.attributes.values()])
         bound = {name: bind(source) for name, source in sources.items()}
         lacking = [name for name in ("external_id", *REQUIRED) if name in bound and bound[name] is None]
-        if lacking:
-            named = ", ".join(f"{name} ({shown(sources[name].paths)})" for name in lacking)
-            raise unknown(f"the schema has none of the fields that SOURCE_MAPPING names for {named}")
+        named = ", ".join(f"{name} ({shown(sources[name].paths)})" for name in lacking)
+        refuse = partial(_refuse, f"the schema has none of the fields that SOURCE_MAPPING names for {named}")
+        if lacking and ("external_id" in lacking or bound.get("change_type") is None):
+            refuse({})
         by_key = "external_id" in sources and BY_KEY in sources["external_id"].paths
         self._external_id = _then(bound.get("external_id"), _as_named_by_key if by_key else _as_identifier)
         self._change_type = _then(bound.get("change_type"), _as_change_type)
         self._occurred_at = _then(bound.get("occurred_at"), _as_time)
         self._version = _then(bound.get("version"), _as_version)
         bound.setdefault("email", bind(Source()))
-        self._fields = [bound[name] or _untold for name in ("phone", "email", *FLAGS)]
+        self._fields = [bound["phone"] or refuse, bound["email"] or _untold, *(bound[name] or refuse for name in FLAGS)]
         self._attributes = [
             (name, _then(bind(source), _as_text) or _untold) for name, source in mapping.attributes.items()
         ]
@@ -261,6 +264,10 @@ def _meaning(values: Mapping[str, object]) -> Callable[[object], object]:
 
 def _then(get: Getter | None, convert: Callable[[object], object]) -> Getter | None:
     return None if get is None else lambda row: convert(get(row))
+
+
+def _refuse(detail: str, _: Row) -> object:
+    raise unknown(detail)
 
 
 def _untold(_: Row) -> object:

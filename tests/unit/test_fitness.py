@@ -50,6 +50,16 @@ def test_everything_that_every_record_needs_is_named_at_once(envelope: str) -> N
     )
 
 
+def test_a_schema_that_can_tell_of_deletes_alone_is_no_schema_of_contacts() -> None:
+    """Deletes of it are carried out, but a topic without any other is a mistake in the mapping."""
+    changes = {"change_type": {"path": "@header.type", "values": {"gone": "DELETE"}}}
+    problems = fitness(rows(phone=None, dnc=None), "outbox", changes).problems
+    assert problems == tuple(
+        f"[{TOPIC}] {field}: the schema has none of {path}, so it can tell of deletes alone"
+        for field, path in (("phone", "phone"), ("do_not_call", "dnc"))
+    )
+
+
 def test_an_envelope_that_does_not_fit_is_said() -> None:
     """A flattened row is none of Debezium's envelopes."""
     (problem,) = fitness(rows(), "debezium").problems

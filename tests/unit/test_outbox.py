@@ -23,6 +23,8 @@ SCHEMAS: Mapping[SchemaReference, Sequence[str]] = {
     5: ['"string"'],
     6: ['{"type": "string", "connect.version": 1}'],
     7: [json.dumps(CONTACT)],
+    9: ['{"type": "record", "name": "ContactDeleted", "fields": [{"name": "contactId", "type": "string"}]}'],
+    10: ['{"type": "record", "name": "Gone", "fields": []}'],
     8: [json.dumps(record_type("ContactId", {"id": "long"}))],
 }
 KEYS = {
@@ -38,6 +40,14 @@ KEYS = {
 def value(row: dict[str, object] | None) -> bytes | None:
     """The value of a record."""
     return None if row is None else struct.pack(">bI", 0, 7) + encoded(CONTACT, row)
+
+
+DELETE = record_type("ContactDeleted", {"contactId": "string"})
+DELETES = {
+    "of the id": struct.pack(">bI", 0, 9) + encoded(DELETE, {"contactId": "42"}),
+    "of nothing": struct.pack(">bI", 0, 10) + encoded(record_type("Gone", {}), {}),
+    "in JSON": b'{"contactId": "42"}',
+}
 
 
 def comes(world: World, key: bytes, told: bytes | None, headers: Headers = (), **changed: Any) -> Sequence[Any]:
@@ -101,3 +111,21 @@ def test_who_is_not_named_by_the_key_needs_none_that_can_be_read(tmp_path: Any) 
     world = World()
     comes(world, b'{"no": "id"', value(ROW), source_key="avro", source_mapping=path)
     assert callable_(world) == {"+14155550100": True}
+
+
+@pytest.mark.parametrize("told", DELETES.values(), ids=DELETES)
+def test_a_delete_needs_the_external_id_alone(told: bytes) -> None:
+    """Its schema has neither a phone number nor flags."""
+    world, framing = World(), "auto"
+    comes(world, b"42", value(ROW), CREATED, source_framing=framing)
+    assert comes(world, b"42", told, DELETED, source_framing=framing)[-1] == ("delivered", "delete")
+    assert world.list == {}
+
+
+@pytest.mark.parametrize("headers", [CREATED, UPDATED])
+@pytest.mark.parametrize("told", DELETES.values(), ids=DELETES)
+def test_anything_else_of_such_a_schema_is_rejected(told: bytes, headers: Headers) -> None:
+    """It lacks what makes a contact."""
+    world = World()
+    comes(world, b"42", told, headers, source_framing="auto")
+    assert [event["reasons"] for event in world.events()] == [["envelope_unknown"]]

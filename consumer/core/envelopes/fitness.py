@@ -12,7 +12,7 @@ from fastavro.types import Schema
 
 from consumer.core.envelopes.debezium import is_aside
 from consumer.core.envelopes.schema import Fields, is_decimal, kind
-from consumer.core.mapping_tables import ContactMapping, Path, Source, shown
+from consumer.core.mapping_tables import REQUIRED, ContactMapping, Path, Source, shown
 
 _FLAG = frozenset({"boolean"})
 _TEXT = frozenset({"string", "enum"})
@@ -69,8 +69,14 @@ def native_unsuited(definition: Mapping[str, object]) -> list[Unsuited]:
 def unsuited(envelope: str, definition: Mapping[str, object], mapping: ContactMapping) -> list[Unsuited]:
     """What of a schema, to which the mapping can be bound, gets records rejected."""
     rows = _rows(envelope, definition)
+    deletes_alone = [
+        Unsuited(f"{field}: the schema has none of {shown(source.paths)}, so it can tell of deletes alone", always=True)
+        for field, source in mapping.sources.items()
+        if field in REQUIRED and _is_lacking(rows, source)
+    ]
     attributes = {f"attributes.{name}": source for name, source in mapping.attributes.items()}
     found = [
+        *deletes_alone,
         *_unsuited(rows, mapping.sources, _SUITED),
         *_unsuited(rows, attributes, dict.fromkeys(attributes, _ATTRIBUTE)),
     ]
@@ -85,7 +91,7 @@ def lacking(envelope: str, definition: Mapping[str, object], mapping: ContactMap
     sources = {**mapping.sources, **{f"attributes.{name}": source for name, source in mapping.attributes.items()}}
     if mapping.only:
         sources["only"] = Source(mapping.only.paths)
-    missing = [(name, source) for name, source in sources.items() if rows and source.paths and not _place(rows, source)]
+    missing = [(name, source) for name, source in sources.items() if _is_lacking(rows, source)]
     return tuple(f"{name} ({shown(source.paths)})" for name, source in missing)
 
 
@@ -93,6 +99,10 @@ def _rows(envelope: str, definition: Mapping[str, object]) -> Fields:
     if envelope not in _ROWS or is_aside(definition):
         return Fields()
     return _ROWS[envelope](Fields.of(definition))
+
+
+def _is_lacking(rows: Fields, source: Source) -> bool:
+    return bool(rows and source.paths) and _place(rows, source) is None
 
 
 def _place(rows: Fields, source: Source) -> Path | None:
