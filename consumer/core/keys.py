@@ -73,9 +73,20 @@ def read_json(key: bytes, record: Record, fields: KeyFields = ANY_FIELD) -> Chan
     with suppress(orjson.JSONDecodeError):
         value = orjson.loads(key)
         if isinstance(value, dict) and value.keys() == {"schema", "payload"}:
-            value = value["payload"]
+            schema, value = value["schema"], value["payload"]
+            if _may_be_bytes(schema) and isinstance(_field(value, fields), str):
+                raise _refused("is bytes or a decimal, which JSON writes in letters of its own")
         return _deletion(record, _external_id(value, fields))
     raise _refused("is not JSON")
+
+
+def _may_be_bytes(schema: object) -> bool:
+    """Whether Kafka Connect's schema of a key, or of a field in it, is one of bytes: decimals are too."""
+    if not isinstance(schema, dict):
+        return False
+    listed = schema.get("fields")
+    inner = listed if isinstance(listed, list) else []
+    return any(isinstance(each, dict) and each.get("type") == "bytes" for each in (schema, *inner))
 
 
 def avro_reader(text: str, fields: KeyFields = ANY_FIELD) -> KeyReader:

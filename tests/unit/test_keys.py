@@ -106,6 +106,28 @@ def test_a_bad_key_in_json_is_refused(key):
     assert "c-1" not in caught.value.detail
 
 
+_DECIMAL = {"type": "bytes", "name": "org.apache.kafka.connect.data.Decimal", "parameters": {"scale": "0"}}
+
+
+@pytest.mark.parametrize("kind", [{"type": "bytes"}, _DECIMAL, _DECIMAL | {"optional": True}])
+@pytest.mark.parametrize(
+    "wrap", [lambda kind: kind, lambda kind: {"type": "struct", "fields": [kind | {"field": "id"}]}]
+)
+def test_bytes_in_json_are_no_external_id(kind, wrap):
+    """Rows read the number or the text that they stand for: the delete of their base64 would delete nobody."""
+    schema = wrap(kind)
+    payload = {"id": "Kg=="} if "fields" in schema else "Kg=="
+    key = json.dumps({"schema": schema, "payload": payload}).encode()
+    with pytest.raises(DecodeError, match="is bytes or a decimal"):
+        keys.read_json(key, tombstone(key))
+
+
+def test_a_decimal_that_json_has_as_a_number_is_that():
+    """As Kafka Connect writes it with `decimal.format=numeric`."""
+    key = json.dumps({"schema": _DECIMAL, "payload": 42}).encode()
+    assert keys.read_json(key, tombstone(key)).external_id == "42"
+
+
 def test_a_key_has_a_reader_of_its_own():
     """The schema of a key is missing as one of a key: the id may be that of a value as well."""
     split = form("crm.contacts.changes", Framing.CONFLUENT, KeyFormat.AVRO)
