@@ -220,6 +220,14 @@ def names_somebody(external_id: object) -> bool:
     return isinstance(external_id, str) and external_id.strip() not in {"", "0"}
 
 
+def beyond_null(_: Row) -> object:
+    """Reads what stands within a field that holds nothing but null, as one row without a schema does and another not.
+
+    Any other place of a list goes before it.
+    """
+    return None
+
+
 def in_any(path: Path) -> Getter:
     """Reads what stands at a path in rows without a schema; what is not there is null."""
     name, *rest = path
@@ -244,7 +252,7 @@ def _bound(source: Source, resolve: Resolve, *, loose: bool, sparse: bool) -> Ge
     if not source.paths:
         return _untold if sparse else lambda _: source.constant
     found = [itemgetter(path[0]) if path[0].startswith("@") else resolve(path) for path in source.paths]
-    getters = [get for get in found if get is not None]
+    getters = sorted((get for get in found if get is not None), key=lambda get: get is beyond_null)
     get = _first_told(getters) if loose and len(getters) > 1 else next(iter(getters), None)
     return _then(get, _meaning(source.values)) if source.values else get
 

@@ -343,6 +343,18 @@ def test_a_real_record_of_the_connector_is_read():
     assert (created.phone, created.attributes) == (None, {"firstName": "John_1241"})
 
 
+def test_a_compound_of_null_does_not_hide_the_field_beside_it():
+    """As JSON without a schema has it, whose names stand beside."""
+    fields = {field["name"]: field["type"] for field in CONNECT_SCHEMA["fields"]} | {"Name": "null"}
+    mapping = CONNECT_MAPPING | {"attributes": {"firstName": ["Name.FirstName", "FirstName"]}}
+    payload = CONNECT["payload"] | {"Name": None, "FirstName": "Jane"}
+    for change_type in ("CREATE", "UPDATE"):
+        header = payload["ChangeEventHeader"] | {"changeType": change_type, "changedFields": ["Name.FirstName"]}
+        schema = record_type("ContactChangeEvent", fields)
+        (event,) = told("salesforce", schema, payload | {"ChangeEventHeader": header}, mapping)
+        assert event.attributes == {"firstName": "Jane"}
+
+
 def test_the_connector_tells_by_names_what_changed():
     """A null counts only if its name is there, written either way."""
     header = {"changeType": "UPDATE", "changedFields": ["Name.FirstName"]}

@@ -50,6 +50,11 @@ def test_everything_that_every_record_needs_is_named_at_once(envelope: str) -> N
     )
 
 
+def test_what_stands_within_a_null_is_not_judged() -> None:
+    """It may be anything in another record."""
+    assert fitness(rows(address="null"), mapping={"consent": "address.consent"}) == Fitness(meant=True)
+
+
 def test_a_schema_that_can_tell_of_deletes_alone_is_no_schema_of_contacts() -> None:
     """Deletes of it are carried out, but a topic without any other is a mistake in the mapping."""
     changes = {"change_type": {"path": "@header.type", "values": {"gone": "DELETE"}}}

@@ -204,6 +204,22 @@ def test_a_path_leads_into_records_and_maps():
     assert of(None, mapping, ["null", nested]).attributes == {"city": ""}
 
 
+@pytest.mark.parametrize("kind", ["null", record_type("Y", {"y": "null"})], ids=["at once", "further in"])
+def test_what_stands_within_a_null_is_null(kind):
+    """JSON without a schema has a null in place of an object: the record is no other one for that, and may withdraw."""
+    path, value = ("x.a", None) if kind == "null" else ("x.y.a", {"y": None})
+    columns = {"id": "string", "phone": ["null", "string"], "x": kind}
+    row = {"id": "c-1", "phone": "+14155550100", "x": value}
+
+    def read(**mapping):
+        (event,) = told("outbox", record_type("Row", columns), row, MINIMAL | {"phone": path} | mapping)
+        return event
+
+    assert read().phone is None
+    assert read(phone=[path, "phone"]).phone == "+14155550100"
+    assert read(attributes={"city": path}).attributes == {"city": ""}
+
+
 def test_of_a_list_the_first_counts_that_the_schema_has():
     """Not the first that has a value: a cleared phone must not bring back another one."""
     assert of(None, {"phone": ["y", "x", "id"]}).phone is None

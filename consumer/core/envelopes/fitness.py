@@ -135,7 +135,7 @@ def _held(rows: Fields, path: Path) -> set[str]:
     held = set(map(_kind_read, rows[name]))
     if not rest:
         return held
-    if "map" in held:
+    if "map" in held or held == {"null"}:
         return set()
     inner = _held(rows.within(name), tuple(rest))
     return inner | (held & {"null"})

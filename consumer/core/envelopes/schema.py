@@ -11,7 +11,7 @@ from typing import cast
 from fastavro.schema import expand_schema
 from fastavro.types import DictSchema, Schema
 
-from consumer.core.mapping import Getter, Row, in_any, unknown
+from consumer.core.mapping import Getter, Row, beyond_null, in_any, unknown
 from consumer.core.mapping_tables import Path
 from consumer.errors import undecodable
 from consumer.model import Events, Record
@@ -53,8 +53,11 @@ class Fields(dict[str, Branches]):
         if not rest:
             scale = _scale(self[name])
             return itemgetter(name) if scale is None else _decimal(name, scale)
-        inner = in_any(tuple(rest)) if "map" in kinds(self[name]) else self.within(name).getter(tuple(rest))
-        return None if inner is None else _nested(name, inner)
+        held = kinds(self[name])
+        if not held:
+            return beyond_null
+        inner = in_any(tuple(rest)) if "map" in held else self.within(name).getter(tuple(rest))
+        return inner if inner is None or inner is beyond_null else _nested(name, inner)
 
 
 def _nested(name: str, inner: Getter) -> Getter:
