@@ -4,9 +4,12 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from consumer.core import changes
+from consumer.core.connect_json import JsonReader
 from consumer.core.envelopes.native import native
 from consumer.core.mapping_tables import CHANGE_TYPES
 from consumer.core.moments import MAX_MS
+from consumer.core.validate import validate
 from consumer.errors import DecodeError
 from consumer.model import ChangeEvent, ChangeType, Reason, Record
 
@@ -169,6 +172,34 @@ def test_a_schema_that_is_no_contact_change_is_named_by_its_first_fault(types, f
         native(schema_with(**types))
     assert caught.value.reasons == (Reason.ENVELOPE_UNKNOWN,)
     assert f"field {field}" in caught.value.detail
+
+
+IN_RECORD = {"type": "record", "name": "Attributes", "fields": [{"name": "city", "type": ["null", "string", "long"]}]}
+
+
+@pytest.mark.parametrize(
+    ("value", "attributes", "flawed"),
+    [({"city": "Zürich"}, {"city": "Zürich"}, False), ({"city": None}, {}, False), ({"city": 8000}, {}, True)],
+)
+@pytest.mark.parametrize("change_type", ["UPDATE", "DELETE"])
+def test_attributes_may_be_a_record(value, attributes, flawed, change_type):
+    """As objects in JSON without a schema are; the flags are told whatever it holds, and a delete needs none of it."""
+    fields = fields_with(attributes=value, changeType=change_type, consent=False)
+    event = native(schema_with(attributes=["null", IN_RECORD]))(fields, RECORD)
+    assert (event.attributes, event.consent) == (attributes, False)
+    assert bool(event.flaw) == (flawed and change_type == "UPDATE")
+
+
+@pytest.mark.parametrize("attributes", [{}, {"reason": "call centre"}, {"age": 42}, {"address": {"city": None}}])
+def test_a_withdrawal_in_json_may_have_attributes(attributes):
+    """They were a schema of another kind, and the person stayed callable."""
+    value = json.dumps(fields_with(attributes=attributes, consent=False)).encode()
+    event = JsonReader(native)(value, RECORD)
+    assert isinstance(event, ChangeEvent)
+    (judged,) = validate([event], [])
+    change = changes.of(event, judged, 0, "list")
+    assert change is not None
+    assert change.withdrawal is True
 
 
 def test_another_envelope_is_unknown():

@@ -5,7 +5,8 @@ are read as Avro resolution reads them: fields in any order, optional ones missi
 with null. Names of records and enums do not matter, aliases are not used. Touches nothing else.
 
 Phone, e-mail and the two flags are handed on in whatever type they have: it is for validation to say that a consent of
-"yes" is not a boolean. Times are milliseconds: a logical type of another unit is not understood, and a number outside
+"yes" is not a boolean. Attributes may be a record, as objects in JSON are; there one that is no text is a flaw of the
+event, and not its end. Times are milliseconds: a logical type of another unit is not understood, and a number outside
 the years 1970 to 9999 is no time.
 """
 
@@ -26,7 +27,7 @@ from consumer.model import ChangeEvent, ChangeType, Record
 _TEXT = frozenset({"string", "bytes"})
 _INTEGER = frozenset({"int", "long"})
 _REQUIRED = {"eventId": _TEXT, "changeType": frozenset({"enum", "string"}), "externalId": _TEXT, "occurredAt": _INTEGER}
-_OPTIONAL = {"version": _INTEGER, "attributes": frozenset({"map"})}
+_OPTIONAL = {"version": _INTEGER, "attributes": frozenset({"map", "record"})}
 _MAYBE_BYTES = ("externalId", "phone", "email")
 _MILLISECONDS = frozenset({None, "timestamp-millis", "local-timestamp-millis"})
 
@@ -71,10 +72,27 @@ def native(definition: Mapping[str, object]) -> Callable[[Row, Record], ChangeEv
     for name in _MAYBE_BYTES:
         if any(map(is_decimal, fields.get(name, ()))):
             raise unknown(f"the field {name} may be a decimal")
+    return _mapper(fields, values)
+
+
+def _mapper(fields: Fields, values: Branches) -> Callable[[Row, Record], ChangeEvent]:
+    """The mapping of fields that were checked, with what values of the attributes may hold."""
     encoded = [name for name in _MAYBE_BYTES if "bytes" in kinds(fields.get(name, ()))]
+    if "record" in kinds(fields.get("attributes", ())):
+        return lambda fields, record: _convert_record(fields, encoded, record)
     if not encoded and all(value == "string" for value in map(kind, values)):
         return _convert
     return lambda fields, record: _convert(_as_text(fields, encoded), record)
+
+
+def _convert_record(fields: Row, encoded: Sequence[str], record: Record) -> ChangeEvent:
+    """As `_convert`, with attributes that are a record: nobody has checked what that holds."""
+    attributes = cast("Row | None", fields.get("attributes")) or {}
+    texts = {name: value for name, value in attributes.items() if isinstance(value, str | bytes | None)}
+    event = _convert(_as_text(fields | {"attributes": texts}, encoded), record)
+    if len(texts) == len(attributes) or event.change_type is ChangeType.DELETE:
+        return event
+    return replace(event, flaw="an attribute is not text")
 
 
 def _convert(fields: dict[str, object], record: Record) -> ChangeEvent:
