@@ -56,6 +56,7 @@ class BoundMapping:
         resolve: Where it stands.
         loose: Rows have no schema: of several places the first that holds a value counts.
         sparse: Rows tell only what changed, so constants are not told, nor is what is not mapped.
+        whole: Each row tells all there is: what it has no place for, the contact does not have.
 
     Raises:
         DecodeError: The rows lack the external id, the phone number or one of the flags; it names all that they lack.
@@ -63,7 +64,16 @@ class BoundMapping:
             other rows.
     """
 
-    def __init__(self, mapping: ContactMapping, resolve: Resolve, *, loose: bool = False, sparse: bool = False) -> None:
+    def __init__(
+        self,
+        mapping: ContactMapping,
+        resolve: Resolve,
+        *,
+        loose: bool = False,
+        sparse: bool = False,
+        whole: bool = False,
+    ) -> None:
+        missing = nothing if whole else _untold
         bind = partial(_bound, resolve=resolve, loose=loose, sparse=sparse)
         sources = mapping.sources
         self._around = _names_around([*sources.values(), *mapping.attributes.values()])
@@ -79,9 +89,9 @@ class BoundMapping:
         self._occurred_at = _then(bound.get("occurred_at"), _as_time)
         self._version = _then(bound.get("version"), _as_version)
         bound.setdefault("email", bind(Source()))
-        self._fields = [bound["phone"] or refuse, bound["email"] or _untold, *(bound[name] or refuse for name in FLAGS)]
+        self._fields = [bound["phone"] or refuse, bound["email"] or missing, *(bound[name] or refuse for name in FLAGS)]
         self._attributes = [
-            (name, _then(bind(source), _as_text) or _untold) for name, source in mapping.attributes.items()
+            (name, _converted(bind(source) or missing, _as_text)) for name, source in mapping.attributes.items()
         ]
         self._only = mapping.only
         self._scope = bind(Source(mapping.only.paths)) if mapping.only else None
@@ -220,10 +230,10 @@ def names_somebody(external_id: object) -> bool:
     return isinstance(external_id, str) and external_id.strip() not in {"", "0"}
 
 
-def beyond_null(_: Row) -> object:
-    """Reads what stands within a field that holds nothing but null, as one row without a schema does and another not.
+def nothing(_: Row) -> object:
+    """Reads null: within a field that holds nothing else, as one row without a schema does and another not.
 
-    Any other place of a list goes before it.
+    Any other place of a list goes before that.
     """
     return None
 
@@ -252,7 +262,7 @@ def _bound(source: Source, resolve: Resolve, *, loose: bool, sparse: bool) -> Ge
     if not source.paths:
         return _untold if sparse else lambda _: source.constant
     found = [itemgetter(path[0]) if path[0].startswith("@") else resolve(path) for path in source.paths]
-    getters = sorted((get for get in found if get is not None), key=lambda get: get is beyond_null)
+    getters = sorted((get for get in found if get is not None), key=lambda get: get is nothing)
     get = _first_told(getters) if loose and len(getters) > 1 else next(iter(getters), None)
     return _then(get, _meaning(source.values)) if source.values else get
 
@@ -271,7 +281,11 @@ def _meaning(values: Mapping[str, object]) -> Callable[[object], object]:
 
 
 def _then(get: Getter | None, convert: Callable[[object], object]) -> Getter | None:
-    return None if get is None else lambda row: convert(get(row))
+    return None if get is None else _converted(get, convert)
+
+
+def _converted(get: Getter, convert: Callable[[object], object]) -> Getter:
+    return lambda row: convert(get(row))
 
 
 def _refuse(detail: str, _: Row) -> object:

@@ -426,6 +426,22 @@ def test_a_flattened_read_beats_no_change():
     assert event.version == 499
 
 
+@pytest.mark.parametrize("meta", [{}, {"__deleted": ["null", "string"]}])
+def test_a_flattened_row_that_does_not_tell_what_happened_is_whole(meta):
+    """It may be the first of its contact: a column that the table does not have is none that did not change."""
+    mapping = MAPPING | {"email": "mail", "attributes": {"city": "town"}}
+    (event,) = flat(mapping, meta)
+    assert (event.partial, event.email, event.attributes) == (False, None, {"city": ""})
+    (event,) = flat(mapping, meta, phone=PLACEHOLDER)
+    assert (event.partial, event.phone, event.email) == (True, UNCHANGED, None)
+
+
+def test_of_a_flattened_update_a_column_that_is_gone_did_not_change():
+    """The contact was made by a row that was told as such."""
+    (event,) = flat(MAPPING | {"email": "mail"}, __op="u")
+    assert (event.partial, event.email) == (True, UNCHANGED)
+
+
 def test_flattened_placeholders_are_unchanged():
     """As in the envelope."""
     (event,) = flat(__op="u", phone=PLACEHOLDER)

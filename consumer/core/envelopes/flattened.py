@@ -2,8 +2,8 @@
 
 Answers for what the metadata means: `deleted` (text or boolean), `op`, `source_ts_ms`, and the positions of
 `position`, each where the connector was told to add it. Without `deleted` and `op` every row is an update, and deletes
-come as tombstones alone. Deletes hold the row as it was before, of which only the external id counts. Touches nothing
-else.
+come as tombstones alone. Without `op` any row may be the first of its contact, so each tells the whole of it. Deletes
+hold the row as it was before, of which only the external id counts. Touches nothing else.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,8 @@ def flattened(definition: Mapping[str, object], mapping: ContactMapping) -> Mapp
     if is_aside(definition):
         return ignore
     fields = Fields.of(definition)
-    return _Changes(BoundMapping(mapping, available(fields)), fields, mapping.prefix).events
+    whole = f"{mapping.prefix}op" not in fields
+    return _Changes(BoundMapping(mapping, available(fields), whole=whole), fields, mapping.prefix).events
 
 
 class _Changes:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from consumer.core.envelopes.position import folded
 from consumer.core.envelopes.schema import Fields, Mapper
-from consumer.core.mapping import BoundMapping, Getter, Row, When, beyond_null, deletion, gap, in_milliseconds, unknown
+from consumer.core.mapping import BoundMapping, Getter, Row, When, deletion, gap, in_milliseconds, nothing, unknown
 from consumer.core.mapping_tables import ContactMapping, Path
 from consumer.errors import ManyChanged, undecodable
 from consumer.model import UNCHANGED, ChangeEvent, ChangeType, Events, FuseCause, Record
@@ -103,7 +103,7 @@ class _Changes:
     def _resolve(self, path: Path) -> Getter | None:
         """In an update a field is looked up by its whole path, since it may be unchanged."""
         get = self._fields.getter(path)
-        if get is None or get is beyond_null:
+        if get is None or get is nothing:
             return None
         name = ".".join(path)
         self._places[name] = _Place(path, self._fields, get)

@@ -11,7 +11,7 @@ from typing import cast
 from fastavro.schema import expand_schema
 from fastavro.types import DictSchema, Schema
 
-from consumer.core.mapping import Getter, Row, beyond_null, in_any, unknown
+from consumer.core.mapping import Getter, Row, in_any, nothing, unknown
 from consumer.core.mapping_tables import Path
 from consumer.errors import undecodable
 from consumer.model import Events, Record
@@ -55,9 +55,9 @@ class Fields(dict[str, Branches]):
             return itemgetter(name) if scale is None else _decimal(name, scale)
         held = kinds(self[name])
         if not held:
-            return beyond_null
+            return nothing
         inner = in_any(tuple(rest)) if "map" in held else self.within(name).getter(tuple(rest))
-        return inner if inner is None or inner is beyond_null else _nested(name, inner)
+        return inner if inner is None or inner is nothing else _nested(name, inner)
 
 
 def _nested(name: str, inner: Getter) -> Getter:
