@@ -169,6 +169,35 @@ def test_placeholders_come_in_several_kinds(placeholder):
     assert event.phone is UNCHANGED
 
 
+HSTORE = {
+    "a map": {"type": "map", "values": ["null", "string"]},
+    "JSON without a schema": record_type("Json", {PLACEHOLDER: "string"}),
+}
+
+
+@pytest.mark.parametrize("kind", HSTORE.values(), ids=HSTORE)
+def test_what_stands_in_a_map_that_is_not_available_is_unchanged(kind):
+    """PostgreSQL's `hstore`: the map in its place has the placeholder as a key, and none of its own."""
+    mapping = MAPPING | {"phone": "more.phone", "attributes": {"city": "more.city"}}
+    row = ROW | {"more": {PLACEHOLDER: PLACEHOLDER}, "dnc": "Y"}
+    (event,) = change("u", None, row, mapping=mapping, columns=COLUMNS | {"more": kind})
+    assert (event.partial, event.phone, event.attributes, event.do_not_call) == (True, UNCHANGED, {}, True)
+
+
+def test_a_map_as_text_that_is_not_available_is_unchanged():
+    """`hstore.handling.mode=json`, the default."""
+    (event,) = change("u", None, ROW | {"city": f'{{"{PLACEHOLDER}":"{PLACEHOLDER}"}}'})
+    assert (event.partial, event.attributes) == (True, {})
+
+
+def test_what_stands_in_a_map_that_is_available_is_told():
+    """A value in it may be null, or be none of the keys."""
+    mapping = MAPPING | {"phone": "more.phone", "attributes": {"city": "more.city", "zip": "more.zip"}}
+    row = ROW | {"more": {"phone": "+14155550111", "zip": None}}
+    (event,) = change("u", None, row, mapping=mapping, columns=COLUMNS | {"more": HSTORE["a map"]})
+    assert (event.partial, event.phone, event.attributes) == (False, "+14155550111", {"city": "", "zip": ""})
+
+
 def test_a_changed_id_is_a_delete_and_a_create():
     """`before` names somebody else: that contact goes, and the new one gets the whole row, consent included."""
     gone, created = change("u", ROW | {"id": 6}, ROW | {"consent": "denied"}, lsn=500)

@@ -7,7 +7,7 @@ before the position at which it was read, so that it never beats a change. Recor
 changes, transactions, messages) tell nothing. Touches nothing else.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 
 import orjson
@@ -36,8 +36,9 @@ NOT_AVAILABLE = frozenset({
     "__debezium_unavailable_value",
     b"__debezium_unavailable_value",
     "hex:5f5f646562657a69756d5f756e617661696c61626c655f76616c7565",
+    '{"__debezium_unavailable_value":"__debezium_unavailable_value"}',
 })  # fmt: skip
-"""What stands in place of a value that did not change and was not read."""
+"""What stands in place of a value that did not change and was not read; in place of a map, one with it as a key."""
 
 _MAY_BE_PLACEHOLDER = frozenset({"string", "bytes", "record", "map"})
 _ASIDE = frozenset({"Heartbeat", "SchemaChangeValue", "TransactionMetadataValue", "Notification"})
@@ -83,8 +84,12 @@ def available(columns: Fields) -> Resolve:
 
     def resolved(path: Path) -> Getter | None:
         get = columns.getter(path)
+        if get is None and len(path) > 1 and _is_placeholder(columns.within(path[0])):
+            return lambda _: UNCHANGED
         held = kinds(columns.get(path[0], ()))
-        return get if get is None or not held & _MAY_BE_PLACEHOLDER else _unless_placeholder(get)
+        if get is None or not held & _MAY_BE_PLACEHOLDER:
+            return get
+        return _unless_placeholder(get) if len(path) == 1 else _unless_within_placeholder(path[0], get)
 
     return resolved
 
@@ -95,6 +100,22 @@ def _unless_placeholder(get: Getter) -> Getter:
         return UNCHANGED if isinstance(value, str | bytes) and value in NOT_AVAILABLE else value
 
     return available_or_unchanged
+
+
+def _unless_within_placeholder(name: str, get: Getter) -> Getter:
+    """Of a column that holds more: it may be a placeholder as a whole."""
+    value_or_unchanged = _unless_placeholder(get)
+
+    def available_or_unchanged(row: Row) -> object:
+        column = row[name]
+        return UNCHANGED if isinstance(column, dict) and _is_placeholder(column) else value_or_unchanged(row)
+
+    return available_or_unchanged
+
+
+def _is_placeholder(column: Collection[str]) -> bool:
+    """Whether the names in a map, or in the record that it is in JSON without a schema, are those of a placeholder."""
+    return not NOT_AVAILABLE.isdisjoint(column)
 
 
 class _Changes:
