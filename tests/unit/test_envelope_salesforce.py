@@ -118,6 +118,36 @@ def test_marks_may_be_names(name):
     assert (updated.phone is None, updated.attributes == {"lastName": ""}) == (name == "MobilePhone", "Last" in name)
 
 
+ADDRESSES = record_type(
+    "ContactChangeEvent",
+    {
+        "ChangeEventHeader": next(field["type"] for field in SCHEMA["fields"] if field["name"] == "ChangeEventHeader"),
+        "MailingAddress": ["null", record_type("Mailing", {"City": ["null", "string"], "Zip": ["null", "string"]})],
+        "OtherAddress": ["null", record_type("Other", {"City": ["null", "string"]})],
+        "City": ["null", "string"],
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("mark", "cleared"),
+    [
+        ("MailingAddress.City", ["beside", "city"]),
+        ("MailingAddress", ["city", "zip"]),
+        ("OtherAddress.City", ["beside"]),
+        ("City", ["beside"]),
+        ("Zip", ["zip"]),
+    ],
+)
+def test_a_name_within_a_field_marks_none_within_another(mark, cleared):
+    """Its last part is a name beside the compounds alone, as the connector has it: a city elsewhere is unchanged."""
+    attributes = {"city": "MailingAddress.City", "zip": "MailingAddress.Zip", "beside": "City"}
+    mapping = MAPPING | {"phone": "City", "consent": {"value": True}, "do_not_call": {"value": False}}
+    mapping |= {"email": "City", "attributes": attributes}
+    (updated,) = event("UPDATE", {}, schema=ADDRESSES, mapping=mapping, changedFields=[mark])
+    assert sorted(updated.attributes) == cleared
+
+
 def test_a_difference_is_not_a_value():
     """Of a long text only the difference is told: it must not be stored in its place."""
     body = {"Description": "--- \n+++ ", "MobilePhone": "+14155550111"}

@@ -52,7 +52,7 @@ class _Marks:
             if marked:
                 self._mark(field, bits)
             else:
-                self._names |= {entry, entry.rpartition(".")[2]} if "." in entry else {entry}
+                self._names |= {entry, _of_any(entry.rpartition(".")[2])}
 
     def _mark(self, field: str, bits: str) -> None:
         """Take in a bitmap: of all fields, or, after `POSITION-`, of those within one."""
@@ -82,8 +82,14 @@ class _Place:
         self.position = list(fields).index(path[0])
         within = list(fields.within(path[0]))
         self.within = within.index(path[1]) if len(path) > 1 and path[1] in within else None
-        self.names = {".".join(path), path[0], path[-1]}
+        beside = {_of_any(path[0])} if len(path) == 1 else {path[-1]} - fields.keys()
+        self.names = {".".join(path), path[0]} | beside
         self.get = get
+
+
+def _of_any(name: str) -> str:
+    """A name within any compound: it marks a field of that name beside the compounds, and none within another one."""
+    return f".{name}"
 
 
 class _Changes:
