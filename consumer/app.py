@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import structlog
 
+from consumer.adapters import open_files
 from consumer.adapters.allocator import return_large_blocks
 from consumer.adapters.breadcrumbs import FileBreadcrumbs
 from consumer.adapters.dedupe_store.store import RocksStore
@@ -94,6 +95,7 @@ class App:
             ConsumerError: What made it stop, possibly in an exception group.
         """
         return_large_blocks()
+        open_files.allow_all()
         async with AsyncExitStack() as closing:
             closing.push_async_callback(self._telemetry.close, EXPORT_S)
             await self.server.start()

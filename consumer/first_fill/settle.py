@@ -35,6 +35,8 @@ from consumer.pipeline.settle import IMPORT_KEY
 from consumer.ports import EventTopics, Store
 
 TRANSACTION_ROWS = 5_000
+TRANSACTION_BYTES = 16 << 20
+"""Of rows as they stand in the file, beside what one chunk of them adds."""
 
 _LETTERS = frozenset({Outcome.REJECTED, Outcome.UNDELIVERABLE})
 _OUTCOMES = {Fate.REJECTED: Outcome.REJECTED, Fate.STALE: Outcome.STALE, Fate.DUPLICATE: Outcome.DUPLICATE}
@@ -156,7 +158,7 @@ class Settling:
             for candidate, fate, choice in self._plan.fates(chunk, rows):
                 works.append(self._work(candidate, fate, choice))
                 entries += self._state(candidate, choice)
-            if len(works) >= TRANSACTION_ROWS:
+            if len(works) >= TRANSACTION_ROWS or _bytes(works) >= TRANSACTION_BYTES:
                 await self._settle(works, entries, batch_events)
                 works, entries, batch_events = [], [], ()
         entries += [(partition, IMPORT_KEY, None) for partition in self._offsets if self._has_mark(partition)]
@@ -222,3 +224,7 @@ class Settling:
             if work.outcome in _LETTERS:
                 for reason in map(str, work.reasons):
                     self.reasons[reason] = self.reasons.get(reason, 0) + 1
+
+
+def _bytes(works: Sequence[Work]) -> int:
+    return sum(len(work.record.value or b"") for work in works)

@@ -260,6 +260,8 @@ class Admission:
             self._judge_suppression(work, change, base, verdict)
         elif verdict is _STALE:
             work.outcome = Outcome.STALE
+            if self._forgets:  # not before what it turned away is gone from the topic
+                self._remember(work, change, base)
         elif verdict is _DUPLICATE and base is not None:
             work.outcome = Outcome.DUPLICATE
             self._remember(work, change, dedupe.advanced(change, base))

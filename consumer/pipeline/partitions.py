@@ -80,8 +80,12 @@ class Partition:
 
     @property
     def lag(self) -> int:
-        """Records that are known to stand in the partition and are not settled."""
-        return max(0, max(self.end, self.reached, self.latest, self.tracker.expected) - self.tracker.committable)
+        """Records that are known to stand in the partition and are not settled.
+
+        What ends a transaction has an offset too: where all that was read is settled, the end that was reached is.
+        """
+        settled = self.tracker.committable if self.unsettled else max(self.tracker.committable, self.reached)
+        return max(0, max(self.end, self.reached, self.latest, self.tracker.expected) - settled)
 
     @property
     def idle(self) -> bool:

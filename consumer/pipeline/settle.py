@@ -109,6 +109,9 @@ class Settler:
         self._progress = progress
         self._one_at_a_time = asyncio.Lock()
         self._decided = asyncio.Event()
+        self._limit = (
+            MAX_RECORDS  # fewer after a failure: what the brokers do not take in time is not to be as much again
+        )
         self.degraded: str | None = None
 
     def wake(self) -> None:
@@ -152,7 +155,7 @@ class Settler:
 
     @property
     def _most_of_one(self) -> int:
-        return max(1, MAX_RECORDS // max(1, len(self._partitions)))
+        return max(1, self._limit // max(1, len(self._partitions)))
 
     def _share(self, partition: Partition, works: Sequence[Work], now: float) -> _Share:
         events, head = self._auditor.records(works, partition.head, now)
@@ -187,8 +190,10 @@ class Settler:
                 await asyncio.sleep(REBALANCING_RETRY_S)
                 return True
             except TransientError as error:
+                self._limit = max(1, self._limit // 2)
                 await self._wait("settle_failed", error)
                 return True
+            self._limit = min(MAX_RECORDS, 2 * self._limit)
             del self._batch_events[: len(batch_events)]
             await self._write(shares, positions)
             for share in shares:

@@ -686,6 +686,21 @@ async def test_answers_from_before_a_partition_went_away_do_not_count(kafka: Kaf
     assert await told_by(subject, bystander) == {partition: starts.Start(7, 10, 7)}
 
 
+async def test_what_stands_behind_an_open_transaction_is_told(kafka: KafkaCluster, tmp_path: Path) -> None:
+    """It cannot be read yet, and would be no lag: nobody would see that a producer holds it up."""
+    topic, brief = kafka.create_topic(), properties(tmp_path, session_timeout_ms=3000, heartbeat_interval_ms=300)
+    tp = TopicPartition(topic, 0)
+    opened = transactional(kafka.bootstrap, f"{topic}-opened")
+    opened.begin_transaction()
+    opened.produce(topic, b"open", b"key")
+    opened.flush(WITHIN_S)
+    produce(kafka.bootstrap, topic, [b"behind"] * 3)
+    async with watched(settings(kafka.bootstrap, topic, KAFKA_PROPERTIES_FILE=brief)) as watcher:
+        await watcher.until(lambda: watcher.told_ends.get(tp) == 4)
+        assert watcher.records == []
+    opened.abort_transaction(WITHIN_S)
+
+
 async def test_latest_sees_what_is_committed_while_the_brokers_are_asked(
     kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,12 +15,12 @@ from consumer.core import changes, state_bytes
 from consumer.errors import ConsumerError, FatalError, RefusedByGenesys, SinkUnavailable, SourceUnavailable, Withheld
 from consumer.first_fill.requests import Requests
 from consumer.first_fill.run import AT_ONCE
-from consumer.model import FROM_A_FILE, Record, TopicPartition, Work
+from consumer.model import FROM_A_FILE, Record, Settlement, TopicPartition, Work
 from consumer.pipeline.settle import IMPORT_KEY
 from consumer.ports import always
 from tests.fills import WRITTEN_MS, Fill, MemoryRows, Row, empty_world, fill, partition_of, row, survive
 from tests.lives import live
-from tests.memory_ports import MemorySink, World, outage
+from tests.memory_ports import MemorySink, MemoryTopics, World, outage
 from tests.stories import TOPIC, Event, partly
 from tests.virtual_time import passes
 
@@ -635,6 +635,21 @@ def _steps(rows: list[Row]) -> int:
     world = empty_world()
     fill(world, rows)
     return world.steps
+
+
+def test_a_transaction_ends_where_its_rows_take_much_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few they are: a file may have rows of any size, and memory has not."""
+    settled: list[int] = []
+
+    class Noting(MemoryTopics):
+        async def settle(self, settlement: Settlement) -> Any:
+            settled.append(len(settlement.audit))
+            return await super().settle(settlement)
+
+    monkeypatch.setattr("tests.fills.MemoryTopics", Noting)
+    monkeypatch.setattr("consumer.first_fill.settle.TRANSACTION_BYTES", 1_000)
+    fill(empty_world(), [row(f"contact-{n}") for n in range(100)])
+    assert max(settled) < 20
 
 
 @pytest.mark.parametrize("after_effect", [False, True])

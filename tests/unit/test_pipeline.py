@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
+from consumer.core.offsets import Tracker
 from consumer.errors import (
     ConsumerError,
     FatalError,
@@ -22,9 +23,10 @@ from consumer.errors import (
     TransientError,
     Withheld,
 )
-from consumer.model import Contact, Record, Settlement, TopicPartition
+from consumer.model import Assignment, Contact, Record, Settlement, TopicPartition
 from consumer.pipeline.dispatch import DELETE_RETRY_S
 from consumer.pipeline.dnc_wait import OFFERED_EVERY_S
+from consumer.pipeline.partitions import Partition
 from consumer.pipeline.settle import REBALANCING_RETRY_S
 from consumer.ports import Grown, StoreWrite, Sure, always
 from tests import virtual_time
@@ -900,6 +902,39 @@ def test_lag_counts_what_was_not_read_yet() -> None:
         assert partition.caught_up
 
     in_life(world, act)
+
+
+def test_what_ends_a_transaction_is_no_lag() -> None:
+    """It has an offset, and nothing of it is ever settled; what comes behind it counts."""
+    assignment = Assignment(P0)
+    partition = Partition(assignment, Tracker(assignment, 1), 2, reached=2)
+    assert (partition.lag, partition.caught_up) == (0, False)
+    partition.latest = 101
+    assert partition.lag == 99
+    partition.tracker.add([Record(*P0, 1, 0, None, None)])
+    assert partition.lag == 100
+
+
+def test_what_the_brokers_do_not_take_in_time_is_settled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made again as large as it was it would never be settled, nor anything else; once it is, parts grow again."""
+    monkeypatch.setattr("consumer.pipeline.settle.MAX_RECORDS", 8)
+    world = world_of(Story().tell(0, *(Event(f"bad-{n}", 1, garbage=b"junk") for n in range(40))))
+    world.poll_records = 40
+    sizes: list[int] = []
+
+    class Slow(MemoryTopics):
+        async def settle(self, settlement: Settlement) -> Mapping[TopicPartition, int]:
+            sizes.append(len(settlement.audit))
+            if len(sizes) < 3:
+                raise SourceUnavailable("the brokers do not take what is to be settled")
+            return await super().settle(settlement)
+
+    async def main() -> None:
+        await Life(world, topics=Slow(world)).run()
+
+    virtual_time.run(main())
+    assert sizes == [8, 4, 2, 4, 8, 8, 8, 8, 2]
+    assert world.committed == {P0: 40}
 
 
 @pytest.mark.parametrize("size", [50, 100, 600])

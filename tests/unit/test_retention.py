@@ -69,6 +69,23 @@ def test_by_default_nothing_is_forgotten() -> None:
     assert remembered(world) == {identity("old")}
 
 
+def test_what_turned_an_older_change_away_is_kept_for_as_long_as_that_may_come_again() -> None:
+    """The topic has the late grant for longer than the withdrawal: read again, it must meet it."""
+    withdrawn = Event("late", 10, consent=False)
+    story = Story().tell(0, withdrawn)
+    world = world_of(story)
+    live(world, state_retention_days=DAYS)
+    aged(world, ["late"], days=DAYS - 10)
+    world.append(story.tell(0, Event("late", 9)).records()[1:])
+    live(world, state_retention_days=DAYS)
+    aged(world, ["late"], days=20)
+    in_life(world, lambda _: passes(10), state_retention_days=DAYS)
+    world.committed[P0] = 1
+    live(world, state_retention_days=DAYS)
+    assert [event["outcome"] for event in world.events()] == ["delivered", "stale", "stale"]
+    assert world.list["late"]["callable"] is False
+
+
 def test_what_is_old_is_forgotten_in_store_and_changelog_alike() -> None:
     """Only what is older goes; the end of the chain stays; a reader of the changelog sees the same."""
     story, world = delivered("old", "young")

@@ -460,10 +460,13 @@ class Poller:
 
 
 def _ends(topics: Mapping[str, Any]) -> Iterator[tuple[TopicPartition, int]]:
-    """Ends of partitions in the library's statistics, open transactions left out; negative where it knows none."""
+    """Ends of partitions in the library's statistics; negative where it knows none.
+
+    What stands behind an open transaction counts: it is there, and cannot be read yet.
+    """
     for topic, told in topics.items():
         for number, partition in told["partitions"].items():
-            yield TopicPartition(topic, int(number)), partition["ls_offset"]
+            yield TopicPartition(topic, int(number)), partition["hi_offset"]
 
 
 def _unexpected(error: Exception) -> FatalError:
