@@ -61,6 +61,7 @@ class World:
         sent: Every applied request: operation and external ids.
         poison: External ids whose data Genesys refuses.
         refusal: What it says of them; unless a test says more, not who of them it is.
+        unanswered: External ids for which an upsert or amendment gets no usable answer, and is not done.
         in_use: External ids that Genesys does not delete now.
         refuses_in_use: Whether it then deletes none of a request, and says so; otherwise it leaves them out.
         delete_refusal: What it says of every delete; None does them.
@@ -89,6 +90,7 @@ class World:
         self.sent: list[tuple[str, tuple[str, ...]]] = []
         self.poison: set[str] = set()
         self.refusal = RefusedByGenesys("contact.datum.length.limit.exceeded")
+        self.unanswered: set[str] = set()
         self.in_use: set[str] = set()
         self.refuses_in_use = False
         self.delete_refusal: RefusedByGenesys | None = None
@@ -125,6 +127,11 @@ class World:
         """Put records on the source topic."""
         for record in records:
             self.log.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
+
+    def silence(self, external_ids: Collection[str]) -> None:
+        """Give no usable answer if it is one of those contacts."""
+        if self.unanswered & set(external_ids):
+            raise SinkUnavailable("no usable answer")
 
     def import_goes_on(self) -> bool:
         """Let the import come a step further; whether it goes on."""
@@ -348,6 +355,7 @@ class MemorySink:
         async with self._request("upsert", list(bodies), sure):
             blocked = {contact.phone for contact in withdrawn}
             self._world.blocked |= blocked
+            self._world.silence(bodies)
             if self._world.poison & set(bodies):
                 raise self._world.refusal
             self._world.blocked -= {each.phone for each in granted if self._has_number(each)} - blocked
@@ -395,6 +403,7 @@ class MemorySink:
     ) -> Mapping[str, Amended]:
         amended = {}
         async with self._request("amend", [amendment.external_id for amendment in amendments], sure):
+            self._world.silence([amendment.external_id for amendment in amendments])
             self._world.blocked |= set(filter(None, numbers))
             seen = [each for each in amendments if each.external_id in self._world.list.keys() - self._world.unseen]
             for amendment in seen:

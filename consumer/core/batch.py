@@ -83,6 +83,7 @@ class Lanes:
         lane.superseded = _with(lane.superseded, lane.work)
         lane.work, lane.expected = work, None
         lane.urgent, lane.withheld = lane.change.withdrawal, False
+        lane.answered()
         self._requeue(lane)
 
     def wait(self, lane: Lane, work: Work, expected: State, *, withdraws: bool) -> None:
@@ -107,6 +108,16 @@ class Lanes:
         """Queue sent lanes again, in front: the request may or may not have been applied."""
         for lane in reversed(batch.lanes):
             self._enqueue(lane, first=True)
+
+    def put_behind(self, batch: Batch, now: float) -> None:
+        """Queue sent lanes again, last: one of them may be why there was no answer, and others do not wait for it."""
+        for lane in batch.lanes:
+            lane.since = now
+        doubted = batch.still_doubted()
+        if batch.lanes and doubted:
+            self.put_back_as_group(batch.effect, batch.lanes, doubted)
+        else:
+            self.relieve([*doubted, *batch.lanes])
 
     def shrink(self, max_bytes: int) -> None:
         """Make batches of fewer bytes from now on."""
@@ -139,10 +150,10 @@ class Lanes:
         if lane.queue is self._parked:
             self._requeue(lane)
 
-    def release_alone(self, lane: Lane, now: float) -> None:
-        """As `release`; but it is sent with nobody else, and no more urgent than what lingers: it is not callable."""
+    def release_alone(self, lane: Lane, now: float, *, urgent: bool = False) -> None:
+        """As `release`; but it is sent with nobody else, and unless it is urgent by turns with what lingers."""
         if lane.queue is self._parked:
-            lane.since, lane.urgent = now, False
+            lane.since, lane.urgent = now, urgent
             self.put_back_as_group(effect_of(lane.change), [lane])
 
     def drop(self, assignment: Assignment) -> tuple[list[Lane], list[Work]]:
@@ -202,16 +213,33 @@ class Lanes:
         """How many contacts a batch may hold."""
         return min(limit, self._max_records, MAX_PER_REQUEST.get(effect, limit))
 
-    def take(self, now: float, limit: int) -> Batch | None:
-        """The next batch of at most `limit` contacts, None when none is due."""
+    def take(self, now: float, limit: int, *, trial: bool = False) -> Batch | None:
+        """The next batch of at most `limit` contacts, None when none is due.
+
+        On trial, while nobody knows whether Genesys works, those that did not come to nothing yet go first, and apart.
+        """
         due = self.due(now, limit)
         if due is None or due > now:
             return None
+        if trial:
+            return self._trial(limit)
         group = self._next_group(now, limit)
         self._took_group = group is not None
         if group is not None:
             return self._whole(group)
         return self._ungrouped(now, limit)
+
+    def _trial(self, limit: int) -> Batch:
+        """One kind of contacts: fresh ones, withdrawals first, or else those that were tried the longest time ago."""
+        ungrouped = [*self._urgent.items(), *self._calm.items()]
+        for _, queue in ungrouped:
+            _fresh_first(queue)
+        heads = [(head, effect, queue, None) for effect, queue in ungrouped if (head := queue.head())]
+        grouped = [(head, each.effect, each.queue, each) for each in self._groups if (head := each.queue.head())]
+        _, effect, queue, group = min([*heads, *grouped], key=lambda waiting: _trial_order(waiting[0]))
+        if group is not None:
+            return self._whole(group)
+        return Batch(effect, self._fill([], queue, self._most(effect, limit), alike=True))
 
     def _whole(self, group: _Group) -> Batch:
         """The batch of a group; where it has outgrown a request, nothing can be told of those that are left."""
@@ -230,8 +258,8 @@ class Lanes:
             raise AssertionError("a batch is due, and nothing waits")
         effect = first[-1]
         most = self._most(effect, limit)
-        lanes = self._fill([], self._urgent[effect], most)
-        return Batch(effect, self._fill(lanes, self._calm[effect], most))
+        lanes = self._fill([], self._urgent[effect], most, alike=True)
+        return Batch(effect, self._fill(lanes, self._calm[effect], most, alike=lanes != []))
 
     def _bury_groups(self) -> None:
         """Forget groups that everybody left; who waited for what comes of one goes on."""
@@ -255,12 +283,15 @@ class Lanes:
             return None
         return self._groups[number]
 
-    def _fill(self, lanes: list[Lane], queue: Queue, limit: int) -> list[Lane]:
-        """Move lanes from a queue into a batch until one of its limits is met."""
+    def _fill(self, lanes: list[Lane], queue: Queue, limit: int, *, alike: bool = False) -> list[Lane]:
+        """Move lanes from a queue into a batch until one of its limits is met.
+
+        Alike, those that came to nothing stay apart from those that did not: withdrawals do not wait for what is why.
+        """
         size = sum(len(lane.payload) + 1 for lane in lanes)
         while len(lanes) < limit and (head := queue.head()):
             size += len(self._payload(head)) + 1
-            if lanes and size > self._max_bytes:
+            if lanes and (size > self._max_bytes or (alike and _differ(head, lanes[0]))):
                 break
             self._leave(head)
             queue.popleft()
@@ -301,3 +332,22 @@ class Lanes:
         if isinstance(lane.queue, _Calm):
             lane.queue.records -= 1
         lane.queue = None
+
+
+def _differ(lane: Lane, other: Lane) -> bool:
+    return (lane.failed is None) is not (other.failed is None)
+
+
+def _fresh_first(queue: Queue) -> None:
+    """Let those that came to nothing wait behind those that did not."""
+    head = queue.head()
+    if head is not None and head.failed is not None:
+        living = sorted(queue.living(), key=lambda lane: lane.failed is not None)
+        queue.clear()
+        queue.extend(living)
+
+
+def _trial_order(lane: Lane) -> tuple[bool, bool, float]:
+    """Of those that came to nothing, a withdrawal would be tried again and again before all others."""
+    failed = lane.failed is not None
+    return failed, not (failed or lane.urgent), lane.since

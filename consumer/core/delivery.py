@@ -134,6 +134,11 @@ class Gate:
         """Requests that may be in flight: one more after each round of successes, half of them after a failure."""
         return 1 if self._opened_until is not None else self._concurrency
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether nobody knows if Genesys works: the last answer was none."""
+        return self._failures > 0
+
     def saturated(self) -> bool:
         """Whether all requests that may be are under way, but for one that has just been answered."""
         return self.in_flight + 1 >= self.concurrency
@@ -150,13 +155,14 @@ class Gate:
         self._throttle.started(now)
         self.in_flight += 1
 
-    def succeeded(self) -> None:
-        """Genesys answered as a working service does."""
+    def succeeded(self, *, part: bool = False) -> None:
+        """Genesys answered as a working service does; a part of a batch, by itself, tells nothing of larger ones."""
         self._answered()
         self._failures = 0
         self._opened_until = None
         self._speed_up()
-        self.limit = min(self._max_records, self.limit * 2)
+        if not part:
+            self.limit = min(self._max_records, self.limit * 2)
 
     def throttled(self, now: float, retry_after: float | None, dice: float) -> None:
         """Too many requests: everybody waits as long as was asked, plus jitter. `dice` is in [0, 1)."""

@@ -5,6 +5,7 @@ A lane holds one work, which waits in one queue or is sent, and the works behind
 
 from collections import deque
 from enum import StrEnum
+from typing import NamedTuple
 
 from msgspec import Struct, field
 
@@ -53,6 +54,13 @@ Works = list[Work] | tuple[()]
 """In order. Most lanes have none, and no list for them."""
 
 
+class Tally(NamedTuple):
+    """Requests of one kind: those that Genesys carried out, and those that came to nothing."""
+
+    done: int = 0
+    failed: int = 0
+
+
 class Lane(Struct, eq=False):
     """One contact on its way to Genesys.
 
@@ -69,9 +77,12 @@ class Lane(Struct, eq=False):
             applied, and must come again together with the work if that is not delivered.
         queue: Where the lane waits; None while it is sent.
         report: Of the batch that took it.
-        misses: How often Genesys did not know the contact, although it should.
+        misses: How often Genesys did not know the contact, although it should, or left it out of an answer.
         blind: Whether an urgent amendment was merged into something else than what was accepted last.
         replaced: State of the contact with all that the work took the place of; None when it took none.
+        failed: Requests of its kind until one with it came to nothing last; None where none did since it was answered.
+        alone: How often it came to nothing all by itself since it is under suspicion.
+        blamed: How often others of its kind were carried out between two of these.
     """
 
     work: Work
@@ -88,6 +99,13 @@ class Lane(Struct, eq=False):
     misses: int = 0
     blind: bool = False
     replaced: State | None = None
+    failed: Tally | None = None
+    alone: int = 0
+    blamed: int = 0
+
+    def answered(self) -> None:
+        """It is under no suspicion: Genesys has answered, or it is not the same any more."""
+        self.failed, self.alone, self.blamed = None, 0, 0
 
     @property
     def beneath(self) -> State | None:

@@ -163,13 +163,13 @@ class Admission:
             work.operation, work.applied_at = change.operation, applied_at
         self._end(lane, accepted=change.withdrawal)
 
-    def refuse(self, lane: Lane, code: str) -> None:
-        """Genesys refuses the work of a lane for good."""
+    def refuse(self, lane: Lane, code: str, detail: str = "Genesys refused the contact's data") -> None:
+        """Genesys does not do the work of a lane, for good."""
         work, change = lane.work, lane.change
         work.outcome = Outcome.UNDELIVERABLE
         work.operation = change.operation
         work.reasons = (f"genesys:{code}",)
-        work.detail = "Genesys refused the contact's data"
+        work.detail = detail
         self._give_up(lane)
         self._end(lane, accepted=False)
 

@@ -2,14 +2,12 @@
 
 Before a request is sent, each contact's assignment is checked once more, and the source is asked, which may know more
 than its events have told yet; after the answer, what came back for an assignment that is over is forgotten. A request
-that is blamed for its data is split until the guilty contact stands alone: at once where the answer gives it away,
-else by halves, of which one is tried and the other waits. If the first is accepted, the fault is in the other, which
-is halved at once; if it is refused, the other goes back to the queue. A withdrawal is never given up: refused for its
-data, it is carried out as a delete.
+that is blamed for its data is split until the guilty contact stands alone; so is one that comes to nothing while
+others are carried out. A withdrawal is never given up: refused for its data, it is carried out as a delete.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
 
@@ -17,32 +15,26 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from consumer.core.audit import event_id
 from consumer.core.batch import Lanes
-from consumer.core.changes import as_delete, grants_nothing, held_back, is_applied, is_content
-from consumer.core.dedupe import releases
-from consumer.core.delivery import Gate, is_suspect
+from consumer.core.changes import grants_nothing, held_back, is_applied, is_content
+from consumer.core.delivery import Breaker, Gate
 from consumer.core.lane import Batch, Effect, Lane
 from consumer.errors import RefusedByGenesys, Throttled, TooLarge, TransientError, Withheld
 from consumer.model import Amendment, Contact, Operation, TopicPartition
 from consumer.pipeline.admission import Admission
+from consumer.pipeline.again import DELETE_RETRY_S, MISSES, Again, name
+from consumer.pipeline.blame import Blame, Blamed, is_under_suspicion, releases_number
 from consumer.pipeline.dnc_wait import DncWait
 from consumer.pipeline.partitions import Partitions
 from consumer.pipeline.progress import Progress
 from consumer.pipeline.reports import Reports
+from consumer.pipeline.search import Search
 from consumer.ports import Amended, Sink, Telemetry, TimeAndChance
 
 log = structlog.get_logger(__name__)
 
 LOOK_AGAIN_S = 0.05
 """How often the source is asked whether it is sure again."""
-
-DELETE_RETRY_S = 30.0
-"""How long a delete waits that could not be done: the contact is being dialled, for example."""
-
-MISSED_RETRY_S = 10.0
-MISSES = 3
-"""How often a contact that is to be amended is looked for, and the seconds between."""
 
 
 class _Answer(Struct, frozen=True):
@@ -90,7 +82,6 @@ class Dispatcher:
         times: TimeAndChance,
         progress: Progress,
     ) -> None:
-        self._partitions = partitions
         self._lanes = lanes
         self._admission = admission
         self._gate = gate
@@ -101,6 +92,15 @@ class Dispatcher:
         self._clock, self._now, self._dice = times.clock, times.now, times.dice
         self._progress = progress
         self._wake = asyncio.Event()
+        self._search, self._blame = Search(lanes), Blame()
+        self._again = Again(
+            partitions=partitions,
+            lanes=lanes,
+            admission=admission,
+            contact_list_id=sink.contact_list_id,
+            clock=times.clock,
+            wake=self.wake,
+        )
         self.dnc_wait = DncWait(lanes, self.wake)
 
     def wake(self) -> None:
@@ -135,7 +135,7 @@ class Dispatcher:
         if delay is None or delay > 0:
             return None
         now = self._clock()
-        batch = self._lanes.take(now, self._gate.limit)
+        batch = self._lanes.take(now, self._gate.limit, trial=self._gate.in_doubt)
         if batch is not None:
             self._gate.started(now)
         return batch
@@ -164,8 +164,10 @@ class Dispatcher:
                 answer = await self._request(batch)
             except Withheld as error:
                 self._withhold(batch, error)
+            except Throttled as error:
+                self._throttled(batch, error)
             except TransientError as error:
-                self._try_again(batch, error)
+                self._failed(batch, error)
             except RefusedByGenesys as error:
                 self._refused(batch, error, self._clock() - started)
             else:
@@ -199,7 +201,7 @@ class Dispatcher:
         match batch.effect:
             case Effect.UPSERT:
                 withdrawn = [lane.change.whole for lane in batch.lanes if lane.change.withdrawal]
-                granted = [lane.change.whole for lane in batch.lanes if _releases(lane)]
+                granted = [lane.change.whole for lane in batch.lanes if releases_number(lane)]
                 await self._sink.upsert([lane.payload for lane in batch.lanes], sure, withdrawn, granted)
                 return _Answer()
             case Effect.DELETE:
@@ -237,10 +239,11 @@ class Dispatcher:
         return current or lane.urgent or lane.misses >= MISSES - 1
 
     def _accepted(self, batch: Batch, answer: _Answer, seconds: float) -> None:
-        self._gate.succeeded()
+        self._gate.succeeded(part=batch.search)
         self._telemetry.batch_sent(len(batch.lanes), "success", seconds)
         if batch.search:
             self._telemetry.searched(found=False)
+        self._answered(batch, answer)
         applied_at = self._now()
         finished = [lane for lane in batch.lanes if lane.change.contact.external_id not in answer.unfinished]
         self.dnc_wait.taken(batch.effect, finished)
@@ -251,42 +254,60 @@ class Dispatcher:
             elif external_id not in answer.unfinished:
                 self._admission.accept(lane, applied_at=applied_at)
             elif batch.effect is Effect.DELETE:
-                lane.work.applied_at = lane.work.applied_at or applied_at  # it is not callable any more
-                log.warning("delete_postponed", record=_name(lane), remedy="none needed: not callable, deleted later")
-                self._later(lane, DELETE_RETRY_S, alone=batch.search)
+                self._again.postpone_delete(lane, applied_at, alone=batch.search)
             elif _suppresses(lane) and (lane.base is None or lane.base.deleted):
                 self._admission.miss(lane, applied_at=applied_at)
             else:
-                self._missed(lane, applied_at)
+                self._again.missed(lane, applied_at)
         if blamed := batch.still_doubted():
-            self._halve(batch.effect, blamed)
+            self._search.halve(batch.effect, blamed)
 
-    def _missed(self, lane: Lane, applied_at: float) -> None:
-        """Genesys does not show the contact, or not as it was accepted: reads may lag behind writes."""
-        lane.misses += 1
-        if lane.misses < MISSES:
-            log.warning("contact_not_shown", record=_name(lane), remedy="none needed: it is looked for again")
-            self._later(lane, MISSED_RETRY_S)
-        else:
-            log.warning("contact_unknown", record=_name(lane), remedy=_remedy(lane))
-            self._admission.miss(lane, applied_at=applied_at)
+    def _answered(self, batch: Batch, answer: _Answer) -> None:
+        """Genesys did something: an amendment that makes no difference tells only that it can be asked."""
+        if batch.effect is not Effect.AMEND or any(amended.sent for amended in answer.amended.values()):
+            self._blame.carried_out(batch)
+        for lane in batch.lanes:
+            lane.answered()
 
-    def _try_again(self, batch: Batch, error: TransientError) -> None:
-        """The request may or may not have been applied: it is made again, unless a newer change takes its place."""
-        throttled = isinstance(error, Throttled)
-        if throttled:
-            self._gate.throttled(self._clock(), error.retry_after, self._dice())
-        else:
-            self._gate.failed(self._clock(), self._dice(), error.retry_after)
-        self._telemetry.on_retry("throttled" if throttled else "unavailable")
-        log.warning("genesys_retry", operation=batch.effect, contacts=len(batch.lanes), error=str(error))
+    def _throttled(self, batch: Batch, error: Throttled) -> None:
+        """Nothing was done, and nobody is to blame: the same request is made again, when it may."""
+        self._gate.throttled(self._clock(), error.retry_after, self._dice())
+        self._made_again(batch, error, "throttled")
         batch = self._owned(batch)
         if batch.doubted and batch.lanes:
             self._lanes.put_back_as_group(batch.effect, batch.lanes, batch.still_doubted())
         else:
             self._lanes.relieve(batch.still_doubted())
             self._lanes.put_back(batch)
-        self._queued_again(batch.lanes)
+        self._again.queued(batch.lanes)
+
+    def _failed(self, batch: Batch, error: TransientError) -> None:
+        """The request may or may not have been applied: it is made again, unless a newer change takes its place.
+
+        Others do not wait for it. Where they are carried out, it is taken apart until one contact stands alone.
+        """
+        now = self._clock()
+        if is_under_suspicion(batch):
+            self._gate.abandoned()
+        else:
+            self._gate.failed(now, self._dice(), error.retry_after)
+        self._made_again(batch, error, "unavailable")
+        blamed = self._blame.failed(batch, stopped=self._gate.breaker(now) is not Breaker.CLOSED)
+        batch = self._owned(batch)
+        if blamed is Blamed.NOBODY:
+            self._lanes.put_behind(batch, now)
+            self._again.queued(batch.lanes)
+            return
+        self._lanes.relieve(batch.still_doubted())
+        if blamed is Blamed.ONE_OF_SEVERAL:
+            self._search.part_behind(batch, now)
+            self._again.queued(batch.lanes)
+        elif batch.lanes:
+            self._again.unanswered_alone(batch.lanes[0], batch.effect, error)
+
+    def _made_again(self, batch: Batch, error: TransientError, why: str) -> None:
+        self._telemetry.on_retry(why)
+        log.warning("genesys_retry", operation=batch.effect, contacts=len(batch.lanes), error=str(error))
 
     def _withhold(self, batch: Batch, error: Withheld) -> None:
         """Who withdrew is not callable, and waits for the do-not-call list; the rest goes on."""
@@ -303,7 +324,7 @@ class Dispatcher:
         log.warning("withdrawals_withheld", contacts=len(waiting), error=str(error), remedy=remedy)
         self._lanes.put_back(Batch(batch.effect, rest))
         self.dnc_wait.add(waiting, error)
-        self._queued_again([*waiting, *rest])
+        self._again.queued([*waiting, *rest])
 
     def _refused(self, batch: Batch, error: RefusedByGenesys, seconds: float) -> None:
         """Genesys blames the data: split, or decide what becomes of the contact that was alone in the request."""
@@ -317,107 +338,21 @@ class Dispatcher:
         if not batch.lanes:
             return
         if not alone:
-            self._split(batch, error)
+            self._search.split(batch, error)
+            self._again.queued(batch.lanes)
         elif batch.effect is Effect.DELETE:
-            log.error("delete_refused", code=error.code, record=_name(batch.lanes[0]), remedy="it is tried again")
-            self._later(batch.lanes[0], DELETE_RETRY_S, alone=True)
+            log.error("delete_refused", code=error.code, record=name(batch.lanes[0]), remedy="it is tried again")
+            self._again.later(batch.lanes[0], DELETE_RETRY_S, alone=True)
         elif batch.lanes[0].change.withdrawal:
-            self._withdraw_by_delete(batch.lanes[0], error.code)
+            self._again.by_delete(batch.lanes[0], error.code)
         else:
             self._admission.refuse(batch.lanes[0], error.code)
-
-    def _split(self, batch: Batch, error: RefusedByGenesys) -> None:
-        """Find who is to blame: suspects stand alone at once, otherwise one half is tried."""
-        suspects = [lane for lane in batch.lanes if is_suspect(lane.change.contact, error)]
-        size = sum(len(lane.payload) for lane in batch.lanes)
-        if isinstance(error, TooLarge) and size:
-            self._lanes.shrink(_smaller(size, error.limit))
-            self._lanes.put_back(batch)
-        elif isinstance(error, TooLarge):
-            self._part(batch)
-        elif suspects:
-            for lane in suspects:
-                self._lanes.put_back_as_group(batch.effect, [lane])
-            self._lanes.put_back(Batch(batch.effect, [lane for lane in batch.lanes if lane not in suspects]))
-        else:
-            self._halve(batch.effect, batch.lanes)
-        self._queued_again(batch.lanes)
-
-    def _part(self, batch: Batch) -> None:
-        """Send halves: how large a request of amended contacts is shows only when they have been read."""
-        middle = (len(batch.lanes) + 1) // 2
-        for lanes in (batch.lanes[:middle], batch.lanes[middle:]):
-            self._lanes.put_back_as_group(batch.effect, lanes)
-
-    def _halve(self, effect: Effect, lanes: Sequence[Lane]) -> None:
-        """Try one half, withdrawals apart from the rest where both are there; the other waits for what comes of it."""
-        urgent = [lane for lane in lanes if lane.urgent]
-        rest = [lane for lane in lanes if not lane.urgent]
-        if not (urgent and rest):
-            middle = (len(lanes) + 1) // 2
-            urgent, rest = list(lanes[:middle]), list(lanes[middle:])
-        self._lanes.put_back_as_group(effect, urgent, rest)
-
-    def _withdraw_by_delete(self, lane: Lane, code: str) -> None:
-        log.error("withdrawal_refused", code=code, remedy="the contact is deleted instead", record=_name(lane))
-        lane.work.reasons = (*lane.work.reasons, f"genesys:{code}")
-        lane.work.change = as_delete(lane.change, self._sink.contact_list_id)
-        self._lanes.put_back(Batch(Effect.DELETE, [lane]))
-        self._queued_again([lane])
-
-    def _later(self, lane: Lane, seconds: float, *, alone: bool = False) -> None:
-        """Keep a contact back for a while; it can be replaced or dropped meanwhile.
-
-        One for which Genesys refuses a whole request goes alone then: others in it would wait for another search.
-        """
-        self._lanes.park(lane)
-        asyncio.get_running_loop().call_later(seconds, partial(self._again, lane, alone=alone))
-        self._queued_again([lane])
-
-    def _again(self, lane: Lane, *, alone: bool) -> None:
-        if alone:
-            self._lanes.release_alone(lane, self._clock())
-        else:
-            self._lanes.release(lane)
-        self.wake()
-
-    def _queued_again(self, lanes: Sequence[Lane]) -> None:
-        """Forget what belongs to partitions that move away, and let newer changes take the place of the rest."""
-        for partition in list(self._partitions.values()):
-            if partition.closing:
-                self._admission.drop(partition.assignment)
-        self._admission.reconsider(lanes)
-
-
-def _remedy(lane: Lane) -> str:
-    if lane.change.withdrawal:
-        return "none needed: Genesys has no such contact"
-    return "have the CRM send the whole contact: Genesys does not have it"
 
 
 def _suppresses(lane: Lane) -> bool:
     return lane.change.operation is Operation.SUPPRESS
 
 
-def _releases(lane: Lane) -> bool:
-    """Whether what is sent is a grant that is provably newer than the withdrawal for which the number was blocked.
-
-    Of what it superseded, which may have been applied, nobody compared it with that; a withheld one is no grant.
-    """
-    return not lane.superseded and not lane.withheld and releases(lane.change, lane.base)
-
-
 def _trace_parents(batch: Batch) -> list[bytes]:
     headers = [header for lane in batch.lanes for header in lane.work.record.headers]
     return [value for name, value in headers if value and name == "traceparent"]
-
-
-def _smaller(size: int, limit: int | None) -> int:
-    """How many bytes of contacts to send where so many were too many; some room is left for what surrounds them."""
-    allowed = (limit or 0) * 9 // 10
-    return allowed if 0 < allowed < size else size // 2
-
-
-def _name(lane: Lane) -> str:
-    """How a log line names a record: by its position."""
-    return event_id(lane.work.record)

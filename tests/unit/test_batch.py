@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from consumer.core.batch import Lanes
-from consumer.core.lane import MAX_PER_REQUEST, Batch, Effect, Lane, effect_of
+from consumer.core.lane import MAX_PER_REQUEST, Batch, Effect, Lane, Tally, effect_of
 from consumer.model import (
     UNCHANGED,
     Amendment,
@@ -653,6 +653,101 @@ def test_a_parked_contact_that_ended_is_not_released(leaves: str) -> None:
     assert drained(on) == [["a"]]
     assert again.sent
     assert not lane.urgent or lane.queue is None
+
+
+def test_one_that_may_be_called_still_goes_alone_as_a_withdrawal_does() -> None:
+    """After those that wait longer, and before what is not urgent."""
+    on = lanes()
+    lane = parked(on)
+    begin(on, work("b", DELETE), now=1.0)
+    begin(on, work("grant"), now=1.0)
+    on.release_alone(lane, 2.0, urgent=True)
+    assert drained(on, 3.0) == [["b"], ["a"], ["grant"]]
+
+
+# -- requests that came to nothing
+
+
+def failed(on: Lanes, now: float, *works: Work) -> list[Lane]:
+    """Contacts that were sent together, and no answer came."""
+    begun = begin(on, *works, now=now)
+    batch = take(on, now + LINGER_S)
+    assert batch.lanes == begun
+    for lane in begun:
+        lane.failed = Tally(0, 1)
+    on.put_behind(batch, now + LINGER_S)
+    return begun
+
+
+def test_what_came_to_nothing_waits_behind_all_others() -> None:
+    """Also behind those that came later than it; it lingers anew."""
+    on = lanes()
+    first = begin(on, work("a"))
+    batch = take(on, LINGER_S)
+    begin(on, work("b"), work("c"), now=LINGER_S)
+    on.put_behind(batch, 2.0)
+    assert first[0].since == 2.0
+    assert drained(on, 2.0, limit=1) == [["b"], ["c"], ["a"]]
+
+
+def test_a_search_that_comes_to_nothing_goes_on_behind_all_others() -> None:
+    """The half that was tried stays by itself, and the other waits for what comes of it."""
+    on = lanes()
+    begin(on, *several("w", 4, withdrawal=True))
+    whole = take(on)
+    on.put_back_as_group(UPSERT, whole.lanes[:2], whole.lanes[2:])
+    half = take(on)
+    begin(on, work("late", withdrawal=True), now=1.0)
+    on.put_behind(half, 2.0)
+    assert names(take(on, 2.0)) == ["late"]
+    again = take(on, 2.0)
+    assert (names(again), names(again.still_doubted())) == (["w0", "w1"], ["w2", "w3"])
+
+
+def test_withdrawals_do_not_go_with_what_came_to_nothing() -> None:
+    """Neither with others that wait, nor with withdrawals that failed before: one of those may be why."""
+    on = lanes()
+    failed(on, 0.0, work("x", withdrawal=True))
+    begin(on, work("y", withdrawal=True), work("new"), now=2.0)
+    assert [names(take(on, 2.0)) for _ in range(2)] == [["x"], ["y", "new"]]
+    failed(on, 3.0, work("a"))
+    begin(on, work("z", withdrawal=True), now=4.0)
+    assert [names(take(on, 4.0)) for _ in range(2)] == [["z"], ["a"]]
+
+
+def test_on_trial_what_did_not_come_to_nothing_goes_first_and_apart() -> None:
+    """Withdrawals before the rest; then those that failed, whatever they are, the longest ago first."""
+    on = lanes()
+    failed(on, 1.0, work("a"))
+    failed(on, 2.0, work("w", withdrawal=True))
+    (grouped,) = begin(on, work("grouped", DELETE))
+    on.put_back_as_group(DELETE, take(on).lanes)
+    grouped.since, grouped.failed = 2.0, Tally(0, 1)
+    begin(on, work("new"), now=3.0)
+    begin(on, work("v", withdrawal=True), now=4.0)
+    trials = []
+    while taken := on.take(5.0, PLENTY, trial=True):
+        trials.append(names(taken))
+    assert trials == [["v"], ["new"], ["a"], ["grouped"], ["w"]]
+
+
+def test_on_trial_no_more_is_taken_than_allowed() -> None:
+    """What is left waits in its order."""
+    on = lanes()
+    begin(on, *several("c", 5))
+    batch = on.take(LINGER_S, 2, trial=True)
+    assert batch is not None
+    assert names(batch) == ["c0", "c1"]
+    assert drained(on, LINGER_S) == [["c2", "c3", "c4"]]
+
+
+def test_a_newer_change_is_under_no_suspicion() -> None:
+    """What it took the place of may have failed for its data."""
+    on = lanes()
+    (lane,) = failed(on, 0.0, work("a"))
+    lane.alone, lane.blamed = 2, 1
+    on.replace(lane, work("a", size=1))
+    assert (lane.failed, lane.alone, lane.blamed) == (None, 0, 0)
 
 
 # -- groups: the parts of a batch whose data is blamed

@@ -499,3 +499,20 @@ def test_states_are_those_of_the_metric() -> None:
     """Dashboards read 0, 1 and 2, in the order of alarm."""
     assert [(state.name, state.value) for state in Breaker] == [("CLOSED", 0), ("HALF_OPEN", 1), ("OPEN", 2)]
     assert all(less < more for less, more in pairwise(Breaker))
+
+
+def test_a_part_of_a_batch_that_succeeds_by_itself_makes_batches_no_larger() -> None:
+    """It tells nothing of larger ones; the breaker closes all the same."""
+    tried, now = half_open()
+    tried.started(now)
+    tried.succeeded(part=True)
+    assert (tried.breaker(now), tried.limit) == (Breaker.CLOSED, 10)
+
+
+def test_it_is_in_doubt_after_a_failure_until_something_succeeds() -> None:
+    """Whoever is sent then tries whether Genesys works."""
+    tried = gate()
+    seen = [tried.in_doubt, fail(tried, 1).in_doubt, fail(tried, 3).in_doubt]
+    tried.started(BEGIN)
+    tried.succeeded()
+    assert [*seen, tried.in_doubt] == [False, True, True, False]

@@ -24,7 +24,7 @@ from consumer.errors import (
     Withheld,
 )
 from consumer.model import Assignment, Contact, Record, Settlement, TopicPartition
-from consumer.pipeline.dispatch import DELETE_RETRY_S
+from consumer.pipeline.again import DELETE_RETRY_S
 from consumer.pipeline.dnc_wait import OFFERED_EVERY_S
 from consumer.pipeline.partitions import Partition
 from consumer.pipeline.settle import REBALANCING_RETRY_S

@@ -1,0 +1,140 @@
+"""What becomes of a contact for which one request was not enough: it is sent again later, in another way, or given up.
+
+Whatever waits to be sent again can be replaced by a newer change, or dropped with its partition. A withdrawal is never
+given up: where Genesys does not take it, the contact is deleted.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import structlog
+
+from consumer.core.audit import event_id
+from consumer.core.batch import Lanes
+from consumer.core.changes import as_delete
+from consumer.core.lane import Batch, Effect, Lane
+from consumer.errors import TransientError
+from consumer.pipeline.admission import Admission
+from consumer.pipeline.blame import is_given_up, retry_s
+from consumer.pipeline.partitions import Partitions
+
+log = structlog.get_logger(__name__)
+
+DELETE_RETRY_S = 30.0
+"""How long a delete waits that could not be done: the contact is being dialled, for example."""
+
+MISSED_RETRY_S = 10.0
+MISSES = 3
+"""How often a contact that is to be amended is looked for, and the seconds between."""
+
+NO_ANSWER = "no.usable.answer"
+"""Why a change is given up for which Genesys answers nothing that can be used, while it answers for others."""
+
+
+class Again:
+    """Keeps contacts back, and decides how they go on.
+
+    Args:
+        partitions: The assigned ones.
+        lanes: Contacts on their way.
+        admission: Told how they end.
+        contact_list_id: Of the list that they are in.
+        clock: Monotonic seconds.
+        wake: Called when one is due.
+    """
+
+    def __init__(
+        self,
+        *,
+        partitions: Partitions,
+        lanes: Lanes,
+        admission: Admission,
+        contact_list_id: str,
+        clock: Callable[[], float],
+        wake: Callable[[], None],
+    ) -> None:
+        self._partitions = partitions
+        self._lanes = lanes
+        self._admission = admission
+        self._contact_list_id = contact_list_id
+        self._clock = clock
+        self._wake = wake
+
+    def queued(self, lanes: Sequence[Lane]) -> None:
+        """Forget what belongs to partitions that move away, and let newer changes take the place of the rest."""
+        for partition in list(self._partitions.values()):
+            if partition.closing:
+                self._admission.drop(partition.assignment)
+        self._admission.reconsider(lanes)
+
+    def later(self, lane: Lane, seconds: float, *, alone: bool = False, urgent: bool = False) -> None:
+        """Keep a contact back for a while.
+
+        One for which Genesys refuses a whole request goes alone then: others in it would wait for another search.
+        """
+        self._lanes.park(lane)
+        asyncio.get_running_loop().call_later(seconds, partial(self._release, lane, alone=alone, urgent=urgent))
+        self.queued([lane])
+
+    def _release(self, lane: Lane, *, alone: bool, urgent: bool) -> None:
+        if alone:
+            self._lanes.release_alone(lane, self._clock(), urgent=urgent)
+        else:
+            self._lanes.release(lane)
+        self._wake()
+
+    def by_delete(self, lane: Lane, code: str) -> None:
+        """Carry out a withdrawal that Genesys does not take by deleting the contact."""
+        log.error("withdrawal_refused", code=code, remedy="the contact is deleted instead", record=name(lane))
+        lane.work.reasons = (*lane.work.reasons, f"genesys:{code}")
+        lane.work.change = as_delete(lane.change, self._contact_list_id)
+        lane.answered()
+        self._lanes.put_back(Batch(Effect.DELETE, [lane]))
+        self.queued([lane])
+
+    def postpone_delete(self, lane: Lane, applied_at: float, *, alone: bool) -> None:
+        """A contact is in use: it is not callable any more, and deleted later."""
+        lane.work.applied_at = lane.work.applied_at or applied_at
+        log.warning("delete_postponed", record=name(lane), remedy="none needed: not callable, deleted later")
+        self.later(lane, DELETE_RETRY_S, alone=alone)
+
+    def missed(self, lane: Lane, applied_at: float) -> None:
+        """Genesys does not show the contact, or not as it was accepted: reads may lag behind writes."""
+        lane.misses += 1
+        if lane.misses < MISSES:
+            log.warning("contact_not_shown", record=name(lane), remedy="none needed: it is looked for again")
+            self.later(lane, MISSED_RETRY_S)
+        else:
+            log.warning("contact_unknown", record=name(lane), remedy=_remedy(lane))
+            self._admission.miss(lane, applied_at=applied_at)
+
+    def unanswered_alone(self, lane: Lane, effect: Effect, error: TransientError) -> None:
+        """Others are carried out and this one is not: it waits beside them, until something else becomes of it."""
+        if effect is Effect.DELETE or not is_given_up(lane):
+            self._keep_apart(lane, error)
+        elif lane.change.withdrawal:
+            self.by_delete(lane, NO_ANSWER)
+        else:
+            self._give_up(lane, NO_ANSWER)
+
+    def _keep_apart(self, lane: Lane, error: TransientError) -> None:
+        remedy = "none needed: others go on, and it is tried again by itself"
+        log.warning("contact_unanswered", record=name(lane), error=str(error), tries=lane.alone, remedy=remedy)
+        self.later(lane, max(retry_s(lane), error.retry_after or 0.0), alone=True, urgent=lane.urgent)
+
+    def _give_up(self, lane: Lane, code: str) -> None:
+        remedy = "ask Genesys about requests with this contact, then replay the dead letter"
+        log.error("contact_given_up", code=code, record=name(lane), remedy=remedy)
+        self._admission.refuse(lane, code, "Genesys carries out the changes of others, and not this one")
+
+
+def _remedy(lane: Lane) -> str:
+    if lane.change.withdrawal:
+        return "none needed: Genesys has no such contact"
+    return "have the CRM send the whole contact: Genesys does not have it"
+
+
+def name(lane: Lane) -> str:
+    """How a log line names a record: by its position."""
+    return event_id(lane.work.record)

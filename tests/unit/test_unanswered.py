@@ -1,0 +1,274 @@
+"""Requests that come to nothing: because of one of their contacts, because of Genesys, and nobody knows which."""
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from consumer.core.delivery import BREAKER_OPEN_S, Breaker
+from consumer.errors import RefusedByGenesys, SinkUnavailable
+from consumer.model import TopicPartition
+from consumer.pipeline.blame import TRIES
+from tests.checker import check, check_without_outcomes
+from tests.lives import Life, arrives, in_life, live, world_of
+from tests.memory_ports import World
+from tests.stories import TOPIC, Event, Story
+from tests.virtual_time import passes, until
+
+ONE_PAUSE_S = BREAKER_OPEN_S + 5
+"""Of the breaker, and what comes before and after."""
+
+P0 = TopicPartition(TOPIC, 0)
+BAD = "bad"
+KNOWN = [f"known-{n}" for n in range(30)]
+CONFLICT: dict[str, Any] = {"do_not_call": True, "reasons": ("consent_conflicts_with_do_not_call",)}
+
+
+def begun() -> tuple[Story, World]:
+    """Thirty contacts that may be called, and Genesys answers nothing for another one."""
+    story = Story().tell(0, *(Event(name, 1) for name in KNOWN))
+    world = world_of(story)
+    live(world)
+    world.unanswered = {BAD}
+    return story, world
+
+
+def now() -> float:
+    """Virtual seconds."""
+    return asyncio.get_running_loop().time()
+
+
+async def seconds_until_withdrawn(world: World, life: Life, story: Story, name: str) -> float:
+    """How long it takes from a withdrawal of a contact until nobody calls it."""
+    arrives(world, life, story.tell(0, Event(name, 2, consent=False)))
+    told = now()
+    await until(lambda: not world.list[name]["callable"])
+    return now() - told
+
+
+async def traffic(world: World, life: Life, story: Story, hours: float) -> None:
+    """A new contact every ten seconds."""
+    for n in range(int(hours * 360)):
+        arrives(world, life, story.tell(0, Event(f"traffic-{now()}-{n}", 1)))
+        await passes(10)
+
+
+# -- because of one contact
+
+
+@pytest.mark.parametrize("others", [0, 3, 40, 300])
+def test_a_contact_without_an_answer_holds_up_nobody(others: int) -> None:
+    """New contacts that came with it are delivered, and once it stands alone a withdrawal goes out at once."""
+    story, world = begun()
+    new = [f"new-{n}" for n in range(others)]
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, Event(BAD, 1), *(Event(name, 1) for name in new)))
+        await passes(60)
+        assert await seconds_until_withdrawn(world, life, story, KNOWN[0]) < ONE_PAUSE_S
+        await passes(120)
+        assert world.list.keys() == {*KNOWN, *new}
+        for name in KNOWN[1:6]:
+            assert await seconds_until_withdrawn(world, life, story, name) < 1
+            await passes(600)
+            assert life.pipeline.gate.breaker(now()) is Breaker.CLOSED
+
+    in_life(world, act)
+
+
+def test_neighbours_of_a_contact_without_an_answer_do_not_fail_with_it_again_and_again() -> None:
+    """While there is a backlog of many batches, its own batch is taken apart: the others cost nothing more."""
+    story, world = begun()
+    world.append(story.tell(0, *(Event(f"new-{n}", 1) for n in range(2000)), Event(BAD, 1)).records()[len(KNOWN) :])
+    world.poll_records = 500
+
+    async def act(life: Life) -> None:
+        await until(lambda: len(world.list) == 2030)
+        assert sum(BAD in names for names in world.requested) < 12
+        await traffic(world, life, story, 0.1)
+
+    in_life(world, act)
+
+
+def test_it_is_given_up_once_it_failed_alone_many_times_while_others_were_delivered() -> None:
+    """Undeliverable, with a reason of its own; the partition goes on, and the log names the record and what to do."""
+    story, world = begun()
+    with capture_logs() as logs:
+
+        async def act(life: Life) -> None:
+            arrives(world, life, story.tell(0, Event(BAD, 1)))
+            await traffic(world, life, story, 0.08)
+            assert world.committed == {P0: len(KNOWN)}
+            await traffic(world, life, story, 0.3)
+            assert world.committed[P0] > len(KNOWN) + 100
+
+        in_life(world, act)
+    outcomes = check_without_outcomes(world, story, {BAD})
+    refused = [event for event in outcomes.values() if event["outcome"] == "undeliverable"]
+    assert [event["reasons"] for event in refused] == [["genesys:no.usable.answer"]]
+    assert len(world.dead_letters) == 1
+    (given_up,) = [entry for entry in logs if entry["event"] == "contact_given_up"]
+    assert given_up["record"] == f"{TOPIC}/0/{len(KNOWN)}"
+    assert len([entry for entry in logs if entry["event"] == "contact_unanswered"]) == TRIES - 1
+
+
+def test_a_newer_change_takes_the_place_of_one_that_waits_alone() -> None:
+    """What Genesys does not answer for may be in the data: the newer one is sent with all others, and at once."""
+    story, world = begun()
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, Event(BAD, 1)))
+        await traffic(world, life, story, 0.04)
+        world.unanswered = set()
+        arrives(world, life, story.tell(0, Event(BAD, 2, phone="+15550199")))
+        await passes(1)
+        assert BAD in world.list
+
+    in_life(world, act)
+    check(world, story, set())
+
+
+@pytest.mark.parametrize("withdrawal", [{"consent": False}, CONFLICT], ids=["consent", "suppressed"])
+def test_a_withdrawal_without_an_answer_is_carried_out_as_a_delete(withdrawal: dict[str, Any]) -> None:
+    """While other withdrawals are not held up by it; the record keeps the reason."""
+    story, world = begun()
+    story.tell(0, Event(BAD, 1))
+    world.append(story.records()[len(KNOWN) :])
+    world.unanswered = set()
+    live(world)
+    world.unanswered = {BAD}
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, Event(BAD, 2, **withdrawal), Event(KNOWN[0], 2, **withdrawal)))
+        await passes(1)
+        for name in KNOWN[1:8]:
+            assert await seconds_until_withdrawn(world, life, story, name) < ONE_PAUSE_S
+            await passes(20)
+        assert not world.list[KNOWN[0]]["callable"]
+        assert BAD not in world.list
+
+    in_life(world, act)
+    (event,) = [each for each in world.events() if each["operation"] == "delete"]
+    assert event["reasons"][-1] == "genesys:no.usable.answer"
+
+
+def test_new_contacts_do_not_wait_for_a_withdrawal_without_an_answer() -> None:
+    """It would go first each time that the breaker lets one request through."""
+    story, world = begun()
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, Event(BAD, 1, consent=False)))
+        await passes(60)
+        arrives(world, life, story.tell(0, Event("new", 1)))
+        told = now()
+        await until(lambda: "new" in world.list)
+        assert now() - told < ONE_PAUSE_S
+
+    in_life(world, act)
+
+
+def test_after_an_outage_nobody_waits_for_a_withdrawal_that_stays_without_an_answer() -> None:
+    """They failed together: whoever was tried the longest time ago is tried next, withdrawal or not."""
+    story, world = begun()
+    world.unanswered = {BAD, "new"}
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, Event(BAD, 1, consent=False), Event("new", 1)))
+        await passes(300)
+        world.unanswered = {BAD}
+        ended = now()
+        await until(lambda: "new" in world.list)
+        assert now() - ended < 2 * ONE_PAUSE_S
+
+    in_life(world, act)
+
+
+def test_a_delete_without_an_answer_is_tried_again_for_ever_and_holds_up_nobody() -> None:
+    """Nothing else could be done for it."""
+    story, world = begun()
+
+    def answer() -> None:
+        if KNOWN[0] in world.requested[-1]:
+            raise SinkUnavailable("no usable answer")
+
+    world.answer = answer
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, *(Event(name, 2, delete=True) for name in KNOWN[:4])))
+        await passes(120)
+        assert world.list.keys() & {*KNOWN[:4]} == {KNOWN[0]}
+        for name in KNOWN[4:7]:
+            arrives(world, life, story.tell(0, Event(name, 2, delete=True)))
+            await passes(1)
+            assert name not in world.list
+            await passes(3600)
+        assert len(world.requested) < 400
+        world.answer = lambda: None
+        await passes(31)
+        assert KNOWN[0] not in world.list
+
+    in_life(world, act, genesys_max_in_flight=1)
+    check(world, story, set())
+
+
+def test_a_search_that_meets_no_answer_holds_up_no_withdrawal() -> None:
+    """One contact is refused and another gets no answer: newer withdrawals go out, and so do their neighbours'."""
+    story, world = begun()
+    world.refusal, world.poison, world.unanswered = RefusedByGenesys("invalid.update"), {KNOWN[0]}, {KNOWN[5]}
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, *(Event(name, 2, consent=False) for name in KNOWN[:8])))
+        for name in KNOWN[8:12]:
+            await seconds_until_withdrawn(world, life, story, name)
+            await passes(60)
+        assert not any(world.list.get(name, {}).get("callable") for name in KNOWN[:8])
+
+    in_life(world, act)
+
+
+# -- because of Genesys
+
+
+def test_nobody_is_given_up_while_everything_fails() -> None:
+    """Ten hours without an answer: then all is delivered, among it one that was under suspicion before."""
+    story, world = begun()
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, Event(BAD, 1), *(Event(f"new-{n}", 1) for n in range(20))))
+        await traffic(world, life, story, 0.04)
+        world.unanswered = {*KNOWN, BAD, *(f"later-{n}" for n in range(50))}
+        arrives(world, life, story.tell(0, *(Event(f"later-{n}", 1) for n in range(50))))
+        arrives(world, life, story.tell(0, *(Event(name, 2, consent=False) for name in KNOWN)))
+        await passes(36_000)
+        assert not world.dead_letters
+        world.unanswered = set()
+        await passes(660)
+
+    in_life(world, act)
+    check(world, story, set())
+    assert {event["outcome"] for event in world.events()} == {"delivered"}
+    assert {event["operation"] for event in world.events()} == {"upsert"}
+
+
+@pytest.mark.parametrize("failing", [0.3, 0.6, 0.9])
+def test_nobody_is_given_up_while_answers_fail_by_chance(failing: float) -> None:
+    """For an hour so many requests fail, whoever is in them: nobody is to blame for that."""
+    story, world = begun()
+    world.unanswered = set()
+    dice = random.Random(7)
+
+    def answer() -> None:
+        if dice.random() < failing:
+            raise SinkUnavailable("no usable answer")
+
+    async def act(life: Life) -> None:
+        world.answer = answer
+        await traffic(world, life, story, 1)
+        world.answer = lambda: None
+        await passes(660)
+
+    in_life(world, act)
+    check(world, story, set())
+    assert {event["outcome"] for event in world.events()} == {"delivered"}
