@@ -126,6 +126,10 @@ class SinkUnavailable(TransientError):
     """Genesys did not answer, or not as a working service does; the request may have been applied."""
 
 
+class NoneCameBack(SinkUnavailable):
+    """The answer holds none of the contacts: Genesys leaves them out, or is in trouble."""
+
+
 class Withheld(SinkUnavailable):
     """The do-not-call list takes no numbers. Who withdrew is not callable meanwhile, and has to be sent again.
 

@@ -328,14 +328,19 @@ class Sink(Protocol):
         sure: Sure = always,
         withdrawn: Sequence[Contact] = (),
         granted: Sequence[Contact] = (),
-    ) -> None:
+    ) -> Collection[str]:
         """Add or replace encoded contacts, at most 1000. Each stands in the list once.
 
         Where there is a do-not-call list, the numbers of those withdrawn among them are on it before. Where it may be
         shortened, those of the granted, which withdrew before, are taken off it afterwards.
 
+        Returns:
+            Genesys' ids of those that its answer leaves out, or shows as callable otherwise than they were sent.
+            Nothing of them may be counted as applied, and all of the others.
+
         Raises:
             Withheld: That list takes no numbers. Nothing was sent but those withdrawn, as not callable.
+            NoneCameBack: The answer leaves all of them out.
         """
         ...
 

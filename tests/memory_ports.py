@@ -15,7 +15,7 @@ import orjson
 from msgspec.structs import asdict
 
 from consumer.core.contact_id import contact_id
-from consumer.errors import RefusedByGenesys, SinkUnavailable
+from consumer.errors import NoneCameBack, RefusedByGenesys, SinkUnavailable
 from consumer.formats import SchemaReference
 from consumer.model import Amendment, Contact, ExportedContact, Record, Settlement, TopicPartition
 from consumer.ports import (
@@ -62,6 +62,7 @@ class World:
         poison: External ids whose data Genesys refuses.
         refusal: What it says of them; unless a test says more, not who of them it is.
         unanswered: External ids for which an upsert or amendment gets no usable answer, and is not done.
+        left_out: External ids that an answer to an upsert leaves out: of them nothing is done.
         in_use: External ids that Genesys does not delete now.
         refuses_in_use: Whether it then deletes none of a request, and says so; otherwise it leaves them out.
         delete_refusal: What it says of every delete; None does them.
@@ -91,6 +92,7 @@ class World:
         self.poison: set[str] = set()
         self.refusal = RefusedByGenesys("contact.datum.length.limit.exceeded")
         self.unanswered: set[str] = set()
+        self.left_out: set[str] = set()
         self.in_use: set[str] = set()
         self.refuses_in_use = False
         self.delete_refusal: RefusedByGenesys | None = None
@@ -349,7 +351,7 @@ class MemorySink:
         sure: Sure = always,
         withdrawn: Sequence[Contact] = (),
         granted: Sequence[Contact] = (),
-    ) -> None:
+    ) -> Collection[str]:
         bodies = {body["externalId"]: body for raw in contacts for body in [orjson.loads(raw)]}
         self._world.on_upsert(list(bodies.values()))
         async with self._request("upsert", list(bodies), sure):
@@ -358,11 +360,17 @@ class MemorySink:
             self._world.silence(bodies)
             if self._world.poison & set(bodies):
                 raise self._world.refusal
-            self._world.blocked -= {each.phone for each in granted if self._has_number(each)} - blocked
-            for external_id, body in bodies.items():
+            left_out = self._world.left_out & bodies.keys()
+            kept = [each for each in granted if self._has_number(each) and each.external_id not in left_out]
+            self._world.blocked -= {each.phone for each in kept} - blocked
+            for external_id in bodies.keys() - left_out:
+                body = bodies[external_id]
                 self._world.list[external_id] = {"callable": body["callable"], **body["data"]}
         if self._world.answer_lost:
             raise SinkUnavailable("no answer, and applied")
+        if left_out and left_out == bodies.keys():
+            raise NoneCameBack("all left out")
+        return {contact_id(external_id) for external_id in left_out}
 
     async def delete(self, external_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
         async with self._request("delete", external_ids, sure):

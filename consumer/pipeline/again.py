@@ -28,6 +28,9 @@ MISSED_RETRY_S = 10.0
 MISSES = 3
 """How often a contact that is to be amended is looked for, and the seconds between."""
 
+LEFT_OUT = "contact.left.out"
+"""Why a change is given up that Genesys leaves out of its answers, as if nobody had asked for it."""
+
 NO_ANSWER = "no.usable.answer"
 """Why a change is given up for which Genesys answers nothing that can be used, while it answers for others."""
 
@@ -108,6 +111,17 @@ class Again:
         else:
             log.warning("contact_unknown", record=name(lane), remedy=_remedy(lane))
             self._admission.miss(lane, applied_at=applied_at)
+
+    def left_out(self, lane: Lane) -> None:
+        """Genesys took others of a request and left this one out, which is told by itself from then on."""
+        lane.misses += 1
+        if lane.change.withdrawal:
+            self.by_delete(lane, LEFT_OUT)
+        elif lane.misses < MISSES:
+            log.warning("contact_left_out", record=name(lane), remedy="none needed: it is tried again by itself")
+            self.later(lane, MISSED_RETRY_S, alone=True, urgent=lane.urgent)
+        else:
+            self._give_up(lane, LEFT_OUT)
 
     def unanswered_alone(self, lane: Lane, effect: Effect, error: TransientError) -> None:
         """Others are carried out and this one is not: it waits beside them, until something else becomes of it."""

@@ -17,9 +17,10 @@ from msgspec.structs import replace
 
 from consumer.core.batch import Lanes
 from consumer.core.changes import grants_nothing, held_back, is_applied, is_content
+from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Breaker, Gate
 from consumer.core.lane import Batch, Effect, Lane
-from consumer.errors import RefusedByGenesys, Throttled, TooLarge, TransientError, Withheld
+from consumer.errors import NoneCameBack, RefusedByGenesys, Throttled, TooLarge, TransientError, Withheld
 from consumer.model import Amendment, Contact, Operation, TopicPartition
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.again import DELETE_RETRY_S, MISSES, Again, name
@@ -200,15 +201,29 @@ class Dispatcher:
         sure = partial(self._is_ours, batch)
         match batch.effect:
             case Effect.UPSERT:
-                withdrawn = [lane.change.whole for lane in batch.lanes if lane.change.withdrawal]
-                granted = [lane.change.whole for lane in batch.lanes if releases_number(lane)]
-                await self._sink.upsert([lane.payload for lane in batch.lanes], sure, withdrawn, granted)
-                return _Answer()
+                return _Answer(await self._upsert(batch, sure))
             case Effect.DELETE:
                 return _Answer(await self._sink.delete([contact.external_id for contact in contacts], sure))
             case Effect.AMEND:
                 amended = await self._amend(batch, sure)
                 return _Answer({contact.external_id for contact in contacts} - amended.keys(), amended)
+
+    async def _upsert(self, batch: Batch, sure: Callable[[], bool]) -> Collection[str]:
+        """Send contacts; the external ids of those that Genesys leaves out.
+
+        Raises:
+            NoneCameBack: It leaves out all, of whom some were never left out of an answer with others.
+        """
+        withdrawn = [lane.change.whole for lane in batch.lanes if lane.change.withdrawal]
+        granted = [lane.change.whole for lane in batch.lanes if releases_number(lane)]
+        external_ids = [lane.change.contact.external_id for lane in batch.lanes]
+        try:
+            missing = await self._sink.upsert([lane.payload for lane in batch.lanes], sure, withdrawn, granted)
+        except NoneCameBack:
+            if all(lane.misses for lane in batch.lanes):
+                return external_ids
+            raise
+        return {each for each in external_ids if contact_id(each) in missing} if missing else ()
 
     async def _amend(self, batch: Batch, sure: Callable[[], bool]) -> Mapping[str, Amended]:
         """Amend contacts that Genesys shows as it accepted them last."""
@@ -249,22 +264,30 @@ class Dispatcher:
         self.dnc_wait.taken(batch.effect, finished)
         for lane in self._owned(batch).lanes:
             external_id = lane.change.contact.external_id
-            if amended := answer.amended.get(external_id):
+            if external_id in answer.unfinished:
+                self._unfinished(batch, lane, applied_at)
+            elif amended := answer.amended.get(external_id):
                 self._admission.amend(lane, amended, applied_at=applied_at)
-            elif external_id not in answer.unfinished:
-                self._admission.accept(lane, applied_at=applied_at)
-            elif batch.effect is Effect.DELETE:
-                self._again.postpone_delete(lane, applied_at, alone=batch.search)
-            elif _suppresses(lane) and (lane.base is None or lane.base.deleted):
-                self._admission.miss(lane, applied_at=applied_at)
             else:
-                self._again.missed(lane, applied_at)
+                self._admission.accept(lane, applied_at=applied_at)
         if blamed := batch.still_doubted():
             self._search.halve(batch.effect, blamed)
 
+    def _unfinished(self, batch: Batch, lane: Lane, applied_at: float) -> None:
+        if batch.effect is Effect.UPSERT:
+            self._again.left_out(lane)
+        elif batch.effect is Effect.DELETE:
+            self._again.postpone_delete(lane, applied_at, alone=batch.search)
+        elif _suppresses(lane) and (lane.base is None or lane.base.deleted):
+            self._admission.miss(lane, applied_at=applied_at)
+        else:
+            self._again.missed(lane, applied_at)
+
     def _answered(self, batch: Batch, answer: _Answer) -> None:
-        """Genesys did something: an amendment that makes no difference tells only that it can be asked."""
-        if batch.effect is not Effect.AMEND or any(amended.sent for amended in answer.amended.values()):
+        """Note where Genesys did something: an amendment that makes no difference tells only that it can be asked."""
+        none_done = batch.effect is Effect.UPSERT and len(answer.unfinished) == len(batch.lanes)
+        none_sent = batch.effect is Effect.AMEND and not any(amended.sent for amended in answer.amended.values())
+        if not (none_done or none_sent):
             self._blame.carried_out(batch)
         for lane in batch.lanes:
             lane.answered()

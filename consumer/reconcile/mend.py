@@ -17,7 +17,7 @@ from consumer.core.audit import Auditor
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Gate
 from consumer.core.reconcile import Standing
-from consumer.errors import FatalError, RefusedByGenesys, Throttled, TransientError, Withheld
+from consumer.errors import FatalError, RefusedByGenesys, SinkUnavailable, Throttled, TransientError, Withheld
 from consumer.model import UNCHANGED, Amendment, BatchReport, Change, Settlement, TopicPartition
 from consumer.ports import EventTopics, Sink, TimeAndChance
 from consumer.reconcile.findings import Finding, Findings, of_contact, of_row
@@ -202,7 +202,9 @@ class Mender:
             self._sink.encode(change.whole, callable_=change.whole.callable and finding.callable)
             for change, finding in batch
         ]
-        await self._sink.upsert(payloads, withdrawn=[change.whole for change, _ in batch if change.withdrawal])
+        withdrawn = [change.whole for change, _ in batch if change.withdrawal]
+        if await self._sink.upsert(payloads, withdrawn=withdrawn):
+            raise SinkUnavailable("the answer leaves contacts out")
 
     async def _upsert_refused(self, resend: _Resend, code: str) -> None:
         change, _ = resend

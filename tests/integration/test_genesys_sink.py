@@ -32,6 +32,7 @@ from consumer.errors import (
     ConsumerError,
     ContactListMismatch,
     FatalError,
+    NoneCameBack,
     RefusedByGenesys,
     SinkUnavailable,
     Throttled,
@@ -706,7 +707,7 @@ MAPPING: list[tuple[str, Handler, type[ConsumerError], str]] = [
     ("broken JSON", text(200, '[{"id": "crm-canary-1', "application/json"), SinkUnavailable, "broken JSON"),
     ("empty", text(200, "", "application/json"), SinkUnavailable, "does not match"),
     ("no array", reply(200, {"id": "crm-canary-1"}), SinkUnavailable, "does not match"),
-    ("too few", reply(200, []), SinkUnavailable, "does not match"),
+    ("too few", reply(200, []), NoneCameBack, "does not match"),
 ]
 
 
@@ -1105,6 +1106,48 @@ async def test_columns_may_stand_in_another_order(bench):
     bench.genesys.script = [page(1, 1, CONTACT_LIST | {"columnNames": COLUMNS[::-1]})]
     async with bench.sink() as sink:
         assert sink.contact_list_id == LIST_ID
+
+
+def _came_back(external_id, **more):
+    return {"id": contact_id(external_id), "contactListId": LIST_ID, "data": {}, **more}
+
+
+@pytest.mark.parametrize(
+    ("answer", "missing"),
+    [
+        ([_came_back("crm-canary-1", callable=True), _came_back("crm-2", callable=False)], set()),
+        ([_came_back("crm-2"), _came_back("crm-canary-1")], set()),
+        ([_came_back("crm-canary-1")], {"crm-2"}),
+        ([_came_back("crm-2"), _came_back("crm-2")], {"crm-canary-1"}),
+        ([_came_back("crm-2"), _came_back("crm-3")], {"crm-canary-1"}),
+        ([_came_back("crm-canary-1"), _came_back("crm-2", callable=True)], {"crm-2"}),
+        ([_came_back("crm-canary-1", callable=False), _came_back("crm-2", callable=False)], {"crm-canary-1"}),
+    ],
+    ids=["as sent", "another order", "one fewer", "one twice", "another", "callable", "not callable"],
+)
+async def test_an_answer_tells_who_was_taken(bench, answer, missing):
+    """Who is left out, or can be called where it was sent as not callable, or the other way round, was not."""
+    async with bench.sink() as sink:
+        bench.genesys.script = [reply(200, answer)]
+        told = await sink.upsert([sink.encode(JANE, callable_=True), sink.encode(JOHN, callable_=False)])
+    assert told == {contact_id(each) for each in missing}
+
+
+@pytest.mark.parametrize("answer", [[None, None], [{}, {}], ["x"], [{"id": 5}]])
+async def test_an_answer_that_holds_no_contacts_is_unavailable(bench, answer):
+    """It tells of nobody."""
+    async with bench.sink() as sink:
+        bench.genesys.script = [reply(200, answer)]
+        with pytest.raises(SinkUnavailable, match="does not match"):
+            await sink.upsert([sink.encode(JANE, callable_=True), sink.encode(JOHN, callable_=False)])
+
+
+async def test_an_amended_contact_has_to_come_back(bench):
+    """Where it is left out of the answer to what was sent for it, it is not amended."""
+    async with bench.sink() as sink:
+        bench.genesys.script = [reply(200, [_came_back("crm-canary-1")]), reply(200, [_came_back("crm-2")])]
+        with pytest.raises(SinkUnavailable, match="does not match"):
+            await sink.amend([WITHDRAWN])
 
 
 @pytest.mark.parametrize(

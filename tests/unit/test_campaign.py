@@ -76,8 +76,8 @@ class StormySink(MemorySink):
 
     weather: Weather
 
-    async def upsert(self, contacts: Any, sure: Sure = always, withdrawn: Any = (), granted: Any = ()) -> None:
-        await self._stormy(super().upsert, contacts, sure, withdrawn, granted)
+    async def upsert(self, contacts: Any, sure: Sure = always, withdrawn: Any = (), granted: Any = ()) -> Any:
+        return await self._stormy(super().upsert, contacts, sure, withdrawn, granted)
 
     async def delete(self, external_ids: Any, sure: Sure = always) -> Any:
         return await self._stormy(super().delete, external_ids, sure)

@@ -769,7 +769,7 @@ def test_a_load_does_not_wait_for_somebody_to_mend_the_do_not_call_list(monkeypa
     rows = [row(f"contact-{n}", consent=False) for n in range(AT_ONCE + 100)]
 
     class Refusing(MemorySink):
-        async def upsert(self, contacts: Any, sure: Any = always, withdrawn: Any = (), granted: Any = ()) -> None:
+        async def upsert(self, contacts: Any, sure: Any = always, withdrawn: Any = (), granted: Any = ()) -> Any:
             await super().upsert(contacts, sure)
             raise Withheld(FatalError("no permission"), {each.external_id for each in withdrawn})
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -400,7 +400,7 @@ class _WithoutDncList(MemorySink):
 
     async def upsert(
         self, contacts: Sequence[bytes], sure: Sure = always, withdrawn: Sequence[Contact] = (), granted: Any = ()
-    ) -> None:
+    ) -> Collection[str]:
         if not withdrawn or asyncio.get_running_loop().time() >= START + self.until:
             return await super().upsert(contacts, sure, withdrawn, granted)
         self.tries += 1
@@ -486,10 +486,10 @@ def test_a_list_that_is_slow_to_refuse_keeps_nobody_else_waiting() -> None:
     class Slow(_WithoutDncList):
         until = 3600.0
 
-        async def upsert(self, contacts: Any, sure: Any = always, withdrawn: Any = (), granted: Any = ()) -> None:
+        async def upsert(self, contacts: Any, sure: Any = always, withdrawn: Any = (), granted: Any = ()) -> Any:
             if withdrawn:
                 await passes(10)
-            await super().upsert(contacts, sure, withdrawn, granted)
+            return await super().upsert(contacts, sure, withdrawn, granted)
 
     async def act(life: Life) -> None:
         await until(lambda: len(world.list) == 3000)

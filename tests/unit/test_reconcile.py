@@ -693,15 +693,34 @@ def test_a_refusal_of_a_delete_is_told() -> None:
     assert report.mended == Mended(deleted=2, refused=1)
 
 
+def test_who_is_left_out_of_an_answer_is_sent_again() -> None:
+    """It is not told as mended, and goes on once the answer is whole."""
+    names = [f"lost-{n}" for n in range(3)]
+    world = delivered_world(*(Event(name, 1) for name in names))
+    for name in names:
+        del world.list[name]
+    world.left_out, tries = {"lost-1"}, []
+
+    def answer() -> None:
+        tries.append(1)
+        if len(tries) == 3:
+            world.left_out = set()
+
+    world.answer = answer
+    assert reconcile(world, apply=True).mended == Mended(redelivered=3)
+    assert world.list.keys() >= {*names}
+
+
 class _WithoutDncList(MemorySink):
     """A contact list whose do-not-call list takes no numbers so often."""
 
     times = 1_000_000
     cause: ConsumerError = FatalError("no permission")
 
-    async def upsert(self, contacts: Any, sure: Any = always, withdrawn: Sequence[Contact] = (), *more: Any) -> None:
-        await super().upsert(contacts, sure, withdrawn, *more)
+    async def upsert(self, contacts: Any, sure: Any = always, withdrawn: Sequence[Contact] = (), *more: Any) -> Any:
+        missing = await super().upsert(contacts, sure, withdrawn, *more)
         self._refuse([each.external_id for each in withdrawn])
+        return missing
 
     async def amend(self, amendments: Sequence[Amendment], *more: Any, **named: Any) -> Any:
         amended = await super().amend(amendments, *more, **named)

@@ -63,7 +63,7 @@ def test_a_grant_that_was_applied_and_then_refused_hides_no_withdrawal(
     grant = Event("c", 5)
 
     class Refusing(MemorySink):
-        async def upsert(self, *arguments: Any, **named: Any) -> None:
+        async def upsert(self, *arguments: Any, **named: Any) -> Any:
             if world.list.get("c", {}).get("callable") is not True:
                 await super().upsert(*arguments, **named)
                 raise SinkUnavailable("no answer, and applied")

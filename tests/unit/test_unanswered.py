@@ -228,6 +228,91 @@ def test_a_search_that_meets_no_answer_holds_up_no_withdrawal() -> None:
     in_life(world, act)
 
 
+# -- an answer that leaves one out
+
+
+def test_a_grant_that_genesys_leaves_out_is_told_by_itself_and_given_up_in_the_end() -> None:
+    """Its neighbours count as delivered at once, and it has a reason of its own."""
+    story, world = begun()
+    world.unanswered, world.left_out = set(), {BAD}
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, Event("new", 1), Event(BAD, 1), Event("other", 1)))
+        await passes(1)
+        assert world.list.keys() == {*KNOWN, "new", "other"}
+        await passes(60)
+
+    in_life(world, act)
+    outcomes = check_without_outcomes(world, story, {BAD})
+    refused = [event for event in outcomes.values() if event["outcome"] == "undeliverable"]
+    assert [event["reasons"] for event in refused] == [["genesys:contact.left.out"]]
+    assert [names for names in world.requested if BAD in names][1:] == [(BAD,), (BAD,)]
+
+
+def test_a_grant_that_was_left_out_once_is_delivered_when_it_is_not_any_more() -> None:
+    """It is told again ten seconds later."""
+    story, world = begun()
+    world.unanswered, world.left_out = set(), {BAD}
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, Event("new", 1), Event(BAD, 1)))
+        await passes(5)
+        world.left_out = set()
+        await passes(8)
+
+    in_life(world, act)
+    check(world, story, set())
+
+
+def test_a_withdrawal_that_genesys_leaves_out_is_carried_out_as_a_delete_at_once() -> None:
+    """Whatever it did with the others, this person may still be called."""
+    story, world = begun()
+    world.unanswered, world.left_out = set(), {KNOWN[0]}
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, *(Event(name, 2, consent=False) for name in KNOWN[:3])))
+        await passes(1)
+        assert KNOWN[0] not in world.list
+        assert not any(world.list[name]["callable"] for name in KNOWN[1:3])
+
+    in_life(world, act)
+    (event,) = [each for each in world.events() if each["operation"] == "delete"]
+    assert event["reasons"] == ["genesys:contact.left.out"]
+
+
+def test_answers_that_leave_everybody_out_blame_nobody() -> None:
+    """They are those of a service in trouble: all is delivered once they are whole."""
+    story, world = begun()
+    new = {f"new-{n}" for n in range(20)}
+    world.unanswered, world.left_out = set(), {*new, BAD, *KNOWN}
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, *(Event(name, 1) for name in sorted(new))))
+        arrives(world, life, story.tell(0, Event(KNOWN[0], 2, consent=False)))
+        await passes(3600)
+        assert not world.dead_letters
+        world.left_out = set()
+        await passes(60)
+
+    in_life(world, act)
+    check(world, story, set())
+    assert {event["operation"] for event in world.events()} == {"upsert"}
+
+
+def test_a_number_stays_blocked_where_its_grant_was_left_out() -> None:
+    """Those of the others come off the list."""
+    story, world = begun()
+    world.unanswered = set()
+    names = KNOWN[:2]
+    for version, consent in ((2, False), (3, True)):
+        told = len(story.records())
+        story.tell(0, *(Event(names[n], version, phone=f"+1555019{n}", consent=consent) for n in range(2)))
+        world.append(story.records()[told:])
+        world.left_out = {names[0]} if consent else set()
+        live(world, genesys_dnc_list="do not call")
+    assert world.blocked == {"+15550190"}
+
+
 # -- because of Genesys
 
 
