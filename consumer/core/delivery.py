@@ -13,7 +13,7 @@ from consumer.errors import RefusedByGenesys
 from consumer.model import Amendment, Contact
 
 BREAKER_FAILURES = 3
-"""Failures in a row that open the breaker."""
+"""Failures in a row that open the breaker; requests that were under way together count as one."""
 
 BREAKER_OPEN_S = 30.0
 """How long the open breaker lets nothing through."""
@@ -172,10 +172,10 @@ class Gate:
 
     def failed(self, now: float, dice: float, retry_after: float | None = None) -> None:
         """No answer, or not one of a working service, which may still say how long to wait. `dice` is in [0, 1)."""
+        self._failures += self._of_before == 0  # those under way together tell of one moment
         self._slow_down()
         self._answered()
         self._told_not_before = max(self._told_not_before, now + (retry_after or 0.0))
-        self._failures += 1
         if self._failures >= BREAKER_FAILURES or self._opened_until is not None:
             self._opened_until = now + BREAKER_OPEN_S
             self.limit = max(1, self._max_records // _SHRINK)

@@ -33,6 +33,16 @@ def opened(max_records: int = 100) -> Gate:
     return fail(gate(max_records=max_records), BREAKER_FAILURES)
 
 
+def opened_beside(under_way: int) -> Gate:
+    """A gate whose breaker was opened by failures that followed one another, while so many others are under way."""
+    tried = gate(max_in_flight=PLENTY)
+    for _ in range(under_way):
+        tried.started(BEGIN)
+    while tried.breaker(BEGIN) is Breaker.CLOSED:
+        fail(tried, 1)
+    return tried
+
+
 def half_open(max_records: int = 100) -> tuple[Gate, float]:
     """A gate whose breaker lets one request through, and the moment at which it does."""
     return opened(max_records), BEGIN + BREAKER_OPEN_S
@@ -334,6 +344,19 @@ def test_the_breaker_opens_at_the_third_failure_in_a_row() -> None:
     assert tried.breaker(BEGIN + 29.999) is Breaker.OPEN
 
 
+@pytest.mark.parametrize("together", [2, 4, 64])
+def test_requests_that_fail_together_count_once(together: int) -> None:
+    """A connection that breaks takes all of them with it: two more failures have to follow before the breaker opens."""
+    tried = gate(max_in_flight=PLENTY)
+    for _ in range(together):
+        tried.started(BEGIN)
+    for _ in range(together):
+        tried.failed(BEGIN, 0.5)
+    assert waits(tried, BEGIN) == pytest.approx(0.5), "the backoff is that of a first failure"
+    assert fail(tried, 1).breaker(BEGIN) is Breaker.CLOSED
+    assert fail(tried, 1).breaker(BEGIN) is Breaker.OPEN
+
+
 def test_half_open_lets_one_through() -> None:
     """After the pause one request may start; the next hangs on its answer, however many are allowed otherwise."""
     tried, now = half_open()
@@ -377,11 +400,7 @@ def test_throttled_in_half_open_is_no_answer_to_its_question() -> None:
 @pytest.mark.parametrize("most", [2, 4])
 def test_a_late_failure_prolongs_the_pause(most: int) -> None:
     """Requests that were under way as the breaker opened fail too: the pause counts from the last of them."""
-    tried = gate(max_in_flight=PLENTY)
-    for _ in range(BREAKER_FAILURES + most):
-        tried.started(BEGIN)
-    for _ in range(BREAKER_FAILURES):
-        tried.failed(BEGIN, 0.0)
+    tried = opened_beside(most)
     for late in range(1, most + 1):
         assert tried.wait(BEGIN + late) is None, "a request under way may tell more"
         tried.failed(BEGIN + late, 0.0)
@@ -391,22 +410,14 @@ def test_a_late_failure_prolongs_the_pause(most: int) -> None:
 
 def test_a_late_success_closes_the_breaker() -> None:
     """Genesys answers: there is nothing to wait for, and batches grow from the tenth on."""
-    tried = gate()
-    for _ in range(4):
-        tried.started(BEGIN)
-    for _ in range(BREAKER_FAILURES):
-        tried.failed(BEGIN, 0.0)
+    tried = opened_beside(1)
     tried.succeeded()
     assert (tried.breaker(BEGIN), waits(tried, BEGIN), tried.limit) == (Breaker.CLOSED, 0, 20)
 
 
 def test_a_late_throttled_leaves_the_breaker_open() -> None:
     """Being told to slow down is no sign of health, and a longer wait than the pause is kept."""
-    tried = gate()
-    for _ in range(4):
-        tried.started(BEGIN)
-    for _ in range(BREAKER_FAILURES):
-        tried.failed(BEGIN, 0.0)
+    tried = opened_beside(1)
     tried.throttled(BEGIN, 45, 0.5)
     assert tried.breaker(BEGIN) is Breaker.OPEN
     assert waits(tried, BEGIN) == 45.5
@@ -414,11 +425,7 @@ def test_a_late_throttled_leaves_the_breaker_open() -> None:
 
 def test_a_request_that_outlives_the_pause_is_the_one_that_asks() -> None:
     """While it is unanswered, half-open lets no other through."""
-    tried = gate()
-    for _ in range(4):
-        tried.started(BEGIN)
-    for _ in range(BREAKER_FAILURES):
-        tried.failed(BEGIN, 0.0)
+    tried = opened_beside(1)
     later = BEGIN + BREAKER_OPEN_S + 1
     assert tried.breaker(later) is Breaker.HALF_OPEN
     assert tried.wait(later) is None

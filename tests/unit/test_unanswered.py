@@ -316,6 +316,27 @@ def test_a_number_stays_blocked_where_its_grant_was_left_out() -> None:
 # -- because of Genesys
 
 
+def test_a_connection_that_breaks_under_four_requests_does_not_open_the_breaker() -> None:
+    """A withdrawal that comes then is not told half a minute later."""
+    story, world = begun()
+    world.unanswered, world.latency, world.poll_records = set(), 1.0, 500
+
+    def answer() -> None:
+        if len(world.requested) == 5:
+            raise SinkUnavailable("the connection broke")
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, *(Event(f"new-{n}", 1) for n in range(400))))
+        await until(lambda: len(world.requested) == 5)
+        world.answer = answer
+        await passes(1.1)
+        assert life.telemetry.retries["unavailable"] == 4
+        assert await seconds_until_withdrawn(world, life, story, KNOWN[0]) < 5
+
+    in_life(world, act)
+    check(world, story, set())
+
+
 def test_nobody_is_given_up_while_everything_fails() -> None:
     """Ten hours without an answer: then all is delivered, among it one that was under suspicion before."""
     story, world = begun()
