@@ -126,6 +126,18 @@ class SinkUnavailable(TransientError):
     """Genesys did not answer, or not as a working service does; the request may have been applied."""
 
 
+class NoRoom(SinkUnavailable):
+    """Genesys takes no contact that it does not have yet until somebody makes room; those that it has can be changed.
+
+    Attributes:
+        code: What it says.
+    """
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class NoneCameBack(SinkUnavailable):
     """The answer holds none of the contacts: Genesys leaves them out, or is in trouble."""
 

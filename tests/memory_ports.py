@@ -15,7 +15,7 @@ import orjson
 from msgspec.structs import asdict
 
 from consumer.core.contact_id import contact_id
-from consumer.errors import NoneCameBack, RefusedByGenesys, SinkUnavailable
+from consumer.errors import NoneCameBack, NoRoom, RefusedByGenesys, SinkUnavailable
 from consumer.formats import SchemaReference
 from consumer.model import Amendment, Contact, ExportedContact, Record, Settlement, TopicPartition
 from consumer.ports import (
@@ -62,6 +62,7 @@ class World:
         poison: External ids whose data Genesys refuses.
         refusal: What it says of them; unless a test says more, not who of them it is.
         unanswered: External ids for which an upsert or amendment gets no usable answer, and is not done.
+        full: Whether no contact is taken that is not in the list yet.
         left_out: External ids that an answer to an upsert leaves out: of them nothing is done.
         in_use: External ids that Genesys does not delete now.
         refuses_in_use: Whether it then deletes none of a request, and says so; otherwise it leaves them out.
@@ -92,6 +93,7 @@ class World:
         self.poison: set[str] = set()
         self.refusal = RefusedByGenesys("contact.datum.length.limit.exceeded")
         self.unanswered: set[str] = set()
+        self.full = False
         self.left_out: set[str] = set()
         self.in_use: set[str] = set()
         self.refuses_in_use = False
@@ -358,6 +360,8 @@ class MemorySink:
             blocked = {contact.phone for contact in withdrawn}
             self._world.blocked |= blocked
             self._world.silence(bodies)
+            if self._world.full and bodies.keys() - self._world.list.keys():
+                raise NoRoom("no room", "contacts.per.org.limit.exceeded")
             if self._world.poison & set(bodies):
                 raise self._world.refusal
             left_out = self._world.left_out & bodies.keys()

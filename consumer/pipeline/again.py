@@ -14,7 +14,7 @@ from consumer.core.audit import event_id
 from consumer.core.batch import Lanes
 from consumer.core.changes import as_delete
 from consumer.core.lane import Batch, Effect, Lane
-from consumer.errors import TransientError
+from consumer.errors import NoRoom, TransientError
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.blame import is_given_up, retry_s
 from consumer.pipeline.partitions import Partitions
@@ -129,6 +129,8 @@ class Again:
             self._keep_apart(lane, error)
         elif lane.change.withdrawal:
             self.by_delete(lane, NO_ANSWER)
+        elif isinstance(error, NoRoom):
+            self._keep_apart(lane, error)  # somebody can still make room, and it has to be there then
         else:
             self._give_up(lane, NO_ANSWER)
 

@@ -20,7 +20,15 @@ from consumer.core.changes import grants_nothing, held_back, is_applied, is_cont
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Breaker, Gate
 from consumer.core.lane import Batch, Effect, Lane
-from consumer.errors import NoneCameBack, RefusedByGenesys, Throttled, TooLarge, TransientError, Withheld
+from consumer.errors import (
+    NoneCameBack,
+    NoRoom,
+    RefusedByGenesys,
+    Throttled,
+    TooLarge,
+    TransientError,
+    Withheld,
+)
 from consumer.model import Amendment, Contact, Operation, TopicPartition
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.again import DELETE_RETRY_S, MISSES, Again, name
@@ -213,6 +221,8 @@ class Dispatcher:
 
         Raises:
             NoneCameBack: It leaves out all, of whom some were never left out of an answer with others.
+            NoRoom: Some are new and have to wait until somebody makes room.
+            RefusedByGenesys: Also where there is no room and some withdraw: those do not wait for it.
         """
         withdrawn = [lane.change.whole for lane in batch.lanes if lane.change.withdrawal]
         granted = [lane.change.whole for lane in batch.lanes if releases_number(lane)]
@@ -222,6 +232,10 @@ class Dispatcher:
         except NoneCameBack:
             if all(lane.misses for lane in batch.lanes):
                 return external_ids
+            raise
+        except NoRoom as error:
+            if withdrawn:
+                raise RefusedByGenesys(error.code) from error
             raise
         return {each for each in external_ids if contact_id(each) in missing} if missing else ()
 

@@ -313,6 +313,53 @@ def test_a_number_stays_blocked_where_its_grant_was_left_out() -> None:
     assert world.blocked == {"+15550190"}
 
 
+# -- an organisation that is full
+
+
+def test_who_withdraws_is_not_called_although_there_is_no_room_for_new_contacts() -> None:
+    """Those that came with new contacts go out at once; a new one that withdraws is deleted instead."""
+    story, world = begun()
+    world.unanswered, world.full = set(), True
+
+    async def act(life: Life) -> None:
+        grants = [Event(f"new-{n}", 1) for n in range(40)]
+        arrives(world, life, story.tell(0, *grants, *(Event(name, 2, consent=False) for name in KNOWN[:5])))
+        arrives(world, life, story.tell(0, *(Event(f"no-{n}", 1, consent=False) for n in range(5))))
+        await passes(3)
+        assert not any(world.list[name]["callable"] for name in KNOWN[:5])
+        for name in KNOWN[5:10]:
+            await passes(100)
+            assert await seconds_until_withdrawn(world, life, story, name) < ONE_PAUSE_S
+        world.full = False
+        await passes(660)
+
+    in_life(world, act)
+    deleted = [each["reasons"] for each in world.events() if each["operation"] == "delete"]
+    assert deleted == [["genesys:contacts.per.org.limit.exceeded"]] * 5
+
+
+def test_new_contacts_wait_for_room_as_long_as_it_takes_and_known_ones_do_not() -> None:
+    """Nobody is given up, and within ten minutes after somebody made room all are there."""
+    story, world = begun()
+    world.unanswered, world.full = set(), True
+
+    async def act(life: Life) -> None:
+        changed = [Event(name, 2, phone="+15550199") for name in KNOWN[:20]]
+        arrives(world, life, story.tell(0, *(Event(f"new-{n}", 1) for n in range(10)), *changed))
+        await passes(300)
+        assert all(world.list[name]["phone"] == "+15550199" for name in KNOWN[:20])
+        for n in range(360):
+            arrives(world, life, story.tell(0, Event(KNOWN[n % 10], 3 + n, phone=f"+155501{n:02}")))
+            await passes(100)
+        assert not world.dead_letters
+        world.full = False
+        await passes(660)
+        assert all(f"new-{n}" in world.list for n in range(10))
+
+    in_life(world, act)
+    check(world, story, set())
+
+
 # -- because of Genesys
 
 

@@ -17,6 +17,7 @@ from consumer.errors import (
     ConsumerError,
     ContactListMismatch,
     FatalError,
+    NoRoom,
     RefusedByGenesys,
     SinkUnavailable,
     Throttled,
@@ -44,7 +45,8 @@ _NOT_MADE_YET = "no.available.list.export.uri"
 NO_CONTACT = "contact.not.found"
 """Says nothing against the list."""
 
-_NOT_THE_DATA = frozenset({"contacts.per.org.limit.exceeded", "uploads.black.listed", "internal.error"})
+_NO_ROOM = "contacts.per.org.limit.exceeded"
+_NOT_THE_DATA = frozenset({"uploads.black.listed", "internal.error"})
 """Codes of a 400 that no other data would avoid: splitting would only dead-letter what somebody can still put right."""
 
 _NOT_THE_COLUMNS = frozenset({"contact.missing.columns", "invalid.contact.columns", "contact.columns.limit.exceeded"})
@@ -192,6 +194,8 @@ def _refusal(answer: Answer, code: str, endpoint: Endpoint, about: str, now: flo
         return Throttled(f"the list or the contact is busy{about}", _NOT_NOW_S)
     if answer.status == 400 and code in _NOT_THE_COLUMNS:  # noqa: PLR2004 -- bad request
         return ContactListMismatch(f"the contact list has other columns than at start{about}: check it, then restart")
+    if answer.status == 400 and code == _NO_ROOM:  # noqa: PLR2004 -- bad request
+        return NoRoom(f"Genesys has no room for more contacts{about}", code)
     if answer.status == 400 and code not in _NOT_THE_DATA:  # noqa: PLR2004 -- bad request
         return RefusedByGenesys(code or "bad.request", _named_contacts(_properties(answer)))
     return _unavailable(answer, about, now)
