@@ -7,55 +7,33 @@ others are carried out. A withdrawal is never given up: refused for its data, it
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
 import structlog
-from msgspec import Struct
 from msgspec.structs import replace
 
 from consumer.core.batch import Lanes
-from consumer.core.changes import grants_nothing, held_back, is_applied, is_content
-from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Breaker, Gate
 from consumer.core.lane import Batch, Effect, Lane
-from consumer.errors import (
-    NoneCameBack,
-    NoRoom,
-    RefusedByGenesys,
-    Throttled,
-    TooLarge,
-    TransientError,
-    Withheld,
-)
-from consumer.model import Amendment, Contact, Operation, TopicPartition
+from consumer.errors import RefusedByGenesys, Throttled, TooLarge, TransientError, Withheld
+from consumer.model import TopicPartition
 from consumer.pipeline.admission import Admission
-from consumer.pipeline.again import DELETE_RETRY_S, MISSES, Again, name
-from consumer.pipeline.blame import Blame, Blamed, is_under_suspicion, releases_number
+from consumer.pipeline.again import DELETE_RETRY_S, Again, name
+from consumer.pipeline.blame import Blame, Blamed, is_under_suspicion
 from consumer.pipeline.dnc_wait import DncWait
 from consumer.pipeline.partitions import Partitions
 from consumer.pipeline.progress import Progress
 from consumer.pipeline.reports import Reports
+from consumer.pipeline.requests import Answer, Requests, suppresses
 from consumer.pipeline.search import Search
-from consumer.ports import Amended, Sink, Telemetry, TimeAndChance
+from consumer.ports import Sink, Telemetry, TimeAndChance
 
 log = structlog.get_logger(__name__)
 
 LOOK_AGAIN_S = 0.05
 """How often the source is asked whether it is sure again."""
-
-
-class _Answer(Struct, frozen=True):
-    """What Genesys has done.
-
-    Attributes:
-        unfinished: External ids of contacts for which it is not all done yet.
-        amended: What became of contacts that were read back, by external id.
-    """
-
-    unfinished: Collection[str] = ()
-    amended: Mapping[str, Amended] = {}
 
 
 class Dispatcher:
@@ -94,7 +72,7 @@ class Dispatcher:
         self._lanes = lanes
         self._admission = admission
         self._gate = gate
-        self._sink = sink
+        self._requests = Requests(sink)
         self._owns = owns
         self._telemetry = telemetry
         self._reports = reports
@@ -170,7 +148,7 @@ class Dispatcher:
             for lane in batch.lanes:
                 lane.work.trace_id = trace_id
             try:
-                answer = await self._request(batch)
+                answer = await self._requests.make(batch, partial(self._is_ours, batch))
             except Withheld as error:
                 self._withhold(batch, error)
             except Throttled as error:
@@ -203,71 +181,7 @@ class Dispatcher:
                 self._admission.abandon(lane)
         return replace(batch, lanes=[lane for lane in batch.lanes if lane.work.assignment.alive])
 
-    async def _request(self, batch: Batch) -> _Answer:
-        """The effect itself."""
-        contacts = [lane.change.contact for lane in batch.lanes]
-        sure = partial(self._is_ours, batch)
-        match batch.effect:
-            case Effect.UPSERT:
-                return _Answer(await self._upsert(batch, sure))
-            case Effect.DELETE:
-                return _Answer(await self._sink.delete([contact.external_id for contact in contacts], sure))
-            case Effect.AMEND:
-                amended = await self._amend(batch, sure)
-                return _Answer({contact.external_id for contact in contacts} - amended.keys(), amended)
-
-    async def _upsert(self, batch: Batch, sure: Callable[[], bool]) -> Collection[str]:
-        """Send contacts; the external ids of those that Genesys leaves out.
-
-        Raises:
-            NoneCameBack: It leaves out all, of whom some were never left out of an answer with others.
-            NoRoom: Some are new and have to wait until somebody makes room.
-            RefusedByGenesys: Also where there is no room and some withdraw: those do not wait for it.
-        """
-        withdrawn = [lane.change.whole for lane in batch.lanes if lane.change.withdrawal]
-        granted = [lane.change.whole for lane in batch.lanes if releases_number(lane)]
-        external_ids = [lane.change.contact.external_id for lane in batch.lanes]
-        try:
-            missing = await self._sink.upsert([lane.payload for lane in batch.lanes], sure, withdrawn, granted)
-        except NoneCameBack:
-            if all(lane.misses for lane in batch.lanes):
-                return external_ids
-            raise
-        except NoRoom as error:
-            if withdrawn:
-                raise RefusedByGenesys(error.code) from error
-            raise
-        return {each for each in external_ids if contact_id(each) in missing} if missing else ()
-
-    async def _amend(self, batch: Batch, sure: Callable[[], bool]) -> Mapping[str, Amended]:
-        """Amend contacts that Genesys shows as it accepted them last."""
-        lanes = {lane.change.contact.external_id: lane for lane in batch.lanes}
-        amendments = [lane.change.contact for lane in batch.lanes if isinstance(lane.change.contact, Amendment)]
-        return await self._sink.amend(
-            amendments,
-            sure,
-            {external_id for external_id, lane in lanes.items() if self._is_withheld(lane)},
-            lambda shown: self._is_current(lanes[shown.external_id], shown),
-            [lane.change.number for lane in batch.lanes],
-        )
-
-    def _is_withheld(self, lane: Lane) -> bool:
-        """Whether the contact is not callable whatever its flags say then."""
-        not_callable = grants_nothing(lane.change, lane.base)
-        held = not_callable or held_back(lane.change, lane.base, self._sink.contact_list_id)
-        return held or lane.withheld or _suppresses(lane)
-
-    def _is_current(self, lane: Lane, shown: Contact) -> bool:
-        """Whether the contact may be amended as it is shown: older content, sent again, could undo a withdrawal.
-
-        A withdrawal does not wait for that, nor what one waits behind. In the end it is taken for somebody's edit.
-        """
-        list_id, base = self._sink.contact_list_id, lane.base
-        current = base is None or is_content(shown, base, list_id) or is_applied(lane.change, shown, base, list_id)
-        lane.blind = lane.urgent and not current
-        return current or lane.urgent or lane.misses >= MISSES - 1
-
-    def _accepted(self, batch: Batch, answer: _Answer, seconds: float) -> None:
+    def _accepted(self, batch: Batch, answer: Answer, seconds: float) -> None:
         self._gate.succeeded(part=batch.search)
         self._telemetry.batch_sent(len(batch.lanes), "success", seconds)
         if batch.search:
@@ -292,12 +206,12 @@ class Dispatcher:
             self._again.left_out(lane)
         elif batch.effect is Effect.DELETE:
             self._again.postpone_delete(lane, applied_at, alone=batch.search)
-        elif _suppresses(lane) and (lane.base is None or lane.base.deleted):
+        elif suppresses(lane) and (lane.base is None or lane.base.deleted):
             self._admission.miss(lane, applied_at=applied_at)
         else:
             self._again.missed(lane, applied_at)
 
-    def _answered(self, batch: Batch, answer: _Answer) -> None:
+    def _answered(self, batch: Batch, answer: Answer) -> None:
         """Note where Genesys did something: an amendment that makes no difference tells only that it can be asked."""
         none_done = batch.effect is Effect.UPSERT and len(answer.unfinished) == len(batch.lanes)
         none_sent = batch.effect is Effect.AMEND and not any(amended.sent for amended in answer.amended.values())
@@ -384,10 +298,6 @@ class Dispatcher:
             self._again.by_delete(batch.lanes[0], error.code)
         else:
             self._admission.refuse(batch.lanes[0], error.code)
-
-
-def _suppresses(lane: Lane) -> bool:
-    return lane.change.operation is Operation.SUPPRESS
 
 
 def _trace_parents(batch: Batch) -> list[bytes]:

@@ -1,0 +1,109 @@
+"""What a batch asks of Genesys, and what of it is done: its effect on the contacts, and on the do-not-call list."""
+
+from collections.abc import Collection, Mapping
+
+from msgspec import Struct
+
+from consumer.core.changes import grants_nothing, held_back, is_applied, is_content
+from consumer.core.contact_id import contact_id
+from consumer.core.lane import Batch, Effect, Lane
+from consumer.errors import NoneCameBack, NoRoom, RefusedByGenesys
+from consumer.model import Amendment, Contact, Operation
+from consumer.pipeline.again import MISSES
+from consumer.pipeline.blame import releases_number
+from consumer.ports import Amended, Sink, Sure
+
+
+class Answer(Struct, frozen=True):
+    """What Genesys has done.
+
+    Attributes:
+        unfinished: External ids of contacts for which it is not all done yet.
+        amended: What became of contacts that were read back, by external id.
+    """
+
+    unfinished: Collection[str] = ()
+    amended: Mapping[str, Amended] = {}
+
+
+class Requests:
+    """Makes them.
+
+    Args:
+        sink: Genesys.
+    """
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+
+    async def make(self, batch: Batch, sure: Sure) -> Answer:
+        """Have Genesys do what a batch is for.
+
+        Raises:
+            ConsumerError: As the sink does.
+        """
+        contacts = [lane.change.contact for lane in batch.lanes]
+        match batch.effect:
+            case Effect.UPSERT:
+                return Answer(await self._upsert(batch, sure))
+            case Effect.DELETE:
+                return Answer(await self._sink.delete([contact.external_id for contact in contacts], sure))
+            case Effect.AMEND:
+                amended = await self._amend(batch, sure)
+                return Answer({contact.external_id for contact in contacts} - amended.keys(), amended)
+
+    async def _upsert(self, batch: Batch, sure: Sure) -> Collection[str]:
+        """Send contacts; the external ids of those that Genesys leaves out.
+
+        Raises:
+            NoneCameBack: It leaves out all, of whom some were never left out of an answer with others.
+            NoRoom: Some are new and have to wait until somebody makes room.
+            RefusedByGenesys: Also where there is no room and some withdraw: those do not wait for it.
+        """
+        withdrawn = [lane.change.whole for lane in batch.lanes if lane.change.withdrawal]
+        granted = [lane.change.whole for lane in batch.lanes if releases_number(lane)]
+        external_ids = [lane.change.contact.external_id for lane in batch.lanes]
+        try:
+            missing = await self._sink.upsert([lane.payload for lane in batch.lanes], sure, withdrawn, granted)
+        except NoneCameBack:
+            if all(lane.misses for lane in batch.lanes):
+                return external_ids
+            raise
+        except NoRoom as error:
+            if withdrawn:
+                raise RefusedByGenesys(error.code) from error
+            raise
+        return {each for each in external_ids if contact_id(each) in missing} if missing else ()
+
+    async def _amend(self, batch: Batch, sure: Sure) -> Mapping[str, Amended]:
+        """Amend contacts that Genesys shows as it accepted them last."""
+        lanes = {lane.change.contact.external_id: lane for lane in batch.lanes}
+        amendments = [lane.change.contact for lane in batch.lanes if isinstance(lane.change.contact, Amendment)]
+        return await self._sink.amend(
+            amendments,
+            sure,
+            {external_id for external_id, lane in lanes.items() if self._is_withheld(lane)},
+            lambda shown: self._is_current(lanes[shown.external_id], shown),
+            [lane.change.number for lane in batch.lanes],
+        )
+
+    def _is_withheld(self, lane: Lane) -> bool:
+        """Whether the contact is not callable whatever its flags say then."""
+        not_callable = grants_nothing(lane.change, lane.base)
+        held = not_callable or held_back(lane.change, lane.base, self._sink.contact_list_id)
+        return held or lane.withheld or suppresses(lane)
+
+    def _is_current(self, lane: Lane, shown: Contact) -> bool:
+        """Whether the contact may be amended as it is shown: older content, sent again, could undo a withdrawal.
+
+        A withdrawal does not wait for that, nor what one waits behind. In the end it is taken for somebody's edit.
+        """
+        list_id, base = self._sink.contact_list_id, lane.base
+        current = base is None or is_content(shown, base, list_id) or is_applied(lane.change, shown, base, list_id)
+        lane.blind = lane.urgent and not current
+        return current or lane.urgent or lane.misses >= MISSES - 1
+
+
+def suppresses(lane: Lane) -> bool:
+    """Whether a rejected record is what lets nobody call the contact."""
+    return lane.change.operation is Operation.SUPPRESS
