@@ -106,11 +106,21 @@ class Again:
         """Genesys does not show the contact, or not as it was accepted: reads may lag behind writes."""
         lane.misses += 1
         if lane.misses < MISSES:
-            log.warning("contact_not_shown", record=name(lane), remedy="none needed: it is looked for again")
-            self.later(lane, MISSED_RETRY_S)
+            self.look_again(lane)
         else:
             log.warning("contact_unknown", record=name(lane), remedy=_remedy(lane))
             self._admission.miss(lane, applied_at=applied_at)
+
+    def look_again(self, lane: Lane) -> None:
+        """A contact may show yet."""
+        log.warning("contact_not_shown", record=name(lane), remedy="none needed: it is looked for again")
+        self.later(lane, MISSED_RETRY_S)
+
+    def confirm(self, lane: Lane, applied_at: float, seconds: float) -> None:
+        """A withdrawal is done, and may be undone for so long by what nobody answered: then it is sent once more."""
+        lane.work.applied_at = lane.work.applied_at or applied_at
+        log.info("withdrawal_sent_again", record=name(lane), seconds=round(seconds))
+        self.later(lane, seconds)
 
     def left_out(self, lane: Lane) -> None:
         """Genesys took others of a request and left this one out, which is told by itself from then on."""

@@ -23,6 +23,7 @@ from consumer.pipeline.admission import Admission
 from consumer.pipeline.again import DELETE_RETRY_S, Again, name
 from consumer.pipeline.blame import Blame, Blamed, is_under_suspicion
 from consumer.pipeline.dnc_wait import DncWait
+from consumer.pipeline.late import Late
 from consumer.pipeline.partitions import Partitions
 from consumer.pipeline.progress import Progress
 from consumer.pipeline.reports import Reports
@@ -79,7 +80,7 @@ class Dispatcher:
         self._clock, self._now, self._dice = times.clock, times.now, times.dice
         self._progress = progress
         self._wake = asyncio.Event()
-        self._search, self._blame = Search(lanes), Blame()
+        self._search, self._blame, self._late = Search(lanes), Blame(), Late()
         self._again = Again(
             partitions=partitions,
             lanes=lanes,
@@ -192,8 +193,11 @@ class Dispatcher:
         self.dnc_wait.taken(batch.effect, finished)
         for lane in self._owned(batch).lanes:
             external_id = lane.change.contact.external_id
+            undone_s = self._late.left(lane, self._clock())
             if external_id in answer.unfinished:
                 self._unfinished(batch, lane, applied_at)
+            elif undone_s:
+                self._again.confirm(lane, applied_at, undone_s)
             elif amended := answer.amended.get(external_id):
                 self._admission.amend(lane, amended, applied_at=applied_at)
             else:
@@ -206,6 +210,8 @@ class Dispatcher:
             self._again.left_out(lane)
         elif batch.effect is Effect.DELETE:
             self._again.postpone_delete(lane, applied_at, alone=batch.search)
+        elif self._late.left(lane, self._clock()):
+            self._again.look_again(lane)
         elif suppresses(lane) and (lane.base is None or lane.base.deleted):
             self._admission.miss(lane, applied_at=applied_at)
         else:
@@ -243,6 +249,7 @@ class Dispatcher:
         else:
             self._gate.failed(now, self._dice(), error.retry_after)
         self._made_again(batch, error, "unavailable")
+        self._late.unanswered(batch.lanes, now)
         blamed = self._blame.failed(batch, stopped=self._gate.breaker(now) is not Breaker.CLOSED)
         batch = self._owned(batch)
         if blamed is Blamed.NOBODY:

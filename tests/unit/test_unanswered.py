@@ -1,6 +1,7 @@
 """Requests that come to nothing: because of one of their contacts, because of Genesys, and nobody knows which."""
 
 import asyncio
+import hashlib
 import random
 from typing import Any
 
@@ -8,14 +9,16 @@ import pytest
 from structlog.testing import capture_logs
 
 from consumer.core.delivery import BREAKER_OPEN_S, Breaker
+from consumer.core.lane import Lane
 from consumer.errors import RefusedByGenesys, SinkUnavailable
-from consumer.model import TopicPartition
+from consumer.model import Assignment, Change, Contact, Operation, Record, TopicPartition, Work
 from consumer.pipeline.blame import TRIES
+from consumer.pipeline.late import LATE_S, REMEMBERED, Late
 from tests.checker import check, check_without_outcomes
 from tests.lives import Life, arrives, in_life, live, world_of
 from tests.memory_ports import World
 from tests.stories import TOPIC, Event, Story
-from tests.virtual_time import passes, until
+from tests.virtual_time import EPOCH, passes, until
 
 ONE_PAUSE_S = BREAKER_OPEN_S + 5
 """Of the breaker, and what comes before and after."""
@@ -425,3 +428,139 @@ def test_nobody_is_given_up_while_answers_fail_by_chance(failing: float) -> None
     in_life(world, act)
     check(world, story, set())
     assert {event["outcome"] for event in world.events()} == {"delivered"}
+
+
+# -- what may be applied yet
+
+
+async def held_up(world: World, life: Life, story: Story, event: Event) -> Any:
+    """Tell an event whose request something before Genesys holds; what applies it later."""
+    held: list[dict[str, Any]] = []
+
+    def hold(bodies: list[dict[str, Any]]) -> None:
+        held.extend(body for body in bodies if body["externalId"] == event.external_id)
+        raise SinkUnavailable("no answer in time")
+
+    world.on_upsert = hold
+    arrives(world, life, story.tell(0, event))
+    await until(lambda: held != [])
+    world.on_upsert = lambda _: None
+    (body,) = held
+    return lambda: world.list.update({event.external_id: {"callable": body["callable"], **body["data"]}})
+
+
+@pytest.mark.parametrize(
+    "withdrawal", [{"consent": False}, {"delete": True}, CONFLICT], ids=["consent", "delete", "bad"]
+)
+@pytest.mark.parametrize("known", [True, False], ids=["known", "new"])
+@pytest.mark.parametrize("late", [2, 40, 80])
+def test_a_grant_that_is_applied_late_does_not_undo_a_withdrawal(
+    late: float, withdrawal: dict[str, Any], *, known: bool
+) -> None:
+    """The withdrawal is sent once more when nothing can come any more, and settles then; applied it was before."""
+    story, world = begun()
+    name = KNOWN[0] if known else BAD
+    world.unanswered = set()
+
+    async def act(life: Life) -> None:
+        apply = await held_up(world, life, story, Event(name, 2, phone="+15550199"))
+        arrives(world, life, story.tell(0, Event(name, 3, **withdrawal)))
+        told = now()
+        await passes(late)
+        assert not world.list.get(name, {}).get("callable")
+        apply()
+        await passes(LATE_S + 12 - late)
+        assert not world.list.get(name, {}).get("callable")
+        await passes(1)
+        assert world.committed == {P0: len(story.records())}
+        applied_at = life.telemetry.settled_records[-1].applied_at
+        assert applied_at is None or applied_at < EPOCH + told + 2
+        assert applied_at is not None or not known
+
+    in_life(world, act)
+
+
+def test_who_does_not_show_is_looked_for_as_long_as_a_grant_may_come_late() -> None:
+    """A withdrawal that does not find its contact was carried out on nobody."""
+    story, world = begun()
+    world.unanswered, world.unseen = set(), {KNOWN[0]}
+
+    async def act(life: Life) -> None:
+        apply = await held_up(world, life, story, Event(KNOWN[0], 2, phone="+15550199"))
+        arrives(world, life, story.tell(0, Event(KNOWN[0], 3, **CONFLICT)))
+        await passes(80)
+        apply()
+        world.unseen = set()
+        await passes(LATE_S)
+        assert not world.list[KNOWN[0]]["callable"]
+        assert world.committed == {P0: len(story.records())}
+
+    in_life(world, act)
+
+
+def test_only_a_withdrawal_waits_for_what_may_come_late() -> None:
+    """A newer grant settles at once, and so does a withdrawal of somebody else."""
+    story, world = begun()
+    world.unanswered = set()
+
+    async def act(life: Life) -> None:
+        await held_up(world, life, story, Event(KNOWN[0], 2, phone="+15550199"))
+        grant, withdrawal = Event(KNOWN[0], 3, phone="+15550198"), Event(KNOWN[1], 2, consent=False)
+        arrives(world, life, story.tell(0, grant, withdrawal))
+        await passes(3)
+        assert world.committed == {P0: len(story.records())}
+
+    in_life(world, act)
+
+
+def test_a_withdrawal_long_after_an_answer_did_not_come_settles_at_once() -> None:
+    """Nothing can undo it any more, nor is anything remembered."""
+    story, world = begun()
+    world.unanswered = set()
+
+    async def act(life: Life) -> None:
+        await held_up(world, life, story, Event(KNOWN[0], 2, phone="+15550199"))
+        await passes(LATE_S + 2)
+        arrives(world, life, story.tell(0, Event(KNOWN[0], 3, consent=False)))
+        await passes(1)
+        assert world.committed == {P0: len(story.records())}
+
+    in_life(world, act)
+
+
+def test_a_newer_grant_takes_the_place_of_a_withdrawal_that_is_to_be_sent_again() -> None:
+    """The person may be called again: sent once more, the withdrawal would undo that."""
+    story, world = begun()
+    world.unanswered = set()
+
+    async def act(life: Life) -> None:
+        await held_up(world, life, story, Event(KNOWN[0], 2, phone="+15550199"))
+        arrives(world, life, story.tell(0, Event(KNOWN[0], 3, consent=False)))
+        await passes(20)
+        arrives(world, life, story.tell(0, Event(KNOWN[0], 4)))
+        await passes(LATE_S + 12)
+
+    in_life(world, act)
+    check(world, story, set())
+
+
+def test_no_more_than_so_many_are_remembered() -> None:
+    """The oldest are forgotten first, and whatever is over."""
+    late = Late()
+    lanes = [_lane(f"c-{n}") for n in range(REMEMBERED + 10)]
+    withdrawals = [_lane(f"c-{n}", withdrawal=True) for n in range(REMEMBERED + 10)]
+    late.unanswered(lanes, 0.0)
+    assert [late.left(withdrawals[n], 1.0) for n in (0, 9, 10, -1)] == [0.0, 0.0, LATE_S - 1, LATE_S - 1]
+    assert late.left(lanes[-1], 1.0) == 0.0
+    late.unanswered([], LATE_S)
+    assert late.left(withdrawals[-1], LATE_S - 1) == 0.0
+    late.unanswered(withdrawals, 0.0)
+    assert late.left(withdrawals[-1], 0.0) == 0.0
+
+
+def _lane(name: str, *, withdrawal: bool = False) -> Lane:
+    identity = hashlib.sha256(name.encode()).digest()
+    contact = Contact(name, "", "", not withdrawal, False, {})
+    change = Change(Operation.UPSERT, contact, identity, b"", None, 0, 0, withdrawal)
+    work = Work(Record(*P0, 0, 0, None, b""), Assignment(P0), name, change)
+    return Lane(work, None, 0.0, urgent=withdrawal)
