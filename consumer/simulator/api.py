@@ -123,6 +123,7 @@ class Done(NamedTuple):
     status: int = 200
     dnc_entries: tuple[str, ...] = ()
     location: str = ""
+    cut: bool = False
 
 
 Action = Callable[[Call], Done]
@@ -206,10 +207,13 @@ class Api:
             raise ApiError(400, "too.many.contacts.added", message)
         check, poison = contact_list.contacts.check, self._poison
         checked = [check(contact, poison) for contact in given]
+        cut = poison is not None and any(poison.cuts(contact["data"]) for contact in checked)
+        if poison is not None:
+            checked = [contact for contact in checked if not poison.leaves_out(contact["data"])]
         ids = tuple(contact.get("id") or str(uuid4()) for contact in checked)
         self._lists.check_room(contact_list, ids)
         bodies = self._write(contact_list.contacts, zip(ids, checked, strict=True), flags)
-        return Done(orjson.dumps(bodies), ids)
+        return Done(orjson.dumps(bodies), ids, cut=cut)
 
     def _write(
         self, contacts: Contacts, checked: "zip[tuple[str, Contact]]", flags: Mapping[str, bool]

@@ -7,6 +7,7 @@ its values have.
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from itertools import islice
 from typing import Any, Self, TypedDict
 
@@ -42,27 +43,52 @@ class ContactView(TypedDict):
     callable: bool
 
 
+class PoisonKind(Enum):
+    """What a contact does to the request that holds it."""
+
+    REFUSED = auto()
+    """Its data is blamed, with a 400."""
+    BREAKS = auto()
+    """A 500, and nothing is done; where the contact would only be patched or imported too."""
+    CUTS = auto()
+    """All is done, and the connection is closed instead of an answer."""
+    LEFT_OUT = auto()
+    """The others are added, and the answer holds those alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Poison:
-    """Contacts that are refused although nothing is wrong with them.
+    """Contacts with which something is wrong that does not show in their data.
 
     Attributes:
         matches: Tells them by their data.
         code: The code of the refusal.
+        kind: What becomes of requests with them; the last two only where contacts are added.
     """
 
     matches: Callable[[Mapping[str, str]], bool]
     code: str = _POISON_CODE
+    kind: PoisonKind = PoisonKind.REFUSED
 
     @classmethod
-    def marked(cls, marker: str, code: str = _POISON_CODE) -> Self:
+    def marked(cls, marker: str, code: str = _POISON_CODE, kind: PoisonKind = PoisonKind.REFUSED) -> Self:
         """Poison where any value contains the marker."""
-        return cls(lambda data: any(marker in value for value in data.values()), code)
+        return cls(lambda data: any(marker in value for value in data.values()), code, kind)
 
     def check(self, data: Mapping[str, str]) -> None:
-        """Refuse the contact if it is one of them."""
-        if self.matches(data):
+        """Refuse the contact, or break at it, if it is one of them."""
+        if self.kind is PoisonKind.REFUSED and self.matches(data):
             raise ApiError(400, self.code, "The contact data is refused.")
+        if self.kind is PoisonKind.BREAKS and self.matches(data):
+            raise ApiError(500, "internal.server.error", "The server met an unexpected error.")
+
+    def cuts(self, data: Mapping[str, str]) -> bool:
+        """Whether the answer to a request that adds the contact is cut."""
+        return self.kind is PoisonKind.CUTS and self.matches(data)
+
+    def leaves_out(self, data: Mapping[str, str]) -> bool:
+        """Whether the contact is not added, and the others of its request are."""
+        return self.kind is PoisonKind.LEFT_OUT and self.matches(data)
 
 
 def check_id(contact_id: object) -> None:

@@ -268,6 +268,8 @@ class Exchanges:
         entry.applied = True
         entry.contact_ids = done.contact_ids or entry.contact_ids
         entry.dnc_entries = done.dnc_entries
+        if done.cut:
+            raise _Cut
         headers = {"Location": done.location} if done.location else {}
         return await self._after(fault, Reply(done.status, done.body, headers))
 

@@ -23,6 +23,7 @@ from consumer.core.delivery import Throttle
 from consumer.errors import (
     ConsumerError,
     FatalError,
+    NoneCameBack,
     RefusedByGenesys,
     SinkUnavailable,
     Throttled,
@@ -33,7 +34,7 @@ from consumer.model import UNCHANGED, Amendment, Contact
 from consumer.ports import Amended
 from consumer.settings import load
 from consumer.simulator.app import Simulator
-from consumer.simulator.contacts import Poison
+from consumer.simulator.contacts import Poison, PoisonKind
 from consumer.simulator.faults import Fault
 from tests.waiting import eventually
 
@@ -658,6 +659,30 @@ async def test_one_bad_contact_refuses_the_batch_and_leaves_the_list():
         with pytest.raises(RefusedByGenesys):
             await sink.upsert([sink.encode(contact, callable_=True) for contact in batch])
         assert simulator.contacts("People") == {}
+
+
+@pytest.mark.parametrize(("kind", "applied"), [(PoisonKind.BREAKS, 0), (PoisonKind.CUTS, 2)])
+async def test_one_bad_contact_may_be_why_there_is_no_answer(kind, applied):
+    """That is an outage as any other, whether or not it was applied; without the contact there is an answer."""
+    poison = Poison.marked("poison", kind=kind)
+    async with Simulator(poison=poison) as simulator, opened(simulator) as sink:
+        batch = [JANE, replace(JANE, external_id="crm-2", attributes={"city": "poison"})]
+        with pytest.raises(SinkUnavailable):
+            await sink.upsert([sink.encode(contact, callable_=True) for contact in batch])
+        assert len(simulator.contacts("People")) == applied
+        assert await sink.upsert([sink.encode(JANE, callable_=True)]) == set()
+
+
+async def test_one_bad_contact_may_be_left_out():
+    """The others count; alone, it makes an answer that holds nobody."""
+    poison = Poison.marked("poison", kind=PoisonKind.LEFT_OUT)
+    async with Simulator(poison=poison) as simulator, opened(simulator) as sink:
+        bad = replace(JANE, external_id="crm-2", attributes={"city": "poison"})
+        told = await sink.upsert([sink.encode(contact, callable_=True) for contact in (JANE, bad)])
+        assert told == {contact_id("crm-2")}
+        assert simulator.contacts("People").keys() == {contact_id(JANE.external_id)}
+        with pytest.raises(NoneCameBack):
+            await sink.upsert([sink.encode(bad, callable_=True)])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from consumer.simulator import lists as lists_module
 from consumer.simulator.api import Api, Call, Done, named_contacts
-from consumer.simulator.contacts import Poison
+from consumer.simulator.contacts import Poison, PoisonKind
 from consumer.simulator.errors import ApiError
 from consumer.simulator.list_api import ListApi
 from consumer.simulator.lists import ContactList, ContactLists, check_definition
@@ -162,6 +162,28 @@ def test_poison_can_be_any_predicate():
     """Contacts are told by a function of their data."""
     bench = Bench(Poison(lambda data: data["note"] == ""))
     assert bench.refusal(ADD, body=[bench.contact("a")])["code"] == "contact.datum.length.limit.exceeded"
+
+
+def test_poison_may_break_the_request_cut_its_answer_or_be_left_out():
+    """A 500 changes nothing; the answer that is cut tells of what was done; who is left out is not there."""
+    bodies = [("a", "good"), ("b", "bad")]
+    found: list[tuple[Any, list[str]]] = []
+    for kind in (PoisonKind.BREAKS, PoisonKind.CUTS, PoisonKind.LEFT_OUT):
+        bench = Bench(Poison.marked("bad", kind=kind))
+        contacts = [bench.contact(*each) for each in bodies]
+        if kind is PoisonKind.BREAKS:
+            assert bench.refusal(ADD, body=contacts)["status"] == 500
+        else:
+            done = bench.do(ADD, body=contacts)
+            found.append((done.cut, [each["id"] for each in json.loads(done.body)]))
+        found.append((kind, sorted(bench.notes())))
+    assert found == [
+        (PoisonKind.BREAKS, []),
+        (True, ["a", "b"]),
+        (PoisonKind.CUTS, ["a", "b"]),
+        (False, ["a"]),
+        (PoisonKind.LEFT_OUT, ["a"]),
+    ]
 
 
 def test_a_contact_in_use_is_not_deleted():
