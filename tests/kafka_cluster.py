@@ -37,6 +37,7 @@ CLUSTER_ID = "Z2VuZXN5cy1jb25zdW1lcg"
 READY_WITHIN_S = 45.0
 STOP_WITHIN_S = 30.0
 LOG_LINES_SHOWN = 40
+LOCKED_USER, LOCKED_PASSWORD = "consumer", "swordfish"
 
 # Stopping at the first compiler tier halves a start's CPU time, and on two cores a short run is faster for it too.
 JAVA = ("java", "-Xmx512m", "-XX:TieredStopAtLevel=1")
@@ -62,6 +63,7 @@ class Broker:
     Attributes:
         outer_port: Of a second listener, which tells its clients to come to `proxy_port`.
         proxy_port: Where whoever wants to stand between clients and broker listens, and passes on to `outer_port`.
+        locked_port: Of a third listener, which asks for `LOCKED_USER` and `LOCKED_PASSWORD` (SASL/PLAIN, no TLS).
     """
 
     number: int
@@ -69,6 +71,7 @@ class Broker:
     controller_port: int
     outer_port: int
     proxy_port: int
+    locked_port: int
     folder: Path
     process: subprocess.Popen[bytes] | None = None
 
@@ -114,6 +117,11 @@ class KafkaCluster:
     def bootstrap(self) -> str:
         """What goes into `bootstrap.servers`."""
         return ",".join(broker.address for broker in self._brokers.values())
+
+    @property
+    def locked_bootstrap(self) -> str:
+        """The same for clients that log in."""
+        return ",".join(f"127.0.0.1:{broker.locked_port}" for broker in self._brokers.values())
 
     @property
     def proxied_bootstrap(self) -> str:
@@ -255,9 +263,9 @@ def move_into_place(fresh: Path, folder: Path) -> None:
 
 
 def _lay_out(size: int, root: Path) -> dict[int, Broker]:
-    ports = _free_ports(4 * size)
+    ports = _free_ports(5 * size)
     brokers = {
-        number: Broker(number, next(ports), next(ports), next(ports), next(ports), root / str(number))
+        number: Broker(number, next(ports), next(ports), next(ports), next(ports), next(ports), root / str(number))
         for number in range(1, size + 1)
     }
     voters = ",".join(f"{broker.number}@127.0.0.1:{broker.controller_port}" for broker in brokers.values())
@@ -278,10 +286,19 @@ def _settings(broker: Broker, voters: str, size: int) -> dict[str, object]:
         "controller.listener.names": "CONTROLLER",
         "listeners": (
             f"PLAINTEXT://{broker.address},OUTER://127.0.0.1:{broker.outer_port},"
-            f"CONTROLLER://127.0.0.1:{broker.controller_port}"
+            f"LOCKED://127.0.0.1:{broker.locked_port},CONTROLLER://127.0.0.1:{broker.controller_port}"
         ),
-        "advertised.listeners": f"PLAINTEXT://{broker.address},OUTER://127.0.0.1:{broker.proxy_port}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,OUTER:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "advertised.listeners": (
+            f"PLAINTEXT://{broker.address},OUTER://127.0.0.1:{broker.proxy_port},"
+            f"LOCKED://127.0.0.1:{broker.locked_port}"
+        ),
+        "listener.security.protocol.map": (
+            "PLAINTEXT:PLAINTEXT,OUTER:PLAINTEXT,LOCKED:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT"
+        ),
+        "sasl.enabled.mechanisms": "PLAIN",
+        "listener.name.locked.plain.sasl.jaas.config": (
+            f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{LOCKED_USER}="{LOCKED_PASSWORD}";'
+        ),
         "log.dirs": broker.folder / "data",
         "auto.create.topics.enable": "false",
         "default.replication.factor": replicas,

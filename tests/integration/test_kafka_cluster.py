@@ -78,7 +78,7 @@ def test_a_failed_start_shows_the_broker_s_log(monkeypatch: pytest.MonkeyPatch) 
     """A broker that cannot start says why in the error, and its folder is removed."""
     cluster = KafkaCluster()
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        ports = [taken.getsockname()[1], *kafka_cluster._free_ports(3)]
+        ports = [taken.getsockname()[1], *kafka_cluster._free_ports(4)]
         monkeypatch.setattr(kafka_cluster, "_free_ports", lambda _count: iter(ports))
         with pytest.raises(KafkaFailedError, match="Address already in use"):
             cluster.start()

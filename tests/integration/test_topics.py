@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +13,10 @@ from confluent_kafka.cimpl import NewTopic
 from consumer.adapters.kafka import topics
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.topics import Wanted, changelog_id, ensure, wanted
-from consumer.errors import FatalError, SourceUnavailable
+from consumer.errors import FatalError, SourceUnavailable, Unauthorized
 from consumer.settings import Settings
-from tests.kafka_clients import QUIET, WITHIN_S, delete, grow, settings
-from tests.kafka_cluster import KafkaCluster
+from tests.kafka_clients import QUIET, WITHIN_S, delete, grow, properties, settings
+from tests.kafka_cluster import LOCKED_PASSWORD, LOCKED_USER, KafkaCluster
 
 pytestmark = pytest.mark.kafka
 
@@ -229,7 +230,7 @@ class Answering:
 def answering(monkeypatch: pytest.MonkeyPatch, kafka: KafkaCluster, call: str, code: int) -> Answering:
     """Let the brokers answer this call with this code."""
     client = Answering(kafka, call, code)
-    monkeypatch.setattr(Connection, "admin", lambda _: client)
+    monkeypatch.setattr(Connection, "admin", lambda *_: client)
     return client
 
 
@@ -352,3 +353,37 @@ async def test_brokers_that_do_not_answer_are_an_outage(monkeypatch: pytest.Monk
     monkeypatch.setattr("consumer.adapters.kafka.topics.ANSWER_WITHIN_S", 0.2)
     with pytest.raises(SourceUnavailable, match="cannot list topics"):
         await ensured(settings("127.0.0.1:1", "any"))
+
+
+# -- why they do not answer
+
+
+def logging_in(kafka: KafkaCluster, topic: str, folder: Path, **more: str) -> Settings:
+    """Settings of a client at the listener that asks for a password, with these properties."""
+    security = {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN", "sasl.username": LOCKED_USER}
+    path = properties(folder, **security, **more)
+    return settings(kafka.locked_bootstrap, topic, KAFKA_PROPERTIES_FILE=path)
+
+
+async def test_whoever_has_the_password_is_let_in(kafka: KafkaCluster, tmp_path: Path) -> None:
+    """As at any other listener."""
+    topic = kafka.create_topic("source")
+    assert await ensured(logging_in(kafka, topic, tmp_path, **{"sasl.password": LOCKED_PASSWORD})) == {topic: 1}
+
+
+async def test_a_wrong_password_ends_the_start_and_is_named(kafka: KafkaCluster, tmp_path: Path) -> None:
+    """The question itself runs into its time limit; to wait would be in vain."""
+    chosen = logging_in(kafka, "any", tmp_path, **{"sasl.password": "hunter2"})
+    with pytest.raises(Unauthorized, match="Invalid username or password") as refused:
+        await ensured(chosen)
+    assert "hunter2" not in str(refused.value)
+
+
+async def test_tls_at_a_port_without_it_is_told(
+    kafka: KafkaCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may pass, as while certificates are exchanged: the start waits, and says for what."""
+    monkeypatch.setattr("consumer.adapters.kafka.topics.ANSWER_WITHIN_S", 2)
+    path = properties(tmp_path, **{"security.protocol": "SSL"})
+    with pytest.raises(SourceUnavailable, match="SSL handshake failed"):
+        await ensured(settings(kafka.bootstrap, "any", KAFKA_PROPERTIES_FILE=path))

@@ -13,7 +13,8 @@ from structlog.testing import LogCapture
 
 from consumer.adapters.kafka import connection
 from consumer.adapters.kafka.connection import Admin, ClientLog, Connection
-from consumer.errors import SettingsError
+from consumer.adapters.kafka.failures import error_of
+from consumer.errors import SettingsError, SourceUnavailable
 from tests.kafka_clients import WITHIN_S, properties, settings
 
 CLOSED = "127.0.0.1:1"
@@ -312,3 +313,60 @@ def test_an_admin_client_is_kept_until_it_fails() -> None:
         pass
     assert again is first
     assert fresh is not first
+
+
+# -- why nobody answers
+
+
+def test_a_question_without_an_answer_is_told_why() -> None:
+    """Nobody listens there: that takes the place of the time limit, which says nothing."""
+    admin = Admin(Connection(CLOSED))
+    with pytest.raises(SourceUnavailable, match=r"cannot ask: _TRANSPORT: .*Connection refused"):  # noqa: SIM117
+        with admin.asking("cannot ask") as client:
+            client.list_topics(timeout=1)
+
+
+class Telling:
+    """Makes clients whose library tells something beside their answers; they hold no brokers."""
+
+    def __init__(self, *told: int) -> None:
+        self._told = list(told)
+        self._hear: Callable[[KafkaError], None] | None = None
+
+    def admin(self, hear: Callable[[KafkaError], None]) -> "Telling":
+        self._hear = hear
+        return self
+
+    def poll(self, _: float) -> None:
+        assert self._hear is not None
+        while self._told:
+            self._hear(KafkaError(self._told.pop(0)))
+
+    def fail(self, code: int, *told: int) -> int:
+        """The code of what a caller is told when a question fails with this one, and the library tells these."""
+        with pytest.raises(KafkaException) as failed, Admin(self).client():  # type: ignore[arg-type]
+            self._fail(code, *told)
+        return error_of(failed.value).code()
+
+    def _fail(self, code: int, *told: int) -> None:
+        self._told += told
+        raise KafkaException(KafkaError(code))
+
+
+@pytest.mark.parametrize(
+    ("failed", "told", "expected"),
+    [
+        (KafkaError._TIMED_OUT, [KafkaError._AUTHENTICATION, KafkaError._ALL_BROKERS_DOWN], KafkaError._AUTHENTICATION),
+        (KafkaError._TRANSPORT, [KafkaError._RESOLVE, KafkaError._SSL], KafkaError._SSL),
+        (KafkaError._TIMED_OUT, [KafkaError._ALL_BROKERS_DOWN], KafkaError._TIMED_OUT),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, [KafkaError._TRANSPORT], KafkaError.TOPIC_AUTHORIZATION_FAILED),
+    ],
+)
+def test_the_last_reason_takes_the_place_of_what_says_none(failed: int, told: list[int], expected: int) -> None:
+    """That all brokers are down is none, and an answer stays what it is."""
+    assert Telling().fail(failed, *told) == expected
+
+
+def test_what_was_told_before_the_question_is_no_reason() -> None:
+    """A client that is kept may have lost its connection an hour ago."""
+    assert Telling(KafkaError._AUTHENTICATION).fail(KafkaError._TIMED_OUT) == KafkaError._TIMED_OUT

@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
 import structlog
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition as NativePartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition as NativePartition
 from confluent_kafka.admin import AdminClient
 
 from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
 from consumer.errors import SettingsError
 from consumer.model import TopicPartition
 from consumer.settings import Settings
+
+# ruff: noqa: SLF001 -- the names of librdkafka's own codes begin with an underscore, and are public
 
 SECRET_WORDS = ("password", "secret", "key.pem", "keystore.pem", "jaas", "credential", "passphrase")
 """A property whose name has one of these holds a secret."""
@@ -29,6 +31,12 @@ ANSWER_WITHIN_S = 15.0
 """For so long brokers that do not know something yet are asked for it: a coordinator takes time to come up."""
 
 ASK_AGAIN_S = 0.2
+
+REASON_WITHIN_S = 0.2
+"""The library has known for long why nobody answers; to hand it over takes a moment."""
+
+NO_ANSWER = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._TRANSPORT})
+"""Errors of a question that do not say why it has no answer."""
 
 _OF_EACH_CONSUMER = {
     "enable.auto.commit": False,
@@ -66,9 +74,14 @@ class Connection:
         """A producer; the properties file overrides `defaults` but never `own`."""
         return self._client(Producer, defaults, own)
 
-    def admin(self) -> AdminClient:
-        """An admin client. It must outlive the futures that it returns."""
-        return self._client(AdminClient, {}, {"allow.auto.create.topics": False})  # to ask for a topic makes none
+    def admin(self, hear: Callable[[KafkaError], None] | None = None) -> AdminClient:
+        """An admin client. It must outlive the futures that it returns.
+
+        Args:
+            hear: Told of errors of its connections, whenever the client is polled; None: these are logged.
+        """
+        own: dict[str, object] = {"allow.auto.create.topics": False}  # to ask for a topic makes none
+        return self._client(AdminClient, {}, own if hear is None else {**own, "error_cb": hear})
 
     def without_secrets(self, text: str) -> str:
         """The text with every secret of the properties file blotted out."""
@@ -103,18 +116,40 @@ class Admin:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._client: AdminClient | None = None
+        self._kept: tuple[AdminClient, _Reason] | None = None
 
     @contextmanager
     def client(self) -> Iterator[AdminClient]:
-        """The client; it is given up when a `KafkaException` leaves the block. May be used in any thread."""
-        if (client := self._client) is None:  # not by its truth: that is the length of its queue
-            client = self._client = self._connection.admin()
+        """The client; it is given up when a `KafkaException` leaves the block. May be used in any thread.
+
+        Where that would say no more than that nobody answers, one that says why leaves in its place, if it is known.
+        """
+        client, reason = self._kept = self._kept or self._made()
+        reason.forget(client)
         try:
             yield client
-        except KafkaException:
-            self._client = None
+        except KafkaException as failure:
+            self._kept = None
+            if error_of(failure).code() in NO_ANSWER and (why := reason.of(client)) is not None:
+                raise KafkaException(why) from None
             raise
+
+    @contextmanager
+    def asking(self, doing: str) -> Iterator[AdminClient]:
+        """As `client`, for a question that is asked once.
+
+        Args:
+            doing: How the sentence of an error begins.
+
+        Raises:
+            SourceUnavailable: The brokers do not answer, or cannot tell.
+            FatalError: They refuse.
+        """
+        try:
+            with self.client() as client:
+                yield client
+        except KafkaException as failure:
+            raise policy(error_of(failure), doing) from None
 
     def answer(self, question: Callable[[AdminClient], T], doing: str) -> T:
         """The answer to a question, as `patiently` gets it."""
@@ -123,6 +158,32 @@ class Admin:
     def _asked(self, question: Callable[[AdminClient], T]) -> T:
         with self.client() as client:
             return question(client)
+
+    def _made(self) -> "tuple[AdminClient, _Reason]":
+        reason = _Reason()
+        return self._connection.admin(reason.hear), reason
+
+
+class _Reason:
+    """Why the brokers do not answer a client, as the library tells beside the questions and only when it is polled."""
+
+    def __init__(self) -> None:
+        self._heard: KafkaError | None = None
+
+    def hear(self, error: KafkaError) -> None:
+        """Take what the library tells. That all brokers are down follows each reason, and is none."""
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self._heard = error
+
+    def forget(self, client: AdminClient) -> None:
+        """What was so before is no reason for what follows."""
+        client.poll(0)
+        self._heard = None
+
+    def of(self, client: AdminClient) -> KafkaError | None:
+        """What was told last; None when nothing was. Blocks for a moment."""
+        client.poll(REASON_WITHIN_S)
+        return self._heard
 
 
 def patiently(question: Callable[[], T], doing: str) -> T:

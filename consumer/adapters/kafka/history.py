@@ -93,11 +93,8 @@ class KafkaHistory:
 
     async def _ask(self, what: str, ask: Callable[[AdminClient], T]) -> T:
         def answer() -> T:
-            try:
-                with self._admin.client() as client:
-                    return ask(client)
-            except KafkaException as failure:
-                raise policy(error_of(failure), what) from None
+            with self._admin.asking(what) as client:
+                return ask(client)
 
         return await asyncio.to_thread(answer)
 

@@ -8,10 +8,9 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import Consumer, KafkaError, Message
 
-from consumer.adapters.kafka.connection import Connection, native
-from consumer.adapters.kafka.failures import error_of, policy
+from consumer.adapters.kafka.connection import Admin, Connection, native
 from consumer.adapters.kafka.messages import polled, record_of
 from consumer.adapters.kafka.watermarks import low_and_high
 from consumer.adapters.kafka.worker import Worker
@@ -49,10 +48,8 @@ class _Reader:
     """A consumer at the end of partitions. Every call blocks for a short time."""
 
     def __init__(self, connection: Connection, partitions: Sequence[TopicPartition]) -> None:
-        try:
-            low, self._ends = low_and_high(connection.admin(), partitions)
-        except KafkaException as failure:
-            raise policy(error_of(failure), "cannot look at the source topic") from None
+        with Admin(connection).asking("cannot look at the source topic") as client:
+            low, self._ends = low_and_high(client, partitions)
         starts = {key: max(low[key], self._ends[key] - PER_PARTITION) for key in partitions}
         self._left = {key for key, start in starts.items() if self._ends[key] > start}
         self._consumer = _assigned(connection, {key: starts[key] for key in self._left}) if self._left else None

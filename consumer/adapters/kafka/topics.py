@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[at
 from confluent_kafka.admin._metadata import ClusterMetadata
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
-from consumer.adapters.kafka.connection import Connection
+from consumer.adapters.kafka.connection import Admin, Connection
 from consumer.adapters.kafka.failures import error_of, policy
 from consumer.errors import FatalError, SourceUnavailable
 from consumer.settings import Settings
@@ -94,7 +94,11 @@ async def ensure(connection: Connection, settings: Settings) -> Mapping[str, int
 
 
 def _ensure(connection: Connection, settings: Settings) -> Mapping[str, int]:
-    admin = connection.admin()
+    with Admin(connection).asking("cannot list topics") as admin:
+        return _ensured(admin, connection, settings)
+
+
+def _ensured(admin: AdminClient, connection: Connection, settings: Settings) -> Mapping[str, int]:
     known = _known(admin)
     mock = _is_mock(known)
     if mock:
@@ -127,14 +131,11 @@ def topic_id(connection: Connection, name: str) -> str:
         SourceUnavailable: The brokers do not answer.
         FatalError: They refuse.
     """
-    admin = connection.admin()
-    if _is_mock(_known(admin)):
-        return ""
-    try:
-        found = admin.describe_topics(TopicCollection([name]), request_timeout=ANSWER_WITHIN_S)[name].result()
-    except KafkaException as failure:
-        raise policy(error_of(failure), f"cannot describe {name}") from None
-    return str(found.topic_id)
+    with Admin(connection).asking(f"cannot describe {name}") as admin:
+        if _is_mock(_known(admin)):
+            return ""
+        asked = admin.describe_topics(TopicCollection([name]), request_timeout=ANSWER_WITHIN_S)
+        return str(asked[name].result().topic_id)
 
 
 def partition_counts(connection: Connection, names: Collection[str]) -> dict[str, int]:
@@ -143,7 +144,8 @@ def partition_counts(connection: Connection, names: Collection[str]) -> dict[str
     Raises:
         SourceUnavailable: The brokers do not answer.
     """
-    counts = _counts(_known(connection.admin()))
+    with Admin(connection).asking("cannot list topics") as admin:
+        counts = _counts(_known(admin))
     return {name: counts[name] for name in names if name in counts}
 
 
@@ -154,10 +156,10 @@ def create(connection: Connection, topic: Wanted) -> None:
         SourceUnavailable: The brokers do not answer.
         FatalError: It may not be created; the message has the remedy.
     """
-    admin = connection.admin()
-    if topic.name not in _counts(_known(admin)):
-        _create(admin, connection, [topic])
-        _await_visible(admin, [topic], topic)
+    with Admin(connection).asking("cannot list topics") as admin:
+        if topic.name not in _counts(_known(admin)):
+            _create(admin, connection, [topic])
+            _await_visible(admin, [topic], topic)
 
 
 def _is_mock(known: ClusterMetadata) -> bool:
@@ -170,10 +172,7 @@ def _names(settings: Settings) -> list[str]:
 
 
 def _known(admin: AdminClient) -> ClusterMetadata:
-    try:
-        return admin.list_topics(timeout=ANSWER_WITHIN_S)
-    except KafkaException as failure:
-        raise policy(error_of(failure), "cannot list topics") from None
+    return admin.list_topics(timeout=ANSWER_WITHIN_S)
 
 
 def _counts(known: ClusterMetadata) -> dict[str, int]:
