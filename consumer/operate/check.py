@@ -28,6 +28,11 @@ from consumer.settings import Settings, load, misspelt
 ANY_SCHEMA = 1
 """An id to ask the registry for: whether it knows it does not matter."""
 
+_ANOTHER_LIST = (
+    "missing, although this group has filled a list, which has another name: name that one in GENESYS_CONTACT_LIST; "
+    "for a new one see docs/operations.md, Filling a list from the topic"
+)
+
 
 class Line(NamedTuple):
     """What was found of one thing.
@@ -192,7 +197,7 @@ async def _genesys(settings: Settings) -> list[Line]:
         token = await _asked("token", inspection.log_in, "the OAuth client is let in")
         if not token.holds:
             return [token]
-        lists = [await _contact_list(inspection)]
+        lists = [await _contact_list(inspection, settings)]
         if settings.genesys_dnc_list is not None:
             lists.append(await _dnc_list(inspection, settings.genesys_dnc_list))
         return [token, *(line for found in lists for line in found)]
@@ -200,8 +205,19 @@ async def _genesys(settings: Settings) -> list[Line]:
         await inspection.close()
 
 
-async def _contact_list(inspection: GenesysInspection) -> list[Line]:
-    return await _list("contact list", inspection.contact_list, inspection, inspection.contact_probes)
+async def _contact_list(inspection: GenesysInspection, settings: Settings) -> list[Line]:
+    lines = await _list("contact list", inspection.contact_list, inspection, inspection.contact_probes)
+    if lines == [_missing("contact list")] and await asyncio.to_thread(_has_begun, settings):
+        return [lines[0]._replace(holds=False, detail=_ANOTHER_LIST)]
+    return lines
+
+
+def _has_begun(settings: Settings) -> bool:
+    """Whether the group has filled a list; not where the brokers do not tell, of whom other lines speak."""
+    try:
+        return KafkaInspection(Connection.of(settings), settings).has_begun()
+    except ConsumerError:
+        return False
 
 
 async def _dnc_list(inspection: GenesysInspection, name: str) -> list[Line]:
@@ -220,9 +236,13 @@ async def _list(
     except ConsumerError as error:
         return [Line(what, holds=False, detail=str(error))]
     if list_id is None:
-        return [Line(what, holds=True, detail="missing, is created at start; permissions for it cannot be asked yet")]
+        return [_missing(what)]
     found = Line(what, holds=True, detail=f"{list_id} is as it must be")
     return [found, *[await _permission(inspection, probe) for probe in probes(list_id)]]
+
+
+def _missing(what: str) -> Line:
+    return Line(what, holds=True, detail="missing, is created at start; permissions for it cannot be asked yet")
 
 
 async def _permission(inspection: GenesysInspection, probe: Probe) -> Line:

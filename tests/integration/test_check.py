@@ -13,11 +13,12 @@ from consumer.adapters.genesys.sink import GenesysSink
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.topics import ensure
 from consumer.core.delivery import Throttle
+from consumer.model import TopicPartition
 from consumer.operate import check as checking
 from consumer.operate.check import Line, check, print_lines
 from consumer.settings import load
 from consumer.simulator.app import Simulator
-from tests.kafka_clients import QUIET, WITHIN_S
+from tests.kafka_clients import QUIET, WITHIN_S, commit
 from tests.kafka_cluster import KafkaCluster
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(60)]
@@ -123,6 +124,19 @@ async def test_what_a_start_would_make_is_not_made(
     assert {name for name in known if name.startswith(environ["KAFKA_SOURCE_TOPICS"])} == {
         environ["KAFKA_SOURCE_TOPICS"]
     }
+
+
+async def test_a_list_that_is_missing_after_another_was_filled_is_told(
+    kafka: KafkaCluster, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name with another letter would be created, and whoever withdrew would stay callable in the list of before."""
+    environ = _environ(kafka, simulator)
+    await _set_up(environ)
+    commit(kafka.bootstrap, load(environ), TopicPartition(environ["KAFKA_SOURCE_TOPICS"], 1), 0)
+    assert _wrong(await _checked(environ, monkeypatch)) == {}
+    wrong = _wrong(await _checked(environ | {"GENESYS_CONTACT_LIST": "List"}, monkeypatch))
+    assert list(wrong) == ["contact list"]
+    assert "GENESYS_CONTACT_LIST" in wrong["contact list"]
 
 
 @pytest.mark.parametrize(

@@ -1051,10 +1051,13 @@ async def test_refused_look_up_is_fatal(bench):
 
 
 async def test_missing_list_is_created(bench):
-    """The new list has every column, the phone and the e-mail marked as such."""
+    """The new list has every column, the phone and the e-mail marked as such; a warning names it."""
     bench.genesys.script = [page(1, 0)]
-    async with bench.sink() as sink:
-        assert sink.contact_list_id == LIST_ID
+    with capture_logs() as said:
+        async with bench.sink() as sink:
+            assert sink.contact_list_id == LIST_ID
+    (told,) = [line for line in said if line["event"] == "contact_list_created"]
+    assert (told["contact_list_id"], told["name"], told["log_level"]) == (LIST_ID, "People", "warning")
     created = bench.genesys.seen[-1]
     assert (created.method, created.path) == ("POST", LISTS)
     assert orjson.loads(created.body) == {
@@ -1068,8 +1071,10 @@ async def test_missing_list_is_created(bench):
 async def test_list_that_another_consumer_created_meanwhile_is_taken(bench):
     """Of two consumers that start together one is refused the name, and finds the other's list."""
     bench.genesys.script = [page(1, 0), error(400, "duplicate.name"), page(1, 1, CONTACT_LIST)]
-    async with bench.sink() as sink:
-        assert sink.contact_list_id == LIST_ID
+    with capture_logs() as said:
+        async with bench.sink() as sink:
+            assert sink.contact_list_id == LIST_ID
+    assert "contact_list_created" not in [line["event"] for line in said]
 
 
 async def test_list_that_exists_unseen_is_waited_for(bench):

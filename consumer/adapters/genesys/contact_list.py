@@ -9,6 +9,7 @@ from itertools import count
 from typing import NoReturn
 
 import orjson
+import structlog
 
 from consumer.adapters.genesys.client import Client
 from consumer.adapters.genesys.transport import Endpoint
@@ -30,6 +31,8 @@ _PAGE_SIZE = 100
 ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 _Properties = dict[str, object]
+
+_log = structlog.get_logger(__name__)
 
 
 def columns(settings: Settings) -> tuple[str, ...]:
@@ -63,14 +66,13 @@ async def open_list(client: Client, settings: Settings, *, create: bool) -> str:
     wanted = columns(settings)
     try:
         found = await _look_up(client, settings.genesys_contact_list)
-        if found is None and not create:
-            raise FatalError(
-                f"there is no contact list named {settings.genesys_contact_list}: check GENESYS_CONTACT_LIST"
-            )
-        listed = await _create(client, settings.genesys_contact_list, wanted) if found is None else found
+        if found is not None:
+            return _checked(found, wanted)
+        if create:
+            return await _create(client, settings.genesys_contact_list, wanted)
     except RefusedByGenesys as refused:
         raise _not_found_out(refused) from None
-    return _checked(listed, wanted)
+    raise FatalError(f"there is no contact list named {settings.genesys_contact_list}: check GENESYS_CONTACT_LIST")
 
 
 async def find_list(client: Client, settings: Settings) -> str | None:
@@ -92,11 +94,16 @@ def _not_found_out(refused: RefusedByGenesys) -> FatalError:
     return FatalError(f"Genesys refuses to look up the contact list: {refused.code}")
 
 
-async def _create(client: Client, name: str, wanted: Sequence[str]) -> object:
+async def _create(client: Client, name: str, wanted: Sequence[str]) -> str:
+    """The id of a new list, which is told: with a name that was mistyped, campaigns go on calling from another one."""
     try:
-        return await client.call(_CREATE, deadline=client.deadline(), body=_creation(name, wanted))
+        created = await client.call(_CREATE, deadline=client.deadline(), body=_creation(name, wanted))
     except RefusedByGenesys as refused:
-        return await _created_by_another(client, name, refused.code)
+        return _checked(await _created_by_another(client, name, refused.code), wanted)
+    list_id = _checked(created, wanted)
+    remedy = "none where a new list is wanted; otherwise correct GENESYS_CONTACT_LIST, letter by letter"
+    _log.warning("contact_list_created", contact_list_id=list_id, name=name, remedy=remedy)
+    return list_id
 
 
 async def _created_by_another(client: Client, name: str, code: str) -> object:

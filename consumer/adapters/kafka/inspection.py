@@ -17,6 +17,7 @@ from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from consumer.adapters.kafka.connection import Admin, Connection
 from consumer.adapters.kafka.failures import error_of, policy
+from consumer.adapters.kafka.group_offsets import committed
 from consumer.adapters.kafka.topics import (
     ANSWER_WITHIN_S,
     Wanted,
@@ -25,6 +26,7 @@ from consumer.adapters.kafka.topics import (
     wanted,
 )
 from consumer.errors import FatalError
+from consumer.model import TopicPartition
 from consumer.settings import Settings
 
 SOURCE_RIGHTS = frozenset({AclOperation.READ})
@@ -96,6 +98,17 @@ class Inspection:
             "cannot describe the group",
         )
         return Inspected(name, self._lacking("group", name, found.authorized_operations, GROUP_RIGHTS), "may be joined")
+
+    def has_begun(self) -> bool:
+        """Whether the group has committed any offset of its source topics.
+
+        Raises:
+            SourceUnavailable: The brokers do not tell.
+            FatalError: They refuse.
+        """
+        counts = partition_counts(self._connection, self._settings.kafka_source_topics)
+        partitions = [TopicPartition(name, number) for name, count in counts.items() for number in range(count)]
+        return bool(partitions and committed(self._connection, self._settings.kafka_group_id, partitions))
 
     def transactions(self) -> Inspected:
         """Whether transactions work, under an id that no consumer uses."""
