@@ -15,8 +15,8 @@ from consumer.core.moments import MAX_MS, milliseconds
 from consumer.errors import DecodeError, undecodable
 from consumer.model import ChangeEvent, ChangeType
 
-REQUIRED = ("externalId", "consent", "doNotCall")
-"""Without these fields no row could be a contact."""
+REQUIRED = ("externalId", "consent", "doNotCall", "phone")
+"""Without the first three no row could be a contact; without the last one known contacts would lose their numbers."""
 
 _COLUMNS = {
     "external_id": "externalId",
@@ -55,9 +55,15 @@ class Rows:
         self._attributes = by_column | {source: source for source, _ in columns}
 
     def missing(self, names: Iterable[str]) -> list[str]:
-        """Fields without which no row is a contact, that none of the names of a file stands for."""
+        """Fields that a file must have, and that none of its names stands for."""
         fields = {self._field(name) for name in names}
         return [field for field in REQUIRED if field not in fields]
+
+    def emptied(self, names: Iterable[str]) -> list[str]:
+        """Fields and attributes that a file may leave out, and does: known contacts lose what they have there."""
+        fields = {self._field(name) for name in names}
+        attributes = () if "attributes" in fields else {*self._attributes.values()}
+        return [field for field in ("email", *sorted(attributes)) if field not in fields]
 
     def doubled(self, names: Iterable[str]) -> list[str]:
         """Fields and attributes for which more than one of the names of a file stands."""
@@ -127,6 +133,11 @@ class Rows:
         if type(moment) is not int or not 0 <= moment <= MAX_MS:
             raise undecodable("occurredAt is neither milliseconds since the epoch nor ISO 8601 with a time zone")
         return moment
+
+
+def deletes(fields: Fields) -> bool:
+    """Whether a row deletes its contact, and so needs to tell nothing more of it."""
+    return _known(fields, []).get("changeType") == ChangeType.DELETE
 
 
 def typed(name: str, text: str) -> object:

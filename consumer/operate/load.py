@@ -87,6 +87,8 @@ class Loading:
         rows = await asyncio.to_thread(ContactFile, self._path, settings.genesys_attribute_columns)
         if rows.left_out:
             _log.warning("columns_left_out", columns=rows.left_out, remedy="GENESYS_ATTRIBUTE_COLUMNS names attributes")
+        if rows.emptied:
+            _log.warning("columns_missing", columns=rows.emptied, remedy="name them, or known contacts lose theirs")
         key = outside.pseudonym_key()
         sink = await outside.sink()
         count = (await ensure(outside.connection, settings))[topic]

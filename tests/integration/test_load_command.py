@@ -264,6 +264,7 @@ async def test_a_topic_that_is_spread_by_other_keys_than_external_ids_is_refused
         code, _, err = await commands.ended(chosen, "load", str(_nobody(tmp_path)), "--partitioner", "murmur2")
         assert code == 1
         assert f"spread over its {PARTITIONS} partitions in no known way" in err.splitlines()[-1]
+        assert "columns_missing" in err  # the file has no e-mail addresses
         assert simulator.stats()["contacts"].get("applied", 0) == 0
 
 

@@ -46,10 +46,29 @@ def test_names_that_nothing_is_made_of_are_told(tmp_path: Path) -> None:
     csv = file(tmp_path, HEADER.strip() + ",loyalty\na,+15550100,,true,false,gold,7\n")
     json = file(
         tmp_path,
-        b"""{"externalId": "a", "consent": true, "doNotCall": false, "segment": "gold"}
+        b"""{"externalId": "a", "phone": null, "consent": true, "doNotCall": false, "segment": "gold"}
 {"externalId": "b", "consent": true, "doNotCall": false, "tier": 1, "occurred_at": 1, "attributes": {"x": "y"}}""",
     )
     assert (csv.left_out, json.left_out) == (["loyalty"], ["tier"])
+
+
+@pytest.mark.parametrize(
+    ("names", "emptied"),
+    [("externalId,phone,consent,doNotCall", ["email", "segment"]), (HEADER.strip(), [])],
+)
+def test_what_known_contacts_would_lose_is_told(tmp_path: Path, names: str, emptied: list[str]) -> None:
+    """By the names that the file lacks; empty values are the file's own word."""
+    values = {"externalId": "a", "consent": "true", "doNotCall": "false"}
+    row = ",".join(values.get(name, "") for name in names.split(","))
+    assert file(tmp_path, f"{names}\n{row}\n").emptied == emptied
+
+
+def test_json_rows_that_all_lack_a_phone_end_it(tmp_path: Path) -> None:
+    """It probably has another name. One that says so may leave it out, and who is deleted needs none."""
+    row = b'{"externalId": "a", "mobile": "+15550100", "consent": true, "doNotCall": false}\n'
+    assert "none of the first rows" in refusal(tmp_path, row)
+    assert len(rows(tmp_path, row + b'{"externalId": "b", "phone": null}\n')) == 2
+    assert len(rows(tmp_path, b'{"externalId": "a", "changeType": "DELETE"}\n')) == 1
 
 
 # -- CSV
@@ -135,6 +154,7 @@ def test_a_row_of_several_lines_that_is_no_row_ends_it(tmp_path: Path, bad: str)
         ("externalId,consent,doNotCall,Phone\n", "'Phone' (is it phone?)"),
         ("externalId,consent,doNotCall,occurred at\n", "'occurred at' (is it occurredAt?)"),
         ("externalId,consent,doNotCall,Segment\n", "'Segment' (is it segment?)"),
+        ("externalId,mobile,consent,doNotCall\n", "lacks phone"),
         ('externalId,"consent\n', "no CSV header"),
         (",".join(["x"] * 1_001) + "\n", "1,001 columns"),
     ],
@@ -151,7 +171,7 @@ def test_a_header_that_no_row_could_fit_ends_it(tmp_path: Path, header: str, say
 
 def test_json_objects_one_a_line(tmp_path: Path) -> None:
     """As they are; empty lines are none, and what is no object is a row with a problem."""
-    good = b'{"externalId": "a", "attributes": {"segment": "x"}, "version": 3}'
+    good = b'{"externalId": "a", "phone": null, "attributes": {"segment": "x"}, "version": 3}'
     found = rows(tmp_path, good + b'\r\n\n[1]\n{"externalId": \n' + good)
     assert [(row.number, row.problem) for row in found] == [
         (1, ""),
@@ -273,6 +293,7 @@ PACKED = BOMB.compress(bytes(MAX_BLOCK_BYTES + 1)) + BOMB.flush()
         (_with_meta(schema=b'{"type":"record","name":"R","fields":[{"name":"r","type":"R"}]}'), "no schema"),
         (_with_meta(schema=b'{"type":"record","name":"R","fields":[]}'), "lacks externalId"),
         (_with_meta(schema=REAL.replace(b'"phone"', b'"Phone"')), "'Phone' (is it phone?)"),
+        (_with_meta(schema=REAL.replace(b'"phone"', b'"mobile"')), "lacks phone"),
         (_with_meta(b"deflate", REAL, _long(1) + _long(len(PACKED)) + PACKED + b"s" * 16), "larger than"),
         (_with_meta(b"deflate", REAL, _long(1) + _long(3) + b"\xff" * 3 + b"s" * 16), "cannot be unpacked"),
         (_with_meta(schema=REAL, blocks=_long(2**40) + _long(1) + b"x" + b"s" * 16), "cannot be in a block"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from consumer.core.rows import Rows, typed
+from consumer.core.rows import Rows, deletes, typed
 from consumer.errors import DecodeError
 from consumer.model import ChangeEvent, ChangeType
 
@@ -151,8 +151,25 @@ def test_text_stands_for_what_its_field_holds(name: str, text: str, value: objec
 
 def test_names_that_are_missing_or_doubled_are_told() -> None:
     """By the name of the field."""
-    assert ROWS.missing(["external_id", "doNotCall"]) == ["consent"]
+    assert ROWS.missing(["external_id", "doNotCall", "phone_number"]) == ["consent"]
+    assert ROWS.missing(["externalId", "consent", "doNotCall", "mobile"]) == ["phone"]
     assert ROWS.doubled(["external_id", "phone", "externalId", "language", "preferredLanguage"]) == [
         "externalId",
         "preferredLanguage",
     ]
+
+
+def test_what_contacts_would_lose_is_told_by_the_names_of_fields() -> None:
+    """Attributes that may stand in an object of their own are not told: their names do not show."""
+    assert ROWS.emptied(["externalId", "email", "language", "segment"]) == []
+    assert ROWS.emptied(["externalId", "segment"]) == ["email", "preferredLanguage"]
+    assert ROWS.emptied(["attributes"]) == ["email"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [({"change_type": "DELETE"}, True), ({"changeType": "UPDATE"}, False), ({"changeType": 1}, False), ({}, False)],
+)
+def test_a_delete_is_told_by_its_change_type(fields: dict[str, object], expected: bool) -> None:
+    """Whatever else it tells, or does not."""
+    assert deletes(fields) is expected

@@ -80,12 +80,12 @@ def _head(head: "_Bytes", rows: Rows) -> tuple[WriterSchema, bool, bytes]:
 def _check(schema: WriterSchema, rows: Rows) -> None:
     fields = schema.definition["fields"]
     names = [field["name"] for field in fields] if isinstance(fields, list) else []
-    if missing := rows.missing(names):
-        raise FatalError(f"the schema of the Avro file lacks {', '.join(missing)}")
     if doubled := rows.doubled(names):
         raise FatalError(f"the schema of the Avro file has more than one field for {', '.join(doubled)}")
     if misspelt := rows.misspelt(names):
         raise FatalError(f"the schema of the Avro file has fields with other names: {', '.join(misspelt)}")
+    if missing := rows.missing(names):
+        raise FatalError(f"the schema of the Avro file lacks {', '.join(missing)}")
 
 
 def _text(value: object) -> str:

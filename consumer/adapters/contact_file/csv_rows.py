@@ -111,10 +111,10 @@ def _header(names: list[str] | None, rows: Rows) -> list[str]:
         raise FatalError("the file has no CSV header")
     if len(names) > MAX_COLUMNS:
         raise FatalError(f"the header names {len(names):,} columns, {MAX_COLUMNS:,} at most can be read")
-    if missing := rows.missing(names):
-        raise FatalError(f"the CSV header lacks {', '.join(missing)}: it must name the fields, separated by commas")
     if doubled := rows.doubled(names):
         raise FatalError(f"the CSV header has more than one column for {', '.join(doubled)}")
     if misspelt := rows.misspelt(names):
         raise FatalError(f"the CSV header has columns with other names than fields: {', '.join(misspelt)}")
+    if missing := rows.missing(names):
+        raise FatalError(f"the CSV header lacks {', '.join(missing)}: it must name the fields, separated by commas")
     return names

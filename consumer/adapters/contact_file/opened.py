@@ -7,7 +7,7 @@ what was decided of its rows holds no more.
 import hashlib
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from stat import S_ISREG
@@ -17,7 +17,7 @@ from consumer.adapters.contact_file.avro_rows import MAGIC, avro_rows
 from consumer.adapters.contact_file.csv_rows import csv_rows
 from consumer.adapters.contact_file.ndjson_rows import ndjson_rows
 from consumer.adapters.contact_file.text import BOM
-from consumer.core.rows import Rows
+from consumer.core.rows import Rows, deletes
 from consumer.errors import FatalError
 from consumer.model import FileRow
 
@@ -61,6 +61,7 @@ class ContactFile:
         modified_ms: When it was last changed, milliseconds since the epoch.
         rows: Read its rows as change events.
         left_out: Names in its first rows that nothing is made of.
+        emptied: Fields and attributes that its first rows do not name: contacts lose what they have there.
 
     Raises:
         FatalError: It cannot be read.
@@ -81,7 +82,10 @@ class ContactFile:
         self.rows = Rows(columns, self.modified_ms)
         self._refuse_unreadable()
         first = next(self.chunks(), [])  # a header that no row could fit is to be told before anything is done
+        contacts = [row.fields for row in first if row.fields and not deletes(row.fields)]
+        self._refuse_without_numbers(contacts)
         self.left_out = self.rows.left_out(dict.fromkeys(name for row in first for name in row.fields))
+        self.emptied = self.rows.emptied({name for fields in contacts for name in fields}) if contacts else []
 
     @property
     def sha256(self) -> bytes:
@@ -130,6 +134,14 @@ class ContactFile:
         for beginning, what in _NOT_READ.items():
             if self._begins.startswith(beginning):
                 raise FatalError(f"{self._path} is {what}")
+
+    def _refuse_without_numbers(self, contacts: Sequence[Mapping[str, object]]) -> None:
+        """JSON objects may leave out what is null; a file whose objects all do has another name for it."""
+        if contacts and "phone" in self.rows.missing({name for fields in contacts for name in fields}):
+            raise FatalError(
+                f"none of the first rows of {self._path} has a phone: contacts would lose their numbers; if they have "
+                'none, say so once with "phone": null'
+            )
 
     def _check(self, now: os.stat_result) -> None:
         before = self._stat
