@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from opentelemetry.trace import NoOpTracer
 
+from consumer.adapters.dedupe_store.files import file_errors
 from consumer.adapters.dedupe_store.store import RocksStore
 from consumer.adapters.genesys.contact_list import columns
 from consumer.adapters.genesys.sink import GenesysSink
@@ -149,8 +150,9 @@ async def _opened_topics(settings: Settings, closing: AsyncExitStack) -> KafkaEv
 
 
 def _scratch(state_dir: Path, closing: AsyncExitStack) -> RocksStore:
-    state_dir.mkdir(parents=True, exist_ok=True)
-    directory = closing.enter_context(tempfile.TemporaryDirectory(prefix=".reconcile-", dir=state_dir))
+    with file_errors():
+        state_dir.mkdir(parents=True, exist_ok=True)
+        directory = closing.enter_context(tempfile.TemporaryDirectory(prefix=".reconcile-", dir=state_dir))
     store = RocksStore(Path(directory), "reconcile")
     closing.push_async_callback(store.close_all)
     return store

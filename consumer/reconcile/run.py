@@ -186,9 +186,9 @@ class Reconciliation:
         """Findings that these changes explain."""
         keys = [of_contact(change.identity) for _, change in changes]
         open_ = findings.read(keys)
-        found = {}
+        found: dict[bytes, Finding] = {}
         for key, (record, change) in zip(keys, changes, strict=True):
-            finding = open_.get(key)
+            finding = None if key in found else open_.get(key)  # another record of the same content explains no more
             if finding is not None and finding.is_open and finding.fingerprint == change.fingerprint:
                 found[key] = self._explained(finding, number, record, change)
         return list(found.items())

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -190,6 +192,14 @@ def test_each_kind_of_drift_is_told_from_the_others(plant: Callable[[World], Non
     assert {name: value for name, value in asdict(report).items() if value and name not in about_all} == found
     assert world.sent == []
     assert world.audit == []
+
+
+def test_a_contact_counts_once_however_often_its_content_was_told() -> None:
+    """Records that say the same explain the same difference, also where they are read together."""
+    world = delivered_world(*[Event("often", version) for version in (1, 2, 3)])
+    edit(world, "often", phone="+15559")
+    report = reconcile(world)
+    assert (report.drifted, report.columns) == (1, {"phone_number": 1})
 
 
 def planted() -> World:
@@ -478,6 +488,13 @@ def test_apply_is_refused_behind_a_load_that_was_stopped_while_its_file_was_impo
     assert (reconcile(world).drift, world.sent) == (1, [])
     live(world)
     assert reconcile(world, apply=True, delete_extra=True).mended == Mended(redelivered=1)
+
+
+def test_a_state_directory_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    """As `run` does: no stack trace, but the setting."""
+    (tmp_path / "file").touch()
+    with pytest.raises(FatalError, match="STATE_DIR cannot be used"):
+        reconcile_app._scratch(tmp_path / "file" / "state", AsyncExitStack())
 
 
 def test_an_empty_changelog_is_refused() -> None:
