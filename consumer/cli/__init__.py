@@ -3,11 +3,12 @@
 Each module has a command, or a few that belong together, and loads what it needs when it is called, so that `--help`
 answers at once. `options` has what several of them ask for, `output` what they say beside their results.
 
-Exit codes: 0 done, 1 a fatal error, 2 bad settings or usage, 3 drift that `reconcile` found, 130 Ctrl-C; never a stack
-trace for what a user can mend.
+Exit codes: 0 done, 1 a fatal error, 2 bad settings or usage, 3 drift that `reconcile` found, 130 Ctrl-C, 141 nobody
+reads what is printed; never a stack trace for what a user can mend.
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
@@ -27,13 +28,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
-        return command(arguments)
+        code = command(arguments)
+        sys.stdout.flush()  # here rather than at the end of the interpreter, which would show a trace
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        if not output.is_unread():
+            raise
+        return 141
     except BaseExceptionGroup as group:
         return _failed(_cause(group))
     except ConsumerError as error:
         return _failed(error)
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,6 +4,7 @@ Touches standard error, and logging.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,17 @@ LAST_LINES_S = 2.0
 def complain(*lines: str) -> None:
     """Say what is wrong; the first line names the program."""
     sys.stderr.write("".join(f"genesys-consumer: {line}\n" if n == 0 else f"{line}\n" for n, line in enumerate(lines)))
+
+
+def is_unread() -> bool:
+    """Whether nobody reads standard output any more, as behind `head`; what is still to be written is given up then."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 -- no path of ours
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return True
+    return False
 
 
 @contextmanager

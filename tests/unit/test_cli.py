@@ -23,11 +23,13 @@ OPTIONS = {
 }
 
 
-def python(*arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+def python(*arguments: str, stdout: int = subprocess.PIPE, **environ: str) -> "subprocess.CompletedProcess[str]":
     """A new interpreter, with no settings but these."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "GENESYS_", "OTEL_"))}
     command = [sys.executable, *arguments]
-    return subprocess.run(command, env=kept | environ, capture_output=True, text=True, check=False)  # noqa: S603 -- ours
+    return subprocess.run(  # noqa: S603 -- ours
+        command, env=kept | environ, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
+    )
 
 
 @pytest.mark.parametrize("command", OPTIONS)
@@ -156,6 +158,26 @@ def test_an_error_ends_with_its_code_and_a_last_line(
     monkeypatch.setattr("consumer.cli.demo._demo", fail)
     assert cli.main(["demo"]) == code
     assert capsys.readouterr().err == line
+
+
+def test_whoever_stops_reading_gets_no_trace() -> None:
+    """As `head` does, when it has what it wants."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = python("-m", "consumer", "check", stdout=writer)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, "")
+
+
+def test_a_broken_pipe_of_something_else_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standard output is read: the error is not about it."""
+
+    def fail(_: object) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("consumer.cli.check._check", fail)
+    with pytest.raises(BrokenPipeError):
+        cli.main(["check"])
 
 
 def test_deleting_without_mending_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
