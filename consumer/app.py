@@ -120,6 +120,7 @@ class App:
         schemas = opened(settings)
         closing.push_async_callback(schemas.close)
         await self._check_mappings(schemas)
+        outside.occupy()
         key = outside.pseudonym_key()
         sink = await self._reached("genesys", outside.sink)
         await self._reached("kafka", lambda: ensure(outside.connection, settings))

@@ -10,7 +10,7 @@ import random
 import time
 from contextlib import AsyncExitStack, suppress
 
-from consumer.adapters.dedupe_store.files import instance_id, pseudonym_key
+from consumer.adapters.dedupe_store.files import instance_id, occupied, pseudonym_key
 from consumer.adapters.dedupe_store.store import RocksStore
 from consumer.adapters.genesys.sink import GenesysSink
 from consumer.adapters.kafka.connection import Connection
@@ -45,6 +45,14 @@ class Outside:
         self._throttle = throttle
         self._closing = closing
         self.connection = Connection.of(settings)
+
+    def occupy(self) -> None:
+        """Keep other processes out of the state directory: what stands there makes this process the instance it is.
+
+        Raises:
+            FatalError: One is there, or the directory cannot be used.
+        """
+        self._closing.enter_context(occupied(self._settings.state_dir))
 
     def pseudonym_key(self) -> bytes:
         """Key of the pseudonyms: that of the settings, or the state directory's own."""

@@ -89,6 +89,7 @@ class Loading:
             _log.warning("columns_left_out", columns=rows.left_out, remedy="GENESYS_ATTRIBUTE_COLUMNS names attributes")
         if rows.emptied:
             _log.warning("columns_missing", columns=rows.emptied, remedy="name them, or known contacts lose theirs")
+        outside.occupy()
         key = outside.pseudonym_key()
         sink = await outside.sink()
         count = (await ensure(outside.connection, settings))[topic]

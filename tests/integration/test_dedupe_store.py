@@ -1,6 +1,8 @@
 """RocksDB itself, on a real disk: what a crash, a damaged file, a full disk or a second process leaves."""
 
 import asyncio
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -13,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from rocksdict import Options, Rdict
@@ -20,7 +23,7 @@ from structlog.testing import capture_logs
 from typing_extensions import override
 
 from consumer.adapters.dedupe_store import store as stores
-from consumer.adapters.dedupe_store.files import instance_id, pseudonym_key
+from consumer.adapters.dedupe_store.files import instance_id, occupied, pseudonym_key
 from consumer.adapters.dedupe_store.store import RocksStore
 from consumer.errors import FatalError, TransientError
 from consumer.model import TopicPartition
@@ -512,6 +515,30 @@ class TestSecondProcess:
         await asyncio.wait_for(holder.communicate(b""), 20)  # the end of its input ends it
         assert await make_store(tmp_path).open(PARTITION) == 0
         assert set_aside(tmp_path) == []
+
+    def test_it_is_kept_out_of_the_whole_directory_until_the_first_has_ended(self, tmp_path):
+        """Stores are opened late, and a second process under the name of this one would end it."""
+        directory = tmp_path / "state"
+        with occupied(directory):
+            with pytest.raises(FatalError, match="STATE_DIR is used by another process"), occupied(directory):
+                pass
+            with occupied(tmp_path / "other"):
+                pass
+        with occupied(directory):
+            pass
+
+    def test_a_file_system_without_locks_keeps_nobody_out(self, tmp_path, monkeypatch):
+        """As some network file systems are; it is said."""
+        monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(errno.ENOLCK, "No locks available")))
+        with capture_logs() as said, occupied(tmp_path):
+            pass
+        assert [line["event"] for line in said] == ["state_directory_not_locked"]
+
+    def test_a_directory_that_cannot_be_made_is_told(self, tmp_path):
+        """With the setting that names it."""
+        (tmp_path / "state").write_text("a file")
+        with pytest.raises(FatalError, match="STATE_DIR cannot be used"), occupied(tmp_path / "state"):
+            pass
 
 
 class TestPlace:

@@ -149,6 +149,23 @@ async def test_a_second_process_without_partitions_is_ready_and_takes_over(
                 await eventually(lambda: simulator.stats()["contacts"].get("applied") == 50, within_s=40)
 
 
+async def test_a_second_process_on_one_state_directory_ends_and_the_first_goes_on(
+    kafka: KafkaCluster, tmp_path: Path, unused_tcp_port_factory: Any
+) -> None:
+    """Under the same name it would take over the transactions of the first. A load would, too."""
+    topic = kafka.create_topic("run")
+    (tmp_path / "contacts.csv").write_text("externalId,phone,consent,doNotCall\n")
+    async with Simulator() as simulator:
+        environ = commands.environ(kafka.bootstrap, topic, simulator, tmp_path / "state")
+        async with _running(environ, unused_tcp_port_factory()) as first:
+            await first.until("/readyz", 200)
+            for command in (["run"], ["load", str(tmp_path / "contacts.csv")]):
+                code, _, told = await commands.ended(environ, *command)
+                assert (code, "STATE_DIR is used by another process" in told.splitlines()[-1]) == (1, True)
+            produce(kafka.bootstrap, topic, EVENTS[:50])
+            await eventually(lambda: simulator.stats()["contacts"].get("applied") == 50, within_s=20)
+
+
 async def test_a_mass_of_deletes_waits_until_it_is_released(
     kafka: KafkaCluster, tmp_path: Path, unused_tcp_port_factory: Any
 ) -> None:

@@ -1,10 +1,12 @@
 """Files of the state directory: written whole or not at all, and those that name it and its pseudonyms.
 
-Touches nothing but the paths that it is given, and in the state directory `instance.json` and `pseudonym.key`.
+Touches nothing but the paths that it is given, and in the state directory `lock`, `instance.json` and
+`pseudonym.key`.
 """
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import secrets
@@ -13,9 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import structlog
+
 from consumer.errors import FatalError, TransientError
 
 _KEY_BYTES = 32
+
+log = structlog.get_logger(__name__)
 
 
 @contextlib.contextmanager
@@ -70,6 +76,36 @@ def _created_once(path: Path, content: bytes) -> bytes:
         with _durable_draft(path.parent, content) as draft, contextlib.suppress(FileExistsError):
             path.hardlink_to(draft)
     return path.read_bytes()
+
+
+@contextlib.contextmanager
+def occupied(state_dir: Path) -> Iterator[None]:
+    """Keep other processes out of the state directory until the block is left: they would be the same instance.
+
+    A file system that knows no locks keeps nobody out.
+
+    Raises:
+        TransientError: There is no space left.
+        FatalError: Another process is there, or the directory cannot be used.
+    """
+    with file_errors():
+        state_dir.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _lock(descriptor, state_dir)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, state_dir: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        remedy = "stop that one, or give this one a STATE_DIR of its own"
+        raise FatalError(f"STATE_DIR is used by another process: {state_dir}; {remedy}") from None
+    except OSError as error:
+        log.warning("state_directory_not_locked", error=str(error), remedy="see that each process has one of its own")
 
 
 @file_errors()
