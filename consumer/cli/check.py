@@ -30,15 +30,21 @@ def add(commands: options.Commands) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from consumer.operate.check import check, print_lines
+    from consumer.operate.check import check, print_document, print_line
 
     if arguments.explain:
         return _explain(arguments)
 
     with output.logged("error", None, fd=sys.stderr.fileno()):
-        lines = asyncio.run(check(arguments.config))
-    print_lines(lines, arguments.output)
+        in_json = arguments.output == "json"
+        lines = asyncio.run(check(arguments.config, _keep_quiet if in_json else print_line))
+        if in_json:
+            print_document(lines)
     return 0 if all(line.holds for line in lines) else 1
+
+
+def _keep_quiet(_: object) -> None:
+    """All lines are printed as one document."""
 
 
 def _explain(arguments: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ Touches standard error, and logging.
 
 import argparse
 import os
+import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,13 +25,13 @@ def complain(*lines: str) -> None:
 
 def is_unread() -> bool:
     """Whether nobody reads standard output any more, as behind `head`; what is still to be written is given up then."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
+    asked = select.poll()
+    asked.register(sys.stdout, 0)
+    unread = any(told & select.POLLERR for _, told in asked.poll(0))
+    if unread:
         with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 -- no path of ours
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
-        return True
-    return False
+    return unread
 
 
 @contextmanager

@@ -6,14 +6,16 @@ nothing, neither in Kafka nor in Genesys: what a start would create is said to b
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from consumer.adapters.genesys.inspection import Inspection as GenesysInspection, Probe
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.inspection import Inspected, Inspection as KafkaInspection
+from consumer.adapters.kafka.worker import Worker
 from consumer.adapters.schema_registry import confluent
 from consumer.adapters.schema_registry.registry import opened
 from consumer.adapters.schema_registry.transport import Transport
@@ -24,6 +26,8 @@ from consumer.pipeline.mapping_check import Finding, Fit, look
 from consumer.pipeline.readers import envelopes_of
 from consumer.ports import TopicSchemas
 from consumer.settings import Settings, load, misspelt
+
+T = TypeVar("T")
 
 ANY_SCHEMA = 1
 """An id to ask the registry for: whether it knows it does not matter."""
@@ -48,36 +52,78 @@ class Line(NamedTuple):
     detail: str
 
 
-async def check(config: Path | None) -> list[Line]:
-    """Ask everything.
+Tell = Callable[[Line], None]
+"""Called with each line, from whichever thread, as soon as it is known."""
+
+
+async def check(config: Path | None, tell: Tell) -> list[Line]:
+    """Ask everything, at once where one thing does not need another.
 
     Args:
         config: Settings below the environment.
+        tell: Told of each line meanwhile.
+
+    Returns:
+        All lines, in the same order each time.
     """
     try:
         settings = load(config=config)
         envelopes = envelopes_of(settings)
     except SettingsError as error:
-        return [Line("settings", holds=False, detail=problem) for problem in error.problems]
+        return _told(tell, (Line("settings", holds=False, detail=problem) for problem in error.problems))
+    own = _told(tell, _own(settings, envelopes))
     kafka, schemas, genesys = await asyncio.gather(
-        asyncio.to_thread(lambda: list(_kafka(settings))), _schemas(settings, envelopes), _genesys(settings)
+        _blocking(lambda: _told(tell, _kafka(settings))),
+        _gathered(tell, _schemas(settings, envelopes)),
+        _gathered(tell, _genesys(settings)),
     )
-    own = [
-        *_settings(),
-        *_tables(envelopes.mappings, settings.kafka_source_topics),
-        _state_directory(settings.state_dir),
-    ]
     return [*own, *kafka, *schemas, *genesys]
 
 
-def print_lines(lines: list[Line], output: str) -> None:
-    """Print what was found."""
-    if output == "json":
-        checks = [{"check": line.what, "ok": line.holds, "detail": line.detail} for line in lines]
-        printing.document({"ok": all(line.holds for line in lines), "checks": checks})
-        return
+def print_line(line: Line) -> None:
+    """Print what was found of one thing, at once."""
+    printing.line(f"{'✓' if line.holds else '✗'} {line.what}: {line.detail}")
+    sys.stdout.flush()
+
+
+def print_document(lines: Sequence[Line]) -> None:
+    """Print all that was found, for programs."""
+    checks = [{"check": line.what, "ok": line.holds, "detail": line.detail} for line in lines]
+    printing.document({"ok": all(line.holds for line in lines), "checks": checks})
+
+
+def _told(tell: Tell, lines: Iterable[Line]) -> list[Line]:
+    told = []
     for line in lines:
-        printing.line(f"{'✓' if line.holds else '✗'} {line.what}: {line.detail}")
+        tell(line)
+        told.append(line)
+    return told
+
+
+async def _gathered(tell: Tell, lines: AsyncIterator[Line]) -> list[Line]:
+    told = []
+    async for line in lines:
+        tell(line)
+        told.append(line)
+    return told
+
+
+async def _blocking(call: Callable[[], T]) -> T:
+    """Carry out what blocks, in a thread that does not hold up the end: Ctrl-C need not wait for brokers."""
+    worker = Worker("kafka-inspection")
+    try:
+        return await asyncio.wrap_future(worker.submit(call))
+    finally:
+        worker.stop()
+
+
+# -- what is this machine's
+
+
+def _own(settings: Settings, envelopes: Envelopes) -> Iterator[Line]:
+    yield from _settings()
+    yield from _tables(envelopes.mappings, settings.kafka_source_topics)
+    yield _state_directory(settings.state_dir)
 
 
 def _settings() -> list[Line]:
@@ -139,16 +185,19 @@ def _inspected(what: str, ask: Callable[[], list[Inspected]]) -> Iterator[Line]:
 # -- schemas
 
 
-async def _schemas(settings: Settings, envelopes: Envelopes) -> list[Line]:
+async def _schemas(settings: Settings, envelopes: Envelopes) -> AsyncIterator[Line]:
     try:
         schemas = opened(settings)
     except SettingsError as error:
-        return [Line("schemas", holds=False, detail=problem) for problem in error.problems]
-    lines = [Line("schemas", holds=True, detail=f"those of {settings.schemas_dir} are valid")]
+        for problem in error.problems:
+            yield Line("schemas", holds=False, detail=problem)
+        return
     try:
+        yield (last := Line("schemas", holds=True, detail=f"those of {settings.schemas_dir} are valid"))
         if settings.schema_registry_url is not None:
-            lines.append(await _registry(settings))
-        return [*lines, *(await _mappings(settings, envelopes, schemas) if lines[-1].holds else ())]
+            yield (last := await _registry(settings))
+        for line in await _mappings(settings, envelopes, schemas) if last.holds else ():
+            yield line
     finally:
         await schemas.close()
 
@@ -191,25 +240,25 @@ def _reached(what: str) -> Line:
 # -- Genesys
 
 
-async def _genesys(settings: Settings) -> list[Line]:
+async def _genesys(settings: Settings) -> AsyncIterator[Line]:
     inspection = GenesysInspection.of(settings)
     try:
-        token = await _asked("token", inspection.log_in, "the OAuth client is let in")
+        yield (token := await _asked("token", inspection.log_in, "the OAuth client is let in"))
         if not token.holds:
-            return [token]
-        lists = [await _contact_list(inspection, settings)]
+            return
+        async for line in _contact_list(inspection, settings):
+            yield line
         if settings.genesys_dnc_list is not None:
-            lists.append(await _dnc_list(inspection, settings.genesys_dnc_list))
-        return [token, *(line for found in lists for line in found)]
+            async for line in _dnc_list(inspection, settings.genesys_dnc_list):
+                yield line
     finally:
         await inspection.close()
 
 
-async def _contact_list(inspection: GenesysInspection, settings: Settings) -> list[Line]:
-    lines = await _list("contact list", inspection.contact_list, inspection, inspection.contact_probes)
-    if lines == [_missing("contact list")] and await asyncio.to_thread(_has_begun, settings):
-        return [lines[0]._replace(holds=False, detail=_ANOTHER_LIST)]
-    return lines
+async def _contact_list(inspection: GenesysInspection, settings: Settings) -> AsyncIterator[Line]:
+    async for line in _list("contact list", inspection.contact_list, inspection, inspection.contact_probes):
+        is_another = line == _missing("contact list") and await _blocking(lambda: _has_begun(settings))
+        yield line._replace(holds=False, detail=_ANOTHER_LIST) if is_another else line
 
 
 def _has_begun(settings: Settings) -> bool:
@@ -220,8 +269,8 @@ def _has_begun(settings: Settings) -> bool:
         return False
 
 
-async def _dnc_list(inspection: GenesysInspection, name: str) -> list[Line]:
-    return await _list("do-not-call list", lambda: inspection.dnc_list(name), inspection, inspection.dnc_probes)
+def _dnc_list(inspection: GenesysInspection, name: str) -> AsyncIterator[Line]:
+    return _list("do-not-call list", lambda: inspection.dnc_list(name), inspection, inspection.dnc_probes)
 
 
 async def _list(
@@ -229,16 +278,19 @@ async def _list(
     find: Callable[[], Awaitable[str | None]],
     inspection: GenesysInspection,
     probes: Callable[[str], list[Probe]],
-) -> list[Line]:
+) -> AsyncIterator[Line]:
     """A list, and the permissions for what is in it."""
     try:
         list_id = await find()
     except ConsumerError as error:
-        return [Line(what, holds=False, detail=str(error))]
+        yield Line(what, holds=False, detail=str(error))
+        return
     if list_id is None:
-        return [_missing(what)]
-    found = Line(what, holds=True, detail=f"{list_id} is as it must be")
-    return [found, *[await _permission(inspection, probe) for probe in probes(list_id)]]
+        yield _missing(what)
+        return
+    yield Line(what, holds=True, detail=f"{list_id} is as it must be")
+    for probe in probes(list_id):
+        yield await _permission(inspection, probe)
 
 
 def _missing(what: str) -> Line:

@@ -15,7 +15,7 @@ from consumer.adapters.kafka.topics import ensure
 from consumer.core.delivery import Throttle
 from consumer.model import TopicPartition
 from consumer.operate import check as checking
-from consumer.operate.check import Line, check, print_lines
+from consumer.operate.check import Line, check, print_document, print_line
 from consumer.settings import load
 from consumer.simulator.app import Simulator
 from tests.kafka_clients import QUIET, WITHIN_S, commit
@@ -54,8 +54,18 @@ async def simulator() -> AsyncIterator[Simulator]:
 
 async def _checked(environ: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, Line]:
     """What is found with these settings, by what was looked at."""
+    return (await _told_and_checked(environ, monkeypatch))[1]
+
+
+async def _told_and_checked(
+    environ: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[str], dict[str, Line]]:
+    """The same, and what was looked at in the order in which it was told."""
     monkeypatch.setattr(checking, "load", lambda config: load(environ, config))
-    return {line.what: line for line in await check(None)}
+    told: list[Line] = []
+    lines = await check(None, told.append)
+    assert sorted(told) == sorted(lines)
+    return [line.what for line in told], {line.what: line for line in lines}
 
 
 def _wrong(lines: Mapping[str, Line]) -> dict[str, str]:
@@ -103,10 +113,11 @@ async def test_where_all_is_well_every_line_says_so(
     ]
     assert simulator.stats()["contacts"] == before
     capsys.readouterr()
-    print_lines(list(lines.values()), "text")
-    print_lines(list(lines.values()), "json")
+    for line in lines.values():
+        print_line(line)
+    print_document(list(lines.values()))
     *text, document = capsys.readouterr().out.splitlines()
-    assert all(line.startswith("✓ ") for line in text)
+    assert all(shown.startswith("✓ ") for shown in text)
     assert json.loads(document)["ok"] is True
     assert SECRET not in "".join([*text, document])
 
@@ -164,15 +175,16 @@ async def test_a_missing_permission_is_named(
 async def test_all_is_asked_although_nothing_answers(
     kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch, unused_tcp_port_factory: Any
 ) -> None:
-    """Brokers, registry and login host: each is told, with the settings to look at."""
+    """Brokers, registry and login host: each is told, with the settings; who takes long holds up no other."""
     nobody = f"127.0.0.1:{unused_tcp_port_factory()}"
     async with Simulator() as gone:
         environ = _environ(kafka, gone)
-    lines = await _checked(
+    told, lines = await _told_and_checked(
         environ | {"KAFKA_BOOTSTRAP_SERVERS": nobody, "SCHEMA_REGISTRY_URL": f"http://{nobody}"}, monkeypatch
     )
     wrong = _wrong(lines)
     assert list(wrong) == ["brokers", "registry", "token"]
+    assert told[-1] == "brokers"
     assert "KAFKA_BOOTSTRAP_SERVERS" in wrong["brokers"]
     assert "SCHEMA_REGISTRY_URL" in wrong["registry"]
 
@@ -208,7 +220,7 @@ async def test_bad_settings_are_all_told(monkeypatch: pytest.MonkeyPatch, tmp_pa
     config = tmp_path / "consumer.toml"
     config.write_text("[kafka]\nstart = 'middle'\n")
     monkeypatch.setattr(checking, "load", lambda config: load({}, config))
-    lines = await check(config)
+    lines = await check(config, lambda _: None)
     assert {line.what for line in lines} == {"settings"}
     assert not any(line.holds for line in lines)
     assert any(line.detail.startswith("KAFKA_START") for line in lines)

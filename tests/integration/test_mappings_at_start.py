@@ -142,7 +142,7 @@ async def test_check_tells_of_each_topic(
     registry.tell_subject("a-value", row("phone"))
     registry.tell_subject("b-value", row())
     monkeypatch.setattr(checking, "load", lambda config: load(environ, config))
-    lines = {line.what: line for line in await checking.check(None)}
+    lines = {line.what: line for line in await checking.check(None, lambda _: None)}
     assert not lines["mapping a"].holds
     assert "phone (phone)" in lines["mapping a"].detail
     assert "SOURCE_MAPPING" in lines["mapping a"].detail

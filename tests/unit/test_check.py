@@ -1,6 +1,9 @@
 """What `check` makes of the brokers' answers about ACLs, which the brokers of the tests do not have."""
 
+import asyncio
 import os
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ from confluent_kafka.admin import AclOperation  # type: ignore[attr-defined]  # 
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.inspection import CHANGELOG_RIGHTS, GROUP_RIGHTS, Inspection
 from consumer.operate import check
+from tests.kafka_clients import WITHIN_S
 from tests.lives import settings
 
 
@@ -72,3 +76,23 @@ def test_a_slip_in_the_environment_is_no_valid_setting(monkeypatch: pytest.Monke
     (line,) = check._settings()
     assert not line.holds
     assert "SUPPRESS_UNDECODEABLE" in line.detail
+
+
+def test_what_blocks_does_not_hold_up_the_end() -> None:
+    """Whoever presses Ctrl-C need not wait until brokers that do not answer have had their time."""
+    told, ended = threading.Event(), threading.Event()
+
+    def call() -> None:
+        told.wait(WITHIN_S)
+        ended.set()
+
+    async def given_up() -> None:
+        blocking = asyncio.create_task(check._blocking(call))
+        await asyncio.sleep(0)
+        blocking.cancel()
+        with suppress(asyncio.CancelledError):
+            await blocking
+
+    asyncio.run(given_up())
+    assert not ended.is_set()
+    told.set()

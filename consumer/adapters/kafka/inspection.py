@@ -71,9 +71,8 @@ class Inspection:
             SourceUnavailable: None answers.
             FatalError: They refuse.
         """
-        return self._admin.answer(
-            lambda client: len(client.list_topics(timeout=ANSWER_WITHIN_S).brokers), "no broker answers"
-        )
+        with self._admin.asking("no broker answers") as client:
+            return len(client.list_topics(timeout=ANSWER_WITHIN_S).brokers)
 
     def topics(self) -> list[Inspected]:
         """The source topics, then the output topics."""
