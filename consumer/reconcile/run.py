@@ -5,7 +5,8 @@
 2. The changelog of all partitions: what was delivered.
 3. The export, ordered after that, compared row by row. One that breaks off is begun anew.
 4. The ends of the source topics. A change that the list shows and the changelog did not yet, or the other way round, is
-   of a record between the offsets of step 1 and these ends: its contact is not compared. So consumers may go on.
+   of a record between the offsets of step 1 and these ends: its contact is not compared. So consumers may go on. Where
+   it is to be mended they may not, and who must not be called does not wait for what is to be read yet.
 5. The source topics, read for the records from which missing and drifted contacts were delivered: the columns that
    differ, and whether the CRM lets them be called.
 6. Where it is asked for, mending (`mend`).
@@ -103,7 +104,7 @@ class Reconciliation:
             held_back=comparison.alike[Standing.HELD_BACK],
             unknown=comparison.alike[Standing.UNKNOWN],
         )
-        report.pending = await self._leave_out_pending(findings, sources, committed, ends)
+        report.pending = await self._leave_out_pending(findings, sources, committed, ends, alone=mender is not None)
         await self._look_up(findings, sources, ends)
         await self._tell(report, findings)
         if mender is not None:
@@ -159,15 +160,23 @@ class Reconciliation:
         sources: Sequence[TopicPartition],
         committed: Mapping[TopicPartition, int],
         ends: Mapping[TopicPartition, int],
+        *,
+        alone: bool,
     ) -> int:
-        """Drop findings whose contacts have records that were not settled before the comparison; how many."""
+        """Drop findings whose contacts have records that were not settled before the comparison; how many.
+
+        Where nobody else is at work the list shows nothing that such a record will not do again once it is read. So who
+        must not be called stays, to be made not callable; nothing more is done to him.
+        """
         starts = {number: committed[partition] for number, partition in enumerate(sources)}
         dropped = 0
         if not await findings.some():
             return dropped
         async for _, records in self._source.records(sources, starts, ends):
-            named = await self._source.named(records)
-            dropped += await findings.drop([of_contact(identity) for identity in named])
+            keys = [of_contact(identity) for identity in await self._source.named(records)]
+            kept = _callable(findings.read(keys)) if alone else {}
+            await findings.put(list(kept.items()))
+            dropped += await findings.drop([key for key in keys if key not in kept])
         return dropped
 
     async def _look_up(
@@ -212,3 +221,12 @@ class Reconciliation:
                 report.source_gone += finding.is_open
         report.count(tally)
         report.columns = {column: self._differing[column] for column in self._columns if self._differing[column]}
+
+
+def _callable(known: Mapping[bytes, Finding]) -> dict[bytes, Finding]:
+    """Those who must not be called, as findings of that and nothing else."""
+    return {
+        key: structs.replace(finding, deleted=False, drifted=False)
+        for key, finding in known.items()
+        if finding.standing is Standing.CALLABLE
+    }

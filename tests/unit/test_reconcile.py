@@ -263,6 +263,22 @@ def test_a_change_on_its_way_is_not_drift() -> None:
     assert world.sent == [("upsert", ("contact-2",))]
 
 
+@pytest.mark.parametrize("name", [REFUSED_CONSENT, SUPPRESSED, GONE])
+def test_who_must_not_be_called_does_not_wait_for_what_is_on_its_way(name: str) -> None:
+    """He is made not callable, and nothing else is done to him; what he grants meanwhile applies when it is read."""
+    world = delivered_world()
+    number = len(world.log[P0])
+    world.append(Story().tell(0, *[Event("x", 1)] * number, Event(name, 9)).records()[number:])
+    put(world, name, phone="+15559")
+    compared = reconcile(world)
+    assert (compared.callable, compared.pending) == (0, 1)  # a consumer may have delivered the grant meanwhile
+    report = reconcile(world, apply=True, delete_extra=True)
+    assert (report.callable, report.pending, report.mended) == (1, 0, Mended(suppressed=1))
+    assert (world.list[name]["callable"], world.list[name]["phone"]) == (False, "+15559")
+    live(world)
+    assert world.list[name]["callable"]
+
+
 def test_without_its_source_record_a_contact_is_counted_and_not_sent() -> None:
     """Retention removed the record: somebody must have the CRM send the contact again."""
     world = delivered_world()
