@@ -48,12 +48,16 @@ def _keep_quiet(_: object) -> None:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
+    from consumer.errors import SettingsError
     from consumer.operate import explain
     from consumer.settings import load
 
     of_kafka = explain.position(arguments.explain) is not None
+    if of_kafka and (arguments.topic is not None or arguments.key is not None):
+        raise SettingsError(["--topic and --key say what a file does not: a record of Kafka has its own"])
     settings = load(config=arguments.config, unneeded=("GENESYS_",) if of_kafka else ("GENESYS_", "KAFKA_"))
-    record = explain.find(settings, arguments.explain, topic=arguments.topic, key=arguments.key)
-    steps = asyncio.run(explain.explain(record, settings))
+    with output.logged("warning", settings.log_format, fd=2):
+        record = explain.find(settings, arguments.explain, topic=arguments.topic, key=arguments.key)
+        steps = asyncio.run(explain.explain(record, settings))
     explain.print_steps(steps, arguments.output)
     return 0 if all(step.passed for step in steps) else 1

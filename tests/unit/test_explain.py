@@ -1,12 +1,16 @@
 """`check --explain`: what a record becomes, step by step, and where its way ends."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from consumer import cli
+from consumer.cli import output
 from consumer.model import Record, TopicPartition
 from consumer.operate import explain
 from tests.envelopes import COLUMNS, ROW, TIME_MS, encoded, record_type, sample
@@ -30,6 +34,13 @@ ENVELOPE = record_type(
     },
     namespace="crm.public.customers",
 )
+
+
+@pytest.fixture(autouse=True)
+def _logging() -> Iterator[None]:
+    """Each command sets logging up, for its own process."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture
@@ -272,3 +283,28 @@ def test_the_real_sample_of_salesforce_asks_for_a_consent_field(
     monkeypatch.delenv("SOURCE_MAPPING")
     steps = explained(capsys, written(debezium, b"\0\0\0\0\5" + encoded(schema, event)), code=1)
     assert "SOURCE_MAPPING names for consent" in steps["envelope"][2]
+
+
+@pytest.mark.parametrize("option", [["--topic", "customers"], ["--key", ""]])
+def test_what_only_a_file_needs_is_refused_beside_a_position(
+    option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would be ignored: the record of Kafka has its own."""
+    assert cli.main(["check", "--explain", "customers/0/4", *option]) == 2
+    assert "--topic and --key say what a file does not" in capsys.readouterr().err
+
+
+def test_log_lines_have_the_form_of_the_settings(debezium: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They go to standard error, as those of the other commands."""
+    formats: list[str | None] = []
+
+    @contextmanager
+    def logged(_: str, format_: str | None, *, fd: int) -> Iterator[None]:
+        formats.append(format_)
+        assert fd == 2
+        yield
+
+    monkeypatch.setattr(output, "logged", logged)
+    monkeypatch.setenv("LOG_FORMAT", "json")
+    assert cli.main(["check", "--explain", change(debezium), "--topic", "customers"]) == 0
+    assert formats == ["json"]
