@@ -63,6 +63,10 @@ OWN_PROPERTIES = {
 }
 """Properties of librdkafka on which the guarantees rest, and where to turn instead."""
 
+_BROKER = re.compile(
+    r"((plaintext|ssl|sasl_plaintext|sasl_ssl)://)?([^\s/:\[\]]+|\[[^\s\]]+\])(:(?P<port>[0-9]{1,5}))?", re.IGNORECASE
+)
+_LAST_PORT = 65_535
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
@@ -118,6 +122,15 @@ def names(raw: str) -> tuple[str, ...]:
     if not found:
         raise BadValueError("must name at least one, comma-separated")
     return found
+
+
+def brokers(raw: str) -> str:
+    """Addresses of brokers, comma-separated, each with its port or without one."""
+    for address in names(name(raw)):
+        found = _BROKER.fullmatch(address)
+        if found is None or not 0 < int(found["port"] or 1) <= _LAST_PORT:
+            raise BadValueError(f"{address} is no broker: must be HOST:PORT, comma-separated, for example kafka:9092")
+    return raw
 
 
 def columns(raw: str) -> tuple[tuple[str, str], ...]:
@@ -216,7 +229,7 @@ def toml(raw: str) -> dict[str, Any]:
 def http_address(raw: str) -> tuple[str, int]:
     """Host and port to listen at."""
     host, _, port = raw.rpartition(":")
-    if not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:  # noqa: PLR2004 -- the highest port
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > _LAST_PORT:
         raise BadValueError("must be HOST:PORT, for example 0.0.0.0:8080")
     return host.strip("[]"), int(port)
 

@@ -80,7 +80,7 @@ def _packaged(name: str) -> Path:
 class Settings:
     """Every setting, checked. Attribute names are the environment variables' in lower case."""
 
-    kafka_bootstrap_servers: str = _setting("Kafka brokers, comma-separated HOST:PORT", values.name, None)
+    kafka_bootstrap_servers: str = _setting("Kafka brokers, comma-separated HOST:PORT", values.brokers, None)
     kafka_source_topics: tuple[str, ...] = _setting(
         "Topics with change events, comma-separated", values.names, "crm.contacts.changes"
     )
@@ -257,7 +257,11 @@ def load(
         SettingsError: With one sentence for each thing that is wrong.
     """
     problems: list[str] = []
-    below = _read_config(config, problems)
+    config_file = _read_config(config, problems)
+    below = {
+        name: ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        for name, value in config_file.items()
+    }
     known: dict[str, object] = {}
     for name, rule in rules().items():
         try:
@@ -268,7 +272,7 @@ def load(
         except (values.BadValueError, OSError, UnicodeDecodeError) as error:
             problems.append(f"{name}: {error}")
             known[name.lower()] = None
-    problems += _unknown(below) + conflicts(known)
+    problems += _unknown(below) + _of_another_type(config_file, known) + conflicts(known)
     if problems:
         raise SettingsError(problems)
     return Settings(**known)  # type: ignore[arg-type]  # each value came from the field's own parser
@@ -284,7 +288,7 @@ def _raw(name: str, rule: _Rule, environ: Mapping[str, str], below: Mapping[str,
     return rule.default or ""
 
 
-def _read_config(config: Path | None, problems: list[str]) -> dict[str, str]:
+def _read_config(config: Path | None, problems: list[str]) -> dict[str, object]:
     if config is None:
         return {}
     try:
@@ -294,16 +298,15 @@ def _read_config(config: Path | None, problems: list[str]) -> dict[str, str]:
         return {}
 
 
-def _flatten(prefix: str, table: Mapping[str, object]) -> dict[str, str]:
-    flat: dict[str, str] = {}
+def _flatten(prefix: str, table: Mapping[str, object]) -> dict[str, object]:
+    """The values of all tables, by name of the setting."""
+    flat: dict[str, object] = {}
     for key, value in table.items():
         name = f"{prefix}{key.upper()}"
         if isinstance(value, dict):
             flat |= _flatten(f"{name}_", value)
-        elif isinstance(value, list):
-            flat[name] = ",".join(map(str, value))
         else:
-            flat[name] = str(value)
+            flat[name] = value
     return flat
 
 
@@ -324,3 +327,14 @@ def _names() -> set[str]:
 
 def _unknown(below: Mapping[str, str]) -> list[str]:
     return [f"{name}: no such setting (in the configuration file)" for name in below.keys() - _names()]
+
+
+def _of_another_type(config_file: Mapping[str, object], known: Mapping[str, object]) -> list[str]:
+    """Numbers and the like where a text is meant: `7` as a name may be a slip, and means something else elsewhere."""
+    return [
+        f"{name}: must be text, in quotation marks (in the configuration file)"
+        for name, value in config_file.items()
+        if not isinstance(value, str | list)
+        and known.get(name.lower()) is not None
+        and type(known[name.lower()]) is not type(value)
+    ]

@@ -7,6 +7,7 @@ nothing, neither in Kafka nor in Genesys: what a start would create is said to b
 import asyncio
 import os
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -145,13 +146,22 @@ def _tables(tables: Collection[str], topics: Sequence[str]) -> Iterator[Line]:
 
 
 def _state_directory(directory: Path) -> Line:
-    """Whether this user could keep the stores there, as far as that shows without a trial."""
+    """Whether this user could keep the stores there; what is made to find out is removed again."""
     there = next(path for path in (directory, *directory.absolute().parents) if os.access(path, os.F_OK))
-    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK) and _takes_files(there):
         detail = f"{directory} can be written to" if there == directory else f"{directory} is missing, is made at start"
         return Line("state directory", holds=True, detail=detail)
     problem = "may not be written to by this user" if there.is_dir() else "is no directory"
     return Line("state directory", holds=False, detail=f"{there} {problem}: set STATE_DIR to where the stores may be")
+
+
+def _takes_files(directory: Path) -> bool:
+    """Whether something can be made there: not everything that looks like a directory takes files, as `/proc`."""
+    try:
+        Path(tempfile.mkdtemp(prefix=".check-", dir=directory)).rmdir()
+    except OSError:
+        return False
+    return True
 
 
 # -- Kafka

@@ -61,6 +61,12 @@ def test_a_state_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     assert line.detail == f"{tmp_path / 'file'} is no directory: set STATE_DIR to where the stores may be"
 
 
+def test_what_only_looks_like_a_directory_takes_no_stores() -> None:
+    """Root may write there, and cannot make anything."""
+    line = check._state_directory(Path("/proc/consumer/state"))
+    assert (line.holds, line.detail.split(":")[0]) == (False, "/proc may not be written to by this user")
+
+
 def test_a_state_directory_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Root may write everywhere, so that the kernel's answer is given here."""
     monkeypatch.setattr(os, "access", lambda _, mode: mode == os.F_OK)

@@ -200,6 +200,11 @@ def test_an_unknown_region_is_refused(region: str) -> None:
     ("name", "raw", "rule"),
     [
         ("KAFKA_BOOTSTRAP_SERVERS", " ", "must not be empty"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "http://broker:9092", "must be HOST:PORT"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "a:1,broker:abc", "broker:abc is no broker"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "broker:0", "must be HOST:PORT"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "broker:65536", "must be HOST:PORT"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "broker 9092", "must be HOST:PORT"),
         ("KAFKA_SOURCE_TOPICS", " , ", "at least one"),
         ("KAFKA_GROUP_ID", "  ", "must not be empty"),
         ("KAFKA_START", "middle", "earliest, latest"),
@@ -361,6 +366,36 @@ def test_a_bad_value_of_the_file_is_refused_like_any_other(tmp_path: Path) -> No
     """The same rules hold, wherever a value comes from."""
     (problem,) = problems(toml(tmp_path, "[batch]\nmax_records = 1.5"))
     assert problem.startswith("BATCH_MAX_RECORDS: must be a whole number")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("state_dir = 5", "STATE_DIR"),
+        ("kafka.group_id = 7", "KAFKA_GROUP_ID"),
+        ("kafka.group_id = true", "KAFKA_GROUP_ID"),
+        ("genesys.requests_per_minute = 2026-01-31", "GENESYS_REQUESTS_PER_MINUTE"),
+    ],
+)
+def test_text_in_the_file_needs_its_quotation_marks(tmp_path: Path, text: str, name: str) -> None:
+    """What is no text there is a slip, or means something else than it looks like."""
+    (problem,) = problems(toml(tmp_path, text))
+    assert problem.startswith(f"{name}: must be ")
+
+
+def test_numbers_and_truth_in_the_file_may_be_text(tmp_path: Path) -> None:
+    """As in the environment."""
+    config = toml(tmp_path, "suppress_undecodable = 'true'\ngenesys.requests_per_minute = '120'\nbatch.linger_ms = 5")
+    assert value("GENESYS_REQUESTS_PER_MINUTE", config) == 120
+    assert value("SUPPRESS_UNDECODABLE", config) is True
+
+
+@pytest.mark.parametrize(
+    "brokers", ["kafka", "kafka:9092", "a.b-c_d:1, [::1]:9092", "SASL_SSL://kafka:9092,10.0.0.1:65535"]
+)
+def test_addresses_of_brokers_are_taken_as_they_are(brokers: str) -> None:
+    """With a port or without, in any form that the library knows."""
+    assert read(KAFKA_BOOTSTRAP_SERVERS=brokers).kafka_bootstrap_servers == brokers
 
 
 @pytest.mark.parametrize("text", ["kafka_grup_id = 'x'", "[kafka]\ngrup_id = 'x'", "[kafka.grup]\nid = 'x'"])
