@@ -1,4 +1,4 @@
-"""How far a command is: a bar on a terminal, a line every few seconds otherwise. Touches standard error."""
+"""How far a command is: a bar on a terminal, else a line every few seconds while it moves. Touches standard error."""
 
 import time
 from collections.abc import Callable
@@ -25,6 +25,7 @@ class ProgressBar:
         self._task = self._bar.add_task("starting", total=None)
         self._phase = ""
         self._next_line = 0.0
+        self._said = ""
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -44,6 +45,7 @@ class ProgressBar:
 
     def _line(self, phase: str, done: int, total: int | None) -> None:
         now = self._monotonic()
-        if now >= self._next_line or done == total:
-            self._next_line = now + LINE_EVERY_S
-            self._console.print(f"{phase}: {done:,}" + ("" if total is None else f" of {total:,}"), soft_wrap=True)
+        line = f"{phase}: {done:,}" + ("" if total is None else f" of {total:,}")
+        if (now >= self._next_line or done == total) and line != self._said:
+            self._next_line, self._said = now + LINE_EVERY_S, line
+            self._console.print(line, soft_wrap=True)

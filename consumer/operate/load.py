@@ -159,11 +159,11 @@ def print_summary(summary: Summary, output: str) -> None:
         printing.document(asdict(summary))
         return
     counts = [
-        ("rows", summary.rows),
         ("  settled by a run before", summary.settled_before),
         *((f"  {outcome}", count) for outcome, count in summary.outcomes.items()),
         *((f"    {reason}", count) for reason, count in summary.reasons.items()),
         ("contacts by file", summary.uploaded),
         ("contacts by request", summary.requested),
     ]
-    printing.table(("", summary.source), [(what, f"{count:,}") for what, count in counts if count])
+    told = [("rows", summary.rows), *(line for line in counts if line[1])]
+    printing.table(("", summary.source), [(what, f"{count:,}") for what, count in told])

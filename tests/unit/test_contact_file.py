@@ -63,6 +63,12 @@ def test_what_known_contacts_would_lose_is_told(tmp_path: Path, names: str, empt
     assert file(tmp_path, f"{names}\n{row}\n").emptied == emptied
 
 
+@pytest.mark.parametrize("content", ['[{"externalId": "a"}]', '\ufeff[\n  {"externalId": "a"}\n]', "[ ]"])
+def test_an_array_of_objects_is_told_from_csv(tmp_path: Path, content: str) -> None:
+    """With what is wanted."""
+    assert "is an array in JSON: put each object on a line of its own" in refusal(tmp_path, content)
+
+
 def test_json_rows_that_all_lack_a_phone_end_it(tmp_path: Path) -> None:
     """It probably has another name. One that says so may leave it out, and who is deleted needs none."""
     row = b'{"externalId": "a", "mobile": "+15550100", "consent": true, "doNotCall": false}\n'

@@ -33,6 +33,12 @@ def test_the_summary_for_people_has_every_number_that_is_not_zero(capsys: pytest
     ]
 
 
+def test_a_file_without_rows_has_0(capsys: pytest.CaptureFixture[str]) -> None:
+    """Rather than no line at all."""
+    print_summary(Summary("load-0123456789ab", 0, 0, {}, {}, 0, 0), "text")
+    assert capsys.readouterr().out.split() == ["load-0123456789ab", "rows", "0"]
+
+
 def test_the_summary_as_json_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     """With the names of its attributes."""
     print_summary(SUMMARY, "json")
@@ -48,13 +54,16 @@ def test_the_summary_as_json_is_one_line(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_off_a_terminal_there_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
-    """The first and the last of a phase, and one every few seconds between."""
+    """The first and the last of a phase, and one every few seconds between; none that says the same again."""
     now = 0.0
     with ProgressBar(lambda: now) as bar:
         for done in range(101):
             bar.tell("uploading", done * 10, 1_000)
             now += LINE_EVERY_S / 64
         bar.tell("reading", 5, None)
+        for _ in range(3):
+            now += LINE_EVERY_S
+            bar.tell("reading", 5, None)
     captured = capsys.readouterr()
     assert captured.err.splitlines() == [
         "uploading: 0 of 1,000",

@@ -7,6 +7,7 @@ what was decided of its rows holds no more.
 import hashlib
 import io
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -31,6 +32,8 @@ _NOT_READ = {
     b"\xfe\xff": "UTF-16, not UTF-8: convert it, for example with `iconv -f UTF-16 -t UTF-8`",
 }
 """How files begin that are often taken for one that can be read."""
+
+_ARRAY = re.compile(rb"\s*\[\s*(\{|\]|$)")
 
 
 class _Hashing(io.RawIOBase):
@@ -134,6 +137,10 @@ class ContactFile:
         for beginning, what in _NOT_READ.items():
             if self._begins.startswith(beginning):
                 raise FatalError(f"{self._path} is {what}")
+        if _ARRAY.match(self._begins.removeprefix(BOM)):
+            raise FatalError(
+                f"{self._path} is an array in JSON: put each object on a line of its own, as `jq -c .[]` does"
+            )
 
     def _refuse_without_numbers(self, contacts: Sequence[Mapping[str, object]]) -> None:
         """JSON objects may leave out what is null; a file whose objects all do has another name for it."""
