@@ -54,10 +54,14 @@ class Letter(Struct, frozen=True, gc=False):
 
 
 def headers(letter: DeadLetter) -> list[tuple[str, bytes | None]]:
-    """The headers of a dead letter: those of the record as they came, and ours after them."""
+    """The headers of a dead letter: those of the record as they came, and ours after them.
+
+    When Kafka got it first is said once, also of a record that was replayed and says it already.
+    """
     record = letter.record
+    said = {_TIMESTAMP} if is_replayed(record) else set()
     return [
-        *record.headers,
+        *(header for header in record.headers if header[0] not in said),
         (_REASON, letter.reason.encode()),
         (_DETAIL, letter.detail.encode()),
         (_SOURCE, f"{record.topic}/{record.partition}/{record.offset}".encode()),

@@ -254,8 +254,9 @@ class Replay:
 
         Raises:
             SourceUnavailable: The brokers do not answer: the next replay goes on where this one ended.
-            FatalError: They refuse.
+            FatalError: They refuse, or there is no dead letter topic.
         """
+        spans(Admin(self._connection), self._settings.kafka_dead_letter_topic)  # where there is none nothing is made
         if self._replays is not None:
             self._replays.open()  # before the marks are read: whoever wrote some is locked out now
         self._replayed = recall(self._connection, self._settings)

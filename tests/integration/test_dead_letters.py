@@ -258,6 +258,15 @@ def test_a_dry_run_does_nothing(kafka: KafkaCluster, capsys: pytest.CaptureFixtu
     assert replays.marks_topic(chosen).name not in admin.list_topics(timeout=WITHIN_S).topics
 
 
+def test_without_a_dead_letter_topic_nothing_is_made(kafka: KafkaCluster) -> None:
+    """Its name may be mistyped."""
+    chosen = settings(kafka.bootstrap, kafka.create_topic("letters"), KAFKA_DEAD_LETTER_TOPIC="no-such-topic")
+    with pytest.raises(FatalError, match="there is no topic no-such-topic"):
+        _replay(chosen)
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap, **QUIET})
+    assert replays.marks_topic(chosen).name not in admin.list_topics(timeout=WITHIN_S).topics
+
+
 def test_letters_of_a_topic_that_was_made_anew_are_others(kafka: KafkaCluster) -> None:
     """Its offsets begin again, and what was replayed of the old one does not count."""
     chosen = _settings(kafka)

@@ -47,6 +47,16 @@ def test_a_replayed_record_keeps_its_headers_and_counts_the_attempts() -> None:
     assert attempts == [{"traceparent": b"00-1", "dead-letter.attempt": n, **first} for n in (b"1", b"2")]
 
 
+def test_a_letter_says_once_when_kafka_got_its_record() -> None:
+    """Also that of a record which was replayed; a header of somebody else goes on as it came."""
+    letter = dead_letters.read(_headers(_record()))
+    assert letter is not None
+    again = _headers(_record(dead_letters.replayed((), letter), offset=90, time_ms=TIME_MS + 90_000))
+    assert [value for name, value in again if name == "dead-letter.timestamp"] == [TIME]
+    foreign = _headers(_record([("dead-letter.timestamp", b"mine")]))
+    assert [value for name, value in foreign if name == "dead-letter.timestamp"] == [b"mine", TIME]
+
+
 def test_a_replayed_record_counts_where_it_stood_first() -> None:
     """Its own offset counts only when it never moved."""
     letter = dead_letters.read(_headers(_record()))
