@@ -105,7 +105,18 @@ class Grown:
     ends: Mapping[TopicPartition, int]
 
 
-SourceEvent = Assigned | Revoked | Lost | Polled | Grown
+@dataclass(frozen=True, slots=True)
+class Starting:
+    """What is this consumer's and not assigned yet: it is not known where it begins, or whether it is still ours.
+
+    Attributes:
+        partitions: All of them; those that a former event named and this one does not are assigned, or gone.
+    """
+
+    partitions: Collection[TopicPartition]
+
+
+SourceEvent = Assigned | Revoked | Lost | Polled | Grown | Starting
 
 
 class Source(Protocol):

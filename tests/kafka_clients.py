@@ -21,7 +21,7 @@ from consumer import settings as consumer_settings
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.source import KafkaSource
 from consumer.model import Record, Settlement, TopicPartition
-from consumer.ports import Assigned, Grown, Lost, Polled, Revoked, SourceEvent
+from consumer.ports import Assigned, Grown, Lost, Polled, Revoked, SourceEvent, Starting
 from consumer.settings import Settings
 from tests.chaos.broker_proxy import BrokerProxy
 from tests.kafka_cluster import KafkaCluster
@@ -172,6 +172,7 @@ class Watcher:
         records: In the order in which they came.
         ends: Ends that were reached.
         told_ends: Ends as the brokers told them.
+        starting: What is owned and not assigned yet.
         positions: Of partitions that are owned, as assigned.
         assigned, revoked, lost: Those events.
         forgets: Whether what is lost counts as forgotten at once.
@@ -182,6 +183,7 @@ class Watcher:
         self.records: list[Record] = []
         self.ends: dict[TopicPartition, int] = {}
         self.told_ends: dict[TopicPartition, int] = {}
+        self.starting: set[TopicPartition] = set()
         self.positions: dict[TopicPartition, int] = {}
         self.assigned: list[Assigned] = []
         self.revoked: list[Revoked] = []
@@ -222,14 +224,20 @@ class Watcher:
             case Polled(records, ends):
                 self.records += records
                 self.ends |= ends
-            case Grown(ends):
-                self.told_ends |= ends
+            case Grown() | Starting():
+                self._note(event)
             case Revoked(partitions, _) | Lost(partitions, _):
                 (self.revoked if isinstance(event, Revoked) else self.lost).append(event)  # type: ignore[arg-type]
                 for partition in partitions:
                     self.positions.pop(partition, None)
                 if isinstance(event, Lost) and self.forgets:
                     event.forgotten()
+
+    def _note(self, event: Grown | Starting) -> None:
+        if isinstance(event, Grown):
+            self.told_ends |= event.ends
+        else:
+            self.starting = set(event.partitions)
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ import structlog
 
 from consumer.errors import FatalError
 from consumer.model import TopicPartition
-from consumer.ports import Assigned, Grown, Lost, Polled, Revoked, Source
+from consumer.ports import Assigned, Grown, Lost, Polled, Revoked, Source, Starting
 
 log = structlog.get_logger(__name__)
 
@@ -64,7 +64,7 @@ class Membership:
             case Lost(partitions, forgotten):
                 _forget(positions, partitions)
                 forgotten()
-            case Polled() | Grown():
+            case Polled() | Grown() | Starting():
                 pass
 
     async def watch(self) -> None:
@@ -82,7 +82,7 @@ class Membership:
                     raise self._not_alone()
                 case Lost():
                     raise self._not_alone()
-                case Assigned() | Polled() | Grown():
+                case Assigned() | Polled() | Grown() | Starting():
                     pass
 
     def is_sure(self) -> bool:

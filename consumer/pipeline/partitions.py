@@ -1,6 +1,8 @@
 """What the pipeline holds of each assigned partition. Values only; the other modules of the pipeline act on them."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from consumer.core.epochs import Epochs
 from consumer.core.fuse import Fuse
@@ -115,7 +117,30 @@ class Partition:
 
 
 class Partitions(dict[TopicPartition, Partition]):
-    """All assigned partitions."""
+    """All assigned partitions.
+
+    Attributes:
+        starting: Those that are to be, with the monotonic time since when.
+    """
+
+    def __init__(self, assigned: Mapping[TopicPartition, Partition] = MappingProxyType({})) -> None:
+        super().__init__(assigned)
+        self.starting: Mapping[TopicPartition, float] = {}
+
+    def note_starting(self, keys: Collection[TopicPartition], now: float) -> None:
+        """These are to be assigned, and no others."""
+        self.starting = {key: self.starting.get(key, now) for key in keys}
+
+    def stalled(self, now: float) -> Mapping[TopicPartition, float]:
+        """For how long partitions have settled nothing although something waits in them, or may do so, seconds."""
+        starting = {key: now - since for key, since in self.starting.items()}
+        return starting | {key: partition.stalled_s(now) for key, partition in self.items()}
+
+    def status(self) -> list[dict[str, object]]:
+        """What the status page shows of them."""
+        unknown: dict[str, object] = {"state": "starting", "settled": None, "lag": None, "changelog_left": None}
+        starting = [{"topic": key.topic, "partition": key.partition} | unknown for key in sorted(self.starting)]
+        return [*(partition.status() for partition in self.values()), *starting]
 
     def of(self, assignment: Assignment) -> Partition | None:
         """The partition of an assignment; None when that is over."""

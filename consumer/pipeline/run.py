@@ -40,6 +40,7 @@ from consumer.ports import (
     Schemas,
     Sink,
     Source,
+    Starting,
     Store,
     Telemetry,
     TimeAndChance,
@@ -177,7 +178,8 @@ class Pipeline:
     @property
     def ready(self) -> bool:
         """Whether this is a member of the group, possibly one without partitions, and all that it has is restored."""
-        return self._member and all(partition.restored for partition in self.partitions.values())
+        assigned = self._member and not self.partitions.starting
+        return assigned and all(partition.restored for partition in self.partitions.values())
 
     @property
     def breaker(self) -> Breaker:
@@ -208,8 +210,7 @@ class Pipeline:
 
     def stalled(self) -> Mapping[TopicPartition, float]:
         """For how long partitions have settled nothing although something waits in them, seconds."""
-        now = self._times.clock()
-        return {key: partition.stalled_s(now) for key, partition in self.partitions.items()}
+        return self.partitions.stalled(self._times.clock())
 
     def status(self) -> dict[str, object]:
         """What the status page shows of the pipeline."""
@@ -220,7 +221,7 @@ class Pipeline:
             "requests_in_flight": self.gate.in_flight,
             "contacts_under_way": len(self.lanes),
             "records_held": self.partitions.unsettled,
-            "partitions": [partition.status() for partition in self.partitions.values()],
+            "partitions": self.partitions.status(),
         }
 
     # -- life
@@ -325,9 +326,8 @@ class Pipeline:
             match await self._source.next():
                 case Polled(records, ends):
                     await self._feed.take(records, ends)
-                case Grown(ends):
-                    for key in ends.keys() & self.partitions.keys():
-                        self.partitions[key].latest = ends[key]
+                case Grown() | Starting() as told:
+                    self._note(told)
                 case Assigned(positions, ends):
                     self._assign(positions, ends)
                 case Revoked(partitions, release):
@@ -336,6 +336,13 @@ class Pipeline:
                     await self._lose([self.partitions[key] for key in partitions if key in self.partitions])
                     self._spawn(self._tell_forgotten(forgotten))
             self._progress.made()
+
+    def _note(self, told: Grown | Starting) -> None:
+        if isinstance(told, Starting):
+            self.partitions.note_starting(told.partitions, self._times.clock())
+        else:
+            for key in told.ends.keys() & self.partitions.keys():
+                self.partitions[key].latest = told.ends[key]
 
     # -- ownership
 

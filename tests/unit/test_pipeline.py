@@ -28,7 +28,7 @@ from consumer.pipeline.again import DELETE_RETRY_S
 from consumer.pipeline.dnc_wait import OFFERED_EVERY_S
 from consumer.pipeline.partitions import Partition
 from consumer.pipeline.settle import REBALANCING_RETRY_S
-from consumer.ports import Grown, StoreWrite, Sure, always
+from consumer.ports import Grown, Starting, StoreWrite, Sure, always
 from tests import virtual_time
 from tests.checker import check
 from tests.lives import Life, arrives, in_life, live, world_of
@@ -902,6 +902,37 @@ def test_lag_counts_what_was_not_read_yet() -> None:
         assert partition.caught_up
 
     in_life(world, act)
+
+
+def test_what_is_not_assigned_yet_is_neither_caught_up_nor_out_of_sight() -> None:
+    """It is not known where one of the partitions begins: nobody may take the others for all there is."""
+    world = world_of(Story().tell(0, *_contacts(3)).tell(1, Event("late", 1)))
+
+    async def main() -> None:
+        life = Life(world)
+        life.source._events = asyncio.Queue()
+        life.source._positions.clear()
+        life.source._events.put_nowait(Starting([P0, P1]))
+        life.source.assign([P0])
+        life.source._events.put_nowait(Starting([P1]))
+        running = asyncio.create_task(life.run())
+        await until(lambda: world.committed.get(P0) == 3)
+        await passes(30)
+        life.source._events.put_nowait(Starting([P1]))
+        life.source.wake()
+        await passes(30)
+        assert not running.done()
+        assert not life.pipeline.ready
+        assert life.pipeline.stalled() == {P0: 0.0, P1: pytest.approx(60, abs=5)}
+        states = [(each["partition"], each["state"]) for each in life.pipeline.partitions.status()]
+        assert states == [(0, "running"), (1, "starting")]
+        life.source.assign([P1])
+        life.source._events.put_nowait(Starting([]))
+        life.source.wake()
+        await running
+
+    virtual_time.run(main())
+    assert world.committed == {P0: 3, P1: 1}
 
 
 def test_what_ends_a_transaction_is_no_lag() -> None:

@@ -9,10 +9,12 @@ from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, TopicPar
 from confluent_kafka.admin import AdminClient
 
 from consumer.adapters.kafka.failures import error_of, is_hopeless
-from consumer.adapters.kafka.watermarks import low_and_high, stable_ends
+from consumer.adapters.kafka.watermarks import low_and_high, stable_ends, told_low_and_high
 from consumer.model import TopicPartition
 
 PARTITIONS = [TopicPartition("source", 0), TopicPartition("source", 1)]
+NO_LEADER = -4321
+"""Stands for the offset of a partition of which nobody tells."""
 
 
 class _Admin:
@@ -30,7 +32,10 @@ class _Admin:
     @staticmethod
     def _told(offset: int) -> "Future[Any]":
         future: Future[Any] = Future()
-        future.set_result(SimpleNamespace(offset=offset))
+        if offset == NO_LEADER:
+            future.set_exception(KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE)))
+        else:
+            future.set_result(SimpleNamespace(offset=offset))
         return future
 
 
@@ -53,3 +58,14 @@ def test_an_answer_without_an_offset_is_none(ask: Any) -> None:
     error = error_of(failure.value)
     assert error.code() == KafkaError._PARTIAL
     assert not is_hopeless(error)
+
+
+@pytest.mark.parametrize("untold", [OFFSET_INVALID, NO_LEADER])
+def test_a_partition_of_which_nobody_tells_keeps_no_other_from_being_told(untold: int) -> None:
+    """Where that is allowed for; where nothing is told at all, it is a failure."""
+    expected = {PARTITIONS[0]: 3}
+    assert told_low_and_high(_client({0: 3, 1: untold}), PARTITIONS) == (expected, expected)
+    with pytest.raises(KafkaException):
+        told_low_and_high(_client({0: untold, 1: untold}), PARTITIONS)
+    with pytest.raises(KafkaException):
+        low_and_high(_client({0: 3, 1: untold}), PARTITIONS)

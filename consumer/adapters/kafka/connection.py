@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient
 
 from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
+from consumer.adapters.kafka.seldom import Seldom
 from consumer.errors import SettingsError
 from consumer.model import TopicPartition
 from consumer.settings import Settings
@@ -24,7 +25,6 @@ from consumer.settings import Settings
 SECRET_WORDS = ("password", "secret", "key.pem", "keystore.pem", "jaas", "credential", "passphrase")
 """A property whose name has one of these holds a secret."""
 
-SAME_LINE_EVERY_S = 30.0
 """How often a client says the same kind of thing."""
 
 ANSWER_WITHIN_S = 15.0
@@ -231,8 +231,7 @@ class ClientLog:
 
     def __init__(self, redact: Callable[[str], str], monotonic: Callable[[], float] = time.monotonic) -> None:
         self._redact = redact
-        self._monotonic = monotonic
-        self._told: dict[tuple[str, str], float] = {}
+        self._seldom = Seldom(monotonic)
 
     def log(self, level: int, form: str, facility: str, client: str, text: str) -> None:
         """Pass a line on to the program's log; librdkafka calls this with five arguments."""
@@ -240,19 +239,10 @@ class ClientLog:
             return
         if facility == "TXNERR":  # the failed call tells the same
             return
-        if self._told_just_now(facility, client):
+        if self._seldom.told((facility, client)):  # a broker that is down makes it say the same several times a second
             return
         with suppress(Exception):  # there is nowhere left to say it
             _log.log(level, "kafka_client", facility=facility, client=client, detail=self._redact(text))
-
-    def _told_just_now(self, facility: str, client: str) -> bool:
-        """A broker that is down makes a client say the same several times a second."""
-        now = self._monotonic()
-        last = self._told.get((facility, client))
-        if last is not None and now - last < SAME_LINE_EVERY_S:
-            return True
-        self._told[facility, client] = now
-        return False
 
 
 def native(partition: TopicPartition, offset: int | None = None) -> NativePartition:

@@ -29,10 +29,11 @@ from consumer.adapters.kafka.lease import Lease
 from consumer.adapters.kafka.messages import headers_of, polled
 from consumer.adapters.kafka.orphans import Orphans
 from consumer.adapters.kafka.reach import Reach
+from consumer.adapters.kafka.seldom import Seldom
 from consumer.adapters.kafka.starts import Start, Starts
 from consumer.errors import ConsumerError, FatalError, Rebalancing
 from consumer.model import Record, TopicPartition
-from consumer.ports import Assigned, Grown, Lost, Polled, Revoked
+from consumer.ports import Assigned, Grown, Lost, Polled, Revoked, Starting
 from consumer.settings import Settings
 
 # ruff: noqa: SLF001 -- the names of librdkafka's own codes begin with an underscore, and are public
@@ -135,6 +136,8 @@ class Poller:
         session_ms = int(connection.properties.get("session.timeout.ms", SESSION_TIMEOUT_MS))
         self._sure_for_s = SURE_SHARE * session_ms / 1000
         self._lease = Lease(self._sure_for_s)
+        self._starting: frozenset[TopicPartition] = frozenset()  # as told last
+        self._errors = Seldom()
         self._consumer: Consumer
         self.closing = False
         self.membership: Membership | None = None
@@ -218,6 +221,7 @@ class Poller:
 
     def _turn(self) -> None:
         self._handoff.serve()
+        self._tell_starting()
         if self.is_sure():
             self._begin(self._starts.poll(self._consumer, time.monotonic()))
             self._adopt()
@@ -241,9 +245,17 @@ class Poller:
             _log.warning("ownership_unsure", partitions=partitions, stood_still_s=stood_still, no_answer_s=silent)
             self._let_go(partitions)
             self._doubtful.update(dict.fromkeys(partitions, partitions))
+            self._tell_starting()
             forgotten = partial(self._handoff.command, partial(self._begin_anew, partitions))
             self._handoff.emit(Lost(partitions, forgotten))
         self.last_poll = time.monotonic()
+
+    def _tell_starting(self) -> None:
+        """Say what is ours and not assigned yet: nobody would know of it, and take the rest for all there is."""
+        starting = frozenset(self._starts.pending | self._doubtful.keys())
+        if starting != self._starting:
+            self._starting = starting
+            self._handoff.emit(Starting(starting))
 
     def _begin_anew(self, partitions: list[TopicPartition]) -> None:
         """No settlement is under way any more: they begin where it is committed now, if they are still ours."""
@@ -303,7 +315,7 @@ class Poller:
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self.reach.down()
             _log.warning("brokers_down", remedy="reconnects by itself")
-        else:
+        elif not self._errors.told(error.code()):  # of a broker that is down it comes several times a second
             _log.warning("kafka_error", error=f"{error.name()}: {error.str()}")
 
     def _publish_membership(self) -> None:
@@ -354,6 +366,7 @@ class Poller:
         if announced:
             positions = {p: start.offset for p, start in announced.items()}
             self._handoff.emit(Assigned(positions, {p: start.end for p, start in announced.items()}))
+        self._tell_starting()
 
     def _tell_overtaken(self, partition: TopicPartition, start: Start) -> None:
         if start.expected is None or start.expected == start.offset:

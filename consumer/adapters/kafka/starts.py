@@ -16,7 +16,15 @@ from confluent_kafka.admin import AdminClient
 from consumer.adapters.kafka.connection import Admin, Connection, native
 from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
 from consumer.adapters.kafka.group_offsets import GroupOffsets
-from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, Offsets, low_and_high, partitions_of, stable_ends
+from consumer.adapters.kafka.seldom import Seldom
+from consumer.adapters.kafka.watermarks import (
+    ANSWER_WITHIN_S,
+    Offsets,
+    low_and_high,
+    partitions_of,
+    stable_ends,
+    told_low_and_high,
+)
 from consumer.adapters.kafka.worker import Worker
 from consumer.model import TopicPartition
 from consumer.settings import Settings
@@ -48,8 +56,8 @@ class _Answers(NamedTuple):
     Attributes:
         committed: Offsets, None where there is none; without those that an open transaction may still change.
         begun: Topics that the group has read before; asked for only where it begins at the latest offsets.
-        low: First offsets.
-        high: High watermarks.
+        low: First offsets, of partitions that have a leader.
+        high: High watermarks, likewise.
     """
 
     committed: Mapping[TopicPartition, int | None]
@@ -78,9 +86,15 @@ class Starts:
         self._asked: set[TopicPartition] = set()
         self._not_before = 0.0
         self._told_at: float | None = None
+        self._unknown = Seldom()
 
     def __len__(self) -> int:
         return len(self._pending)
+
+    @property
+    def pending(self) -> Collection[TopicPartition]:
+        """Those partitions."""
+        return self._pending.keys()
 
     def add(self, partitions: Iterable[TopicPartition], expected: int | None = None) -> None:
         """Find out where these begin; `expected` is the offset to go on from instead of the committed one."""
@@ -114,7 +128,7 @@ class Starts:
         try:
             known = self._decide(answers.result(), consumer)
         except KafkaException as failure:
-            _fail_if_hopeless(failure)
+            self._fail_if_hopeless(failure)
             known = {}
         self.discard(known)
         self._not_before = now + RETRY_S if self._asked else now
@@ -128,8 +142,16 @@ class Starts:
             self._told_at = now
         elif now - self._told_at >= TELL_EVERY_S:
             self._told_at = now
-            remedy = "an open transaction of a former owner ends with its time-out"
+            remedy = "an open transaction of a former owner ends with its time-out; a partition needs a leader"
             _log.warning("offsets_not_told", partitions=sorted(self._pending), remedy=remedy)
+
+    def _fail_if_hopeless(self, failure: KafkaException) -> None:
+        error = error_of(failure)
+        if is_hopeless(error):
+            raise policy(error, "cannot find out where partitions begin") from None
+        if not self._unknown.told(error.code()):
+            told = f"{error.name()}: {error.str()}"
+            _log.warning("start_unknown", error=told, remedy="asked again until it is known")
 
     def _ask(self, partitions: Collection[TopicPartition]) -> _Answers:
         """Ask the brokers; the ends last, so that they are not before what is committed.
@@ -140,7 +162,7 @@ class Starts:
         with self._admin.client() as client:
             begun = self._begun(client) if self._latest else ()
             stable = self._group.stable(partitions)
-            return _Answers(stable, begun, *low_and_high(client, partitions))
+            return _Answers(stable, begun, *told_low_and_high(client, partitions))
 
     def _begun(self, client: AdminClient) -> set[str]:
         """The source topics of which the group has committed any offset.
@@ -160,7 +182,7 @@ class Starts:
 
     def _decide(self, answers: _Answers, consumer: Consumer) -> dict[TopicPartition, Start]:
         known: dict[TopicPartition, Start] = {}
-        for partition in self._asked & answers.committed.keys():
+        for partition in self._asked & answers.committed.keys() & answers.low.keys() & answers.high.keys():
             expected = self._pending[partition]
             expected = answers.committed[partition] if expected is None else expected
             if expected is not None or not self._latest or partition.topic in answers.begun:
@@ -189,10 +211,3 @@ def _commit_latest(consumer: Consumer, admin: AdminClient, topic: str) -> None:
     commit = [native(partition, end) for partition, end in ends.items()]
     consumer.commit(offsets=commit, asynchronous=True)  # whether it worked shows in the next answers
     _log.info("group_starts_at_latest", topic=topic, partitions=len(ends))
-
-
-def _fail_if_hopeless(failure: KafkaException) -> None:
-    error = error_of(failure)
-    if is_hopeless(error):
-        raise policy(error, "cannot find out where partitions begin") from None
-    _log.warning("start_unknown", error=f"{error.name()}: {error.str()}", remedy="asked again until it is known")

@@ -62,6 +62,18 @@ def low_and_high(admin: AdminClient, partitions: Collection[TopicPartition]) -> 
     return _offsets(low), _offsets(high)
 
 
+def told_low_and_high(admin: AdminClient, partitions: Collection[TopicPartition]) -> tuple[Offsets, Offsets]:
+    """As `low_and_high`, of those partitions of which they can be had now: one without a leader keeps nobody else.
+
+    Raises:
+        KafkaException: None can be had.
+    """
+    know_leaders(admin, partitions)
+    low = _ask(admin, partitions, OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED)  # type: ignore[no-untyped-call]
+    high = _ask(admin, partitions, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)  # type: ignore[no-untyped-call]
+    return _told(low), _told(high)
+
+
 def stable_ends(admin: AdminClient, partitions: Collection[TopicPartition]) -> Offsets:
     """Ends of the partitions, open transactions left out.
 
@@ -96,6 +108,19 @@ def _ask(
     asked = {native(partition): which for partition in partitions}
     answers = admin.list_offsets(asked, isolation_level=isolation, request_timeout=ANSWER_WITHIN_S)
     return {of_native(partition): future for partition, future in answers.items()}
+
+
+def _told(answers: _Answers) -> Offsets:
+    offsets: Offsets = {}
+    untold: KafkaException | None = None
+    for partition, future in answers.items():
+        try:
+            offsets |= _offsets({partition: future})
+        except KafkaException as failure:
+            untold = failure
+    if untold is not None and not offsets:
+        raise untold
+    return offsets
 
 
 def _offsets(answers: _Answers) -> Offsets:

@@ -1,0 +1,14 @@
+"""The same is told a few times a minute at most, whatever else is told meanwhile."""
+
+from consumer.adapters.kafka.seldom import SAME_EVERY_S, Seldom
+
+
+def test_the_same_is_told_again_when_it_was_not_for_a_while() -> None:
+    """What is something else is told at once."""
+    now = 0.0
+    subject = Seldom(lambda: now)
+    assert [subject.told("one"), subject.told("one"), subject.told("other")] == [False, True, False]
+    now = SAME_EVERY_S - 1
+    assert subject.told("one")
+    now = SAME_EVERY_S
+    assert [subject.told("one"), subject.told("one")] == [False, True]
