@@ -638,6 +638,8 @@ async def test_offsets_of_an_open_transaction_are_waited_for(
         metadata = first.source.group_metadata([held])
         producer.send_offsets_to_transaction([NativePartition(*held, 4)], metadata, WITHIN_S)
     async with watched(chosen) as second:
+        await second.until(lambda: second.starting)
+        assert (second.starting, second.positions) == ({held, free}, {})  # before any of them is assigned
         await second.until(lambda: second.positions)
         with capture_logs() as logs:
             await second.stay(lambda: second.positions == {free: 0}, polls_for=0.7)
