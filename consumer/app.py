@@ -6,11 +6,13 @@ meanwhile. At the end every close has its own deadline, so that Kubernetes' grac
 
 import asyncio
 import gc
+import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
-from typing import TypeVar
+from types import FrameType
+from typing import Never, TypeVar
 
 import structlog
 
@@ -45,6 +47,7 @@ MAPPINGS_S = 20.0
 """Time for looking at the latest schemas at start."""
 
 _RETRY_MAX_S = 30.0
+_STOP = (signal.SIGTERM, signal.SIGINT)
 
 
 class App:
@@ -74,18 +77,20 @@ class App:
         )
 
     async def run_until_signal(self, *, until_caught_up: bool = False) -> None:
-        """Run until SIGTERM or SIGINT; a second one ends at once."""
+        """Run until SIGTERM or SIGINT, also one that was held back until now; a second one ends at once."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
 
         def told_to_stop(number: signal.Signals) -> None:
             log.info("stopping", signal=number.name)
             stop.set()
-            for each in (signal.SIGTERM, signal.SIGINT):
+            for each in _STOP:
                 loop.remove_signal_handler(each)
+                signal.signal(each, _end_at_once)
 
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _STOP:
             loop.add_signal_handler(number, told_to_stop, number)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)
         await self.run(stop, until_caught_up=until_caught_up)
 
     async def run(self, stop: asyncio.Event, *, until_caught_up: bool = False) -> None:
@@ -229,6 +234,11 @@ class App:
             store_size=store.size,
             fuse_tripped=pipeline.fuses.levels,
         )
+
+
+def _end_at_once(number: int, _: FrameType | None) -> Never:
+    """End as the signal would: as process 1, the usual one in a container, the kernel keeps its own action from it."""
+    os._exit(128 + number)
 
 
 def _say(finding: Finding) -> None:

@@ -2,6 +2,9 @@
 
 import argparse
 import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from consumer.cli import options, output
 
@@ -24,6 +27,17 @@ def add(commands: options.Commands) -> None:
     options.add_config(parser)
 
 
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Hold back what tells to stop until somebody listens: as process 1 it would be lost without a trace."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@_signals_held()
 def _run(arguments: argparse.Namespace) -> int:
     from consumer.app import App
     from consumer.settings import load

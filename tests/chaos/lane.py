@@ -20,8 +20,9 @@ from tests.chaos.broker_proxy import BrokerProxy
 from tests.chaos.round import Played, play
 from tests.kafka_cluster import PROJECT, KafkaCluster
 
-USUAL_ENDS = {0, 1, -signal.SIGKILL, -signal.SIGTERM}
-"""Exit codes of consumers, negative ones of signals: whoever crashed otherwise is to be looked at."""
+USUAL_ENDS = {0, 1, -signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM}
+"""Exit codes of consumers, negative ones of signals, the last one of a second SIGTERM: whoever crashed otherwise is to
+be looked at."""
 
 KEPT = PROJECT / ".cache" / "chaos"
 BROKERS = 3

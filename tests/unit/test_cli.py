@@ -1,8 +1,10 @@
 """The command line: help, usage errors and exit codes, without anything outside."""
 
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -204,3 +206,41 @@ def test_times_are_utc_unless_they_say_otherwise(text: str) -> None:
     """The ways in which people write one and the same moment."""
     arguments = cli._parser().parse_args(["audit", "verify", "--from", text])
     assert arguments.since == 1_769_817_600_000
+
+
+TOLD_EARLY = """
+import os, signal, sys
+import consumer.app, consumer.settings
+from consumer import cli
+
+read = consumer.settings.load
+def load(*, config):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return read(config=config)
+
+async def run(app, stop, *, until_caught_up):
+    await stop.wait()
+    if sys.argv[1] == "twice":
+        os.kill(os.getpid(), signal.SIGTERM)
+
+consumer.settings.load, consumer.app.App.run = load, run
+sys.exit(cli.main(["run"]))
+"""
+
+
+@pytest.mark.parametrize(("times", "code"), [("once", 0), ("twice", 128 + signal.SIGTERM)])
+def test_a_signal_is_heard_from_the_start_and_the_second_one_ends(times: str, code: int, tmp_path: Path) -> None:
+    """By its own handlers: the kernel keeps a signal's usual action from process 1."""
+    ended = python(
+        "-c", TOLD_EARLY, times,
+        KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1", GENESYS_OAUTH_CLIENT_ID="id", GENESYS_OAUTH_CLIENT_SECRET=str(tmp_path),
+        GENESYS_CONTACT_LIST="list", STATE_DIR=str(tmp_path),
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (code, "")
+
+
+def test_signals_pass_again_when_it_could_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever calls it from Python can still be interrupted."""
+    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
+    assert cli.main(["run"]) == 2
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {signal.SIGINT, signal.SIGTERM}
