@@ -8,10 +8,12 @@ import pytest
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 
 from consumer import ports
 from consumer.adapters.telemetry.adapter import Telemetry
 from consumer.adapters.telemetry.metrics import Levels
+from consumer.errors import SettingsError
 from consumer.model import Outcome, TopicPartition
 from consumer.ports import SettledRecord
 
@@ -278,6 +280,47 @@ def test_traces_can_be_switched_off(switch: str, monkeypatch: pytest.MonkeyPatch
     with subject.batch_span("upsert", "b", 1, []) as trace_id:
         assert trace_id is None
     assert subject._spans is None
+
+
+@pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"])
+@pytest.mark.parametrize("headers", ["authorization: Bearer geheim", "geheim"])
+def test_headers_that_cannot_be_read_are_named_and_not_shown(
+    name: str, headers: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They hold the collector's token; the SDK would quote it in a warning."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv(name, headers)
+    with capture_logs() as told:
+        telemetry()
+    assert [(line["event"], line["name"]) for line in told] == [("otlp_headers_ignored", name)]
+    assert caplog.records == []
+
+
+def test_headers_that_can_be_read_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A space in them is one of those that the SDK takes although it should not be there."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer geheim")
+    with capture_logs() as told:
+        telemetry()
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "named"),
+    [
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE=8192", "max_export_batch_size"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE=100", "max_queue_size"),
+        ("OTEL_SPAN_LINK_COUNT_LIMIT=abc", "OTEL_SPAN_LINK_COUNT_LIMIT"),
+    ],
+)
+def test_a_variable_that_the_sdk_refuses_is_a_bad_setting(
+    variable: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a stack trace: whoever set it can mend it."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv(*variable.split("="))
+    with pytest.raises(SettingsError, match=rf"^OTEL_\*: .*{named}"):
+        telemetry()
 
 
 def test_the_sdk_is_not_even_imported() -> None:

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from opentelemetry.trace import NoOpTracer, StatusCode, Tracer, format_trace_id, get_current_span
 
 from consumer.adapters.telemetry.metrics import Metrics
+from consumer.adapters.telemetry.sdk_variables import read_by_the_sdk
 
 _NO_SPAN: AbstractContextManager[None] = nullcontext()
 
@@ -25,6 +26,9 @@ class Telemetry(Metrics):
 
     Attributes:
         tracer: For spans of requests to Genesys: inside a `batch_span` they are its children.
+
+    Raises:
+        SettingsError: The SDK refuses a variable of its own.
     """
 
     def __init__(self, topics: Sequence[str], group_id: str, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -32,9 +36,10 @@ class Telemetry(Metrics):
         self._spans = None
         self.tracer: Tracer = NoOpTracer()
         if _exporting():
-            from consumer.adapters.telemetry.spans import OtlpSpans  # noqa: PLC0415 -- costs 0.3 s, most run without
+            with read_by_the_sdk():
+                from consumer.adapters.telemetry.spans import OtlpSpans  # noqa: PLC0415 -- costs 0.3 s, most do without
 
-            self._spans = OtlpSpans(topics, group_id)
+                self._spans = OtlpSpans(topics, group_id)
             self.tracer = self._spans.tracer
 
     def poll_span(self, records: int) -> AbstractContextManager[None]:
