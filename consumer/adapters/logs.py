@@ -187,8 +187,21 @@ def _tell_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     event.pop("stack_info", None)
     error = _error(event.pop("exc_info", None))
     if error is not None:
-        event["exception"] = [_told(each) for each in islice(_with_causes(error), _CHAIN)]
+        event["exception"] = _chain(error)
     return event
+
+
+def trace(error: BaseException) -> str:
+    """What may be said of an exception, as text: types and places, outermost first, words where they are the project's.
+
+    Returns:
+        A line for each type, and one, indented, for each place.
+    """
+    return _as_text(_chain(error))
+
+
+def _chain(error: BaseException) -> list[dict[str, Any]]:
+    return [_told(each) for each in islice(_with_causes(error), _CHAIN)]
 
 
 def _error(exc_info: object) -> BaseException | None:
@@ -213,8 +226,8 @@ def _with_causes(error: BaseException) -> Iterator[BaseException]:
             waiting.append(cause)
 
 
-def _told(error: BaseException) -> dict[str, object]:
-    told: dict[str, object] = {"type": type(error).__qualname__}
+def _told(error: BaseException) -> dict[str, Any]:
+    told: dict[str, Any] = {"type": type(error).__qualname__}
     if isinstance(error, ConsumerError):
         told["message"] = str(error)
     elif isinstance(error, OSError) and error.errno is not None:
@@ -254,7 +267,11 @@ def _console(*, colors: bool) -> list[Processor]:
 
 def _exception_as_text(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     if told := event.get("exception"):
-        event["exception"] = "\n".join(
-            "\n  ".join((": ".join(filter(None, (each["type"], each.get("message")))), *each["stack"])) for each in told
-        )
+        event["exception"] = _as_text(told)
     return event
+
+
+def _as_text(told: list[dict[str, Any]]) -> str:
+    return "\n".join(
+        "\n  ".join((": ".join(filter(None, (each["type"], each.get("message")))), *each["stack"])) for each in told
+    )

@@ -4,7 +4,8 @@ Each module has a command, or a few that belong together, and loads what it need
 answers at once. `options` has what several of them ask for, `output` what they say beside their results.
 
 Exit codes: 0 done, 1 a fatal error, 2 bad settings or usage, 3 drift that `reconcile` found, 130 Ctrl-C, 141 nobody
-reads what is printed; never a stack trace for what a user can mend.
+reads what is printed; never a stack trace for what a user can mend, and in none the messages of what failed: they may
+quote contact data.
 """
 
 import argparse
@@ -32,14 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # here rather than at the end of the interpreter, which would show a trace
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        if not output.is_unread():
-            raise
-        return 141
-    except BaseExceptionGroup as group:
-        return _failed(_cause(group))
-    except ConsumerError as error:
-        return _failed(error)
+    except BrokenPipeError as error:
+        return 141 if output.is_unread() else _failed(error)
+    except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 -- the interpreter would print its messages
+        return _failed(_cause(error))
     return code
 
 
@@ -55,21 +52,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The first error of the project in a group; a group without one is a bug, and shows its trace."""
-    if not isinstance(error, BaseExceptionGroup):
-        return error
-    own = error.subgroup(ConsumerError)
-    if own is None:
-        raise error
-    return _cause(own.exceptions[0])
+    """The first error of the project in a group, and otherwise the error itself."""
+    own = error.subgroup(ConsumerError) if isinstance(error, BaseExceptionGroup) else None
+    return error if own is None else _cause(own.exceptions[0])
 
 
 def _failed(error: BaseException) -> int:
-    """Say what went wrong, on one line for each thing; the exit code."""
+    """Say what went wrong, on one line for each thing, and of a bug where it is; the exit code."""
     if isinstance(error, SettingsError):
         output.complain("bad settings:", *(f"  {problem}" for problem in error.problems))
         return 2
     if isinstance(error, FatalError | TransientError):
         output.complain(f"stopped: {error}")
         return 1
-    raise error
+    from consumer.adapters import logs
+
+    output.complain("stopped by a bug, please report it:", logs.trace(error))
+    return 1

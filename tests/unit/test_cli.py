@@ -1,6 +1,7 @@
 """The command line: help, usage errors and exit codes, without anything outside."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from consumer import cli
-from consumer.errors import FatalError, SettingsError, SourceUnavailable
+from consumer.errors import FatalError, RefusedByGenesys, SettingsError, SourceUnavailable
 
 QUERY = ["--reason", "--topic", "--since", "--until", "--limit", "--config", "--output"]
 OPTIONS = {
@@ -171,15 +172,17 @@ def test_whoever_stops_reading_gets_no_trace() -> None:
     assert (ended.returncode, ended.stderr) == (141, "")
 
 
-def test_a_broken_pipe_of_something_else_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_pipe_of_something_else_is_a_bug(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Standard output is read: the error is not about it."""
 
     def fail(_: object) -> int:
         raise BrokenPipeError
 
     monkeypatch.setattr("consumer.cli.check._check", fail)
-    with pytest.raises(BrokenPipeError):
-        cli.main(["check"])
+    assert cli.main(["check"]) == 1
+    assert "\nBrokenPipeError\n" in capfd.readouterr().err
 
 
 def test_deleting_without_mending_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,15 +191,36 @@ def test_deleting_without_mending_is_wrong_usage(capsys: pytest.CaptureFixture[s
     assert "--apply" in capsys.readouterr().err
 
 
-def test_a_bug_shows_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not the project's own error is not dressed up as one."""
+def test_a_bug_shows_its_trace(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is not the project's own error is not dressed up as one, and its messages may quote a contact."""
 
     def fail(_: object) -> int:
-        raise ExceptionGroup("tasks", [ZeroDivisionError()])
+        try:
+            int("anna@example.com")
+        except ValueError as error:
+            raise ExceptionGroup("tasks", [KeyError("anna@example.com")]) from error
+        return 0
 
     monkeypatch.setattr("consumer.cli.demo._demo", fail)
-    with pytest.raises(ExceptionGroup):
-        cli.main(["demo"])
+    assert cli.main(["demo"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("genesys-consumer: stopped by a bug, please report it:\nExceptionGroup\n")
+    assert re.search(r"\n  tests/unit/test_cli\.py:\d+ \S+fail\n", told)
+    assert {"KeyError", "ValueError"} < {*told.splitlines()}
+    assert "anna" not in told
+
+
+def test_an_error_of_the_project_that_should_not_come_so_far_is_a_bug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It shows its trace too, with its words: they are the project's own."""
+
+    def fail(_: object) -> int:
+        raise RefusedByGenesys("some.code")
+
+    monkeypatch.setattr("consumer.cli.demo._demo", fail)
+    assert cli.main(["demo"]) == 1
+    assert "\nRefusedByGenesys: Genesys refused the request: some.code\n  " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
