@@ -159,7 +159,7 @@ def _certificates(properties: Mapping[str, str]) -> Iterator[str]:
 def _unreadable(name: str, path: Path) -> str | None:
     try:
         path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # of a null character it is the latter
         return f"{name}: {error}"
     return None
 

@@ -102,6 +102,13 @@ def text(raw: str) -> str:
     return raw
 
 
+def whole(raw: str) -> str:
+    """Any text without the character at which a text ends for others, such as the operating system."""
+    if "\0" in raw:
+        raise BadValueError("must not hold a null character")
+    return raw
+
+
 def name(raw: str) -> str:
     """Any text that says something."""
     if not raw.strip():
@@ -248,6 +255,8 @@ def genesys_url(raw: str) -> str:
     parts = urlsplit(url(raw))
     if parts.scheme == "http" and parts.hostname not in LOOPBACK:
         raise BadValueError("plain http goes only to loopback: use https://")
+    if "@" in parts.netloc:
+        raise BadValueError("must not hold a user or password")
     return raw.rstrip("/")
 
 

@@ -282,9 +282,11 @@ def _raw(name: str, rule: _Rule, environ: Mapping[str, str], below: Mapping[str,
     """The text of a setting: environment, its file, configuration file, default."""
     for source in (environ, below):
         if source.get(name):
-            return source[name]
+            return values.whole(source[name])
         if rule.secret and source.get(f"{name}_FILE"):
-            return values.name(Path(source[f"{name}_FILE"]).read_text(encoding="utf-8").strip())
+            # Editors of Windows begin a file with a mark (BOM) that is no part of the secret.
+            content = Path(values.whole(source[f"{name}_FILE"])).read_text(encoding="utf-8-sig")
+            return values.name(values.whole(content.strip()))
     return rule.default or ""
 
 

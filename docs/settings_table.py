@@ -41,8 +41,9 @@ oauth_client_secret_file = "/etc/genesys-consumer/secrets/client-secret"
 linger_ms = 200
 ```
 
-A secret may also come as a file: the variable with `_FILE` appended names it, and white space around its content is
-dropped. Where both are set in the same place, the variable itself wins. The settings for which this holds say so below.
+A secret may also come as a file: the variable with `_FILE` appended names it. White space around its content is
+dropped, and a byte order mark before it. Where both are set in the same place, the variable itself wins. The
+settings for which this holds say so below.
 
 `OTEL_*` variables are those of the OpenTelemetry SDK, and are read from the environment alone. No trace leaves the
 program unless `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set: see

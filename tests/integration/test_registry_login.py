@@ -319,6 +319,22 @@ async def test_an_endpoint_that_gives_no_token_is_told(
     assert [request.path for request in registry.requests] == ["/token"]
 
 
+async def test_what_else_comes_from_the_endpoint_is_not_shown(
+    registry: Registry, endpoint: Endpoint, connect: Connect
+) -> None:
+    """The HTTP library quotes it."""
+
+    async def garbage(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.write(f"welcome, {SECRET}\r\n\r\n".encode())
+        request.transport.close()
+        return web.Response()
+
+    registry.answers["/token"] = garbage
+    with pytest.raises(SourceUnavailable, match=r"^token endpoint 127\.0\.0\.1: ClientResponseError$"):
+        await confluent.schema(connect(registry.url, *endpoint.properties), 1)
+
+
 async def test_a_wait_that_the_endpoint_asks_for_is_passed_on(
     registry: Registry, endpoint: Endpoint, connect: Connect
 ) -> None:

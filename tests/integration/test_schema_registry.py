@@ -3,6 +3,8 @@
 import asyncio
 import io
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -474,6 +476,23 @@ async def dropped(request: web.Request) -> web.StreamResponse:
     return web.Response()
 
 
+async def reset(request: web.Request) -> web.StreamResponse:
+    """No answer: the connection is reset, as by a registry that was killed."""
+    assert request.transport is not None
+    connection = request.transport.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    request.transport.abort()
+    return web.Response()
+
+
+async def garbage(request: web.Request) -> web.StreamResponse:
+    """An answer of something else than a web server."""
+    assert request.transport is not None
+    request.transport.write(b"welcome, token geheim\r\n\r\n")
+    request.transport.close()
+    return web.Response()
+
+
 async def silent(_: web.Request) -> web.StreamResponse:
     """No answer, and no end either."""
     await asyncio.Event().wait()
@@ -525,6 +544,15 @@ class TestOutage:
         registry.answers["/schemas/ids/7"] = answer
         with pytest.raises(SourceUnavailable):
             await asyncio.wait_for(schemas.fetch(7), 10)
+
+    @pytest.mark.parametrize(
+        ("answer", "told"), [(reset, r"ClientOSError \(Connection reset by peer\)$"), (garbage, "ClientResponseError$")]
+    )
+    async def test_a_failure_is_told_without_what_came_over_the_wire(self, registry, schemas, answer, told):
+        """In the words of the operating system, and not of the HTTP library, which quotes."""
+        registry.answers["/schemas/ids/7"] = answer
+        with pytest.raises(SourceUnavailable, match=told):
+            await schemas.fetch(7)
 
     async def test_an_answer_over_the_limit_is_not_read_to_its_end(self, registry, schemas):
         """No schema is as large, also when it came compressed."""

@@ -185,3 +185,5 @@ def test_certificates_that_cannot_be_used_are_told_at_start(tmp_path: Path, auth
         assert problem.startswith("ssl.certificate.location and ssl.key.location are no certificate with its key")
     (problem,) = problems(tmp_path, f"ssl.ca.location={pair.key}")
     assert problem.startswith("ssl.ca.location holds no certificates in PEM")
+    (problem,) = problems(tmp_path, "ssl.ca.location=a\0b")
+    assert problem == "ssl.ca.location: embedded null byte"

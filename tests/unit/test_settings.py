@@ -477,6 +477,30 @@ def test_a_secret_file_that_cannot_be_read_is_told(tmp_path: Path, content: byte
     assert " secret" not in problem.lower().replace("secret of the oauth client", "")
 
 
+@pytest.mark.parametrize("name", SECRETS)
+def test_the_mark_of_windows_editors_is_no_part_of_a_secret(tmp_path: Path, name: str) -> None:
+    """Nobody sees it, and Genesys or the registry would refuse the secret."""
+    without = {key: text for key, text in REQUIRED.items() if key != name} | {"SCHEMA_REGISTRY_USERNAME": "user"}
+    chosen = load(without | {f"{name}_FILE": secret_file(tmp_path, "\ufeffs3cr3t of a length\r\n")})
+    assert getattr(chosen, name.lower()) == "s3cr3t of a length"
+
+
+@pytest.mark.parametrize("name", ["GENESYS_OAUTH_CLIENT_SECRET_FILE", "SOURCE_MAPPING", "STATE_DIR", "KAFKA_GROUP_ID"])
+def test_a_null_character_is_refused(tmp_path: Path, name: str) -> None:
+    """TOML can spell one, and no path has any."""
+    without = {key: text for key, text in REQUIRED.items() if f"{key}_FILE" != name}
+    (problem,) = problems(toml(tmp_path, f'{name.lower()} = "a\\u0000b"'), without)
+    assert problem == f"{name.removesuffix('_FILE')}: must not hold a null character"
+
+
+def test_a_secret_file_in_another_encoding_is_told(tmp_path: Path) -> None:
+    """UTF-16 is UTF-8 with a null character behind each letter."""
+    without = {name: text for name, text in REQUIRED.items() if name != "GENESYS_OAUTH_CLIENT_SECRET"}
+    path = secret_file(tmp_path, "s3cr3t".encode("utf-16-le"))
+    (problem,) = problems(None, without, GENESYS_OAUTH_CLIENT_SECRET_FILE=path)
+    assert problem == "GENESYS_OAUTH_CLIENT_SECRET: must not hold a null character"
+
+
 def test_no_secret_is_in_the_text_of_settings(tmp_path: Path) -> None:
     """Settings may be logged: neither secrets nor the properties of Kafka show."""
     chosen = read(
@@ -525,6 +549,14 @@ def test_plain_http_goes_nowhere_else(name: str, url: str) -> None:
     """Tokens and contact data must not cross a network in the clear."""
     (problem,) = problems(**{name: url})
     assert problem == f"{name}: plain http goes only to loopback: use https://"
+
+
+@pytest.mark.parametrize("name", ["GENESYS_LOGIN_URL", "GENESYS_API_URL", "GENESYS_UPLOAD_URL"])
+@pytest.mark.parametrize("url", ["https://ann:geheim@api.example.org", "https://geheim@h", "http://:geheim@localhost"])
+def test_users_and_passwords_are_no_part_of_an_address_of_genesys(name: str, url: str) -> None:
+    """Genesys takes tokens alone, and addresses are no secrets: they show."""
+    (problem,) = problems(**{name: url})
+    assert problem == f"{name}: must not hold a user or password"
 
 
 @pytest.mark.parametrize("url", ["api.example.org", "ftp://localhost", "https://", "//localhost", "http:localhost"])

@@ -9,6 +9,10 @@ import aiohttp
 _BODY_LIMIT = 16 * 2**20
 
 
+class UnusableError(ValueError):
+    """The body cannot be what was asked for; the message says why, and quotes nothing of it."""
+
+
 async def text(response: aiohttp.ClientResponse) -> str:
     """The whole body.
 
@@ -19,7 +23,7 @@ async def text(response: aiohttp.ClientResponse) -> str:
     async for chunk in response.content.iter_any():
         body += chunk
         if len(body) > _BODY_LIMIT:
-            raise ValueError(f"the answer is longer than {_BODY_LIMIT} bytes")
+            raise UnusableError(f"the answer is longer than {_BODY_LIMIT} bytes")
     return body.decode()
 
 
@@ -32,7 +36,7 @@ def parsed(body: str) -> Mapping[str, Any]:
     """
     answer = json.loads(body)
     if not isinstance(answer, dict):
-        raise ValueError("the answer is not an object")  # noqa: TRY004 -- of what came, not of what was passed
+        raise UnusableError("the answer is not an object")
     return answer
 
 

@@ -15,6 +15,7 @@ from yarl import URL
 
 from consumer import properties
 from consumer.adapters.schema_registry import answers
+from consumer.adapters.schema_registry.failures import why
 from consumer.errors import SourceUnavailable, TransientError
 
 _TIMEOUT = aiohttp.ClientTimeout(total=10, connect=5)
@@ -55,7 +56,7 @@ class TokenEndpoint:
         try:
             answer = await self._asked()
         except (aiohttp.ClientError, TimeoutError, ValueError, RecursionError) as error:
-            raise SourceUnavailable(f"token endpoint {self._url.host}: {type(error).__name__}: {error}") from error
+            raise SourceUnavailable(f"token endpoint {self._url.host}: {why(error)}") from error
         return _parse(answer)
 
     async def _asked(self) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from yarl import URL
 
 from consumer import properties
 from consumer.adapters.schema_registry import answers
+from consumer.adapters.schema_registry.failures import why
 from consumer.adapters.schema_registry.login import login
 from consumer.errors import SourceUnavailable, TransientError
 from consumer.settings import Settings
@@ -97,7 +98,7 @@ class Transport:
             async with self._opened().get(URL(url, encoded=True), headers=headers, allow_redirects=False) as response:
                 return await self._read(response, path, is_unknown)
         except (aiohttp.ClientError, TimeoutError, ValueError, RecursionError) as error:
-            raise SourceUnavailable(f"schema registry: GET {path}: {type(error).__name__}: {error}") from error
+            raise SourceUnavailable(f"schema registry: GET {path}: {why(error)}") from error
 
     async def close(self) -> None:
         """Let go of the connections."""
