@@ -463,6 +463,20 @@ def test_alerts_are_about_the_pods_of_the_release(helm: Helm, override: Path) ->
                 assert not re.fullmatch(given["pod"], other)
 
 
+@pytest.mark.parametrize("length", range(40, 53))
+def test_alerts_know_the_pods_of_a_deployment_with_a_long_name(helm: Helm, override: Path, length: int) -> None:
+    """Kubernetes cuts what it generates a name from to 58 characters, in the midst of the hash."""
+    name = "c" * length
+    override.write_text(f"{{kind: Deployment, fullnameOverride: {name}}}")
+    selectors = [each for rule in _rules(helm, override) for each, _ in _selectors(promql_parser.parse(rule["expr"]))]
+    patterns = {matcher.value for each in selectors for matcher in each.matchers.matchers if matcher.name == "pod"}
+    (pattern,) = patterns
+    for template_hash in ("5d4f8c7b9f", "5d4f8c7b9", "5d4f8", "5"):
+        assert re.fullmatch(pattern, f"{name}-{template_hash}-"[:58] + "x2x1z")
+        assert not re.fullmatch(pattern, f"{name}-eu-{template_hash}-"[:58] + "x2x1z")
+        assert not re.fullmatch(pattern, f"{name}-eu-0")
+
+
 def test_alerts_tell_what_to_do(helm: Helm) -> None:
     """Each has a severity, a summary and a description; what withdrawals may take is set by who promises it."""
     rules = {rule["alert"]: rule for rule in _rules(helm)}
