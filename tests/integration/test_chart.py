@@ -21,16 +21,8 @@ from consumer.adapters.kafka import event_topics, source
 from consumer.adapters.telemetry.adapter import Telemetry
 from consumer.adapters.telemetry.metrics import Levels
 from consumer.model import TopicPartition
-from tests.integration.helm import (
-    CHART,
-    NAMESPACE,
-    PROJECT,
-    RELEASE,
-    Helm,
-    HelmFailedError,
-    HelmMissingError,
-    helm_binary,
-)
+from tests.integration.helm import CHART, HELM, NAMESPACE, RELEASE, Helm
+from tests.integration.tools import PROJECT, ToolFailedError, ToolMissingError, binary
 
 # The first run may have to build helm.
 pytestmark = [pytest.mark.helm, pytest.mark.timeout(600)]
@@ -55,10 +47,15 @@ each_values_file = pytest.mark.parametrize("values", CI_VALUES, ids=lambda path:
 
 @pytest.fixture(scope="module")
 def helm() -> Helm:
-    """The real helm; without it the test is skipped, or failed where CI=true: there nothing may be skipped."""
+    """The real helm."""
+    return Helm(_tool(*HELM))
+
+
+def _tool(package: str, version: str) -> Path:
+    """A program; without it the test is skipped, or failed where CI=true: there nothing may be skipped."""
     try:
-        return Helm(helm_binary())
-    except HelmMissingError as missing:
+        return binary(package, version)
+    except ToolMissingError as missing:
         if os.environ.get("CI") == "true":
             pytest.fail(str(missing), pytrace=False)
         pytest.skip(str(missing))
@@ -267,7 +264,7 @@ BAD_VALUES = {
 def test_bad_values_are_refused(helm: Helm, override: Path, values: str, key: str) -> None:
     """The schema refuses the values, and the message names the key to mend."""
     override.write_text(values)
-    with pytest.raises(HelmFailedError) as refused:
+    with pytest.raises(ToolFailedError) as refused:
         helm.render(DEFAULT, override)
     assert "don't meet the specifications of the schema" in str(refused.value)
     assert key in str(refused.value)
@@ -276,7 +273,7 @@ def test_bad_values_are_refused(helm: Helm, override: Path, values: str, key: st
 def test_memory_limit_above_the_request_is_refused(helm: Helm, override: Path) -> None:
     """A memory limit other than the request is refused, naming both."""
     override.write_text("resources: {limits: {memory: 8Gi}}")
-    with pytest.raises(HelmFailedError, match=r"resources\.limits\.memory must equal resources\.requests\.memory"):
+    with pytest.raises(ToolFailedError, match=r"resources\.limits\.memory must equal resources\.requests\.memory"):
         helm.render(DEFAULT, override)
 
 
@@ -488,7 +485,7 @@ def test_alerts_tell_what_to_do(helm: Helm) -> None:
 def test_alerts_want_the_labels_of_the_pod_monitor(helm: Helm, override: Path) -> None:
     """Without them they would never fire, and nobody would notice."""
     override.write_text("podMonitor: {enabled: false}")
-    with pytest.raises(HelmFailedError, match=r"prometheusRule\.enabled needs podMonitor\.enabled"):
+    with pytest.raises(ToolFailedError, match=r"prometheusRule\.enabled needs podMonitor\.enabled"):
         helm.render(CHART / "ci" / "monitoring-values.yaml", override)
 
 
@@ -569,7 +566,7 @@ def test_the_network_lets_through_what_is_named(helm: Helm) -> None:
 def test_a_network_policy_that_keeps_the_metrics_from_prometheus_is_refused(helm: Helm, override: Path) -> None:
     """Nothing would be scraped, and nobody be told."""
     override.write_text("networkPolicy: {enabled: true}")
-    with pytest.raises(HelmFailedError, match=r"networkPolicy\.metricsFrom must name"):
+    with pytest.raises(ToolFailedError, match=r"networkPolicy\.metricsFrom must name"):
         helm.render(CHART / "ci" / "monitoring-values.yaml", override)
 
 
