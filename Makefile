@@ -13,7 +13,7 @@ heading = @printf '\n==> %s\n' "$(1)"
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint types imports chart unit integration coverage format lock bench chaos faults fuzz clean machine
+.PHONY: help demo test lint types imports chart unit integration coverage format lock bench chaos faults alerts fuzz clean machine
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -71,6 +71,9 @@ bench: $(VENV)/.dev $(PEERS)/.installed ## benchmarks, beside three stream libra
 
 chaos: $(VENV)/.dev ## 200 rounds of kills, broken networks and full disks on three brokers: fifty minutes
 	$(BIN)/python -m tests.chaos --json bench/chaos.json $(ARGS)
+
+alerts: $(VENV)/.dev ## the chart's alerts, played through Prometheus' promtool, which Go builds the first time
+	$(BIN)/pytest tests/alerts $(ARGS)
 
 faults: $(VENV)/.dev ## 100,000 changes through a Genesys that fails in every way: six minutes
 	$(BIN)/python -m tests.faults --json bench/faults.json $(ARGS)

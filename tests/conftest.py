@@ -7,6 +7,7 @@ import hypothesis
 import pytest
 
 from tests.contract_watch import Plugin
+from tests.integration.helm import helm
 from tests.kafka_cluster import KafkaCluster, KafkaMissingError
 from tests.partial_events import partial_events
 
@@ -14,7 +15,7 @@ from tests.partial_events import partial_events
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
-__all__ = ["kafka", "partial_events"]
+__all__ = ["helm", "kafka", "partial_events"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -6,9 +6,10 @@ Answers for running it on the chart. May touch processes of its own; no cluster.
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
-from tests.integration.tools import PROJECT, run
+from tests.integration.tools import PROJECT, found, run
 
 CHART = PROJECT / "helm"
 HELM = ("helm.sh/helm/v3/cmd/helm", "v3.19.0")
@@ -83,3 +84,18 @@ class Helm:
         for part in parts:
             command += [part] if isinstance(part, str) else [f"--values={path}" for path in part]
         return run([*command, "--kube-version", KUBERNETES], RUN_WITHIN_S)
+
+
+@pytest.fixture(scope="session")
+def helm() -> Helm:
+    """The real helm."""
+    return Helm(found(*HELM))
+
+
+def alert_rules(helm: Helm, *more: Path) -> list[dict[str, Any]]:
+    """The chart's alerts, as Prometheus' operator gets them."""
+    manifests = helm.render(CHART / "ci" / "monitoring-values.yaml", *more)
+    assert manifests["PrometheusRule"]["metadata"]["labels"]["release"] == "prometheus"
+    (group,) = manifests["PrometheusRule"]["spec"]["groups"]
+    rules: list[dict[str, Any]] = group["rules"]
+    return rules

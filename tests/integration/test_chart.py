@@ -1,11 +1,10 @@
 """The chart, rendered by the real helm: Kubernetes' own schemas, security, and the program that reads the result."""
 
 import json
-import os
 import re
 import shutil
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,12 @@ from consumer.adapters.kafka import event_topics, source
 from consumer.adapters.telemetry.adapter import Telemetry
 from consumer.adapters.telemetry.metrics import Levels
 from consumer.model import TopicPartition
-from tests.integration.helm import CHART, HELM, NAMESPACE, RELEASE, Helm
-from tests.integration.tools import PROJECT, ToolFailedError, ToolMissingError, binary, run
+from tests.integration.helm import CHART, NAMESPACE, RELEASE, Helm, alert_rules
+from tests.integration.tools import PROJECT, ToolFailedError
 
-# The first run may have to build helm, and promtool.
+# The first run may have to build helm.
 pytestmark = [pytest.mark.helm, pytest.mark.timeout(600)]
 
-PROMTOOL = ("github.com/prometheus/prometheus/cmd/promtool", "v0.53.3")
-PROMTOOL_WITHIN_S = 60.0
 CI_VALUES = sorted((CHART / "ci").glob("*-values.yaml"))
 DEFAULT = CHART / "ci" / "default-values.yaml"
 KUBERNETES_VERSIONS = ("1.29.0", "1.33.0", "1.37.0")
@@ -36,7 +33,6 @@ SECRETS = "/etc/genesys-consumer/secrets"
 FILES = "/etc/genesys-consumer/files"
 STATE = "/var/lib/genesys-consumer"
 NAME = f"{RELEASE}-genesys-consumer"
-OF_POD = f'namespace="{NAMESPACE}",pod="{NAME}-0",instance="10.0.0.1:8080"'
 
 SECRET = "any.property=a secret of some length"  # noqa: S105 -- a stand-in
 """What secret files hold: good as a key, a password, and as a line of properties of Kafka's clients."""
@@ -46,28 +42,6 @@ DECIDED |= {"SCHEMA_REGISTRY_PROPERTIES_FILE"}
 """Settings that other values decide."""
 
 each_values_file = pytest.mark.parametrize("values", CI_VALUES, ids=lambda path: path.stem)
-
-
-@pytest.fixture(scope="module")
-def helm() -> Helm:
-    """The real helm."""
-    return Helm(_tool(*HELM))
-
-
-@pytest.fixture(scope="module")
-def promtool() -> Path:
-    """The real promtool."""
-    return _tool(*PROMTOOL)
-
-
-def _tool(package: str, version: str) -> Path:
-    """A program; without it the test is skipped, or failed where CI=true: there nothing may be skipped."""
-    try:
-        return binary(package, version)
-    except ToolMissingError as missing:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(missing), pytrace=False)
-        pytest.skip(str(missing))
 
 
 @pytest.fixture
@@ -430,7 +404,7 @@ def test_metrics_are_found(helm: Helm) -> None:
 def test_alerts_can_fire(helm: Helm) -> None:
     """Each asks for series that a process has from its start, with the labels that it groups by."""
     series = [sample for family in text_string_to_metric_families(_exposition()) for sample in family.samples]
-    rules = _rules(helm)
+    rules = alert_rules(helm)
     assert len(rules) >= 9
     for rule in rules:
         for selector, grouped_by in _selectors(promql_parser.parse(rule["expr"])):
@@ -447,115 +421,15 @@ def test_alerts_count_as_the_document_says(helm: Helm) -> None:
     """Each alert on a counter or histogram has the expression with which the document explains what counts."""
     told = (PROJECT / "docs" / "operations.md").read_text(encoding="utf-8")
     (formula,) = re.findall(r"```promql\n(.*?)```", told, re.DOTALL)
-    counted = {rule["alert"]: rule["expr"] for rule in _rules(helm) if re.search(r"_(total|bucket)\{", rule["expr"])}
+    counted = {
+        rule["alert"]: rule["expr"] for rule in alert_rules(helm) if re.search(r"_(total|bucket)\{", rule["expr"])
+    }
     assert len(counted) == 5
     for alert, expression in counted.items():
         found = [str(selector) for selector, _ in _selectors(promql_parser.parse(expression))]
         start = next(each for each in found if each.startswith("process_start_time_seconds{"))
         meant = re.sub(r"\bx\b", found[0], re.sub(r"\bs\b", start, " ".join(formula.split())))
         assert f"({meant})" in expression, alert
-
-
-COUNTERS = {
-    "GenesysConsumerRecordsLost": ("source_overtaken_total", 'topic="changes",'),
-    "GenesysConsumerSourceEpochBegan": ("source_epochs_total", 'topic="changes",'),
-    "GenesysConsumerUndeliverable": ("records_total", 'outcome="undeliverable",'),
-    "GenesysConsumerUndecodableSuppressed": ("undecodable_suppressions_total", ""),
-}
-
-COUNTER_STORIES = {
-    "before Prometheus asks first": ("_x2 1x60", "_x2 100x60", "2m 10m", "12m 20m"),
-    "later": ("0x40 1x60", "100x100", "21m 29m", "19m 31m"),
-    "long before Prometheus was away": ("1x120 _x40 1x120", "100x120 _x40 100x120", "", "50m 70m 80m30s 85m 100m"),
-    "long before a night without Prometheus": ("1x120 _x1440 1x120", "100x120 _x1440 100x120", "", "50m 781m 800m"),
-    "while Prometheus was away": ("1x120 _x40 2x120", "100x120 _x40 100x120", "81m 90m", "50m 70m 92m"),
-    "after a long restart, as often as before": (
-        "1x120 stale _x40 1x120",
-        "100x120 stale _x40 4800x120",
-        "82m 90m",
-        "50m 92m",
-    ),
-    "shortly before a restart": ("0x40 1x4 stale 0x40", "100x45 stale 1400x40", "21m 24m 29m", "19m 33m"),
-    "shortly before the pod went": ("0x40 1x4 stale", "100x45 stale", "21m 24m 29m", "19m 33m"),
-}
-"""When something was counted: the counter and the start of the process as Prometheus sees them every 30 s; when the
-alerts fire, and when not."""
-
-
-@pytest.mark.parametrize("story", COUNTER_STORIES.values(), ids=COUNTER_STORIES.keys())
-def test_alerts_fire_once_something_was_counted(
-    helm: Helm, promtool: Path, tmp_path: Path, story: tuple[str, str, str, str]
-) -> None:
-    """For ten minutes: not later, and not again since Prometheus was away."""
-    counted, start, fire, do_not = story
-    series = {f"genesys_consumer_{name}{{{label}": counted for name, label in COUNTERS.values()}
-    _told(promtool, tmp_path, _rules(helm), _story(series, start, COUNTERS, fire, do_not))
-
-
-WITHDRAWAL_STORIES = {
-    "slow before Prometheus asks first": ("_x2 0x60", "_x2 50x60", "_x2 100x60", "2m 10m", "12m 20m"),
-    "fast before Prometheus asks first": ("_x2 50x60", "_x2 50x60", "_x2 100x60", "", "2m 10m 12m"),
-    "slow later": ("0+10x99", "0+11x99", "100x99", "15m 40m", ""),
-    "slow long before many fast ones": ("0+10x99", "50+10x99", "100x99", "2m 8m", "12m 40m"),
-    "slow long before Prometheus was away": (
-        "9x120 _x40 9x120",
-        "59x120 _x40 59x120",
-        "100x120 _x40 100x120",
-        "",
-        "50m 70m 80m30s 85m 100m",
-    ),
-    "slow while Prometheus was away": (
-        "9x120 _x40 9x120",
-        "9x120 _x40 59x120",
-        "100x120 _x40 100x120",
-        "81m 90m",
-        "50m 92m",
-    ),
-    "slow after a long restart": (
-        "9x120 stale _x40 0x120",
-        "9x120 stale _x40 9x120",
-        "100x120 stale _x40 4800x120",
-        "82m 90m",
-        "50m 92m",
-    ),
-    "slow shortly before the pod went": ("0x40 0x4 stale", "0x40 50x4 stale", "100x45 stale", "21m 24m 29m", "19m 33m"),
-}
-"""When withdrawals were slow: those within 30 s, all, and the start of the process as Prometheus sees them every 30 s;
-when the alert fires, and when not."""
-
-
-@pytest.mark.parametrize("story", WITHDRAWAL_STORIES.values(), ids=WITHDRAWAL_STORIES.keys())
-def test_slow_withdrawals_are_an_alert(
-    helm: Helm, promtool: Path, tmp_path: Path, story: tuple[str, str, str, str, str]
-) -> None:
-    """Those of the last ten minutes: also what a new process worked off before Prometheus asked it first."""
-    fast, every, start, fire, do_not = story
-    buckets = {"30": fast, "21600": every, "+Inf": every}
-    series = {f'genesys_consumer_withdrawal_seconds_bucket{{le="{le}",': count for le, count in buckets.items()}
-    alerts = ["GenesysConsumerWithdrawalsSlow"]
-    _told(promtool, tmp_path, _rules(helm), _story(series, start, alerts, fire, do_not))
-
-
-def _told(promtool: Path, folder: Path, rules: list[dict[str, Any]], story: dict[str, Any]) -> None:
-    """Promtool evaluates the rules every 30 s, and fails unless the story goes as it says."""
-    (folder / "rules.json").write_text(json.dumps({"groups": [{"name": "chart", "rules": rules}]}))
-    test = {"rule_files": ["rules.json"], "evaluation_interval": "30s", "tests": [{"interval": "30s", **story}]}
-    (folder / "test.json").write_text(json.dumps(test))
-    run([str(promtool), "test", "rules", str(folder / "test.json")], PROMTOOL_WITHIN_S)
-
-
-def _story(series: dict[str, str], start: str, alerts: Iterable[str], fire: str, do_not: str) -> dict[str, Any]:
-    """What Prometheus sees of a process that started then, when the alerts fire, and when they do not."""
-    seen = {**series, "process_start_time_seconds{": start}
-    return {
-        "input_series": [{"series": f"{name}{OF_POD}}}", "values": values} for name, values in seen.items()],
-        "promql_expr_test": [
-            {"expr": f'count(ALERTS{{alertname="{alert}"}})', "eval_time": time, "exp_samples": expected}
-            for alert in alerts
-            for times, expected in ((fire, [{"labels": "{}", "value": 1}]), (do_not, []))
-            for time in times.split()
-        ],
-    }
 
 
 def test_alerts_are_about_the_pods_of_the_release(helm: Helm, override: Path) -> None:
@@ -565,7 +439,7 @@ def test_alerts_are_about_the_pods_of_the_release(helm: Helm, override: Path) ->
         ("Deployment", f"{NAME}-5d4f8c7b9-x2x1z", f"{NAME}-eu-west-5d4f8c7b9-x2x1z"),
     ]:
         override.write_text(f"kind: {kind}")
-        for rule in _rules(helm, override):
+        for rule in alert_rules(helm, override):
             for selector, _ in _selectors(promql_parser.parse(rule["expr"])):
                 given = {matcher.name: matcher.value for matcher in selector.matchers.matchers}
                 assert given["namespace"] == NAMESPACE
@@ -578,7 +452,9 @@ def test_alerts_know_the_pods_of_a_deployment_with_a_long_name(helm: Helm, overr
     """Kubernetes cuts what it generates a name from to 58 characters, in the midst of the hash."""
     name = "c" * length
     override.write_text(f"{{kind: Deployment, fullnameOverride: {name}}}")
-    selectors = [each for rule in _rules(helm, override) for each, _ in _selectors(promql_parser.parse(rule["expr"]))]
+    selectors = [
+        each for rule in alert_rules(helm, override) for each, _ in _selectors(promql_parser.parse(rule["expr"]))
+    ]
     patterns = {matcher.value for each in selectors for matcher in each.matchers.matchers if matcher.name == "pod"}
     (pattern,) = patterns
     for template_hash in ("5d4f8c7b9f", "5d4f8c7b9", "5d4f8", "5"):
@@ -589,7 +465,7 @@ def test_alerts_know_the_pods_of_a_deployment_with_a_long_name(helm: Helm, overr
 
 def test_alerts_tell_what_to_do(helm: Helm) -> None:
     """Each has a severity, a summary and a description; what withdrawals may take is set by who promises it."""
-    rules = {rule["alert"]: rule for rule in _rules(helm)}
+    rules = {rule["alert"]: rule for rule in alert_rules(helm)}
     assert {rule["labels"]["severity"] for rule in rules.values()} == {"critical", "warning"}
     assert all(rule["annotations"].keys() == {"summary", "description"} for rule in rules.values())
     assert rules["GenesysConsumerWithdrawalsSlow"]["expr"].endswith("> 30")
@@ -600,14 +476,6 @@ def test_alerts_want_the_labels_of_the_pod_monitor(helm: Helm, override: Path) -
     override.write_text("podMonitor: {enabled: false}")
     with pytest.raises(ToolFailedError, match=r"prometheusRule\.enabled needs podMonitor\.enabled"):
         helm.render(CHART / "ci" / "monitoring-values.yaml", override)
-
-
-def _rules(helm: Helm, *more: Path) -> list[dict[str, Any]]:
-    manifests = helm.render(CHART / "ci" / "monitoring-values.yaml", *more)
-    assert manifests["PrometheusRule"]["metadata"]["labels"]["release"] == "prometheus"
-    (group,) = manifests["PrometheusRule"]["spec"]["groups"]
-    rules: list[dict[str, Any]] = group["rules"]
-    return rules
 
 
 def _exposition() -> str:

@@ -1,13 +1,16 @@
-"""Programs in Go that the chart's tests run.
+"""Programs in Go that tests of the chart run.
 
 Answers for: finding them, or building them once with Go, and running them. May touch: `.cache/bin` and processes of its
 own.
 """
 
+import os
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+
+import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 BIN = PROJECT / ".cache" / "bin"
@@ -35,6 +38,16 @@ def binary(package: str, version: str) -> Path:
     if not (BIN / name).exists():
         _build(name, package, version)
     return BIN / name
+
+
+def found(package: str, version: str) -> Path:
+    """A program; without it the test is skipped, or failed where CI=true: there nothing may be skipped."""
+    try:
+        return binary(package, version)
+    except ToolMissingError as missing:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(missing), pytrace=False)
+        pytest.skip(str(missing))
 
 
 def _build(name: str, package: str, version: str) -> None:
