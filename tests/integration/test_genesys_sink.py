@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -741,10 +742,10 @@ async def test_busy_list_is_asked_again_after_a_few_seconds(bench):
     ("status", "headers", "message", "wait"),
     [
         (429, {"Retry-After": "42"}, "", (42, 42)),
-        (429, {"Retry-After": in_seconds(200)}, "", (100, 200)),
-        (429, {"Retry-After": in_seconds(3600)}, "", (300, 300)),
+        (429, {"Retry-After": partial(in_seconds, 200)}, "", (100, 200)),
+        (429, {"Retry-After": partial(in_seconds, 3600)}, "", (300, 300)),
         (503, {"Retry-After": "86400"}, "", (300, 300)),
-        (429, {"Retry-After": in_seconds(-3600)}, "", (0, 0)),
+        (429, {"Retry-After": partial(in_seconds, -3600)}, "", (0, 0)),
         (429, {}, "Rate limit exceeded the maximum. Retry the request in [17] seconds", (17, 17)),
         (429, {"Retry-After": "soon"}, "Retry the request in [17] seconds", (17, 17)),
         (429, {}, "Rate limit exceeded", None),
@@ -756,7 +757,8 @@ async def test_the_wait_that_genesys_asks_for_is_passed_on(bench, status, header
     """Seconds, a date, or the number in the text of a 429; nothing when Genesys does not say, five minutes at most."""
 
     async def answer(_):
-        return web.json_response({"message": message, "code": "x"}, status=status, headers=headers)
+        told = {name: value() if callable(value) else value for name, value in headers.items()}
+        return web.json_response({"message": message, "code": "x"}, status=status, headers=told)
 
     async with bench.sink() as sink:
         bench.genesys.script = [answer]
