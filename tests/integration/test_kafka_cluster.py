@@ -87,11 +87,16 @@ def test_a_failed_start_shows_the_broker_s_log(monkeypatch: pytest.MonkeyPatch) 
 
 def test_no_process_outlives_the_run(tmp_path: Path) -> None:
     """When the process that launched another is killed, the other ends too."""
-    script = (
-        "import os, pathlib, signal, sys; from tests.kafka_cluster import launch;"
-        "print(launch(['sleep', '300'], pathlib.Path(sys.argv[1])).pid, flush=True);"
-        "os.kill(os.getpid(), signal.SIGKILL)"
-    )
+    # Not before the other one runs: only then does the kernel know that they are to end together.
+    script = """
+import os, pathlib, psutil, signal, sys
+from tests.kafka_cluster import launch
+other = psutil.Process(launch(["sleep", "300"], pathlib.Path(sys.argv[1])).pid)
+while other.name() != "sleep":
+    pass
+print(other.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
     command = [sys.executable, "-c", script, str(tmp_path / "log")]
     parent = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, check=False)  # noqa: S603
     eventually(lambda: ended(int(parent.stdout)))
