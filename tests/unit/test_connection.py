@@ -358,6 +358,8 @@ class Telling:
     [
         (KafkaError._TIMED_OUT, [KafkaError._AUTHENTICATION, KafkaError._ALL_BROKERS_DOWN], KafkaError._AUTHENTICATION),
         (KafkaError._TRANSPORT, [KafkaError._RESOLVE, KafkaError._SSL], KafkaError._SSL),
+        (KafkaError._TIMED_OUT, [KafkaError._SSL, KafkaError._TRANSPORT], KafkaError._SSL),
+        (KafkaError._TIMED_OUT, [KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN], KafkaError._TRANSPORT),
         (KafkaError._TIMED_OUT, [KafkaError._ALL_BROKERS_DOWN], KafkaError._TIMED_OUT),
         (KafkaError.TOPIC_AUTHORIZATION_FAILED, [KafkaError._TRANSPORT], KafkaError.TOPIC_AUTHORIZATION_FAILED),
     ],

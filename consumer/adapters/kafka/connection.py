@@ -171,9 +171,12 @@ class _Reason:
         self._heard: KafkaError | None = None
 
     def hear(self, error: KafkaError) -> None:
-        """Take what the library tells. That all brokers are down follows each reason, and is none."""
-        if error.code() != KafkaError._ALL_BROKERS_DOWN:
-            self._heard = error
+        """Take what the library tells. That all brokers are down follows each reason, and is none.
+
+        Nor does a connection that broke take the place of one: what broke it was told at another try.
+        """
+        if self._heard is None or error.code() not in NO_ANSWER:
+            self._heard = error if error.code() != KafkaError._ALL_BROKERS_DOWN else None
 
     def forget(self, client: AdminClient) -> None:
         """What was so before is no reason for what follows."""
