@@ -385,5 +385,6 @@ async def test_tls_at_a_port_without_it_is_told(
     """It may pass, as while certificates are exchanged: the start waits, and says for what."""
     monkeypatch.setattr("consumer.adapters.kafka.topics.ANSWER_WITHIN_S", 2)
     path = properties(tmp_path, **{"security.protocol": "SSL"})
-    with pytest.raises(SourceUnavailable, match="SSL handshake failed"):
+    # The library says it in one of two ways, under load at times in the second alone; either names the handshake.
+    with pytest.raises(SourceUnavailable, match=r"SSL handshake failed|SSL connection closed by peer .* SSL_HANDSHAKE"):
         await ensured(settings(kafka.bootstrap, "any", KAFKA_PROPERTIES_FILE=path))
