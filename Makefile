@@ -13,7 +13,7 @@ heading = @printf '\n==> %s\n' "$(1)"
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint types imports chart unit integration coverage format lock bench chaos faults alerts fuzz clean machine
+.PHONY: help demo test lint types imports chart unit integration format lock bench chaos faults alerts fuzz clean machine
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -22,9 +22,8 @@ help: ## list the targets
 demo: $(VENV)/.runtime ## see it work, everything embedded (ARGS="--faults" breaks things on the way)
 	$(BIN)/genesys-consumer demo $(ARGS)
 
-test: unit_cover := --cov --cov-report=
-test: integration_cover := --cov --cov-append --cov-report=
-test: machine lint types imports chart unit integration coverage ## everything CI checks
+test: cover := --cov --cov-report=term
+test: machine lint types imports chart unit integration ## everything CI checks
 
 lint: $(VENV)/.dev ## ruff: rules and format
 	$(call heading,Lint)
@@ -45,16 +44,11 @@ chart: $(VENV)/.dev ## tests of the Helm chart
 
 unit: $(VENV)/.dev ## quick tests only: no process outside
 	$(call heading,Unit tests)
-	$(PYTEST) tests/unit -m "not helm" --numprocesses auto $(unit_cover) $(ARGS)
+	$(PYTEST) tests/unit -m "not helm" --numprocesses auto $(cover) $(ARGS)
 
 integration: $(VENV)/.dev ## tests with real parts, Apache Kafka among them
 	$(call heading,Integration tests)
-	$(PYTEST) tests/integration -m "not helm" --numprocesses 2 --dist loadfile $(integration_cover) $(ARGS)
-
-coverage: $(VENV)/.dev
-	$(call heading,Coverage: at least 95 % of the core)
-	$(BIN)/coverage report
-	$(BIN)/coverage report --include='consumer/core/*' --fail-under=95
+	$(PYTEST) tests/integration -m "not helm" --numprocesses 2 --dist loadfile $(ARGS)
 
 format: $(VENV)/.dev ## rewrite the code as ruff wants it
 	$(BIN)/ruff check --fix .

@@ -22,6 +22,8 @@ from tests.virtual_time import passes, until
 
 PARTITIONS, CONTACTS, EVENTS = 3, 8, 90
 POISON = "c-1"
+pytestmark = pytest.mark.no_cover  # a story reaches lines by chance
+
 CONFLICT = {"do_not_call": True, "reasons": ("consent_conflicts_with_do_not_call",)}
 KINDS: dict[str, tuple[int, dict[str, Any]]] = {
     "grant": (35, {}),
