@@ -26,7 +26,8 @@ from consumer.adapters.genesys.sink import GenesysSink
 from consumer.adapters.kafka.changelog import prefix_of
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.topics import ensure
-from consumer.core import changes, reconcile, state_bytes
+from consumer.columns import values_of
+from consumer.core import changes, state_bytes
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
 from consumer.model import Contact, Operation, State, TopicPartition
@@ -166,7 +167,7 @@ async def _organise(port: int, contacts: int) -> None:
     held = simulator._lists.look_up(settings.genesys_contact_list).contacts  # noqa: SLF001 -- a million requests less
     for number in range(contacts):
         contact = _contact(number)
-        data = dict(zip(columns(settings), reconcile.values(contact), strict=True))
+        data = dict(zip(columns(settings), values_of(contact), strict=True))
         body = {"data": data, "callable": not _is_suppressed(number)}
         held.put(contact_id(contact.external_id), body, afresh=True)
     _plant(held, contacts)

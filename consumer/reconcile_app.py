@@ -17,7 +17,6 @@ from opentelemetry.trace import NoOpTracer
 
 from consumer.adapters.dedupe_store.files import file_errors
 from consumer.adapters.dedupe_store.store import RocksStore
-from consumer.adapters.genesys.contact_list import columns
 from consumer.adapters.genesys.sink import GenesysSink
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.event_topics import KafkaEventTopics
@@ -35,7 +34,6 @@ from consumer.reconcile.mend import Mender
 from consumer.reconcile.report import Report
 from consumer.reconcile.run import Reconciliation
 from consumer.reconcile.source import SourceTopics
-from consumer.setting_values import RESERVED_COLUMNS
 from consumer.settings import Settings
 
 DIGEST_KEY_BYTES = 32
@@ -106,8 +104,7 @@ def _reconciliation(settings: Settings, parts: _Parts, closing: AsyncExitStack) 
         store=_scratch(settings.state_dir, closing),
         export=parts.sink.export,
         contact_list_id=parts.sink.contact_list_id,
-        columns=columns(settings),
-        own_columns=len(RESERVED_COLUMNS),
+        attribute_columns=[column for _, column in settings.genesys_attribute_columns],
         key=secrets.token_bytes(DIGEST_KEY_BYTES),
         sleep=asyncio.sleep,
     )

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from consumer import properties
+from consumer.columns import OWN
 from consumer.properties import LOOPBACK, Properties
 
 REGIONS = {
@@ -39,9 +40,6 @@ REGIONS = {
     "ap-southeast-2": "mypurecloud.com.au",
 }
 """Genesys domain by AWS region. Source: the region tables of the official SDKs."""
-
-RESERVED_COLUMNS = ("external_id", "phone_number", "email", "consent_flag", "do_not_call")
-"""The contact list columns that every list has; attribute columns come after them."""
 
 OWN_PROPERTIES = {
     "bootstrap.servers": "set KAFKA_BOOTSTRAP_SERVERS",
@@ -145,9 +143,9 @@ def columns(raw: str) -> tuple[tuple[str, str], ...]:
     pairs = [part.strip().partition("=") for part in raw.split(",") if part.strip()]
     found = tuple((source.strip(), (column or source).strip()) for source, _, column in pairs)
     taken = [column for _, column in found]
-    if len(set(taken)) != len(taken) or set(taken) & set(RESERVED_COLUMNS):
-        raise BadValueError(f"column names must be unique and none of {', '.join(RESERVED_COLUMNS)}")
-    if len(taken) + len(RESERVED_COLUMNS) > 50:  # noqa: PLR2004 -- Genesys' limit of columns in a list
+    if len(set(taken)) != len(taken) or set(taken) & set(OWN):
+        raise BadValueError(f"column names must be unique and none of {', '.join(OWN)}")
+    if len(taken) + len(OWN) > 50:  # noqa: PLR2004 -- Genesys' limit of columns in a list
         raise BadValueError("a contact list has at most 50 columns")
     return found
 

@@ -10,16 +10,12 @@ from collections.abc import Sequence
 from enum import StrEnum
 from functools import cache
 
+from consumer.columns import contact_of, is_consent, is_do_not_call, values_of
 from consumer.core import changes
 from consumer.core.contact_id import contact_id
 from consumer.model import Contact, ExportedContact, Operation, State
 
 DIGEST_BYTES = 8
-
-_FLAGS = {"true": True, "false": False}
-_TEXTS = {True: "true", False: "false"}
-_NOT_SET = frozenset({"", "false"})
-"""What do-not-call may be for a contact to be called, in whatever case somebody wrote it."""
 
 
 class Standing(StrEnum):
@@ -66,7 +62,7 @@ def standing(
 
 
 def _of_content(row: ExportedContact, state: State, contact_list_id: str, attribute_columns: Sequence[str]) -> Standing:
-    contact = _contact(row.values, attribute_columns)
+    contact = contact_of(row.values, attribute_columns)
     if contact is None or changes.fingerprint(contact, contact_list_id) != state.fingerprint:
         return Standing.DRIFTED
     if row.callable == contact.callable:
@@ -78,14 +74,14 @@ def has_drifted(row: ExportedContact, state: State, contact_list_id: str, attrib
     """Whether a managed column has another value, however the row stands; without known content there is no other."""
     if not is_missed(state, contact_list_id):
         return False
-    contact = _contact(row.values, attribute_columns)
+    contact = contact_of(row.values, attribute_columns)
     return contact is None or changes.fingerprint(contact, contact_list_id) != state.fingerprint
 
 
 def _lets_call(row: ExportedContact) -> bool:
     """Whether the flags of a row, as Genesys has them, let somebody call."""
     _, _, _, consent, do_not_call, *_ = row.values
-    return consent.casefold() == "true" and do_not_call.casefold() in _NOT_SET
+    return is_consent(consent) and not is_do_not_call(do_not_call)
 
 
 def is_missed(state: State, contact_list_id: str) -> bool:
@@ -100,12 +96,6 @@ def _forgotten(contact_list_id: str) -> bytes:
     return changes.without_content(Operation.UPSERT, contact_list_id)
 
 
-def values(contact: Contact) -> tuple[str, ...]:
-    """What the managed columns hold for a contact, in their order."""
-    flags = (_TEXTS[contact.consent], _TEXTS[contact.do_not_call])
-    return (contact.external_id, contact.phone, contact.email, *flags, *contact.attributes.values())
-
-
 def digests(of: Sequence[str], key: bytes) -> bytes:
     """Keyed hashes of the values of the managed columns, to compare them later without keeping them."""
     return b"".join(hashlib.blake2b(value.encode(), digest_size=DIGEST_BYTES, key=key).digest() for value in of)
@@ -113,15 +103,6 @@ def digests(of: Sequence[str], key: bytes) -> bytes:
 
 def differing(contact: Contact, seen: bytes, key: bytes) -> list[int]:
     """The columns, by place, whose values are others than those whose digests were kept."""
-    wanted = digests(values(contact), key)
+    wanted = digests(values_of(contact), key)
     starts = range(0, len(wanted), DIGEST_BYTES)
     return [n for n, at in enumerate(starts) if wanted[at : at + DIGEST_BYTES] != seen[at : at + DIGEST_BYTES]]
-
-
-def _contact(of: Sequence[str], attribute_columns: Sequence[str]) -> Contact | None:
-    """The contact that a row's values make; None when a flag is not one that was ever sent."""
-    external_id, phone, email, consent, do_not_call, *attributes = of
-    if consent not in _FLAGS or do_not_call not in _FLAGS:
-        return None
-    named = dict(zip(attribute_columns, attributes, strict=True))
-    return Contact(external_id, phone, email, _FLAGS[consent], _FLAGS[do_not_call], named)

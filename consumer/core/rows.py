@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar, cast
 
+from consumer.columns import CONSENT, DO_NOT_CALL, EXTERNAL_ID, PHONE
 from consumer.core.mapping import deletion
 from consumer.core.moments import MAX_MS, milliseconds
 from consumer.errors import DecodeError, undecodable
@@ -19,10 +20,10 @@ REQUIRED = ("externalId", "consent", "doNotCall", "phone")
 """Without the first three no row could be a contact; without the last one known contacts would lose their numbers."""
 
 _COLUMNS = {
-    "external_id": "externalId",
-    "phone_number": "phone",
-    "consent_flag": "consent",
-    "do_not_call": "doNotCall",
+    EXTERNAL_ID: "externalId",
+    PHONE: "phone",
+    CONSENT: "consent",
+    DO_NOT_CALL: "doNotCall",
     "occurred_at": "occurredAt",
     "change_type": "changeType",
 }

@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import structlog
 from msgspec import structs
 
+from consumer.columns import OWN
 from consumer.command_ports import ContactExport, History
 from consumer.core import reconcile
 from consumer.core.reconcile import Standing
@@ -49,8 +50,7 @@ class Reconciliation:
         store: A scratch store, empty.
         export: Reads the contact list.
         contact_list_id: Part of each fingerprint.
-        columns: The managed columns, in their order.
-        own_columns: How many of them every list has; the others are attribute columns.
+        attribute_columns: Names, in the order of the settings.
         key: Of the digests of values, up to 64 bytes, another one for each run.
         sleep: Waits for so many seconds.
     """
@@ -63,8 +63,7 @@ class Reconciliation:
         store: Store,
         export: ContactExport,
         contact_list_id: str,
-        columns: Sequence[str],
-        own_columns: int,
+        attribute_columns: Sequence[str],
         key: bytes,
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
@@ -73,8 +72,8 @@ class Reconciliation:
         self._store = store
         self._export = export
         self._contact_list_id = contact_list_id
-        self._columns = columns
-        self._attribute_columns = columns[own_columns:]
+        self._columns = (*OWN, *attribute_columns)
+        self._attribute_columns = attribute_columns
         self._key = key
         self._sleep = sleep
         self._delivered = Delivered(store)

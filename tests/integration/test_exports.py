@@ -12,7 +12,7 @@ from opentelemetry.trace import NoOpTracer
 
 from consumer.adapters.genesys import exports
 from consumer.adapters.genesys.sink import GenesysSink
-from consumer.core import reconcile
+from consumer.columns import values_of
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
 from consumer.errors import FatalError, SinkUnavailable, Throttled, Unauthorized
@@ -75,7 +75,7 @@ async def test_an_export_tells_what_was_sent() -> None:
         await put(sink, JANE, JOHN)
         found = await exported(sink)
     for contact in (JANE, JOHN):
-        expected = ExportedContact(contact_id(contact.external_id), contact.callable, reconcile.values(contact))
+        expected = ExportedContact(contact_id(contact.external_id), contact.callable, values_of(contact))
         assert found[contact.external_id] == expected
 
 

@@ -42,7 +42,6 @@ from consumer.reconcile.mend import AT_ONCE, WITHHELD_TRIES, Mender
 from consumer.reconcile.report import Mended, Report
 from consumer.reconcile.run import EXPORTS, Reconciliation
 from consumer.reconcile.source import SourceTopics
-from consumer.setting_values import RESERVED_COLUMNS
 from tests import virtual_time
 from tests.fills import Fill, MemoryRows, fill, row
 from tests.lives import NATIVE, Life, live, settings, world_of
@@ -124,8 +123,7 @@ def reconcile(
             store=MemoryStore(World()),
             export=export or used.export,
             contact_list_id=used.contact_list_id,
-            columns=RESERVED_COLUMNS,
-            own_columns=len(RESERVED_COLUMNS),
+            attribute_columns=(),
             key=b"key",
             sleep=passes,
         )
@@ -698,8 +696,7 @@ def test_nothing_that_is_kept_on_disk_holds_contact_data() -> None:
             store=MemoryStore(scratch),
             export=sink.export,
             contact_list_id=sink.contact_list_id,
-            columns=RESERVED_COLUMNS,
-            own_columns=len(RESERVED_COLUMNS),
+            attribute_columns=(),
             key=b"key",
             sleep=passes,
         ).run(None)

@@ -13,9 +13,8 @@ import structlog
 
 from consumer.adapters.genesys.client import Client
 from consumer.adapters.genesys.transport import Endpoint
+from consumer.columns import EMAIL, OWN, PHONE
 from consumer.errors import ContactListMismatch, FatalError, RefusedByGenesys, SinkUnavailable
-from consumer.model import Contact
-from consumer.setting_values import RESERVED_COLUMNS
 from consumer.settings import Settings
 
 LISTS_PATH = "/api/v2/outbound/contactlists"
@@ -25,8 +24,6 @@ _FIND = Endpoint("list_contact_lists", "GET", LISTS_PATH, "outbound:contactList:
 _READ = Endpoint("get_contact_list", "GET", LIST_PATH, "outbound:contactList:view")
 _CREATE = Endpoint("create_contact_list", "POST", LISTS_PATH, "outbound:contactList:add")
 
-PHONE_COLUMN = "phone_number"
-_FLAGS = {True: "true", False: "false"}
 _PAGE_SIZE = 100
 ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
@@ -37,19 +34,7 @@ _log = structlog.get_logger(__name__)
 
 def columns(settings: Settings) -> tuple[str, ...]:
     """All columns of the list, in the order in which it is created."""
-    return (*RESERVED_COLUMNS, *(column for _, column in settings.genesys_attribute_columns))
-
-
-def data_of(contact: Contact) -> dict[str, str]:
-    """What stands in the columns of a contact, in their order."""
-    return {
-        "external_id": contact.external_id,
-        PHONE_COLUMN: contact.phone,
-        "email": contact.email,
-        "consent_flag": _FLAGS[contact.consent],
-        "do_not_call": _FLAGS[contact.do_not_call],
-        **contact.attributes,
-    }
+    return (*OWN, *(column for _, column in settings.genesys_attribute_columns))
 
 
 async def open_list(client: Client, settings: Settings, *, create: bool) -> str:
@@ -152,8 +137,8 @@ def _creation(name: str, wanted: Sequence[str]) -> bytes:
         {
             "name": name,
             "columnNames": wanted,
-            "phoneColumns": [{"columnName": PHONE_COLUMN, "type": "cell"}],
-            "emailColumns": [{"columnName": "email", "type": "Personal"}],
+            "phoneColumns": [{"columnName": PHONE, "type": "cell"}],
+            "emailColumns": [{"columnName": EMAIL, "type": "Personal"}],
         }
     )
 
@@ -165,8 +150,8 @@ def _checked(listed: object, wanted: Sequence[str]) -> str:
             _refuse_others(list_id, wanted, [str(name) for name in names])
         case _:
             _unlike_a_list()
-    if PHONE_COLUMN not in _phone_columns(listed):
-        raise ContactListMismatch(f"contact list {list_id}: {PHONE_COLUMN} is not one of its phone columns")
+    if PHONE not in _phone_columns(listed):
+        raise ContactListMismatch(f"contact list {list_id}: {PHONE} is not one of its phone columns")
     return list_id
 
 

@@ -8,14 +8,17 @@ import io
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 
+from consumer.columns import PHONE
 from consumer.errors import ContactListMismatch, SinkUnavailable
 from consumer.model import ExportedContact
 
 MAX_RECORD_BYTES = 2**20
 """Fifty columns of 512 characters take a tenth of it."""
 
-_ID = "inin-outbound-id"
-_CALLABLE = ("ContactCallable", "Callable-phone_number")
+ID_COLUMN = "inin-outbound-id"
+"""What Genesys calls the id of a contact in files: no column of a list is called so."""
+
+_CALLABLE = ("ContactCallable", f"Callable-{PHONE}")
 """Whether a contact may be dialled, as a whole or else by its phone column."""
 
 _NOT_CALLABLE = frozenset({"0", "false"})
@@ -94,10 +97,10 @@ def _end_of_records(rest: bytes, part: bytes) -> int:
 def _parser(header: Sequence[str], columns: Sequence[str]) -> Callable[[Sequence[str]], ExportedContact]:
     """What makes a contact of a row under this header."""
     callable_ = next((name for name in _CALLABLE if name in header), _CALLABLE[0])
-    missing = [name for name in (_ID, callable_, *columns) if name not in header]
+    missing = [name for name in (ID_COLUMN, callable_, *columns) if name not in header]
     if missing:
         raise ContactListMismatch(f"the export of the contact list lacks the columns {', '.join(missing)}")
-    id_at = header.index(_ID)
+    id_at = header.index(ID_COLUMN)
     callable_at = len(header) - 1 - header[::-1].index(callable_)  # Genesys' own columns come last
     values: Callable[[Sequence[str]], tuple[str, ...]] = itemgetter(*map(header.index, columns))
 

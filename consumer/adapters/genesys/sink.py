@@ -17,17 +17,17 @@ from opentelemetry.trace import Tracer
 from consumer.adapters.genesys import limits
 from consumer.adapters.genesys.answers import IN_USE, NO_CONTACT
 from consumer.adapters.genesys.client import Client
-from consumer.adapters.genesys.contact_list import LIST_PATH, PHONE_COLUMN, columns, data_of, open_list
+from consumer.adapters.genesys.contact_list import LIST_PATH, columns, open_list
 from consumer.adapters.genesys.dnc_list import DncList
 from consumer.adapters.genesys.exports import exported
 from consumer.adapters.genesys.transport import Endpoint, OnRequest
 from consumer.adapters.genesys.uploads import GenesysUploads, import_status
+from consumer.columns import PHONE, data_of, shown
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
 from consumer.errors import ConsumerError, NoneCameBack, RefusedByGenesys, SinkUnavailable, Withheld
 from consumer.model import Amendment, Contact, ExportedContact
 from consumer.ports import Amended, Current, Sure, always, whatever_is_there
-from consumer.setting_values import RESERVED_COLUMNS
 from consumer.settings import Settings
 
 ADD_CONTACTS = Endpoint("add_contacts", "POST", f"{LIST_PATH}/contacts", "outbound:contact:add")
@@ -39,8 +39,6 @@ KEEP_QUEUE = {"doNotQueue": "true"}
 
 _Data = dict[str, str | None]
 _DOES_NOT_MATCH = "the answer does not match: it holds other contacts than were asked for"
-_NOT_SET = frozenset({"", "false"})
-"""What do-not-call may be for a contact to be called: whatever else somebody wrote there, nobody calls."""
 _READ_AT_ONCE = 50
 
 OF_BLOCKING = 0.5
@@ -173,7 +171,7 @@ class GenesysSink:
         deadline = self._client.deadline()
         until = _part(deadline)
         kept = await self._numberless(withdrawn, until, deadline, sure)
-        blocked = [each.phone for each in withdrawn] + [held.data.get(PHONE_COLUMN) or "" for held in kept.values()]
+        blocked = [each.phone for each in withdrawn] + [held.data.get(PHONE) or "" for held in kept.values()]
         try:
             await self._block(blocked, until, sure)
         except ConsumerError as error:
@@ -215,8 +213,10 @@ class GenesysSink:
         deadline = self._client.deadline()
         by_id = {contact_id(amendment.external_id): amendment for amendment in amendments}
         found = await self._read(list(by_id), deadline, paid=True)
-        shown = [(by_id[id_], held, self._shown(by_id[id_], held)) for id_, held in found.items()]
-        merged = [self._merged(*each, withheld) for each in shown if current(each[-1])]
+        seen = [
+            (by_id[id_], held, shown(by_id[id_].external_id, self._complete(held.data))) for id_, held in found.items()
+        ]
+        merged = [self._merged(*each, withheld) for each in seen if current(each[-1])]
         withdrawn = [each.number for each in merged if not each.amended.contact.callable]
         try:
             await self._block([*numbers, *withdrawn], _part(deadline), sure)
@@ -251,7 +251,7 @@ class GenesysSink:
         """The phone numbers of those that Genesys has with the same number, by id, before it is told anything else."""
         phones = {contact_id(contact.external_id): contact.phone for contact in contacts if contact.phone}
         found = await self._read_all(list(phones), deadline)
-        return {id_: phones[id_] for id_, held in found.items() if held.data.get(PHONE_COLUMN) == phones[id_]}
+        return {id_: phones[id_] for id_, held in found.items() if held.data.get(PHONE) == phones[id_]}
 
     async def _block(self, numbers: Sequence[str], deadline: float, sure: Sure) -> None:
         """Put numbers on the do-not-call list, before anything else is done for their contacts."""
@@ -290,10 +290,10 @@ class GenesysSink:
             await self._hold_as_it_is(list(contacts), deadline, sure)
 
     async def _hold_as_it_is(self, ids: Sequence[str], deadline: float, sure: Sure) -> None:
-        shown = await self._read(ids, deadline, paid=False)
-        if shown:
+        there = await self._read(ids, deadline, paid=False)
+        if there:
             with suppress(RefusedByGenesys):
-                await self._add_all([*self._as_they_are(shown).values()], deadline, sure)
+                await self._add_all([*self._as_they_are(there).values()], deadline, sure)
 
     def _not_callable(self, contacts: Sequence[Contact]) -> dict[str, bytes]:
         """Those that come with a number, by id, as not callable."""
@@ -360,26 +360,14 @@ class GenesysSink:
             raise NoneCameBack(_DOES_NOT_MATCH)
         return missing
 
-    def _shown(self, amendment: Amendment, held: _Held) -> Contact:
-        """A contact as Genesys has it; flags that say neither true nor false let nobody call."""
-        data = self._complete(held.data)
-        return Contact(
-            amendment.external_id,
-            data[PHONE_COLUMN],
-            data["email"],
-            data["consent_flag"].casefold() == "true",
-            data["do_not_call"].casefold() not in _NOT_SET,
-            {column: data[column] for column in self._columns if column not in RESERVED_COLUMNS},
-        )
-
-    def _merged(self, amendment: Amendment, held: _Held, shown: Contact, withheld: Collection[str]) -> _Merged:
+    def _merged(self, amendment: Amendment, held: _Held, seen: Contact, withheld: Collection[str]) -> _Merged:
         """What an amendment makes of a contact; sent when it differs from what Genesys has, or withdraws."""
-        contact = amendment.onto(shown)
+        contact = amendment.onto(seen)
         callable_ = contact.callable and amendment.external_id not in withheld
         differs = held.callable is not callable_ or self._complete(held.data) != data_of(contact)
         in_any_case = amendment.withdraws or amendment.external_id in withheld
         amended = Amended(contact, in_any_case or differs)
-        return _Merged(amended, self.encode(contact, callable_=callable_), callable_, contact.phone or shown.phone)
+        return _Merged(amended, self.encode(contact, callable_=callable_), callable_, contact.phone or seen.phone)
 
     def _complete(self, has: _Data) -> dict[str, str]:
         """Data as it was read, with a value in every column: Genesys takes no other."""

@@ -18,8 +18,10 @@ from yarl import URL
 from consumer.adapters.genesys.addresses import safe
 from consumer.adapters.genesys.answers import checked
 from consumer.adapters.genesys.client import Client
-from consumer.adapters.genesys.contact_list import LIST_PATH, LISTS_PATH, data_of
+from consumer.adapters.genesys.contact_list import LIST_PATH, LISTS_PATH
+from consumer.adapters.genesys.export_file import ID_COLUMN
 from consumer.adapters.genesys.transport import Answer, Endpoint, FileBody
+from consumer.columns import values_of
 from consumer.command_ports import ImportStatus
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import VALUE_CHARACTERS
@@ -27,9 +29,6 @@ from consumer.errors import FatalError, SinkUnavailable
 from consumer.model import Contact
 
 log = structlog.get_logger(__name__)
-
-ID_COLUMN = "inin-outbound-id"
-"""What Genesys' own exports call the id of a contact: no column of a list is called so."""
 
 _FORM_PATH = "/uploads/v2/contactlist"
 _URL = Endpoint("get_upload_url", "POST", f"{LISTS_PATH}/uploads", "outbound:contactList:upload")
@@ -64,7 +63,7 @@ class GenesysUploads:
     Args:
         client: Asks Genesys.
         list_id: Of the list.
-        column_names: All columns of the list, in the order of `data_of`.
+        column_names: All columns of the list, in the order of `columns.values_of`.
         upload_url: Host of the older form.
     """
 
@@ -85,7 +84,7 @@ class GenesysUploads:
 
         An imported row is callable, its values have a greatest length, and white space around them is dropped.
         """
-        values = list(data_of(contact).values())
+        values = values_of(contact)
         if not contact.callable or any(len(value) > VALUE_CHARACTERS or value != value.strip() for value in values):
             return None
         return _line([contact_id(contact.external_id), *values])
