@@ -3,15 +3,14 @@
 Touches Genesys through the client. Columns cannot be changed after creation, so a list with others is not mended.
 """
 
-import re
-from collections.abc import AsyncIterator, Sequence
-from itertools import count
+from collections.abc import Sequence
 from typing import NoReturn
 
 import orjson
 import structlog
 
 from consumer.adapters.genesys.client import Client
+from consumer.adapters.genesys.named_lists import ListKind, find, look_up
 from consumer.adapters.genesys.transport import Endpoint
 from consumer.columns import EMAIL, OWN, PHONE
 from consumer.errors import ContactListMismatch, FatalError, RefusedByGenesys, SinkUnavailable
@@ -22,12 +21,8 @@ LIST_PATH = f"{LISTS_PATH}/{{contactListId}}"
 
 _FIND = Endpoint("list_contact_lists", "GET", LISTS_PATH, "outbound:contactList:view")
 _READ = Endpoint("get_contact_list", "GET", LIST_PATH, "outbound:contactList:view")
+_LISTS = ListKind(_FIND, _READ, "contactListId")
 _CREATE = Endpoint("create_contact_list", "POST", LISTS_PATH, "outbound:contactList:add")
-
-_PAGE_SIZE = 100
-ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-
-_Properties = dict[str, object]
 
 _log = structlog.get_logger(__name__)
 
@@ -50,7 +45,7 @@ async def open_list(client: Client, settings: Settings, *, create: bool) -> str:
     """
     wanted = columns(settings)
     try:
-        found = await _look_up(client, settings.genesys_contact_list)
+        found = await look_up(client, _LISTS, settings.genesys_contact_list)
         if found is not None:
             return _checked(found, wanted)
         if create:
@@ -63,16 +58,10 @@ async def open_list(client: Client, settings: Settings, *, create: bool) -> str:
 async def find_list(client: Client, settings: Settings) -> str | None:
     """The id of the list, None when there is none of the name; otherwise as `open_list`, and nothing is created."""
     try:
-        found = await _look_up(client, settings.genesys_contact_list)
+        found = await look_up(client, _LISTS, settings.genesys_contact_list)
     except RefusedByGenesys as refused:
         raise _not_found_out(refused) from None
     return None if found is None else _checked(found, columns(settings))
-
-
-async def _look_up(client: Client, name_or_id: str) -> object:
-    if ID.fullmatch(name_or_id):
-        return await client.call(_READ, deadline=client.deadline(), path={"contactListId": name_or_id})
-    return await find(client, _FIND, name_or_id)
 
 
 def _not_found_out(refused: RefusedByGenesys) -> FatalError:
@@ -95,41 +84,13 @@ async def _created_by_another(client: Client, name: str, code: str) -> object:
     """Look again after a refused creation: another consumer may have been quicker."""
     if code != "duplicate.name":
         raise FatalError(f"Genesys refuses to create the contact list: {code}")
-    found = await find(client, _FIND, name)
+    found = await find(client, _LISTS, name)
     if found is None:
         raise SinkUnavailable(
             "a contact list of this name exists but cannot be seen: wait, or check upper and lower case of the name "
             "and that the role of the OAuth client covers the list's division"
         )
     return found
-
-
-async def find(client: Client, endpoint: Endpoint, name: str) -> _Properties | None:
-    """The list of this name, None when there is none.
-
-    Args:
-        client: Asks Genesys.
-        endpoint: Lists those whose name begins like it, page by page.
-        name: Compared letter by letter.
-    """
-    async for listed in _named_like(client, endpoint, name):
-        if listed.get("name") == name:
-            return listed
-    return None
-
-
-async def _named_like(client: Client, endpoint: Endpoint, name: str) -> AsyncIterator[_Properties]:
-    """All lists whose name begins like this."""
-    for page in count(1):
-        query = {"name": name, "pageSize": str(_PAGE_SIZE), "pageNumber": str(page)}
-        match await client.call(endpoint, deadline=client.deadline(), query=query):
-            case {"entities": list(entities), "pageCount": int(pages)}:
-                for listed in entities:
-                    yield listed if isinstance(listed, dict) else _unlike_a_list()
-                if page >= pages:
-                    return
-            case _:
-                _unlike_a_list()
 
 
 def _creation(name: str, wanted: Sequence[str]) -> bytes:

@@ -11,7 +11,7 @@ import orjson
 import structlog
 
 from consumer.adapters.genesys.client import Client
-from consumer.adapters.genesys.contact_list import ID, find
+from consumer.adapters.genesys.named_lists import ListKind, look_up
 from consumer.adapters.genesys.transport import Endpoint
 from consumer.errors import ContactListMismatch, FatalError, RefusedByGenesys, SinkUnavailable
 
@@ -23,6 +23,7 @@ _LIST_PATH = f"{_LISTS_PATH}/{{dncListId}}"
 _SETTING = "do-not-call list: check GENESYS_DNC_LIST"
 _FIND = Endpoint("list_dnc_lists", "GET", _LISTS_PATH, "outbound:dncList:view", _SETTING)
 _READ = Endpoint("get_dnc_list", "GET", _LIST_PATH, "outbound:dncList:view", _SETTING)
+_LISTS = ListKind(_FIND, _READ, "dncListId")
 _CREATE = Endpoint("create_dnc_list", "POST", _LISTS_PATH, "outbound:dncList:add", _SETTING)
 ADD_NUMBERS = Endpoint("add_dnc_numbers", "POST", f"{_LIST_PATH}/phonenumbers", "outbound:dnc:add", _SETTING)
 REMOVE_NUMBERS = Endpoint("remove_dnc_numbers", "PATCH", f"{_LIST_PATH}/phonenumbers", "outbound:dnc:edit", _SETTING)
@@ -100,7 +101,7 @@ class DncList:
             TransientError: Not now.
         """
         try:
-            found = await _look_up(client, name_or_id)
+            found = await look_up(client, _LISTS, name_or_id)
             return cls(client, _checked(await _create(client, name_or_id) if found is None else found))
         except RefusedByGenesys as refused:
             raise FatalError(f"Genesys refuses to look up or create the do-not-call list: {refused.code}") from None
@@ -109,7 +110,7 @@ class DncList:
     async def find(client: Client, name_or_id: str) -> str | None:
         """The id of the list, None when there is none of the name; otherwise as `open`, and nothing is created."""
         try:
-            found = await _look_up(client, name_or_id)
+            found = await look_up(client, _LISTS, name_or_id)
         except RefusedByGenesys as refused:
             raise FatalError(f"Genesys refuses to look up the do-not-call list: {refused.code}") from None
         return None if found is None else _checked(found)
@@ -195,12 +196,6 @@ class DncList:
         """Ask for numbers as for any others the next time."""
         for number in numbers:
             self._halved.pop((action.endpoint.operation, number), None)
-
-
-async def _look_up(client: Client, name_or_id: str) -> object:
-    if ID.fullmatch(name_or_id):
-        return await client.call(_READ, deadline=client.deadline(), path={"dncListId": name_or_id})
-    return await find(client, _FIND, name_or_id)
 
 
 async def _create(client: Client, name: str) -> object:
