@@ -4,7 +4,6 @@ Unlike a consumer it does not wait for an outside that is not there, makes no to
 scratch directory under the state directory goes with it.
 """
 
-import asyncio
 import secrets
 import tempfile
 from collections.abc import Collection, Mapping
@@ -106,7 +105,6 @@ def _reconciliation(settings: Settings, parts: _Parts, closing: AsyncExitStack) 
         contact_list_id=parts.sink.contact_list_id,
         attribute_columns=[column for _, column in settings.genesys_attribute_columns],
         key=secrets.token_bytes(DIGEST_KEY_BYTES),
-        sleep=asyncio.sleep,
     )
 
 
@@ -121,7 +119,6 @@ def _mender(settings: Settings, parts: _Parts, topics: KafkaEventTopics, *, dele
         group=settings.kafka_group_id,
         delete_extra=delete_extra,
         times=time_and_chance(),
-        sleep=asyncio.sleep,
     )
 
 

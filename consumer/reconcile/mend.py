@@ -7,6 +7,7 @@ he sent, and may have withdrawn what would be sent again: so the changelog must 
 mending writes nothing there. Every request that Genesys answered leaves a batch event on the audit topic.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -51,7 +52,6 @@ class Mender:
         group: Name of the consumer group.
         delete_extra: Whether what is too many is deleted.
         times: Clocks, and dice for jitter.
-        sleep: Waits for so many seconds.
     """
 
     def __init__(
@@ -66,7 +66,6 @@ class Mender:
         group: str,
         delete_extra: bool,
         times: TimeAndChance,
-        sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._sink = sink
         self._source = source
@@ -77,7 +76,6 @@ class Mender:
         self._group = group
         self._delete_extra = delete_extra
         self._clock, self._now, self._dice = times.clock, times.now, times.dice
-        self._sleep = sleep
         self._started = times.now()
         self._batches = 0
         self._mended = Mended()
@@ -290,8 +288,8 @@ class Mender:
 
     async def _turn(self) -> None:
         """Wait until a request may start; then make sure that nobody else is at work, or was."""
-        while wait := self._gate.wait(self._clock()):
-            await self._sleep(wait)
+        while wait := self._gate.wait(self._clock()):  # noqa: ASYNC110 -- the gate says how long
+            await asyncio.sleep(wait)
         await self.check_alone()
         self._gate.started(self._clock())
 
@@ -307,7 +305,7 @@ class Mender:
                 await self._topics.settle(Settlement(audit=[event], dead_letters=[], changelog=[], offsets={}))
             except TransientError as error:
                 log.error("settle_failed", error=str(error), remedy="tried again until it works")  # noqa: TRY400 -- ours
-                await self._sleep(error.retry_after or _RETRY_S)
+                await asyncio.sleep(error.retry_after or _RETRY_S)
             else:
                 return
 

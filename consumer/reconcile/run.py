@@ -12,8 +12,9 @@
 6. Where it is asked for, mending (`mend`).
 """
 
+import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 from msgspec import structs
@@ -52,7 +53,6 @@ class Reconciliation:
         contact_list_id: Part of each fingerprint.
         attribute_columns: Names, in the order of the settings.
         key: Of the digests of values, up to 64 bytes, another one for each run.
-        sleep: Waits for so many seconds.
     """
 
     def __init__(
@@ -65,7 +65,6 @@ class Reconciliation:
         contact_list_id: str,
         attribute_columns: Sequence[str],
         key: bytes,
-        sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._history = history
         self._source = source
@@ -75,7 +74,6 @@ class Reconciliation:
         self._columns = (*OWN, *attribute_columns)
         self._attribute_columns = attribute_columns
         self._key = key
-        self._sleep = sleep
         self._delivered = Delivered(store)
         self._differing: Counter[str] = Counter()
 
@@ -147,7 +145,7 @@ class Reconciliation:
                 if attempt == EXPORTS:
                     raise
                 log.warning("export_failed", error=str(error), remedy="another one is made")
-                await self._sleep(error.retry_after or _RETRY_S)
+                await asyncio.sleep(error.retry_after or _RETRY_S)
                 attempt += 1
             else:
                 log.info("list_compared", contacts=comparison.rows, alike=comparison.alike.total())

@@ -47,7 +47,6 @@ from tests.fills import Fill, MemoryRows, fill, row
 from tests.lives import NATIVE, Life, live, settings, world_of
 from tests.memory_ports import MemoryHistory, MemorySchemas, MemorySink, MemoryStore, MemoryTopics, World, outage
 from tests.stories import TOPIC, Event, Story, random_story
-from tests.virtual_time import passes
 
 P0, P1 = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
 GRANTED, REFUSED_CONSENT, GONE, SUPPRESSED = "granted", "withdrawn", "gone", "suppressed"
@@ -115,7 +114,6 @@ def reconcile(
             group="group",
             delete_extra=delete_extra,
             times=TimeAndChance(clock, lambda: 1_700_000_000.0 + clock(), lambda: 0.5),
-            sleep=passes,
         )
         reconciliation = Reconciliation(
             history=asked,
@@ -125,7 +123,6 @@ def reconcile(
             contact_list_id=used.contact_list_id,
             attribute_columns=(),
             key=b"key",
-            sleep=passes,
         )
         return await reconciliation.run(mender if apply else None)
 
@@ -698,7 +695,6 @@ def test_nothing_that_is_kept_on_disk_holds_contact_data() -> None:
             contact_list_id=sink.contact_list_id,
             attribute_columns=(),
             key=b"key",
-            sleep=passes,
         ).run(None)
 
     virtual_time.run(main())
