@@ -9,7 +9,7 @@
     ├─ RefusedByGenesys(code)             the data of a request is blamed: split it until one contact stands alone
     │    └─ TooLarge                      send fewer bytes at a time
     ├─ TransientError(retry_after)        pause, back off, try again, for as long as it takes
-    │    ├─ Throttled   ├─ SinkUnavailable ─ Withheld   └─ SourceUnavailable ─ Rebalancing
+    │    ├─ Throttled   ├─ SinkUnavailable ─ NoRoom, NoneCameBack, Withheld   └─ SourceUnavailable ─ Rebalancing
     └─ FatalError                         stop with a clear last line; Kubernetes restarts  exit 1
          ├─ Unauthorized (credentials or the permission's name)   └─ ContactListMismatch
 

@@ -20,7 +20,7 @@ Entries = Sequence[tuple[bytes, bytes]]
 
 
 class Scratch:
-    """`consumer.ports.Scratch` on RocksDB.
+    """`consumer.command_ports.Scratch` on RocksDB.
 
     Args:
         state_dir: Of the stores, which must be open: their locks keep other processes out of this directory.

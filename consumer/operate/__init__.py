@@ -1,1 +1,6 @@
-"""What operators ask beside the running consumer: dead letters, the audit trail, whether all is ready."""
+"""What operators ask beside the running consumer, a module for each command; `printing` is how they are answered.
+
+- `dead_letters` and `audit` read what the consumer wrote, and put letters back.
+- `check` says whether all is ready; `explain` what a record becomes.
+- `load` wires the first fill.
+"""

@@ -199,7 +199,7 @@ class GenesysSink:
         return left.keys()
 
     def export(self) -> AsyncIterator[Sequence[ExportedContact]]:
-        """All contacts of the list, as `consumer.ports.ContactExport` has them."""
+        """All contacts of the list, as `consumer.command_ports.ContactExport` has them."""
         return exported(self._client, self._path, self._columns)
 
     async def amend(

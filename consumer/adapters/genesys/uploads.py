@@ -58,7 +58,7 @@ class _Place(NamedTuple):
 
 
 class GenesysUploads:
-    """`consumer.ports.ContactUpload` of one contact list.
+    """`consumer.command_ports.ContactUpload` of one contact list.
 
     Args:
         client: Asks Genesys.

@@ -4,6 +4,6 @@
   where partitions begin, `lease` and `reach` know whether group and brokers answer, `orphans` finds what nobody owns.
 - `event_topics` settles, by `settling_producer`; `changelog` reads one partition's, `topics` makes what is missing.
 - `connection` makes all clients; `failures` says what their errors mean; `worker` is a thread for calls that block.
-- `messages`, `group_offsets` and `watermarks` are for several of them.
+- `messages`, `group_offsets`, `watermarks` and `seldom` are for several of them.
 - `bounded`, `replays`, `history`, `inspection`, `sampling` and `one_record` are for the commands beside the consumer.
 """

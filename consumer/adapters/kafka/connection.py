@@ -25,8 +25,6 @@ from consumer.settings import Settings
 SECRET_WORDS = ("password", "secret", "key.pem", "keystore.pem", "jaas", "credential", "passphrase")
 """A property whose name has one of these holds a secret."""
 
-"""How often a client says the same kind of thing."""
-
 ANSWER_WITHIN_S = 15.0
 """For so long brokers that do not know something yet are asked for it: a coordinator takes time to come up."""
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Hashable
 
 SAME_EVERY_S = 30.0
+"""How often a client says the same kind of thing."""
 
 
 class Seldom:

@@ -3,6 +3,6 @@
 - `directory` is what the operator put there.
 - `registry` asks the registry, keeps what it said, and falls back on the directory for what the registry does not know.
 - `confluent`, `apicurio` are what the two APIs look like; `inlining` puts together what they give; `transport` is HTTP,
-  with TLS; `login` and `tokens` are who asks, `answers` is what comes back.
+  with TLS; `login` and `tokens` are who asks, `answers` is what comes back, `failures` what may be told of it.
 - `cache` keeps schemas over restarts.
 """

@@ -30,7 +30,7 @@ _MALFORMED = (SchemaParseException, ValueError, TypeError, KeyError, AttributeEr
 
 
 class LocalSchemas:
-    """`consumer.ports.Schemas` from a directory. All that it has is read at construction.
+    """`consumer.ports.TopicSchemas` from a directory. All that it has is read at construction.
 
     Its `ids.json` maps names of schemas to files; each file `*.avsc` is known by its fingerprint too.
 

@@ -30,7 +30,7 @@ def opened(settings: Settings) -> "LocalSchemas | RegistrySchemas":
 
 
 class RegistrySchemas:
-    """`consumer.ports.Schemas` from a registry. Concurrent fetches of one schema are one request.
+    """`consumer.ports.TopicSchemas` from a registry. Concurrent fetches of one schema are one request.
 
     The registry's word counts: a local schema is taken only for what the registry does not know, or has no name for. It
     never stands in for a registry that is down, since the same id may mean something else there.
