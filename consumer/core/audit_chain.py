@@ -116,7 +116,7 @@ class Chain:
         unchecked: Offsets without events that the source no longer has: nobody can tell any more.
     """
 
-    def __init__(self, partition: TopicPartition, *, from_start: bool, from_zero: bool = False) -> None:
+    def __init__(self, partition: TopicPartition, *, from_start: bool, from_zero: bool) -> None:
         self.partition = partition
         self.events = 0
         self.first_offset: int | None = None

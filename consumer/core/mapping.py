@@ -370,19 +370,19 @@ def _as_time(value: object) -> int:
                 return value * factor // divisor
     if isinstance(value, str):
         with suppress(ValueError, OverflowError):
-            return as_milliseconds(milliseconds(value, zone=UTC))
+            return _as_milliseconds(milliseconds(value, zone=UTC))
     raise undecodable("occurred_at is not a time from 2001 on")
 
 
 def in_milliseconds(value: object, record: Record) -> tuple[int, str]:
-    """A time that an envelope gives, as `as_milliseconds`, or Kafka's and what is wrong."""
+    """A time that an envelope gives, as `_as_milliseconds`, or Kafka's and what is wrong."""
     try:
-        return as_milliseconds(value), ""
+        return _as_milliseconds(value), ""
     except DecodeError as error:
         return kafka_time(record), error.detail
 
 
-def as_milliseconds(value: object) -> int:
+def _as_milliseconds(value: object) -> int:
     """A time that an envelope gives in milliseconds since the epoch.
 
     Raises:

@@ -106,7 +106,6 @@ class Settling:
         tell: Told of progress.
 
     Attributes:
-        settled: How far it is.
         outcomes: Of rows that this run settled.
         reasons: Why some of them were rejected or refused.
     """
@@ -138,7 +137,7 @@ class Settling:
         self._now = now
         self._tell = tell
         self._row_assignment = Assignment(TopicPartition(load.name, 0))
-        self.settled = settled
+        self._settled = settled
         self.outcomes = dict.fromkeys(Outcome, 0)
         self.reasons: dict[str, int] = {}
 
@@ -194,8 +193,8 @@ class Settling:
 
     async def _settle(self, works: Sequence[Work], entries: Sequence[Entry], batches: Sequence[AuditEvent]) -> None:
         now = self._now()
-        events, head = self._auditor.records(works, self.settled.head, now)
-        rows = works[-1].record.offset if works else self.settled.rows
+        events, head = self._auditor.records(works, self._settled.head, now)
+        rows = works[-1].record.offset if works else self._settled.rows
         progress = (self._home, self._load.key, orjson.dumps([rows, head.seq, head.hash]))
         letters = [
             DeadLetter(work.record, work.reasons[0], work.detail, int(now * 1000))
@@ -204,7 +203,7 @@ class Settling:
         ]
         settlement = Settlement([*batches, *events], letters, [*entries, progress], self._offsets)
         await self._make_visible(settlement)
-        self.settled = Settled(rows, head)
+        self._settled = Settled(rows, head)
         self._count(works)
         self._tell("settling", rows, self._plan.rows)
 

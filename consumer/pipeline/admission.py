@@ -118,7 +118,7 @@ class Admission:
             return None
         return partition.overlay.get(identity, known.get(identity))
 
-    def readmit(self, works: Sequence[Work]) -> None:
+    def _readmit(self, works: Sequence[Work]) -> None:
         """Let in works again that waited behind another one of their contact."""
         for assignment, run in groupby(works, attrgetter("assignment")):
             partition = self._partitions.of(assignment)
@@ -130,7 +130,7 @@ class Admission:
         for lane in lanes:
             waiting, lane.waiting = lane.waiting, ()
             lane.expected = None
-            self.readmit(waiting)
+            self._readmit(waiting)
 
     # -- out
 
@@ -176,14 +176,14 @@ class Admission:
     def abandon(self, lane: Lane) -> None:
         """The partition of a lane is somebody else's now; what the lane held up of others is judged again."""
         self._reports.abandoned(lane)
-        self.readmit(self._lanes.close(lane))
+        self._readmit(self._lanes.close(lane))
 
     def drop(self, assignment: Assignment) -> None:
         """Forget everything of an assignment that is not sent."""
         lanes, freed = self._lanes.drop(assignment)
         for lane in lanes:
             self._reports.abandoned(lane)
-        self.readmit(freed)
+        self._readmit(freed)
 
     def _give_up(self, lane: Lane) -> None:
         """Nobody knows what is there: an earlier request may have been applied, also one of a process that died."""
@@ -201,7 +201,7 @@ class Admission:
             self._supersede(lane, work)
         lane.superseded = ()
         self._reports.answered(lane, accepted=accepted)
-        self.readmit(self._lanes.close(lane))
+        self._readmit(self._lanes.close(lane))
         self._decided()
 
     def _supersede(self, lane: Lane, work: Work) -> None:

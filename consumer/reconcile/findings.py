@@ -55,15 +55,15 @@ class Finding(Struct, array_like=True, frozen=True, gc=False):
     @property
     def is_open(self) -> bool:
         """Whether its record is still to be found."""
-        return self.record_tells and not self.found
+        return self._record_tells and not self.found
 
     @property
     def has_record(self) -> bool:
         """Whether a record is to be looked up for it; a contact that was loaded from a file came from none."""
-        return self.record_tells and self.offset >= 0
+        return self._record_tells and self.offset >= 0
 
     @property
-    def record_tells(self) -> bool:
+    def _record_tells(self) -> bool:
         """Whether it is mended with what its record says."""
         return self.standing is Standing.MISSING or self.drifted or self.found
 

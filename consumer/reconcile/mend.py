@@ -91,7 +91,7 @@ class Mender:
         await self._refuse_members()
         self._ends = await self._history.changelog_ends()
 
-    async def check_alone(self) -> None:
+    async def _check_alone(self) -> None:
         """Refuse to go on while others could send changes of the same contacts, or after they did.
 
         The changelog is looked at last: whoever comes and goes between the two questions has written into it.
@@ -290,7 +290,7 @@ class Mender:
         """Wait until a request may start; then make sure that nobody else is at work, or was."""
         while wait := self._gate.wait(self._clock()):  # noqa: ASYNC110 -- the gate says how long
             await asyncio.sleep(wait)
-        await self.check_alone()
+        await self._check_alone()
         self._gate.started(self._clock())
 
     def _batch_id(self) -> str:

@@ -484,7 +484,7 @@ def _exposition() -> str:
     telemetry.bind(
         Levels(
             breaker_state=lambda: 0,
-            rate_limit_remaining=lambda: None,
+            rate_limit_remaining=lambda: 1.0,
             in_flight=lambda: 0,
             lag=lambda: {TopicPartition("changes", 0): 0},
             stalled=lambda: {TopicPartition("changes", 0): 0.0},

@@ -631,12 +631,6 @@ def test_another_file_is_judged_against_the_first() -> None:
     assert world.list["b"]["phone"] == "+15550199"
 
 
-def _steps(rows: list[Row]) -> int:
-    world = empty_world()
-    fill(world, rows)
-    return world.steps
-
-
 def test_a_transaction_ends_where_its_rows_take_much_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """However few they are: a file may have rows of any size, and memory has not."""
     settled: list[int] = []

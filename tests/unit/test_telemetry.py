@@ -41,11 +41,11 @@ def telemetry(monotonic: Callable[[], float] = lambda: 0.0) -> Telemetry:
     return Telemetry(TOPICS, "group", monotonic)
 
 
-def levels(rate_limit_remaining: float | None = 250.0) -> Levels:
+def levels() -> Levels:
     """Levels that stand still."""
     return Levels(
         breaker_state=lambda: 2,
-        rate_limit_remaining=lambda: rate_limit_remaining,
+        rate_limit_remaining=lambda: 250.0,
         in_flight=lambda: 3,
         lag=lambda: {TopicPartition("changes", 0): 7, TopicPartition("changes", 1): 0},
         stalled=lambda: {TopicPartition("changes", 0): 1.5},
@@ -215,9 +215,9 @@ def test_the_error_rate_is_that_of_the_last_minute() -> None:
 
 
 def test_levels_are_read_when_asked() -> None:
-    """Levels must come from where they are bound to, at each scrape; what nobody knows is left out."""
+    """Levels must come from where they are bound to, at each scrape."""
     subject = telemetry()
-    subject.bind(levels(rate_limit_remaining=None))
+    subject.bind(levels())
     found = samples(subject)
     assert found["breaker_state"] == 2
     assert found["in_flight"] == 3
@@ -226,7 +226,7 @@ def test_levels_are_read_when_asked() -> None:
     assert found["store_keys"] == 1000
     assert found["store_bytes"] == 65536
     assert (found["fuse_tripped changes"], found["fuse_tripped others"]) == (1, 0)
-    assert "rate_limit_remaining" not in found
+    assert found["rate_limit_remaining"] == 250.0
 
 
 def test_batches_and_requests_are_counted() -> None:

@@ -5,7 +5,6 @@ Prometheus asks, so that the flow pays nothing for it.
 """
 
 import math
-import time
 from bisect import bisect_left
 from collections import Counter as Count, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,7 +40,7 @@ class Levels:
 
     Attributes:
         breaker_state: 0 closed, 1 half-open, 2 open.
-        rate_limit_remaining: Requests that the limit still allows; None while nobody knows.
+        rate_limit_remaining: Requests that the limit still allows.
         in_flight: Requests sent and unanswered.
         lag: Records between the last settled one and the end, by assigned partition.
         stalled: Seconds for which nothing was settled although something waits, by assigned partition.
@@ -50,7 +49,7 @@ class Levels:
     """
 
     breaker_state: Callable[[], int]
-    rate_limit_remaining: Callable[[], float | None]
+    rate_limit_remaining: Callable[[], float]
     in_flight: Callable[[], int]
     lag: Callable[[], Mapping[TopicPartition, int]]
     stalled: Callable[[], Mapping[TopicPartition, float]]
@@ -69,7 +68,7 @@ class Metrics:
         slowest_withdrawal_s: The longest that a withdrawal took from append to applied, since the start.
     """
 
-    def __init__(self, topics: Sequence[str], monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, topics: Sequence[str], monotonic: Callable[[], float]) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._last_minute = _LastMinute(monotonic)
@@ -240,7 +239,7 @@ class _LastMinute:
         return second
 
 
-_Reading = float | None | Mapping[TopicPartition, float] | Mapping[str, float]
+_Reading = float | Mapping[TopicPartition, float] | Mapping[str, float]
 
 _LEVELS = {
     "breaker_state": "0 closed, 1 half-open, 2 open.",
