@@ -14,9 +14,10 @@ from enum import StrEnum
 from typing import Any
 from uuid import uuid4
 
-from consumer.simulator.errors import ApiError, dnc_list_not_found, invalid_value
-from consumer.simulator.lists import HOME_DIVISION, LISTS_MAX, Definition, check_name, checked_fields
+from consumer.simulator.definitions import Definition, check_name, checked_fields, refused
+from consumer.simulator.errors import ApiError, invalid_value
 from consumer.simulator.operations import DNC_LISTS_PATH
+from consumer.simulator.organisation import HOME_DIVISION, Lists
 from consumer.simulator.tasks import Tasks
 
 RECORDS_PER_LIST_MAX = 1_000_000
@@ -51,15 +52,11 @@ _METHODS = {
 }
 
 
-def _refused(code: str, message: str, field: str) -> ApiError:
-    return ApiError(400, code, message, field=field)
-
-
 def _checked(body: object) -> Definition:
     definition = checked_fields(body, _FIELD_TYPES)
     check_name(definition.get("name", ""))
     if "dncSourceType" not in definition:
-        raise _refused("constraint.validation", "The list has no dncSourceType.", "dncSourceType")
+        raise refused("constraint.validation", "The list has no dncSourceType.", "dncSourceType")
     for field, allowed in (("dncSourceType", SOURCE_TYPES), ("contactMethod", CONTACT_METHODS)):
         if field in definition and definition[field] not in allowed:
             raise invalid_value(field, "one of " + ", ".join(allowed))
@@ -77,14 +74,14 @@ def check_dnc_definition(body: object) -> Definition:
     definition = _checked(body)
     source = definition["dncSourceType"]
     if source == "rds" and "contactMethod" not in definition:
-        raise _refused("invalid.create", "An internal list needs a contactMethod.", "contactMethod")
+        raise refused("invalid.create", "An internal list needs a contactMethod.", "contactMethod")
     if source == "rds_custom" and not definition.get("customExclusionColumn"):
         message = "A custom list needs a customExclusionColumn."
-        raise _refused("dnc.list.missing.custom.exclusion.column", message, "customExclusionColumn")
+        raise refused("dnc.list.missing.custom.exclusion.column", message, "customExclusionColumn")
     needed = {"dnc.com": ("loginId", "dncCodes"), "gryphon": ("licenseId",)}.get(source, ())
     for field in needed:
         if not definition.get(field):
-            raise _refused("dnc.source.configuration.invalid", f"A list of {source} needs {field}.", field)
+            raise refused("dnc.source.configuration.invalid", f"A list of {source} needs {field}.", field)
     return definition
 
 
@@ -106,7 +103,7 @@ def expiration(text: str, now: float) -> float | None:
         or not now < expires.timestamp() <= now + EXPIRATION_DAYS_MAX * _DAY_S
     ):
         message = f"The expiration must be spelled yyyy-MM-ddTHH:mmZ and lie within {EXPIRATION_DAYS_MAX} days."
-        raise _refused("invalid.date.value", message, "expirationDateTime")
+        raise refused("invalid.date.value", message, "expirationDateTime")
     return expires.timestamp()
 
 
@@ -180,16 +177,14 @@ class DncList:
             ("contactMethod", "invalid.update"),
         ):
             if definition.get(field) != self.definition.get(field):
-                raise _refused(code, f"The {field} cannot be changed.", field)
+                raise refused(code, f"The {field} cannot be changed.", field)
         kept = {field: self.definition[field] for field in ("division", "id", "dateCreated", "selfUri")}
         changed = {"dateModified": spelled(now), "version": self.definition["version"] + 1}
         self.definition = kept | definition | changed
 
 
-class DncLists:
-    """The do-not-call lists of the organisation, in order of creation.
-
-    Whoever looks at one sees what is due in it done.
+class DncLists(Lists[DncList]):
+    """The do-not-call lists of the organisation.
 
     Args:
         now: The wall clock, in seconds since 1970.
@@ -215,6 +210,7 @@ class DncLists:
         per_organization_max: int = RECORDS_PER_ORGANIZATION_MAX,
         refused: Collection[str] = (),
     ) -> None:
+        super().__init__("do-not-call list", "dnc.list.not.found")
         self.now = now
         self._clock = clock
         self._job_seconds = job_seconds
@@ -222,14 +218,7 @@ class DncLists:
         self._per_list_max = per_list_max
         self._per_organization_max = per_organization_max
         self._refused = frozenset(refused)
-        self._lists: dict[str, DncList] = {}
         self.tally: Counter[str] = Counter(added=0, removed=0)
-
-    def all(self) -> list[DncList]:
-        """Every list."""
-        for dnc_list in self._lists.values():
-            dnc_list.tasks.catch_up()
-        return list(self._lists.values())
 
     def create(self, definition: Definition) -> DncList:
         """Create a list from a checked definition.
@@ -237,13 +226,9 @@ class DncLists:
         Raises:
             ApiError: The name is taken, or there are too many lists.
         """
-        self._check_name_is_free(definition["name"])
-        if len(self._lists) >= LISTS_MAX:
-            raise ApiError(400, "max.entity.count.reached", f"There are already {LISTS_MAX} do-not-call lists.")
+        self.check_new(definition["name"])
         tasks = Tasks(self._clock, self._job_seconds, self._rows_per_second, "dnc.list")
-        created = DncList(definition, self.now(), tasks)
-        self._lists[created.id] = created
-        return created
+        return self.put(DncList(definition, self.now(), tasks))
 
     def update(self, list_id: str, body: Any) -> DncList:
         """Replace the definition of a list.
@@ -253,36 +238,9 @@ class DncLists:
         """
         dnc_list = self.find(list_id, "resource.not.found")
         if isinstance(body, dict) and body.get("name") != dnc_list.name:
-            self._check_name_is_free(body.get("name"))
+            self.check_name_is_free(body.get("name"))
         dnc_list.update(body, self.now())
         return dnc_list
-
-    def _check_name_is_free(self, name: object) -> None:
-        if any(existing.name == name for existing in self._lists.values()):
-            raise _refused("duplicate.name", "A do-not-call list of this name exists.", "name")
-
-    def find(self, list_id: str, code: str = "dnc.list.not.found") -> DncList:
-        """The list with this id.
-
-        Raises:
-            ApiError: There is none; the code differs from operation to operation.
-        """
-        found = self._lists.get(list_id)
-        if found is None:
-            raise dnc_list_not_found(code)
-        found.tasks.catch_up()
-        return found
-
-    def look_up(self, name_or_id: str) -> DncList:
-        """The list with this id or name.
-
-        Raises:
-            LookupError: There is none.
-        """
-        for dnc_list in self.all():
-            if name_or_id in (dnc_list.id, dnc_list.name):
-                return dnc_list
-        raise LookupError(f"no do-not-call list {name_or_id!r}")
 
     def delete(self, list_id: str) -> None:
         """Delete a list with its entries.
@@ -290,7 +248,7 @@ class DncLists:
         Raises:
             ApiError: There is none.
         """
-        del self._lists[self.find(list_id, "resource.not.found").id]
+        self.drop(self.find(list_id, "resource.not.found"))
 
     def in_force(self, dnc_list: DncList, kind: EntryKind) -> set[str]:
         """The entries that hold somebody back now."""
@@ -322,7 +280,7 @@ class DncLists:
         if len(dnc_list) + new > self._per_list_max:
             message = f"A do-not-call list may have {self._per_list_max} records."
             raise ApiError(400, "dnc.records.per.list.limit.exceeded", message)
-        if sum(map(len, self._lists.values())) + new > self._per_organization_max:
+        if sum(map(len, self.held())) + new > self._per_organization_max:
             message = f"The organization may have {self._per_organization_max} do-not-call records."
             raise ApiError(400, "dnc.records.per.organization.limit.exceeded", message)
 

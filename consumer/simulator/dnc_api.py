@@ -6,10 +6,10 @@ from functools import partial
 import orjson
 
 from consumer.simulator.api import PAGE_MAX, Action, Call, Done, page
+from consumer.simulator.definitions import Definition
 from consumer.simulator.dnc import DncList, DncLists, EntryKind, check_dnc_definition, expiration
 from consumer.simulator.errors import ApiError, invalid_property, invalid_value
 from consumer.simulator.list_api import selected
-from consumer.simulator.lists import Definition
 from consumer.simulator.operations import DNC_LISTS_PATH, Operation
 
 REMOVE_MAX = 250

@@ -116,13 +116,3 @@ def invalid_parameter(name: str, expected: str) -> ApiError:
 def invalid_property(name: str) -> ApiError:
     """A property that the schema does not have."""
     return ApiError(400, "invalid.property", f"The property '{name}' is not known.", field=name)
-
-
-def list_not_found(code: str = "contact.list.not.found") -> ApiError:
-    """No contact list has this id; some operations have another code for it."""
-    return ApiError(404, code, "The contact list was not found.")
-
-
-def dnc_list_not_found(code: str = "dnc.list.not.found") -> ApiError:
-    """No do-not-call list has this id; some operations have another code for it."""
-    return ApiError(404, code, "The do-not-call list was not found.")

@@ -11,8 +11,9 @@ import orjson
 from consumer.simulator.api import Action, Call, Done
 from consumer.simulator.dnc import RECORDS_PER_LIST_MAX, RECORDS_PER_ORGANIZATION_MAX
 from consumer.simulator.errors import REQUEST_BYTES_MAX, ApiError
-from consumer.simulator.lists import CONTACTS_MAX, LISTS_MAX
+from consumer.simulator.lists import CONTACTS_MAX
 from consumer.simulator.operations import Operation
+from consumer.simulator.organisation import LISTS_MAX
 
 DEFAULT_REQUESTS_PER_MINUTE = 300
 NO_LIMIT = 2**31 - 1

@@ -11,8 +11,9 @@ from typing import Any, Protocol, TypeVar
 import orjson
 
 from consumer.simulator.api import PAGE_MAX, Action, Call, Done, page
+from consumer.simulator.definitions import Definition, check_definition
 from consumer.simulator.errors import ApiError, invalid_property, invalid_value
-from consumer.simulator.lists import ContactList, ContactLists, Definition, check_definition, name_filter
+from consumer.simulator.lists import ContactList, ContactLists, name_filter
 from consumer.simulator.operations import CONTACT_LISTS_PATH, DIVISION_VIEWS_PATH, Operation
 
 LIST_IDS_MAX = 100

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from consumer.simulator import lists as lists_module
+from consumer.simulator import lists as lists_module, organisation
 from consumer.simulator.api import Api, Call, Done, named_contacts
 from consumer.simulator.contacts import Poison, PoisonKind
+from consumer.simulator.definitions import check_definition
 from consumer.simulator.errors import ApiError
 from consumer.simulator.list_api import ListApi
-from consumer.simulator.lists import ContactList, ContactLists, check_definition
+from consumer.simulator.lists import ContactList, ContactLists
 from consumer.simulator.operations import Operation
 
 ADD = Operation.ADD_CONTACTS
@@ -224,7 +225,7 @@ def test_a_list_has_room_for_so_many_contacts():
 
 def test_the_organisation_has_room_for_so_many_lists(monkeypatch: pytest.MonkeyPatch):
     """One list more than the limit is refused."""
-    monkeypatch.setattr(lists_module, "LISTS_MAX", 1)
+    monkeypatch.setattr(organisation, "LISTS_MAX", 1)
     with pytest.raises(ApiError, match="1 contact lists"):
         Bench().add_list("second")
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import pytest
 
 from consumer.simulator.contacts import Poison
+from consumer.simulator.definitions import check_definition
 from consumer.simulator.errors import ApiError
 from consumer.simulator.exports import export
 from consumer.simulator.imports import (
@@ -21,7 +22,7 @@ from consumer.simulator.imports import (
     RECORD_LENGTH_MAX,
     Staging,
 )
-from consumer.simulator.lists import ContactList, ContactLists, check_definition
+from consumer.simulator.lists import ContactList, ContactLists
 from consumer.simulator.tasks import Tasks
 
 COLUMNS = ("phone", "note")

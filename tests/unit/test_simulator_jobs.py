@@ -7,9 +7,10 @@ import pytest
 
 from consumer.simulator.api import Api, Call
 from consumer.simulator.contacts import Poison
+from consumer.simulator.definitions import check_definition
 from consumer.simulator.errors import ApiError
 from consumer.simulator.list_jobs import ListJobs
-from consumer.simulator.lists import ContactLists, check_definition
+from consumer.simulator.lists import ContactLists
 from consumer.simulator.operations import Operation
 
 

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from consumer.simulator.api import Call
+from consumer.simulator.definitions import check_definition
 from consumer.simulator.errors import ApiError
-from consumer.simulator.lists import ContactLists, check_definition
+from consumer.simulator.lists import ContactLists
 from consumer.simulator.operations import Operation
 from consumer.simulator.sorts import ordering
 from tests.unit.test_simulator_api import Bench
