@@ -251,3 +251,18 @@ def test_faults_are_those_of_the_simulator() -> None:
     assert {fault.kind for fault in spelled} == {*FaultKind}
     (line,) = re.findall(r"^Operations: (.*?)\.$", GENESYS, re.MULTILINE | re.DOTALL)
     assert re.findall(r"`(\w+)`", line) == [*Operation]
+
+
+def _signposted() -> Iterator[tuple[Path, str]]:
+    """Packages whose docstring lists their modules, with it."""
+    for file in sorted((PROJECT / "consumer").rglob("__init__.py")):
+        docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+        if "\n- `" in docstring:
+            yield file.parent, docstring
+
+
+@pytest.mark.parametrize(("package", "docstring"), [pytest.param(*each, id=each[0].name) for each in _signposted()])
+def test_a_package_that_lists_its_modules_lists_all_of_them(package: Path, docstring: str) -> None:
+    """Who looks for something reads these first."""
+    modules = {file.stem for file in package.glob("*.py")} - {"__init__"}
+    assert modules - set(re.findall(r"`(\w+)`", docstring)) == set()
