@@ -45,7 +45,7 @@ class Record(Struct, frozen=True, gc=False):
         offset: Offset in the partition; the committed offset is this plus one.
         timestamp_ms: Append or create time as Kafka tells it, milliseconds since the epoch, UTC.
         key: Key bytes, None when the record has none.
-        value: Value bytes; None is a tombstone.
+        value: Value bytes; None when the record has none.
         headers: Header pairs as they came.
     """
 
@@ -102,6 +102,7 @@ class ChangeEvent(Struct, frozen=True, gc=False):
         log: Where it stands in the source's log, None where the source does not tell.
         former: Which external id the contact had before, None where the event does not say that it changed.
         flaw: Why the attributes are not told although they were to be, without contact data; "" when nothing is wrong.
+        tombstone: Its record tells no more than a key: whose it is, and not when.
     """
 
     change_type: ChangeType
@@ -117,6 +118,7 @@ class ChangeEvent(Struct, frozen=True, gc=False):
     log: LogPlace | None = None
     former: object = None
     flaw: str = ""
+    tombstone: bool = False
 
 
 Events = ChangeEvent | tuple[ChangeEvent, ...]
@@ -280,7 +282,7 @@ class Change(Struct, frozen=True, gc=False):
             amendment tells neither flag of somebody who withdrew.
         imprint: Of the record that asks for it, 16 bytes; empty where a repeat of that could mean something else.
         replayed: Its offset is that of the dead letter that was replayed.
-        tombstone: Its record has no value: what is told of time is Kafka's.
+        tombstone: Its record has a key alone: what is told of time is Kafka's.
     """
 
     operation: Operation

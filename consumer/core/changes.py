@@ -107,6 +107,7 @@ def to_change(
         offset,
         deletes or not contact.callable,
         imprint=imprint,
+        tombstone=event.tombstone,
     )
     return replace(change, former=identity(event.former)) if isinstance(event.former, str) else change
 

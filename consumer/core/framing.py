@@ -2,7 +2,9 @@
 
 Answers for the wire formats: what each looks like, and that nothing else passes for it. Each topic has one; `auto`
 looks at headers and first bytes, and cannot tell apart what is equal byte for byte (Apicurio's four bytes from
-Confluent's, a bare body from either). Says nothing of whether the schema exists. Touches nothing else.
+Confluent's, a bare body from either). Answers also for what a tombstone is, of which the key is to be read: a record
+without a value, or whose value is null in JSON. Whoever else asks is told by the change event. Says nothing of whether
+the schema exists. Touches nothing else.
 """
 
 import re
@@ -31,6 +33,11 @@ _AZURE_PREAMBLE = re.compile(rb"\0{4}([0-9a-f]{32})")
 _AZURE_CONTENT_TYPE = re.compile(r"avro/binary\+([0-9a-f]{32})", re.IGNORECASE)
 _CONTENT_HASH = re.compile(r"[0-9a-f]{64}", re.IGNORECASE)
 _CONTAINER_FILE = b"Obj\x01"
+_NULL_PAYLOAD_FIRST = re.compile(rb'\s*\{\s*"payload"\s*:\s*null\s*,')
+_NULL_PAYLOAD_LAST = re.compile(rb'"payload"\s*:\s*null\s*\}\s*\Z')
+_NULL_PAYLOAD_BYTES = 64
+"""How long the end of a value can be that holds the second of these, white space included."""
+
 CLOUD_EVENT: Final = "ce_specversion"
 """Header of every CloudEvent in binary mode."""
 
@@ -87,16 +94,41 @@ def form(topic: str, framing: Framing, key_format: KeyFormat) -> Form:
     def split_record(record: Record) -> tuple[SchemaReference | KeySchema, bytes]:
         value = record.value
         if value is None:
-            if eventful and _header(record.headers, CLOUD_EVENT) is not None:
-                raise undecodable("the CloudEvent has no data, and is no tombstone for that")
+            if eventful:
+                _check_for_data(record)
             return split_key(record)
         if len(value) >= MAX_VALUE_BYTES:
             raise undecodable(f"the value has {len(value):,} bytes, the limit is {MAX_VALUE_BYTES:,}")
         if not value:
             raise undecodable("the value is empty, which is not a tombstone")
-        return split(value, record.headers, VALUE)
+        schema, body = split(value, record.headers, VALUE)
+        if schema is JSON and _is_null(body):
+            _check_for_data(record)
+            return split_key(record)
+        return schema, body
 
     return split_record
+
+
+def _check_for_data(record: Record) -> None:
+    """Refuse a record without any whose event may say something else than that somebody is gone."""
+    if _header(record.headers, CLOUD_EVENT) is not None:
+        raise undecodable("the CloudEvent has no data, and is no tombstone for that")
+
+
+def _is_null(value: bytes) -> bool:
+    """Whether JSON says that there is no value, as Kafka Connect writes a null that has a schema.
+
+    A schema has a few thousand bytes, and each record has one: only what looks like a null is parsed.
+    """
+    if value.strip() == b"null":
+        return True
+    end = max(len(value) - _NULL_PAYLOAD_BYTES, 0)
+    if _NULL_PAYLOAD_FIRST.match(value) or _NULL_PAYLOAD_LAST.search(value, end):
+        with suppress(orjson.JSONDecodeError):
+            document = orjson.loads(value)
+            return document.keys() == {"schema", "payload"} and document["payload"] is None
+    return False
 
 
 def by_topic(topics: Mapping[str, Form]) -> Form:
@@ -266,6 +298,7 @@ _BY_FIRST_BYTE: dict[int, Frame] = {
     0xC3: _single_object,
     ord("{"): _json,
     ord("["): _json,
+    ord("n"): _json,  # the null of a tombstone that Kafka Connect writes
 }
 
 _FRAMES: dict[Framing, Frame] = {

@@ -121,7 +121,7 @@ class Fuse:
         for place in noted:
             record, told = records[place], _events(results[place])
             deletes = sum(event.change_type is _DELETE for event in told)
-            echo = record.value is None and key is not None and (place, record.key) == (last + 1, key)
+            echo = key is not None and (place, record.key) == (last + 1, key) and _is_tombstone(results[place])
             if deletes:
                 last, key = place, record.key
             if not (echo or self._lets_through(record)):
@@ -157,6 +157,10 @@ def release(topic: str, timestamp_ms: int) -> str:
     """What `FUSE_RELEASES` must say so that records of a topic are let through up to this time."""
     moment = datetime.fromtimestamp(-(-min(timestamp_ms, _LAST_MS) // 1000), UTC)
     return f"{topic}@{moment:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _is_tombstone(result: Events | DecodeError) -> bool:
+    return isinstance(result, ChangeEvent) and result.tombstone
 
 
 def _events(result: Events | DecodeError) -> Sequence[ChangeEvent]:

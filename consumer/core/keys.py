@@ -139,7 +139,8 @@ def _of_document(text: str) -> object:
 
 
 def _deletion(record: Record, external_id: str | None) -> ChangeEvent:
-    return ChangeEvent(ChangeType.DELETE, external_id, kafka_time(record), None, None, None, None, None, {})
+    gone = ChangeType.DELETE, external_id, kafka_time(record)
+    return ChangeEvent(*gone, None, None, None, None, None, {}, tombstone=True)
 
 
 def _refused(what: str) -> DecodeError:

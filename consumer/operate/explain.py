@@ -21,6 +21,7 @@ from consumer.core.dead_letters import as_told_first, is_replayed
 from consumer.core.decode import Reader, ReaderName
 from consumer.core.envelopes.choice import TopicEnvelope
 from consumer.core.envelopes.schema import Mapper
+from consumer.core.framing import KeySchema
 from consumer.core.fuse import release
 from consumer.core.mapping import Row
 from consumer.core.moments import iso
@@ -170,10 +171,9 @@ class _Way:
         self._add("a tombstone" if value is None else f"{len(value):,} bytes, of {self._record.topic}")
         self._stage = "framing"
         name, _ = self.form(self._record)
-        self._add(
-            f"of the key, schema {reference(name)}" if value is None else f"{self._framing}, schema {reference(name)}"
-        )
-        self._stage = "change event" if value is None else "schema"
+        tombstone = isinstance(name, KeySchema)
+        self._add(f"{'of the key' if tombstone else self._framing}, schema {reference(name)}")
+        self._stage = "change event" if tombstone else "schema"
         return name
 
     def reader(self, name: ReaderName, text: str | None) -> Reader:

@@ -241,9 +241,8 @@ class Intake:
 
 
 def _placed(change: Change, record: Record) -> Change:
-    """The change as one of a record that was put back, or that has no value, where it is."""
-    replayed, tombstone = change.offset != record.offset, record.value is None
-    return replace(change, replayed=replayed, tombstone=tombstone) if replayed or tombstone else change
+    """The change as one of a record that was put back, where it is."""
+    return replace(change, replayed=True) if change.offset != record.offset else change
 
 
 def _changes_nothing(event: ChangeEvent, contact: Contact | Amendment) -> bool:
@@ -328,7 +327,7 @@ def _echoed(
     It has the version, the time and the log of that. By Kafka's time alone it would apply anew when a connector sends
     both again, and come after the row that was made behind them.
     """
-    if works and None not in [work.record.value for work in works]:
+    if works and not any(map(_is_tombstone, told)):
         partition.deleted = _deleted(works[-1].record, told[-1])
         return told
     return [_echo(partition, work.record, event) for work, event in zip(works, told, strict=True)]
@@ -336,12 +335,16 @@ def _echoed(
 
 def _echo(partition: Partition, record: Record, event: ChangeEvent | DecodeError) -> ChangeEvent | DecodeError:
     before, partition.deleted = partition.deleted, _deleted(record, event)
-    if before is None or partition.deleted is None or record.value is not None or record.key is None:
+    if before is None or partition.deleted is None or not _is_tombstone(event) or record.key is None:
         return event
     (deleted, last), (_, own) = before, partition.deleted
     if (deleted.offset, deleted.key, last.external_id) != (record.offset - 1, record.key, own.external_id):
         return event
     return replace(own, version=last.version, occurred_at=last.occurred_at, log=last.log)
+
+
+def _is_tombstone(event: ChangeEvent | DecodeError) -> bool:
+    return isinstance(event, ChangeEvent) and event.tombstone
 
 
 def _deleted(record: Record, event: ChangeEvent | DecodeError) -> tuple[Record, ChangeEvent] | None:

@@ -237,7 +237,7 @@ def test_a_tombstone_deletes_whom_its_key_names():
     """A null value is a delete at the record's time, without version, and needs no schema."""
     decoded = decode([polled(None, "Zürich-1".encode())], {})
     assert decoded.results == [
-        ChangeEvent(ChangeType.DELETE, "Zürich-1", 1_700_000_000_000, None, None, None, None, None, {})
+        ChangeEvent(ChangeType.DELETE, "Zürich-1", 1_700_000_000_000, None, None, None, None, None, {}, tombstone=True)
     ]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
+from msgspec.structs import replace
 
 from consumer.core.fuse import WINDOW, Fuse, Trip, release
 from consumer.errors import DecodeError, ManyChanged
@@ -28,8 +29,9 @@ def told(
     result: Events | DecodeError, *, key: bytes | None = b"k", tombstone: bool = False, at: int = 0, partition: int = 0
 ) -> Told:
     """A record with what it tells."""
-    value = None if tombstone else b"v"
-    return Record("topic", partition, at, TIME_MS + at, key, value), result
+    if tombstone and isinstance(result, ChangeEvent):
+        result = replace(result, tombstone=True)
+    return Record("topic", partition, at, TIME_MS + at, key, None if tombstone else b"v"), result
 
 
 def passing(fuse: Fuse, *all_told: Told, chunk: int = 200) -> int:
