@@ -242,7 +242,7 @@ def _loaded(text: str) -> dict[str, object]:
         definition = None
     if not isinstance(definition, dict) or definition.get("type") != "record":
         raise undecodable("the schema is not an Avro schema of a record")
-    _check_json(definition)
+    check_json(definition)
     return cast("dict[str, object]", parsable(definition))
 
 
@@ -258,8 +258,12 @@ def _hardened(definition: dict[str, object]) -> Schema:
     raise undecodable(f"the schema is not valid Avro: {cause}")
 
 
-def _check_json(definition: object) -> None:
-    """Refuse what must not even reach the parser: nesting far beyond a usable schema's, and reserved keys."""
+def check_json(definition: object) -> None:
+    """Refuse what must not even reach the parser: nesting far beyond a usable schema's, and reserved keys.
+
+    Raises:
+        DecodeError: It has either.
+    """
     level = [definition]
     for _ in range(_JSON_LEVELS_PER_TYPE * MAX_SCHEMA_DEPTH):
         level = [child for node in level for child in _children(node)]

@@ -6,7 +6,7 @@ import json
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -594,6 +594,12 @@ class TestOutage:
         assert await schemas.fetch(7) == await schemas.fetch(8) == SCHEMA
 
 
+def record(name: str, *kinds: str) -> str:
+    """A record with a field of each of these types, as text."""
+    fields = [{"name": f"f{number}", "type": kind} for number, kind in enumerate(kinds)]
+    return json.dumps({"type": "record", "name": name, "fields": fields})
+
+
 def reference(name: str, subject: str, version: int = 1) -> dict[str, Any]:
     """One reference, as the registry gives it."""
     return {"name": name, "subject": subject, "version": version}
@@ -641,6 +647,68 @@ class TestReferences:
         registry.tell(self.COUNTRY_PATH, {"schema": self.COUNTRY})
         whole = text.replace("{main}", main.replace('"%s"', self.COUNTRY))
         assert json.loads(await schemas.fetch(7)) == json.loads(whole)
+
+    @pytest.mark.parametrize("name", ["crm/address", "address.avsc", "geo.Country", ""])
+    async def test_what_one_is_called_says_nothing(self, registry, schemas, name):
+        """Writers in Java take what is defined there, whatever the reference calls it; two may have one name."""
+        registry.tell_schema(7, schema=self.MAIN, references=[reference(name, "crm/address", 3)])
+        registry.tell(self.ADDRESS_PATH, {"schema": self.ADDRESS, "references": [reference(name, "country")]})
+        registry.tell(self.COUNTRY_PATH, {"schema": self.COUNTRY})
+        text = await schemas.fetch(7)
+        assert WriterSchema(text).read(b"\2\2\0\0") == {"address": {"country": "FR"}, "others": [{"country": "DE"}]}
+
+    async def test_each_is_asked_for_once(self, registry, schemas):
+        """In a net in which each refers to all below it, there are more ways than anybody could walk."""
+        for number in range(40):
+            below = [reference(f"N{each}", f"n{each}") for each in range(number)]
+            answer = {"schema": record(f"N{number}", *(f"N{each}" for each in range(number))), "references": below}
+            registry.tell(f"/subjects/n{number}/versions/1?deleted=true", answer)
+        registry.tell_schema(7, schema=record("Main", "N39"), references=[reference("N39", "n39")])
+        assert json.loads(await schemas.fetch(7))["name"] == "Main"
+        assert len(registry.requests) == 41
+
+    @pytest.mark.parametrize(("count", "told"), [(256, None), (257, "more than 256 others")])
+    async def test_they_may_not_be_without_end(self, registry, schemas, count, told):
+        """A registry could go on for ever, one behind the other."""
+        for number in range(count):
+            below = [reference("", f"n{number + 1}")] if number + 1 < count else []
+            answer = {"schema": f'{{"type": "enum", "name": "N{number}", "symbols": ["A"]}}', "references": below}
+            registry.tell(f"/subjects/n{number}/versions/1?deleted=true", answer)
+        registry.tell_schema(7, schema=SCHEMA, references=[reference("", "n0")])
+        with pytest.raises(DecodeError, match=told) if told else nullcontext():
+            assert json.loads(await schemas.fetch(7)) == json.loads(SCHEMA)
+
+    async def test_they_may_not_be_too_long(self, registry, schemas):
+        """All together: what is longer than a schema may be is refused before it is in memory."""
+        for number in range(9):
+            answer = {"schema": " " * 300_000, "references": [reference("", f"n{number + 1}")]}
+            registry.tell(f"/subjects/n{number}/versions/1?deleted=true", answer)
+        registry.tell_schema(7, schema=SCHEMA, references=[reference("", "n0")])
+        with pytest.raises(DecodeError, match="more than 1,000,000 characters"):
+            await schemas.fetch(7)
+        assert len(registry.requests) == 5
+
+    async def test_what_leads_back_to_the_schema_is_not_decodable(self, registry, client):
+        """Neither for ever nor a crash: two of Apicurio's artifacts may refer to each other."""
+        schemas = client(f"{registry.url}/apis/ccompat/v7")
+        own = "/apis/registry/v2/"
+        texts = {"x": record("X", "Y"), "y": record("Y", "X")}
+        for name, other in (("x", "y"), ("y", "x")):
+            path = f"{own}groups/default/artifacts/{name}/versions/1"
+            registry.tell(path, texts[name].encode())
+            registry.tell(f"{path}/references", [{"artifactId": other, "version": "1", "name": other.upper()}])
+        registry.tell(f"{own}ids/globalIds/5", texts["x"].encode())
+        registry.tell(f"{own}ids/globalIds/5/references", [{"artifactId": "y", "version": "1", "name": "Y"}])
+        with pytest.raises(DecodeError, match="nothing defines Y before it is used"):
+            await schemas.fetch(SchemaName(SchemaKind.GLOBAL_ID, "5"))
+
+    @pytest.mark.parametrize("version", ["1e999", "NaN", '"latest"', "{}", "null"])
+    async def test_a_version_that_is_no_number_is_an_outage(self, registry, schemas, version):
+        """It is none of a registry."""
+        told = f'{{"name": "B", "subject": "b", "version": {version}}}'
+        registry.tell("/schemas/ids/7", f'{{"schema": "{{}}", "references": [{told}]}}'.encode())
+        with pytest.raises(SourceUnavailable, match="references are not as a registry gives them"):
+            await schemas.fetch(7)
 
     async def test_a_missing_one_makes_the_schema_unknown(self, registry, schemas):
         """The registry may lag, as with a missing schema."""
@@ -739,3 +807,13 @@ async def test_an_id_of_the_packaged_schemas_is_none_of_the_registry(registry: R
         schemas = opened(load(environ))
         assert await schemas.fetch(1) == text
         await schemas.close()
+
+
+async def test_what_an_earlier_release_kept_is_not_taken(registry: Registry, tmp_path: Path) -> None:
+    """It kept schemas from which references were left, whose records were all rejected."""
+    reached = {"SCHEMA_REGISTRY_URL": registry.url, "STATE_DIR": str(tmp_path)}
+    SchemaCache(tmp_path / "schemas", registry.url).put(7, TestReferences.MAIN)
+    registry.tell_schema(7, schema=SCHEMA)
+    schemas = opened(load({**REQUIRED, **reached}))
+    assert await schemas.fetch(7) == SCHEMA
+    await schemas.close()

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
-from consumer.adapters.schema_registry.inlining import inlined
+from consumer.adapters.schema_registry.references import Part, whole
 from consumer.adapters.schema_registry.transport import Transport, Version
 from consumer.errors import SourceUnavailable, undecodable
 from consumer.formats import SchemaKind, SchemaName
@@ -38,14 +38,12 @@ async def schema(transport: Transport, name: SchemaName) -> str | None:
         DecodeError: It is not JSON, as that of Protobuf, or its references do not fit.
         TransientError: The registry cannot tell now.
     """
-    path = f"ids/{KINDS[name.kind]}/{name.value}"
-    text = await _get(transport, path)
-    referenced: dict[str, str] = {}
-    if text is None or not await _collect(transport, path, referenced):
+    part = await _part(transport, f"ids/{KINDS[name.kind]}/{name.value}")
+    if part is None:
         return None
-    if not _is_json(text):
+    if not _is_json(part.text):
         raise undecodable(f"schema {name} is not JSON, and so not Avro")
-    return inlined(text, referenced, name) if referenced else text
+    return await whole(part, partial(_part, transport), name)
 
 
 def _is_json(text: str) -> bool:
@@ -68,7 +66,7 @@ async def versions(transport: Transport, topic: str) -> list[Version]:
 
 def _listed(body: str) -> list[tuple[int, str]]:
     """Global ids, which grow, with the kinds of their schemas."""
-    with suppress(ValueError, TypeError, KeyError, RecursionError):
+    with suppress(ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return [(int(each["globalId"]), str(each["type"])) for each in json.loads(body)["versions"]]
     raise SourceUnavailable("schema registry: versions are not as Apicurio gives them")
 
@@ -79,29 +77,19 @@ async def _version(transport: Transport, number: str, kind: str) -> str | None:
     return await schema(transport, SchemaName(SchemaKind.GLOBAL_ID, number))
 
 
-async def _collect(transport: Transport, path: str, referenced: dict[str, str]) -> bool:
-    """Fetch what a schema refers to, and what that refers to; False when the registry lacks some of it."""
-    body = await _get(transport, f"{path}/references")
-    if body is None:
-        return False
-    for name, other in _references(body):
-        if name in referenced:
-            continue
-        text = await _get(transport, other)
-        if text is None:
-            return False
-        referenced[name] = text
-        if not await _collect(transport, other, referenced):
-            return False
-    return True
+async def _part(transport: Transport, path: str) -> Part | None:
+    """The schema at a path, with the paths of what it refers to; None when the registry lacks it."""
+    text = await _get(transport, path)
+    body = None if text is None else await _get(transport, f"{path}/references")
+    return None if text is None or body is None else Part(text, _references(body))
 
 
-def _references(body: str) -> list[tuple[str, str]]:
-    """Names of what a schema refers to, with their paths."""
+def _references(body: str) -> list[str]:
+    """The paths of what a schema refers to."""
     with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
         listed = json.loads(body)
         if isinstance(listed, list):
-            return [(str(each["name"]), _path(each)) for each in listed]
+            return [_path(each) for each in listed]
     raise SourceUnavailable("schema registry: references are not as Apicurio gives them")
 
 

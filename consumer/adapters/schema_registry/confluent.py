@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from consumer.adapters.schema_registry.answers import parsed
-from consumer.adapters.schema_registry.inlining import inlined
+from consumer.adapters.schema_registry.references import Part, whole
 from consumer.adapters.schema_registry.transport import Transport, Version
 from consumer.errors import SourceUnavailable, undecodable
 from consumer.formats import SchemaKind, SchemaName, SchemaReference
@@ -54,14 +54,13 @@ def _numbers(body: str) -> list[int]:
 
 async def _whole(transport: Transport, path: str, reference: SchemaReference) -> str | None:
     """The schema that an answer holds, without references."""
-    found = await _get(transport, path)
-    if found is None:
-        return None
-    text = _avro_text(found, reference)
-    referenced: dict[str, str] = {}
-    if not await _collect(transport, found, reference, referenced):
-        return None
-    return inlined(text, referenced, reference) if referenced else text
+
+    async def fetch(path: str) -> Part | None:
+        found = await _get(transport, path)
+        return None if found is None else Part(_avro_text(found, reference), _references(found))
+
+    part = await fetch(path)
+    return None if part is None else await whole(part, fetch, reference)
 
 
 async def answers(transport: Transport) -> bool:
@@ -85,22 +84,6 @@ def _is_unknown(answer: Mapping[str, Any]) -> bool:
     return answer.get("error_code") in _UNKNOWN
 
 
-async def _collect(
-    transport: Transport, found: Mapping[str, Any], reference: SchemaReference, referenced: dict[str, str]
-) -> bool:
-    """Fetch what the schema refers to, and what that refers to; False when the registry lacks some of it."""
-    for name, subject, version in _references(found):
-        if name in referenced:
-            continue
-        other = await _get(transport, f"/subjects/{quote(subject, safe='')}/versions/{version}?deleted=true")
-        if other is None:
-            return False
-        referenced[name] = _avro_text(other, reference)
-        if not await _collect(transport, other, reference, referenced):
-            return False
-    return True
-
-
 def _avro_text(found: Mapping[str, Any], reference: SchemaReference) -> str:
     """The schema's text in an answer of the registry, which leaves the type out when it is Avro."""
     kind = found.get("schemaType") or "AVRO"
@@ -112,10 +95,14 @@ def _avro_text(found: Mapping[str, Any], reference: SchemaReference) -> str:
     return text
 
 
-def _references(found: Mapping[str, Any]) -> list[tuple[str, str, int]]:
-    """Name, subject and version of what a schema refers to."""
+def _references(found: Mapping[str, Any]) -> list[str]:
+    """The paths of what a schema refers to."""
     references = found.get("references") or []
     try:
-        return [(str(each["name"]), str(each["subject"]), int(each["version"])) for each in references]
-    except (KeyError, TypeError, ValueError) as error:
+        return [_path(str(each["subject"]), int(each["version"])) for each in references]
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise SourceUnavailable("schema registry: references are not as a registry gives them") from error
+
+
+def _path(subject: str, version: int) -> str:
+    return f"/subjects/{quote(subject, safe='')}/versions/{version}?deleted=true"

@@ -26,7 +26,8 @@ def opened(settings: Settings) -> "LocalSchemas | RegistrySchemas":
     # The ids of the packaged schemas are no registry's: one that does not know an id yet must be asked again.
     local = LocalSchemas(settings.schemas_dir, named=settings.schemas_dir != packaged_schemas())
     transport = Transport.of(settings)
-    return RegistrySchemas(transport, SchemaCache(settings.state_dir / "schemas", transport.base), local)
+    # `schemas`, of earlier releases, may hold ones in which references were left.
+    return RegistrySchemas(transport, SchemaCache(settings.state_dir / "whole-schemas", transport.base), local)
 
 
 class RegistrySchemas:
