@@ -12,7 +12,8 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Final, NamedTuple, cast
+from decimal import Decimal
+from typing import Final, NamedTuple, TypeGuard, cast
 
 import orjson
 from fastavro import parse_schema
@@ -44,6 +45,12 @@ _PRECISION = 64
 """What Connect's converter for Avro takes where the schema does not say."""
 
 _SCALE = re.compile("[0-9]{1,2}")
+_EXACT = 10**15
+"""Numbers with a fraction, or too large for 64 bits, come as floats: of so many digits each is told from the next."""
+
+_NOT_FINITE = frozenset({"NaN", "Infinity", "-Infinity"})
+"""How Kafka Connect writes numbers that JSON does not have."""
+
 
 Mapper = Callable[[dict[str, object], Record], Events]
 Check = Callable[[object], object]
@@ -51,7 +58,15 @@ Check = Callable[[object], object]
 
 
 class _UnfitError(Exception):
-    """A value is not of its type."""
+    """A value is not of its type.
+
+    Attributes:
+        path: Names of the fields that it stands in, from within.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.path: list[str] = []
 
 
 class _Type(NamedTuple):
@@ -159,9 +174,13 @@ def _required(schema: object) -> object:
 
 
 def _fitting(check: Check, payload: object) -> dict[str, object]:
-    with suppress(_UnfitError):
+    if payload is None:
+        raise undecodable("the payload is null")
+    try:
         return cast("dict[str, object]", check(payload))
-    raise undecodable("the payload is null" if payload is None else "the payload does not fit its schema")
+    except _UnfitError as error:
+        place = ".".join(reversed(error.path))
+    raise undecodable(f"the payload does not fit its schema{f', at {place}' if place else ''}")
 
 
 # -- without a schema
@@ -233,7 +252,9 @@ class _Compiler:
             case str(kind) if kind in _PRIMITIVES:
                 made = _PRIMITIVES[kind]
                 named = _named(schema)
-                return made if not named else _Type({"type": made.definition} | named, made.check)
+                scale = named.get("scale") if kind == "bytes" else None
+                check = _decimal_of(scale) if isinstance(scale, int) else made.check
+                return made if not named else _Type({"type": made.definition} | named, check)
         raise undecodable("the schema has a type that Kafka Connect does not have")
 
     def _struct(self, schema: dict[str, object], depth: int, *, repeated: bool) -> _Type:
@@ -252,8 +273,10 @@ class _Compiler:
 
     def _map(self, schema: dict[str, object], depth: int) -> _Type:
         key = schema.get("keys")
-        if not isinstance(key, dict) or key.get("type") != "string":
-            raise undecodable("the schema has a map whose keys are not strings")
+        if not isinstance(key, dict):
+            raise undecodable("the schema has a map without keys")
+        if key.get("type") != "string":
+            return _Type({"type": "array", "items": "null"} | _named(schema), _pairs)
         value = self.apply(schema.get("values"), depth + 1, repeated=True)
         return _Type({"type": "map", "values": value.definition} | _named(schema), _map(value.check))
 
@@ -317,14 +340,30 @@ def _map(check: Check) -> Check:
     return checked
 
 
+def _pairs(value: object) -> object:
+    """Of a map whose keys are no strings, which JSON has as a list of pairs: nothing is mapped from within it."""
+    if not isinstance(value, list):
+        raise _UnfitError
+    return []
+
+
 def _struct(checks: Mapping[str, Check], *, fill: bool) -> Check:
-    """Of an object, in place. Absent fields become null, but not in arrays and maps: few bytes would become many."""
+    """Of an object, in place. Absent fields become null, but not in arrays and maps: few bytes would become many.
+
+    What the schema does not have is dropped, as by Connect itself: nobody has checked it.
+    """
 
     def checked(value: object) -> object:
         if not isinstance(value, dict):
             raise _UnfitError
+        for name in value.keys() - checks.keys():
+            del value[name]
         for name, check in checks.items():
-            found = check(value.get(name))
+            try:
+                found = check(value.get(name))
+            except _UnfitError as error:
+                error.path.append(name)
+                raise
             if fill or name in value:
                 value[name] = found
         return value
@@ -347,9 +386,15 @@ def _integer(bits: int) -> Check:
 
 
 def _number(value: object) -> object:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, str) and value in _NOT_FINITE:
+        return float(value)
+    if not _is_number(value):
         raise _UnfitError
     return float(value)
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _boolean(value: object) -> object:
@@ -368,6 +413,26 @@ def _bytes(value: object) -> object:
     with suppress(ValueError):
         return binascii.a2b_base64(cast("str", _string(value)), strict_mode=True)
     raise _UnfitError
+
+
+def _decimal_of(scale: int) -> Check:
+    """Of the bytes that carry a decimal, or of a number, as `decimal.format=NUMERIC` has it: the same bytes then.
+
+    A number that may have lost digits stays a float, which is nobody's id.
+    """
+
+    def checked(value: object) -> object:
+        if not _is_number(value):
+            return _bytes(value)
+        unscaled = value * 10**scale if isinstance(value, int) else _unscaled(value, scale)
+        return value if unscaled is None else unscaled.to_bytes(unscaled.bit_length() // 8 + 1, "big", signed=True)
+
+    return checked
+
+
+def _unscaled(value: float, scale: int) -> int | None:
+    number = Decimal(repr(value)).scaleb(scale)
+    return int(number) if abs(number) < _EXACT and number == number.to_integral_value() else None
 
 
 _PRIMITIVES: Final = {

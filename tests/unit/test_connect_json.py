@@ -213,6 +213,110 @@ def test_bytes_and_decimals_are_the_bytes_that_carry_them():
     assert seen.definitions[0]["fields"][1]["type"]["scale"] == 2
 
 
+DECIMAL = {"type": "bytes", "name": "org.apache.kafka.connect.data.Decimal"}
+
+
+@pytest.mark.parametrize(
+    ("number", "scale", "unscaled"),
+    [
+        ("19.90", 2, 1990),
+        ("-19.9", 2, -1990),
+        ("42.00", 2, 4200),
+        ("42", 0, 42),
+        ("42", 2, 4200),
+        ("0", 2, 0),
+        ("-128", 0, -128),
+        ("1E-9", 10, 10),
+        ("18446744073709551615", 0, 2**64 - 1),
+        ("9999999999999.99", 2, 999999999999999),
+    ],
+)
+def test_a_decimal_may_be_a_number(number, scale, unscaled):
+    """As `decimal.format=NUMERIC` writes it; what comes out is what Avro would have."""
+    schema = struct(("d", DECIMAL | {"parameters": {"scale": str(scale)}}))
+    fields = Seen().read(b'{"schema": %s, "payload": {"d": %s}}' % (json.dumps(schema).encode(), number.encode()))
+    assert int.from_bytes(fields["d"], "big", signed=True) == unscaled
+
+
+@pytest.mark.parametrize(
+    ("number", "scale"),
+    [
+        ("20000000000000000001", 0),
+        ("12345678901234567890.12", 2),
+        ("10000000000000.00", 2),
+        ("0.001", 2),
+        ("1e300", 9),
+    ],
+)
+def test_a_decimal_that_may_have_lost_digits_is_no_whole_number(number, scale):
+    """Taken for an id, it could be somebody else's. An attribute has what is left of it."""
+    schema = struct(("d", DECIMAL | {"parameters": {"scale": str(scale)}}))
+    fields = Seen().read(b'{"schema": %s, "payload": {"d": %s}}' % (json.dumps(schema).encode(), number.encode()))
+    assert type(fields["d"]) is float
+
+
+@pytest.mark.parametrize("value", [True, "not base64", [], None])
+def test_a_decimal_is_nothing_else(value):
+    """Base64 or a number."""
+    schema = struct(("d", DECIMAL | {"parameters": {"scale": "2"}}))
+    assert refusal({"schema": schema, "payload": {"d": value}}) == "the payload does not fit its schema, at d"
+
+
+@pytest.mark.parametrize("kind", ["float", "double"])
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity"])
+def test_numbers_that_json_does_not_have_are_texts(kind, text):
+    """In one column of a table, they are no reason to reject its rows."""
+    fields = Seen().read({"schema": struct(("f", kind)), "payload": {"f": text}})
+    assert repr(fields["f"]) == repr(float(text))
+
+
+@pytest.mark.parametrize("text", ["nan", "1.5", "inf", "", "+Infinity"])
+def test_no_other_text_is_a_number(text):
+    """Java writes three."""
+    assert refusal({"schema": struct(("f", "double")), "payload": {"f": text}}).endswith("at f")
+
+
+def test_a_map_by_other_keys_than_strings_is_a_list_of_which_nothing_is_told():
+    """It is written as pairs; the other columns are read."""
+    by_number = {"type": "map", "keys": {"type": "int32"}, "values": {"type": "string"}, "optional": True}
+    seen = Seen()
+    schema = struct(("m", by_number), ("n", by_number), ("id", "int32"))
+    assert seen.read({"schema": schema, "payload": {"m": [[1, EMAIL]], "n": None, "id": 7}}) == {
+        "m": [],
+        "n": None,
+        "id": 7,
+    }
+    assert seen.definitions[0]["fields"][0]["type"] == ["null", {"type": "array", "items": "null"}]
+    assert refusal({"schema": schema, "payload": {"m": {"1": EMAIL}, "n": None, "id": 7}}).endswith("at m")
+
+
+def test_a_map_may_have_keys_that_are_null():
+    """Kafka Connect writes those of optional strings as an object, too."""
+    kind = {"type": "map", "keys": optional("string"), "values": {"type": "string"}}
+    assert Seen().read({"schema": struct(("m", kind)), "payload": {"m": {"a": "x"}}}) == {"m": {"a": "x"}}
+
+
+def test_what_the_schema_does_not_have_is_dropped():
+    """Nobody checked it, and Java does not see it either: within records, lists and maps."""
+    row = struct(("a", "string"))
+    kinds = {
+        "row": row,
+        "rows": {"type": "array", "items": row},
+        "map": {"type": "map", "keys": {"type": "string"}, "values": row},
+    }
+    fields = {"row": {"a": "x"}, "rows": [{"a": "x"}], "map": {"k": {"a": "x"}}}
+    more = {"row": {"a": "x", "b": 1}, "rows": [{"b": {}, "a": "x"}], "map": {"k": {"a": "x", "": []}}, "version": "7"}
+    assert Seen().read({"schema": struct(*kinds.items()), "payload": more}) == fields
+
+
+def test_what_does_not_fit_is_named_and_not_quoted():
+    """By its fields, from without; what a map calls its entries is data."""
+    row = struct(("email", "int32"))
+    kinds = struct(("map", {"type": "map", "keys": {"type": "string"}, "values": {"type": "array", "items": row}}))
+    document = {"schema": struct(("outer", kinds)), "payload": {"outer": {"map": {EMAIL: [{"email": EMAIL}]}}}}
+    assert refusal(document) == "the payload does not fit its schema, at outer.map.email"
+
+
 def test_every_type_is_read():
     """Whatever Connect can write."""
     kinds = struct(
@@ -279,7 +383,7 @@ BAD_SCHEMAS = {
     "struct without fields": ({"type": "struct"}, "without fields"),
     "field without a name": ({"type": "struct", "fields": [{"type": "string"}]}, "without a name"),
     "same field twice": (struct(("a", "string"), ("a", "int32")), "same name"),
-    "map of numbers": (struct(("m", {"type": "map", "keys": {"type": "int32"}, "values": {"type": "string"}})), "keys"),
+    "map without keys": (struct(("m", {"type": "map", "values": {"type": "string"}})), "keys"),
     "decimal without a scale": (
         struct(("d", {"type": "bytes", "name": "org.apache.kafka.connect.data.Decimal"})),
         "without a scale",
