@@ -1,7 +1,7 @@
 """What the records of a topic are read with, learnt schema by schema.
 
-A schema is fetched for as long as the registry cannot tell, and for a set time when the registry does not know it.
-What was learnt is kept: a schema does not change.
+A schema is fetched for as long as the registry cannot tell, and for a set time when the registry does not know it: the
+time begins when it can tell. What was learnt is kept: a schema does not change.
 """
 
 import asyncio
@@ -177,6 +177,7 @@ class Readers:
             try:
                 learnt = await self._fetch(name, final=self._clock() >= give_up)
             except TransientError as error:
+                give_up = self._clock() + self._unknown_timeout
                 wait_s = min(error.retry_after or _RETRY_S, _RETRY_MAX_S)
                 log.warning("schema_not_available", schema_id=str(reference(name)), error=str(error), retry_s=wait_s)
                 learnt = None

@@ -1039,6 +1039,19 @@ def test_a_registry_that_is_down_is_waited_for_without_limit() -> None:
     assert _outcomes(world) == ["delivered"]
 
 
+def test_a_registry_that_was_down_may_lag() -> None:
+    """One that comes back and has not read its own topic yet does not know a schema: the set time begins then."""
+    world = world_of(Story().tell(0, Event("contact-0", 1)))
+    world.log[P0] = [replace(record, value=b"\0\0\0\0\7" + (record.value or b"")[5:]) for record in world.log[P0]]
+    down = SourceUnavailable("down")
+    live(
+        world,
+        MemorySchemas({7: [down] * 90 + [None] * 20 + [down] + [None] * 20 + [SCHEMA]}),
+        schema_unknown_timeout_s=60,
+    )
+    assert _outcomes(world) == ["delivered"]
+
+
 def test_memory_stays_bounded_while_genesys_does_not_answer() -> None:
     """A stalled sink pauses the partitions near the set number of records, and all is delivered in the end."""
     story = Story().tell(0, *_contacts(2000)).tell(1, *[Event(f"other-{n}", 1) for n in range(2000)])
