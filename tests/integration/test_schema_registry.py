@@ -304,6 +304,21 @@ class TestOtherNames:
         registry.tell("/schemas/types", ["AVRO"])
         assert await schemas.fetch(name) is None
 
+    @pytest.mark.parametrize("body", [b"404: Not Found", b"", b"<html>Not Found</html>", b"[]"])
+    async def test_a_404_that_no_registry_gives_rejects_no_more_than_guids(self, registry, schemas, body):
+        """A proxy may have answered. A registry has ids for sure, but not GUIDs: junk that looks like one must end."""
+        registry.tell("/schemas/types", ["AVRO"])
+        registry.tell("/schemas/ids/7", body, 404)
+        registry.tell("/apis/registry/v2/ids/globalIds/6", body, 404)
+        registry.tell(f"/schemas/guids/{GUID}", body, 404)
+        for name in (7, SchemaName(SchemaKind.GLOBAL_ID, "6")):
+            with pytest.raises(SourceUnavailable, match="not as a registry does: check its URL"):
+                await schemas.fetch(name)
+        assert await schemas.fetch(SchemaName(SchemaKind.GUID, GUID)) is None
+        registry.tell("/schemas/types", body, 404)
+        with pytest.raises(SourceUnavailable, match="check its URL"):
+            await schemas.fetch(SchemaName(SchemaKind.GUID, GUID))
+
     async def test_names_that_others_give_come_from_the_directory(self, registry, client, tmp_path):
         """No registry is asked for what it has no word for."""
         schemas = client(registry.url, local=directory(tmp_path, {f"glue:{GUID}": "contact.avsc"}, contact=SCHEMA))

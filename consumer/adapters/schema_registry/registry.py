@@ -9,8 +9,8 @@ from collections.abc import AsyncGenerator
 from consumer.adapters.schema_registry import apicurio, confluent
 from consumer.adapters.schema_registry.cache import SchemaCache
 from consumer.adapters.schema_registry.directory import LocalSchemas
-from consumer.adapters.schema_registry.transport import NoSuchPathError, Transport, Version
-from consumer.errors import DecodeError
+from consumer.adapters.schema_registry.transport import ForeignNotFoundError, NoSuchPathError, Transport, Version
+from consumer.errors import DecodeError, SourceUnavailable
 from consumer.formats import SchemaKind, SchemaName, SchemaReference
 from consumer.settings import Settings, packaged_schemas
 
@@ -99,9 +99,9 @@ class RegistrySchemas:
         """What the registry says; it has no answer for the names that others give."""
         try:
             return await self._asked(reference)
-        except NoSuchPathError:
+        except (NoSuchPathError, ForeignNotFoundError) as error:
             # Junk may look like a name or an id. It must not hold up its partition for ever where no registry has it.
-            if await confluent.answers(self._transport):
+            if _may_be_junk(reference, error) and await confluent.answers(self._transport):
                 return None
             raise
 
@@ -110,6 +110,15 @@ class RegistrySchemas:
             return await confluent.schema(self._transport, reference)
         ask = _ASKED.get(reference.kind)
         return None if ask is None else await ask(self._transport, reference)
+
+
+def _may_be_junk(reference: SchemaReference, error: SourceUnavailable) -> bool:
+    """Whether a 404 may mean that no registry has this.
+
+    Karapace has no GUIDs, and its web server says so in plain text. For all else such an answer is a proxy's.
+    """
+    named_by_guid = isinstance(reference, SchemaName) and reference.kind is SchemaKind.GUID
+    return named_by_guid or isinstance(error, NoSuchPathError)
 
 
 _ASKED = {SchemaKind.GUID: confluent.schema, **dict.fromkeys(apicurio.KINDS, apicurio.schema)}

@@ -9,6 +9,7 @@ authlib, cachetools, httpx2 and what these bring, for a few GET requests, and ca
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Self
 
@@ -34,6 +35,10 @@ Version = Callable[[], Awaitable[str | None]]
 
 class NoSuchPathError(SourceUnavailable):
     """There is nothing at this path: the URL is wrong, or the registry does not know names of this kind."""
+
+
+class ForeignNotFoundError(SourceUnavailable):
+    """A 404 that is no object: of a proxy, or of a registry's web server, which knows no such path."""
 
 
 class _NotLoggedInError(TransientError):
@@ -127,6 +132,9 @@ class Transport:
         body = await answers.text(response)
         if status == HTTPStatus.OK:
             return body
-        if is_unknown(answers.parsed(body)):
-            return None
-        raise NoSuchPathError(f"schema registry: GET {path} answered 404, not as a registry does: check its URL")
+        told = f"schema registry: GET {path} answered 404, not as a registry does: check its URL"
+        with suppress(ValueError, RecursionError):
+            if is_unknown(answers.parsed(body)):
+                return None
+            raise NoSuchPathError(told)
+        raise ForeignNotFoundError(told)
