@@ -64,6 +64,25 @@ def undecodable(detail: str) -> DecodeError:
     return DecodeError((Reason.NOT_DECODABLE,), detail)
 
 
+class ReaderFailed(DecodeError):
+    """The program itself fails on the record, in a way that nobody foresaw.
+
+    Args:
+        error: What left a reader. It may quote the record: only its type and its place are told.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__((Reason.NOT_DECODABLE,), f"the program fails on it: {type(error).__name__} at {_place(error)}")
+
+
+def _place(error: Exception) -> str:
+    """The file and the line that raised."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return "" if frame is None else f"{frame.tb_frame.f_code.co_filename.rpartition('/')[2]}:{frame.tb_lineno}"
+
+
 class ManyChanged(DecodeError):
     """The record says that contacts changed, perhaps all of them, and not which.
 

@@ -1,6 +1,7 @@
 """Turns records into change events: framing, writer's schema, body.
 
-Answers for the order of these, and for every record having a result or naming the schema that it still needs. How
+Answers for the order of these, and for every record having a result or naming the schema that it still needs, also one
+on which a reader fails in a way that nobody foresaw: that would come again at every start. How
 bytes are split is told in `framing`, how they are read in `avro`, `connect_json` and `keys`; how the fields of a
 writer's schema become a change event is not decided here: a `Reader` is put together outside, from one of these and
 an envelope's mapping. Touches nothing else.
@@ -15,7 +16,7 @@ from msgspec.structs import replace
 
 from consumer.core import framing, keys
 from consumer.core.framing import Form, KeySchema
-from consumer.errors import DecodeError
+from consumer.errors import DecodeError, ReaderFailed
 from consumer.formats import Framing, KeyFormat, SchemaReference
 from consumer.model import ChangeEvent, Events, Record
 
@@ -88,6 +89,10 @@ def decode(
             results.append(reader if isinstance(reader, DecodeError) else reader(body, record))
         except DecodeError as error:
             results.append(error.with_traceback(None))  # its frames would keep the record's bytes alive
+        except MemoryError:
+            raise  # says nothing of the record
+        except Exception as error:  # noqa: BLE001  # whoever writes a record must not be able to stop the program
+            results.append(ReaderFailed(error))
     return Decoded(results, None)
 
 

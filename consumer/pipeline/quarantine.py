@@ -59,7 +59,7 @@ class Quarantine:
     ) -> Decoded:
         self._breadcrumbs.lay(crumb)
         decoded = decode([as_told_first(record) for record in records], readers, form)
-        self._breadcrumbs.lift()  # not after an exception: one that leaves the decoder ends the process as well
+        self._breadcrumbs.lift()  # not after an exception: where memory runs out, it ends the process as well
         return decoded
 
 

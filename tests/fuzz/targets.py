@@ -15,7 +15,7 @@ from consumer.core.connect_json import JsonReader
 from consumer.core.decode import Reader, ReaderName, decode
 from consumer.core.envelopes.choice import Envelopes
 from consumer.core.framing import MAX_VALUE_BYTES, Form, form
-from consumer.errors import DecodeError
+from consumer.errors import DecodeError, ReaderFailed
 from consumer.formats import EnvelopeName, Framing, KeyFormat
 from consumer.model import Events, Record
 from consumer.pipeline.readers import make_reader
@@ -221,5 +221,6 @@ def _repeated(data: bytes) -> bytes:
 
 def _decode(split: Form, record: Record) -> None:
     (result,) = decode([record], _READERS, split).results
+    assert not isinstance(result, ReaderFailed), result.detail
     if isinstance(result, DecodeError):
         raise result

@@ -1,5 +1,6 @@
 import io
 import json
+import re
 import struct
 import tracemalloc
 from pathlib import Path
@@ -21,7 +22,7 @@ from consumer.core.envelopes.native import native
 from consumer.core.envelopes.schema import Fields
 from consumer.core.framing import MAX_VALUE_BYTES
 from consumer.core.mapping_tables import CHANGE_TYPES
-from consumer.errors import DecodeError
+from consumer.errors import DecodeError, ReaderFailed
 from consumer.model import ChangeEvent, ChangeType, Reason, Record
 
 ROOT = Path(__file__).parents[2]
@@ -223,6 +224,21 @@ def test_a_bad_record_does_not_stop_those_after_it():
     """Each record has its own result, in the order of the records."""
     decoded = decode([polled(b""), polled(None), polled(framed(native_payload()))], {7: read_native})
     assert [type(result) for result in decoded.results] == [DecodeError, ChangeEvent, ChangeEvent]
+
+
+def test_a_mistake_of_the_program_is_the_result_of_its_record():
+    """It would be met again at every start. What it says may be of the record, so type and place alone are told."""
+
+    def mistaken(body, _):
+        raise KeyError(body)
+
+    good = polled(framed(native_payload()))
+    failed, other = decode([polled(framed(b"jane.doe@example.com", 8)), good], {7: read_native, 8: mistaken}).results
+    assert isinstance(failed, ReaderFailed)
+    assert failed.reasons == (Reason.NOT_DECODABLE,)
+    assert re.fullmatch(r"the program fails on it: KeyError at test_decode\.py:[0-9]+", failed.detail)
+    assert (failed.__traceback__, failed.__context__) == (None, None)
+    assert isinstance(other, ChangeEvent)
 
 
 def test_nothing_polled_is_nothing_decoded():
@@ -667,3 +683,4 @@ def test_damaged_bytes_are_read_or_refused(fields, data):
     decoded = decode([polled(damaged)], {7: read_native})
     assert len(decoded.results) == 1 or decoded.missing != 7
     assert all(isinstance(result, ChangeEvent | DecodeError) for result in decoded.results)
+    assert not any(isinstance(result, ReaderFailed) for result in decoded.results)

@@ -3,7 +3,7 @@
 import pytest
 
 from consumer.core.decode import CONFLUENT
-from consumer.errors import DecodeError
+from consumer.errors import DecodeError, ReaderFailed
 from consumer.model import ChangeEvent, ChangeType, Reason, Record
 from consumer.pipeline.quarantine import Quarantine
 from consumer.ports import Breadcrumb
@@ -111,6 +111,20 @@ def test_an_exception_leaves_the_note():
     with pytest.raises(MemoryError):
         watched.quarantine.decode(records(10, 10), {7: _exhausted}, CONFLUENT)
     assert watched.breadcrumbs.laid == crumb(10, 10)
+
+
+def test_a_mistake_of_the_program_needs_no_second_process():
+    """The record is rejected at once, and the others of its call are decoded: nothing is suspected afterwards."""
+    watched = Watched()
+    polled = [*records(10, 10), *records(11, 11, identifier=8)]
+    good, bad = watched.quarantine.decode(polled, {7: watched._read, 8: _mistaken}, CONFLUENT).results
+    assert isinstance(good, ChangeEvent)
+    assert isinstance(bad, ReaderFailed)
+    assert watched.breadcrumbs.laid is None
+
+
+def _mistaken(_body, _record):
+    raise KeyError
 
 
 def _exhausted(_body, _record):
