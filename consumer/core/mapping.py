@@ -131,9 +131,10 @@ class BoundMapping:
                 return occurred_at, None, log, error.detail
         if self._occurred_at is not None:
             try:
-                occurred_at = cast("int", self._occurred_at(row))
+                told = cast("int | None", self._occurred_at(row))
             except DecodeError as error:
                 return occurred_at, version, log, error.detail
+            occurred_at = occurred_at if told is None else told
         return occurred_at, version, log, flaw
 
     def when_gone(self, when: When) -> When:
@@ -362,8 +363,10 @@ def is_digits(text: str) -> bool:
     return len(text) <= _MAX_DIGITS and text.isascii() and text.isdigit()
 
 
-def _as_time(value: object) -> int:
-    """Milliseconds of a count whose size tells its unit, or of an ISO 8601 text: UTC without a zone."""
+def _as_time(value: object) -> int | None:
+    """Milliseconds of a count whose size tells its unit, or of an ISO 8601 text: UTC without a zone. None: not told."""
+    if value is None or value is UNCHANGED:
+        return None
     if type(value) is int:
         for low, high, factor, divisor in _UNITS:
             if low <= value < high:

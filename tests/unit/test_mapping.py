@@ -165,12 +165,18 @@ def test_a_time_may_be_text():
     assert of("2023-11-14T22:13:20.5Z", {"occurred_at": "x"}).occurred_at == 1_700_000_000_500
 
 
-@pytest.mark.parametrize(("value", "kind"), [(19_675, "int"), (-1, "long"), ("yesterday", "string"), (None, "null")])
+@pytest.mark.parametrize(("value", "kind"), [(19_675, "int"), (-1, "long"), ("yesterday", "string")])
 def test_what_is_no_time_is_rejected(value, kind):
     """Days, for example. The flags are told all the same, with the time of Kafka."""
     event = of(value, {"occurred_at": "x"}, [kind])
     assert "occurred_at" in event.flaw
     assert event.occurred_at == TIME_MS
+
+
+def test_a_time_that_is_null_is_that_of_the_envelope():
+    """Not told, as a version that is null: the record is none to reject for that."""
+    event = of(None, {"occurred_at": "x"}, ["null"])
+    assert (event.occurred_at, event.flaw) == (TIME_MS, "")
 
 
 @pytest.mark.parametrize(("value", "kind", "expected"), [(7, "long", 7), ("7", "string", 7), (None, "null", None)])
