@@ -7,9 +7,10 @@ from typing import Any
 from consumer.core.delivery import Throttle
 from consumer.core.envelopes.choice import Envelopes
 from consumer.model import TopicPartition
+from consumer.pipeline.readers import envelopes_of
 from consumer.pipeline.run import Pipeline
 from consumer.ports import Breadcrumbs, Sink
-from consumer.settings import Settings, load, ready_made_mappings
+from consumer.settings import Settings, load
 from tests import virtual_time
 from tests.memory_ports import (
     Killed,
@@ -42,7 +43,7 @@ def _envelopes(chosen: Settings) -> Envelopes:
     """Those of the settings; a life begins thousands of times, most with the native one."""
     if chosen.source_envelope.by_topic == NATIVE.names:
         return NATIVE
-    return Envelopes.of(chosen.source_envelope.by_topic, chosen.source_mapping, ready_made_mappings())
+    return envelopes_of(chosen)
 
 
 class Life:

@@ -22,7 +22,7 @@ class KeyFields(NamedTuple):
     """Where keys that are records hold the external id.
 
     Attributes:
-        names: Of the fields, one of which it is; None: any.
+        names: Of the fields, one of which it is; None: any. A key that is no record is it in any case.
         documents: Whether its text is extended JSON, as MongoDB's connector writes the `_id` of a document.
     """
 
@@ -31,6 +31,7 @@ class KeyFields(NamedTuple):
 
 
 ANY_FIELD = KeyFields()
+NO_FIELD = KeyFields(frozenset())
 
 KeyReader = Callable[[bytes, Record], ChangeEvent]
 """Makes the change event of a key's body; raises nothing but `DecodeError`."""
@@ -127,7 +128,10 @@ def _field(value: object, fields: KeyFields) -> object:
         return value
     ((name, held),) = value.items()
     if fields.names is not None and name not in fields.names:
-        raise _refused("has another field than those that external_id is mapped from")
+        raise _refused(
+            "is not for sure the external id: its field is not the first path of external_id in SOURCE_MAPPING, "
+            "in each table that may be for the topic"
+        )
     return held
 
 

@@ -81,7 +81,7 @@ async def _look_at(topic: str, settings: Settings, envelopes: Envelopes, schemas
         return Finding(topic, Fit.NO_SCHEMA)
     latest = found[0]
     if latest.problems:
-        mixed = envelopes.may_mix(topic, settings.kafka_source_topics)
+        mixed = envelopes.may_mix(topic)
         sure = not mixed and all(version.problems for version in found)
         return Finding(topic, Fit.UNFIT if sure else Fit.REJECTS, latest.problems + latest.doubts)
     if latest.doubts:

@@ -40,7 +40,12 @@ def envelopes_of(settings: Settings) -> Envelopes:
     Raises:
         SettingsError: A mapping is wrong.
     """
-    return Envelopes.of(settings.source_envelope.by_topic, settings.source_mapping, ready_made_mappings())
+    return Envelopes.of(
+        settings.source_envelope.by_topic,
+        settings.source_mapping,
+        ready_made_mappings(),
+        settings.kafka_source_topics,
+    )
 
 
 def form_of(topic: str, settings: Settings) -> Form:

@@ -488,8 +488,8 @@ def test_a_flattened_truncate_and_message_are_told_apart():
 @pytest.mark.parametrize("envelope", ["debezium", "flattened"])
 def test_the_ready_made_mapping_reads_the_usual_columns(envelope):
     """Without a mapping of one's own."""
-    columns = {"customer_id": "long", "mobile": "string", "consent": "boolean", "do_not_call": "int"}
-    row = {"customer_id": 7, "mobile": "+14155550100", "consent": True, "do_not_call": 0}
+    columns = {"id": "long", "mobile": "string", "consent": "boolean", "do_not_call": "int"}
+    row = {"id": 7, "mobile": "+14155550100", "consent": True, "do_not_call": 0}
     if envelope == "flattened":
         (event,) = told(envelope, record_type("Value", columns), row)
     else:

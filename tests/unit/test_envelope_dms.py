@@ -85,7 +85,8 @@ def test_a_record_without_a_time_has_a_flaw():
 
 def test_of_several_columns_the_first_with_a_value_counts():
     """There is no schema that would say which of them exist."""
-    assert read({"customer_id": 9, "mobile": "+1", "consent": "Y", "dnc": 0}, None).external_id == "9"
+    event = read({"id": 9, "mobile": "+1", "consent": "Y", "do_not_call": 0}, None)
+    assert (event.external_id, event.phone) == ("9", "+1")
 
 
 def test_a_row_before_the_change_may_be_named_by_the_key():

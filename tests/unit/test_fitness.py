@@ -205,7 +205,8 @@ def test_topics_with_mappings_by_record_may_mix_schemas() -> None:
     """Unless the topic has a table of its own, which comes first."""
 
     def may_mix(envelope: str, *tables: str) -> bool:
-        return Envelopes.of({DEFAULT: envelope}, dict.fromkeys(tables, MAPPING), {}).may_mix(TOPIC, [TOPIC, "other"])
+        made = Envelopes.of({DEFAULT: envelope}, dict.fromkeys(tables, MAPPING), {}, [TOPIC, "other"])
+        return made.may_mix(TOPIC)
 
     assert may_mix("flattened", "Row")
     assert not may_mix("flattened", DEFAULT, "other")

@@ -325,6 +325,13 @@ def test_the_name_in_full_goes_before_the_other():
     assert chosen.chosen(TOPIC, NATIVE | {"namespace": "org.acme"}) == "outbox, mapping [Row]"
 
 
+def test_keys_are_read_for_the_tables_that_may_be_for_a_topic_alone():
+    """The ready-made one of outboxes takes the key, and is for no topic that has a table of its own."""
+    assert envelopes("outbox").of_topic(TOPIC).by_key
+    assert not envelopes("outbox", MINIMAL).of_topic(TOPIC).by_key
+    assert envelopes("outbox", MINIMAL).of_topic("other").by_key
+
+
 def test_a_record_without_a_table_is_refused():
     """It says which names would do."""
     with pytest.raises(DecodeError, match="no table of SOURCE_MAPPING is for the topic, for Row") as caught:

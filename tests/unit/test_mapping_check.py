@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from consumer.core.envelopes.choice import Envelopes
 from consumer.errors import DecodeError, SourceUnavailable
 from consumer.formats import SchemaKind, SchemaName, SchemaReference
 from consumer.model import Reason
 from consumer.operate.check import _mapping
 from consumer.pipeline.mapping_check import VERSIONS, Finding, Fit, look
-from consumer.settings import ready_made_mappings
+from consumer.pipeline.readers import envelopes_of
 from tests.envelopes import COLUMNS, record_type
 from tests.lives import settings
 
@@ -68,8 +67,7 @@ def found(mapping: Path, schemas: Schemas, **changed: str) -> list[Finding]:
     """What is found of the source topics."""
     environ = {"kafka_source_topics": TOPIC, "source_envelope": "flattened", "source_mapping": str(mapping), **changed}
     chosen = settings(**environ)
-    made = Envelopes.of(chosen.source_envelope.by_topic, chosen.source_mapping, ready_made_mappings())
-    return asyncio.run(look(chosen, made, schemas))
+    return asyncio.run(look(chosen, envelopes_of(chosen), schemas))
 
 
 def fits(mapping: Path, *versions: str | DecodeError) -> Finding:

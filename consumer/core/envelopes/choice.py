@@ -5,6 +5,7 @@ Answers for finding both: once per topic and schema. Touches nothing else.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from itertools import takewhile
 
 from msgspec import Struct
 
@@ -16,7 +17,7 @@ from consumer.core.envelopes.native import native
 from consumer.core.envelopes.outbox import outbox
 from consumer.core.envelopes.salesforce import salesforce
 from consumer.core.envelopes.schema import Mapper
-from consumer.core.keys import ANY_FIELD, KeyFields
+from consumer.core.keys import ANY_FIELD, NO_FIELD, KeyFields
 from consumer.core.mapping import unknown
 from consumer.core.mapping_tables import BY_KEY, ContactMapping, Path, parse
 from consumer.errors import DecodeError, SettingsError
@@ -75,15 +76,21 @@ class Envelopes(Struct, frozen=True):
         names: Envelope by topic; `default` is that of all others.
         mappings: Those of the settings.
         ready_made: Those that come with the program, by envelope.
+        topics: Source topics: a table of that name is for no schema of another topic.
     """
 
     names: Mapping[str, str]
     mappings: Mapping[str, ContactMapping]
     ready_made: Mapping[str, Mapping[str, ContactMapping]]
+    topics: Collection[str] = ()
 
     @classmethod
     def of(
-        cls, names: Mapping[str, str], tables: Mapping[str, object], ready_made: Mapping[str, Mapping[str, object]]
+        cls,
+        names: Mapping[str, str],
+        tables: Mapping[str, object],
+        ready_made: Mapping[str, Mapping[str, object]],
+        topics: Collection[str] = (),
     ) -> "Envelopes":
         """Check mappings.
 
@@ -91,6 +98,7 @@ class Envelopes(Struct, frozen=True):
             names: As above.
             tables: Of the settings' file: by topic, by name of a writer's schema (in full or not), or `default`.
             ready_made: The tables of each envelope.
+            topics: As above.
 
         Raises:
             SettingsError: With one sentence for each thing that is wrong.
@@ -103,12 +111,11 @@ class Envelopes(Struct, frozen=True):
         ]
         if problems:
             raise SettingsError(problems)
-        return cls(names, mappings, {name: parse(each) for name, each in ready_made.items()})
+        return cls(names, mappings, {name: parse(each) for name, each in ready_made.items()}, topics)
 
     def of_topic(self, topic: str) -> TopicEnvelope:
         """The envelope of a topic."""
-        by_key = self._name(topic) != "native" and BY_KEY in self._id_paths(topic)
-        return TopicEnvelope(partial(self.mapper, topic), self._key_fields(topic), by_key)
+        return TopicEnvelope(partial(self.mapper, topic), self._key_fields(topic), self._may_be_by_key(topic))
 
     def has_positions(self, topic: str) -> bool:
         """Whether versions in a topic are positions in a database's log, which begins anew after a failover."""
@@ -148,11 +155,11 @@ class Envelopes(Struct, frozen=True):
             meant=table in {f"[{each}]" for each in (topic, *_names(definition))},
         )
 
-    def may_mix(self, topic: str, topics: Collection[str]) -> bool:
-        """Whether a topic, one of several, may hold records of schemas that have mappings of their own by name."""
+    def may_mix(self, topic: str) -> bool:
+        """Whether a topic may hold records of schemas that have mappings of their own by name."""
         name = self._name(topic)
         tables = self.mappings.keys() | self.ready_made.get(name, {}).keys()
-        return name != "native" and topic not in self.mappings and bool(tables - {DEFAULT, *topics})
+        return name != "native" and topic not in self.mappings and bool(tables - {DEFAULT, *self.topics})
 
     def chosen(self, topic: str, definition: Mapping[str, object]) -> str:
         """The envelope and the table of its mapping, as people call them.
@@ -163,21 +170,28 @@ class Envelopes(Struct, frozen=True):
         name = self._name(topic)
         return name if name == "native" else f"{name}, mapping {self._mapping(name, topic, definition)[0]}"
 
-    def _key_fields(self, topic: str) -> KeyFields:
-        """Where keys hold the external id of a topic, as far as its tables tell without a schema."""
-        paths = self._id_paths(topic)
-        if self._name(topic) == "native" or not paths or any(path[0].startswith("@") for path in paths):
-            return ANY_FIELD
-        names = frozenset(path[-1] for path in paths)
-        of_mongodb = any("_id" in path for path in paths)  # whose connector has it as `id` in keys
-        return KeyFields(names | {"id"}, documents=True) if of_mongodb else KeyFields(names)
+    def _may_be_by_key(self, topic: str) -> bool:
+        """Whether the mapping of some record of a topic may take the external id from its key."""
+        name, chosen = self._name(topic), self._mappings(topic)
+        others = {} if topic in chosen else self.ready_made.get(name, {})
+        return name != "native" and any(BY_KEY in paths for paths in _id_paths({**others, **chosen}))
 
-    def _id_paths(self, topic: str) -> Sequence[Path]:
-        """What the external id may be mapped from in a topic."""
-        tables = {**self.ready_made.get(self._name(topic), {}), **self.mappings}
-        mappings = [tables[topic]] if topic in tables else list(tables.values())
-        sources = [mapping.sources["external_id"] for mapping in mappings if "external_id" in mapping.sources]
-        return [path for source in sources for path in source.paths]
+    def _key_fields(self, topic: str) -> KeyFields:
+        """Where keys hold the external id of a topic. No tombstone tells the schema of the row that it deletes.
+
+        Nor may it depend on which rows somebody has seen. So the tables alone decide, and have to be of one mind.
+        """
+        name = self._name(topic)
+        found = {_key_fields(paths) for paths in _id_paths(self._mappings(topic) or self.ready_made.get(name, {}))}
+        if name == "native" or not found or ANY_FIELD in found:
+            return ANY_FIELD
+        return found.pop() if len(found) == 1 else NO_FIELD
+
+    def _mappings(self, topic: str) -> Mapping[str, ContactMapping]:
+        """Those of the settings that may be for records of a topic."""
+        if topic in self.mappings:
+            return {topic: self.mappings[topic]}
+        return {name: mapping for name, mapping in self.mappings.items() if name not in self.topics}
 
     def _name(self, topic: str) -> str:
         return self.names.get(topic, self.names[DEFAULT])
@@ -190,6 +204,27 @@ class Envelopes(Struct, frozen=True):
                 if name in mappings:
                     return f"[{name}]{kind}", mappings[name]
         raise unknown(f"no table of SOURCE_MAPPING is for the topic, for {names[1]}, or the default")
+
+
+def _id_paths(mappings: Mapping[str, ContactMapping]) -> Sequence[Sequence[Path]]:
+    """What each of the mappings takes the external id from, where that is a place."""
+    sources = [mapping.sources["external_id"] for mapping in mappings.values() if "external_id" in mapping.sources]
+    return [source.paths for source in sources if source.paths]
+
+
+def _key_fields(paths: Sequence[Path]) -> KeyFields:
+    """Where keys hold what rows have at the first of these paths that their schema has.
+
+    A key is made of columns of its row. Where it has the first path, so has the row, and nothing goes before that. A
+    later one may be the primary key of a table that has an earlier one too, by which its rows are named.
+    """
+    first = paths[0]
+    if first == BY_KEY:
+        return ANY_FIELD
+    if "_id" in first:  # of MongoDB, whose connector has the whole of it as `id` in keys
+        names = {path[-1] for path in takewhile(lambda path: "_id" in path, paths)}
+        return KeyFields(frozenset(names | {"id"}), documents=True)
+    return NO_FIELD if first[0].startswith("@") else KeyFields(frozenset({first[-1]}))
 
 
 def _names(definition: Mapping[str, object]) -> tuple[str, str]:

@@ -1,0 +1,104 @@
+"""Whom deletes are about: nobody else than the rows before them, whatever this process has seen of those."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumer.core.decode import decode
+from consumer.core.envelopes.choice import Envelopes
+from consumer.core.framing import JSON, KeySchema
+from consumer.errors import DecodeError
+from consumer.model import ChangeEvent, Record, TopicPartition
+from consumer.pipeline.readers import without_registry
+from consumer.settings import ready_made_mappings
+from tests.envelopes import MAPPING, TIME_MS, TOPIC, envelopes
+from tests.lives import live
+from tests.memory_ports import MemorySchemas, World
+from tests.stories import TOPIC as SOURCE_TOPIC
+
+PARTITION = TopicPartition(SOURCE_TOPIC, 0)
+
+
+def named(key: object, *, topic: str = TOPIC, made: Envelopes | None = None, **mapping: object) -> str | None:
+    """Whom a tombstone deletes; None if it is rejected."""
+    chosen = made or envelopes("flattened", MAPPING | mapping)
+    reader = without_registry(chosen.of_topic(topic))[KeySchema(JSON)]
+    tombstone = Record(topic, 0, 0, TIME_MS, json.dumps(key).encode(), None)
+    (result,) = decode([tombstone], {1: reader}, lambda record: (1, record.key or b"")).results
+    if isinstance(result, DecodeError):
+        assert "not for sure the external id" in result.detail
+        return None
+    assert isinstance(result, ChangeEvent)
+    return str(result.external_id)
+
+
+@pytest.mark.parametrize(
+    ("paths", "key", "expected"),
+    [
+        (["customer_id", "id"], {"id": 42}, None),
+        (["customer_id", "id"], {"customer_id": 7}, "7"),
+        (["id", "customer_id"], {"id": 42}, "42"),
+        (["customer_id", "_id.$oid"], {"id": '{"$oid": "a1"}'}, None),
+        (["_id.$oid", "_id", "customer_id"], {"id": '{"$oid": "a1"}'}, "a1"),
+        (["_id.$oid", "_id", "customer_id"], {"customer_id": 7}, None),
+        ("@header.customer", {"id": 42}, None),
+        ("@key", {"id": 42}, "42"),
+        (["customer_id", "id"], 42, "42"),
+    ],
+)
+def test_of_a_list_a_key_names_somebody_by_the_first_path_alone(
+    paths: object, key: object, expected: str | None
+) -> None:
+    """A table with both columns has its rows named by `customer_id`: its row 42 is not customer 42."""
+    assert named(key, external_id=paths) == expected
+
+
+def test_the_tables_that_may_be_for_a_topic_have_to_be_of_one_mind() -> None:
+    """Those of other topics are not for it, nor is the ready-made one where there are others."""
+
+    def made(*tables: str) -> Envelopes:
+        ids = {"b": "id", "Row": "id", "Other": "customer_id"}
+        chosen = {name: MAPPING | {"external_id": ids[name]} for name in tables}
+        return Envelopes.of({"default": "flattened"}, chosen, ready_made_mappings(), ["a", "b"])
+
+    def told(*tables: str) -> list[str | None]:
+        return [named({name: 42}, topic="a", made=made(*tables)) for name in ("id", "customer_id")]
+
+    assert told() == told("Row") == told("b") == ["42", None]
+    assert told("Other") == told("Other", "b") == [None, "42"]
+    assert told("Row", "Other") == [None, None]
+
+
+@pytest.mark.parametrize("lives", [1, 3])
+@pytest.mark.parametrize("ids", ['["customer_id", "id"]', None], ids=["a list", "ready-made"])
+def test_a_tombstone_of_one_row_deletes_nobody_else(tmp_path: Path, ids: str | None, lives: int) -> None:
+    """However many records the process has seen before it, none at all in a compacted topic.
+
+    What names nobody for sure is a dead letter that says why.
+    """
+    changed: dict[str, Any] = {"source_envelope": "flattened", "source_framing": "json", "source_key": "json"}
+    if ids:
+        path = tmp_path / "mapping.toml"
+        path.write_text(f'[default]\nexternal_id = {ids}\nphone = "phone"\nconsent = "consent"\ndo_not_call = "dnc"\n')
+        changed["source_mapping"] = str(path)
+
+    def row(key: int, customer: int) -> dict[str, object]:
+        told = {"phone": "+14155550142", "consent": True, "dnc": False, "do_not_call": False}
+        return {"id": key, "customer_id": customer, **told}
+
+    told = [(42, None), (42, row(42, 7)), (99, row(99, 42)), (42, None)]
+    world = World()
+    records = [
+        Record(*PARTITION, offset, TIME_MS + offset, b'{"id":%d}' % key, json.dumps(value).encode() if value else None)
+        for offset, (key, value) in enumerate(told)
+    ]
+    for part in [records] if lives == 1 else [records[:1], records[1:3], records[3:]]:
+        world.append(part)
+        live(world, MemorySchemas({}), batch_linger_ms=20, settle_interval_ms=10, **changed)
+    if ids:
+        assert [reason for _, reason in world.dead_letters] == ["not_decodable"] * 2
+        assert {*world.list} == {"7", "42"}
+    else:
+        assert {*world.list} == {"99"}
