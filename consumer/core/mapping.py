@@ -54,7 +54,7 @@ class BoundMapping:
     Args:
         mapping: What is wanted.
         resolve: Where it stands.
-        loose: Rows have no schema: of several places the first that holds a value counts.
+        loose: Rows have no schema: of several places the first counts that a row has.
         sparse: Rows tell only what changed, so constants are not told, nor is what is not mapped.
         whole: Each row tells all there is: what it has no place for, the contact does not have.
 
@@ -262,14 +262,30 @@ def _bound(source: Source, resolve: Resolve, *, loose: bool, sparse: bool) -> Ge
     """Reads the value of a field; None where rows have none of its places."""
     if not source.paths:
         return _untold if sparse else lambda _: source.constant
-    found = [itemgetter(path[0]) if path[0].startswith("@") else resolve(path) for path in source.paths]
-    getters = sorted((get for get in found if get is not None), key=lambda get: get is nothing)
-    get = _first_told(getters) if loose and len(getters) > 1 else next(iter(getters), None)
+    if loose and len(source.paths) > 1:
+        get: Getter | None = _first_there(source.paths)
+    else:
+        found = [itemgetter(path[0]) if path[0].startswith("@") else resolve(path) for path in source.paths]
+        get = min((get for get in found if get is not None), key=lambda get: get is nothing, default=None)
     return _then(get, _meaning(source.values)) if source.values else get
 
 
-def _first_told(getters: Sequence[Getter]) -> Getter:
-    return lambda row: next((value for get in getters if (value := get(row)) is not None), None)
+def _first_there(paths: Sequence[Path]) -> Getter:
+    """Reads the first of the places that a row without a schema has. A null that is there counts, as in any other row.
+
+    Otherwise a withdrawn consent would be made up again from another column.
+    """
+    places = [(in_any(path[:-1]) if path[:-1] else _itself, path[-1]) for path in paths]
+
+    def get(row: Row) -> object:
+        found = ((holder(row), name) for holder, name in places)
+        return next((held[name] for held, name in found if isinstance(held, dict) and name in held), None)
+
+    return get
+
+
+def _itself(row: Row) -> object:
+    return row
 
 
 def _meaning(values: Mapping[str, object]) -> Callable[[object], object]:

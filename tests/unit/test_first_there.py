@@ -1,0 +1,78 @@
+"""Rows without a schema: of several places of a list the first that a row has counts, also where that is null."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from consumer.core.changes import suppression
+from consumer.core.connect_json import JsonReader
+from consumer.core.validate import validate
+from consumer.errors import ValidationError
+from consumer.model import ChangeEvent, Record
+from tests.envelopes import MAPPING, TIME_MS, TOPIC, envelopes
+
+
+def read(envelope: str, fields: Mapping[str, object], mapping: dict[str, Any] | None = None) -> ChangeEvent:
+    """The event of a record in JSON."""
+    value = json.dumps(fields).encode()
+    reader = JsonReader(envelopes(envelope, mapping).of_topic(TOPIC))
+    event = reader(value, Record(TOPIC, 0, 0, TIME_MS, b"7", value))
+    assert isinstance(event, ChangeEvent)
+    return event
+
+
+def suppressed(event: ChangeEvent) -> bool:
+    """Whether the event is rejected, and its contact not called for that."""
+    (error,) = validate([event], ())
+    return isinstance(error, ValidationError) and suppression(event, 0, "list", "") is not None
+
+
+FLAGS = {"consent": ["consent", "marketing_consent"], "do_not_call": ["do_not_call", "dnc"]}
+
+
+def document(**columns: object) -> ChangeEvent:
+    """The event of a document of MongoDB."""
+    text = json.dumps({"id": 7, "phone": "+14155550100", **columns})
+    fields = {"before": None, "after": text, "source": {"ts_ms": TIME_MS, "ord": 1}, "op": "u"}
+    return read("debezium", fields, MAPPING | FLAGS)
+
+
+@pytest.mark.parametrize(
+    ("columns", "flags"),
+    [
+        ({"consent": None, "marketing_consent": True, "dnc": False}, (None, False)),
+        ({"consent": True, "do_not_call": None, "dnc": False}, (True, None)),
+        ({"marketing_consent": True, "dnc": False}, (True, False)),
+        ({}, (None, None)),
+    ],
+)
+def test_of_several_places_the_first_that_is_there_counts(
+    columns: dict[str, object], flags: tuple[object, object]
+) -> None:
+    """A withdrawn consent must not be made up from another column: it is rejected, and suppresses."""
+    event = document(**columns)
+    assert (event.consent, event.do_not_call) == flags
+    assert flags == (True, False) or suppressed(event)
+
+
+def test_a_document_is_named_by_one_place_for_all_its_life() -> None:
+    """Not by another one until the first is filled: the contact would be there twice, and be called under both."""
+    mapping = MAPPING | {"external_id": ["crm.no", "_id"], "phone": ["crm.phone", "phone"]}
+
+    def of(**columns: object) -> ChangeEvent:
+        fields = {"before": None, "after": json.dumps({"_id": "a", "phone": "+1", **columns}), "op": "u"}
+        return read("debezium", fields | {"source": {"ts_ms": TIME_MS, "ord": 1}}, mapping)
+
+    assert (of(crm={"no": None, "phone": None}).external_id, of(crm={"no": 7}).external_id) == (None, "7")
+    assert (of(crm={"no": 7, "phone": None}).phone, of(crm={"no": 7}).phone) == (None, "+1")
+    assert (of(crm=None).external_id, of().external_id) == ("a", "a")
+
+
+def test_in_the_ready_made_mapping_of_dms_flags_have_one_name() -> None:
+    """The service leaves nulls out: a consent that is null would be another column's."""
+    metadata = {"operation": "update", "timestamp": "2026-01-01T00:00:00Z"}
+    event = read("dms", {"data": {"id": 7, "marketing_consent": 1, "dnc": 0}, "metadata": metadata})
+    assert (event.consent, event.do_not_call) == (None, None)
+    assert suppressed(event)
