@@ -57,11 +57,11 @@ class BoundMapping:
         loose: Rows have no schema: of several places the first counts that a row has.
         sparse: Rows tell only what changed, so constants are not told, nor is what is not mapped.
         whole: Each row tells all there is: what it has no place for, the contact does not have.
+        deletes: Rows may be those of deletes, which need the external id alone, and may tell no more.
 
     Raises:
-        DecodeError: The rows lack the external id, the phone number or one of the flags; it names all that they lack.
-            Where a row says what happened it is the external id alone: a delete tells no more. Then it is raised of all
-            other rows.
+        DecodeError: The rows lack the external id; or the phone number or a flag, and can neither delete nor withdraw
+            without it. It names all that they lack. Otherwise it is raised of each row that does neither.
     """
 
     def __init__(
@@ -72,24 +72,25 @@ class BoundMapping:
         loose: bool = False,
         sparse: bool = False,
         whole: bool = False,
+        deletes: bool = False,
     ) -> None:
         missing = nothing if whole else _untold
         bind = partial(_bound, resolve=resolve, loose=loose, sparse=sparse)
         sources = mapping.sources
         self._around = _names_around([*sources.values(), *mapping.attributes.values()])
         bound = {name: bind(source) for name, source in sources.items()}
-        lacking = [name for name in ("external_id", *REQUIRED) if name in bound and bound[name] is None]
-        named = ", ".join(f"{name} ({shown(sources[name].paths)})" for name in lacking)
-        refuse = partial(_refuse, f"the schema has none of the fields that SOURCE_MAPPING names for {named}")
-        if lacking and ("external_id" in lacking or bound.get("change_type") is None):
-            refuse({})
-        by_key = "external_id" in sources and BY_KEY in sources["external_id"].paths
-        self._external_id = _then(bound.get("external_id"), _as_named_by_key if by_key else _as_identifier)
+        self._lacking = _lacking(sources, bound, deletes=deletes)
+        ids = sources.get("external_id", Source())
+        identifier = _as_named_by_key if BY_KEY in ids.paths else _as_identifier
+        self._external_id = self._deleted_id = _then(bound.get("external_id"), identifier)
+        if deletes and (loose or _tells_nothing(sources, bound)):
+            self._deleted_id = _then(bind(replace(ids, paths=ids.paths[:1])), identifier)
         self._change_type = _then(bound.get("change_type"), _as_change_type)
         self._occurred_at = _then(bound.get("occurred_at"), _as_time)
         self._version = _then(bound.get("version"), _as_version)
         bound.setdefault("email", bind(Source()))
-        self._fields = [bound["phone"] or refuse, bound["email"] or missing, *(bound[name] or refuse for name in FLAGS)]
+        flags = [bound[name] or _untold for name in FLAGS]
+        self._fields = [bound["phone"] or _untold, bound["email"] or missing, *flags]
         self._attributes = [
             (name, _converted(bind(source) or missing, _as_text)) for name, source in mapping.attributes.items()
         ]
@@ -115,6 +116,13 @@ class BoundMapping:
     def external_id(self, row: Row) -> object:
         """Whom the row is about; None where the mapping does not say."""
         return None if self._external_id is None else self._external_id(row)
+
+    def deleted_id(self, row: Row) -> object:
+        """Whom the row of a delete is about; None where that is not sure.
+
+        Of a row that may hold ids alone nobody knows which others its table has: of several places the first counts.
+        """
+        return None if self._deleted_id is None else self._deleted_id(row)
 
     def change_type(self, row: Row) -> ChangeType:
         """What the row says happened; an update where the mapping does not say."""
@@ -147,7 +155,12 @@ class BoundMapping:
 
         A create tells all there is: what it does not tell, the contact does not have. An attribute that is no text is a
         flaw of the event, and not its end, as is what is wrong with its time: the flags are told all the same.
+
+        Raises:
+            DecodeError: Rows lack the phone number or a flag, and this one does not withdraw.
         """
+        if self._lacking:
+            return self.withdrawal(change_type, external_id, row, when, self._lacking)
         phone, email, consent, do_not_call = fields = [get(row) for get in self._fields]
         try:
             attributes = {name: get(row) for name, get in self._attributes}
@@ -168,6 +181,19 @@ class BoundMapping:
         return ChangeEvent(
             change_type, external_id, occurred_at, version, phone, email, consent, do_not_call, told, log=log, flaw=flaw
         )
+
+    def withdrawal(
+        self, change_type: ChangeType, external_id: object, row: Row, when: When, error: DecodeError
+    ) -> ChangeEvent:
+        """What a row that cannot be carried out withdraws all the same: the error is the flaw of the event.
+
+        Raises:
+            DecodeError: That error, where each flag that the row tells lets the person be called.
+        """
+        *_, consent, do_not_call = fields = [get(row) for get in self._fields]
+        if (consent is True or consent is UNCHANGED) and (do_not_call is False or do_not_call is UNCHANGED):
+            raise error.with_traceback(None)
+        return _flawed(change_type, external_id, when, fields, error.detail)
 
 
 _Fields = Sequence[object]
@@ -258,6 +284,34 @@ def unknown(detail: str) -> DecodeError:
     return DecodeError((Reason.ENVELOPE_UNKNOWN,), detail)
 
 
+def lacks(sources: Mapping[str, Source], names: Sequence[str]) -> str:
+    """What is wrong with a schema that has none of the places of these fields."""
+    named = ", ".join(f"{name} ({shown(sources[name].paths)})" for name in names)
+    return f"the schema has none of the fields that SOURCE_MAPPING names for {named}"
+
+
+def _lacking(sources: Mapping[str, Source], bound: Mapping[str, Getter | None], *, deletes: bool) -> DecodeError | None:
+    """The error of rows that lack what a contact needs and do not withdraw; None where they lack nothing.
+
+    Raises:
+        DecodeError: That error, where none of the rows can name anybody, or none can delete or withdraw.
+    """
+    names = [name for name in ("external_id", *REQUIRED) if name in bound and bound[name] is None]
+    if not names:
+        return None
+    error = unknown(lacks(sources, names))
+    withdraws = any(sources[name].paths and bound[name] for name in FLAGS)
+    if "external_id" in names or not (deletes or withdraws or bound.get("change_type")):
+        raise error
+    return error
+
+
+def _tells_nothing(sources: Mapping[str, Source], bound: Mapping[str, Getter | None]) -> bool:
+    """Whether rows have no place at all for what is read from rows of a contact."""
+    needed = [bound[name] for name in REQUIRED if sources[name].paths]
+    return bool(needed) and not any(needed)
+
+
 def _bound(source: Source, resolve: Resolve, *, loose: bool, sparse: bool) -> Getter | None:
     """Reads the value of a field; None where rows have none of its places."""
     if not source.paths:
@@ -303,10 +357,6 @@ def _then(get: Getter | None, convert: Callable[[object], object]) -> Getter | N
 
 def _converted(get: Getter, convert: Callable[[object], object]) -> Getter:
     return lambda row: convert(get(row))
-
-
-def _refuse(detail: str, _: Row) -> object:
-    raise unknown(detail)
 
 
 def _untold(_: Row) -> object:

@@ -194,8 +194,9 @@ class _Way:
         self._stage = "schema"
         self._add(".".join(str(definition[key]) for key in ("namespace", "name") if key in definition))
         self._stage = "envelope"
-        mapper = self._envelopes.mapper(self._record.topic, definition)
-        self._add(self._envelopes.chosen(self._record.topic, definition))
+        topic = self._record.topic
+        mapper = self._envelopes.mapper(topic, definition)
+        self._add(self._envelopes.chosen(topic, definition), *self._envelopes.fitness(topic, definition).problems)
         self._stage = "fields"
 
         def watched(fields: Row, record: Record) -> Events:

@@ -1,24 +1,38 @@
 """Whom deletes are about: nobody else than the rows before them, whatever this process has seen of those."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from consumer.core.connect_json import JsonReader
 from consumer.core.decode import decode
 from consumer.core.envelopes.choice import Envelopes
 from consumer.core.framing import JSON, KeySchema
 from consumer.errors import DecodeError
-from consumer.model import ChangeEvent, Record, TopicPartition
+from consumer.model import ChangeEvent, ChangeType, Reason, Record, TopicPartition
 from consumer.pipeline.readers import without_registry
 from consumer.settings import ready_made_mappings
-from tests.envelopes import MAPPING, TIME_MS, TOPIC, envelopes
+from tests.envelopes import MAPPING, ROW, TIME_MS, TOPIC, envelopes
 from tests.lives import live
 from tests.memory_ports import MemorySchemas, World
 from tests.stories import TOPIC as SOURCE_TOPIC
 
 PARTITION = TopicPartition(SOURCE_TOPIC, 0)
+SOURCE = {"ts_ms": TIME_MS, "lsn": 5}
+LIST = MAPPING | {"external_id": ["customer_id", "id"]}
+CUSTOMER = ROW | {"id": 42, "customer_id": 7}
+KEY_ALONE = dict.fromkeys(CUSTOMER) | {"id": 42}
+"""As `before` of a delete with the usual REPLICA IDENTITY."""
+
+
+def read(envelope: str, fields: object, mapping: dict[str, Any] = LIST) -> Sequence[ChangeEvent]:
+    """What a record in JSON without a schema tells."""
+    value = json.dumps(fields).encode()
+    events = JsonReader(envelopes(envelope, mapping).of_topic(TOPIC))(value, Record(TOPIC, 0, 0, TIME_MS, b"7", value))
+    return (events,) if isinstance(events, ChangeEvent) else events
 
 
 def named(key: object, *, topic: str = TOPIC, made: Envelopes | None = None, **mapping: object) -> str | None:
@@ -102,3 +116,67 @@ def test_a_tombstone_of_one_row_deletes_nobody_else(tmp_path: Path, ids: str | N
         assert {*world.list} == {"7", "42"}
     else:
         assert {*world.list} == {"99"}
+
+
+def test_a_delete_in_json_without_a_schema_names_whom_creates_name() -> None:
+    """`before` has the columns, and nothing in the one that names customers: the row's key is somebody else."""
+    created = {"before": None, "after": CUSTOMER, "source": SOURCE, "op": "c"}
+    assert read("debezium", created)[0].external_id == "7"
+    with pytest.raises(DecodeError, match="REPLICA IDENTITY") as caught:
+        read("debezium", {"before": KEY_ALONE, "after": None, "source": SOURCE, "op": "d"})
+    assert caught.value.reasons == (Reason.EXTERNAL_ID_MISSING,)
+    (gone,) = read("debezium", {"before": CUSTOMER, "after": None, "source": SOURCE, "op": "d"})
+    assert gone.external_id == "7"
+
+
+def deleted(envelope: str, row: Mapping[str, object]) -> object:
+    """The record of a delete with this row."""
+    match envelope:
+        case "debezium":
+            return {"before": row, "after": None, "source": SOURCE, "op": "d"}
+        case "flattened":
+            return {**row, "__deleted": "true"}
+        case _:
+            return {"data": row, "metadata": {"operation": "delete", "timestamp": "2026-01-01T00:00:00Z"}}
+
+
+@pytest.mark.parametrize("envelope", ["debezium", "flattened", "dms"])
+def test_a_delete_that_holds_ids_alone_names_nobody_by_a_later_path(envelope: str) -> None:
+    """Nothing tells whether the table has an earlier one. By the first path, or the only one, it does."""
+    with pytest.raises(DecodeError, match="first path of external_id") as caught:
+        read(envelope, deleted(envelope, {"id": 42}))
+    assert caught.value.reasons == (Reason.EXTERNAL_ID_MISSING,)
+    for row, mapping in (({"customer_id": 7, "id": 42}, LIST), ({"id": 7}, MAPPING)):
+        (event,) = read(envelope, deleted(envelope, row), mapping)
+        assert (event.change_type, event.external_id) == (ChangeType.DELETE, "7")
+
+
+def test_a_delete_of_a_table_that_lost_a_column_names_whom_its_rows_do() -> None:
+    """It tells the other columns, so the one that goes before in the list is none of them."""
+    row = {name: value for name, value in ROW.items() if name != "phone"}
+    (event,) = read("debezium", deleted("debezium", row))
+    assert event.external_id == "7"
+
+
+@pytest.mark.parametrize(
+    ("before", "former"),
+    [({"id": 42}, None), ({"customer_id": 6, "id": 42}, "6"), ({"customer_id": 7}, None), ({"phone": "+1"}, None)],
+)
+def test_what_was_before_a_change_of_dms_names_nobody_by_another_column(before: object, former: str | None) -> None:
+    """It may hold the primary key alone: the row's other columns did not change."""
+    metadata = {"operation": "update", "timestamp": "2026-01-01T00:00:00Z"}
+    events = read("dms", {"data": CUSTOMER, "metadata": metadata, "before-image": before})
+    assert [event.external_id for event in events] == ([former] if former else []) + ["7"]
+
+
+@pytest.mark.parametrize("before", [{}, {"phone": "+1"}, {"id": 42}])
+def test_what_was_before_an_update_may_have_some_columns_alone(before: object) -> None:
+    """It is nobody else's row for that, and the process goes on."""
+    events = read("debezium", {"before": before, "after": CUSTOMER, "source": SOURCE, "op": "u"})
+    assert [(event.external_id, event.former) for event in events] == [("7", None)]
+
+
+def test_a_delete_beside_a_row_may_have_some_columns_alone() -> None:
+    """Such a record contradicts itself, and names nobody."""
+    with pytest.raises(DecodeError, match="does not tell the external id"):
+        read("debezium", {"before": {"phone": "+1"}, "after": CUSTOMER, "source": SOURCE, "op": "d"})

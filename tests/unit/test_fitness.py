@@ -65,6 +65,17 @@ def test_a_schema_that_can_tell_of_deletes_alone_is_no_schema_of_contacts() -> N
     )
 
 
+@pytest.mark.parametrize("envelope", ["flattened", "debezium", "salesforce"])
+def test_so_it_is_where_any_row_may_delete_or_withdraw(envelope: str) -> None:
+    """Rows are looked at one by one then, but none of them can be a contact: the start must not wait for that."""
+    header = record_type("Header", {"recordIds": "string", "changeType": "string", "commitTimestamp": "long"})
+    more = {"__deleted": "string"} if envelope == "flattened" else {}
+    schema = rows(phone=None, ChangeEventHeader=header if envelope == "salesforce" else None, **more)
+    mapping = {name: value for name, value in MAPPING.items() if envelope != "salesforce" or name != "external_id"}
+    found = envelopes(envelope, mapping).fitness(TOPIC, in_debezium(schema) if envelope == "debezium" else schema)
+    assert found.problems == ("the schema has none of the fields that SOURCE_MAPPING names for phone (phone)",)
+
+
 def test_an_envelope_that_does_not_fit_is_said() -> None:
     """A flattened row is none of Debezium's envelopes."""
     (problem,) = fitness(rows(), "debezium").problems

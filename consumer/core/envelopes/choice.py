@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from consumer.core.envelopes.debezium import debezium
 from consumer.core.envelopes.dms import dms
-from consumer.core.envelopes.fitness import lacking, native_unsuited, unsuited
+from consumer.core.envelopes.fitness import lacking, native_unsuited, refused, unsuited
 from consumer.core.envelopes.flattened import flattened
 from consumer.core.envelopes.native import native
 from consumer.core.envelopes.outbox import outbox
@@ -147,6 +147,8 @@ class Envelopes(Struct, frozen=True):
         if name == "native":
             return Fitness(tuple(each.told for each in native_unsuited(definition)))
         table, mapping = self._mapping(name, topic, definition)
+        if detail := refused(name, definition, mapping):
+            return Fitness((detail,))
         found = unsuited(name, definition, mapping)
         return Fitness(
             tuple(f"{table} {each.told}" for each in found if each.always),

@@ -71,9 +71,10 @@ def debezium(definition: Mapping[str, object], mapping: ContactMapping) -> Mappe
     fields = Fields.of(definition)
     if not {"op", "before", "after", "source"} <= fields.keys():
         raise unknown("the schema is not one of Debezium's: it needs op, before, after and source")
-    columns = fields.within("after")
+    # Of a delete in JSON without a schema `before` alone tells the columns: it must name whom creates name.
+    columns = fields.within("after") or fields.within("before")
     if columns:
-        rows, bound = _row, BoundMapping(mapping, available(columns))
+        rows, bound = _row, BoundMapping(mapping, available(columns), deletes=True)
     else:
         rows, bound = _document, BoundMapping(mapping, in_any, loose=True)
     return _Changes(bound, columns, fields.within("source"), rows).events
@@ -123,7 +124,7 @@ class _Changes:
 
     Args:
         mapping: Of a row.
-        columns: Of the rows; none when they are documents.
+        columns: Of the rows; none when they are documents. `before` may have fewer of them.
         source: What the source tells of itself.
         rows: Reads a row.
     """
@@ -170,12 +171,12 @@ class _Changes:
         before = self._rows(fields["before"])
         if before is None:
             return None
-        former = self._mapping.external_id(self._mapping.row(before, record))
+        former = self._mapping.external_id(self._mapping.row(self._blank | before, record))
         return former if names_somebody(former) and former != external_id else None
 
     def _deleted(self, fields: Row, record: Record) -> Events:
-        before = self._rows(fields["before"]) or self._blank
-        external_id = self._mapping.external_id(self._mapping.row(before, record))
+        before = self._blank | (self._rows(fields["before"]) or {})
+        external_id = self._mapping.deleted_id(self._mapping.row(before, record))
         if not names_somebody(external_id):
             raise nobody_to_delete()
         when = self._mapping.when_gone(self._when(fields, record, snapshot=False))
@@ -221,7 +222,8 @@ def nobody_to_delete() -> DecodeError:
     """The error of a delete that does not tell whom."""
     return DecodeError(
         (Reason.EXTERNAL_ID_MISSING,),
-        "the delete does not tell the external id: make that the primary key, or set REPLICA IDENTITY FULL",
+        "the delete does not tell the external id: make that the primary key, or set REPLICA IDENTITY FULL; "
+        "where a row holds its key alone, that is the first path of external_id in SOURCE_MAPPING",
     )
 
 

@@ -24,8 +24,8 @@ from consumer.core.mapping import (
 )
 from consumer.core.mapping_tables import ContactMapping
 from consumer.core.moments import kafka_time, milliseconds
-from consumer.errors import undecodable
-from consumer.model import ChangeType, Events, Record
+from consumer.errors import DecodeError, undecodable
+from consumer.model import ChangeType, Events, Reason, Record
 
 _CHANGE_TYPES: Final = {"load": ChangeType.CREATE, "insert": ChangeType.CREATE, "update": ChangeType.UPDATE}
 
@@ -36,7 +36,7 @@ def dms(_: Mapping[str, object], mapping: ContactMapping) -> Mapper:
     Raises:
         DecodeError: Never; a column that a row does not have is null.
     """
-    return _Changes(BoundMapping(mapping, in_any, loose=True)).events
+    return _Changes(BoundMapping(mapping, in_any, loose=True, deletes=True)).events
 
 
 class _Changes:
@@ -53,7 +53,7 @@ class _Changes:
         row = self._mapping.row(_object(fields, "data"), record)
         operation, when = metadata.get("operation"), _when(metadata, record)
         if operation == "delete":
-            return deletion(self._mapping.external_id(row), when)
+            return self._gone(row, when)
         if not isinstance(operation, str) or operation not in _CHANGE_TYPES:
             raise undecodable("operation is not one that DMS knows")
         if not self._mapping.counts(row):
@@ -64,11 +64,25 @@ class _Changes:
         when = self._mapping.when(row, *_when(_object(fields, "metadata"), record))
         external_id = self._mapping.external_id(row)
         event = self._mapping.event(change_type, external_id, row, when) or ()
-        before = fields.get("before-image")
-        former = self._mapping.external_id(self._mapping.row(before, record)) if isinstance(before, dict) else None
+        former = self._former(fields, record)
         if event and names_somebody(former) and former != external_id:
             return deletion(former, when), replace(event, former=former)
         return event
+
+    def _former(self, fields: Row, record: Record) -> object:
+        """Whom the row was about before, None where that is not told: what was before may have some columns alone."""
+        before = fields.get("before-image")
+        if not isinstance(before, dict):
+            return None
+        return self._mapping.external_id(self._mapping.row(_object(fields, "data") | before, record))
+
+    def _gone(self, row: Row, when: When) -> Events:
+        """A delete may come with the primary key alone, and what is null is left out of any row."""
+        external_id = self._mapping.deleted_id(row)
+        if external_id is None:
+            detail = "the delete does not tell the first path of external_id in SOURCE_MAPPING; name the primary key"
+            raise DecodeError((Reason.EXTERNAL_ID_MISSING,), detail)
+        return deletion(external_id, when)
 
 
 def _object(fields: Row, name: str) -> Row:

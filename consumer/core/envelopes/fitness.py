@@ -1,8 +1,9 @@
 """What a mapping asks of a schema that can be bound to it, and what the schema does not have.
 
-Binding refuses a schema that lacks whom a row is about, the phone number or a flag. What else may be wrong shows here
-before the first record: fields of types that records would be rejected for, and fields that are not there, which count
-as not told. What lies within maps and documents has no schema, so nothing is said of it. Touches nothing else.
+Binding refuses a schema that lacks whom a row is about. What else may be wrong shows here before the first record: that
+the phone number or a flag is lacking, without which a row can do no more than delete or withdraw; fields of types that
+records would be rejected for; and fields that are not there, which count as not told. What lies within maps and
+documents has no schema, so nothing is said of it. Touches nothing else.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +13,7 @@ from fastavro.types import Schema
 
 from consumer.core.envelopes.debezium import is_aside
 from consumer.core.envelopes.schema import Fields, is_decimal, kind
+from consumer.core.mapping import lacks
 from consumer.core.mapping_tables import REQUIRED, ContactMapping, Path, Source, shown
 
 _FLAG = frozenset({"boolean"})
@@ -64,6 +66,17 @@ def native_unsuited(definition: Mapping[str, object]) -> list[Unsuited]:
     ]
     present = {field: Source(((name,),)) for field, name in _NATIVE.items() if name in fields}
     return [*missing, *_unsuited(fields, present, _SUITED)]
+
+
+def refused(envelope: str, definition: Mapping[str, object], mapping: ContactMapping) -> str | None:
+    """Why no row of a schema, to which the mapping can be bound, can be a contact; None where one can.
+
+    Where the rows say what happened the schema may be one of deletes, which is for `unsuited` to tell.
+    """
+    rows = _rows(envelope, definition)
+    lacking = [field for field in REQUIRED if _is_lacking(rows, mapping.sources[field])]
+    says = "change_type" in mapping.sources and not _is_lacking(rows, mapping.sources["change_type"])
+    return lacks(mapping.sources, lacking) if lacking and not says else None
 
 
 def unsuited(envelope: str, definition: Mapping[str, object], mapping: ContactMapping) -> list[Unsuited]:

@@ -32,7 +32,9 @@ def flattened(definition: Mapping[str, object], mapping: ContactMapping) -> Mapp
         return ignore
     fields = Fields.of(definition)
     whole = f"{mapping.prefix}op" not in fields
-    return _Changes(BoundMapping(mapping, available(fields), whole=whole), fields, mapping.prefix).events
+    deletes = not whole or f"{mapping.prefix}deleted" in fields
+    bound = BoundMapping(mapping, available(fields), whole=whole, deletes=deletes)
+    return _Changes(bound, fields, mapping.prefix).events
 
 
 class _Changes:
@@ -73,7 +75,7 @@ class _Changes:
         return renamed(event, self._mapping, self._blank, record) if event else ()
 
     def _gone(self, row: Row, record: Record, *, sure: bool) -> Events:
-        external_id = self._mapping.external_id(row)
+        external_id = self._mapping.deleted_id(row)
         if not names_somebody(external_id):
             raise nobody_to_delete()
         when = self._mapping.when_gone(self._when(row, record))

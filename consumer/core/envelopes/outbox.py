@@ -10,6 +10,7 @@ from consumer.core.envelopes.schema import Fields, Mapper
 from consumer.core.mapping import BoundMapping, Row, deletion
 from consumer.core.mapping_tables import ContactMapping
 from consumer.core.moments import kafka_time
+from consumer.errors import DecodeError
 from consumer.model import ChangeType, Events, Record
 
 
@@ -25,8 +26,11 @@ def outbox(definition: Mapping[str, object], mapping: ContactMapping) -> Mapper:
         row = bound.row(fields, record)
         if not (bound.counts(row) or bound.is_told_gone(row)):
             return ()
-        change_type = bound.change_type(row)
         external_id, when = bound.external_id(row), bound.when(row, kafka_time(record), None)
+        try:
+            change_type = bound.change_type(row)
+        except DecodeError as error:
+            return bound.withdrawal(ChangeType.UPDATE, external_id, row, when, error)
         if change_type is ChangeType.DELETE:
             return deletion(external_id, when)
         return bound.event(change_type, external_id, row, when) or ()

@@ -103,8 +103,8 @@ class _Changes:
     def __init__(self, fields: Fields, mapping: ContactMapping) -> None:
         self._fields = fields
         self._places: dict[str, _Place] = {}
-        self._whole = BoundMapping(mapping, fields.getter)
-        self._updated = BoundMapping(mapping, self._resolve, sparse=True)
+        self._whole = BoundMapping(mapping, fields.getter, deletes=True)
+        self._updated = BoundMapping(mapping, self._resolve, sparse=True, deletes=True)
 
     def _resolve(self, path: Path) -> Getter | None:
         """In an update a field is looked up by its whole path, since it may be unchanged."""
