@@ -15,7 +15,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition as NativePartition
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewPartitions
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from consumer import settings as consumer_settings
 from consumer.adapters.kafka.connection import Connection
@@ -163,6 +163,21 @@ def delete(bootstrap: str, topic: str) -> None:
     deadline = time.monotonic() + WITHIN_S
     while topic in admin.list_topics(timeout=WITHIN_S).topics:
         assert time.monotonic() < deadline, f"{topic} is still there"
+
+
+def remake(bootstrap: str, topic: str) -> None:
+    """Delete a topic of one partition, and make another one of that name."""
+    delete(bootstrap, topic)
+    admin = AdminClient({"bootstrap.servers": bootstrap, **QUIET})
+    deadline = time.monotonic() + WITHIN_S
+    while True:
+        try:
+            admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(WITHIN_S)
+        except KafkaException as failure:  # the broker may not be done with the former one yet
+            if failure.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS or time.monotonic() > deadline:
+                raise
+        else:
+            return
 
 
 class Watcher:

@@ -38,6 +38,7 @@ from tests.kafka_clients import (
     properties,
     proxied,
     read,
+    remake,
     settings,
     settlement,
     transactional,
@@ -287,6 +288,39 @@ async def test_a_zombie_settles_nothing(kafka: KafkaCluster) -> None:
             await topics.settle(attempt)
             assert values(read(kafka.bootstrap, chosen.kafka_audit_topic, partitions=2)) == [b"v"]
             assert committed(kafka.bootstrap, chosen, ours) == [3]
+
+
+async def test_a_topic_that_was_made_anew_waits_for_the_settlement_of_the_former(
+    kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The group is the same, so it may succeed: what it commits is taken back before the new one is read."""
+    chosen = names(kafka)
+    tp = first_of(chosen)
+    goes_on = threading.Event()
+    produces = settling_producer.SettlingProducer._produce
+    monkeypatch.setattr(
+        settling_producer.SettlingProducer, "_produce", lambda *given: goes_on.wait(WITHIN_S) and produces(*given)
+    )
+    produce(kafka.bootstrap, tp.topic, [b"former"] * 20)
+    async with at_work(chosen) as (watcher, topics):
+        await watcher.until(lambda: len(watcher.records) == 20)
+        watcher.forgets = False
+        former = asyncio.create_task(topics.settle(settlement({tp: 20}, changelog=[(tp, b"k", b"former")])))
+        await asyncio.to_thread(remake, kafka.bootstrap, tp.topic)
+        produce(kafka.bootstrap, tp.topic, [b"new"] * 5)
+        await watcher.until(lambda: watcher.lost)
+        await watcher.stay(lambda: len(watcher.assigned) == 1, polls_for=2)
+        goes_on.set()
+        await former
+        assert committed(kafka.bootstrap, chosen, tp) == [20]
+        produce(kafka.bootstrap, tp.topic, [b"new"] * 25)
+        watcher.lost[0].forgotten()
+        await watcher.until(lambda: len(watcher.assigned) == 2)
+        assert watcher.assigned[1].positions == {tp: 0}
+        assert committed(kafka.bootstrap, chosen, tp) == [0]
+        assert [key for key, _ in await entries(topics, tp)] == [b"k"]
+        await watcher.until(lambda: len(watcher.records) == 50)
+        assert watcher.values()[20:] == [b"new"] * 30
 
 
 async def test_a_fenced_instance_stops(kafka: KafkaCluster) -> None:

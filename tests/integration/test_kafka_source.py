@@ -855,6 +855,25 @@ async def test_retention_that_overtakes_the_group_at_work_is_told(kafka: KafkaCl
         assert len(watcher.assigned) == 1
 
 
+async def test_what_was_committed_of_a_former_topic_is_taken_back(kafka: KafkaCluster) -> None:
+    """The topic has fewer records: who begins anew once it has more than those skips nothing."""
+    topic = kafka.create_topic()
+    produce(kafka.bootstrap, topic, numbered(5))
+    chosen = settings(kafka.bootstrap, topic)
+    tp = TopicPartition(topic, 0)
+    commit(kafka.bootstrap, chosen, tp, 20)
+    told: list[TopicPartition] = []
+    async with watched(chosen, overtaken=told) as watcher:
+        await watcher.until(lambda: watcher.assigned)
+        assert watcher.assigned[0].positions == {tp: 0}
+        assert committed(kafka.bootstrap, chosen, tp) == [0]
+        assert told == [tp]
+    produce(kafka.bootstrap, topic, numbered(30))
+    async with watched(chosen) as watcher:
+        await watcher.until(lambda: watcher.assigned)
+        assert watcher.assigned[0].positions == {tp: 0}
+
+
 # -- what stops it
 
 

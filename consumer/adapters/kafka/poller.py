@@ -243,12 +243,16 @@ class Poller:
             partitions = list(self._owned)
             stood_still, silent = round(now - self.last_poll, 1), round(self._lease.silent_s(now), 1)
             _log.warning("ownership_unsure", partitions=partitions, stood_still_s=stood_still, no_answer_s=silent)
-            self._let_go(partitions)
-            self._doubtful.update(dict.fromkeys(partitions, partitions))
-            self._tell_starting()
-            forgotten = partial(self._handoff.command, partial(self._begin_anew, partitions))
-            self._handoff.emit(Lost(partitions, forgotten))
+            self._start_over(partitions)
         self.last_poll = time.monotonic()
+
+    def _start_over(self, partitions: list[TopicPartition], expected: int | None = None) -> None:
+        """Let go of these until nothing of them is under way any more; `expected` as for `Starts.add`."""
+        self._let_go(partitions)
+        self._doubtful.update(dict.fromkeys(partitions, partitions))
+        self._tell_starting()
+        forgotten = partial(self._handoff.command, partial(self._begin_anew, partitions, expected))
+        self._handoff.emit(Lost(partitions, forgotten))
 
     def _tell_starting(self) -> None:
         """Say what is ours and not assigned yet: nobody would know of it, and take the rest for all there is."""
@@ -257,12 +261,12 @@ class Poller:
             self._starting = starting
             self._handoff.emit(Starting(starting))
 
-    def _begin_anew(self, partitions: list[TopicPartition]) -> None:
-        """No settlement is under way any more: they begin where it is committed now, if they are still ours."""
+    def _begin_anew(self, partitions: list[TopicPartition], expected: int | None) -> None:
+        """No settlement is under way any more: they begin where that left them, or as told, if they are still ours."""
         ours = [partition for partition in partitions if self._doubtful.get(partition) is partitions]
         for partition in ours:
             del self._doubtful[partition]
-        self._starts.add(ours)
+        self._starts.add(ours, expected)
 
     def _hand_over(self, messages: Sequence[Message]) -> None:
         records: list[Record] = []
@@ -348,13 +352,13 @@ class Poller:
 
     def _begin(self, starts: Mapping[TopicPartition, Start]) -> None:
         """Fetch partitions from where they start: new ones are announced, paused."""
+        rewound = {p: start for p, start in starts.items() if p in self._owned and start.offset < (start.expected or 0)}
+        for partition, start in rewound.items():
+            self._rewind(partition, start)
+        starts = {p: start for p, start in starts.items() if p not in rewound}
         if not starts:
             return
-        again = self._owned & starts.keys()
-        rewound = [p for p in again if starts[p].offset < (starts[p].expected or 0)]
-        if rewound:  # the topic was made anew: work under way is of another one
-            self._handoff.emit(Lost(rewound))
-        announced = {p: start for p, start in starts.items() if p not in again or p in rewound}
+        announced = {p: start for p, start in starts.items() if p not in self._owned}
         self._owned |= starts.keys()
         self._paused |= announced.keys()
         self._fetched |= {p: start.offset for p, start in starts.items()}
@@ -367,6 +371,14 @@ class Poller:
             positions = {p: start.offset for p, start in announced.items()}
             self._handoff.emit(Assigned(positions, {p: start.end for p, start in announced.items()}))
         self._tell_starting()
+
+    def _rewind(self, partition: TopicPartition, start: Start) -> None:
+        """Its topic was made anew: work under way is of another one, and a settlement of it may still succeed.
+
+        That one would commit an offset of the former topic, so where to begin is not for the group's offset to say.
+        """
+        self._tell_overtaken(partition, start)
+        self._start_over([partition], start.offset)
 
     def _tell_overtaken(self, partition: TopicPartition, start: Start) -> None:
         if start.expected is None or start.expected == start.offset:

@@ -1,8 +1,8 @@
 """Where partitions begin: the committed offset, or what KAFKA_START says where there is none.
 
 Answers for: asking the brokers without holding up the poll thread, and for deciding from their answers. Touches the
-brokers; commits offsets only for a group that starts at the latest ones, so that a crash before its first settlement
-skips nothing.
+brokers; commits offsets only for a group that starts at the latest ones, and where a partition begins before what is
+committed, so that a crash before its first settlement skips nothing.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -191,7 +191,18 @@ class Starts:
             elif partition.partition == 0:
                 with self._admin.client() as admin:
                     _commit_latest(consumer, admin, partition.topic)
-        return known
+        behind = {p: start for p, start in known.items() if start.offset < (answers.committed[p] or 0)}
+        self._take_back(behind, consumer)
+        return {partition: start for partition, start in known.items() if partition not in behind}
+
+    def _take_back(self, starts: Mapping[TopicPartition, Start], consumer: Consumer) -> None:
+        """Commit where these begin, before they do: the topic was made anew, and what is committed is of the former.
+
+        Otherwise whoever begins next, once the topic has grown so far, would skip what stands before that.
+        """
+        self._pending.update((partition, start.expected) for partition, start in starts.items())
+        if starts:  # whether it worked shows in the next answers
+            consumer.commit(offsets=[native(p, start.offset) for p, start in starts.items()], asynchronous=True)
 
 
 def _first(expected: int | None, low: int, high: int) -> int:
