@@ -158,6 +158,7 @@ class Pipeline:
             auditor=auditor,
             batch_events=batch_events,
             interval=self._settings.settle_interval_ms / 1000,
+            expires=self._settings.state_retention_days > 0,
             now=self._times.now,
             clock=self._times.clock,
             progress=self._progress,

@@ -78,6 +78,7 @@ class Settler:
         auditor: Writes record events.
         batch_events: Events of finished batches; emptied as they settle.
         interval: Longest wait of an outcome, seconds.
+        expires: Whether states are forgotten some time after they were settled.
         now: Seconds since the epoch.
         clock: Monotonic seconds.
         progress: Told of each settlement.
@@ -93,6 +94,7 @@ class Settler:
         auditor: Auditor,
         batch_events: list[AuditEvent],
         interval: float,
+        expires: bool,
         now: Callable[[], float],
         clock: Callable[[], float],
         progress: Progress,
@@ -104,6 +106,7 @@ class Settler:
         self._auditor = auditor
         self._batch_events = batch_events
         self._interval = interval
+        self._expires = expires
         self._now = now
         self._clock = clock
         self._progress = progress
@@ -159,14 +162,32 @@ class Settler:
 
     def _share(self, partition: Partition, works: Sequence[Work], now: float) -> _Share:
         events, head = self._auditor.records(works, partition.head, now)
-        states = {part.change.identity: part.state for part in _parts(works) if part.change and part.state}
-        now_ms = int(now * 1000)
-        entries = [(identity, state_bytes.encode(state, now_ms)) for identity, state in states.items()]
+        entries = self._entries(partition, works, int(now * 1000))
         forgotten = [(identity, None) for identity in self._to_forget(partition)]
         ends = [(CHAIN_KEY, audit.encode_head(head))]
         if partition.epochs.known:  # they may be ahead of the works: those come again, and begin nothing again
             ends.append((EPOCHS_KEY, partition.epochs.encode()))
         return _Share(partition, works, events, head, [*entries, *forgotten, *ends], list(partition.expired))
+
+    def _entries(self, partition: Partition, works: Sequence[Work], now_ms: int) -> list[StoreEntry]:
+        """States as they are to be remembered. A clock that is behind must not have any of them forgotten early.
+
+        So none is settled before its record was appended, nor before it was settled last.
+        """
+        parts = {part.change.identity: part for part in _parts(works) if part.change and part.state}
+        before = self._settled_before(partition, list(parts))
+        return [
+            (identity, state_bytes.encode(part.state, max(now_ms, part.record.timestamp_ms, before.get(identity, 0))))
+            for identity, part in parts.items()
+            if part.state
+        ]
+
+    def _settled_before(self, partition: Partition, identities: Sequence[bytes]) -> Mapping[bytes, int]:
+        """When these were settled last, where anything is forgotten by that: else nobody needs to know."""
+        if not (self._expires and identities):
+            return {}
+        current = self._store.read(partition.key, identities)
+        return {key: state_bytes.settled_ms(raw) for key, raw in zip(identities, current, strict=True) if raw}
 
     def _to_forget(self, partition: Partition) -> list[bytes]:
         """Expired entries that are still as they were found, of contacts about which nothing new is decided."""

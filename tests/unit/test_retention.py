@@ -1,17 +1,19 @@
 """What is forgotten after the set time, what is not, and what that leaves behind."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from consumer.core import state_bytes
 from consumer.errors import SourceUnavailable
 from consumer.model import TopicPartition
 from consumer.pipeline import retention
 from consumer.pipeline.settle import CHAIN_KEY
+from tests import virtual_time
 from tests.checker import check_without_outcomes
 from tests.lives import Life, in_life, live, survive, world_of
 from tests.memory_ports import World
@@ -126,6 +128,39 @@ def test_a_duplicate_of_a_higher_version_begins_the_time_anew() -> None:
     live(world)
     in_life(world, lambda _: passes(10), state_retention_days=DAYS)
     assert remembered(world) == {identity("seen")}
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets the clock of what lives next: so many days behind."""
+    right = virtual_time.EPOCH
+    return lambda days: monkeypatch.setattr(virtual_time, "EPOCH", right - days * DAY_MS / 1000)
+
+
+def test_what_a_clock_that_was_behind_settled_is_kept_as_long(clock: Callable[[float], None]) -> None:
+    """As of a machine that starts without its time: Kafka knows better when the record came."""
+    story = Story().tell(0, Event("early", 10, consent=False))
+    world = world_of(story)
+    clock(10_000)
+    live(world, state_retention_days=DAYS)
+    clock(0)
+    in_life(world, lambda _: passes(10), state_retention_days=DAYS)
+    assert remembered(world) == {identity("early")}
+
+
+def test_a_clock_that_is_behind_makes_nothing_older(clock: Callable[[float], None]) -> None:
+    """A grant of long ago is read again and turned away: what did that is remembered for no shorter."""
+    story = Story().tell(0, Event("known", 10, consent=False), Event("known", 9))
+    world = world_of(story)
+    world.log[P0] = [replace(record, timestamp_ms=record.timestamp_ms - 2 * DAYS * DAY_MS) for record in world.log[P0]]
+    live(world, state_retention_days=DAYS)
+    world.committed[P0] = 1
+    clock(DAYS + 1)
+    live(world, state_retention_days=DAYS)
+    clock(0)
+    in_life(world, lambda _: passes(10), state_retention_days=DAYS)
+    assert [event["outcome"] for event in world.events()] == ["delivered", "stale", "stale"]
+    assert remembered(world) == {identity("known")}
 
 
 def test_a_contact_with_news_is_not_forgotten() -> None:
