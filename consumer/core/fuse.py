@@ -3,7 +3,8 @@
 Answers for what trips it, at which record, and what a release lets through. A record that says that many changed, and
 not who, trips it by itself. Deletes do when they are too many of the last change events, counted over all partitions of
 the topic that the process has, since a mass of them is spread over all. A chunk of records is looked at before any of
-it is let in. Times are those that Kafka gave the records. Touches nothing else.
+it is let in. Times are those that Kafka gave the records; those without one have a release of their own, which is for
+all of them. Touches nothing else.
 """
 
 from collections import deque
@@ -22,6 +23,9 @@ WINDOW = 1000
 _DELETE: Final = ChangeType.DELETE
 _LAST_MS = 253_402_300_799_000
 """The last second that has a date: a producer may say anything, and a release must be able to name it."""
+
+TIMELESS_MS = 0
+"""The time whose release is for records that have none."""
 
 _Results = Sequence[Events | DecodeError]
 
@@ -47,7 +51,7 @@ class Fuse:
 
     Args:
         max_deletes: Among the last `WINDOW` change events more deletes than this are a mass; 0: none are.
-        released_ms: Records up to this time are let through, milliseconds since the epoch; None: no record is.
+        released_ms: What is let through, as `is_released` takes it.
         is_replayed: Whether a record was given up before: one that says that many changed was released then.
 
     Attributes:
@@ -130,7 +134,7 @@ class Fuse:
             self._deleted[records[0].partition] = key
 
     def _lets_through(self, record: Record) -> bool:
-        return self._released_ms is not None and min(record.timestamp_ms, _LAST_MS) <= self._released_ms
+        return is_released(record.timestamp_ms, self._released_ms)
 
     def _count(self, partition: int, events: int, deletes: int) -> None:
         if events:
@@ -153,9 +157,22 @@ class Fuse:
         return place
 
 
+def is_released(timestamp_ms: int, released_ms: int | None) -> bool:
+    """Whether a release lets a record through.
+
+    Args:
+        timestamp_ms: Of the record; negative where it has no time. That is before every time, and would be released
+            for ever by any: so only the release of `TIMELESS_MS` is for such records.
+        released_ms: Records up to this time are released, milliseconds since the epoch; None: none are.
+    """
+    if released_ms is None:
+        return False
+    return released_ms == TIMELESS_MS if timestamp_ms < 0 else min(timestamp_ms, _LAST_MS) <= released_ms
+
+
 def release(topic: str, timestamp_ms: int) -> str:
-    """What `FUSE_RELEASES` must say so that records of a topic are let through up to this time."""
-    moment = datetime.fromtimestamp(-(-min(timestamp_ms, _LAST_MS) // 1000), UTC)
+    """What `FUSE_RELEASES` must say so that records of a topic are let through up to this time, or without a time."""
+    moment = datetime.fromtimestamp(-(-max(TIMELESS_MS, min(timestamp_ms, _LAST_MS)) // 1000), UTC)
     return f"{topic}@{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 

@@ -22,7 +22,7 @@ from consumer.core.decode import Reader, ReaderName
 from consumer.core.envelopes.choice import TopicEnvelope
 from consumer.core.envelopes.schema import Mapper
 from consumer.core.framing import KeySchema
-from consumer.core.fuse import release
+from consumer.core.fuse import is_released, release
 from consumer.core.mapping import Row
 from consumer.core.moments import iso
 from consumer.core.validate import validate
@@ -146,7 +146,7 @@ class _Way:
         self._framing = settings.source_framing.of(record.topic)
         self._envelopes = envelopes_of(settings)
         self._columns = settings.genesys_attribute_columns
-        self._released_ms = settings.fuse_releases.get(record.topic, -1)
+        self._released_ms = settings.fuse_releases.get(record.topic)
         self._stage = "record"
 
     def refused(self, error: RecordError) -> None:
@@ -157,7 +157,7 @@ class _Way:
     def _fuse(self) -> str:
         """What comes before the record is rejected; a file does not tell when it was a record."""
         topic, time_ms = self._record.topic, self._record.timestamp_ms
-        if time_ms <= self._released_ms or is_replayed(self._record):
+        if is_released(time_ms, self._released_ms) or is_replayed(self._record):
             return "passes the fuse: it was released"
         needed = release(topic, time_ms) if time_ms else "its topic and time"
         return f"trips the fuse: {topic} stands still until FUSE_RELEASES has {needed}"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import structlog
 
 from consumer.core.dead_letters import is_replayed
-from consumer.core.fuse import WINDOW, Fuse, release
+from consumer.core.fuse import WINDOW, Fuse, Trip, release
 from consumer.model import FuseCause
 from consumer.pipeline.partitions import Partition, Partitions
 from consumer.ports import Source
@@ -63,10 +63,7 @@ class Fuses:
         if trip is None or topic in self._told:
             return
         self._stop(topic)
-        until_ms = trip.timestamp_ms
-        if trip.cause is FuseCause.DELETES:
-            until_ms = max(record.timestamp_ms for record in partition.held)
-        remedy = f"if that is meant, set FUSE_RELEASES={release(topic, until_ms)} and restart"
+        remedy = _remedy(trip, partition)
         place = {"topic": topic, "partition": trip.partition, "offset": trip.offset}
         waiting = "all records of the topic, withdrawals too"
         log.error("fuse_tripped", **place, cause=trip.cause.value, waiting=waiting, remedy=remedy)
@@ -78,3 +75,12 @@ class Fuses:
         for each in stopped:
             each.blocked = True
         self._source.pause([each.key for each in stopped])
+
+
+def _remedy(trip: Trip, partition: Partition) -> str:
+    """How to release what tripped: a mass up to the last of it that is held; records without a time all at once."""
+    until_ms = trip.timestamp_ms
+    if trip.cause is FuseCause.DELETES and until_ms >= 0:
+        until_ms = max(record.timestamp_ms for record in partition.held)
+    remedy = f"if that is meant, set FUSE_RELEASES={release(partition.key.topic, until_ms)} and restart"
+    return remedy if until_ms >= 0 else f"{remedy}; take it back after that: it is for all records without a time"

@@ -165,6 +165,22 @@ def test_a_truncate_trips_the_fuse(
     assert steps["change event"] == [False, "passes the fuse: it was released", *rejected]
 
 
+def test_a_truncate_without_a_time_is_not_released_unless_that_is_said(
+    debezium: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is released by default, and a release of a time is not one of what has none."""
+    record = Record("customers", 0, 4, -1, b"7", Path(change(debezium, op="t", after=None)).read_bytes())
+    monkeypatch.setattr(explain, "read_one", lambda *_: record)
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "nowhere:9092")
+    monkeypatch.setenv("KAFKA_SOURCE_TOPICS", "customers")
+    said = [explained(capsys, "customers/0/4", code=1)["change event"][1]]
+    for released in ("2023-11-14T22:13:21Z", "1970-01-01T00:00:00Z"):
+        monkeypatch.setenv("FUSE_RELEASES", f"customers@{released}")
+        said.append(explained(capsys, "customers/0/4", code=1)["change event"][1])
+    trips = "trips the fuse: customers stands still until FUSE_RELEASES has customers@1970-01-01T00:00:00Z"
+    assert said == [trips, trips, "passes the fuse: it was released"]
+
+
 def test_a_schema_that_nobody_knows_is_said(debezium: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is looked for where the program looks."""
     steps = explained(capsys, written(debezium, b"\0\0\0\0\6x"), code=1)

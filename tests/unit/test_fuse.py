@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 from msgspec.structs import replace
 
-from consumer.core.fuse import WINDOW, Fuse, Trip, release
+from consumer.core.fuse import TIMELESS_MS, WINDOW, Fuse, Trip, release
 from consumer.errors import DecodeError, ManyChanged
 from consumer.model import ChangeEvent, ChangeType, Events, FuseCause, Reason, Record
 from consumer.settings import load
@@ -196,6 +196,16 @@ def test_the_release_that_is_told_is_one_of_that_record(at: int) -> None:
     required = {"KAFKA_BOOTSTRAP_SERVERS": "kafka", "GENESYS_CONTACT_LIST": "list", "KAFKA_SOURCE_TOPICS": "topic"}
     settings = load({**required, "FUSE_RELEASES": release("topic", time_ms)}, unneeded=("GENESYS_",))
     assert passing(Fuse(0, settings.fuse_releases["topic"]), told(TRUNCATE, at=at)) == 1
+
+
+@pytest.mark.parametrize("tells", [TRUNCATE, DELETE])
+def test_a_record_without_a_time_passes_its_own_release_alone(tells: Events | DecodeError) -> None:
+    """A release of an incident long ago still stands in the settings; and one of no time is none of any."""
+    timeless = told(tells, at=-TIME_MS - 1)
+    assert passing(Fuse(2, TIME_MS), *[timeless] * 3) == 0
+    assert passing(Fuse(2, None), *[timeless] * 3) == 0
+    assert passing(Fuse(2, TIMELESS_MS), *[timeless] * 3) == 3
+    assert passing(Fuse(2, TIMELESS_MS), *[told(tells)] * 3) == 0
 
 
 def test_a_release_is_told_to_the_second() -> None:

@@ -150,6 +150,20 @@ def test_an_overflow_of_salesforce_trips_too() -> None:
     assert [line["cause"] for line in lines if line["event"] == "fuse_tripped"] == ["overflow"]
 
 
+def test_a_mass_of_deletes_without_a_time_is_held_until_it_is_released_as_told() -> None:
+    """No release of a time is for it, not that of the record with a time behind it either; the line says so."""
+    world = World()
+    tell(world, OTHER0, *told(600), *told(600, delete=True))
+    log = world.log[OTHER0]
+    log[600:] = [record if record.offset == 702 else replace(record, timestamp_ms=-1) for record in log[600:]]
+    settings: dict[str, Any] = {"kafka_source_topics": OTHER, "fuse_deletes": 100}
+    line = tripping(world, **settings, fuse_releases=release(OTHER, log[702].timestamp_ms))
+    assert (line["offset"], line["cause"]) == (700, "deletes")
+    assert "take it back" in line["remedy"]
+    live(world, schemas(), **settings, **released_by(line))
+    assert world.list == {}
+
+
 def test_a_mass_of_deletes_is_held_and_done_once_released() -> None:
     """Some of it gets in before it is a mass, and as much again with each restart; after the release all of it."""
     world = World()
