@@ -43,7 +43,7 @@ class Record(Struct, frozen=True, gc=False):
         topic: Source topic.
         partition: Partition of the topic.
         offset: Offset in the partition; the committed offset is this plus one.
-        timestamp_ms: Append or create time as Kafka tells it, milliseconds since the epoch, UTC.
+        timestamp_ms: Append or create time as Kafka tells it, milliseconds since the epoch, UTC; negative if none.
         key: Key bytes, None when the record has none.
         value: Value bytes; None when the record has none.
         headers: Header pairs as they came.

@@ -410,7 +410,7 @@ class SettledRecord(Struct, frozen=True, gc=False):
     Attributes:
         outcome: How it ended.
         reasons: Reason codes when rejected or undeliverable.
-        appended_ms: Kafka's timestamp of the record.
+        appended_ms: Kafka's timestamp of the record; negative where it has none.
         applied_at: Seconds since the epoch when Genesys answered; None when nothing was sent.
         withdrawal: Whether it was one.
     """

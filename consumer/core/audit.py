@@ -115,7 +115,7 @@ class Auditor:
             self._contact_list_id,
             work.batch_id,
             work.trace_id or trace_id(record.headers),
-            max(0, now_ms - record.timestamp_ms),
+            max(0, now_ms - record.timestamp_ms) if record.timestamp_ms >= 0 else 0,  # negative: it has none
             seq,
             prev,
             self._parts(work.parts[:MAX_PARTS]) if work.parts else (),

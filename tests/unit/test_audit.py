@@ -183,6 +183,13 @@ def test_a_clock_that_runs_behind_makes_no_negative_latency() -> None:
     assert batch(report(started_at=NOW + 60))["latencyMs"] == 0
 
 
+def test_a_record_without_a_time_has_no_latency() -> None:
+    """Where Kafka tells none, nobody knows since when it waits."""
+    timeless = work()
+    timeless.record = record(0, timestamp_ms=-1)
+    assert told([timeless])[0]["latencyMs"] == 0
+
+
 def test_the_keys_are_those_of_the_interface() -> None:
     """A record's event has its contact's pseudonym, one of nobody its own id, a batch's event the batch id."""
     events, _ = AUDITOR.records([work(0), work(1, external_id=None)], ChainHead(), NOW)

@@ -176,6 +176,18 @@ def test_the_slowest_withdrawal_is_kept() -> None:
     assert subject.slowest_withdrawal_s == 10.0
 
 
+def test_records_without_a_time_have_no_age() -> None:
+    """They are counted in all else; one of them must not hide how slow the others were."""
+    subject = telemetry()
+    timeless = record(Outcome.REJECTED, "not_decodable", appended_ms=-1, applied_at=1002.0, withdrawal=True)
+    subject.settled([timeless, record(Outcome.DELIVERED, applied_at=1002.0, withdrawal=True)], 1005.0, 0.2)
+    found = samples(subject)
+    assert (found["end_to_end_seconds_count"], found["end_to_end_seconds_sum"]) == (1, 5.0)
+    assert (found["withdrawal_seconds_count"], found["withdrawal_seconds_sum"]) == (1, 2.0)
+    assert subject.slowest_withdrawal_s == 2.0
+    assert found["undecodable_suppressions_total"] == 1
+
+
 @pytest.mark.parametrize("accept", ["", OPENMETRICS])
 def test_ages_look_like_those_of_the_library(accept: str) -> None:
     """Whoever reads the histogram of ages must not see that it is counted in bulk: at bounds and beyond them too."""

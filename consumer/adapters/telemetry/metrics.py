@@ -164,12 +164,15 @@ class Metrics:
         self._last_minute.add(len(records), sum(outcomes[outcome] for outcome in _REFUSED))
         for reason, count in Count(reason for record in records for reason in record.reasons).items():
             self._rejected.labels(reason).inc(count)
-        self._end_to_end.observe([max(0.0, now - record.appended_ms / 1000) for record in records])
-        for record in records:
+        timed = [record for record in records if record.appended_ms >= 0]
+        self._end_to_end.observe([max(0.0, now - record.appended_ms / 1000) for record in timed])
+        for record in timed:
             if record.withdrawal and record.applied_at is not None:
                 took = max(0.0, record.applied_at - record.appended_ms / 1000)
                 self._withdrawal.observe(took)
                 self.slowest_withdrawal_s = max(self.slowest_withdrawal_s, took)
+        for record in records:
+            if record.withdrawal and record.applied_at is not None:
                 self._undecodable.inc(not UNDECODABLE.isdisjoint(record.reasons))
 
     def restored(self, seconds: float) -> None:
