@@ -120,7 +120,8 @@ class Partitions(dict[TopicPartition, Partition]):
     """All assigned partitions.
 
     Attributes:
-        starting: Those that are to be, with the monotonic time since when.
+        starting: Those of which it is not known where they go on, with the monotonic time since when: they are to be
+            assigned, or are, and the brokers do not have the offset any more that is to come next.
     """
 
     def __init__(self, assigned: Mapping[TopicPartition, Partition] = MappingProxyType({})) -> None:
@@ -128,19 +129,23 @@ class Partitions(dict[TopicPartition, Partition]):
         self.starting: Mapping[TopicPartition, float] = {}
 
     def note_starting(self, keys: Collection[TopicPartition], now: float) -> None:
-        """These are to be assigned, and no others."""
+        """Of these it is not known where they go on, and of no others."""
         self.starting = {key: self.starting.get(key, now) for key in keys}
 
     def stalled(self, now: float) -> Mapping[TopicPartition, float]:
         """For how long partitions have settled nothing although something waits in them, or may do so, seconds."""
-        starting = {key: now - since for key, since in self.starting.items()}
-        return starting | {key: partition.stalled_s(now) for key, partition in self.items()}
+        stalled = {key: partition.stalled_s(now) for key, partition in self.items()}
+        starting = {key: max(now - since, stalled.get(key, 0.0)) for key, since in self.starting.items()}
+        return stalled | starting
 
     def status(self) -> list[dict[str, object]]:
         """What the status page shows of them."""
-        unknown: dict[str, object] = {"state": "starting", "settled": None, "lag": None, "changelog_left": None}
-        starting = [{"topic": key.topic, "partition": key.partition} | unknown for key in sorted(self.starting)]
-        return [*(partition.status() for partition in self.values()), *starting]
+        unknown = {"settled": None, "lag": None, "changelog_left": None}
+        told = {key: partition.status() for key, partition in self.items()}
+        for key in sorted(self.starting):
+            known = told.get(key, {"topic": key.topic, "partition": key.partition} | unknown)
+            told[key] = known | {"state": "starting"}
+        return list(told.values())
 
     def of(self, assignment: Assignment) -> Partition | None:
         """The partition of an assignment; None when that is over."""

@@ -935,6 +935,22 @@ def test_what_is_not_assigned_yet_is_neither_caught_up_nor_out_of_sight() -> Non
     assert world.committed == {P0: 3, P1: 1}
 
 
+def test_an_idle_partition_of_which_it_is_not_known_where_it_goes_on_is_told_once() -> None:
+    """The brokers do not have its next offset any more, and do not say which they have: it stands still."""
+    world = world_of(Story().tell(0, Event("early", 1)))
+
+    async def act(life: Life) -> None:
+        await until(lambda: world.committed.get(P0) == 1)
+        life.source._events.put_nowait(Starting([P0]))
+        life.source.wake()
+        await passes(30)
+        assert life.pipeline.stalled() == {P0: pytest.approx(30, abs=5)}
+        (told,) = life.pipeline.partitions.status()
+        assert (told["partition"], told["state"], told["settled"]) == (0, "starting", 1)
+
+    in_life(world, act)
+
+
 def test_what_ends_a_transaction_is_no_lag() -> None:
     """It has an offset, and nothing of it is ever settled; what comes behind it counts."""
     assignment = Assignment(P0)
