@@ -27,6 +27,9 @@ AuditEvent = tuple[bytes, bytes]
 _BLOCK_BYTES = 64
 _INNER_PAD, _OUTER_PAD = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
 
+_HASH_HEX = slice(-66, -2)
+"""Where the hash stands in an event: last, and before `"}`."""
+
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 
 
@@ -166,6 +169,11 @@ def trace_id(headers: Headers) -> str | None:
         if name == "traceparent" and value and (match := _TRACEPARENT.fullmatch(value)):
             return match[1].decode()
     return None
+
+
+def head_behind(head: ChainHead, events: Sequence[AuditEvent]) -> ChainHead:
+    """The chain's end behind record events that follow on from a head."""
+    return ChainHead(head.seq + len(events), events[-1][1][_HASH_HEX].decode()) if events else head
 
 
 def encode_head(head: ChainHead) -> bytes:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from consumer.core.audit import AuditEvent
 from consumer.core.epochs import Epochs
 from consumer.core.fuse import Fuse
 from consumer.core.offsets import Tracker
@@ -31,6 +32,7 @@ class Partition:
         held_back: Whether it waits because too much is held already.
         closing: Whether it is about to move away: nothing more is taken in.
         head: End of its chain of audit events.
+        told: Events behind it that readers may have seen although their settlement failed.
         epochs: Of its source's log, as far as its records were taken in.
         fuse: That of its topic.
         deleted: The last record that was taken in, with what it tells, if that is a delete.
@@ -51,6 +53,7 @@ class Partition:
     held_back: bool = False
     closing: bool = False
     head: ChainHead = field(default_factory=ChainHead)
+    told: list[AuditEvent] = field(default_factory=list)
     epochs: Epochs = field(default_factory=Epochs)
     fuse: Fuse = field(default_factory=Fuse)
     deleted: tuple[Record, ChangeEvent] | None = None

@@ -159,6 +159,7 @@ class Pipeline:
             batch_events=batch_events,
             interval=self._settings.settle_interval_ms / 1000,
             expires=self._settings.state_retention_days > 0,
+            repeats=self._settings.kafka_guarantee == "at_least_once",
             now=self._times.now,
             clock=self._times.clock,
             progress=self._progress,

@@ -79,6 +79,7 @@ class Settler:
         batch_events: Events of finished batches; emptied as they settle.
         interval: Longest wait of an outcome, seconds.
         expires: Whether states are forgotten some time after they were settled.
+        repeats: Whether readers may see what a settlement has written that failed.
         now: Seconds since the epoch.
         clock: Monotonic seconds.
         progress: Told of each settlement.
@@ -95,6 +96,7 @@ class Settler:
         batch_events: list[AuditEvent],
         interval: float,
         expires: bool,
+        repeats: bool,
         now: Callable[[], float],
         clock: Callable[[], float],
         progress: Progress,
@@ -107,6 +109,7 @@ class Settler:
         self._batch_events = batch_events
         self._interval = interval
         self._expires = expires
+        self._repeats = repeats
         self._now = now
         self._clock = clock
         self._progress = progress
@@ -161,13 +164,19 @@ class Settler:
         return max(1, self._limit // max(1, len(self._partitions)))
 
     def _share(self, partition: Partition, works: Sequence[Work], now: float) -> _Share:
-        events, head = self._auditor.records(works, partition.head, now)
+        events, head = self._events(partition, works, now)
         entries = self._entries(partition, works, int(now * 1000))
         forgotten = [(identity, None) for identity in self._to_forget(partition)]
         ends = [(CHAIN_KEY, audit.encode_head(head))]
         if partition.epochs.known:  # they may be ahead of the works: those come again, and begin nothing again
             ends.append((EPOCHS_KEY, partition.epochs.encode()))
         return _Share(partition, works, events, head, [*entries, *forgotten, *ends], list(partition.expired))
+
+    def _events(self, partition: Partition, works: Sequence[Work], now: float) -> tuple[list[AuditEvent], ChainHead]:
+        """Events of these works; those that may have been told already are the same again, or the chain would fork."""
+        told = partition.told[: len(works)]
+        events, head = self._auditor.records(works[len(told) :], audit.head_behind(partition.head, told), now)
+        return [*told, *events], head
 
     def _entries(self, partition: Partition, works: Sequence[Work], now_ms: int) -> list[StoreEntry]:
         """States as they are to be remembered. A clock that is behind must not have any of them forgotten early.
@@ -206,13 +215,9 @@ class Settler:
         with self._telemetry.settle_span(sum(len(share.works) for share in shares)):
             try:
                 positions = await self._topics.settle(self._settlement(shares, batch_events))
-            except Rebalancing as error:
-                log.info("settle_postponed", error=str(error), remedy="made again in a moment")
-                await asyncio.sleep(REBALANCING_RETRY_S)
-                return True
             except TransientError as error:
-                self._limit = max(1, self._limit // 2)
-                await self._wait("settle_failed", error)
+                self._keep(shares)
+                await self._put_off(error)
                 return True
             self._limit = min(MAX_RECORDS, 2 * self._limit)
             del self._batch_events[: len(batch_events)]
@@ -225,6 +230,21 @@ class Settler:
         self._telemetry.settled(_settled(shares), self._now(), self._clock() - started)
         self._progress.made()
         return more
+
+    def _keep(self, shares: Sequence[_Share]) -> None:
+        """Remember what readers may have seen of a settlement that failed."""
+        for share in shares if self._repeats else ():
+            told = share.partition.told
+            told += share.events[len(told) :]
+
+    async def _put_off(self, error: TransientError) -> None:
+        """Wait until it is worth another try."""
+        if isinstance(error, Rebalancing):
+            log.info("settle_postponed", error=str(error), remedy="made again in a moment")
+            await asyncio.sleep(REBALANCING_RETRY_S)
+        else:
+            self._limit = max(1, self._limit // 2)
+            await self._wait("settle_failed", error)
 
     def _settlement(self, shares: Sequence[_Share], batch_events: Sequence[AuditEvent]) -> Settlement:
         now_ms = int(self._now() * 1000)
@@ -261,6 +281,7 @@ class Settler:
         partition = share.partition
         partition.tracker.settle(share.works)
         partition.head = share.head
+        del partition.told[: len(share.works)]
         for identity in share.expired:
             del partition.expired[identity]
         for part in _parts(share.works):

@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
+from consumer.core.audit_chain import AuditCheck, Finding
 from consumer.core.offsets import Tracker
 from consumer.errors import (
     ConsumerError,
@@ -24,6 +25,7 @@ from consumer.errors import (
     Withheld,
 )
 from consumer.model import Assignment, Contact, Record, Settlement, TopicPartition
+from consumer.pipeline import settle
 from consumer.pipeline.again import DELETE_RETRY_S
 from consumer.pipeline.dnc_wait import OFFERED_EVERY_S
 from consumer.pipeline.partitions import Partition
@@ -949,6 +951,40 @@ def test_an_idle_partition_of_which_it_is_not_known_where_it_goes_on_is_told_onc
         assert (told["partition"], told["state"], told["settled"]) == (0, "starting", 1)
 
     in_life(world, act)
+
+
+class Leaky(MemoryTopics):
+    """Without transactions: what was to be settled is there, and then the commit fails."""
+
+    async def settle(self, settlement: Settlement) -> Mapping[TopicPartition, int]:
+        if self.failures:
+            self._world.audit.extend(settlement.audit)
+        return await super().settle(settlement)
+
+
+@pytest.mark.parametrize("failure", [SourceUnavailable("away"), Rebalancing("moving")], ids=["away", "moving"])
+def test_what_readers_may_have_seen_of_a_settlement_that_failed_is_told_again_as_it_was(
+    failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its events are the same ones, in smaller settlements too, and what was decided meanwhile follows: no fork."""
+    monkeypatch.setattr(settle, "MAX_RECORDS", 64)
+    story = Story().tell(0, *_contacts(300))
+    world = world_of(story)
+
+    async def main() -> None:
+        topics = Leaky(world)
+        topics.failures = [failure] * 4
+        life = Life(world, topics=topics, kafka_guarantee="at_least_once", batch_max_records=20)
+        await life.run()
+
+    virtual_time.run(main())
+    verified = AuditCheck(from_start=True)
+    for _, value in world.audit:
+        verified.take(value, "")
+    verified.finish()
+    assert verified.chains[P0].problems.counts.keys() == {Finding.REPEATED}
+    records = {value for _, value in world.audit if b'"type":"record"' in value}
+    assert len(records) == verified.chains[P0].events == 300
 
 
 def test_what_ends_a_transaction_is_no_lag() -> None:
