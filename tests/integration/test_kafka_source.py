@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition as NativePartition
 from structlog.testing import capture_logs
 
-from consumer.adapters.kafka import group_offsets, orphans, poller, reach, starts
+from consumer.adapters.kafka import group_offsets, orphans, poller, reach, starts, static_name
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.group_offsets import GroupOffsets, Told
 from consumer.adapters.kafka.handoff import MAX_UNTAKEN
@@ -577,6 +577,53 @@ async def test_the_consumer_protocol_serves_as_well(kafka: KafkaCluster, tmp_pat
             old.revoked[0].release()
             await both(old, new, lambda: new.positions)
             assert new.positions == {moving: 7}
+
+
+async def test_a_name_that_the_group_has_not_released_yet_is_waited_for(
+    kafka: KafkaCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With group.protocol=consumer nobody is let in whose namesake did not leave; who waits may be told to stop."""
+    monkeypatch.setattr(static_name, "RETRY_S", 0.5)
+    tries: list[Poller] = []
+    join_again = Poller._join_again
+
+    def counted(poller: Poller) -> None:
+        tries.append(poller)
+        join_again(poller)
+
+    monkeypatch.setattr(Poller, "_join_again", counted)
+    topic = kafka.create_topic()
+    path = properties(tmp_path, group_protocol="consumer")
+    chosen = settings(kafka.bootstrap, topic, KAFKA_PROPERTIES_FILE=path, KAFKA_GROUP_INSTANCE_ID="ours")
+    with capture_logs() as logs:
+        async with watched(chosen) as former:
+            await former.until(lambda: former.assigned)
+            async with watched(chosen) as stopped:
+                await both(former, stopped, lambda: tries)
+            async with watched(chosen) as ours:
+                await both(former, ours, lambda: len(tries) == 3)
+                assert not ours.assigned
+                await former.source.close()
+                await ours.until(lambda: ours.assigned)
+                produce(kafka.bootstrap, topic, numbered(3))
+                await ours.until(lambda: len(ours.records) == 3)
+    assert [line["event"] for line in logs if line["log_level"] != "info"] == ["static_name_not_released"] * 2
+
+
+async def test_a_name_that_somebody_has_for_good_is_told(
+    kafka: KafkaCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes have it: the second one ends, with what to do."""
+    monkeypatch.setattr(static_name, "RETRY_S", 0.1)
+    monkeypatch.setattr(static_name, "RELEASED_WITHIN_S", 0.5)
+    path = properties(tmp_path, group_protocol="consumer")
+    topic = kafka.create_topic()
+    chosen = settings(kafka.bootstrap, topic, KAFKA_PROPERTIES_FILE=path, KAFKA_GROUP_INSTANCE_ID="ours")
+    async with watched(chosen) as first:
+        await first.until(lambda: first.assigned)
+        async with watched(chosen) as second:
+            with pytest.raises(FatalError, match=r"KAFKA_GROUP_INSTANCE_ID=ours: .* a name of its own"):
+                await both(first, second, lambda: False)
 
 
 # -- commits without a transaction

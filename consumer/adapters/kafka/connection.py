@@ -14,7 +14,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition as NativePartition
 from confluent_kafka.admin import AdminClient
 
-from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
+from consumer.adapters.kafka.failures import NOT_RELEASED, error_of, is_hopeless, policy
 from consumer.adapters.kafka.seldom import Seldom
 from consumer.errors import SettingsError
 from consumer.model import TopicPartition
@@ -239,6 +239,8 @@ class ClientLog:
         if "will be ignored by this" in text:  # the one properties file serves consumers and producers alike
             return
         if facility == "TXNERR":  # the failed call tells the same
+            return
+        if facility == "FATAL" and NOT_RELEASED in text:  # told once, by who waits for that
             return
         if self._seldom.told((facility, client)):  # a broker that is down makes it say the same several times a second
             return

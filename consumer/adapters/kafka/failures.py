@@ -52,6 +52,9 @@ REMEDIES = {
 }
 
 
+NOT_RELEASED = KafkaError(KafkaError.UNRELEASED_INSTANCE_ID).str()
+"""What the library says of a static name that the group still has another member of."""
+
 REBALANCING = frozenset(
     {
         KafkaError.FENCED_MEMBER_EPOCH,
@@ -92,6 +95,14 @@ def fatal_error(producer: Producer, failure: SystemError) -> KafkaError:
 def is_hopeless(error: KafkaError) -> bool:
     """Whether going on would be wrong."""
     return error.fatal() or error.code() in HOPELESS or error.code() in UNAUTHORIZED
+
+
+def is_not_released(error: KafkaError) -> bool:
+    """Whether the group still counts another member of this static name.
+
+    The library tells that only in the text of the fatal error that it makes of it, for a consumer.
+    """
+    return error.code() == KafkaError._FATAL and NOT_RELEASED in error.str()
 
 
 def is_beside_reading(message: Message) -> bool:

@@ -23,7 +23,7 @@ from confluent_kafka import (
 )
 
 from consumer.adapters.kafka.connection import Connection, native, of_native
-from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
+from consumer.adapters.kafka.failures import error_of, is_hopeless, is_not_released, policy
 from consumer.adapters.kafka.handoff import Handoff
 from consumer.adapters.kafka.lease import Lease
 from consumer.adapters.kafka.messages import headers_of, polled
@@ -31,6 +31,7 @@ from consumer.adapters.kafka.orphans import Orphans
 from consumer.adapters.kafka.reach import Reach
 from consumer.adapters.kafka.seldom import Seldom
 from consumer.adapters.kafka.starts import Start, Starts
+from consumer.adapters.kafka.static_name import StaticName
 from consumer.errors import ConsumerError, FatalError, Rebalancing
 from consumer.model import Record, TopicPartition
 from consumer.ports import Assigned, Grown, Lost, Polled, Revoked, Starting
@@ -138,6 +139,7 @@ class Poller:
         self._lease = Lease(self._sure_for_s)
         self._starting: frozenset[TopicPartition] = frozenset()  # as told last
         self._errors = Seldom()
+        self._name = StaticName(settings.kafka_group_instance_id)
         self._consumer: Consumer
         self.closing = False
         self.membership: Membership | None = None
@@ -161,8 +163,7 @@ class Poller:
     def run(self) -> None:
         """Work until told to close."""
         try:
-            self._consumer = self._connection.consumer(self._defaults(), self._own_properties())
-            self._subscribe()
+            self._join()
             while not self.closing:
                 self._turn()
             self._consumer.close()
@@ -177,6 +178,15 @@ class Poller:
             self.reach.close()
             if self._orphans is not None:
                 self._orphans.close()
+
+    def _join(self) -> None:
+        self._consumer = self._connection.consumer(self._defaults(), self._own_properties())
+        self._subscribe()
+
+    def _join_again(self) -> None:
+        """Only a new client is let in under a name that the group had not released to this one."""
+        self._consumer.close()
+        self._join()
 
     @property
     def _new_protocol(self) -> bool:
@@ -222,6 +232,8 @@ class Poller:
     def _turn(self) -> None:
         self._handoff.serve()
         self._tell_starting()
+        if self._name.is_due(time.monotonic()):
+            self._join_again()
         if self.is_sure():
             self._begin(self._starts.poll(self._consumer, time.monotonic()))
             self._adopt()
@@ -314,7 +326,9 @@ class Poller:
             self._handoff.emit(Grown(ends))
 
     def _on_error(self, error: KafkaError) -> None:
-        if is_hopeless(error):
+        if is_not_released(error) and not self._owned:
+            self._name.refuse(time.monotonic())
+        elif is_hopeless(error):
             self._handoff.emit(policy(error, "the group consumer failed"))
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self.reach.down()
@@ -330,6 +344,7 @@ class Poller:
     def _on_assign(self, _: Consumer, partitions: Sequence[NativePartition]) -> None:
         """Take note; fetching starts when it is known where. The call tells the library not to start by itself."""
         self._consumer.incremental_assign([])
+        self._name.accept()
         self._lease.renew(self.last_poll)
         self._starts.add(map(of_native, partitions))
         if self._orphans is None and self._settings.kafka_group_instance_id and not self._new_protocol:
