@@ -122,6 +122,11 @@ SourceEvent = Assigned | Revoked | Lost | Polled | Grown | Starting
 class Source(Protocol):
     """The group consumer: one ordered stream of records and of changes in ownership."""
 
+    @property
+    def connected(self) -> bool:
+        """Whether any broker answers."""
+        ...
+
     async def next(self) -> SourceEvent:
         """Wait for the next event. Events come in the order in which they happened."""
         ...

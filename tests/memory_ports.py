@@ -163,6 +163,7 @@ class MemorySource:
         self.paused: set[TopicPartition] = set()
         self.leaving: set[TopicPartition] = set()
         self.sure = True
+        self.connected = True
         self._woken = asyncio.Event()
         self.assign(list(world.log))
 

@@ -4,7 +4,10 @@ What comes for a partition that waits, for its store, a schema or the release of
 Pauses and resumes partitions of the source; touches nothing else.
 """
 
+import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+
+import structlog
 
 from consumer.core.decode import ReaderName
 from consumer.model import Record, TopicPartition
@@ -13,7 +16,13 @@ from consumer.pipeline.fuses import Fuses
 from consumer.pipeline.intake import Intake
 from consumer.pipeline.partitions import Partition, Partitions
 from consumer.pipeline.progress import Progress
+from consumer.pipeline.readers import reference
 from consumer.ports import Source, Telemetry
+
+TOLD_AFTER_S = 1.0
+"""A registry that is there answers sooner: until then nobody is told that a partition waits for a schema."""
+
+log = structlog.get_logger(__name__)
 
 
 class Feed:
@@ -96,7 +105,7 @@ class Feed:
         """Take in what was held, learning schemas on the way, until nothing is; then the partition flows again."""
         while not partition.fused:
             if missing is not None:
-                await self._intake.learn(partition, missing)
+                await self._learn(partition, missing)
             records, partition.held = partition.held, []
             if not records or partition.closing:
                 break
@@ -108,6 +117,22 @@ class Feed:
         if not (partition.blocked or partition.held_back or self._ended):
             self._source.resume([partition.key])
         self._progress.made()
+
+    async def _learn(self, partition: Partition, missing: ReaderName) -> None:
+        told = asyncio.get_running_loop().call_later(TOLD_AFTER_S, self._tell_waiting, partition, missing)
+        try:
+            await self._intake.learn(partition, missing)
+        finally:
+            told.cancel()
+            partition.lacks = None
+
+    def _tell_waiting(self, partition: Partition, missing: ReaderName) -> None:
+        if self._partitions.of(partition.assignment) is None:
+            return
+        partition.lacks = str(reference(missing))
+        topic, number = partition.key.topic, partition.key.partition
+        remedy = "have the registry answer, and know it; schema_not_available says why it does not answer"
+        log.warning("waiting_for_schema", topic=topic, partition=number, schema_id=partition.lacks, remedy=remedy)
 
     async def balance(self) -> None:
         """Whenever something got done there may be room again."""

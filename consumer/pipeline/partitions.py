@@ -29,6 +29,7 @@ class Partition:
         changelog_left: Offsets of the changelog that are still to be read for that, None while that is not known.
         blocked: Whether new records have to wait: for the store, for a schema, behind held ones, or since the fuse has
             tripped.
+        lacks: The schema that it waits for, once that takes long.
         held_back: Whether it waits because too much is held already.
         closing: Whether it is about to move away: nothing more is taken in.
         head: End of its chain of audit events.
@@ -50,6 +51,7 @@ class Partition:
     restored: bool = False
     changelog_left: int | None = None
     blocked: bool = True
+    lacks: str | None = None
     held_back: bool = False
     closing: bool = False
     head: ChainHead = field(default_factory=ChainHead)
@@ -140,6 +142,11 @@ class Partitions(dict[TopicPartition, Partition]):
         stalled = {key: partition.stalled_s(now) for key, partition in self.items()}
         starting = {key: max(now - since, stalled.get(key, 0.0)) for key, since in self.starting.items()}
         return stalled | starting
+
+    @property
+    def waiting(self) -> str:
+        """Which of them wait for a schema; "" when none does."""
+        return "; ".join(f"{key} waits for schema {each.lacks}" for key, each in self.items() if each.lacks)
 
     def status(self) -> list[dict[str, object]]:
         """What the status page shows of them."""

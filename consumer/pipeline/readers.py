@@ -6,7 +6,7 @@ time begins when it can tell. What was learnt is kept: a schema does not change.
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 
 import orjson
@@ -24,6 +24,8 @@ from consumer.formats import SchemaReference
 from consumer.model import Reason, Record
 from consumer.ports import Schemas
 from consumer.settings import RELEASE, Settings, ready_made_mappings
+
+Spawn = Callable[[Coroutine[object, object, None]], None]
 
 log = structlog.get_logger(__name__)
 
@@ -121,6 +123,7 @@ class Readers:
         way: All that decides what a record becomes, besides its bytes and its schema.
         unknown_timeout: How long the registry may lag, seconds.
         clock: Monotonic seconds.
+        spawn: Lets a task go on beside the rest.
 
     Attributes:
         form: As given.
@@ -140,6 +143,7 @@ class Readers:
         way: bytes,
         unknown_timeout: float,
         clock: Callable[[], float],
+        spawn: Spawn,
     ) -> None:
         self.form = form
         self.has_positions = has_positions
@@ -151,6 +155,8 @@ class Readers:
         self._schemas = schemas
         self._unknown_timeout = unknown_timeout
         self._clock = clock
+        self._spawn = spawn
+        self._learning: dict[ReaderName, asyncio.Event] = {}
 
     def named_by_key(self, record: Record) -> str | None:
         """The external id that the key of a record names, whatever its value is; None when it names nobody for sure."""
@@ -170,9 +176,15 @@ class Readers:
         return hashlib.sha256(seed + body).digest()[:IMPRINT_BYTES] if seed else b""
 
     async def learn(self, name: ReaderName, held: Sequence[Record]) -> None:
-        """Fetch a schema, and at the same time all others that the held records will need."""
-        missing = {name, *reader_names(held, self.form)} - self.known.keys()
-        await asyncio.gather(*map(self._learn, missing))
+        """Fetch a schema, for as long as it takes, and all others that the held records will need.
+
+        Nobody waits for those: what stands before their records can be read, and withdrawals may be among it.
+        """
+        for missing in {name, *reader_names(held, self.form)} - self.known.keys() - self._learning.keys():
+            self._learning[missing] = asyncio.Event()
+            self._spawn(self._learn(missing))
+        if name in self._learning:
+            await self._learning[name].wait()
 
     async def _learn(self, name: ReaderName) -> None:
         """Fetch a schema, for as long as it takes; one that stays unknown makes its records rejected."""
@@ -192,6 +204,7 @@ class Readers:
                 self.known[name] = learnt
                 if isinstance(learnt, DecodeError) and Reason.SCHEMA_UNKNOWN in learnt.reasons:
                     asyncio.get_running_loop().call_later(_UNKNOWN_FOR_S, self.known.pop, name, None)
+        self._learning.pop(name).set()
 
     async def _fetch(self, name: ReaderName, *, final: bool) -> Reader | DecodeError | None:
         wanted = reference(name)
@@ -207,7 +220,13 @@ class Readers:
 
 
 def readers_of(
-    settings: Settings, envelopes: Envelopes, schemas: Schemas, contact_list_id: str, clock: Callable[[], float]
+    settings: Settings,
+    envelopes: Envelopes,
+    schemas: Schemas,
+    contact_list_id: str,
+    *,
+    clock: Callable[[], float],
+    spawn: Spawn,
 ) -> Callable[[str], Readers]:
     """What makes the readers of a topic, for one contact list."""
     way = orjson.dumps((RELEASE, contact_list_id, settings.genesys_attribute_columns))
@@ -222,6 +241,7 @@ def readers_of(
             schemas=schemas,
             unknown_timeout=settings.schema_unknown_timeout_s,
             clock=clock,
+            spawn=spawn,
         )
 
     return make

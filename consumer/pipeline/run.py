@@ -115,7 +115,7 @@ class Pipeline:
         )
         self.lanes, self.gate = outbound.lanes, outbound.gate
         self._admission, self._dispatcher = outbound.admission, outbound.dispatcher
-        readers = readers_of(settings, envelopes, schemas, sink.contact_list_id, times.clock)
+        readers = readers_of(settings, envelopes, schemas, sink.contact_list_id, clock=times.clock, spawn=self._spawn)
         self._feed = self._make_feed(self._make_intake(readers, Quarantine(breadcrumbs), sink.contact_list_id))
         self._settler = self._make_settler(topics, auditor, reports.events)
         self._restorer = Restorer(topics, store, sink, telemetry, times.clock)
@@ -201,14 +201,22 @@ class Pipeline:
     @property
     def degraded(self) -> str | None:
         """Why work does not go on at its pace, None when it does."""
-        if self._settler.degraded is not None:
-            return self._settler.degraded
-        if self.fuses.tripped:
-            return self.fuses.reason
+        reasons = (
+            self._settler.degraded,
+            None if self._source.connected else "no broker answers",
+            self.fuses.reason,
+            self._genesys_waits,
+            self._dispatcher.dnc_wait.reason,
+            self.partitions.waiting,
+        )
+        return "; ".join(filter(None, reasons)) or None
+
+    @property
+    def _genesys_waits(self) -> str | None:
         if not self.genesys_answers:
             return "Genesys does not answer"
         wait_s = self.gate.asked_to_wait(self._times.clock())
-        return f"Genesys asks to wait for {wait_s:.0f} s" if wait_s > LONG_WAIT_S else self._dispatcher.dnc_wait.reason
+        return f"Genesys asks to wait for {wait_s:.0f} s" if wait_s > LONG_WAIT_S else None
 
     def stalled(self) -> Mapping[TopicPartition, float]:
         """For how long partitions have settled nothing although something waits in them, seconds."""
