@@ -87,7 +87,9 @@ def _mapping_of_native_events(known: Mapping[str, object]) -> list[str]:
         return []
     if {envelopes.default, *envelopes.named.values()} != {EnvelopeName.NATIVE}:
         return []
-    return ["SOURCE_MAPPING: native events are not mapped; set SOURCE_ENVELOPE too, or neither"]
+    return [
+        "SOURCE_MAPPING: native events are not mapped; set SOURCE_ENVELOPE too (outbox for flat records), or neither"
+    ]
 
 
 def _password_without_user(known: Mapping[str, object]) -> list[str]:

@@ -89,6 +89,64 @@ def test_the_file_is_checked_with_the_topic_s_envelope():
         envelopes("salesforce", MINIMAL)
 
 
+TELLS = MINIMAL | {"change_type": {"path": "kind", "values": {"REMOVED": "DELETE"}}}
+
+
+@pytest.mark.parametrize("envelope", ["debezium", "flattened", "dms", "salesforce"])
+def test_a_key_that_the_envelope_does_not_read_is_refused(envelope):
+    """A delete that `change_type` tells would be an update there, and its contact callable."""
+    table = TELLS if envelope != "salesforce" else {key: TELLS[key] for key in TELLS if key != "external_id"}
+    told = rf"SOURCE_MAPPING: \[{TOPIC}\] change_type: is read with SOURCE_ENVELOPE=outbox alone, not with {envelope}$"
+    with pytest.raises(SettingsError, match=told):
+        envelopes(envelope, table)
+    envelopes("outbox", TELLS)
+
+
+@pytest.mark.parametrize("envelope", ["debezium", "outbox", "dms"])
+def test_a_prefix_is_of_flattened_rows_alone(envelope):
+    """Whoever sets one elsewhere takes the rows for flattened ones."""
+    with pytest.raises(SettingsError, match="prefix: is read with SOURCE_ENVELOPE=flattened alone"):
+        envelopes(envelope, MINIMAL | {"prefix": "cdc_"})
+    envelopes("flattened", MINIMAL | {"prefix": "cdc_"})
+
+
+@pytest.mark.parametrize(
+    ("names", "tables", "refused"),
+    [
+        ({"default": "flattened"}, ["default"], True),
+        ({"default": "flattened"}, ["com.acme.Row"], True),
+        ({"default": "native", "a": "outbox"}, ["default"], False),
+        ({"default": "native", "a": "outbox"}, ["com.acme.Row"], False),
+        ({"default": "flattened", "a": "outbox"}, ["a"], False),
+        ({"default": "flattened", "a": "outbox"}, ["default"], True),
+        ({"default": "native", "a": "outbox", "b": "flattened"}, ["default"], True),
+        ({"default": "native", "a": "outbox", "b": "flattened"}, ["default", "b"], False),
+    ],
+)
+def test_a_table_is_checked_with_every_envelope_that_may_take_it(names, tables, refused):
+    """A topic with a table of its own takes no other one, and native events take none."""
+    told = {table: TELLS if table != "b" else MINIMAL for table in tables}
+    if not refused:
+        Envelopes.of(names, told, {})
+        return
+    with pytest.raises(
+        SettingsError, match="change_type: is read with SOURCE_ENVELOPE=outbox alone, not with flattened"
+    ):
+        Envelopes.of(names, told, {})
+
+
+@pytest.mark.parametrize(("table", "refused"), [("default", False), ("b", True)])
+def test_a_table_of_a_source_topic_is_checked_with_its_envelope(table, refused):
+    """Also where that has the default one; no other table is for its records then."""
+    told = {"b": MINIMAL, "default": MINIMAL, table: TELLS}
+    names, topics = {"default": "flattened", "a": "outbox"}, ["a", "b"]
+    if not refused:
+        Envelopes.of(names, told, {}, topics)
+        return
+    with pytest.raises(SettingsError, match=r"\[b\] change_type: is read with SOURCE_ENVELOPE=outbox alone, not with"):
+        Envelopes.of(names, told, {}, topics)
+
+
 def test_every_envelope_but_the_native_one_has_a_ready_made_mapping():
     """And each of them is right."""
     made = ready_made_mappings()

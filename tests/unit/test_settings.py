@@ -828,6 +828,7 @@ def test_a_mapping_needs_an_envelope_that_is_mapped(tmp_path: Path) -> None:
     chosen = {"SOURCE_MAPPING": str(tmp_path / "mapping.toml")}
     (problem,) = problems(**chosen)
     assert problem.startswith("SOURCE_MAPPING: native events are not mapped")
+    assert "outbox for flat records" in problem
     assert read(**chosen, SOURCE_ENVELOPE="crm.contacts.changes=debezium").source_mapping
 
 

@@ -6,6 +6,7 @@ Answers for finding both: once per topic and schema. Touches nothing else.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from itertools import takewhile
+from typing import cast
 
 from msgspec import Struct
 
@@ -51,6 +52,9 @@ _MAPPED: Mapping[str, Callable[[Mapping[str, object], ContactMapping], Mapper]] 
     "outbox": outbox,
     "dms": dms,
 }
+
+_READ_BY: Mapping[str, str] = {"change_type": "outbox", "prefix": "flattened"}
+"""Keys of a table that one envelope alone reads: with another one deletes that `change_type` tells would be updates."""
 
 
 class Fitness(Struct, frozen=True):
@@ -109,6 +113,7 @@ class Envelopes(Struct, frozen=True):
             for table, mapping in mappings.items()
             if (rule := _ids_rule(names.get(table, names[DEFAULT]), mapping))
         ]
+        problems += _unread(names, cast("Mapping[str, Mapping[str, object]]", tables), topics or names)
         if problems:
             raise SettingsError(problems)
         return cls(names, mappings, {name: parse(each) for name, each in ready_made.items()}, topics)
@@ -233,6 +238,22 @@ def _names(definition: Mapping[str, object]) -> tuple[str, str]:
     """The names of a schema: in full, and its own alone. Either may be how one version spells it, and another not."""
     name, namespace = str(definition.get("name")), definition.get("namespace")
     return name if "." in name or not namespace else f"{namespace}.{name}", name.rpartition(".")[2]
+
+
+def _unread(names: Mapping[str, str], tables: Mapping[str, Mapping[str, object]], topics: Collection[str]) -> list[str]:
+    """Keys of tables that do nothing with an envelope of theirs; a sentence each.
+
+    A topic with a table of its own needs no other one. Any other table may be for any other topic.
+    """
+    of_topics = {topic: names.get(topic, names[DEFAULT]) for topic in topics}
+    others = {name for topic, name in of_topics.items() if topic == DEFAULT or topic not in tables} - {"native"}
+    chosen = {table: {of_topics[table]} if table in topics and table != DEFAULT else others for table in tables}
+    return [
+        f"SOURCE_MAPPING: [{table}] {key}: is read with SOURCE_ENVELOPE={reader} alone, not with {', '.join(wrong)}"
+        for table, keys in tables.items()
+        for key, reader in _READ_BY.items()
+        if key in keys and (wrong := sorted(chosen[table] - {reader}))
+    ]
 
 
 def _ids_rule(envelope: str, mapping: ContactMapping) -> str | None:
