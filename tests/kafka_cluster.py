@@ -299,6 +299,10 @@ def _settings(broker: Broker, voters: str, size: int) -> dict[str, object]:
         "listener.name.locked.plain.sasl.jaas.config": (
             f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{LOCKED_USER}="{LOCKED_PASSWORD}";'
         ),
+        # What no ACL names is open to everybody; what one names is closed to whoever logs in and is not named there.
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "allow.everyone.if.no.acl.found": "true",
+        "super.users": "User:ANONYMOUS",
         "log.dirs": broker.folder / "data",
         "auto.create.topics.enable": "false",
         "default.replication.factor": replicas,

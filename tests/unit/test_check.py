@@ -1,4 +1,4 @@
-"""What `check` makes of the brokers' answers about ACLs, which the brokers of the tests do not have."""
+"""What `check` makes of answers of the brokers about ACLs, and of the state directory, without any brokers."""
 
 import asyncio
 import os

@@ -1,8 +1,9 @@
 """What an error of the Kafka library is taken for."""
 
+import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from consumer.adapters.kafka.failures import fatal_error
+from consumer.adapters.kafka.failures import fatal_error, policy
 
 
 class Aborting:
@@ -22,3 +23,19 @@ def test_a_fatal_error_is_asked_for_and_nothing_else_is_taken_for_it() -> None:
     assert fatal_error(Aborting(fenced), lost).code() == KafkaError._FENCED  # type: ignore[arg-type]
     told = fatal_error(Aborting(KafkaError(KafkaError._CONFLICT)), lost)  # type: ignore[arg-type]
     assert (told.code(), told.fatal()) == (KafkaError._FATAL, True)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    ],
+)
+def test_what_a_missing_acl_leads_to_says_who_names_it(code: int) -> None:
+    """The last line of a process has Kafka's name for it, which tells nobody what to allow."""
+    assert "`genesys-consumer check` names the ACL" in str(policy(KafkaError(code), "cannot settle"))

@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError, Message
 from confluent_kafka.admin import AdminClient
 
 from consumer.adapters.kafka.connection import Admin, Connection, native
-from consumer.adapters.kafka.failures import is_beside_reading, is_hopeless, policy
+from consumer.adapters.kafka.failures import is_beside_reading, is_hopeless, policy, reading_policy
 from consumer.adapters.kafka.messages import polled
 from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, first_since, low_and_high
 from consumer.errors import FatalError, SourceUnavailable
@@ -69,7 +69,7 @@ def _spans(client: AdminClient, topic: str, since_ms: int | None) -> dict[TopicP
     known = client.list_topics(topic, timeout=ANSWER_WITHIN_S).topics[topic]
     partitions = [TopicPartition(topic, number) for number in known.partitions]
     if not partitions:
-        raise FatalError(f"there is no topic {topic}, or it may not be described")
+        raise FatalError(f"there is no topic {topic}, or it may not be described: Read on it allows both")
     low, high = low_and_high(client, partitions)
     since = {} if since_ms is None else first_since(client, partitions, since_ms)
     begin = {key: high[key] if offset < 0 else offset for key, offset in since.items()}
@@ -149,7 +149,7 @@ class BoundedReader:
         elif error.code() == KafkaError._AUTO_OFFSET_RESET:
             raise SourceUnavailable("retention removed records while they were read: run it again")
         elif is_hopeless(error):
-            raise policy(error, "cannot read")
+            raise reading_policy(error, message.topic() or "")
 
     def _watch(self, *, heard: bool) -> None:
         now = time.monotonic()

@@ -43,11 +43,19 @@ HOPELESS = frozenset(
 )
 """Trying again would give the same answer for ever."""
 
+MISSING_ACL = "`genesys-consumer check` names the ACL"
+MISSING = f"it is missing, or may not be described: {MISSING_ACL}"
 CLOCK_AHEAD = "is the clock of this machine an hour or more ahead of the brokers'?"
 REMEDIES = {
     KafkaError.INVALID_RECORD: CLOCK_AHEAD,
     KafkaError.INVALID_TIMESTAMP: CLOCK_AHEAD,
     KafkaError._FENCED: "another instance took over, or brokers were away for longer than a transaction may last",
+    KafkaError._UNKNOWN_TOPIC: MISSING,
+    KafkaError.UNKNOWN_TOPIC_OR_PART: MISSING,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: MISSING_ACL,
+    KafkaError.GROUP_AUTHORIZATION_FAILED: MISSING_ACL,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: MISSING_ACL,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: MISSING_ACL,
     KafkaError.MSG_SIZE_TOO_LARGE: "raise the topic's max.message.bytes, and message.max.bytes in the properties file",
 }
 
@@ -118,9 +126,19 @@ def is_beside_reading(message: Message) -> bool:
 
 def policy(error: KafkaError, doing: str) -> ConsumerError:
     """The project's error for one of librdkafka's, as a sentence that begins with what was tried."""
+    return _of(error, doing, REMEDIES.get(error.code(), ""))
+
+
+def reading_policy(error: KafkaError, topic: str) -> ConsumerError:
+    """As `policy`, for a topic that somebody reads beside the consumer: `check` asks for no right to do so."""
+    remedies = {KafkaError.TOPIC_AUTHORIZATION_FAILED: "allow Read on it"}
+    return _of(error, f"cannot read {topic}", remedies.get(error.code(), REMEDIES.get(error.code(), "")))
+
+
+def _of(error: KafkaError, doing: str, remedy: str) -> ConsumerError:
     text = f"{doing}: {error.name()}: {error.str()}"
-    if error.code() in REMEDIES:
-        text += f" ({REMEDIES[error.code()]})"
+    if remedy:
+        text += f" ({remedy})"
     if error.code() in UNAUTHORIZED:
         return Unauthorized(text)
     if error.code() in REBALANCING:

@@ -102,7 +102,9 @@ class KafkaHistory:
         known = client.list_topics(timeout=ANSWER_WITHIN_S).topics
         missing = [topic for topic in self._topics if topic not in known]
         if missing:
-            raise FatalError(f"source topics missing: {', '.join(missing)} (KAFKA_SOURCE_TOPICS)")
+            raise FatalError(
+                f"source topics missing, or not to be described: {', '.join(missing)} (KAFKA_SOURCE_TOPICS)"
+            )
         return [TopicPartition(topic, number) for topic in self._topics for number in known[topic].partitions]
 
     def _ends(self, client: AdminClient) -> dict[TopicPartition, int]:

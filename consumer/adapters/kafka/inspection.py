@@ -8,7 +8,7 @@ with `validate_only`. The one trace is an empty transactional id of its own. Eve
 from collections.abc import Collection
 from typing import NamedTuple
 
-from confluent_kafka import KafkaException, TopicCollection
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented there, but not in the stubs' __all__
     AclOperation,
     AdminClient,
@@ -25,7 +25,7 @@ from consumer.adapters.kafka.topics import (
     partition_counts,
     wanted,
 )
-from consumer.errors import FatalError
+from consumer.errors import FatalError, Unauthorized
 from consumer.model import TopicPartition
 from consumer.settings import Settings
 
@@ -33,7 +33,11 @@ SOURCE_RIGHTS = frozenset({AclOperation.READ})
 OUTPUT_RIGHTS = frozenset({AclOperation.WRITE})
 CHANGELOG_RIGHTS = frozenset({AclOperation.READ, AclOperation.WRITE})
 GROUP_RIGHTS = frozenset({AclOperation.READ})
+TRANSACTION_RIGHTS = frozenset({AclOperation.WRITE})
+_TO_SEE = frozenset({AclOperation.DESCRIBE})
+_TO_CHECK_ITS_POLICY = frozenset({AclOperation.DESCRIBE_CONFIGS})
 
+_THERE = KafkaError(KafkaError.TOPIC_ALREADY_EXISTS).name()
 _Rights = frozenset[AclOperation]
 
 
@@ -81,7 +85,7 @@ class Inspection:
         counts = partition_counts(self._connection, [*settings.kafka_source_topics, *outputs])
         sources = {name: counts[name] for name in settings.kafka_source_topics if name in counts}
         inspected = [self._source(name, counts.get(name)) for name in settings.kafka_source_topics]
-        rights = (OUTPUT_RIGHTS, OUTPUT_RIGHTS, CHANGELOG_RIGHTS)
+        rights = (OUTPUT_RIGHTS, OUTPUT_RIGHTS, CHANGELOG_RIGHTS | _TO_CHECK_ITS_POLICY)
         if sources:
             for topic, needed in zip(wanted(settings, sources), rights, strict=True):
                 inspected.append(self._output(topic, counts.get(topic.name), needed))
@@ -90,12 +94,15 @@ class Inspection:
     def group(self) -> Inspected:
         """Whether the group may be joined."""
         name = self._settings.kafka_group_id
-        found = self._admin.answer(
-            lambda client: client.describe_consumer_groups(
-                [name], include_authorized_operations=True, request_timeout=ANSWER_WITHIN_S
-            )[name].result(),
-            "cannot describe the group",
-        )
+        try:
+            found = self._admin.answer(
+                lambda client: client.describe_consumer_groups(
+                    [name], include_authorized_operations=True, request_timeout=ANSWER_WITHIN_S
+                )[name].result(),
+                "cannot describe the group",
+            )
+        except Unauthorized:
+            return Inspected(name, self._not_allowed("group", name, GROUP_RIGHTS | _TO_SEE))
         return Inspected(name, self._lacking("group", name, found.authorized_operations, GROUP_RIGHTS), "may be joined")
 
     def has_begun(self) -> bool:
@@ -116,22 +123,25 @@ class Inspection:
         try:
             producer.init_transactions(ANSWER_WITHIN_S)
         except KafkaException as failure:
+            if error_of(failure).code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+                ids = f"{self._settings.kafka_group_id}- --resource-pattern-type prefixed"
+                return Inspected(name, self._not_allowed("transactional-id", ids, TRANSACTION_RIGHTS | _TO_SEE))
             raise policy(error_of(failure), "cannot use transactions") from None
         return Inspected(name, "", "transactional ids of the group may be used")
 
     def _source(self, name: str, partitions: int | None) -> Inspected:
         if partitions is None:
             command = Wanted(name, 4).create_command(self._connection.bootstrap)
-            return Inspected(name, f"missing, or may not be described (KAFKA_SOURCE_TOPICS); create it: {command}")
+            problem = f"missing, or may not be described (KAFKA_SOURCE_TOPICS); if it is missing, create it: {command}"
+            return Inspected(name, f"{problem}; else allow it: {self._allow('topic', name, SOURCE_RIGHTS | _TO_SEE)}")
         return Inspected(name, self._lacks(name, SOURCE_RIGHTS), f"{partitions} partitions")
 
     def _output(self, topic: Wanted, partitions: int | None, needed: _Rights) -> Inspected:
-        bootstrap = self._connection.bootstrap
         with self._admin.client() as client:
             if partitions is None:
-                problem = _refusal(client, NewTopic(topic.name, topic.partitions, -1, config=dict(topic.config)))
-                remedy = f"missing and may not be created ({problem}); run: {topic.create_command(bootstrap)}"
-                return Inspected(topic.name, remedy if problem else "", "missing, is created at start")
+                refusal = _refusal(client, NewTopic(topic.name, topic.partitions, -1, config=dict(topic.config)))
+                problem = self._unseen(topic, needed, refusal) if refusal else ""
+                return Inspected(topic.name, problem, "missing, is created at start")
             if "cleanup.policy" in topic.config:
                 try:
                     check_compacted(client, self._connection, topic)
@@ -140,6 +150,15 @@ class Inspection:
                 if partitions < topic.partitions:
                     return self._grown(client, topic)
         return Inspected(topic.name, self._lacks(topic.name, needed), f"{partitions} partitions")
+
+    def _unseen(self, topic: Wanted, needed: _Rights, refusal: str) -> str:
+        """What to do about a topic that is missing, or not to be described, and may not be created."""
+        allow = self._allow("topic", topic.name, needed | _TO_SEE)
+        if refusal == _THERE:
+            return f"it is there and may not be described; run: {allow}"
+        create = topic.create_command(self._connection.bootstrap)
+        problem = f"missing, or may not be described, and may not be created ({refusal})"
+        return f"{problem}; if it is missing, run: {create}; else allow it: {allow}"
 
     def _grown(self, client: AdminClient, topic: Wanted) -> Inspected:
         new = NewPartitions(topic.name, topic.partitions)
@@ -162,12 +181,22 @@ class Inspection:
 
     def _lacking(self, kind: str, name: str, allowed: Collection[AclOperation] | None, needed: _Rights) -> str:
         """What an ACL has to allow, as a command; "" when it does, or the brokers do not tell."""
-        missing = sorted(operation.name.title() for operation in needed - set(allowed or needed))
-        if not missing:
-            return ""
-        operations = " ".join(f"--operation {operation}" for operation in missing)
+        missing = needed - set(allowed or needed)
+        return self._not_allowed(kind, name, missing) if missing else ""
+
+    def _not_allowed(self, kind: str, name: str, operations: _Rights) -> str:
+        return f"the ACL does not allow {', '.join(_names(operations))}; run: {self._allow(kind, name, operations)}"
+
+    def _allow(self, kind: str, name: str, operations: _Rights) -> str:
+        """The command line that allows this user operations on something."""
+        listed = " ".join(f"--operation {operation}" for operation in _names(operations))
         command = f"kafka-acls.sh --bootstrap-server {self._connection.bootstrap} --add --allow-principal User:…"
-        return f"the ACL does not allow {', '.join(missing)}; run: {command} {operations} --{kind} {name}"
+        return f"{command} {listed} --{kind} {name}"
+
+
+def _names(operations: _Rights) -> list[str]:
+    """Operations as Kafka's tools call them."""
+    return sorted(operation.name.title().replace("_", "") for operation in operations)
 
 
 def _refusal(client: AdminClient, topic: NewTopic) -> str:

@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, KafkaException, Message
 
 from consumer.adapters.kafka.bounded import spans
 from consumer.adapters.kafka.connection import Admin, Connection, native
-from consumer.adapters.kafka.failures import error_of, is_beside_reading, policy
+from consumer.adapters.kafka.failures import error_of, is_beside_reading, policy, reading_policy
 from consumer.adapters.kafka.messages import record_of
 from consumer.errors import FatalError, SourceUnavailable
 from consumer.model import Record, TopicPartition
@@ -80,7 +80,7 @@ def _first(consumer: Consumer) -> Message | None:
 def _record(message: Message, partition: TopicPartition, offset: int) -> Record:
     error = message.error()
     if error is not None:
-        raise policy(error, "cannot read the record")
+        raise reading_policy(error, partition.topic)
     if message.offset() != offset:
         raise FatalError(f"there is no record at {offset}; the next one is at {message.offset()}")
     return record_of(message, partition)

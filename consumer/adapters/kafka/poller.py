@@ -311,7 +311,7 @@ class Poller:
             self._consumer.incremental_unassign([native(partition)])
             self._starts.add([partition], message.offset())
         else:
-            self._on_error(error)
+            self._on_error(error, f" at {partition.topic}" if partition.topic else "")
 
     def _on_statistics(self, statistics: str) -> None:
         told, now = orjson.loads(statistics), time.monotonic()
@@ -325,11 +325,11 @@ class Poller:
         if ends:
             self._handoff.emit(Grown(ends))
 
-    def _on_error(self, error: KafkaError) -> None:
+    def _on_error(self, error: KafkaError, place: str = "") -> None:
         if is_not_released(error) and not self._owned:
             self._name.refuse(time.monotonic())
         elif is_hopeless(error):
-            self._handoff.emit(policy(error, "the group consumer failed"))
+            self._handoff.emit(policy(error, f"the group consumer failed{place}"))
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self.reach.down()
             _log.warning("brokers_down", remedy="reconnects by itself")

@@ -40,6 +40,7 @@ OUTAGES = frozenset(
 )
 """Answers that do not say that a topic may not be created."""
 
+CHECK_TELLS = "`genesys-consumer check` has the commands"
 DEAD_LETTER_MAX_BYTES = "2000000"
 """A dead letter is a record of up to the usual 1 MB, and headers."""
 
@@ -187,7 +188,8 @@ def _counts(known: ClusterMetadata) -> dict[str, int]:
 def _sources(known: ClusterMetadata, settings: Settings) -> dict[str, int]:
     missing = [name for name in settings.kafka_source_topics if name not in known.topics]
     if missing:
-        raise FatalError(f"source topics missing, or not to be described: {', '.join(missing)} (KAFKA_SOURCE_TOPICS)")
+        what = f"source topics missing, or not to be described, {CHECK_TELLS}"
+        raise FatalError(f"{what}: {', '.join(missing)} (KAFKA_SOURCE_TOPICS)")
     return {name: len(known.topics[name].partitions) for name in settings.kafka_source_topics}
 
 
@@ -207,7 +209,9 @@ def _create(admin: AdminClient, connection: Connection, missing: Sequence[Wanted
                 refused.append(topic)
                 reasons.add(_reason(failure))
     if refused:
-        raise _refused("create topics", reasons, [topic.create_command(connection.bootstrap) for topic in refused])
+        commands = [topic.create_command(connection.bootstrap) for topic in refused]
+        or_else = f"if they are there they may not be described, {CHECK_TELLS} for both; "
+        raise _refused("create topics", reasons, commands, or_else)
 
 
 def _grow(admin: AdminClient, connection: Connection, topic: Wanted) -> None:
@@ -246,7 +250,9 @@ def _await_visible(admin: AdminClient, topics: Collection[Wanted], changelog: Wa
         if all(topic.name in counts for topic in topics) and counts[changelog.name] >= changelog.partitions:
             return
         if time.monotonic() >= deadline:
-            raise SourceUnavailable(f"topics not ready: {', '.join(t.name for t in topics if t.name not in counts)}")
+            raise SourceUnavailable(
+                f"topics not ready, or not to be described: {', '.join(t.name for t in topics if t.name not in counts)}"
+            )
         time.sleep(LOOK_AGAIN_S)
 
 
@@ -262,10 +268,9 @@ def _reason(failure: KafkaException) -> str:
     return f"{error.name()}: {error.str()}"
 
 
-def _refused(doing: str, reasons: Collection[str], commands: Sequence[str]) -> FatalError:
-    return FatalError(
-        "\n  ".join([f"cannot {doing} ({', '.join(sorted(reasons))}); somebody who may must run:", *commands])
-    )
+def _refused(doing: str, reasons: Collection[str], commands: Sequence[str], or_else: str = "") -> FatalError:
+    first = f"cannot {doing} ({', '.join(sorted(reasons))}); {or_else}somebody who may must run:"
+    return FatalError("\n  ".join([first, *commands]))
 
 
 def _command(bootstrap: str) -> str:

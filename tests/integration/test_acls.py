@@ -1,0 +1,165 @@
+"""Missing ACLs on a real Kafka: what lacks is named, with the command that allows it, and so is where it lacks."""
+
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented there, but not in the stubs' __all__
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from consumer.adapters.kafka import inspection as inspecting
+from consumer.adapters.kafka.bounded import BoundedReader, spans
+from consumer.adapters.kafka.connection import Admin, Connection
+from consumer.adapters.kafka.inspection import Inspected, Inspection
+from consumer.adapters.kafka.one_record import read_one
+from consumer.adapters.kafka.topics import ensure
+from consumer.errors import FatalError, Unauthorized
+from consumer.model import TopicPartition
+from consumer.settings import Settings
+from tests.kafka_clients import QUIET, WITHIN_S, produce, properties, settings, watched
+from tests.kafka_cluster import LOCKED_PASSWORD, LOCKED_USER, KafkaCluster
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(60)]
+
+RUN = "kafka-acls.sh --bootstrap-server"
+
+
+def allow(
+    kafka: KafkaCluster,
+    kind: ResourceType,
+    name: str,
+    operations: Iterable[AclOperation] = (),
+    pattern: ResourcePatternType = ResourcePatternType.LITERAL,
+) -> None:
+    """Allow the user that logs in these operations on something, and no others."""
+    allowed = {("User:nobody", AclOperation.ALTER), *((f"User:{LOCKED_USER}", operation) for operation in operations)}
+    bindings = [
+        AclBinding(kind, name, pattern, user, "*", operation, AclPermissionType.ALLOW) for user, operation in allowed
+    ]
+    client = AdminClient({"bootstrap.servers": kafka.bootstrap, **QUIET})
+    for made in client.create_acls(bindings).values():
+        made.result(WITHIN_S)
+
+
+@pytest.fixture
+async def chosen(kafka: KafkaCluster, tmp_path: Path) -> Settings:
+    """Settings of a user that logs in; all topics are there, and open."""
+    path = properties(
+        tmp_path,
+        **{
+            "security.protocol": "SASL_PLAINTEXT",
+            "sasl.mechanism": "PLAIN",
+            "sasl.username": LOCKED_USER,
+            "sasl.password": LOCKED_PASSWORD,
+        },
+    )
+    made = settings(kafka.locked_bootstrap, kafka.create_topic("acl"), KAFKA_PROPERTIES_FILE=path)
+    await ensure(Connection.of(made), made)
+    return made
+
+
+def _inspection(chosen: Settings) -> Inspection:
+    return Inspection(Connection.of(chosen), chosen)
+
+
+def _topic(chosen: Settings, name: str) -> Inspected:
+    return next(each for each in _inspection(chosen).topics() if each.what == name)
+
+
+def test_where_nothing_is_closed_nothing_lacks(chosen: Settings) -> None:
+    """Neither topics nor group nor transactions."""
+    inspection = _inspection(chosen)
+    assert [
+        each for each in [*inspection.topics(), inspection.group(), inspection.transactions()] if each.problem
+    ] == []
+
+
+def test_a_group_that_may_not_be_described_is_told_with_its_command(kafka: KafkaCluster, chosen: Settings) -> None:
+    """It could not be joined either."""
+    allow(kafka, ResourceType.GROUP, chosen.kafka_group_id)
+    problem = _inspection(chosen).group().problem
+    assert f"{RUN} {kafka.locked_bootstrap}" in problem
+    assert problem.endswith(f"--operation Describe --operation Read --group {chosen.kafka_group_id}")
+
+
+def test_transactions_that_may_not_be_used_are_told_with_their_command(kafka: KafkaCluster, chosen: Settings) -> None:
+    """For all ids of the group: each process has one of its own."""
+    prefix = f"{chosen.kafka_group_id}-"
+    allow(kafka, ResourceType.TRANSACTIONAL_ID, prefix, pattern=ResourcePatternType.PREFIXED)
+    problem = _inspection(chosen).transactions().problem
+    operations = "--operation Describe --operation Write"
+    assert problem.endswith(f"{operations} --transactional-id {prefix} --resource-pattern-type prefixed")
+
+
+def test_a_changelog_whose_policy_may_not_be_read_is_told(kafka: KafkaCluster, chosen: Settings) -> None:
+    """A start would only warn, and nobody would know that the changelog forgets."""
+    name = chosen.kafka_changelog_topic
+    allow(kafka, ResourceType.TOPIC, name, [AclOperation.READ, AclOperation.WRITE])
+    problem = _topic(chosen, name).problem
+    assert problem.startswith("the ACL does not allow DescribeConfigs; run: ")
+    assert problem.endswith(f"--operation DescribeConfigs --topic {name}")
+
+
+def test_a_source_that_may_not_be_described_has_both_remedies(kafka: KafkaCluster, chosen: Settings) -> None:
+    """Nobody can tell it from one that is missing."""
+    (name,) = chosen.kafka_source_topics
+    allow(kafka, ResourceType.TOPIC, name)
+    problem = _topic(chosen, name).problem
+    assert "kafka-topics.sh" in problem
+    assert problem.endswith(f"--operation Describe --operation Read --topic {name}")
+
+
+async def test_a_start_says_that_sources_may_be_there(kafka: KafkaCluster, chosen: Settings) -> None:
+    """And where to find what to do."""
+    (name,) = chosen.kafka_source_topics
+    allow(kafka, ResourceType.TOPIC, name)
+    with pytest.raises(FatalError, match=f"missing, or not to be described, `genesys-consumer check` has .*: {name} "):
+        await ensure(Connection.of(chosen), chosen)
+
+
+@pytest.mark.parametrize("may_create", [True, False])
+def test_an_output_that_may_not_be_described_is_not_called_missing(
+    kafka: KafkaCluster, chosen: Settings, monkeypatch: pytest.MonkeyPatch, may_create: bool
+) -> None:
+    """Whoever may create topics is told that it is there; nobody else can tell."""
+    name = chosen.kafka_audit_topic
+    allow(kafka, ResourceType.TOPIC, name)
+    if not may_create:
+        monkeypatch.setattr(inspecting, "_refusal", lambda *_: "TOPIC_AUTHORIZATION_FAILED")
+    problem = _topic(chosen, name).problem
+    assert problem.startswith(
+        "it is there" if may_create else "missing, or may not be described, and may not be created"
+    )
+    assert ("kafka-topics.sh" in problem) is not may_create
+    assert problem.endswith(f"--operation Describe --operation Write --topic {name}")
+
+
+def test_who_reads_a_topic_names_it_and_what_to_allow(kafka: KafkaCluster, chosen: Settings) -> None:
+    """`check` asks for what the program needs, and not for what `dead-letters list` and `audit verify` do."""
+    name = chosen.kafka_dead_letter_topic
+    produce(kafka.bootstrap, name, [b"letter"])
+    allow(kafka, ResourceType.TOPIC, name, [AclOperation.WRITE])
+    connection = Connection.of(chosen)
+    told = rf"cannot read {name}: TOPIC_AUTHORIZATION_FAILED: .* \(allow Read on it\)"
+    reader = BoundedReader(connection, "group", spans(Admin(connection), name))
+    with closing(reader), pytest.raises(Unauthorized, match=told):
+        next(iter(reader))
+    with pytest.raises(Unauthorized, match=told):
+        read_one(connection, "group", TopicPartition(name, 0), 0)
+
+
+async def test_a_consumer_that_may_not_read_names_the_topic(kafka: KafkaCluster, chosen: Settings) -> None:
+    """Its last line is all that is left of it."""
+    (name,) = chosen.kafka_source_topics
+    allow(kafka, ResourceType.TOPIC, name, [AclOperation.DESCRIBE])
+    produce(kafka.bootstrap, name, [b"record"])
+    async with watched(chosen) as watcher:
+        with pytest.raises(Unauthorized, match=f"{name}.*`genesys-consumer check` names the ACL"):
+            await watcher.until(lambda: False)
