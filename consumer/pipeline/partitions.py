@@ -96,8 +96,8 @@ class Partition:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits in it."""
-        return self.restored and not self.unsettled
+        """Whether nothing waits in it. What is not fetched until a fuse is released waits too."""
+        return self.restored and not self.unsettled and not (self.fused and self.lag)
 
     def stalled_s(self, now: float) -> float:
         """For how long it has settled nothing, although something waits in it."""

@@ -352,7 +352,10 @@ class Pipeline:
             self.partitions.note_starting(told.partitions, self._times.clock())
         else:
             for key in told.ends.keys() & self.partitions.keys():
-                self.partitions[key].latest = told.ends[key]
+                partition = self.partitions[key]
+                if partition.idle:  # what has come waits from now on, also where it is not fetched
+                    partition.since = self._times.clock()
+                partition.latest = told.ends[key]
 
     # -- ownership
 

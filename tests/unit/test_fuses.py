@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from consumer.core.fuse import release
 from consumer.errors import FatalError
 from consumer.model import Record, TopicPartition
+from consumer.ports import Grown
 from tests.envelopes import COLUMNS, MAPPING, ROW, TIME_MS, encoded, record_type
 from tests.lives import Life, in_life, live
 from tests.memory_ports import MemorySchemas, World
@@ -232,7 +233,9 @@ def test_all_partitions_of_the_topic_stop_and_it_is_told(rows: dict[str, Any]) -
         assert {part.status()["state"] for key, part in pipeline.partitions.items() if key.topic == ROWS} == {"fused"}
         assert pipeline.partitions[OTHER0].status()["state"] == "running"
         assert pipeline.fuses.levels() == {ROWS: 1, OTHER: 0}
-        assert set(pipeline.stalled().values()) == {0}  # nothing is held, and so nothing waits
+        stalled = pipeline.stalled()
+        assert all(60 <= stalled[key] < 65 for key in (R0, later))  # nothing is held, and what stands there waits
+        assert stalled[R1] == stalled[OTHER0] == 0  # where, as far as is known, nothing does
         status = pipeline.status()
         assert status["state"] == "degraded"
         assert status["reason"] == (
@@ -242,6 +245,28 @@ def test_all_partitions_of_the_topic_stop_and_it_is_told(rows: dict[str, Any]) -
 
     in_life(world, act, schemas(), **rows)
     assert world.committed == {R0: 1, R1: 1, OTHER0: 3}
+
+
+def test_a_partition_stalls_from_when_something_waits_for_the_release(rows: dict[str, Any]) -> None:
+    """Not since it settled something last, which may be a day ago, nor while it has nothing."""
+    world = World()
+    tell(world, R0, row("c", 0))
+    tell(world, R1, row("c", 1))
+
+    async def act(life: Life) -> None:
+        await until(lambda: world.committed == {R0: 1, R1: 1})
+        await passes(1000)
+        tell(world, R0, row("t", 0))
+        life.source.wake()
+        await until(lambda: life.pipeline.fuses.tripped)
+        await passes(100)
+        assert life.pipeline.stalled() == {R0: pytest.approx(100, abs=2), R1: 0}
+        life.source._events.put_nowait(Grown({R1: 2}))
+        life.source.wake()
+        await passes(50)
+        assert life.pipeline.stalled() == {R0: pytest.approx(150, abs=2), R1: pytest.approx(50, abs=2)}
+
+    in_life(world, act, schemas(), **rows)
 
 
 def test_without_a_trip_all_is_well(rows: dict[str, Any]) -> None:
