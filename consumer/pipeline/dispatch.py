@@ -183,7 +183,7 @@ class Dispatcher:
         return replace(batch, lanes=[lane for lane in batch.lanes if lane.work.assignment.alive])
 
     def _accepted(self, batch: Batch, answer: Answer, seconds: float) -> None:
-        self._gate.succeeded(part=batch.search)
+        self._works(part=batch.search)
         self._telemetry.batch_sent(len(batch.lanes), "success", seconds)
         if batch.search:
             self._telemetry.searched(found=False)
@@ -263,6 +263,12 @@ class Dispatcher:
         elif batch.lanes:
             self._again.unanswered_alone(batch.lanes[0], batch.effect, error)
 
+    def _works(self, *, part: bool = False) -> None:
+        """Genesys answered as a working service does."""
+        if self._gate.breaker(self._clock()) is not Breaker.CLOSED:
+            log.info("genesys_answers_again")
+        self._gate.succeeded(part=part)
+
     def _made_again(self, batch: Batch, error: TransientError, why: str) -> None:
         self._telemetry.on_retry(why)
         log.warning("genesys_retry", operation=batch.effect, contacts=len(batch.lanes), error=str(error))
@@ -272,7 +278,7 @@ class Dispatcher:
         if error.throttles:
             self._gate.throttled(self._clock(), error.retry_after, self._dice())
         else:
-            self._gate.succeeded()
+            self._works()
         self._telemetry.on_retry("throttled" if error.throttles else "unavailable")
         self._lanes.relieve(batch.still_doubted())
         waiting, rest = list[Lane](), list[Lane]()
@@ -286,7 +292,7 @@ class Dispatcher:
 
     def _refused(self, batch: Batch, error: RefusedByGenesys, seconds: float) -> None:
         """Genesys blames the data: split, or decide what becomes of the contact that was alone in the request."""
-        self._gate.succeeded()
+        self._works()
         self._telemetry.batch_sent(len(batch.lanes), "failure", seconds)
         self._lanes.relieve(batch.still_doubted())
         alone = len(batch.lanes) == 1

@@ -41,6 +41,11 @@ IMPORT_KEY = b"import"
 """Store key of a mark that stands while a file may be on its way into the list: set before, removed after."""
 
 _RETRY_S = 1.0
+TOLD_EVERY_S = 30.0
+"""How often the same trouble is told."""
+
+_GOES_ON = "nothing is lost; tried again until it works"
+_MAKE_ROOM = f"make room in STATE_DIR, or grow its volume: {_GOES_ON}"
 
 REBALANCING_RETRY_S = 0.2
 """Partitions move within moments; what was put off must not wait for longer than that."""
@@ -119,6 +124,7 @@ class Settler:
             MAX_RECORDS  # fewer after a failure: what the brokers do not take in time is not to be as much again
         )
         self.degraded: str | None = None
+        self._tell_at = 0.0
 
     def wake(self) -> None:
         """Works got their outcome."""
@@ -226,7 +232,7 @@ class Settler:
                 self._forget(share)
                 if share.works:
                     share.partition.since = self._clock()
-        self.degraded = None
+        self._is_over()
         self._telemetry.settled(_settled(shares), self._now(), self._clock() - started)
         self._progress.made()
         return more
@@ -244,7 +250,7 @@ class Settler:
             await asyncio.sleep(REBALANCING_RETRY_S)
         else:
             self._limit = max(1, self._limit // 2)
-            await self._wait("settle_failed", error)
+            await self._wait("settle_failed", error, _GOES_ON)
 
     def _settlement(self, shares: Sequence[_Share], batch_events: Sequence[AuditEvent]) -> Settlement:
         now_ms = int(self._now() * 1000)
@@ -267,14 +273,23 @@ class Settler:
             try:
                 await self._store.write(*writes)
             except TransientError as error:
-                await self._wait("store_failed", error)
+                await self._wait("store_failed", error, _MAKE_ROOM)
             else:
                 return
 
-    async def _wait(self, event: str, error: TransientError) -> None:
+    async def _wait(self, event: str, error: TransientError, remedy: str) -> None:
+        """Try again in a moment; what is the trouble is told when it begins, and then now and then."""
+        now, told = self._clock(), self.degraded
         self.degraded = str(error)
-        log.error(event, error=str(error), remedy="nothing is lost; tried again until it works")
+        if self.degraded != told or now >= self._tell_at:
+            self._tell_at = now + TOLD_EVERY_S
+            log.error(event, error=str(error), remedy=remedy)
         await asyncio.sleep(error.retry_after or _RETRY_S)
+
+    def _is_over(self) -> None:
+        if self.degraded is not None:
+            log.info("settles_again")
+        self.degraded = None
 
     @staticmethod
     def _forget(share: _Share) -> None:

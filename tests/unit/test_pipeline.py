@@ -1346,6 +1346,47 @@ def test_a_full_disk_stops_settling_and_loses_nothing() -> None:
     check(world, story, set())
 
 
+def test_a_full_disk_is_told_now_and_then_with_what_to_do_and_once_that_it_is_over() -> None:
+    """A line each second would push all others out of sight."""
+    world = world_of(Story().tell(0, *_contacts(3)))
+    disk = _FullDisk(world)
+    disk.left = 70
+    with capture_logs() as logs:
+        live(world, store=disk)
+    told = [line for line in logs if line["event"] == "store_failed"]
+    assert len(told) == 3
+    assert all("make room in STATE_DIR" in line["remedy"] for line in told)
+    assert [line["event"] for line in logs].count("settles_again") == 1
+
+
+def test_another_trouble_is_told_at_once() -> None:
+    """What it is may have changed, and with it what to do."""
+    world = world_of(Story().tell(0, *_contacts(3)))
+
+    troubles = ["brokers are away", "brokers are away", "an ACL is missing", "brokers are away"]
+
+    class Failing(MemoryTopics):
+        async def settle(self, settlement: Settlement) -> Mapping[TopicPartition, int]:
+            if troubles:
+                raise SourceUnavailable(troubles.pop(0))
+            return await super().settle(settlement)
+
+    with capture_logs() as logs:
+        live(world, topics=Failing(world))
+    told = [line["error"] for line in logs if line["event"] == "settle_failed"]
+    assert told == ["brokers are away", "an ACL is missing", "brokers are away"]
+
+
+@pytest.mark.parametrize(("failures", "told"), [(1, 0), (10, 1)])
+def test_it_is_told_once_that_genesys_answers_again(failures: int, told: int) -> None:
+    """When it was away, and not after a single request that came to nothing."""
+    world = world_of(Story().tell(0, *_contacts(50)))
+    world.answer = outage(failures, SinkUnavailable("no answer"))
+    with capture_logs() as logs:
+        live(world)
+    assert [line["event"] for line in logs].count("genesys_answers_again") == told
+
+
 def test_a_hole_in_the_offsets_is_told_and_survived() -> None:
     """Offsets that do not follow on are reported once with both ends, and the records are processed."""
     world = world_of(Story().tell(0, *_contacts(2)))

@@ -5,6 +5,7 @@ from concurrent.futures import Future, wait
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
+from structlog.testing import capture_logs
 
 from consumer.adapters.kafka.reach import LOST_AFTER_S, PROBE_EVERY_S, Reach
 from consumer.errors import FatalError
@@ -62,6 +63,30 @@ def test_brokers_count_as_away_until_they_answer() -> None:
     probe(subject, client, 100)
     assert (before, subject.connected) == (False, True)
     assert client.asked == 1
+
+
+def test_it_is_told_once_that_they_are_away_and_once_that_they_are_back() -> None:
+    """The library says the first again and again, and never the second."""
+    subject = reach(Cluster([1]))
+    with capture_logs() as logs:
+        subject.answered()
+        subject.down()
+        subject.down()
+        subject.answered()
+        subject.answered()
+        subject.down()
+    told = [line["event"] for line in logs]
+    assert told == ["brokers_down", "brokers_answer_again", "brokers_down"]
+
+
+def test_who_was_not_said_to_be_away_is_not_said_to_be_back() -> None:
+    """As at every start, when nobody has answered yet."""
+    subject = reach(Cluster([1]))
+    with capture_logs() as logs:
+        probe(subject, Client(None), 0)
+        probe(subject, Client([1]), 2 * PROBE_EVERY_S)
+    assert subject.connected
+    assert logs == []
 
 
 @pytest.mark.parametrize("brokers", [None, []])

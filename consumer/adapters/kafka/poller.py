@@ -332,7 +332,6 @@ class Poller:
             self._handoff.emit(policy(error, f"the group consumer failed{place}"))
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self.reach.down()
-            _log.warning("brokers_down", remedy="reconnects by itself")
         elif not self._errors.told(error.code()):  # of a broker that is down it comes several times a second
             _log.warning("kafka_error", error=f"{error.name()}: {error.str()}")
 

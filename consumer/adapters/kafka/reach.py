@@ -9,6 +9,7 @@ Answers for: noticing both, with little delay for the poll thread. Touches the b
 import math
 from concurrent.futures import Future
 
+import structlog
 from confluent_kafka import Consumer
 
 from consumer.adapters.kafka.connection import Connection, another_reaches, reaches
@@ -22,6 +23,8 @@ LOST_AFTER_S = 120.0
 """For so long others reach the brokers before it counts: by itself the library takes up to ten seconds to reconnect,
 and longer where a properties file lets it.
 """
+
+_log = structlog.get_logger(__name__)
 
 
 class Reach:
@@ -39,6 +42,7 @@ class Reach:
         self._connection = connection
         self._topic = topic
         self._doubted = True
+        self._told = False
         self._next_probe = -math.inf
         self._worker = Worker("kafka-reach")
         self._others: Future[bool] | None = None
@@ -47,6 +51,9 @@ class Reach:
 
     def answered(self) -> None:
         """Something came from the brokers."""
+        if self._told:
+            _log.info("brokers_answer_again")
+            self._told = False
         self.connected, self._doubted = True, False
         self._others_since = math.inf
 
@@ -55,7 +62,13 @@ class Reach:
         self._worker.stop()
 
     def down(self) -> None:
-        """The library says that no broker answers."""
+        """The library says that no broker answers, and may say so again."""
+        if not self._told:
+            _log.warning("brokers_down", remedy="reconnects by itself")
+            self._told = True
+        self._is_away()
+
+    def _is_away(self) -> None:
         self.connected, self._doubted = False, True
 
     def doubt(self) -> None:
@@ -74,7 +87,7 @@ class Reach:
         if reaches(consumer, self._topic, PROBE_S):
             self.answered()
             return
-        self.down()
+        self._is_away()
         self._ask_others(now)
         if now - self._others_since >= LOST_AFTER_S:
             raise FatalError("the group consumer has lost the brokers, which answer others, for good")
