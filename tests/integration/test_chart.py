@@ -96,6 +96,20 @@ def test_pods_are_restricted(helm: Helm, values: Path) -> None:
     assert all(volume.keys() & {"secret", "configMap", "emptyDir"} for volume in pod["volumes"])
 
 
+def test_the_platform_may_choose_the_user(helm: Helm, override: Path) -> None:
+    """OpenShift admits no other user than one of the namespace's range; what else restricts the pod stays."""
+    override.write_text("user: null")
+    chosen = helm.render(DEFAULT, override).pod["securityContext"]
+    assert chosen == {
+        "runAsNonRoot": True,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    override.write_text("user: 1234")
+    fixed = helm.render(DEFAULT, override).pod["securityContext"]
+    assert fixed == chosen | {"runAsUser": 1234, "runAsGroup": 1234, "fsGroup": 1234}
+
+
 @each_values_file
 def test_only_state_and_tmp_can_be_written(helm: Helm, values: Path) -> None:
     """The program writes into its state directory and /tmp; Secrets are mounted for reading, mode 0440."""
@@ -234,6 +248,7 @@ BAD_VALUES = {
     "workload without a kind of its own": ("kind: DaemonSet", "/kind"),
     "volume that several nodes write": ("state: {accessMode: ReadWriteMany}", "accessMode"),
     "digest that is none": ("image: {digest: latest}", "digest"),
+    "root": ("user: 0", "/user"),
     "weaker security": ("securityContext: {readOnlyRootFilesystem: false}", "securityContext"),
     "no memory limit": ("resources: {limits: {memory: null}}", "/resources/limits"),
     "rule of the network without a peer": ("networkPolicy: {egress: [{port: 443}]}", "egress"),
@@ -602,7 +617,7 @@ def test_the_documented_job_gets_what_the_pods_get(helm: Helm, override: Path) -
     assert [mount for mount in release.container["volumeMounts"] if mount not in container["volumeMounts"]] == []
     secrets = [volume for volume in release.pod["volumes"] if "secret" in volume]
     assert [volume for volume in spec["volumes"] if "secret" in volume] == secrets
-    restrictions = ("automountServiceAccountToken", "enableServiceLinks")
+    restrictions = ("automountServiceAccountToken", "enableServiceLinks", "serviceAccountName")
     assert {key: spec[key] for key in restrictions} == {key: release.pod[key] for key in restrictions}
     assert spec["securityContext"].items() <= release.pod["securityContext"].items()
     assert "metadata" not in job["spec"]["template"]
