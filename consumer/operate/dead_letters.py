@@ -119,13 +119,13 @@ class Summary:
         key = (letter.reason, letter.source.topic)
         self.groups.setdefault(key, Group()).add(letter.time_ms, replayed=replayed)
 
-    def print_table(self) -> None:
-        """For people."""
+    def print_table(self, *, replayed: str = "replayed") -> None:
+        """For people; `replayed` is what the number of those that were put back is called."""
         rows = [
             (reason, topic, *map(str, (group.letters, group.replayed)), *map(printing.moment, _times(group)))
             for (reason, topic), group in sorted(self.groups.items())
         ]
-        printing.table(("reason", "topic", "letters", "replayed", "oldest", "newest"), rows)
+        printing.table(("reason", "topic", "letters", replayed, "oldest", "newest"), rows)
 
     def document(self) -> list[dict[str, object]]:
         """For programs."""
@@ -276,9 +276,10 @@ class Replay:
             result = {"dryRun": self._replays is None, "replayed": count, "skipped": skipped}
             printing.document({**result, "groups": self._summary.document()})
             return
-        printing.line(f"{count} dead letters {'would be' if self._replays is None else 'were'} replayed")
+        letters, were = ("dead letter", "was") if count == 1 else ("dead letters", "were")
+        printing.line(f"{count} {letters} {were if self._replays is not None else 'would be'} replayed")
         if count:
-            self._summary.print_table()
+            self._summary.print_table(replayed="replayed" if self._replays is not None else "would be")
         for fate, text in _EXPLAINED.items():
             if self._fates[fate]:
                 printing.line(f"{self._fates[fate]} left out: they {text}")

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import structlog
 from msgspec.structs import replace
 
 from consumer.adapters.kafka.connection import Connection
@@ -32,6 +33,8 @@ from consumer.operate import printing
 from consumer.pipeline.readers import envelopes_of, fetched, form_of, reader, reference, without_registry
 from consumer.ports import Schemas
 from consumer.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 _POSITION = re.compile(r"(.+)/([0-9]{1,9})/([0-9]{1,18})")
 _LIST_ID = "(of Genesys)"
@@ -78,6 +81,8 @@ def find(settings: Settings, source: str, *, topic: str | None, key: str | None)
     """
     if _is_file(source):
         name = topic or settings.kafka_source_topics[0]
+        if name not in settings.kafka_source_topics:
+            log.warning("topic_is_no_source", topic=name, remedy="add it to KAFKA_SOURCE_TOPICS, or correct --topic")
         return Record(name, 0, 0, 0, None if key is None else key.encode(), Path(source).read_bytes())
     place = position(source)
     if place is None:

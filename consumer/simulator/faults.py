@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Self
+from typing import Self, TypeVar
 
 from consumer.simulator.operations import Operation
 
@@ -35,6 +35,8 @@ class FaultKind(StrEnum):
     ENDLESS = "endless"
     DEEP = "deep"
 
+
+T = TypeVar("T", bound=StrEnum)
 
 _FULL = 1 + 1e-9  # sums of decimals are not exact
 _NEEDS_SECONDS = {FaultKind.SLOW, FaultKind.DRIP}
@@ -80,15 +82,21 @@ class Fault:
             raise ValueError(f"a fault is spelled kind[=seconds][@operation][:rate], not {text!r}")
         seconds, operation = match["seconds"], match["operation"]
         return cls(
-            kind=FaultKind(match["kind"]),
+            kind=_one_of(FaultKind, match["kind"], "kind"),
             rate=float(match["rate"] or 1),
             seconds=None if seconds is None else float(seconds),
-            operation=None if operation is None else Operation(operation),
+            operation=None if operation is None else _one_of(Operation, operation, "operation"),
         )
 
     def strikes(self, operation: Operation) -> bool:
         """Whether it can strike this operation at all."""
         return operation is not Operation.TOKEN if self.operation is None else operation is self.operation
+
+
+def _one_of(names: type[T], name: str, what: str) -> T:
+    if name not in {*names}:
+        raise ValueError(f"the {what} of a fault is one of {', '.join(names)}, not {name!r}")
+    return names(name)
 
 
 class FaultPlan:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -256,6 +257,22 @@ def test_a_dry_run_does_nothing(kafka: KafkaCluster, capsys: pytest.CaptureFixtu
     assert _returned(chosen) == []
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap, **QUIET})
     assert replays.marks_topic(chosen).name not in admin.list_topics(timeout=WITHIN_S).topics
+
+
+@pytest.mark.parametrize(
+    ("dry_run", "heading", "column"),
+    [(True, "1 dead letter would be replayed", "would be"), (False, "1 dead letter was replayed", "replayed")],
+)
+def test_people_are_told_what_a_replay_did_or_would_do(
+    kafka: KafkaCluster, capsys: pytest.CaptureFixture[str], dry_run: bool, heading: str, column: str
+) -> None:
+    """What was not put back does not stand in a column of what was."""
+    chosen = _settings(kafka)
+    _bury(chosen, [_letter(chosen, 1)])
+    _replay(chosen, dry_run=dry_run).print_result("text")
+    *_, first, columns, _ = capsys.readouterr().out.splitlines()
+    assert first == heading
+    assert re.split(r"  +", columns) == ["reason", "topic", "letters", column, "oldest", "newest"]
 
 
 def test_without_a_dead_letter_topic_nothing_is_made(kafka: KafkaCluster) -> None:

@@ -77,6 +77,18 @@ def test_a_row_is_followed_to_the_end(debezium: Path, capsys: pytest.CaptureFixt
     assert told == TEXT, told
 
 
+def test_a_topic_that_is_no_source_is_told(
+    debezium: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It would be read as a record of any topic, and nobody would know that the name was mistyped."""
+    cli.main(["check", "--explain", change(debezium), "--topic", "custommers"])
+    assert "topic_is_no_source" in capfd.readouterr().err
+    monkeypatch.setenv("KAFKA_SOURCE_TOPICS", "customers")
+    cli.main(["check", "--explain", change(debezium), "--topic", "customers"])
+    cli.main(["check", "--explain", change(debezium)])
+    assert "topic_is_no_source" not in capfd.readouterr().err
+
+
 TEXT = """\
 ✓ record         71 bytes, of customers
 ✓ framing        confluent, schema 5

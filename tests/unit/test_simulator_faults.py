@@ -49,6 +49,13 @@ def test_a_fault_that_makes_no_sense_is_refused(text: str):
         Fault.parse(text)
 
 
+@pytest.mark.parametrize(("text", "known"), [("599", "503"), ("503@nothing", "add_contacts")])
+def test_what_there_is_no_fault_of_is_refused_with_what_there_is(text: str, known: str):
+    """Whoever types it learns what to type."""
+    with pytest.raises(ValueError, match=rf"is one of .*{known}, .*, not '\w+'$"):
+        Fault.parse(text)
+
+
 def test_a_script_strikes_in_order_and_then_no_more():
     """Each fault of a script strikes once, the first first."""
     plan = FaultPlan(script=[Fault.parse("503"), Fault.parse("reset")])
