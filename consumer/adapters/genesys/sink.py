@@ -25,7 +25,7 @@ from consumer.adapters.genesys.uploads import GenesysUploads, import_status
 from consumer.columns import PHONE, data_of, shown
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
-from consumer.errors import ConsumerError, NoneCameBack, RefusedByGenesys, SinkUnavailable, Withheld
+from consumer.errors import ConsumerError, NoneCameBack, RefusedByGenesys, SinkUnavailable, Throttled, Withheld
 from consumer.model import Amendment, Contact, ExportedContact
 from consumer.ports import Amended, Current, Sure, always, whatever_is_there
 from consumer.settings import Settings
@@ -175,7 +175,7 @@ class GenesysSink:
         try:
             await self._block(blocked, until, sure)
         except ConsumerError as error:
-            await self._hold(self._not_callable(withdrawn) | self._as_they_are(kept), deadline, sure)
+            await self._hold(self._not_callable(withdrawn) | self._as_they_are(kept), deadline, sure, paid=True)
             raise Withheld(error, {each.external_id for each in withdrawn}) from error
         kept_numbers = await self._numbers_kept(granted, deadline) if self._releases else {}
         missing = await self._add(contacts, deadline, sure, paid=True)
@@ -223,7 +223,8 @@ class GenesysSink:
         except ConsumerError as error:
             refused = [each.amended.contact for each in merged if not each.callable]
             kept = {id_: found[id_] for id_ in _numberless(refused)}
-            await self._hold(self._not_callable(refused) | self._as_they_are(kept), deadline, sure)
+            held = self._not_callable(refused) | self._as_they_are(kept)
+            await self._hold(held, deadline, sure, paid=isinstance(error, Throttled))
             rejected = [each.external_id for each, number in zip(amendments, numbers, strict=False) if number]
             not_callable = [each.amended.contact for each in merged if not each.amended.contact.callable]
             raise Withheld(error, {*rejected, *(each.external_id for each in not_callable)}) from error
@@ -271,11 +272,14 @@ class GenesysSink:
         try:
             return await self._read_all(_numberless(withdrawn), until)
         except ConsumerError:
-            await self._hold(self._not_callable(withdrawn), deadline, sure)
+            await self._hold(self._not_callable(withdrawn), deadline, sure, paid=True)
             raise
 
-    async def _hold(self, contacts: Mapping[str, bytes], deadline: float, sure: Sure) -> None:
+    async def _hold(self, contacts: Mapping[str, bytes], deadline: float, sure: Sure, *, paid: bool) -> None:
         """Have nobody call these, by id, while the do-not-call list takes no numbers; then all is tried again.
+
+        Where that list asked everybody to wait, for longer than this call may take, this request is made nevertheless:
+        the list would ask for it again the next time, and they would stay callable.
 
         One that loses its number keeps it until it is on the list: nobody would know it any more. One that Genesys
         refuses stays as it is there: what becomes of it is decided once its number is on the list.
@@ -283,7 +287,7 @@ class GenesysSink:
         if not contacts:
             return
         try:
-            await self._add_all([*contacts.values()], deadline, sure)
+            await self._add_all([*contacts.values()], deadline, sure, paid=paid)
         except RefusedByGenesys:
             if len(contacts) > 1:
                 raise
@@ -331,9 +335,9 @@ class GenesysSink:
                     _does_not_match()
         return found
 
-    async def _add_all(self, contacts: Sequence[bytes], deadline: float, sure: Sure) -> None:
+    async def _add_all(self, contacts: Sequence[bytes], deadline: float, sure: Sure, *, paid: bool = False) -> None:
         """Add contacts that all have to come back in the answer."""
-        if await self._add(contacts, deadline, sure, paid=False):
+        if await self._add(contacts, deadline, sure, paid=paid):
             _does_not_match()
 
     async def _add(self, contacts: Sequence[bytes], deadline: float, sure: Sure, *, paid: bool) -> Collection[str]:
