@@ -16,7 +16,10 @@ REMEMBERED = 50_000
 
 
 class Late:
-    """Remembers contacts with a change that lets somebody call and that was not answered."""
+    """Remembers contacts with a change that was not answered and withdraws nothing.
+
+    One that was sent as not callable counts too: the number that it brings may be on no do-not-call list.
+    """
 
     def __init__(self) -> None:
         self._until: dict[bytes, float] = {}
@@ -24,7 +27,7 @@ class Late:
     def unanswered(self, lanes: Sequence[Lane], now: float) -> None:
         """A request came to nothing."""
         for lane in lanes:
-            if not (lane.change.withdrawal or lane.withheld):
+            if not lane.change.withdrawal:
                 self._until.pop(lane.change.identity, None)  # so that the oldest are the first
                 self._until[lane.change.identity] = now + LATE_S
         self._forget(now)
