@@ -82,7 +82,7 @@ class Lanes:
         """Let a newer work take the place of the one that waits."""
         lane.superseded = _with(lane.superseded, lane.work)
         lane.work, lane.expected = work, None
-        lane.urgent, lane.withheld = lane.change.withdrawal, False
+        lane.urgent, lane.withheld, lane.misses = lane.change.withdrawal, False, 0
         lane.answered()
         self._requeue(lane)
 

@@ -267,6 +267,25 @@ def test_a_grant_that_was_left_out_once_is_delivered_when_it_is_not_any_more() -
     check(world, story, set())
 
 
+def test_how_often_an_older_change_was_left_out_does_not_count_against_a_newer_one() -> None:
+    """The newer one is told as often by itself."""
+    story, world = begun()
+    world.unanswered, world.left_out = set(), {BAD}
+
+    async def act(life: Life) -> None:
+        for version in (1, 2, 3):
+            arrives(
+                world, life, story.tell(0, Event(BAD, version, phone=f"+1555019{version}"), Event(f"n-{version}", 1))
+            )
+            await passes(3)
+        world.left_out = set()
+        await passes(20)
+        assert BAD in world.list
+
+    in_life(world, act)
+    check(world, story, set())
+
+
 def test_a_withdrawal_that_genesys_leaves_out_is_carried_out_as_a_delete_at_once() -> None:
     """Whatever it did with the others, this person may still be called."""
     story, world = begun()
