@@ -228,10 +228,13 @@ class Dispatcher:
 
     def _throttled(self, batch: Batch, error: Throttled) -> None:
         """Nothing was done, and nobody is to blame: the same request is made again, when it may."""
-        self._gate.throttled(self._clock(), error.retry_after, self._dice())
+        now = self._clock()
+        self._gate.throttled(now, error.retry_after, self._dice())
         self._made_again(batch, error, "throttled")
         batch = self._owned(batch)
-        if batch.doubted and batch.lanes:
+        for lane in batch.lanes:
+            lane.since = now  # one endpoint may be busy by itself: whatever else waits by now does not wait for it
+        if batch.search and batch.lanes:
             self._lanes.put_back_as_group(batch.effect, batch.lanes, batch.still_doubted())
         else:
             self._lanes.relieve(batch.still_doubted())

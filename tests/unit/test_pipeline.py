@@ -467,6 +467,56 @@ def test_a_busy_do_not_call_list_has_all_requests_wait_as_was_asked() -> None:
     check(world, story, set())
 
 
+def test_what_one_endpoint_calls_busy_keeps_no_withdrawal_from_another() -> None:
+    """Genesys asks everybody to wait each time; then whatever waits the longest goes, also what came meanwhile."""
+    story = Story().tell(0, *_contacts(200))
+    world = world_of(story)
+    live(world)
+
+    class Busy(MemorySink):
+        async def delete(self, external_ids: Any, sure: Any = always) -> Any:
+            raise Throttled("the contacts are busy", 5.0)
+
+    async def act(life: Life) -> None:
+        gone = [Event(f"contact-{n}", 2, delete=True) for n in range(160)]
+        arrives(world, life, story.tell(0, *gone))
+        await passes(20)
+        arrives(world, life, story.tell(0, Event("contact-199", 2, consent=False)))
+        await passes(12)
+        assert not world.list["contact-199"]["callable"]
+
+    in_life(world, act, sink=Busy(world))
+
+
+def test_who_goes_alone_goes_alone_again_after_too_many_requests() -> None:
+    """Among others he would be why they come to nothing."""
+    story = Story().tell(0, *_contacts(30))
+    world = world_of(story)
+    live(world)
+    world.unanswered = {"contact-0"}
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, Event("contact-0", 2, phone="+15550199")))
+        for n in range(5):
+            arrives(world, life, story.tell(0, Event(f"new-{n}", 1)))
+            await passes(10)
+        begun = len(world.requested)
+        world.answer = lambda: _throttle(world, "contact-0")
+        for n in range(100):
+            arrives(world, life, story.tell(0, Event(f"more-{n}", 1)))
+            await passes(1)
+        tries = [names for names in world.requested[begun:] if "contact-0" in names]
+        assert len(tries) > 5
+        assert set(tries) == {("contact-0",)}
+
+    in_life(world, act)
+
+
+def _throttle(world: World, name: str) -> None:
+    if name in world.requested[-1]:
+        raise Throttled("too many requests", 2.0)
+
+
 def test_who_shares_a_request_with_a_withdrawal_does_not_wait_with_it() -> None:
     """Only the number of who withdrew has to be on the do-not-call list before."""
     world = world_of(Story().tell(0, Event("contact-0", 1, consent=False), Event("other", 1)))
