@@ -93,6 +93,7 @@ class Lanes:
         deletes = effect_of(lane.change) is Effect.DELETE
         if withdraws and not (lane.sent or lane.urgent or deletes):
             lane.urgent = lane.withheld = True
+            lane.answered()
             self._requeue(lane)
 
     def close(self, lane: Lane) -> list[Work]:
@@ -140,6 +141,7 @@ class Lanes:
     def park(self, lane: Lane) -> None:
         """Keep a sent lane back; like one that waits it can be replaced or dropped, but it is not taken."""
         lane.queue = self._parked
+        lane.parkings += 1
 
     def is_parked(self, lane: Lane) -> bool:
         """Whether a lane is kept back."""

@@ -81,8 +81,11 @@ class Lane(Struct, eq=False):
         blind: Whether an urgent amendment was merged into something else than what was accepted last.
         replaced: State of the contact with all that the work took the place of; None when it took none.
         failed: Requests of its kind until one with it came to nothing last; None where none did since it was answered.
+        carried_out: Requests of any kind that were carried out until then.
         alone: How often it came to nothing all by itself since it is under suspicion.
         blamed: How often others of its kind were carried out between two of these.
+        unproven: How often in a row none were.
+        parkings: How often it was kept back; when one of these is over, a later one is not.
     """
 
     work: Work
@@ -100,12 +103,15 @@ class Lane(Struct, eq=False):
     blind: bool = False
     replaced: State | None = None
     failed: Tally | None = None
+    carried_out: int = 0
     alone: int = 0
     blamed: int = 0
+    unproven: int = 0
+    parkings: int = 0
 
     def answered(self) -> None:
         """It is under no suspicion: Genesys has answered, or it is not the same any more."""
-        self.failed, self.alone, self.blamed = None, 0, 0
+        self.failed, self.alone, self.blamed, self.unproven = None, 0, 0, 0
 
     @property
     def beneath(self) -> State | None:
@@ -118,6 +124,11 @@ class Lane(Struct, eq=False):
         if self.work.change is None:
             raise AssertionError("a lane without a change")
         return self.work.change
+
+    @property
+    def withdraws(self) -> bool:
+        """Whether a withdrawal is what counts of it: that of the work, or one that waits behind it."""
+        return self.withheld or self.change.withdrawal
 
     @property
     def sent(self) -> bool:

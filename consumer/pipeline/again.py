@@ -77,10 +77,13 @@ class Again:
         One for which Genesys refuses a whole request goes alone then: others in it would wait for another search.
         """
         self._lanes.park(lane)
-        asyncio.get_running_loop().call_later(seconds, partial(self._release, lane, alone=alone, urgent=urgent))
+        release = partial(self._release, lane, lane.parkings, alone=alone, urgent=urgent)
+        asyncio.get_running_loop().call_later(seconds, release)
         self.queued([lane])
 
-    def _release(self, lane: Lane, *, alone: bool, urgent: bool) -> None:
+    def _release(self, lane: Lane, parkings: int, *, alone: bool, urgent: bool) -> None:
+        if lane.parkings != parkings:
+            return  # it went on before, and is kept back for another reason by now
         if alone:
             self._lanes.release_alone(lane, self._clock(), urgent=urgent)
         else:
@@ -135,12 +138,13 @@ class Again:
 
     def unanswered_alone(self, lane: Lane, effect: Effect, error: TransientError) -> None:
         """Others are carried out and this one is not: it waits beside them, until something else becomes of it."""
-        if effect is Effect.DELETE or not is_given_up(lane):
+        waits_for_room = isinstance(error, NoRoom) and not lane.withdraws  # somebody can make it at any time
+        if effect is Effect.DELETE or waits_for_room:
+            self._keep_apart(lane, error)
+        elif not is_given_up(lane):
             self._keep_apart(lane, error)
         elif lane.change.withdrawal:
             self.by_delete(lane, NO_ANSWER)
-        elif isinstance(error, NoRoom):
-            self._keep_apart(lane, error)  # somebody can still make room, and it has to be there then
         else:
             self._give_up(lane, NO_ANSWER)
 

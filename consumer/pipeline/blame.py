@@ -13,7 +13,7 @@ from consumer.core.dedupe import releases
 from consumer.core.lane import Batch, Effect, Lane, Tally
 
 WITHDRAWAL_TRIES = 3
-"""How often a withdrawal is blamed before the contact is deleted instead."""
+"""How often a withdrawal is blamed before the contact is deleted instead, or what it waits behind is given up."""
 
 TRIES = 7
 """How often any other change is blamed before it is given up: the last time is five minutes after the first."""
@@ -39,16 +39,23 @@ class Blamed(Enum):
 _Kind = tuple[Effect | None, bool]
 """What a request needs of Genesys: what it does, whether with the do-not-call list; None for whatever it does."""
 
+_WHATEVER: _Kind = (None, False)
+
 
 class Blame:
-    """Remembers what became of requests, by their kind."""
+    """Remembers what became of requests, by their kind.
 
-    def __init__(self) -> None:
+    Args:
+        releases: Whether grants take numbers off the do-not-call list.
+    """
+
+    def __init__(self, *, releases: bool) -> None:
+        self._releases = releases
         self._tallies: dict[_Kind, Tally] = defaultdict(Tally)
 
     def carried_out(self, batch: Batch) -> None:
         """Genesys did what a request asked for."""
-        for kind in _kinds(batch):
+        for kind in self._kinds(batch):
             done, failed = self._tallies[kind]
             self._tallies[kind] = Tally(done + 1, failed)
 
@@ -59,38 +66,67 @@ class Blame:
             batch: What was sent.
             stopped: Whether the breaker is open for it: there may be no others that could tell more.
         """
-        since = [self._since(batch, lane) for lane in batch.lanes if lane.failed is not None]
-        again = stopped and len(since) == len(batch.lanes)
+        again = [lane for lane in batch.lanes if lane.failed is not None]
         if len(batch.lanes) == 1:
-            blamed = self._alone(batch.lanes[0], since)
+            blamed = self._alone(batch.effect, batch.lanes[0])
+        elif (stopped and len(again) == len(batch.lanes)) or any(self._works(batch.effect, lane) for lane in again):
+            blamed = Blamed.ONE_OF_SEVERAL
         else:
-            blamed = Blamed.ONE_OF_SEVERAL if again or any(each.done for each in since) else Blamed.NOBODY
+            blamed = Blamed.NOBODY
         if blamed is not Blamed.THE_ONLY_ONE:
             self._count_failure(batch)
         for lane in batch.lanes:
-            lane.failed = self._tallies[_kind(batch.effect, lane)]
+            lane.failed = self._tallies[self._kind(batch.effect, lane)]
+            lane.carried_out = self._tallies[_WHATEVER].done
         return blamed
 
-    def _alone(self, lane: Lane, since: list[Tally]) -> Blamed:
-        """Blame a contact that failed alone, if others did not; where too many of those did, it begins anew."""
-        others = since[0] if since else Tally()
-        if others.done:
-            in_trouble = others.done < DONE_FOR_EACH_FAILED * others.failed
-            lane.blamed = 1 if in_trouble else lane.blamed + 1
-        if not lane.blamed:
+    def _alone(self, effect: Effect, lane: Lane) -> Blamed:
+        """Set a contact apart that failed alone where others did not, and blame it if those were of its kind."""
+        if not (lane.alone or self._works(effect, lane)):
             return Blamed.NOBODY
         lane.alone += 1
+        others = self._since(effect, lane)
+        if others.done:
+            in_trouble = others.done < DONE_FOR_EACH_FAILED * others.failed  # then it begins anew
+            lane.blamed, lane.unproven = 1 if in_trouble else lane.blamed + 1, 0
+        else:
+            lane.unproven += 1
         return Blamed.THE_ONLY_ONE
 
+    def _works(self, effect: Effect, lane: Lane) -> bool:
+        """Whether others were carried out since one with the contact came to nothing.
+
+        Others of its kind, or of any where nobody of its kind was tried: it may be the only one. One endpoint may fail
+        by itself; then all of its kind would be taken apart and sent one by one.
+        """
+        if lane.failed is None:
+            return False
+        alike = self._since(effect, lane)
+        return alike.done > 0 or (not alike.failed and self._tallies[_WHATEVER].done > lane.carried_out)
+
     def _count_failure(self, batch: Batch) -> None:
-        for kind in _kinds(batch):
+        for kind in self._kinds(batch):
             done, failed = self._tallies[kind]
             self._tallies[kind] = Tally(done, failed + 1)
 
-    def _since(self, batch: Batch, lane: Lane) -> Tally:
+    def _since(self, effect: Effect, lane: Lane) -> Tally:
         """What became of requests of its kind since one with the contact came to nothing last."""
-        now, then = self._tallies[_kind(batch.effect, lane)], lane.failed or Tally()
+        now, then = self._tallies[self._kind(effect, lane)], lane.failed or Tally()
         return Tally(now.done - then.done, now.failed - then.failed)
+
+    def _kinds(self, batch: Batch) -> set[_Kind]:
+        return {_WHATEVER, (batch.effect, False), *(self._kind(batch.effect, lane) for lane in batch.lanes)}
+
+    def _kind(self, effect: Effect, lane: Lane) -> _Kind:
+        """What others have to be like to tell anything of a contact.
+
+        Whoever is given up: who takes a number off the do-not-call list needs that list too. A withdrawal is not, and
+        whatever works is reason enough to carry it out in another way, or first to give up the change that it waits
+        behind.
+        """
+        if lane.withdraws:
+            return _WHATEVER
+        return effect, self._releases and effect is Effect.UPSERT and releases_number(lane)
 
 
 def releases_number(lane: Lane) -> bool:
@@ -108,25 +144,10 @@ def is_under_suspicion(batch: Batch) -> bool:
 
 def is_given_up(lane: Lane) -> bool:
     """Whether a contact was blamed so often that something else has to become of it."""
-    return lane.blamed >= (WITHDRAWAL_TRIES if lane.change.withdrawal else TRIES)
+    return lane.blamed >= (WITHDRAWAL_TRIES if lane.withdraws else TRIES)
 
 
 def retry_s(lane: Lane) -> float:
     """How long a contact that failed alone is kept back, seconds."""
     longest = LONGEST_URGENT_RETRY_S if lane.urgent else LONGEST_RETRY_S
     return min(FIRST_RETRY_S * 2.0 ** (min(lane.alone, TRIES) - 1), longest)
-
-
-def _kind(effect: Effect, lane: Lane) -> _Kind:
-    """What others have to be like to tell anything of a contact.
-
-    Whoever is given up: who takes a number off the do-not-call list needs that list too. A withdrawal is not, and
-    whatever works is reason enough to carry it out in another way.
-    """
-    if lane.change.withdrawal:
-        return None, False
-    return effect, effect is Effect.UPSERT and releases_number(lane)
-
-
-def _kinds(batch: Batch) -> set[_Kind]:
-    return {(None, False), (batch.effect, False), *(_kind(batch.effect, lane) for lane in batch.lanes)}

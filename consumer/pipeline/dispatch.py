@@ -51,9 +51,7 @@ class Dispatcher:
         reports: Keep account of batches.
         times: Clocks, and dice for jitter.
         progress: Told of each answer.
-
-    Attributes:
-        dnc_wait: Withdrawals that wait for the do-not-call list.
+        releases: Whether grants take numbers off the do-not-call list.
     """
 
     def __init__(
@@ -69,6 +67,7 @@ class Dispatcher:
         reports: Reports,
         times: TimeAndChance,
         progress: Progress,
+        releases: bool,
     ) -> None:
         self._lanes = lanes
         self._admission = admission
@@ -80,7 +79,7 @@ class Dispatcher:
         self._clock, self._now, self._dice = times.clock, times.now, times.dice
         self._progress = progress
         self._wake = asyncio.Event()
-        self._search, self._blame, self._late = Search(lanes), Blame(), Late()
+        self._search, self._blame, self._late = Search(lanes), Blame(releases=releases), Late()
         self._again = Again(
             partitions=partitions,
             lanes=lanes,

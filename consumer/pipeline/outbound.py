@@ -81,4 +81,5 @@ class Outbound:
             reports=reports,
             times=times,
             progress=progress,
+            releases=settings.genesys_dnc_release,
         )

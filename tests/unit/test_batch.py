@@ -624,6 +624,20 @@ def test_who_goes_alone_goes_behind_withdrawals_and_by_turns_with_the_rest() -> 
     assert drained(on, 3.0 + LINGER_S) == [["late"], ["a"], ["grant"], ["b"]]
 
 
+def test_a_change_behind_which_a_withdrawal_waits_is_under_no_suspicion() -> None:
+    """It is judged as a withdrawal from then on, and tried at once."""
+    on = lanes()
+    begin(on, work("a"))
+    (lane,) = take(on, LINGER_S).lanes
+    on.park(lane)
+    lane.failed, lane.alone, lane.blamed, lane.unproven = Tally(1, 2), 3, 2, 1
+    before = lane.withdraws
+    on.wait(lane, work("a", withdrawal=True), STATE, withdraws=True)
+    assert [lane.failed, lane.alone, lane.blamed, lane.unproven] == [None, 0, 0, 0]
+    assert [before, lane.withdraws] == [False, True]
+    assert drained(on) == [["a"]]
+
+
 @pytest.mark.parametrize("newer", [work("a"), work("a", DELETE), work("a", withdrawal=True)], ids=str)
 def test_a_newer_change_takes_the_place_of_a_parked_one(newer: Work) -> None:
     """It goes out in its own turn without waiting for the release, which then does nothing."""

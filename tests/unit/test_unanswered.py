@@ -17,7 +17,7 @@ from consumer.pipeline.late import LATE_S, REMEMBERED, Late
 from tests.checker import check, check_without_outcomes
 from tests.lives import Life, arrives, in_life, live, world_of
 from tests.memory_ports import World
-from tests.stories import TOPIC, Event, Story
+from tests.stories import TOPIC, Event, Story, partly
 from tests.virtual_time import EPOCH, passes, until
 
 ONE_PAUSE_S = BREAKER_OPEN_S + 5
@@ -231,6 +231,92 @@ def test_a_search_that_meets_no_answer_holds_up_no_withdrawal() -> None:
     in_life(world, act)
 
 
+@pytest.mark.usefixtures("partial_events")
+@pytest.mark.parametrize("settings", [{}, {"genesys_dnc_list": "do not call"}], ids=["", "list"])
+@pytest.mark.parametrize("bad", [Event(BAD, 3, phone="+15550777"), partly(BAD, 3, phone="+15550777")], ids=["", "part"])
+def test_a_contact_whose_like_nobody_sends_holds_up_nobody(bad: Event, settings: dict[str, Any]) -> None:
+    """It withdrew and agreed again, or tells a part alone: that any others are carried out sets it apart."""
+    story, world = begun()
+    told = len(story.records())
+    world.append(story.tell(0, Event(BAD, 1), Event(BAD, 2, consent=False)).records()[told:])
+    world.unanswered = set()
+    live(world, **settings)
+    world.unanswered = {BAD}
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, bad))
+        await traffic(world, life, story, 0.05)
+        for name in KNOWN[:20]:
+            await traffic(world, life, story, 0.01)
+            assert await seconds_until_withdrawn(world, life, story, name) < 1
+            assert life.pipeline.gate.breaker(now()) is Breaker.CLOSED
+        assert world.committed[P0] > told + 50 or bad.partial
+
+    in_life(world, act, **settings)
+
+
+@pytest.mark.parametrize("releases", [True, False])
+def test_who_needs_the_do_not_call_list_is_not_blamed_while_that_is_away(*, releases: bool) -> None:
+    """Grants that take no number off it tell nothing of it; nor does it matter where none does."""
+    story, world = begun()
+    told = len(story.records())
+    world.append(story.tell(0, Event(BAD, 1), Event(BAD, 2, consent=False)).records()[told:])
+    world.unanswered = set()
+    settings: dict[str, Any] = {"genesys_dnc_list": "do not call", "genesys_dnc_release": releases}
+    live(world, **settings)
+    world.unanswered = {BAD}
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, Event(BAD, 3)))
+        await traffic(world, life, story, 0.5)
+        assert bool(world.dead_letters) is not releases
+
+    in_life(world, act, **settings)
+
+
+def test_where_one_endpoint_fails_nobody_is_taken_apart_because_another_works() -> None:
+    """Sent one by one, thousands that came in requests of a hundred would take hours once it works again."""
+    story, world = begun()
+    world.unanswered = {f"new-{n}" for n in range(600)}
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, *(Event(f"new-{n}", 1) for n in range(600))))
+        for name in KNOWN[:20]:
+            arrives(world, life, story.tell(0, Event(name, 2, delete=True)))
+            await passes(30)
+        world.unanswered, tries = set(), len(world.requested)
+        await until(lambda: len(world.list) == 610)
+        assert len(world.requested) - tries < 30
+
+    in_life(world, act)
+
+
+@pytest.mark.usefixtures("partial_events")
+@pytest.mark.parametrize("withdrawal", [{"consent": False}, CONFLICT, {"delete": True}], ids=["no", "bad", "delete"])
+@pytest.mark.parametrize("known_for_s", [0.1, 300.0])
+@pytest.mark.parametrize("part", [False, True])
+def test_a_withdrawal_does_not_wait_for_a_change_without_an_answer(
+    known_for_s: float, withdrawal: dict[str, Any], *, part: bool
+) -> None:
+    """What it waits behind is judged as a withdrawal is, from then on."""
+    story, world = begun()
+    name = KNOWN[0]
+    world.unanswered = {name}
+
+    async def act(life: Life) -> None:
+        change = partly(name, 2, phone="+15550777") if part else Event(name, 2, phone="+15550777")
+        arrives(world, life, story.tell(0, change))
+        await passes(0.1)
+        await traffic(world, life, story, known_for_s / 3600)
+        whole = part and "delete" not in withdrawal and withdrawal is not CONFLICT
+        arrives(world, life, story.tell(0, partly(name, 3, **withdrawal) if whole else Event(name, 3, **withdrawal)))
+        for _ in range(20):
+            await traffic(world, life, story, 10 / 3600)
+        assert not world.list.get(name, {}).get("callable")
+
+    in_life(world, act)
+
+
 # -- an answer that leaves one out
 
 
@@ -284,6 +370,25 @@ def test_how_often_an_older_change_was_left_out_does_not_count_against_a_newer_o
 
     in_life(world, act)
     check(world, story, set())
+
+
+def test_who_is_kept_back_again_is_not_let_go_by_the_end_of_an_earlier_time() -> None:
+    """A newer change took the place of the one that waited, and waits as long itself."""
+    story, world = begun()
+    world.unanswered, world.left_out = set(), {BAD}
+
+    async def act(life: Life) -> None:
+        for version in (1, 2):
+            arrives(
+                world, life, story.tell(0, Event(BAD, version, phone=f"+1555019{version}"), Event(f"n-{version}", 1))
+            )
+            await passes(8)
+        assert (BAD,) not in world.requested
+        await passes(5)
+        assert (BAD,) in world.requested
+        world.left_out = set()
+
+    in_life(world, act)
 
 
 def test_a_withdrawal_that_genesys_leaves_out_is_carried_out_as_a_delete_at_once() -> None:
@@ -380,6 +485,25 @@ def test_new_contacts_wait_for_room_as_long_as_it_takes_and_known_ones_do_not() 
 
     in_life(world, act)
     check(world, story, set())
+
+
+def test_a_withdrawal_does_not_wait_for_room_for_the_contact_before_it() -> None:
+    """Nobody would call the contact, but its number has to be on the do-not-call list."""
+    story, world = begun()
+    world.unanswered, world.full = set(), True
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, Event("new", 1)))
+        for n in range(60):
+            if n == 5:
+                arrives(world, life, story.tell(0, Event("new", 2, **CONFLICT)))
+            arrives(world, life, story.tell(0, Event(KNOWN[n % 10], 3 + n, phone=f"+155501{n:02}")))
+            await passes(5)
+        assert world.committed == {P0: len(story.records())}
+
+    in_life(world, act)
+    (suppressed,) = [each["outcome"] for each in world.events() if each["operation"] == "suppress"]
+    assert suppressed == "rejected"
 
 
 # -- because of Genesys
