@@ -187,6 +187,11 @@ class Lanes:
             queue.clear()
             queue.extend(living)
 
+    @property
+    def untried(self) -> bool:
+        """Whether contacts wait or are sent of which no request came to nothing yet."""
+        return any(lane.failed is None and not self.is_parked(lane) for lane in self._lanes.values())
+
     def busy(self, assignment: Assignment) -> bool:
         """Whether a request with a contact of the assignment is under way."""
         return any(lane.sent and lane.work.assignment is assignment for lane in self._lanes.values())

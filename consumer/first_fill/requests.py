@@ -40,14 +40,15 @@ class Requests(Struct, eq=False):
         """Come back when each has an outcome, however long Genesys takes.
 
         But for those that would wait for a do-not-call list until somebody does something: while a load owns the topic,
-        nobody applies what the stream says. They are not callable, and given up for now.
+        nobody applies what the stream says. They are not callable, and given up for now. So is who gets no usable
+        answer, if nobody else comes who could show that Genesys works.
         """
         self.outbound.lanes.draining = True  # nothing follows: what is there goes at once
         for work in works:
             self.outbound.admission.admit(self.partitions[work.assignment.partition], [work])
         self.outbound.dispatcher.wake()
         while any(work.outcome is None for work in works):
-            if self.outbound.dispatcher.dnc_wait.is_hopeless:
+            if self.outbound.dispatcher.in_vain:
                 self._give_up()
                 break
             await self.progress.wait()
@@ -65,6 +66,6 @@ class Requests(Struct, eq=False):
             raise FatalError(self.withheld)
 
     def _give_up(self) -> None:
-        self.withheld = self.outbound.dispatcher.dnc_wait.reason
+        self.withheld = self.outbound.dispatcher.waits_for
         for partition in self.partitions.values():
             self.outbound.admission.drop(partition.assignment)

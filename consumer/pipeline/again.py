@@ -16,6 +16,7 @@ from consumer.core.changes import as_delete
 from consumer.core.lane import Batch, Effect, Lane
 from consumer.errors import NoRoom, TransientError
 from consumer.pipeline.admission import Admission
+from consumer.pipeline.apart import Apart
 from consumer.pipeline.blame import is_given_up, retry_s
 from consumer.pipeline.partitions import Partitions
 
@@ -45,6 +46,9 @@ class Again:
         contact_list_id: Of the list that they are in.
         clock: Monotonic seconds.
         wake: Called when one is due.
+
+    Attributes:
+        apart: Contacts that are tried by themselves.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class Again:
         self._contact_list_id = contact_list_id
         self._clock = clock
         self._wake = wake
+        self.apart = Apart(partitions, lanes)
 
     def queued(self, lanes: Sequence[Lane]) -> None:
         """Forget what belongs to partitions that move away, and let newer changes take the place of the rest."""
@@ -142,6 +147,7 @@ class Again:
         if effect is Effect.DELETE or waits_for_room:
             self._keep_apart(lane, error)
         elif not is_given_up(lane):
+            self.apart.ask_for_others(lane)
             self._keep_apart(lane, error)
         elif lane.change.withdrawal:
             self.by_delete(lane, NO_ANSWER)
@@ -149,6 +155,7 @@ class Again:
             self._give_up(lane, NO_ANSWER)
 
     def _keep_apart(self, lane: Lane, error: TransientError) -> None:
+        self.apart.add(lane, str(error))
         remedy = "none needed: others go on, and it is tried again by itself"
         log.warning("contact_unanswered", record=name(lane), error=str(error), tries=lane.alone, remedy=remedy)
         self.later(lane, max(retry_s(lane), error.retry_after or 0.0), alone=True, urgent=lane.urgent)

@@ -7,7 +7,7 @@ others are carried out. A withdrawal is never given up: refused for its data, it
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -88,11 +88,22 @@ class Dispatcher:
             clock=times.clock,
             wake=self.wake,
         )
-        self.dnc_wait = DncWait(lanes, self.wake)
+        self._dnc_wait = DncWait(lanes, self.wake)
 
     def wake(self) -> None:
         """Something may be due."""
         self._wake.set()
+
+    @property
+    def waits_for(self) -> str | None:
+        """What some contacts wait for while others go on: the do-not-call list, or an answer; None when none does."""
+        return "; ".join(filter(None, (self._dnc_wait.reason, self._again.apart.reason))) or None
+
+    @property
+    def in_vain(self) -> bool:
+        """Whether there are contacts under way, and nothing comes of any until somebody does something."""
+        waiting = {id(lane) for lane in (*self._dnc_wait.in_vain(), *self._again.apart.in_vain())}
+        return bool(waiting) and len(waiting) == len(self._lanes)
 
     async def run(self) -> None:
         """Send whatever is due, until cancelled."""
@@ -189,7 +200,7 @@ class Dispatcher:
         self._answered(batch, answer)
         applied_at = self._now()
         finished = [lane for lane in batch.lanes if lane.change.contact.external_id not in answer.unfinished]
-        self.dnc_wait.taken(batch.effect, finished)
+        self._dnc_wait.taken(batch.effect, finished)
         for lane in self._owned(batch).lanes:
             external_id = lane.change.contact.external_id
             undone_s = self._late.left(lane, self._clock())
@@ -289,8 +300,16 @@ class Dispatcher:
         remedy = "have the do-not-call list take numbers again; those who withdrew are not callable meanwhile"
         log.warning("withdrawals_withheld", contacts=len(waiting), error=str(error), remedy=remedy)
         self._lanes.put_back(Batch(batch.effect, rest))
-        self.dnc_wait.add(waiting, error)
+        self._dnc_wait.add(waiting, error)
         self._again.queued([*waiting, *rest])
+        self._hold_again(waiting)
+
+    def _hold_again(self, lanes: Sequence[Lane]) -> None:
+        """What nobody answered may make a contact callable although it is held: that is told again once it is over."""
+        now = self._clock()
+        for lane in filter(self._lanes.is_parked, lanes):
+            if undone_s := self._late.left(lane, now):
+                self._again.later(lane, undone_s)
 
     def _refused(self, batch: Batch, error: RefusedByGenesys, seconds: float) -> None:
         """Genesys blames the data: split, or decide what becomes of the contact that was alone in the request."""

@@ -44,12 +44,11 @@ class DncWait:
         waits = any(map(self._is_open, self._waiting.values()))
         return f"withdrawals wait for the do-not-call list: {self._why}" if waits else None
 
-    @property
-    def is_hopeless(self) -> bool:
-        """Whether all contacts under way wait for a list that takes no numbers until somebody does something."""
-        if not (self._for_good and self._waiting):
-            return False
-        return len(self._lanes) == sum(map(self._lanes.is_parked, filter(self._is_open, self._waiting.values())))
+    def in_vain(self) -> list[Lane]:
+        """Lanes that wait for a list which takes no numbers until somebody does something."""
+        if not self._for_good:
+            return []
+        return list(filter(self._lanes.is_parked, filter(self._is_open, self._waiting.values())))
 
     def _is_open(self, lane: Lane) -> bool:
         return self._lanes.get(lane.change.identity) is lane

@@ -31,6 +31,8 @@ class Partition:
             tripped.
         lacks: The schema that it waits for, once that takes long.
         held_back: Whether it waits because too much is held already.
+        lacks_others: Whether a contact of it can be given up only once others are carried out, and none come.
+        beyond: How often it was read on for that although it holds its share, since it last had room.
         closing: Whether it is about to move away: nothing more is taken in.
         head: End of its chain of audit events.
         told: Events behind it that readers may have seen although their settlement failed.
@@ -53,6 +55,8 @@ class Partition:
     blocked: bool = True
     lacks: str | None = None
     held_back: bool = False
+    lacks_others: bool = False
+    beyond: int = 0
     closing: bool = False
     head: ChainHead = field(default_factory=ChainHead)
     told: list[AuditEvent] = field(default_factory=list)

@@ -206,7 +206,7 @@ class Pipeline:
             None if self._source.connected else "no broker answers",
             self.fuses.reason,
             self._genesys_waits,
-            self._dispatcher.dnc_wait.reason,
+            self._dispatcher.waits_for,
             self.partitions.waiting,
         )
         return "; ".join(filter(None, reasons)) or None
@@ -241,8 +241,8 @@ class Pipeline:
 
         Raises:
             ExceptionGroup: Holding the `FatalError` that made it stop.
-            FatalError: All is settled that could be; a fuse keeps the rest from it, or the do-not-call list does, and
-                who waits for that is not callable.
+            FatalError: All is settled that could be; a fuse keeps the rest from it, or a contact without a usable
+                answer, or the do-not-call list does, and who waits for that is not callable.
         """
         async with self._tasks:
             for work in (self._take_events, self._dispatcher.run, self._settler.run, self._feed.balance):
@@ -281,14 +281,14 @@ class Pipeline:
         return self.ready and all(partition.caught_up for partition in self.partitions.values())
 
     def _waits_in_vain(self) -> bool:
-        """Whether nothing is left to do until somebody has the do-not-call list take numbers."""
+        """Whether nothing is left to do until somebody does something."""
         taken_in = all(partition.taken_in or partition.held_back for partition in self.partitions.values())
-        return self.ready and taken_in and self._dispatcher.dnc_wait.is_hopeless
+        return self.ready and taken_in and self._dispatcher.in_vain
 
     def _left(self) -> str | None:
         """Why not all is settled that could be read; None if it is."""
-        if self._dispatcher.dnc_wait.is_hopeless:
-            return self._dispatcher.dnc_wait.reason
+        if self._dispatcher.in_vain:
+            return self._dispatcher.waits_for
         return self.fuses.reason if self.fuses.tripped else None
 
     async def _drain(self) -> None:
@@ -301,7 +301,7 @@ class Pipeline:
 
     def _under_way(self) -> bool:
         """Whether contacts are on their way, and not all of them in vain."""
-        return len(self.lanes) > 0 and not self._dispatcher.dnc_wait.is_hopeless
+        return len(self.lanes) > 0 and not self._dispatcher.in_vain
 
     async def _finish(self, partitions: Sequence[Partition], under_way: Callable[[], bool], deadline: float) -> None:
         """Wait until nothing of these is under way, then settle them; give up at the deadline, seconds.

@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 
 from consumer.core.offsets import Tracker
 from consumer.model import Assignment, Outcome, Record, TopicPartition
-from consumer.pipeline.back_pressure import READ_AHEAD_BYTES, BackPressure
+from consumer.pipeline.back_pressure import BEYOND, READ_AHEAD_BYTES, BackPressure
 from consumer.pipeline.partitions import Partition, Partitions
 from tests.memory_ports import MemorySource, World
 from tests.stories import TOPIC
@@ -63,3 +63,37 @@ def test_below_four_fifths_of_its_share_it_is_read_on(left: int, paused: set[Top
     full.tracker.settle(full.tracker.decided(101 - left))
     back_pressure.let_go()
     assert source.paused == paused
+
+
+def test_a_full_partition_that_lacks_others_is_read_on_once_each_time() -> None:
+    """Its next poll has it held back again; so often at most, until it has room again."""
+    full, other = partition(P0, records(101)), partition(P1, records(101))
+    back_pressure, source = pressure(full, other, read_ahead=200)
+    for n in range(BEYOND + 5):
+        back_pressure.hold_back()
+        back_pressure.let_go()
+        assert source.paused == {P0, P1}
+        full.lacks_others = other.lacks_others = True
+        back_pressure.let_go()
+        assert len(source.paused) == 2 - (n < BEYOND)
+        back_pressure.let_go()
+        assert len(source.paused) == 2 - (n < BEYOND)
+    full.tracker.settle(full.tracker.decided(50))
+    back_pressure.let_go()
+    back_pressure.hold_back()
+    assert source.paused == {P1}
+    other.lacks_others = True
+    back_pressure.let_go()
+    assert source.paused == set()
+
+
+def test_a_partition_with_room_is_not_read_beyond_its_share_later() -> None:
+    """That others were missing then tells nothing of the time when it is full."""
+    each = partition(P0, records(50))
+    back_pressure, source = pressure(each)
+    each.lacks_others = True
+    back_pressure.let_go()
+    each.tracker.add([Record(*P0, offset, 0, None, b"value") for offset in range(50, 110)])
+    back_pressure.hold_back()
+    back_pressure.let_go()
+    assert source.paused == {P0}

@@ -778,3 +778,17 @@ def test_a_load_does_not_wait_for_somebody_to_mend_the_do_not_call_list(monkeypa
         fill(world, rows)
     assert caught.group_contains(FatalError, match="no permission", depth=None)
     assert [contact["callable"] for contact in world.list.values()] == [False] * len(rows)
+
+
+def test_a_load_does_not_wait_for_proof_that_does_not_come() -> None:
+    """Nobody knows whether the contact is to blame or Genesys: the next start sends it again."""
+    world = empty_world()
+    rows = [row(f"contact-{n}", consent=False) for n in range(5)]
+    world.unanswered = {"contact-2"}
+    with pytest.raises(ExceptionGroup) as caught:
+        fill(world, rows)
+    assert caught.group_contains(FatalError, match="no usable answer for the contact of", depth=None)
+    assert len(world.list) == 4
+    world.unanswered = set()
+    fill(world, rows)
+    assert len(world.list) == 5

@@ -28,6 +28,7 @@ from consumer.model import Assignment, Contact, Record, Settlement, TopicPartiti
 from consumer.pipeline import settle
 from consumer.pipeline.again import DELETE_RETRY_S
 from consumer.pipeline.dnc_wait import OFFERED_EVERY_S
+from consumer.pipeline.late import LATE_S
 from consumer.pipeline.partitions import Partition
 from consumer.pipeline.settle import REBALANCING_RETRY_S
 from consumer.ports import Grown, Starting, StoreWrite, Sure, always
@@ -465,6 +466,34 @@ def test_a_busy_do_not_call_list_has_all_requests_wait_as_was_asked() -> None:
 
     in_life(world, act, sink=sink)
     check(world, story, set())
+
+
+@pytest.mark.parametrize("people", [1, 1000])
+def test_who_waits_for_the_do_not_call_list_is_told_again_once_nothing_can_come_late(people: int) -> None:
+    """A grant that nobody answered may be applied meanwhile: however many wait, that person is not called for long."""
+    names = [f"contact-{n}" for n in range(people)]
+    story = Story().tell(0, *_contacts(people))
+    world = world_of(story)
+    live(world)
+    sink = _WithoutDncList(world)
+    sink.until = 7200.0
+
+    def hold(_: object) -> None:
+        raise SinkUnavailable("no answer in time")
+
+    async def act(life: Life) -> None:
+        world.on_upsert = hold
+        arrives(world, life, story.tell(0, Event(names[0], 2, phone="+15550199")))
+        await until(lambda: life.telemetry.retries["unavailable"] == 1)
+        world.on_upsert = lambda _: None
+        arrives(world, life, story.tell(0, *(Event(name, 3, consent=False) for name in names)))
+        await passes(70)
+        assert not world.list[names[0]]["callable"]
+        world.list[names[0]]["callable"] = True
+        await passes(LATE_S - 70 + 5)
+        assert not world.list[names[0]]["callable"]
+
+    in_life(world, act, sink=sink)
 
 
 def test_what_one_endpoint_calls_busy_keeps_no_withdrawal_from_another() -> None:

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from consumer.core.delivery import BREAKER_OPEN_S, Breaker
 from consumer.core.lane import Lane
-from consumer.errors import RefusedByGenesys, SinkUnavailable
+from consumer.errors import FatalError, RefusedByGenesys, SinkUnavailable
 from consumer.model import Assignment, Change, Contact, Operation, Record, TopicPartition, Work
 from consumer.pipeline.blame import TRIES
 from consumer.pipeline.late import LATE_S, REMEMBERED, Late
@@ -229,6 +229,86 @@ def test_a_search_that_meets_no_answer_holds_up_no_withdrawal() -> None:
         assert not any(world.list.get(name, {}).get("callable") for name in KNOWN[:8])
 
     in_life(world, act)
+
+
+@pytest.mark.parametrize("partitions", [1, 2])
+def test_in_front_of_a_backlog_a_contact_without_an_answer_does_not_stop_its_partition(partitions: int) -> None:
+    """Held back, it is read on for a bit: without others nobody could tell whether Genesys works."""
+    story = Story()
+    for n in range(partitions):
+        story.tell(n, Event(f"{BAD}-{n}", 1), *(Event(f"new-{n}-{each}", 1) for each in range(4000)))
+    story.tell(0, Event("new-0-7", 2, consent=False))
+    world = world_of(story)
+    world.unanswered, world.poll_records = {f"{BAD}-{n}" for n in range(partitions)}, 100
+    held: list[int] = []
+
+    async def act(life: Life) -> None:
+        async with asyncio.timeout(900):
+            while sum(world.committed.values()) < 4001 * partitions + 1:
+                await passes(1)
+                held.append(life.pipeline.partitions.unsettled)
+
+    in_life(world, act, read_ahead_records=1000)
+    outcomes = check_without_outcomes(world, story, world.unanswered)
+    assert [event["outcome"] for event in outcomes.values()].count("undeliverable") == partitions
+    assert max(held) < 1000 + 100 * (partitions + 3 * TRIES)
+
+
+def test_in_an_outage_no_more_is_read_for_a_contact_without_an_answer() -> None:
+    """What came tells nothing as long as it fails too; once it is over the contact is given up."""
+    story = Story().tell(0, Event(BAD, 1), *(Event(f"new-{each}", 1) for each in range(4000)))
+    world = world_of(story)
+    world.unanswered, world.poll_records = {BAD}, 100
+
+    def fail() -> None:
+        raise SinkUnavailable("no usable answer")
+
+    async def act(life: Life) -> None:
+        await until(lambda: len(world.list) > 1000)
+        await passes(30)
+        world.answer, before = fail, life.pipeline.partitions.unsettled
+        await passes(36_000)
+        assert not world.dead_letters
+        assert life.pipeline.partitions.unsettled <= before + 3 * 100
+        world.answer = lambda: None
+        await until(lambda: world.committed.get(P0) == 4001)
+
+    in_life(world, act, read_ahead_records=1000)
+    check_without_outcomes(world, story, {BAD})
+
+
+def test_the_status_tells_that_a_contact_without_an_answer_holds_its_partition() -> None:
+    """By the position of its record, as long as it does."""
+    story, world = begun()
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, *(Event(f"{BAD}-{n}", 1) for n in range(2))))
+        world.unanswered = {f"{BAD}-{n}" for n in range(2)}
+        await traffic(world, life, story, 0.05)
+        assert life.pipeline.genesys_answers
+        assert life.pipeline.status()["state"] == "degraded"
+        assert life.pipeline.degraded == (
+            f"no usable answer for the contact of {TOPIC}/0/{len(KNOWN)} (and 1 more): no usable answer"
+        )
+        world.unanswered = set()
+        await passes(600)
+        assert life.pipeline.degraded is None
+
+    in_life(world, act)
+
+
+def test_a_run_that_is_to_end_does_not_wait_for_proof_that_does_not_come() -> None:
+    """All else is settled up to the contact; nobody knows whether it is to blame, so it comes again."""
+    story = Story().tell(0, Event("first", 1), Event(BAD, 1), *(Event(name, 1) for name in KNOWN))
+    world = world_of(story)
+    world.unanswered = {BAD}
+    with pytest.raises(FatalError, match=f"{TOPIC}/0/1: no usable answer"):
+        live(world)
+    assert world.list.keys() == {"first", *KNOWN}
+    assert world.committed == {P0: 1}
+    world.unanswered = set()
+    live(world)
+    check(world, story, set())
 
 
 @pytest.mark.usefixtures("partial_events")
