@@ -17,6 +17,7 @@ import orjson
 
 from consumer.core.avro import WriterSchema
 from consumer.core.envelopes.choice import Envelopes
+from consumer.formats import EnvelopeName, PerTopic
 from consumer.model import Record
 from consumer.settings import packaged_schemas, ready_made_mappings
 
@@ -61,7 +62,7 @@ def measure(count: int) -> list[Cost]:
 def _measured(count: int, envelope: str, event: str, schema: Fields, fields: Fields) -> Cost:
     text = json.dumps(schema)
     body, read = _json(fields) if envelope == "dms" else _avro(text, fields)
-    chosen = Envelopes.of({"default": envelope}, {}, ready_made_mappings())
+    chosen = Envelopes.of(PerTopic(EnvelopeName(envelope), {}), {}, ready_made_mappings())
     mapper = chosen.mapper("topic", json.loads(text))
     record = Record("topic", 0, 0, TIME_MS, b"1", body, HEADERS)
     found = read(body)

@@ -3,8 +3,10 @@
 Settings choose among them, and the stages are put together by them. This module imports nothing of the project.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 
 class Framing(StrEnum):
@@ -41,6 +43,26 @@ class KeyFormat(StrEnum):
     AVRO = "avro"
     JSON = "json"
     AUTO = "auto"
+
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+@dataclass(frozen=True, slots=True)
+class PerTopic(Generic[Choice]):
+    """A choice among these for each source topic.
+
+    Attributes:
+        default: For topics that are not named.
+        named: By topic.
+    """
+
+    default: Choice
+    named: Mapping[str, Choice]
+
+    def of(self, topic: str) -> Choice:
+        """The choice for a topic."""
+        return self.named.get(topic, self.default)
 
 
 class SchemaKind(StrEnum):

@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
 from consumer import properties
-from consumer.formats import EnvelopeName
+from consumer.formats import EnvelopeName, PerTopic
 from consumer.properties import Properties
-from consumer.setting_values import PerTopic
 
 
 def conflicts(known: Mapping[str, object]) -> list[str]:

@@ -6,17 +6,16 @@ This module reads the files that settings name, and nothing else.
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from consumer import properties
 from consumer.columns import OWN
+from consumer.formats import Choice, PerTopic
 from consumer.properties import LOOPBACK, Properties
 
 REGIONS = {
@@ -65,30 +64,6 @@ _BROKER = re.compile(
     r"((plaintext|ssl|sasl_plaintext|sasl_ssl)://)?([^\s/:\[\]]+|\[[^\s\]]+\])(:(?P<port>[0-9]{1,5}))?", re.IGNORECASE
 )
 _LAST_PORT = 65_535
-
-Choice = TypeVar("Choice", bound=StrEnum)
-
-
-@dataclass(frozen=True, slots=True)
-class PerTopic(Generic[Choice]):
-    """A choice for each source topic.
-
-    Attributes:
-        default: For topics that are not named.
-        named: By topic.
-    """
-
-    default: Choice
-    named: Mapping[str, Choice]
-
-    @property
-    def by_topic(self) -> dict[str, str]:
-        """All choices, that for topics that are not named under `default`."""
-        return {"default": self.default, **self.named}
-
-    def of(self, topic: str) -> Choice:
-        """The choice for a topic."""
-        return self.named.get(topic, self.default)
 
 
 class BadValueError(ValueError):

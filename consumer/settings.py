@@ -16,10 +16,9 @@ from typing import Any
 
 from consumer import setting_values as values
 from consumer.errors import SettingsError
-from consumer.formats import EnvelopeName, Framing, KeyFormat
+from consumer.formats import EnvelopeName, Framing, KeyFormat, PerTopic
 from consumer.properties import Properties
 from consumer.setting_conflicts import conflicts
-from consumer.setting_values import PerTopic
 
 
 def _release() -> str:

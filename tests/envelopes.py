@@ -10,6 +10,7 @@ import fastavro
 
 from consumer.core.avro import WriterSchema
 from consumer.core.envelopes.choice import Envelopes
+from consumer.formats import EnvelopeName, PerTopic
 from consumer.model import ChangeEvent, Headers, Record
 from consumer.settings import ready_made_mappings
 
@@ -90,4 +91,6 @@ def encoded(schema: Mapping[str, Any], fields: Mapping[str, object]) -> bytes:
 
 def envelopes(envelope: str, mapping: Table | None = None) -> Envelopes:
     """The envelope of all topics, with one mapping or the ready-made ones."""
-    return Envelopes.of({"default": envelope}, {TOPIC: mapping} if mapping else {}, ready_made_mappings())
+    return Envelopes.of(
+        PerTopic(EnvelopeName(envelope), {}), {TOPIC: mapping} if mapping else {}, ready_made_mappings()
+    )

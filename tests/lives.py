@@ -6,6 +6,7 @@ from typing import Any
 
 from consumer.core.delivery import Throttle
 from consumer.core.envelopes.choice import Envelopes
+from consumer.formats import EnvelopeName, PerTopic
 from consumer.model import TopicPartition
 from consumer.pipeline.readers import envelopes_of
 from consumer.pipeline.run import Pipeline
@@ -31,7 +32,7 @@ REQUIRED = {
     "GENESYS_OAUTH_CLIENT_SECRET": "secret",
     "GENESYS_CONTACT_LIST": "list",
 }
-NATIVE = Envelopes.of({"default": "native"}, {}, {})
+NATIVE = Envelopes.of(PerTopic(EnvelopeName.NATIVE, {}), {}, {})
 
 
 def settings(**changed: object) -> Settings:
@@ -41,7 +42,7 @@ def settings(**changed: object) -> Settings:
 
 def _envelopes(chosen: Settings) -> Envelopes:
     """Those of the settings; a life begins thousands of times, most with the native one."""
-    if chosen.source_envelope.by_topic == NATIVE.names:
+    if chosen.source_envelope == NATIVE.names:
         return NATIVE
     return envelopes_of(chosen)
 

@@ -43,7 +43,7 @@ def envelopes_of(settings: Settings) -> Envelopes:
         SettingsError: A mapping is wrong.
     """
     return Envelopes.of(
-        settings.source_envelope.by_topic,
+        settings.source_envelope,
         settings.source_mapping,
         ready_made_mappings(),
         settings.kafka_source_topics,

@@ -16,7 +16,7 @@ from consumer.core.decode import Reader, ReaderName, decode
 from consumer.core.envelopes.choice import Envelopes
 from consumer.core.framing import MAX_VALUE_BYTES, Form, form
 from consumer.errors import DecodeError, ReaderFailed
-from consumer.formats import EnvelopeName, Framing, KeyFormat
+from consumer.formats import EnvelopeName, Framing, KeyFormat, PerTopic
 from consumer.model import Events, Record
 from consumer.pipeline.readers import make_reader
 from consumer.settings import ready_made_mappings
@@ -96,7 +96,9 @@ CONSENT = {"name": "Call_Consent__c", "type": ["null", "boolean"]}
 """Salesforce has no such field of its own."""
 
 _FORMS = [form(TOPIC, framing, key_format) for framing in Framing for key_format in KeyFormat]
-_ENVELOPES = {name: Envelopes.of({"default": name}, {}, ready_made_mappings()).of_topic(TOPIC) for name in EnvelopeName}
+_ENVELOPES = {
+    name: Envelopes.of(PerTopic(name, {}), {}, ready_made_mappings()).of_topic(TOPIC) for name in EnvelopeName
+}
 _KEYS = keys.avro_reader('["null", "string", "long"]')
 
 

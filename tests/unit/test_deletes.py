@@ -12,6 +12,7 @@ from consumer.core.decode import decode
 from consumer.core.envelopes.choice import Envelopes
 from consumer.core.framing import JSON, KeySchema
 from consumer.errors import DecodeError
+from consumer.formats import EnvelopeName, PerTopic
 from consumer.model import ChangeEvent, ChangeType, Reason, Record, TopicPartition
 from consumer.pipeline.readers import without_registry
 from consumer.settings import ready_made_mappings
@@ -75,7 +76,7 @@ def test_the_tables_that_may_be_for_a_topic_have_to_be_of_one_mind() -> None:
     def made(*tables: str) -> Envelopes:
         ids = {"b": "id", "Row": "id", "Other": "customer_id"}
         chosen = {name: MAPPING | {"external_id": ids[name]} for name in tables}
-        return Envelopes.of({"default": "flattened"}, chosen, ready_made_mappings(), ["a", "b"])
+        return Envelopes.of(PerTopic(EnvelopeName.FLATTENED, {}), chosen, ready_made_mappings(), ["a", "b"])
 
     def told(*tables: str) -> list[str | None]:
         return [named({name: 42}, topic="a", made=made(*tables)) for name in ("id", "customer_id")]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from consumer.core.envelopes.choice import DEFAULT, Envelopes, Fitness
+from consumer.formats import EnvelopeName, PerTopic
 from consumer.settings import packaged_schemas, ready_made_mappings
 from tests.envelopes import COLUMNS, MAPPING, TOPIC, envelopes, record_type
 
@@ -200,7 +201,7 @@ def test_a_mapping_for_many_is_not_meant_for_this_one() -> None:
     """A table of all topics may name fields that this one does not have; one for the record's name is meant."""
 
     def of(tables: dict[str, Any]) -> bool:
-        made = Envelopes.of({DEFAULT: "flattened"}, tables, ready_made_mappings())
+        made = Envelopes.of(PerTopic(EnvelopeName.FLATTENED, {}), tables, ready_made_mappings())
         return made.fitness(TOPIC, rows(dnc="boolean", do_not_call="boolean")).meant
 
     assert [of({DEFAULT: MAPPING}), of({}), of({"Row": MAPPING}), of({TOPIC: MAPPING})] == [False, False, True, True]
@@ -208,7 +209,9 @@ def test_a_mapping_for_many_is_not_meant_for_this_one() -> None:
 
 def test_a_schema_without_a_mapping_is_said() -> None:
     """As its records would be told."""
-    (problem,) = Envelopes.of({DEFAULT: "flattened"}, {"other": MAPPING}, {}).fitness(TOPIC, rows()).problems
+    (problem,) = (
+        Envelopes.of(PerTopic(EnvelopeName.FLATTENED, {}), {"other": MAPPING}, {}).fitness(TOPIC, rows()).problems
+    )
     assert problem.startswith("no table of SOURCE_MAPPING is for the topic, for Row, or the default")
 
 
@@ -216,7 +219,7 @@ def test_topics_with_mappings_by_record_may_mix_schemas() -> None:
     """Unless the topic has a table of its own, which comes first."""
 
     def may_mix(envelope: str, *tables: str) -> bool:
-        made = Envelopes.of({DEFAULT: envelope}, dict.fromkeys(tables, MAPPING), {}, [TOPIC, "other"])
+        made = Envelopes.of(PerTopic(EnvelopeName(envelope), {}), dict.fromkeys(tables, MAPPING), {}, [TOPIC, "other"])
         return made.may_mix(TOPIC)
 
     assert may_mix("flattened", "Row")

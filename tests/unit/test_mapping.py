@@ -9,10 +9,13 @@ from consumer.core.envelopes.choice import Envelopes, Fitness
 from consumer.core.mapping_tables import parse
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, SettingsError, ValidationError
-from consumer.formats import EnvelopeName
+from consumer.formats import EnvelopeName, PerTopic
 from consumer.model import ChangeType, Operation, Reason
+from consumer.pipeline.readers import envelopes_of
+from consumer.setting_values import per_topic
 from consumer.settings import ready_made_mappings
 from tests.envelopes import MAPPING, TIME_MS, TOPIC, envelopes, record_type, told
+from tests.lives import settings
 
 MINIMAL = {"external_id": "id", "phone": "phone", "consent": {"value": True}, "do_not_call": {"value": False}}
 
@@ -110,41 +113,45 @@ def test_a_prefix_is_of_flattened_rows_alone(envelope):
     envelopes("flattened", MINIMAL | {"prefix": "cdc_"})
 
 
+_NAMES = per_topic(EnvelopeName.NATIVE)
+"""The envelopes of topics, as `SOURCE_ENVELOPE` says them."""
+
+
 @pytest.mark.parametrize(
     ("names", "tables", "refused"),
     [
-        ({"default": "flattened"}, ["default"], True),
-        ({"default": "flattened"}, ["com.acme.Row"], True),
-        ({"default": "native", "a": "outbox"}, ["default"], False),
-        ({"default": "native", "a": "outbox"}, ["com.acme.Row"], False),
-        ({"default": "flattened", "a": "outbox"}, ["a"], False),
-        ({"default": "flattened", "a": "outbox"}, ["default"], True),
-        ({"default": "native", "a": "outbox", "b": "flattened"}, ["default"], True),
-        ({"default": "native", "a": "outbox", "b": "flattened"}, ["default", "b"], False),
+        ("flattened", ["default"], True),
+        ("flattened", ["com.acme.Row"], True),
+        ("native,a=outbox", ["default"], False),
+        ("native,a=outbox", ["com.acme.Row"], False),
+        ("flattened,a=outbox", ["a"], False),
+        ("flattened,a=outbox", ["default"], True),
+        ("native,a=outbox,b=flattened", ["default"], True),
+        ("native,a=outbox,b=flattened", ["default", "b"], False),
     ],
 )
 def test_a_table_is_checked_with_every_envelope_that_may_take_it(names, tables, refused):
     """A topic with a table of its own takes no other one, and native events take none."""
     told = {table: TELLS if table != "b" else MINIMAL for table in tables}
     if not refused:
-        Envelopes.of(names, told, {})
+        Envelopes.of(_NAMES(names), told, {})
         return
     with pytest.raises(
         SettingsError, match="change_type: is read with SOURCE_ENVELOPE=outbox alone, not with flattened"
     ):
-        Envelopes.of(names, told, {})
+        Envelopes.of(_NAMES(names), told, {})
 
 
 @pytest.mark.parametrize(("table", "refused"), [("default", False), ("b", True)])
 def test_a_table_of_a_source_topic_is_checked_with_its_envelope(table, refused):
     """Also where that has the default one; no other table is for its records then."""
     told = {"b": MINIMAL, "default": MINIMAL, table: TELLS}
-    names, topics = {"default": "flattened", "a": "outbox"}, ["a", "b"]
+    names, topics = "flattened,a=outbox", ["a", "b"]
     if not refused:
-        Envelopes.of(names, told, {}, topics)
+        Envelopes.of(_NAMES(names), told, {}, topics)
         return
     with pytest.raises(SettingsError, match=r"\[b\] change_type: is read with SOURCE_ENVELOPE=outbox alone, not with"):
-        Envelopes.of(names, told, {}, topics)
+        Envelopes.of(_NAMES(names), told, {}, topics)
 
 
 def test_every_envelope_but_the_native_one_has_a_ready_made_mapping():
@@ -361,7 +368,7 @@ NATIVE = record_type("Row", {"id": "string", "phone": "string"})
 @pytest.mark.parametrize("name", [TOPIC, "Row", "default"])
 def test_a_table_is_for_a_topic_a_schema_or_all(name):
     """A table of one's own goes before every ready-made one."""
-    Envelopes.of({"default": "outbox"}, {name: MINIMAL}, {}).mapper(TOPIC, NATIVE)
+    Envelopes.of(PerTopic(EnvelopeName.OUTBOX, {}), {name: MINIMAL}, {}).mapper(TOPIC, NATIVE)
     with pytest.raises(DecodeError, match="names for phone"):
         envelopes("outbox", MINIMAL | {"phone": "no"}).mapper(TOPIC, NATIVE)
 
@@ -370,7 +377,9 @@ def test_a_table_is_for_a_topic_a_schema_or_all(name):
 @pytest.mark.parametrize("name", ["com.acme.Row", "Row"])
 def test_a_table_is_found_however_the_name_of_a_schema_is_spelt(name, spelt):
     """A version that refers to other schemas, or JSON of Kafka Connect, has it in full: `default` is not for those."""
-    chosen = Envelopes.of({"default": "outbox"}, {name: MINIMAL, "default": MINIMAL | {"consent": "other"}}, {})
+    chosen = Envelopes.of(
+        PerTopic(EnvelopeName.OUTBOX, {}), {name: MINIMAL, "default": MINIMAL | {"consent": "other"}}, {}
+    )
     assert chosen.chosen(TOPIC, NATIVE | spelt) == f"outbox, mapping [{name}]"
     assert chosen.fitness(TOPIC, NATIVE | spelt) == Fitness(meant=True)
 
@@ -378,7 +387,7 @@ def test_a_table_is_found_however_the_name_of_a_schema_is_spelt(name, spelt):
 def test_the_name_in_full_goes_before_the_other():
     """Two schemas may differ by their namespaces alone."""
     tables = {"Row": MINIMAL | {"phone": "no"}, "com.acme.Row": MINIMAL}
-    chosen = Envelopes.of({"default": "outbox"}, tables, {})
+    chosen = Envelopes.of(PerTopic(EnvelopeName.OUTBOX, {}), tables, {})
     assert chosen.chosen(TOPIC, NATIVE | {"namespace": "com.acme"}) == "outbox, mapping [com.acme.Row]"
     assert chosen.chosen(TOPIC, NATIVE | {"namespace": "org.acme"}) == "outbox, mapping [Row]"
 
@@ -393,13 +402,20 @@ def test_keys_are_read_for_the_tables_that_may_be_for_a_topic_alone():
 def test_a_record_without_a_table_is_refused():
     """It says which names would do."""
     with pytest.raises(DecodeError, match="no table of SOURCE_MAPPING is for the topic, for Row") as caught:
-        Envelopes.of({"default": "outbox"}, {"other": MAPPING}, {}).mapper(TOPIC, NATIVE)
+        Envelopes.of(PerTopic(EnvelopeName.OUTBOX, {}), {"other": MAPPING}, {}).mapper(TOPIC, NATIVE)
     assert caught.value.reasons == (Reason.ENVELOPE_UNKNOWN,)
 
 
 def test_a_topic_may_have_an_envelope_of_its_own():
     """The others have the default."""
-    chosen = Envelopes.of({"default": "native", TOPIC: "outbox"}, {TOPIC: MINIMAL}, {})
+    chosen = Envelopes.of(PerTopic(EnvelopeName.NATIVE, {TOPIC: EnvelopeName.OUTBOX}), {TOPIC: MINIMAL}, {})
     chosen.mapper(TOPIC, NATIVE)
     with pytest.raises(DecodeError, match="has no field eventId"):
         chosen.mapper("other", NATIVE)
+
+
+def test_a_topic_may_be_called_default():
+    """Its envelope is that of no other topic."""
+    topics = {"kafka_source_topics": "crm,default", "source_envelope": "native,default=debezium"}
+    chosen = envelopes_of(settings(**topics))
+    assert [chosen.is_keyed(topic) for topic in ("crm", "default")] == [True, False]

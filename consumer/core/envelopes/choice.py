@@ -22,6 +22,7 @@ from consumer.core.keys import ANY_FIELD, NO_FIELD, KeyFields
 from consumer.core.mapping import unknown
 from consumer.core.mapping_tables import BY_KEY, ContactMapping, Path, parse
 from consumer.errors import DecodeError, SettingsError
+from consumer.formats import EnvelopeName, PerTopic
 
 Envelope = Callable[[Mapping[str, object]], Mapper]
 """Makes the mapper for records of a writer's schema; raises nothing but `DecodeError`."""
@@ -45,15 +46,18 @@ class TopicEnvelope(Struct, frozen=True):
 
 
 DEFAULT = "default"
-_MAPPED: Mapping[str, Callable[[Mapping[str, object], ContactMapping], Mapper]] = {
-    "debezium": debezium,
-    "flattened": flattened,
-    "salesforce": salesforce,
-    "outbox": outbox,
-    "dms": dms,
-}
+"""The table of topics and schemas that have none of their own."""
 
-_READ_BY: Mapping[str, str] = {"change_type": "outbox", "prefix": "flattened"}
+_MAPPED: Mapping[EnvelopeName, Callable[[Mapping[str, object], ContactMapping], Mapper]] = {
+    EnvelopeName.DEBEZIUM: debezium,
+    EnvelopeName.FLATTENED: flattened,
+    EnvelopeName.SALESFORCE: salesforce,
+    EnvelopeName.OUTBOX: outbox,
+    EnvelopeName.DMS: dms,
+}
+"""Those that a mapping is bound to: the native one is its own."""
+
+_READ_BY: Mapping[str, EnvelopeName] = {"change_type": EnvelopeName.OUTBOX, "prefix": EnvelopeName.FLATTENED}
 """Keys of a table that one envelope alone reads: with another one deletes that `change_type` tells would be updates."""
 
 
@@ -77,13 +81,13 @@ class Envelopes(Struct, frozen=True):
     """The envelope of each topic, with the mappings.
 
     Attributes:
-        names: Envelope by topic; `default` is that of all others.
+        names: Of the envelope of each topic.
         mappings: Those of the settings.
         ready_made: Those that come with the program, by envelope.
         topics: Source topics: a table of that name is for no schema of another topic.
     """
 
-    names: Mapping[str, str]
+    names: PerTopic[EnvelopeName]
     mappings: Mapping[str, ContactMapping]
     ready_made: Mapping[str, Mapping[str, ContactMapping]]
     topics: Collection[str] = ()
@@ -91,7 +95,7 @@ class Envelopes(Struct, frozen=True):
     @classmethod
     def of(
         cls,
-        names: Mapping[str, str],
+        names: PerTopic[EnvelopeName],
         tables: Mapping[str, object],
         ready_made: Mapping[str, Mapping[str, object]],
         topics: Collection[str] = (),
@@ -111,9 +115,11 @@ class Envelopes(Struct, frozen=True):
         problems = [
             f"SOURCE_MAPPING: [{table}] external_id: {rule}"
             for table, mapping in mappings.items()
-            if (rule := _ids_rule(names.get(table, names[DEFAULT]), mapping))
+            if (rule := _ids_rule(names.of(table), mapping))
         ]
-        problems += _unread(names, cast("Mapping[str, Mapping[str, object]]", tables), topics or names)
+        problems += _unread(
+            names, cast("Mapping[str, Mapping[str, object]]", tables), topics or {DEFAULT, *names.named}
+        )
         if problems:
             raise SettingsError(problems)
         return cls(names, mappings, {name: parse(each) for name, each in ready_made.items()}, topics)
@@ -124,11 +130,11 @@ class Envelopes(Struct, frozen=True):
 
     def has_positions(self, topic: str) -> bool:
         """Whether versions in a topic are positions in a database's log, which begins anew after a failover."""
-        return self._name(topic) in {"debezium", "flattened"}
+        return self.names.of(topic) in {EnvelopeName.DEBEZIUM, EnvelopeName.FLATTENED}
 
     def is_keyed(self, topic: str) -> bool:
         """Whether the keys of records in a topic are meant to be the external ids of contacts."""
-        return self._name(topic) == "native"
+        return self.names.of(topic) is EnvelopeName.NATIVE
 
     def mapper(self, topic: str, definition: Mapping[str, object]) -> Mapper:
         """What makes change events of records of a topic that were written with a schema.
@@ -136,20 +142,20 @@ class Envelopes(Struct, frozen=True):
         Raises:
             DecodeError: The schema is not one of this envelope, or no mapping is for it.
         """
-        name = self._name(topic)
-        if name == "native":
+        name = self.names.of(topic)
+        if name is EnvelopeName.NATIVE:
             return native(definition)
         _, mapping = self._mapping(name, topic, definition)
         return _MAPPED[name](definition, mapping)
 
     def fitness(self, topic: str, definition: Mapping[str, object]) -> Fitness:
         """What becomes of records of a topic and schema, as far as the schema tells."""
-        name = self._name(topic)
+        name = self.names.of(topic)
         try:
             self.mapper(topic, definition)
         except DecodeError as error:
             return Fitness((error.detail,))
-        if name == "native":
+        if name is EnvelopeName.NATIVE:
             return Fitness(tuple(each.told for each in native_unsuited(definition)))
         table, mapping = self._mapping(name, topic, definition)
         if detail := refused(name, definition, mapping):
@@ -164,9 +170,9 @@ class Envelopes(Struct, frozen=True):
 
     def may_mix(self, topic: str) -> bool:
         """Whether a topic may hold records of schemas that have mappings of their own by name."""
-        name = self._name(topic)
+        name = self.names.of(topic)
         tables = self.mappings.keys() | self.ready_made.get(name, {}).keys()
-        return name != "native" and topic not in self.mappings and bool(tables - {DEFAULT, *self.topics})
+        return name is not EnvelopeName.NATIVE and topic not in self.mappings and bool(tables - {DEFAULT, *self.topics})
 
     def chosen(self, topic: str, definition: Mapping[str, object]) -> str:
         """The envelope and the table of its mapping, as people call them.
@@ -174,23 +180,23 @@ class Envelopes(Struct, frozen=True):
         Raises:
             DecodeError: No mapping is for it.
         """
-        name = self._name(topic)
-        return name if name == "native" else f"{name}, mapping {self._mapping(name, topic, definition)[0]}"
+        name = self.names.of(topic)
+        return name if name is EnvelopeName.NATIVE else f"{name}, mapping {self._mapping(name, topic, definition)[0]}"
 
     def _may_be_by_key(self, topic: str) -> bool:
         """Whether the mapping of some record of a topic may take the external id from its key."""
-        name, chosen = self._name(topic), self._mappings(topic)
+        name, chosen = self.names.of(topic), self._mappings(topic)
         others = {} if topic in chosen else self.ready_made.get(name, {})
-        return name != "native" and any(BY_KEY in paths for paths in _id_paths({**others, **chosen}))
+        return name is not EnvelopeName.NATIVE and any(BY_KEY in paths for paths in _id_paths({**others, **chosen}))
 
     def _key_fields(self, topic: str) -> KeyFields:
         """Where keys hold the external id of a topic. No tombstone tells the schema of the row that it deletes.
 
         Nor may it depend on which rows somebody has seen. So the tables alone decide, and have to be of one mind.
         """
-        name = self._name(topic)
+        name = self.names.of(topic)
         found = {_key_fields(paths) for paths in _id_paths(self._mappings(topic) or self.ready_made.get(name, {}))}
-        if name == "native" or not found or ANY_FIELD in found:
+        if name is EnvelopeName.NATIVE or not found or ANY_FIELD in found:
             return ANY_FIELD
         return found.pop() if len(found) == 1 else NO_FIELD
 
@@ -200,10 +206,9 @@ class Envelopes(Struct, frozen=True):
             return {topic: self.mappings[topic]}
         return {name: mapping for name, mapping in self.mappings.items() if name not in self.topics}
 
-    def _name(self, topic: str) -> str:
-        return self.names.get(topic, self.names[DEFAULT])
-
-    def _mapping(self, envelope: str, topic: str, definition: Mapping[str, object]) -> tuple[str, ContactMapping]:
+    def _mapping(
+        self, envelope: EnvelopeName, topic: str, definition: Mapping[str, object]
+    ) -> tuple[str, ContactMapping]:
         """The mapping for records of a topic and schema, with what its table is called."""
         names = (topic, *_names(definition), DEFAULT)
         for kind, mappings in (("", self.mappings), (" (ready-made)", self.ready_made.get(envelope, {}))):
@@ -240,13 +245,17 @@ def _names(definition: Mapping[str, object]) -> tuple[str, str]:
     return name if "." in name or not namespace else f"{namespace}.{name}", name.rpartition(".")[2]
 
 
-def _unread(names: Mapping[str, str], tables: Mapping[str, Mapping[str, object]], topics: Collection[str]) -> list[str]:
+def _unread(
+    names: PerTopic[EnvelopeName], tables: Mapping[str, Mapping[str, object]], topics: Collection[str]
+) -> list[str]:
     """Keys of tables that do nothing with an envelope of theirs; a sentence each.
 
     A topic with a table of its own needs no other one. Any other table may be for any other topic.
     """
-    of_topics = {topic: names.get(topic, names[DEFAULT]) for topic in topics}
-    others = {name for topic, name in of_topics.items() if topic == DEFAULT or topic not in tables} - {"native"}
+    of_topics = {topic: names.of(topic) for topic in topics}
+    others = {name for topic, name in of_topics.items() if topic == DEFAULT or topic not in tables} - {
+        EnvelopeName.NATIVE
+    }
     chosen = {table: {of_topics[table]} if table in topics and table != DEFAULT else others for table in tables}
     return [
         f"SOURCE_MAPPING: [{table}] {key}: is read with SOURCE_ENVELOPE={reader} alone, not with {', '.join(wrong)}"
@@ -256,9 +265,9 @@ def _unread(names: Mapping[str, str], tables: Mapping[str, Mapping[str, object]]
     ]
 
 
-def _ids_rule(envelope: str, mapping: ContactMapping) -> str | None:
+def _ids_rule(envelope: EnvelopeName, mapping: ContactMapping) -> str | None:
     """What is wrong with whom a mapping names; None when nothing is."""
     names = "external_id" in mapping.sources
-    if envelope == "salesforce":
+    if envelope is EnvelopeName.SALESFORCE:
         return "is the id of the Salesforce record" if names else None
     return None if names else "must be there"

@@ -15,6 +15,7 @@ from consumer.core.envelopes.debezium import is_aside
 from consumer.core.envelopes.schema import Fields, is_decimal, kind
 from consumer.core.mapping import lacks
 from consumer.core.mapping_tables import REQUIRED, ContactMapping, Path, Source, shown
+from consumer.formats import EnvelopeName
 
 _FLAG = frozenset({"boolean"})
 _TEXT = frozenset({"string", "enum"})
@@ -37,11 +38,11 @@ _ATTRIBUTE = _TEXT | {"int", "long", "float", "double", "boolean"}
 _NATIVE = {"consent": "consent", "do_not_call": "doNotCall"}
 """Fields of the native change event that its check leaves to validation, which rejects every record without them."""
 
-_ROWS: Mapping[str, Callable[[Fields], Fields]] = {
-    "debezium": lambda fields: fields.within("after"),
-    "flattened": lambda fields: fields,
-    "salesforce": lambda fields: fields,
-    "outbox": lambda fields: fields,
+_ROWS: Mapping[EnvelopeName, Callable[[Fields], Fields]] = {
+    EnvelopeName.DEBEZIUM: lambda fields: fields.within("after"),
+    EnvelopeName.FLATTENED: lambda fields: fields,
+    EnvelopeName.SALESFORCE: lambda fields: fields,
+    EnvelopeName.OUTBOX: lambda fields: fields,
 }
 """Where the rows are that a mapping reads, by envelope; others have rows without a schema."""
 
@@ -68,7 +69,7 @@ def native_unsuited(definition: Mapping[str, object]) -> list[Unsuited]:
     return [*missing, *_unsuited(fields, present, _SUITED)]
 
 
-def refused(envelope: str, definition: Mapping[str, object], mapping: ContactMapping) -> str | None:
+def refused(envelope: EnvelopeName, definition: Mapping[str, object], mapping: ContactMapping) -> str | None:
     """Why no row of a schema, to which the mapping can be bound, can be a contact; None where one can.
 
     Where the rows say what happened the schema may be one of deletes, which is for `unsuited` to tell.
@@ -79,7 +80,7 @@ def refused(envelope: str, definition: Mapping[str, object], mapping: ContactMap
     return lacks(mapping.sources, lacking) if lacking and not says else None
 
 
-def unsuited(envelope: str, definition: Mapping[str, object], mapping: ContactMapping) -> list[Unsuited]:
+def unsuited(envelope: EnvelopeName, definition: Mapping[str, object], mapping: ContactMapping) -> list[Unsuited]:
     """What of a schema, to which the mapping can be bound, gets records rejected."""
     rows = _rows(envelope, definition)
     deletes_alone = [
@@ -93,12 +94,12 @@ def unsuited(envelope: str, definition: Mapping[str, object], mapping: ContactMa
         *_unsuited(rows, mapping.sources, _SUITED),
         *_unsuited(rows, attributes, dict.fromkeys(attributes, _ATTRIBUTE)),
     ]
-    if envelope == "salesforce":  # an update that does not tell a flag passes
+    if envelope is EnvelopeName.SALESFORCE:  # an update that does not tell a flag passes
         return [each._replace(always=False) for each in found]
     return found
 
 
-def lacking(envelope: str, definition: Mapping[str, object], mapping: ContactMapping) -> tuple[str, ...]:
+def lacking(envelope: EnvelopeName, definition: Mapping[str, object], mapping: ContactMapping) -> tuple[str, ...]:
     """Fields of the mapping, with their paths, that a schema does not have, although it can be bound."""
     rows = _rows(envelope, definition)
     sources = {**mapping.sources, **{f"attributes.{name}": source for name, source in mapping.attributes.items()}}
@@ -108,7 +109,7 @@ def lacking(envelope: str, definition: Mapping[str, object], mapping: ContactMap
     return tuple(f"{name} ({shown(source.paths)})" for name, source in missing)
 
 
-def _rows(envelope: str, definition: Mapping[str, object]) -> Fields:
+def _rows(envelope: EnvelopeName, definition: Mapping[str, object]) -> Fields:
     if envelope not in _ROWS or is_aside(definition):
         return Fields()
     return _ROWS[envelope](Fields.of(definition))
