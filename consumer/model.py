@@ -365,6 +365,10 @@ class Outcome(StrEnum):
     IGNORED = "ignored"
 
 
+GIVEN_UP: Final = frozenset({Outcome.REJECTED, Outcome.UNDELIVERABLE})
+"""Outcomes of records that become dead letters."""
+
+
 class Assignment(Struct, eq=False):
     """One ownership of a partition by this consumer. The object itself is the epoch: a new one each time.
 

@@ -1,4 +1,4 @@
-"""The form of dead letters: their headers, written and read, and what these become when a record is replayed.
+"""Which works become dead letters, and their form: headers, written and read, and what these become in a replay.
 
 Answers for which place in the order a replayed record has. It stands at the end of its partition and tells of an
 earlier moment: where events have no version, the offset is their order, and an old grant would undo a withdrawal that
@@ -10,7 +10,7 @@ numbers and printable text leave here.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC
 
@@ -18,7 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from consumer.core.moments import MAX_MS, iso, kafka_time, milliseconds
-from consumer.model import DeadLetter, Headers, Position, Record
+from consumer.model import GIVEN_UP, DeadLetter, Headers, Position, Record, Work
 
 _PREFIX = "dead-letter."
 _REASON, _DETAIL, _SOURCE, _TIME = (_PREFIX + name for name in ("reason", "detail", "source", "time"))
@@ -51,6 +51,11 @@ class Letter(Struct, frozen=True, gc=False):
     time_ms: int
     got_ms: int
     attempt: int
+
+
+def letters_of(works: Iterable[Work], now_ms: int) -> list[DeadLetter]:
+    """The dead letters of those works that were given up."""
+    return [DeadLetter(work.record, work.reasons[0], work.detail, now_ms) for work in works if work.outcome in GIVEN_UP]
 
 
 def headers(letter: DeadLetter) -> list[tuple[str, bytes | None]]:

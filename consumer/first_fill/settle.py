@@ -16,14 +16,15 @@ from msgspec import Struct
 from consumer.command_ports import ContactRows
 from consumer.core import dedupe, state_bytes
 from consumer.core.audit import AuditEvent, Auditor
+from consumer.core.dead_letters import letters_of
 from consumer.first_fill.candidates import Candidate
 from consumer.first_fill.patience import insist
 from consumer.first_fill.plan import Choice, Fate, Plan
 from consumer.first_fill.upload import Tell
 from consumer.model import (
+    GIVEN_UP,
     Assignment,
     ChainHead,
-    DeadLetter,
     Operation,
     Outcome,
     Record,
@@ -38,7 +39,6 @@ TRANSACTION_ROWS = 5_000
 TRANSACTION_BYTES = 16 << 20
 """Of rows as they stand in the file, beside what one chunk of them adds."""
 
-_LETTERS = frozenset({Outcome.REJECTED, Outcome.UNDELIVERABLE})
 _OUTCOMES = {Fate.REJECTED: Outcome.REJECTED, Fate.STALE: Outcome.STALE, Fate.DUPLICATE: Outcome.DUPLICATE}
 
 Entry = tuple[TopicPartition, bytes, bytes | None]
@@ -196,11 +196,7 @@ class Settling:
         events, head = self._auditor.records(works, self._settled.head, now)
         rows = works[-1].record.offset if works else self._settled.rows
         progress = (self._home, self._load.key, orjson.dumps([rows, head.seq, head.hash]))
-        letters = [
-            DeadLetter(work.record, work.reasons[0], work.detail, int(now * 1000))
-            for work in works
-            if work.outcome in _LETTERS
-        ]
+        letters = letters_of(works, int(now * 1000))
         settlement = Settlement([*batches, *events], letters, [*entries, progress], self._offsets)
         await self._make_visible(settlement)
         self._settled = Settled(rows, head)
@@ -220,7 +216,7 @@ class Settling:
         for work in works:
             if work.outcome is not None:
                 self.outcomes[work.outcome] += 1
-            if work.outcome in _LETTERS:
+            if work.outcome in GIVEN_UP:
                 for reason in map(str, work.reasons):
                     self.reasons[reason] = self.reasons.get(reason, 0) + 1
 

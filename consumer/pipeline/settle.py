@@ -20,8 +20,9 @@ import structlog
 
 from consumer.core import audit, state_bytes
 from consumer.core.audit import AuditEvent, Auditor
+from consumer.core.dead_letters import letters_of
 from consumer.errors import Rebalancing, TransientError
-from consumer.model import ChainHead, DeadLetter, Outcome, Settlement, TopicPartition, Work
+from consumer.model import ChainHead, Settlement, TopicPartition, Work
 from consumer.pipeline.partitions import Partition, Partitions
 from consumer.pipeline.progress import Progress
 from consumer.ports import EventTopics, SettledRecord, Store, Telemetry
@@ -49,8 +50,6 @@ _MAKE_ROOM = f"make room in STATE_DIR, or grow its volume: {_GOES_ON}"
 
 REBALANCING_RETRY_S = 0.2
 """Partitions move within moments; what was put off must not wait for longer than that."""
-
-_DEAD = frozenset({Outcome.REJECTED, Outcome.UNDELIVERABLE})
 
 StoreEntry = tuple[bytes, bytes | None]
 
@@ -120,9 +119,7 @@ class Settler:
         self._progress = progress
         self._one_at_a_time = asyncio.Lock()
         self._decided = asyncio.Event()
-        self._limit = (
-            MAX_RECORDS  # fewer after a failure: what the brokers do not take in time is not to be as much again
-        )
+        self._limit = MAX_RECORDS  # fewer after a failure: what brokers do not take in time is not to be as much again
         self.degraded: str | None = None
         self._tell_at = 0.0
 
@@ -256,12 +253,7 @@ class Settler:
         now_ms = int(self._now() * 1000)
         return Settlement(
             audit=[event for share in shares for event in share.events] + list(batch_events),
-            dead_letters=[
-                DeadLetter(work.record, work.reasons[0], work.detail, now_ms)
-                for share in shares
-                for work in share.works
-                if work.outcome in _DEAD
-            ],
+            dead_letters=letters_of((work for share in shares for work in share.works), now_ms),
             changelog=[(share.partition.key, key, value) for share in shares for key, value in share.entries],
             offsets={share.partition.key: share.next_offset for share in shares},
         )

@@ -17,15 +17,13 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from consumer.model import Outcome, Reason, TopicPartition
+from consumer.model import GIVEN_UP, Outcome, Reason, TopicPartition
 from consumer.ports import SettledRecord
 
 _PREFIX = "genesys_consumer_"
 _WINDOW_S = 60
 UNDECODABLE = frozenset({Reason.NOT_DECODABLE, Reason.SCHEMA_UNKNOWN, Reason.ENVELOPE_UNKNOWN})
 """Reasons of records of which nobody knows what they say."""
-
-_REFUSED = (Outcome.REJECTED, Outcome.UNDELIVERABLE)
 
 _SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _CALLS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40)
@@ -161,7 +159,7 @@ class Metrics:
         self._totals.update(outcomes)
         for outcome, count in outcomes.items():
             self._outcomes[outcome].inc(count)
-        self._last_minute.add(len(records), sum(outcomes[outcome] for outcome in _REFUSED))
+        self._last_minute.add(len(records), sum(outcomes[outcome] for outcome in GIVEN_UP))
         for reason, count in Count(reason for record in records for reason in record.reasons).items():
             self._rejected.labels(reason).inc(count)
         timed = [record for record in records if record.appended_ms >= 0]
