@@ -5,7 +5,7 @@
 - `mapping_check` holds mappings against the registered schemas, before the first record.
 - `feed` hands over what was polled, each partition as far as it may be judged now; `back_pressure` pauses partitions
   that hold their share of the memory, `fuses` stop topics.
-- `intake` takes records through decode and validate.
+- `intake` takes records through decode and validate; `told` makes what they tell ready to be judged.
 - `readers` learns what the records of a topic are read with; `quarantine` decodes.
 - `admission` judges works and takes down how they end; `progress` tells whoever waits that something got done.
 - `outbound` puts together what lies between a change and its answer, for the stream and for the first fill.

@@ -5,7 +5,6 @@ A record whose schema is not known yet blocks its partition, and only that. One 
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
-from typing import cast
 
 import structlog
 from msgspec.structs import replace
@@ -13,8 +12,6 @@ from msgspec.structs import replace
 from consumer.core import changes, dead_letters, dedupe
 from consumer.core.audit import event_id
 from consumer.core.decode import ReaderName
-from consumer.core.epochs import Epochs
-from consumer.core.offsets import Tracker
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, ValidationError
 from consumer.model import (
@@ -24,7 +21,6 @@ from consumer.model import (
     ChangeType,
     Contact,
     Events,
-    LogPlace,
     Outcome,
     Record,
     State,
@@ -34,17 +30,13 @@ from consumer.pipeline.admission import Admission, States
 from consumer.pipeline.partitions import Partition
 from consumer.pipeline.quarantine import Quarantine
 from consumer.pipeline.readers import Readers
+from consumer.pipeline.told import Told, contacts_at_once, echoed, mark_positions, place_of, spread
 from consumer.ports import Telemetry
 
 log = structlog.get_logger(__name__)
 
-_DELETES = ChangeType.DELETE  # bound once: to find a member in its class takes Python 3.11 longer than a comparison
-
 CHUNK = 200
 """Records that go through the stages before other tasks get a turn: few enough that requests keep up with intake."""
-
-CONTACTS_AT_ONCE = 2_000
-"""The same in contacts, where records tell of several."""
 
 TURNS = 5
 """Turns of the event loop from an answer to the next request: given between chunks while all requests are under way.
@@ -132,7 +124,7 @@ class Intake:
             return self._take_chunk(partition, records)
         if self._suppress_undecodable:
             results, missing = _nameable(fresh, results, missing, readers)
-        if len(results) > (some := _at_once(results)):
+        if len(results) > (some := contacts_at_once(results)):
             results, missing = results[:some], None
         passing = partition.fuse.passing(fresh, results)
         if passing < len(results):
@@ -141,15 +133,13 @@ class Intake:
             records = records[: records.index(fresh[len(results)])]
         self._report_gaps(partition, records)
         works = _without(repeated, partition.tracker.add(records))
-        self._let_in(partition, *_spread(partition.tracker, works, results), known)
+        self._let_in(partition, *spread(partition.tracker, works, results), known)
         return len(records), missing
 
-    def _let_in(
-        self, partition: Partition, works: Sequence[Work], told: Sequence[ChangeEvent | DecodeError], known: States
-    ) -> None:
+    def _let_in(self, partition: Partition, works: Sequence[Work], told: Sequence[Told], known: States) -> None:
         """Have works judged, each with what was told of it."""
         readers = self._readers_of(partition.key.topic)
-        told = _echoed(partition, works, told)
+        told = echoed(partition, works, told)
         contacts = iter(validate([event for event in told if not isinstance(event, DecodeError)], self._columns))
         for work, result in zip(works, told, strict=True):
             if isinstance(result, DecodeError):
@@ -158,7 +148,7 @@ class Intake:
                 self._prepare(work, result, next(contacts), readers)
         if readers.has_positions:
             self._follow_log(partition, works, told)
-            _mark_positions(works, told, partition.epochs)
+            mark_positions(works, told, partition.epochs)
         self._admission.admit(partition, works, known)
 
     def _repeated(self, partition: Partition, records: Sequence[Record], readers: Readers) -> tuple[set[int], States]:
@@ -214,14 +204,12 @@ class Intake:
             )
             work.accepted_as = Outcome.REJECTED
 
-    def _follow_log(
-        self, partition: Partition, works: Sequence[Work], told: Sequence[ChangeEvent | DecodeError]
-    ) -> None:
+    def _follow_log(self, partition: Partition, works: Sequence[Work], told: Sequence[Told]) -> None:
         """See where the works stand in the log of their source, and say so when that began anew."""
-        begun = partition.epochs.follow([place for event in told if (place := _place(event)) is not None])
+        begun = partition.epochs.follow([place for event in told if (place := place_of(event)) is not None])
         if not begun:
             return
-        placed = [work for work, event in zip(works, told, strict=True) if _place(event) is not None]
+        placed = [work for work, event in zip(works, told, strict=True) if place_of(event) is not None]
         for number in begun:
             remedy = "positions of the source went back, as after a failover: see it in the operating guide"
             log.warning("source_epoch_began", record=event_id(placed[number].record), remedy=remedy)
@@ -248,35 +236,6 @@ def _placed(change: Change, record: Record) -> Change:
 def _changes_nothing(event: ChangeEvent, contact: Contact | Amendment) -> bool:
     """Whether a partial event tells of fields alone that the list does not have; to undelete is something else."""
     return isinstance(contact, Amendment) and contact.empty and event.change_type is not ChangeType.UNDELETE
-
-
-def _at_once(results: Sequence[Events | DecodeError]) -> int:
-    """How many results, at least one, hold no more contacts than are judged before other tasks get a turn."""
-    if tuple not in set(map(type, results)):
-        return len(results)
-    contacts = 0
-    for number, result in enumerate(results):
-        contacts += len(result) if isinstance(result, tuple) else 1
-        if contacts > CONTACTS_AT_ONCE and number:
-            return number
-    return len(results)
-
-
-def _spread(
-    tracker: Tracker, works: Sequence[Work], results: Sequence[Events | DecodeError]
-) -> tuple[Sequence[Work], Sequence[ChangeEvent | DecodeError]]:
-    """A work for each contact that a record tells of, and its result; a record that is about none ends here."""
-    if tuple not in set(map(type, results)):
-        return works, cast("Sequence[ChangeEvent | DecodeError]", results)
-    spread: list[tuple[Work, ChangeEvent | DecodeError]] = []
-    for work, result in zip(works, results, strict=True):
-        if not isinstance(result, tuple):
-            spread.append((work, result))
-        elif result:
-            spread += zip(tracker.divide(work, len(result)), result, strict=True)
-        else:
-            work.outcome = Outcome.IGNORED
-    return [work for work, _ in spread], [result for _, result in spread]
 
 
 def _nameable(
@@ -317,54 +276,3 @@ def _without(repeated: Collection[int], works: Sequence[Work]) -> Sequence[Work]
         else:
             left.append(work)
     return left
-
-
-def _echoed(
-    partition: Partition, works: Sequence[Work], told: Sequence[ChangeEvent | DecodeError]
-) -> Sequence[ChangeEvent | DecodeError]:
-    """What is told, with tombstones as what they are: one right behind a delete of its key is that delete once more.
-
-    It has the version, the time and the log of that. By Kafka's time alone it would apply anew when a connector sends
-    both again, and come after the row that was made behind them.
-    """
-    if works and not any(map(_is_tombstone, told)):
-        partition.deleted = _deleted(works[-1].record, told[-1])
-        return told
-    return [_echo(partition, work.record, event) for work, event in zip(works, told, strict=True)]
-
-
-def _echo(partition: Partition, record: Record, event: ChangeEvent | DecodeError) -> ChangeEvent | DecodeError:
-    before, partition.deleted = partition.deleted, _deleted(record, event)
-    if before is None or partition.deleted is None or not _is_tombstone(event) or record.key is None:
-        return event
-    (deleted, last), (_, own) = before, partition.deleted
-    if (deleted.offset, deleted.key, last.external_id) != (record.offset - 1, record.key, own.external_id):
-        return event
-    return replace(own, version=last.version, occurred_at=last.occurred_at, log=last.log)
-
-
-def _is_tombstone(event: ChangeEvent | DecodeError) -> bool:
-    return isinstance(event, ChangeEvent) and event.tombstone
-
-
-def _deleted(record: Record, event: ChangeEvent | DecodeError) -> tuple[Record, ChangeEvent] | None:
-    deletes = isinstance(event, ChangeEvent) and event.change_type is _DELETES
-    return (record, cast("ChangeEvent", event)) if deletes else None
-
-
-def _place(event: ChangeEvent | DecodeError) -> LogPlace | None:
-    return event.log if isinstance(event, ChangeEvent) else None
-
-
-def _mark_positions(works: Sequence[Work], told: Sequence[ChangeEvent | DecodeError], epochs: Epochs) -> None:
-    """Have changes judged as what they are: their versions are positions in a log, within its epochs."""
-    for work, event in zip(works, told, strict=True):
-        change = work.change
-        if change is None or change.version is None:
-            continue
-        position, time, source, by_commit = _place(event) or (0, change.occurred_at, None, True)
-        read = position is None
-        concurrent = read and not by_commit
-        if change.withdrawal or epochs.last or concurrent:
-            epoch, positional = epochs.of(time, source), change.withdrawal
-            work.change = replace(change, positional=positional, epoch=epoch, read=read, concurrent=concurrent)

@@ -15,7 +15,7 @@ from consumer.core.decode import Decoded
 from consumer.core.validate import validate
 from consumer.errors import SinkUnavailable
 from consumer.model import ChangeEvent, Record, TopicPartition
-from consumer.pipeline import back_pressure, intake
+from consumer.pipeline import back_pressure, intake, told as told_by
 from consumer.pipeline.quarantine import Quarantine
 from tests.envelopes import COLUMNS, MAPPING, ROW, TIME_MS, TOPIC, encoded, record_type
 from tests.lives import Life, in_life, live, survive
@@ -306,7 +306,7 @@ def test_an_event_of_one_contact_has_no_parts() -> None:
 
 def test_contacts_are_judged_a_few_at_a_time_however_few_records_tell_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Probes and requests have their turn between; a record is never torn."""
-    monkeypatch.setattr(intake, "CONTACTS_AT_ONCE", 25)
+    monkeypatch.setattr(told_by, "CONTACTS_AT_ONCE", 25)
     judged: list[int] = []
 
     def validated(events: Sequence[ChangeEvent], columns: Sequence[tuple[str, str]]) -> list[Any]:

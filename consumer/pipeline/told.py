@@ -1,0 +1,107 @@
+"""What records tell, made ready to be judged: one contact at a time, each delete once, each version as what it is.
+
+Answers for what is told being spread over works, a tombstone being the delete that it repeats, and versions that are
+positions in a log being marked as such. Touches nothing but the works and the partition that it is given.
+"""
+
+from collections.abc import Sequence
+from typing import cast
+
+from msgspec.structs import replace
+
+from consumer.core.epochs import Epochs
+from consumer.core.offsets import Tracker
+from consumer.errors import DecodeError
+from consumer.model import ChangeEvent, ChangeType, Events, LogPlace, Outcome, Record, Work
+from consumer.pipeline.partitions import Partition
+
+_DELETES = ChangeType.DELETE  # bound once: to find a member in its class takes Python 3.11 longer than a comparison
+
+CONTACTS_AT_ONCE = 2_000
+"""Contacts that are judged before other tasks get a turn, where records tell of several."""
+
+Told = ChangeEvent | DecodeError
+"""What is told of one contact, or why nobody knows."""
+
+
+def contacts_at_once(results: Sequence[Events | DecodeError]) -> int:
+    """How many results, at least one, hold no more contacts than are judged before other tasks get a turn."""
+    if _of_one_each(results):
+        return len(results)
+    contacts = 0
+    for number, result in enumerate(results):
+        contacts += len(result) if isinstance(result, tuple) else 1
+        if contacts > CONTACTS_AT_ONCE and number:
+            return number
+    return len(results)
+
+
+def _of_one_each(results: Sequence[Events | DecodeError]) -> bool:
+    """Whether every record tells of one contact: the common case, told at a glance."""
+    return tuple not in set(map(type, results))
+
+
+def spread(
+    tracker: Tracker, works: Sequence[Work], results: Sequence[Events | DecodeError]
+) -> tuple[Sequence[Work], Sequence[Told]]:
+    """A work for each contact that a record tells of, and its result; a record that is about none ends here."""
+    if _of_one_each(results):
+        return works, cast("Sequence[Told]", results)
+    parts: list[tuple[Work, Told]] = []
+    for work, result in zip(works, results, strict=True):
+        if not isinstance(result, tuple):
+            parts.append((work, result))
+        elif result:
+            parts += zip(tracker.divide(work, len(result)), result, strict=True)
+        else:
+            work.outcome = Outcome.IGNORED
+    return [work for work, _ in parts], [result for _, result in parts]
+
+
+def echoed(partition: Partition, works: Sequence[Work], told: Sequence[Told]) -> Sequence[Told]:
+    """What is told, with tombstones as what they are: one right behind a delete of its key is that delete once more.
+
+    It has the version, the time and the log of that. By Kafka's time alone it would apply anew when a connector sends
+    both again, and come after the row that was made behind them.
+    """
+    if works and not any(map(_is_tombstone, told)):
+        partition.deleted = _deleted(works[-1].record, told[-1])
+        return told
+    return [_echo(partition, work.record, event) for work, event in zip(works, told, strict=True)]
+
+
+def _echo(partition: Partition, record: Record, event: Told) -> Told:
+    before, partition.deleted = partition.deleted, _deleted(record, event)
+    if before is None or partition.deleted is None or not _is_tombstone(event) or record.key is None:
+        return event
+    (deleted, last), (_, own) = before, partition.deleted
+    if (deleted.offset, deleted.key, last.external_id) != (record.offset - 1, record.key, own.external_id):
+        return event
+    return replace(own, version=last.version, occurred_at=last.occurred_at, log=last.log)
+
+
+def _is_tombstone(event: Told) -> bool:
+    return isinstance(event, ChangeEvent) and event.tombstone
+
+
+def _deleted(record: Record, event: Told) -> tuple[Record, ChangeEvent] | None:
+    return (record, event) if isinstance(event, ChangeEvent) and event.change_type is _DELETES else None
+
+
+def place_of(event: Told) -> LogPlace | None:
+    """Where what is told stands in the log of its source; None where it does not say."""
+    return event.log if isinstance(event, ChangeEvent) else None
+
+
+def mark_positions(works: Sequence[Work], told: Sequence[Told], epochs: Epochs) -> None:
+    """Have changes judged as what they are: their versions are positions in a log, within its epochs."""
+    for work, event in zip(works, told, strict=True):
+        change = work.change
+        if change is None or change.version is None:
+            continue
+        position, time, source, by_commit = place_of(event) or (0, change.occurred_at, None, True)
+        read = position is None
+        concurrent = read and not by_commit
+        if change.withdrawal or epochs.last or concurrent:
+            epoch, positional = epochs.of(time, source), change.withdrawal
+            work.change = replace(change, positional=positional, epoch=epoch, read=read, concurrent=concurrent)
