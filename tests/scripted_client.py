@@ -23,7 +23,7 @@ class Client:
         self._clock = clock
         self._script: Iterator[Message | None] = iter(script)
 
-    def consumer(self, *_: object) -> Any:
+    def reader(self, *_: object, **__: object) -> Any:
         """Is the connection too."""
         return self
 

@@ -668,7 +668,7 @@ async def test_a_commit_that_is_unknown_to_everybody_is_asked_for_again(
 ) -> None:
     """An outage, however long, is no reason to stop: the brokers will tell."""
     monkeypatch.setattr(settling_producer, "CALL_S", 0.3)
-    monkeypatch.setattr(connection, "ANSWER_WITHIN_S", 0.5)
+    monkeypatch.setattr(connection, "ASKED_AGAIN_FOR_S", 0.5)
     monkeypatch.setattr(settling_producer, "RECONNECTS_WITHIN_S", 0.5)
     chosen = names(kafka)
     tp = first_of(chosen)

@@ -91,7 +91,7 @@ async def test_a_client_that_is_given_up_ends_where_nobody_waits_for_it(
     gone: list[str] = []
     clients = [Client(clock, [None])]
     _ = weakref.ref(clients[0], lambda _: gone.append(threading.current_thread().name))
-    connection: Any = type("Connection", (), {"consumer": lambda *_: clients.pop()})()
+    connection: Any = type("Connection", (), {"reader": lambda *_: clients.pop()})()
     gc.disable()
     try:
         with pytest.raises(SourceUnavailable) as told:

@@ -86,14 +86,9 @@ class BoundedReader:
     """
 
     def __init__(self, connection: Connection, group_id: str, wanted: Spans) -> None:
-        own = {
-            "group.id": group_id,
-            "auto.offset.reset": "error",
-            "enable.partition.eof": True,
-        }
         self._parts = {key: _Part(span) for key, span in wanted.items() if span.first < span.end}
         self._heard = time.monotonic()
-        self._consumer = connection.consumer(DEFAULTS, own)
+        self._consumer = connection.reader(DEFAULTS, group_id)
         self._consumer.assign([native(key, part.position) for key, part in self._parts.items()])
 
     def close(self) -> None:

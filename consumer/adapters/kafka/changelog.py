@@ -165,12 +165,7 @@ class _Reader:
             _log.warning("waiting_for_changelog", partition=self._changelog, offset=self._position, end=self._end)
 
     def _assigned(self, connection: Connection, settings: Settings) -> Consumer:
-        own = {
-            "group.id": settings.kafka_group_id,  # the library asks for one; nothing is joined or committed
-            "auto.offset.reset": "error",
-            "enable.partition.eof": True,
-        }
-        consumer = connection.consumer(DEFAULTS, own)
+        consumer = connection.reader(DEFAULTS, settings.kafka_group_id)
         consumer.assign([native(self._changelog, self._position)])
         return consumer
 

@@ -25,7 +25,7 @@ from consumer.settings import Settings
 SECRET_WORDS = ("password", "secret", "key.pem", "keystore.pem", "jaas", "credential", "passphrase")
 """A property whose name has one of these holds a secret."""
 
-ANSWER_WITHIN_S = 15.0
+ASKED_AGAIN_FOR_S = 15.0
 """For so long brokers that do not know something yet are asked for it: a coordinator takes time to come up."""
 
 ASK_AGAIN_S = 0.2
@@ -67,6 +67,17 @@ class Connection:
     def consumer(self, defaults: Mapping[str, object], own: Mapping[str, object]) -> Consumer:
         """A consumer, which commits nothing by itself; the properties file overrides `defaults` but never `own`."""
         return self._client(Consumer, defaults, {**_OF_EACH_CONSUMER, **own})
+
+    def reader(self, defaults: Mapping[str, object], group_id: str, *, reset: str = "error") -> Consumer:
+        """A consumer that tells where partitions end, to read them from offsets that are given.
+
+        Args:
+            defaults: As for `consumer`.
+            group_id: The library asks for one; nothing is joined or committed.
+            reset: What it does where an offset is not there any more, as in `auto.offset.reset`.
+        """
+        own = {"group.id": group_id, "auto.offset.reset": reset, "enable.partition.eof": True}
+        return self.consumer(defaults, own)
 
     def producer(self, defaults: Mapping[str, object], own: Mapping[str, object]) -> Producer:
         """A producer; the properties file overrides `defaults` but never `own`."""
@@ -198,7 +209,7 @@ def patiently(question: Callable[[], T], doing: str) -> T:
         SourceUnavailable: The brokers do not answer, or cannot tell.
         FatalError: They refuse.
     """
-    deadline = time.monotonic() + ANSWER_WITHIN_S
+    deadline = time.monotonic() + ASKED_AGAIN_FOR_S
     while True:
         try:
             return question()
@@ -222,7 +233,7 @@ def reaches(client: AdminClient | Consumer | Producer, topic: str, within_s: flo
 def another_reaches(connection: Connection, topic: str) -> bool:
     """Whether brokers answer a client that is made for this question. Blocks until they do, or have had their time."""
     try:
-        return reaches(connection.admin(), topic, ANSWER_WITHIN_S)
+        return reaches(connection.admin(), topic, ASKED_AGAIN_FOR_S)
     except SettingsError:  # no client can be made now, as while its certificate is exchanged
         return False
 

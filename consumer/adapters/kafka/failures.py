@@ -10,6 +10,7 @@ from consumer.errors import ConsumerError, FatalError, Rebalancing, SourceUnavai
 # ruff: noqa: SLF001 -- the names of librdkafka's own codes begin with an underscore, and are public
 
 CALL_S = 5.0
+"""How long a call of a producer may block."""
 
 UNAUTHORIZED = frozenset(
     {

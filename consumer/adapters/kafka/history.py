@@ -170,11 +170,6 @@ class _Reader:
         return True
 
     def _assigned(self, connection: Connection, group: str) -> Consumer:
-        own = {
-            "group.id": group,  # the library asks for one; nothing is joined or committed
-            "auto.offset.reset": "earliest",  # what retention has removed is not there to be read
-            "enable.partition.eof": True,
-        }
-        consumer = connection.consumer(DEFAULTS, own)
+        consumer = connection.reader(DEFAULTS, group, reset="earliest")  # what retention removed cannot be read
         consumer.assign([native(self._partition, self._position)])
         return consumer

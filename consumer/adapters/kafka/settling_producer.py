@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition 
 
 from consumer.adapters.kafka import changelog
 from consumer.adapters.kafka.connection import Connection, another_reaches, native, reaches
-from consumer.adapters.kafka.failures import error_of, fatal_error, is_hopeless, policy
+from consumer.adapters.kafka.failures import CALL_S, error_of, fatal_error, is_hopeless, policy
 from consumer.adapters.kafka.worker import Worker
 from consumer.core import dead_letters
 from consumer.errors import ConsumerError, FatalError, Rebalancing, SourceUnavailable
@@ -26,7 +26,6 @@ from consumer.settings import Settings
 SETTLE_WITHIN_S = 30.0
 """Time for all that comes before the commit; shorter than a transaction may last."""
 
-CALL_S = 5.0
 HANGS_AFTER_S = 15.0
 """A call that has its time limit from the socket's alone, and is not over by then, never will be."""
 

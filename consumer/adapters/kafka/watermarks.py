@@ -56,9 +56,7 @@ def low_and_high(admin: AdminClient, partitions: Collection[TopicPartition]) -> 
     Raises:
         KafkaException: One of them cannot be had.
     """
-    know_leaders(admin, partitions)
-    low = _ask(admin, partitions, OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED)  # type: ignore[no-untyped-call]
-    high = _ask(admin, partitions, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)  # type: ignore[no-untyped-call]
+    low, high = _ask_both(admin, partitions)
     return _offsets(low), _offsets(high)
 
 
@@ -68,9 +66,7 @@ def told_low_and_high(admin: AdminClient, partitions: Collection[TopicPartition]
     Raises:
         KafkaException: None can be had.
     """
-    know_leaders(admin, partitions)
-    low = _ask(admin, partitions, OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED)  # type: ignore[no-untyped-call]
-    high = _ask(admin, partitions, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)  # type: ignore[no-untyped-call]
+    low, high = _ask_both(admin, partitions)
     return _told(low), _told(high)
 
 
@@ -89,7 +85,7 @@ def open_ends(admin: AdminClient, partitions: Collection[TopicPartition]) -> Off
     Raises:
         KafkaException: One of them cannot be had.
     """
-    return _offsets(_ask(admin, partitions, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED))  # type: ignore[no-untyped-call]
+    return _offsets(_ask_open_ends(admin, partitions))
 
 
 def first_since(admin: AdminClient, partitions: Collection[TopicPartition], since_ms: int) -> Offsets:
@@ -100,6 +96,17 @@ def first_since(admin: AdminClient, partitions: Collection[TopicPartition], sinc
     """
     spec = OffsetSpec.for_timestamp(since_ms)
     return _offsets(_ask(admin, partitions, spec, IsolationLevel.READ_UNCOMMITTED))
+
+
+def _ask_both(admin: AdminClient, partitions: Collection[TopicPartition]) -> tuple[_Answers, _Answers]:
+    """Ask for first offsets and for ends, one right after the other."""
+    know_leaders(admin, partitions)
+    low = _ask(admin, partitions, OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED)  # type: ignore[no-untyped-call]
+    return low, _ask_open_ends(admin, partitions)
+
+
+def _ask_open_ends(admin: AdminClient, partitions: Collection[TopicPartition]) -> _Answers:
+    return _ask(admin, partitions, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)  # type: ignore[no-untyped-call]
 
 
 def _ask(
