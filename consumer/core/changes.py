@@ -132,9 +132,7 @@ def suppression(event: ChangeEvent, offset: int, contact_list_id: str, number: s
         True if event.do_not_call is True else UNCHANGED,
         {},
     )
-    content = suppressed(contact_list_id, consent=amendment.consent is False, do_not_call=amendment.do_not_call is True)
-    if any(unreadable):
-        content = unclear(contact_list_id, *unreadable, *_withdraws(amendment))
+    content = _suppressing(contact_list_id, unreadable, _withdraws(amendment))
     suppressing = _amending(Operation.SUPPRESS, event, amendment, offset, contact_list_id)
     return replace(suppressing, fingerprint=content, number=number if withdraws else "", withdrawal=True)
 
@@ -177,9 +175,7 @@ def withdrawing(change: Change, before: Withdrawn, contact_list_id: str) -> Chan
         consent=False if consent else amendment.consent,
         do_not_call=True if do_not_call else amendment.do_not_call,
     )
-    content = suppressed(contact_list_id, consent=consent, do_not_call=do_not_call)
-    if any(unreadable):
-        content = unclear(contact_list_id, *unreadable, consent, do_not_call)
+    content = _suppressing(contact_list_id, unreadable, (consent, do_not_call))
     return replace(change, contact=told, fingerprint=content)
 
 
@@ -339,6 +335,14 @@ def suppressed(contact_list_id: str, *, consent: bool, do_not_call: bool) -> byt
     """
     told = f"{Operation.SUPPRESS} {contact_list_id}" + " consent" * consent + " do_not_call" * do_not_call
     return hashlib.sha256(told.encode()).digest()
+
+
+def _suppressing(contact_list_id: str, unreadable: tuple[bool, bool], withdrawn: tuple[bool, bool]) -> bytes:
+    """Fingerprint of a contact that a rejected event suppresses, by what it says of consent and of do-not-call."""
+    if any(unreadable):
+        return unclear(contact_list_id, *unreadable, *withdrawn)
+    consent, do_not_call = withdrawn
+    return suppressed(contact_list_id, consent=consent, do_not_call=do_not_call)
 
 
 def _withdraws(contact: Contact | Amendment) -> tuple[bool, bool]:

@@ -222,7 +222,7 @@ class Admission:
         lane = self._lanes.get(identity)
         if lane is None:
             return partition.overlay.get(identity, stored.get(identity))
-        return lane.expected or dedupe.accepted(lane.change, lane.beneath)
+        return _expected(lane)
 
     def _admit(self, partition: Partition, work: Work, change: Change, stored: State | None) -> None:
         lane = self._lanes.get(change.identity)
@@ -233,7 +233,7 @@ class Admission:
 
     def _join(self, lane: Lane, work: Work, change: Change) -> None:
         """Take the place of a lane's work that is not sent, the last write wins, or wait behind it."""
-        before = lane.expected or dedupe.accepted(lane.change, lane.beneath)
+        before = _expected(lane)
         verdict = dedupe.judge(change, before)
         if verdict is _CHANGED and self._may_be_replaced(lane, change):
             if change.operation is _DELETE and before.callable is False:
@@ -300,6 +300,11 @@ class Admission:
         partition = self._partitions.of(work.assignment)
         if state is not None and partition is not None:
             work.state = partition.overlay[change.identity] = state
+
+
+def _expected(lane: Lane) -> State:
+    """The state of a contact once its lane's work, and all that waits behind it, is accepted."""
+    return lane.expected or dedupe.accepted(lane.change, lane.beneath)
 
 
 def _once_accepted(change: Change, before: State, verdict: Verdict) -> State:

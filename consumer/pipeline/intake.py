@@ -173,21 +173,21 @@ class Intake:
         self, work: Work, event: ChangeEvent, contact: Contact | Amendment | ValidationError, readers: Readers
     ) -> None:
         """Give a work its change, or its rejection; a rejected withdrawal has both a change and reasons."""
-        offset = dead_letters.place_in_order(work.record)
         if isinstance(contact, ValidationError):
             work.external_id = event.external_id if isinstance(event.external_id, str) else None
             work.reasons, work.detail = contact.reasons, contact.detail
-            change = changes.of(event, contact, offset, self._contact_list_id)
-            work.change = change and _placed(change, work.record)
             work.accepted_as = Outcome.REJECTED
-            work.outcome = Outcome.REJECTED if work.change is None else None
-            return
-        work.external_id = contact.external_id
+        else:
+            work.external_id = contact.external_id
         if _changes_nothing(event, contact):
             work.outcome = Outcome.DUPLICATE
+            return
+        offset = dead_letters.place_in_order(work.record)
+        imprint = readers.imprint(work.record) if readers.keyed else b""
+        change = changes.of(event, contact, offset, self._contact_list_id, imprint)
+        if change is None:
+            work.outcome = Outcome.REJECTED
         else:
-            imprint = readers.imprint(work.record) if readers.keyed else b""
-            change = changes.to_change(event, contact, offset, self._contact_list_id, imprint)
             work.change = _placed(change, work.record)
 
     def _reject(self, work: Work, error: DecodeError) -> None:
@@ -233,7 +233,7 @@ def _placed(change: Change, record: Record) -> Change:
     return replace(change, replayed=True) if change.offset != record.offset else change
 
 
-def _changes_nothing(event: ChangeEvent, contact: Contact | Amendment) -> bool:
+def _changes_nothing(event: ChangeEvent, contact: Contact | Amendment | ValidationError) -> bool:
     """Whether a partial event tells of fields alone that the list does not have; to undelete is something else."""
     return isinstance(contact, Amendment) and contact.empty and event.change_type is not ChangeType.UNDELETE
 

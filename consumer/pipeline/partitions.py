@@ -69,6 +69,10 @@ class Partition:
         """Topic and number."""
         return self.assignment.partition
 
+    def stays(self) -> bool:
+        """Whether it is ours, and not about to move away."""
+        return self.assignment.alive and not self.closing
+
     @property
     def fused(self) -> bool:
         """Whether the fuse of its topic has tripped: nothing is taken in, of this partition or of the others."""

@@ -57,7 +57,7 @@ class Restorer:
     async def restore(self, partition: Partition) -> None:
         """Come back when the store stands, or the partition is about to go."""
         started = self._clock()
-        while _stays(partition):
+        while partition.stays():
             try:
                 async with self._turns:
                     await self._bring_up(partition)
@@ -70,12 +70,12 @@ class Restorer:
                 return
 
     async def _bring_up(self, partition: Partition) -> None:
-        if not _stays(partition):
+        if not partition.stays():
             return
         try:
             await self._replay(partition, await self._store.open(partition.key))
         except ChangelogOvertaken:
-            if not _stays(partition):
+            if not partition.stays():
                 return
             await self._store.reset(partition.key)
             await self._replay(partition, 0)
@@ -83,7 +83,7 @@ class Restorer:
     async def _replay(self, partition: Partition, position: int) -> None:
         told_at = self._clock()
         async for chunk in self._topics.changelog(partition.key, position):
-            if not _stays(partition):
+            if not partition.stays():
                 return
             if chunk.position > position:
                 await self._store.write((partition.key, chunk.entries, chunk.position))
@@ -99,11 +99,11 @@ class Restorer:
         Returns:
             The mark of a file that is surely not on its way any more; None where there is none.
         """
-        if not _stays(partition) or (mark := self._store.read(partition.key, [IMPORT_KEY])[0]) is None:
+        if not partition.stays() or (mark := self._store.read(partition.key, [IMPORT_KEY])[0]) is None:
             return None
         async with self._asking:
             looks = 0
-            while looks < IMPORT_LOOKS and _stays(partition):
+            while looks < IMPORT_LOOKS and partition.stays():
                 importing = await self._sink.is_importing()
                 looks = 0 if importing else looks + 1
                 if importing:
@@ -112,7 +112,7 @@ class Restorer:
         return mark if looks == IMPORT_LOOKS else None
 
     def _done(self, partition: Partition, mark: bytes | None, seconds: float) -> None:
-        if not _stays(partition):
+        if not partition.stays():
             return
         head, begun = self._store.read(partition.key, [CHAIN_KEY, EPOCHS_KEY])
         partition.head, partition.epochs = audit.decode_head(head), epochs.decode(begun)
@@ -121,10 +121,6 @@ class Restorer:
             partition.expired[IMPORT_KEY] = mark  # whoever set it is gone
         self._telemetry.restored(seconds)
         log.info("restored", partition=partition.key, seconds=round(seconds, 3))
-
-
-def _stays(partition: Partition) -> bool:
-    return partition.assignment.alive and not partition.closing
 
 
 def _tell(partition: Partition, chunk: ChangelogChunk) -> None:

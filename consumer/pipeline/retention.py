@@ -71,7 +71,7 @@ class Retention:
     async def _walk(self, partition: Partition) -> None:
         """Look at every entry of a partition's store, as long as that is ours."""
         after, count = b"", 0
-        while partition.restored and partition.assignment.alive and not partition.closing:
+        while partition.restored and partition.stays():
             if len(partition.expired) >= MOST:
                 await asyncio.sleep(PACE_S)
                 continue
