@@ -253,6 +253,9 @@ class Operation(StrEnum):
     SUPPRESS = "suppress"
 
 
+MAX_VERSION = 2**63 - 1
+"""The highest version of a change: Avro's long, and the store's."""
+
 FROM_A_FILE = -1
 """Offset of a change that stands in no partition: its place says nothing against any other."""
 

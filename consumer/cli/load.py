@@ -5,6 +5,7 @@ import asyncio
 from pathlib import Path
 
 from consumer.cli import options, output
+from consumer.core.partitioner import PARTITIONERS
 
 
 def add(commands: options.Commands) -> None:
@@ -21,7 +22,7 @@ def add(commands: options.Commands) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="its names and rules: docs/operations.md")
     parser.add_argument(
         "--partitioner",
-        choices=("murmur2", "crc32", "fnv1a"),
+        choices=tuple(PARTITIONERS),
         help="how keys come to the partitions of the source topic; needed where its records do not tell",
     )
     options.add_config(parser)

@@ -3,10 +3,11 @@
 import argparse
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC
 from pathlib import Path
 from typing import TypeAlias
 
+from consumer.core.moments import milliseconds
 from consumer.errors import SettingsError
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 -- it has no public name
@@ -82,9 +83,8 @@ def refuse_backwards(first: str, since: int | None, last: str, until: int | None
 def moment(text: str) -> int:
     """Milliseconds since the epoch of a time as people write it; UTC unless it says otherwise."""
     try:
-        time = datetime.fromisoformat(text)
+        return milliseconds(text, zone=UTC)
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no time in ISO 8601, such as 2026-01-31T08:00 (UTC) or 2026-01-31T08:00:00+01:00"
         ) from None
-    return int(time.replace(tzinfo=time.tzinfo or UTC).timestamp() * 1000)

@@ -9,9 +9,7 @@ from enum import IntEnum
 from msgspec.structs import replace
 
 from consumer.core.changes import grants_nothing, held_back, without_content
-from consumer.model import FROM_A_FILE, Change, Contact, Operation, State, Verdict
-
-MAX_VERSION = 2**63 - 1
+from consumer.model import FROM_A_FILE, MAX_VERSION, Change, Contact, Operation, State, Verdict
 
 BEFORE_ALL = -1
 """A time before that of every change, of which the first is 0."""

@@ -9,11 +9,11 @@ all of them. Touches nothing else.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 from msgspec import Struct
 
+from consumer.core.moments import MAX_MS, iso
 from consumer.errors import DecodeError, ManyChanged
 from consumer.model import ChangeEvent, ChangeType, Events, FuseCause, Record
 
@@ -21,8 +21,8 @@ WINDOW = 1000
 """Change events among which deletes are counted."""
 
 _DELETE: Final = ChangeType.DELETE
-_LAST_MS = 253_402_300_799_000
-"""The last second that has a date: a producer may say anything, and a release must be able to name it."""
+_LAST_MS = MAX_MS // 1000 * 1000
+"""The last whole second that has a date: a producer may say anything, and a release must be able to name it."""
 
 TIMELESS_MS = 0
 """The time whose release is for records that have none."""
@@ -172,8 +172,8 @@ def is_released(timestamp_ms: int, released_ms: int | None) -> bool:
 
 def release(topic: str, timestamp_ms: int) -> str:
     """What `FUSE_RELEASES` must say so that records of a topic are let through up to this time, or without a time."""
-    moment = datetime.fromtimestamp(-(-max(TIMELESS_MS, min(timestamp_ms, _LAST_MS)) // 1000), UTC)
-    return f"{topic}@{moment:%Y-%m-%dT%H:%M:%SZ}"
+    next_second = -(-max(TIMELESS_MS, min(timestamp_ms, _LAST_MS)) // 1000)
+    return f"{topic}@{iso(1000 * next_second, 'seconds')}"
 
 
 def _is_tombstone(result: Events | DecodeError) -> bool:

@@ -29,7 +29,7 @@ from consumer.core.mapping_tables import (
 )
 from consumer.core.moments import MAX_MS, kafka_time, milliseconds
 from consumer.errors import DecodeError, undecodable
-from consumer.model import UNCHANGED, ChangeEvent, ChangeType, LogPlace, Reason, Record
+from consumer.model import MAX_VERSION, UNCHANGED, ChangeEvent, ChangeType, LogPlace, Reason, Record
 
 Row = dict[str, object]
 Getter = Callable[[Row], object]
@@ -42,7 +42,6 @@ The last is what is wrong with them, without contact data, "" mostly: then the t
 Resolve = Callable[[Path], Getter | None]
 """Reads what stands at a path in a row; None where rows have no such place."""
 
-_MAX_VERSION = 2**63 - 1
 _MAX_DIGITS = 20
 _UNITS = ((10**9, 10**10, 1000, 1), (10**12, 10**13, 1, 1), (10**15, 10**16, 1, 1000), (10**18, 10**19, 1, 10**6))
 """Lowest and highest count of seconds, milli-, micro- and nanoseconds for 2001 to 2286, with factor and divisor."""
@@ -419,7 +418,7 @@ def _as_version(value: object) -> int | None:
     if value is None or value is UNCHANGED:
         return None
     number = int(value) if isinstance(value, str) and is_digits(value) else value
-    if type(number) is not int or not 0 <= number <= _MAX_VERSION:
+    if type(number) is not int or not 0 <= number <= MAX_VERSION:
         raise undecodable("version is not a whole number of 64 bits")
     return number
 

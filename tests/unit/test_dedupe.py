@@ -22,7 +22,6 @@ from consumer.core.changes import (
     without_content,
 )
 from consumer.core.dedupe import (
-    MAX_VERSION,
     accepted,
     advanced,
     forgotten,
@@ -36,6 +35,7 @@ from consumer.core.dedupe import (
 from consumer.errors import FatalError
 from consumer.model import (
     FROM_A_FILE,
+    MAX_VERSION,
     UNCHANGED,
     Amendment,
     Change,
