@@ -1,16 +1,11 @@
 """When the next request to Genesys may start, and how many contacts it may hold.
 
 Answers for patience: the client-side limit of requests, `Retry-After`, backoff with full jitter, concurrency that grows
-by one and halves, and the breaker.
-Answers too for who is to blame when a request is refused, as far as the answer tells. Touches nothing else; the clock
-and the dice are arguments. All requests share one gate: what one learns holds for all.
+by one and halves, and the breaker. Touches nothing else; the clock and the dice are arguments. All requests share one
+gate: what one learns holds for all.
 """
 
 from enum import IntEnum
-
-from consumer.core.contact_id import contact_id
-from consumer.errors import RefusedByGenesys
-from consumer.model import Amendment, Contact
 
 BREAKER_FAILURES = 3
 """Failures in a row that open the breaker; requests that were under way together count as one."""
@@ -25,19 +20,8 @@ THROTTLED_DEFAULT_S = 5.0
 _SHRINK = 10
 _BURST_S = 2.0
 
-
 VALUE_CHARACTERS = 512
 """Longest value of a contact that Genesys takes."""
-
-_VALUE_TOO_LONG = "contact.datum.length.limit.exceeded"
-
-
-def is_suspect(contact: Contact | Amendment, refusal: RefusedByGenesys) -> bool:
-    """Whether a refusal of several contacts gives this one away, by its id or by what the code says of it."""
-    if contact_id(contact.external_id) in refusal.contact_ids:
-        return True
-    values = (contact.external_id, *contact.attributes.values())
-    return refusal.code == _VALUE_TOO_LONG and any(len(value) > VALUE_CHARACTERS for value in values)
 
 
 class Breaker(IntEnum):

@@ -8,9 +8,13 @@ the queue. Where there was no answer, both halves are tried. Touches nothing but
 from collections.abc import Sequence
 
 from consumer.core.batch import Lanes
-from consumer.core.delivery import is_suspect
+from consumer.core.contact_id import contact_id
+from consumer.core.delivery import VALUE_CHARACTERS
 from consumer.core.lane import Batch, Effect, Lane
 from consumer.errors import RefusedByGenesys, TooLarge
+from consumer.model import Amendment, Contact
+
+_VALUE_TOO_LONG = "contact.datum.length.limit.exceeded"
 
 
 class Search:
@@ -25,7 +29,7 @@ class Search:
 
     def split(self, batch: Batch, error: RefusedByGenesys) -> None:
         """Find who is to blame: suspects stand alone at once, otherwise one half is tried."""
-        suspects = [lane for lane in batch.lanes if is_suspect(lane.change.contact, error)]
+        suspects = [lane for lane in batch.lanes if _is_suspect(lane.change.contact, error)]
         size = sum(len(lane.payload) for lane in batch.lanes)
         if isinstance(error, TooLarge) and size:
             self._lanes.shrink(_smaller(size, error.limit))
@@ -53,6 +57,14 @@ class Search:
         """Send halves: how large a request of amended contacts is shows only when they have been read."""
         for lanes in halves:
             self._lanes.put_back_as_group(effect, lanes)
+
+
+def _is_suspect(contact: Contact | Amendment, refusal: RefusedByGenesys) -> bool:
+    """Whether a refusal of several contacts gives this one away, by its id or by what the code says of it."""
+    if contact_id(contact.external_id) in refusal.contact_ids:
+        return True
+    values = (contact.external_id, *contact.attributes.values())
+    return refusal.code == _VALUE_TOO_LONG and any(len(value) > VALUE_CHARACTERS for value in values)
 
 
 def _by_urgency(lanes: Sequence[Lane]) -> tuple[list[Lane], list[Lane]]:
