@@ -1,12 +1,12 @@
 """What `load` and `reconcile` ask of the outside beside what the pipeline does, as Protocols; errors as in `ports`."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
 from consumer.model import Contact, ExportedContact, FileRow, Record, TopicPartition
-from consumer.ports import ChangelogChunk
+from consumer.ports import ChangelogChunk, Sink
 
 
 class ContactRows(Protocol):
@@ -89,6 +89,21 @@ ContactExport = Callable[[], AsyncIterator[Sequence[ExportedContact]]]
 
 A file that breaks off ends it with a `TransientError`: what was read then counts for nothing, and it is called again.
 """
+
+
+class MendedList(Sink, Protocol):
+    """The contact list, of which contacts can be deleted too whom nobody knows by more than Genesys' id."""
+
+    async def remove(self, contact_ids: Sequence[str]) -> Collection[str]:
+        """Delete contacts by Genesys' own ids, as `delete` does.
+
+        Returns:
+            The ids of those that are still there.
+
+        Raises:
+            RefusedByGenesys: As in `delete`.
+        """
+        ...
 
 
 class History(Protocol):

@@ -376,14 +376,6 @@ class Sink(Protocol):
         """Whether a file is being imported into the list: its rows may come after what is sent now."""
         ...
 
-    async def remove(self, contact_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
-        """Delete contacts by Genesys' own ids, as `delete` does.
-
-        Returns:
-            The ids of those that are still there.
-        """
-        ...
-
     async def amend(
         self,
         amendments: Sequence[Amendment],

@@ -13,14 +13,14 @@ from typing import TypeVar
 
 import structlog
 
-from consumer.command_ports import History
+from consumer.command_ports import History, MendedList
 from consumer.core.audit import Auditor
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Gate
 from consumer.core.reconcile import Standing
 from consumer.errors import FatalError, RefusedByGenesys, SinkUnavailable, Throttled, TransientError, Withheld
 from consumer.model import UNCHANGED, Amendment, BatchReport, Change, Settlement, TopicPartition
-from consumer.ports import EventTopics, Sink, TimeAndChance
+from consumer.ports import EventTopics, TimeAndChance
 from consumer.reconcile.findings import Finding, Findings, of_contact, of_row
 from consumer.reconcile.report import Mended, Report
 from consumer.reconcile.source import Changes, SourceTopics
@@ -57,7 +57,7 @@ class Mender:
     def __init__(
         self,
         *,
-        sink: Sink,
+        sink: MendedList,
         source: SourceTopics,
         history: History,
         topics: EventTopics,
