@@ -1,7 +1,7 @@
 """What the records of a topic are read with, learnt schema by schema.
 
-A schema is fetched for as long as the registry cannot tell, and for a set time when the registry does not know it: the
-time begins when it can tell. What was learnt is kept: a schema does not change.
+A schema is fetched for as long as the registry cannot tell, and for a set time when the registry does not know it, of
+which no time counts in which it cannot tell. What was learnt is kept: a schema does not change.
 """
 
 import asyncio
@@ -190,12 +190,12 @@ class Readers:
         """Fetch a schema, for as long as it takes; one that stays unknown makes its records rejected."""
         give_up = self._clock() + self._unknown_timeout
         while name not in self.known:
-            wait_s = _RETRY_S
+            wait_s, asked_at = _RETRY_S, self._clock()
             try:
-                learnt = await self._fetch(name, final=self._clock() >= give_up)
+                learnt = await self._fetch(name, final=asked_at >= give_up)
             except TransientError as error:
-                give_up = self._clock() + self._unknown_timeout
                 wait_s = min(error.retry_after or _RETRY_S, _RETRY_MAX_S)
+                give_up += self._clock() - asked_at + wait_s
                 log.warning("schema_not_available", schema_id=str(reference(name)), error=str(error), retry_s=wait_s)
                 learnt = None
             if learnt is None:

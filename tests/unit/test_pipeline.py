@@ -1183,6 +1183,16 @@ def test_a_registry_that_was_down_may_lag() -> None:
     assert _outcomes(world) == ["delivered"]
 
 
+def test_a_registry_that_fails_now_and_then_does_not_hold_an_unknown_schema_for_ever() -> None:
+    """What it fails does not count; what it said before that does."""
+    world = world_of(Story().tell(0, Event("contact-0", 1), Event("contact-1", 1)))
+    world.log[P0][0] = replace(world.log[P0][0], value=b"\0\0\0\0\7junk")
+    flapping = [*[None] * 29, SourceUnavailable("503")] * 4 + [SCHEMA]
+    live(world, MemorySchemas({7: flapping}), schema_unknown_timeout_s=60)
+    assert _outcomes(world) == ["rejected", "delivered"]
+    assert [reason for _, reason in world.dead_letters] == ["schema_unknown"]
+
+
 def test_memory_stays_bounded_while_genesys_does_not_answer() -> None:
     """A stalled sink pauses the partitions near the set number of records, and all is delivered in the end."""
     story = Story().tell(0, *_contacts(2000)).tell(1, *[Event(f"other-{n}", 1) for n in range(2000)])
