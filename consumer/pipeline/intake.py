@@ -13,7 +13,7 @@ from consumer.core import changes, dead_letters, dedupe
 from consumer.core.audit import event_id
 from consumer.core.decode import ReaderName
 from consumer.core.validate import validate
-from consumer.errors import DecodeError, ValidationError
+from consumer.errors import DecodeError, RecordError, ValidationError
 from consumer.model import (
     Amendment,
     Change,
@@ -30,7 +30,7 @@ from consumer.pipeline.admission import Admission, States
 from consumer.pipeline.partitions import Partition
 from consumer.pipeline.quarantine import Quarantine
 from consumer.pipeline.readers import Readers
-from consumer.pipeline.told import Told, contacts_at_once, echoed, mark_positions, place_of, spread
+from consumer.pipeline.told import Told, contacts_at_once, echoed, is_undecoded, mark_positions, place_of, spread
 from consumer.ports import Telemetry
 
 log = structlog.get_logger(__name__)
@@ -173,6 +173,9 @@ class Intake:
         self, work: Work, event: ChangeEvent, contact: Contact | Amendment | ValidationError, readers: Readers
     ) -> None:
         """Give a work its change, or its rejection; a rejected withdrawal has both a change and reasons."""
+        if isinstance(contact, ValidationError) and is_undecoded(event):
+            self._reject(work, contact)
+            return
         if isinstance(contact, ValidationError):
             work.external_id = event.external_id if isinstance(event.external_id, str) else None
             work.reasons, work.detail = contact.reasons, contact.detail
@@ -190,7 +193,7 @@ class Intake:
         else:
             work.change = _placed(change, work.record)
 
-    def _reject(self, work: Work, error: DecodeError) -> None:
+    def _reject(self, work: Work, error: RecordError) -> None:
         """Give a work its rejection; the contact may have to be suppressed all the same."""
         work.reasons, work.detail = error.reasons, error.detail
         readers = self._readers_of(work.record.topic)
@@ -246,7 +249,8 @@ def _nameable(
 ) -> tuple[list[Events | DecodeError], ReaderName | None]:
     """The results before the first error of a record whose key nobody can read yet, and what it has to be read with."""
     for number, (record, result) in enumerate(zip(records, results, strict=False)):
-        if isinstance(result, DecodeError) and (needed := readers.missing_for_key(record)) is not None:
+        told = result if isinstance(result, tuple) else (result,)
+        if any(map(is_undecoded, told)) and (needed := readers.missing_for_key(record)) is not None:
             return results[:number], needed
     return results, missing
 

@@ -58,6 +58,13 @@ def spread(
     return [work for work, _ in parts], [result for _, result in parts]
 
 
+def is_undecoded(event: Told) -> bool:
+    """Whether this cannot be carried out and names nobody: at most the key of its record does."""
+    if isinstance(event, DecodeError):
+        return True
+    return bool(event.flaw) and not (isinstance(event.external_id, str) and event.external_id.strip())
+
+
 def echoed(partition: Partition, works: Sequence[Work], told: Sequence[Told]) -> Sequence[Told]:
     """What is told, with tombstones as what they are: one right behind a delete of its key is that delete once more.
 

@@ -3,6 +3,7 @@
 import json
 import struct
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -173,6 +174,41 @@ def test_a_replayed_grant_does_not_undo_a_withdrawal_that_came_after_it(version:
     live(world, MemorySchemas({UNKNOWN_SCHEMA: [SCHEMA]}))
     assert world.list["contact-0"]["callable"] is False
     assert _last(world) == ("stale", None)
+
+
+def _row(**columns: object) -> bytes:
+    return json.dumps({"id": "7", "phone": "+14155550142", "consent": True, "dnc": False, **columns}).encode()
+
+
+NAMELESS = {
+    "an event that nobody knows": ("outbox", _row(id=None, consent=False, type="WITHDRAWN")),
+    "no phone": ("flattened", json.dumps({"id": None, "consent": False, "dnc": False, "__op": "u"}).encode()),
+    "an attribute": ("flattened", _row(id="", consent=False, city={}, __op="u")),
+    "a delete without a time": ("outbox", _row(id=None, type="DELETE", at="never")),
+}
+
+
+@pytest.mark.parametrize("key", ["string", "avro"])
+@pytest.mark.parametrize(("envelope", "value"), NAMELESS.values(), ids=NAMELESS)
+def test_a_row_with_a_flaw_that_names_nobody_suppresses_whom_its_key_names(
+    tmp_path: Path, envelope: str, value: bytes, key: str
+) -> None:
+    """What it tells otherwise cannot be carried out either: it counts as one that nobody can decode."""
+    path = tmp_path / "mapping.toml"
+    told = {"external_id": "id", "phone": "phone", "consent": "consent", "do_not_call": "dnc", "occurred_at": "at"}
+    told |= {"change_type": "type"} if envelope == "outbox" else {}
+    path.write_text(
+        "\n".join(["[default]", *(f'{name} = "{column}"' for name, column in told.items()), 'attributes.city = "city"'])
+    )
+    settings = {"source_envelope": envelope, "source_mapping": str(path), "source_framing": "json", "source_key": key}
+    keys = [b"7", b"7"] if key == "string" else [struct.pack(">bIb", 0, schema, 2) + b"7" for schema in (10, 11)]
+    world = World()
+    for named, body in zip(keys, (_row(type="CREATE", __op="c"), value), strict=True):
+        _append(world, Event("7", None), key=named, value=body)
+        live(world, MemorySchemas(_SCHEMAS), suppress_undecodable=True, **settings)
+    assert world.list["7"]["callable"] is False
+    assert _last(world) == ("rejected", "suppress")
+    assert [reason for _, reason in world.dead_letters] == ["external_id_missing"]
 
 
 _SCHEMAS: Mapping[SchemaReference, Sequence[str]] = {
