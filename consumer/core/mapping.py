@@ -326,13 +326,17 @@ def _bound(source: Source, resolve: Resolve, *, loose: bool, sparse: bool) -> Ge
 def _first_there(paths: Sequence[Path]) -> Getter:
     """Reads the first of the places that a row without a schema has. A null that is there counts, as in any other row.
 
-    Otherwise a withdrawn consent would be made up again from another column.
+    Otherwise a withdrawn consent would be made up again from another column. A key or header has no null: it is
+    there where it tells something.
     """
-    places = [(in_any(path[:-1]) if path[:-1] else _itself, path[-1]) for path in paths]
+    places = [(in_any(path[:-1]) if path[:-1] else _itself, path[-1], path[0].startswith("@")) for path in paths]
 
     def get(row: Row) -> object:
-        found = ((holder(row), name) for holder, name in places)
-        return next((held[name] for held, name in found if isinstance(held, dict) and name in held), None)
+        for holder, name, around in places:
+            held = holder(row)
+            if isinstance(held, dict) and name in held and not (around and held[name] is None):
+                return held[name]
+        return None
 
     return get
 

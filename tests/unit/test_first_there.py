@@ -10,15 +10,21 @@ from consumer.core.changes import suppression
 from consumer.core.connect_json import JsonReader
 from consumer.core.validate import validate
 from consumer.errors import ValidationError
-from consumer.model import ChangeEvent, Record
+from consumer.model import ChangeEvent, Headers, Record
 from tests.envelopes import MAPPING, TIME_MS, TOPIC, envelopes
 
 
-def read(envelope: str, fields: Mapping[str, object], mapping: dict[str, Any] | None = None) -> ChangeEvent:
+def read(
+    envelope: str,
+    fields: Mapping[str, object],
+    mapping: dict[str, Any] | None = None,
+    headers: Headers = (),
+    key: bytes | None = b"7",
+) -> ChangeEvent:
     """The event of a record in JSON."""
     value = json.dumps(fields).encode()
     reader = JsonReader(envelopes(envelope, mapping).of_topic(TOPIC))
-    event = reader(value, Record(TOPIC, 0, 0, TIME_MS, b"7", value))
+    event = reader(value, Record(TOPIC, 0, 0, TIME_MS, key, value, headers))
     assert isinstance(event, ChangeEvent)
     return event
 
@@ -68,6 +74,26 @@ def test_a_document_is_named_by_one_place_for_all_its_life() -> None:
     assert (of(crm={"no": None, "phone": None}).external_id, of(crm={"no": 7}).external_id) == (None, "7")
     assert (of(crm={"no": 7, "phone": None}).phone, of(crm={"no": 7}).phone) == (None, "+1")
     assert (of(crm=None).external_id, of().external_id) == ("a", "a")
+
+
+@pytest.mark.parametrize(
+    ("headers", "key", "flags", "named"),
+    [
+        ([("consent", b"no"), ("id", b"8")], b"9", (False, False), "8"),
+        ([("other", b"8")], b"9", (True, False), "9"),
+        ([("consent", None), ("id", None)], None, (True, False), "7"),
+    ],
+)
+def test_a_header_that_a_record_does_not_have_hides_no_other_place(
+    headers: Headers, key: bytes | None, flags: tuple[object, object], named: str
+) -> None:
+    """Nor does a key: neither is there to be null. Of the row itself a null counts all the same."""
+    consent = {"path": ["@header.consent", "consent"], "values": {"no": False}}
+    mapping = MAPPING | FLAGS | {"external_id": ["@header.id", "@key", "id"], "consent": consent}
+    row = {"id": 7, "phone": "+14155550100", "consent": True, "dnc": False}
+    metadata = {"operation": "update", "timestamp": "2026-01-01T00:00:00Z"}
+    event = read("dms", {"data": row, "metadata": metadata}, mapping, headers, key)
+    assert ((event.consent, event.do_not_call), event.external_id) == (flags, named)
 
 
 def test_in_the_ready_made_mapping_of_dms_flags_have_one_name() -> None:
