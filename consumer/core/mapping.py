@@ -84,6 +84,7 @@ class BoundMapping:
         self._external_id = self._deleted_id = _then(bound.get("external_id"), identifier)
         if deletes and (loose or _tells_nothing(sources, bound)):
             self._deleted_id = _then(bind(replace(ids, paths=ids.paths[:1])), identifier)
+        self._beside_ids = [in_any(path) for path in _columns(sources)] if loose else []
         self._change_type = _then(bound.get("change_type"), _as_change_type)
         self._occurred_at = _then(bound.get("occurred_at"), _as_time)
         self._version = _then(bound.get("version"), _as_version)
@@ -121,6 +122,8 @@ class BoundMapping:
 
         Of a row that may hold ids alone nobody knows which others its table has: of several places the first counts.
         """
+        if any(get(row) is not None for get in self._beside_ids):
+            return self.external_id(row)
         return None if self._deleted_id is None else self._deleted_id(row)
 
     def change_type(self, row: Row) -> ChangeType:
@@ -309,6 +312,11 @@ def _tells_nothing(sources: Mapping[str, Source], bound: Mapping[str, Getter | N
     """Whether rows have no place at all for what is read from rows of a contact."""
     needed = [bound[name] for name in REQUIRED if sources[name].paths]
     return bool(needed) and not any(needed)
+
+
+def _columns(sources: Mapping[str, Source]) -> list[Path]:
+    """Where rows hold what is read from rows of a contact."""
+    return [path for name in REQUIRED for path in sources[name].paths if not path[0].startswith("@")]
 
 
 def _bound(source: Source, resolve: Resolve, *, loose: bool, sparse: bool) -> Getter | None:

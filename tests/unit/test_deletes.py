@@ -152,6 +152,16 @@ def test_a_delete_that_holds_ids_alone_names_nobody_by_a_later_path(envelope: st
         assert (event.change_type, event.external_id) == (ChangeType.DELETE, "7")
 
 
+@pytest.mark.parametrize("envelope", ["debezium", "flattened", "dms"])
+def test_a_delete_that_holds_the_whole_row_names_whom_creates_name(envelope: str) -> None:
+    """By a later path too: no column goes before that, where the row has those of a contact."""
+    mapping = LIST | {"consent": {"path": "consent", "values": {"null": False, "granted": True}}}
+    (event,) = read(envelope, deleted(envelope, ROW), mapping)
+    assert (event.change_type, event.external_id) == (ChangeType.DELETE, "7")
+    with pytest.raises(DecodeError, match="first path of external_id"):
+        read(envelope, deleted(envelope, {"id": 7}), mapping)
+
+
 def test_a_delete_of_a_table_that_lost_a_column_names_whom_its_rows_do() -> None:
     """It tells the other columns, so the one that goes before in the list is none of them."""
     row = {name: value for name, value in ROW.items() if name != "phone"}
