@@ -8,7 +8,7 @@ instead of a path a constant `value`. What `values` does not name stays as it is
 boolean, and it is for validation to say so.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set as AbstractSet
 from typing import Final, cast
 
 from msgspec import Struct
@@ -28,6 +28,7 @@ CHANGE_TYPES: Final[Mapping[str, ChangeType]] = {
 
 FLAGS = ("consent", "do_not_call")
 REQUIRED = ("phone", *FLAGS)
+_CONTENT = frozenset({*REQUIRED, "email"})
 _OPTIONAL = ("external_id", "email", "change_type", "occurred_at", "version")
 _KEYS = frozenset({*REQUIRED, *_OPTIONAL, "attributes", "only", "prefix"})
 _FIELD_KEYS = frozenset({"path", "value", "values"})
@@ -68,6 +69,25 @@ class ContactMapping(Struct, frozen=True, kw_only=True):
     attributes: Mapping[str, Source]
     only: Only | None = None
     prefix: str = "__"
+
+    def is_of_others(self, columns: AbstractSet[str]) -> bool:
+        """Whether rows that have all of these columns are of another table: they tell something, and of no contact.
+
+        Whom a row is about, when it changed and whether it counts, other tables tell as well, and so may a delete that
+        tells no more. Of an external id that stands around rows nobody knows which columns go with it.
+        """
+        sources = self.sources.items()
+        about = _names([source for name, source in sources if name not in _CONTENT])
+        about |= _names([Source(self.only.paths)] if self.only else [])
+        content = _names([source for name, source in sources if name in _CONTENT] + list(self.attributes.values()))
+        others = columns - about
+        by_column = not any(path[0].startswith("@") for path in self.sources.get("external_id", Source()).paths)
+        return by_column and bool(others) and others.isdisjoint(content)
+
+
+def _names(sources: Sequence[Source]) -> set[str]:
+    """Of the columns in which, or within which, these are."""
+    return {path[0] for source in sources for path in source.paths}
 
 
 def parse(tables: Mapping[str, object]) -> dict[str, ContactMapping]:

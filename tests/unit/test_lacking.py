@@ -119,6 +119,45 @@ def test_a_delete_needs_the_external_id_alone(row: Any) -> None:
     assert (event.change_type, event.external_id) == (ChangeType.DELETE, "7")
 
 
+IN_ORDER = MAPPING | {"version": "no", "occurred_at": "at", "only": {"path": "kind", "values": ["p"]}}
+ORDER = {"id": "int", "total": ["null", "int"]}
+SIDES = {"before": ["null", record_type("Order", ORDER)], "after": ["null", "Order"]}
+OF_OTHERS = {
+    "flattened": ("flattened", record_type("Order", ORDER | {"__deleted": "string"}), MAPPING),
+    "flattened, with op": ("flattened", record_type("Order", ORDER | {"__op": "string", "__lsn": "long"}), MAPPING),
+    "flattened, columns that many have": (
+        "flattened",
+        record_type("Order", ORDER | {"no": "int", "at": "long", "kind": "string", "__deleted": "string"}),
+        IN_ORDER,
+    ),
+    "debezium": ("debezium", record_type("Envelope", SIDES | {"source": SOURCE, "op": "string"}), MAPPING),
+}
+
+
+@pytest.mark.parametrize(("envelope", "schema", "mapping"), OF_OTHERS.values(), ids=OF_OTHERS)
+def test_rows_of_another_table_delete_nobody(envelope: str, schema: dict[str, Any], mapping: dict[str, Any]) -> None:
+    """The order 42 in a topic of several tables is not the contact 42."""
+    with pytest.raises(DecodeError, match="SOURCE_MAPPING names for phone") as caught:
+        envelopes(envelope, mapping).mapper(TOPIC, schema)
+    assert caught.value.reasons == (Reason.ENVELOPE_UNKNOWN,)
+
+
+@pytest.mark.parametrize(
+    ("row", "mapping"),
+    [
+        ({"id": 7, "no": 3, "at": TIME_MS, "kind": "p", "__deleted": "true"}, IN_ORDER),
+        ({"id": 7, "city": None, "total": 5, "__deleted": "true"}, MAPPING),
+        ({"row": 1, "__deleted": "true"}, MAPPING | {"external_id": "@key"}),
+        ({"id": 7, "total": 5, "deleted": "true"}, MAPPING | {"prefix": ""}),
+    ],
+    ids=["no more than whom and when", "an attribute", "the key names", "no prefix"],
+)
+def test_a_delete_that_may_be_of_a_contact_deletes(row: dict[str, object], mapping: dict[str, Any]) -> None:
+    """Who was deleted must not be called: it is refused where the row is of another table for sure."""
+    event = in_json("flattened", row, (), mapping)
+    assert (event.change_type, event.external_id) == (ChangeType.DELETE, "7")
+
+
 @pytest.mark.parametrize("fields", [{"id": 7, "name": "Jo"}, {"phone": "+1", "consent": False, "__deleted": "true"}])
 def test_rows_that_can_do_nothing_are_refused_at_once(fields: dict[str, object]) -> None:
     """They neither delete nor withdraw, or name nobody."""

@@ -71,10 +71,11 @@ def debezium(definition: Mapping[str, object], mapping: ContactMapping) -> Mappe
     fields = Fields.of(definition)
     if not {"op", "before", "after", "source"} <= fields.keys():
         raise unknown("the schema is not one of Debezium's: it needs op, before, after and source")
+    deletes = not mapping.is_of_others(fields.within("after").keys())
     # Of a delete in JSON without a schema `before` alone tells the columns: it must name whom creates name.
     columns = fields.within("after") or fields.within("before")
     if columns:
-        rows, bound = _row, BoundMapping(mapping, available(columns), deletes=True)
+        rows, bound = _row, BoundMapping(mapping, available(columns), deletes=deletes)
     else:
         rows, bound = _document, BoundMapping(mapping, in_any, loose=True)
     return _Changes(bound, columns, fields.within("source"), rows).events

@@ -26,13 +26,16 @@ def flattened(definition: Mapping[str, object], mapping: ContactMapping) -> Mapp
     """The mapping for records of a writer's schema.
 
     Raises:
-        DecodeError: It lacks a field that the mapping names.
+        DecodeError: It lacks a field that the mapping names, or is of another table.
     """
     if is_aside(definition):
         return ignore
     fields = Fields.of(definition)
     whole = f"{mapping.prefix}op" not in fields
     deletes = not whole or f"{mapping.prefix}deleted" in fields
+    # Without a prefix nobody knows which are columns.
+    columns = {name for name in fields if not name.startswith(mapping.prefix)}
+    deletes = deletes and not mapping.is_of_others(columns)
     bound = BoundMapping(mapping, available(fields), whole=whole, deletes=deletes)
     return _Changes(bound, fields, mapping.prefix).events
 
