@@ -154,6 +154,20 @@ def test_a_table_of_a_source_topic_is_checked_with_its_envelope(table, refused):
         Envelopes.of(_NAMES(names), told, {}, topics)
 
 
+@pytest.mark.parametrize(
+    ("names", "refused"),
+    [("debezium,b=flattened", False), ("flattened,b=debezium", False), ("debezium,b=outbox", True)],
+)
+def test_a_prefix_may_stand_in_a_table_that_others_take_too(names, refused):
+    """They have no use for it. Where nobody has one, somebody took the rows for flattened ones."""
+    told, topics = {"default": MINIMAL | {"prefix": "cdc_"}}, ["a", "b"]
+    if not refused:
+        Envelopes.of(_NAMES(names), told, {}, topics)
+        return
+    with pytest.raises(SettingsError, match="prefix: is read with SOURCE_ENVELOPE=flattened alone, not with debezium"):
+        Envelopes.of(_NAMES(names), told, {}, topics)
+
+
 def test_every_envelope_but_the_native_one_has_a_ready_made_mapping():
     """And each of them is right."""
     made = ready_made_mappings()

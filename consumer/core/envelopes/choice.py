@@ -58,7 +58,10 @@ _MAPPED: Mapping[EnvelopeName, Callable[[Mapping[str, object], ContactMapping], 
 """Those that a mapping is bound to: the native one is its own."""
 
 _READ_BY: Mapping[str, EnvelopeName] = {"change_type": EnvelopeName.OUTBOX, "prefix": EnvelopeName.FLATTENED}
-"""Keys of a table that one envelope alone reads: with another one deletes that `change_type` tells would be updates."""
+"""Keys of a table that one envelope alone reads."""
+
+_READ_BY_ALL = frozenset({"change_type"})
+"""Those that each envelope of a table must read: with another one deletes that `change_type` tells would be updates."""
 
 
 class Fitness(Struct, frozen=True):
@@ -262,6 +265,7 @@ def _unread(
         for table, keys in tables.items()
         for key, reader in _READ_BY.items()
         if key in keys and (wrong := sorted(chosen[table] - {reader}))
+        if key in _READ_BY_ALL or reader not in chosen[table]
     ]
 
 
