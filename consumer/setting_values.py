@@ -170,15 +170,19 @@ def integer(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def releases(raw: str) -> dict[str, int]:
-    """`topic@time`, comma-separated: milliseconds since the epoch by topic."""
-    found: dict[str, int] = {}
+def releases(raw: str) -> dict[str, tuple[int, ...]]:
+    """`topic@time`, comma-separated: milliseconds since the epoch by topic, once the epoch itself and once another."""
+    found: dict[str, tuple[int, ...]] = {}
     for part in filter(None, map(str.strip, raw.split(","))):
         topic, _, time = part.rpartition("@")
         time_ms = _milliseconds(time)
-        if not topic or time_ms is None or topic in found:
-            raise BadValueError("must be topic@time for each topic once, for example crm.contacts@2026-11-29T06:00:00Z")
-        found[topic] = time_ms
+        before = found.get(topic, ())
+        if not topic or time_ms is None or (time_ms == 0) in {each == 0 for each in before}:
+            raise BadValueError(
+                "must be topic@time for each topic once, for example crm.contacts@2026-11-29T06:00:00Z, "
+                "and once beside it with 1970-01-01T00:00:00Z"
+            )
+        found[topic] = (*before, time_ms)
     return found
 
 

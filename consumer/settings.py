@@ -154,9 +154,9 @@ class Settings:
         values.integer(0, 999),
         "500",
     )
-    fuse_releases: dict[str, int] = _setting(
+    fuse_releases: dict[str, tuple[int, ...]] = _setting(
         "What a tripped fuse lets through, comma-separated: `topic@2026-11-29T06:00:00Z` for its records up to that "
-        "time; the log says what to set",
+        "time; also beside that, `topic@1970-01-01T00:00:00Z` for those without a time; the log says what to set",
         values.releases,
     )
     genesys_region: str = _setting("AWS region name or Genesys domain", values.region, "us-east-1")

@@ -8,7 +8,7 @@ all of them. Touches nothing else.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -61,7 +61,7 @@ class Fuse:
     def __init__(
         self,
         max_deletes: int = 0,
-        released_ms: int | None = None,
+        released_ms: Collection[int] = (),
         is_replayed: Callable[[Record], bool] = lambda _: False,
     ) -> None:
         self._max_deletes = max_deletes
@@ -157,17 +157,17 @@ class Fuse:
         return place
 
 
-def is_released(timestamp_ms: int, released_ms: int | None) -> bool:
+def is_released(timestamp_ms: int, released_ms: Collection[int]) -> bool:
     """Whether a release lets a record through.
 
     Args:
         timestamp_ms: Of the record; negative where it has no time. That is before every time, and would be released
             for ever by any: so only the release of `TIMELESS_MS` is for such records.
-        released_ms: Records up to this time are released, milliseconds since the epoch; None: none are.
+        released_ms: Records up to any of these times are released, milliseconds since the epoch.
     """
-    if released_ms is None:
-        return False
-    return released_ms == TIMELESS_MS if timestamp_ms < 0 else min(timestamp_ms, _LAST_MS) <= released_ms
+    if timestamp_ms < 0:
+        return TIMELESS_MS in released_ms
+    return any(min(timestamp_ms, _LAST_MS) <= each for each in released_ms)
 
 
 def release(topic: str, timestamp_ms: int) -> str:

@@ -151,7 +151,7 @@ class _Way:
         self._framing = settings.source_framing.of(record.topic)
         self._envelopes = envelopes_of(settings)
         self._columns = settings.genesys_attribute_columns
-        self._released_ms = settings.fuse_releases.get(record.topic)
+        self._released_ms = settings.fuse_releases.get(record.topic, ())
         self._stage = "record"
 
     def refused(self, error: RecordError) -> None:

@@ -1,11 +1,11 @@
 """The fuses of all source topics: one that trips stops its topic in this process, and it is said how to release it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import structlog
 
 from consumer.core.dead_letters import is_replayed
-from consumer.core.fuse import WINDOW, Fuse, Trip, release
+from consumer.core.fuse import TIMELESS_MS, WINDOW, Fuse, Trip, release
 from consumer.model import FuseCause
 from consumer.pipeline.partitions import Partition, Partitions
 from consumer.ports import Source
@@ -39,8 +39,7 @@ class Fuses:
     def of(self, topic: str) -> Fuse:
         """The fuse of a topic, the same for all its partitions."""
         if topic not in self._fuses:
-            released_ms = self._settings.fuse_releases.get(topic)
-            self._fuses[topic] = Fuse(self._settings.fuse_deletes, released_ms, is_replayed)
+            self._fuses[topic] = Fuse(self._settings.fuse_deletes, self._released(topic), is_replayed)
         return self._fuses[topic]
 
     @property
@@ -63,12 +62,15 @@ class Fuses:
         if trip is None or topic in self._told:
             return
         self._stop(topic)
-        remedy = _remedy(trip, partition)
+        remedy = _remedy(trip, partition, self._released(topic))
         place = {"topic": topic, "partition": trip.partition, "offset": trip.offset}
         waiting = "all records of the topic, withdrawals too"
         log.error("fuse_tripped", **place, cause=trip.cause.value, waiting=waiting, remedy=remedy)
         why = _WHY[trip.cause].format(self._settings.fuse_deletes, WINDOW)
         self._told[topic] = f"{topic} stands still at {trip.partition}/{trip.offset}: {why}; {remedy}"
+
+    def _released(self, topic: str) -> Collection[int]:
+        return self._settings.fuse_releases.get(topic, ())
 
     def _stop(self, topic: str) -> None:
         stopped = [each for each in self._partitions.values() if each.key.topic == topic]
@@ -77,10 +79,17 @@ class Fuses:
         self._source.pause([each.key for each in stopped])
 
 
-def _remedy(trip: Trip, partition: Partition) -> str:
-    """How to release what tripped: a mass up to the last of it that is held; records without a time all at once."""
-    until_ms = trip.timestamp_ms
-    if trip.cause is FuseCause.DELETES and until_ms >= 0:
+def _remedy(trip: Trip, partition: Partition, released_ms: Collection[int]) -> str:
+    """How to release what tripped: a mass up to the last of it that is held; records without a time all at once.
+
+    What is released already stays so: a mass may have records with and without a time.
+    """
+    until_ms = max(trip.timestamp_ms, TIMELESS_MS)
+    if trip.cause is FuseCause.DELETES and trip.timestamp_ms >= 0:
         until_ms = max(record.timestamp_ms for record in partition.held)
-    remedy = f"if that is meant, set FUSE_RELEASES={release(partition.key.topic, until_ms)} and restart"
-    return remedy if until_ms >= 0 else f"{remedy}; take it back after that: it is for all records without a time"
+    times = {until_ms, *released_ms}
+    told = [release(partition.key.topic, each) for each in (max(times), TIMELESS_MS) if each in times]
+    remedy = f"if that is meant, set FUSE_RELEASES={','.join(dict.fromkeys(told))} and restart"
+    if TIMELESS_MS not in times:
+        return remedy
+    return f"{remedy}; take it back after that: what is for 1970 is for all records without a time"

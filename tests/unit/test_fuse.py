@@ -165,9 +165,9 @@ def test_a_truncate_trips_by_itself() -> None:
 
 def test_a_truncate_that_was_given_up_before_trips_nothing() -> None:
     """It was released then. Deletes that are put back are counted as any."""
-    fuse = Fuse(2, None, lambda record: record.timestamp_ms == TIME_MS + 1)
+    fuse = Fuse(2, (), lambda record: record.timestamp_ms == TIME_MS + 1)
     assert passing(fuse, told(TRUNCATE, at=1), told(TRUNCATE, at=2)) == 1
-    fuse = Fuse(2, None, lambda _: True)
+    fuse = Fuse(2, (), lambda _: True)
     assert passing(fuse, *[told(DELETE)] * 3) == 0
 
 
@@ -181,11 +181,11 @@ def test_a_mass_before_a_truncate_trips_first() -> None:
 
 def test_a_release_lets_through_what_is_not_later() -> None:
     """Truncates and deletes up to the time, and no other; the rest of a mass trips again."""
-    fuse = Fuse(2, TIME_MS + 10)
+    fuse = Fuse(2, [TIME_MS + 10])
     let_through = [told(TRUNCATE, at=9), *[told(DELETE, at=10)] * 5]
     assert passing(fuse, *let_through) == 6
     assert passing(fuse, told(event()), told(TRUNCATE, at=11)) == 1
-    fuse = Fuse(2, TIME_MS + 10)
+    fuse = Fuse(2, [TIME_MS + 10])
     assert passing(fuse, *let_through, *[told(DELETE, at=11)] * 3) == 6
 
 
@@ -202,10 +202,18 @@ def test_the_release_that_is_told_is_one_of_that_record(at: int) -> None:
 def test_a_record_without_a_time_passes_its_own_release_alone(tells: Events | DecodeError) -> None:
     """A release of an incident long ago still stands in the settings; and one of no time is none of any."""
     timeless = told(tells, at=-TIME_MS - 1)
-    assert passing(Fuse(2, TIME_MS), *[timeless] * 3) == 0
-    assert passing(Fuse(2, None), *[timeless] * 3) == 0
-    assert passing(Fuse(2, TIMELESS_MS), *[timeless] * 3) == 3
-    assert passing(Fuse(2, TIMELESS_MS), *[told(tells)] * 3) == 0
+    assert passing(Fuse(2, [TIME_MS]), *[timeless] * 3) == 0
+    assert passing(Fuse(2, []), *[timeless] * 3) == 0
+    assert passing(Fuse(2, [TIMELESS_MS]), *[timeless] * 3) == 3
+    assert passing(Fuse(2, [TIMELESS_MS]), *[told(tells)] * 3) == 0
+
+
+def test_a_mass_of_records_with_and_without_a_time_passes_both_releases() -> None:
+    """Each of them lets through its own alone."""
+    mass = [told(DELETE, at=n if n % 2 else -TIME_MS - 1) for n in range(6)]
+    both = [TIME_MS + 5, TIMELESS_MS]
+    assert [passing(Fuse(2, released), *mass) for released in (both[:1], both[1:], both)] == [0, 1, 6]
+    assert passing(Fuse(2, both), told(TRUNCATE, at=6)) == 0
 
 
 def test_a_release_is_told_to_the_second() -> None:

@@ -165,6 +165,23 @@ def test_a_mass_of_deletes_without_a_time_is_held_until_it_is_released_as_told()
     assert world.list == {}
 
 
+def test_a_mass_of_deletes_with_and_without_a_time_is_released_as_told() -> None:
+    """The line keeps what is released: who sets what it says needs no third one."""
+    world = World()
+    tell(world, OTHER0, *told(600), *told(600, delete=True))
+    log = world.log[OTHER0]
+    log[600:] = [replace(record, timestamp_ms=-1) if record.offset % 2 else record for record in log[600:]]
+    settings: dict[str, Any] = {"kafka_source_topics": OTHER, "fuse_deletes": 100}
+    last = release(OTHER, log[-2].timestamp_ms)
+    line = tripping(world, **settings, fuse_releases=last)
+    assert released_by(line) == {"fuse_releases": f"{last},{OTHER}@1970-01-01T00:00:00Z"}
+    assert "take it back" in line["remedy"]
+    line = tripping(world, **settings, fuse_releases=f"{OTHER}@1970-01-01T00:00:00Z")
+    assert released_by(line)["fuse_releases"].endswith(f"Z,{OTHER}@1970-01-01T00:00:00Z")
+    live(world, schemas(), **settings, fuse_releases=f"{OTHER}@1970-01-01T00:00:00Z,{last}")
+    assert world.list == {}
+
+
 def test_a_mass_of_deletes_is_held_and_done_once_released() -> None:
     """Some of it gets in before it is a mass, and as much again with each restart; after the release all of it."""
     world = World()

@@ -224,6 +224,8 @@ def test_an_unknown_region_is_refused(region: str) -> None:
         ("FUSE_RELEASES", "crm.contacts.changes@now", "topic@time"),
         ("FUSE_RELEASES", "crm.contacts.changes@2026-11-29T06:00:00", "topic@time"),
         ("FUSE_RELEASES", ",".join(["crm.contacts.changes@2026-11-29T06:00:00Z"] * 2), "each topic once"),
+        ("FUSE_RELEASES", "c@2026-11-29T06:00:00Z,c@2026-11-29T06:00:01Z,c@1970-01-01T00:00:00Z", "each topic once"),
+        ("FUSE_RELEASES", ",".join(["crm.contacts.changes@1970-01-01T00:00:00Z"] * 2), "each topic once"),
         ("GENESYS_MAX_IN_FLIGHT", "65", "from 1 to 64"),
         ("GENESYS_REQUEST_TIMEOUT_S", "41", "from 1 to 40"),
         ("BATCH_MAX_RECORDS", "1001", "from 1 to 1000"),
@@ -796,9 +798,17 @@ def test_releases_are_times_of_topics(tmp_path: Path) -> None:
     assert value("FUSE_RELEASES") == {}
     topics = {"KAFKA_SOURCE_TOPICS": "a,b@c"}
     told = value("FUSE_RELEASES", **topics, FUSE_RELEASES="a@2026-11-29T06:00:00Z, b@c@2026-11-29T08:00:01.123+02:00")
-    assert told == {"a": 1_795_932_000_000, "b@c": 1_795_932_001_123}
+    assert told == {"a": (1_795_932_000_000,), "b@c": (1_795_932_001_123,)}
     path = toml(tmp_path, '[fuse]\nreleases = ["a@2026-11-29T06:00:00Z"]')
-    assert value("FUSE_RELEASES", path, **topics) == {"a": 1_795_932_000_000}
+    assert value("FUSE_RELEASES", path, **topics) == {"a": (1_795_932_000_000,)}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_topic_may_have_a_release_for_records_without_a_time_beside_the_other(order: int) -> None:
+    """A mass may have both."""
+    times = [("2026-11-29T06:00:00Z", 1_795_932_000_000), ("1970-01-01T00:00:00Z", 0)][::order]
+    told = value("FUSE_RELEASES", FUSE_RELEASES=",".join(f"crm.contacts.changes@{text}" for text, _ in times))
+    assert told == {"crm.contacts.changes": tuple(each for _, each in times)}
 
 
 def test_a_release_of_a_topic_that_is_no_source_is_refused() -> None:
