@@ -48,6 +48,9 @@ TOLD_EVERY_S = 30.0
 _GOES_ON = "nothing is lost; tried again until it works"
 _MAKE_ROOM = f"make room in STATE_DIR, or grow its volume: {_GOES_ON}"
 
+CLOCK_WRONG_MS = 24 * 3600 * 1000
+"""A clock that is behind by more is taken for wrong. By less, it is as likely that of whoever appended the record."""
+
 REBALANCING_RETRY_S = 0.2
 """Partitions move within moments; what was put off must not wait for longer than that."""
 
@@ -182,17 +185,23 @@ class Settler:
         return [*told, *events], head
 
     def _entries(self, partition: Partition, works: Sequence[Work], now_ms: int) -> list[StoreEntry]:
-        """States as they are to be remembered. A clock that is behind must not have any of them forgotten early.
-
-        So none is settled before its record was appended, nor before it was settled last.
-        """
+        """States as they are to be remembered."""
         parts = {part.change.identity: part for part in _parts(works) if part.change and part.state}
         before = self._settled_before(partition, list(parts))
         return [
-            (identity, state_bytes.encode(part.state, max(now_ms, part.record.timestamp_ms, before.get(identity, 0))))
+            (identity, state_bytes.encode(part.state, self._moment(part, now_ms, before.get(identity, 0))))
             for identity, part in parts.items()
             if part.state
         ]
+
+    def _moment(self, part: Work, now_ms: int, before_ms: int) -> int:
+        """When it counts as settled: now, by which `reconcile` tells which partition had the last word on a contact.
+
+        Only a clock that is behind by far would have it forgotten early: then not before its record was appended, nor
+        before it was settled last.
+        """
+        latest_ms = max(part.record.timestamp_ms, before_ms)
+        return latest_ms if self._expires and latest_ms - now_ms > CLOCK_WRONG_MS else now_ms
 
     def _settled_before(self, partition: Partition, identities: Sequence[bytes]) -> Mapping[bytes, int]:
         """When these were settled last, where anything is forgotten by that: else nobody needs to know."""

@@ -283,6 +283,25 @@ def test_without_its_source_record_a_contact_is_counted_and_not_sent() -> None:
     assert (report.missing, report.source_gone, report.mended) == (2, 1, Mended(redelivered=1))
 
 
+@pytest.mark.parametrize("no", [{"delete": True}, {"consent": False}], ids=["deleted", "withdrawn"])
+@pytest.mark.parametrize(("ahead_s", "days"), [(3_000, 0), (3_000, 30), (300_000, 0)])
+def test_the_partition_that_settled_last_has_the_last_word_whatever_the_clock_of_its_producer(
+    no: Mapping[str, Any], ahead_s: int, days: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody was granted in one partition, by a machine whose clock is ahead, and said no in another one."""
+    world = delivered_world()
+    granted = Story().tell(0, *[Event("c", 1)] * (len(world.log[P0]) + 1)).records()[-1]
+    world.append([replace(granted, timestamp_ms=granted.timestamp_ms + ahead_s * 1000)])
+    live(world, state_retention_days=days)
+    world.append(Story().tell(1, Event("elsewhere", 1), Event("c", 2, **no)).records()[1:])
+    monkeypatch.setattr(virtual_time, "EPOCH", virtual_time.EPOCH + 60)
+    live(world, state_retention_days=days)
+    right = world.list.get("c")
+    assert reconcile(world, apply=True).mended == Mended()
+    assert world.list.get("c") == right
+    assert not (right or {}).get("callable")
+
+
 def forget_record(world: World, name: str) -> None:
     """Retention removes what the source topic told of a contact."""
     for key, records in world.log.items():
