@@ -13,6 +13,7 @@ a record without outcome.
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -44,6 +45,9 @@ IMPORT_KEY = b"import"
 _RETRY_S = 1.0
 TOLD_EVERY_S = 30.0
 """How often the same trouble is told."""
+
+_NUMBERS = re.compile(r"\d+")
+"""Times, files, brokers, offsets: the same trouble has others each time it is told."""
 
 _GOES_ON = "nothing is lost; tried again until it works"
 _MAKE_ROOM = f"make room in STATE_DIR, or grow its volume: {_GOES_ON}"
@@ -124,6 +128,7 @@ class Settler:
         self._decided = asyncio.Event()
         self._limit = MAX_RECORDS  # fewer after a failure: what brokers do not take in time is not to be as much again
         self.degraded: str | None = None
+        self._told: tuple[str, str] | None = None
         self._tell_at = 0.0
 
     def wake(self) -> None:
@@ -280,17 +285,17 @@ class Settler:
 
     async def _wait(self, event: str, error: TransientError, remedy: str) -> None:
         """Try again in a moment; what is the trouble is told when it begins, and then now and then."""
-        now, told = self._clock(), self.degraded
+        now, kind = self._clock(), (event, _NUMBERS.sub("", str(error)))
         self.degraded = str(error)
-        if self.degraded != told or now >= self._tell_at:
-            self._tell_at = now + TOLD_EVERY_S
+        if kind != self._told or now >= self._tell_at:
+            self._told, self._tell_at = kind, now + TOLD_EVERY_S
             log.error(event, error=str(error), remedy=remedy)
         await asyncio.sleep(error.retry_after or _RETRY_S)
 
     def _is_over(self) -> None:
         if self.degraded is not None:
             log.info("settles_again")
-        self.degraded = None
+        self.degraded = self._told = None
 
     @staticmethod
     def _forget(share: _Share) -> None:

@@ -1448,6 +1448,23 @@ def test_a_full_disk_is_told_now_and_then_with_what_to_do_and_once_that_it_is_ov
     assert [line["event"] for line in logs].count("settles_again") == 1
 
 
+def test_trouble_whose_numbers_differ_each_time_is_told_now_and_then() -> None:
+    """A file, a time or a broker in the text does not make it another one."""
+    world = world_of(Story().tell(0, *_contacts(3)))
+    times = [*range(70)]
+
+    class Failing(MemoryTopics):
+        async def settle(self, settlement: Settlement) -> Mapping[TopicPartition, int]:
+            if times:
+                raise SourceUnavailable(f"timed out after {5000 + times.pop(0)} ms")
+            return await super().settle(settlement)
+
+    with capture_logs() as logs:
+        live(world, topics=Failing(world))
+    told = [line["error"] for line in logs if line["event"] == "settle_failed"]
+    assert told == [f"timed out after {ms} ms" for ms in (5000, 5030, 5060)]
+
+
 def test_another_trouble_is_told_at_once() -> None:
     """What it is may have changed, and with it what to do."""
     world = world_of(Story().tell(0, *_contacts(3)))
