@@ -582,8 +582,11 @@ async def test_the_consumer_protocol_serves_as_well(kafka: KafkaCluster, tmp_pat
 async def test_a_name_that_the_group_has_not_released_yet_is_waited_for(
     kafka: KafkaCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With group.protocol=consumer nobody is let in whose namesake did not leave; who waits may be told to stop."""
-    monkeypatch.setattr(static_name, "RETRY_S", 0.5)
+    """With group.protocol=consumer nobody is let in whose namesake did not leave; who waits may be told to stop.
+
+    A client that is refused says in its statistics that it has no partitions, as an idle member does.
+    """
+    monkeypatch.setattr(static_name, "RETRY_S", 4.0)
     tries: list[Poller] = []
     join_again = Poller._join_again
 

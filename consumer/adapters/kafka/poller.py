@@ -62,7 +62,10 @@ STEADY = "steady"
 """What the statistics say of a member, with the classic protocol."""
 
 IDLE = "init"
-"""What the statistics say of a member without partitions, with the `consumer` protocol: it calls nothing back."""
+"""What the statistics say of a member without partitions, with the `consumer` protocol: it calls nothing back.
+
+They say it of a client too that the group does not let in.
+"""
 
 SESSION_TIMEOUT_MS = 45_000
 """The default; with the `consumer` protocol it is the brokers' setting, of which this is the default and the least."""
@@ -319,7 +322,7 @@ class Poller:
         self._lease.observe(told, now, joining=state != STEADY and not self._new_protocol)
         if not self._lease.holds(now):
             self.reach.doubt()
-        elif self._new_protocol and state == IDLE:
+        elif self._new_protocol and state == IDLE and not self._name.is_refused(now):
             self._tell_idle()
         ends = {each: end for each, end in _ends(told["topics"]) if end >= 0 and each in self._owned}
         if ends:
