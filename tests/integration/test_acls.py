@@ -23,7 +23,7 @@ from consumer.adapters.kafka.topics import ensure
 from consumer.errors import FatalError, Unauthorized
 from consumer.model import TopicPartition
 from consumer.settings import Settings
-from tests.kafka_clients import QUIET, WITHIN_S, produce, properties, settings, watched
+from tests.kafka_clients import QUIET, WITHIN_S, commit, produce, properties, settings, watched
 from tests.kafka_cluster import LOCKED_PASSWORD, LOCKED_USER, KafkaCluster
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(60)]
@@ -162,4 +162,15 @@ async def test_a_consumer_that_may_not_read_names_the_topic(kafka: KafkaCluster,
     produce(kafka.bootstrap, name, [b"record"])
     async with watched(chosen) as watcher:
         with pytest.raises(Unauthorized, match=f"{name}.*`genesys-consumer check` names the ACL"):
+            await watcher.until(lambda: False)
+
+
+async def test_a_start_that_may_not_be_committed_names_the_acl(kafka: KafkaCluster, chosen: Settings) -> None:
+    """The topic was made anew: what is committed is to be taken back first, which would be tried for ever."""
+    (name,) = chosen.kafka_source_topics
+    produce(kafka.bootstrap, name, [b"record"])
+    commit(kafka.bootstrap, chosen, TopicPartition(name, 0), 20)
+    allow(kafka, ResourceType.TOPIC, name, [AclOperation.DESCRIBE])
+    async with watched(chosen) as watcher:
+        with pytest.raises(Unauthorized, match=f"cannot commit where {name} begins.*`genesys-consumer check` names"):
             await watcher.until(lambda: False)

@@ -23,7 +23,7 @@ from confluent_kafka import (
 )
 
 from consumer.adapters.kafka.connection import Connection, native, of_native
-from consumer.adapters.kafka.failures import error_of, is_hopeless, is_not_released, policy
+from consumer.adapters.kafka.failures import UNAUTHORIZED, error_of, is_hopeless, is_not_released, policy
 from consumer.adapters.kafka.handoff import Handoff
 from consumer.adapters.kafka.lease import Lease
 from consumer.adapters.kafka.messages import headers_of, polled
@@ -207,6 +207,7 @@ class Poller:
             "auto.offset.reset": "error",
             "enable.partition.eof": True,
             "error_cb": self._guarded(self._on_error),
+            "on_commit": self._guarded(self._on_commit),
             "stats_cb": self._guarded(self._on_statistics),
             "statistics.interval.ms": int(self._sure_for_s * 1000 / LOOKS_IN_LEASE),
         } | ({"group.instance.id": instance} if instance else {})
@@ -337,6 +338,13 @@ class Poller:
             self.reach.down()
         elif not self._errors.told(error.code()):  # of a broker that is down it comes several times a second
             _log.warning("kafka_error", error=f"{error.name()}: {error.str()}")
+
+    def _on_commit(self, error: KafkaError | None, partitions: Sequence[NativePartition]) -> None:
+        """Of commits that nobody waits for: whoever begins looks whether they worked, and without an ACL none does."""
+        for partition in partitions:
+            told = error if partition.error is None else partition.error
+            if told is not None and told.code() in UNAUTHORIZED:
+                raise policy(told, f"cannot commit where {partition.topic} begins")
 
     def _publish_membership(self) -> None:
         self.membership = Membership(self._consumer.consumer_group_metadata(), frozenset(self._owned))
