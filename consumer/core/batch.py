@@ -192,6 +192,11 @@ class Lanes:
         """Whether contacts wait or are sent of which no request came to nothing yet."""
         return any(lane.failed is None and not self.is_parked(lane) for lane in self._lanes.values())
 
+    @property
+    def doubted(self) -> bool:
+        """Whether there are contacts for which a request came to nothing, beside those that are tried by themselves."""
+        return any(lane.failed is not None and not lane.alone for lane in self._lanes.values())
+
     def busy(self, assignment: Assignment) -> bool:
         """Whether a request with a contact of the assignment is under way."""
         return any(lane.sent and lane.work.assignment is assignment for lane in self._lanes.values())
@@ -223,7 +228,7 @@ class Lanes:
     def take(self, now: float, limit: int, *, trial: bool = False) -> Batch | None:
         """The next batch of at most `limit` contacts, None when none is due.
 
-        On trial, while nobody knows whether Genesys works, those that did not come to nothing yet go first, and apart.
+        On trial, while nobody knows whether Genesys works, those that were not tried yet go first, and apart.
         """
         due = self.due(now, limit)
         if due is None or due > now:
@@ -342,19 +347,18 @@ class Lanes:
 
 
 def _differ(lane: Lane, other: Lane) -> bool:
-    return (lane.failed is None) is not (other.failed is None)
+    return lane.tried is not other.tried
 
 
 def _fresh_first(queue: Queue) -> None:
-    """Let those that came to nothing wait behind those that did not."""
+    """Let those that were tried wait behind those that were not."""
     head = queue.head()
-    if head is not None and head.failed is not None:
-        living = sorted(queue.living(), key=lambda lane: lane.failed is not None)
+    if head is not None and head.tried:
+        living = sorted(queue.living(), key=lambda lane: lane.tried)
         queue.clear()
         queue.extend(living)
 
 
 def _trial_order(lane: Lane) -> tuple[bool, bool, float]:
-    """Of those that came to nothing, a withdrawal would be tried again and again before all others."""
-    failed = lane.failed is not None
-    return failed, not (failed or lane.urgent), lane.since
+    """Of those that were tried, a withdrawal would be tried again and again before all others."""
+    return lane.tried, not (lane.tried or lane.urgent), lane.since

@@ -81,6 +81,7 @@ class Lane(Struct, eq=False):
         blind: Whether an urgent amendment was merged into something else than what was accepted last.
         replaced: State of the contact with all that the work took the place of; None when it took none.
         failed: Requests of its kind until one with it came to nothing last; None where none did since it was answered.
+        put_off: Whether Genesys asked to wait with it, and has not answered it since.
         carried_out: Requests of any kind that were carried out until then.
         alone: How often it came to nothing all by itself since it is under suspicion.
         blamed: How often others of its kind were carried out between two of these.
@@ -103,6 +104,7 @@ class Lane(Struct, eq=False):
     blind: bool = False
     replaced: State | None = None
     failed: Tally | None = None
+    put_off: bool = False
     carried_out: int = 0
     alone: int = 0
     blamed: int = 0
@@ -111,7 +113,7 @@ class Lane(Struct, eq=False):
 
     def answered(self) -> None:
         """It is under no suspicion: Genesys has answered, or it is not the same any more."""
-        self.failed, self.alone, self.blamed, self.unproven = None, 0, 0, 0
+        self.failed, self.put_off, self.alone, self.blamed, self.unproven = None, False, 0, 0, 0
 
     @property
     def beneath(self) -> State | None:
@@ -129,6 +131,11 @@ class Lane(Struct, eq=False):
     def withdraws(self) -> bool:
         """Whether a withdrawal is what counts of it: that of the work, or one that waits behind it."""
         return self.withheld or self.change.withdrawal
+
+    @property
+    def tried(self) -> bool:
+        """Whether a request with it was made for nothing since it was answered."""
+        return self.put_off or self.failed is not None
 
     @property
     def sent(self) -> bool:

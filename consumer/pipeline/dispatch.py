@@ -101,8 +101,12 @@ class Dispatcher:
 
     @property
     def in_vain(self) -> bool:
-        """Whether there are contacts under way, and nothing comes of any until somebody does something."""
-        waiting = {id(lane) for lane in (*self._dnc_wait.in_vain(), *self._again.apart.in_vain())}
+        """Whether there are contacts under way, and nothing comes of any until somebody does something.
+
+        Who may be made callable by what nobody answered is told again, when that is over.
+        """
+        lanes, now = (*self._dnc_wait.in_vain(), *self._again.apart.in_vain()), self._clock()
+        waiting = {id(lane) for lane in lanes if not self._late.left(lane, now)}
         return bool(waiting) and len(waiting) == len(self._lanes)
 
     async def run(self) -> None:
@@ -243,7 +247,8 @@ class Dispatcher:
         self._made_again(batch, error, "throttled")
         batch = self._owned(batch)
         for lane in batch.lanes:
-            lane.since = now  # one endpoint may be busy by itself: whatever else waits by now does not wait for it
+            # One endpoint may be busy by itself: whatever else waits by now does not wait for it, also on trial.
+            lane.since, lane.put_off = now, True
         if batch.search and batch.lanes:
             self._lanes.put_back_as_group(batch.effect, batch.lanes, batch.still_doubted())
         else:

@@ -517,6 +517,31 @@ def test_what_one_endpoint_calls_busy_keeps_no_withdrawal_from_another() -> None
     in_life(world, act, sink=Busy(world))
 
 
+def test_what_one_endpoint_calls_busy_keeps_no_withdrawal_from_another_after_an_outage() -> None:
+    """Until a request is carried out nobody knows that it is over; what is asked to wait is no better than the rest."""
+    story = Story().tell(0, *_contacts(200))
+    world = world_of(story)
+    live(world)
+
+    class Busy(MemorySink):
+        async def delete(self, external_ids: Any, sure: Any = always) -> Any:
+            raise Throttled("the contacts are busy", 5.0)
+
+    def fail(_: object) -> None:
+        raise SinkUnavailable("503")
+
+    async def act(life: Life) -> None:
+        world.on_upsert = fail
+        arrives(world, life, story.tell(0, Event("contact-199", 2, consent=False)))
+        await passes(180)
+        world.on_upsert = lambda _: None
+        arrives(world, life, story.tell(0, Event("contact-1", 2, delete=True)))
+        await passes(60)
+        assert not world.list["contact-199"]["callable"]
+
+    in_life(world, act, sink=Busy(world))
+
+
 def test_who_goes_alone_goes_alone_again_after_too_many_requests() -> None:
     """Among others he would be why they come to nothing."""
     story = Story().tell(0, *_contacts(30))
@@ -616,6 +641,27 @@ def test_a_run_that_is_to_end_does_not_wait_for_somebody_to_mend_the_do_not_call
     virtual_time.run(main())
     assert [world.list[name]["callable"] for name in people] == [False] * 300
     assert world.committed == {P0: 1}
+
+
+def test_a_run_that_is_to_end_waits_until_nothing_can_come_late_to_who_is_held() -> None:
+    """A grant that nobody answered may be applied until then, and whoever withdrew is told as not callable again."""
+    world = world_of(Story().tell(0, Event("contact-0", 1), Event("contact-0", 2, consent=False)))
+    world.poll_records, world.poll_s = 1, 2.0
+
+    def hold(_: object) -> None:
+        world.on_upsert = lambda _: None
+        raise SinkUnavailable("no answer in time")
+
+    async def main() -> None:
+        world.on_upsert = hold
+        running = asyncio.create_task(Life(world, sink=_WithoutDncList(world)).run())
+        await passes(60)
+        world.list["contact-0"]["callable"] = True
+        with pytest.raises(FatalError, match="no permission"):
+            await running
+
+    virtual_time.run(main())
+    assert not world.list["contact-0"]["callable"]
 
 
 def test_a_run_that_is_to_end_does_not_wait_for_room_that_nobody_makes() -> None:

@@ -254,6 +254,22 @@ def test_in_front_of_a_backlog_a_contact_without_an_answer_does_not_stop_its_par
     assert max(held) < 1000 + 100 * (partitions + 3 * TRIES)
 
 
+def test_polls_of_what_is_not_sent_do_not_end_the_search_for_proof() -> None:
+    """Duplicates behind the backlog, as of a connector that begins anew, tell nothing against Genesys."""
+    new = [Event(f"new-{n}", 1) for n in range(1200)]
+    story = Story().tell(0, Event(BAD, 1), *new, *new[:400], *(Event(f"more-{n}", 1) for n in range(1500)))
+    world = world_of(story)
+    world.unanswered, world.poll_records = {BAD}, 100
+
+    async def act(_: Life) -> None:
+        async with asyncio.timeout(5400):
+            await until(lambda: world.committed.get(P0) == 3101)
+
+    in_life(world, act, read_ahead_records=1000)
+    outcomes = check_without_outcomes(world, story, world.unanswered)
+    assert outcomes[TOPIC, 0, 0]["outcome"] == "undeliverable"
+
+
 def test_in_an_outage_no_more_is_read_for_a_contact_without_an_answer() -> None:
     """What came tells nothing as long as it fails too; once it is over the contact is given up."""
     story = Story().tell(0, Event(BAD, 1), *(Event(f"new-{each}", 1) for each in range(4000)))
