@@ -193,7 +193,7 @@ class Lanes:
         return any(lane.failed is None and not self.is_parked(lane) for lane in self._lanes.values())
 
     @property
-    def doubted(self) -> bool:
+    def failing(self) -> bool:
         """Whether there are contacts for which a request came to nothing, beside those that are tried by themselves."""
         return any(lane.failed is not None and not lane.alone for lane in self._lanes.values())
 

@@ -47,7 +47,7 @@ class Apart:
 
     def ask_for_others(self, lane: Lane) -> None:
         """A lane is to be tried again: have its partition read on if nobody is under way who could prove anything."""
-        if not (lane.unproven and self._lanes.doubted):
+        if not (lane.unproven and self._lanes.failing):
             self._asked = 0  # those that came were fine, or had nothing to be sent
         partition = self._partitions.of(lane.work.assignment)
         if partition is not None and self._asked < ASKS and not self._lanes.untried:

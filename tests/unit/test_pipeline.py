@@ -496,15 +496,18 @@ def test_who_waits_for_the_do_not_call_list_is_told_again_once_nothing_can_come_
     in_life(world, act, sink=sink)
 
 
+class _BusyDeletes(MemorySink):
+    """Whoever deletes is asked to wait, each time."""
+
+    async def delete(self, external_ids: Any, sure: Any = always) -> Any:
+        raise Throttled("the contacts are busy", 5.0)
+
+
 def test_what_one_endpoint_calls_busy_keeps_no_withdrawal_from_another() -> None:
     """Genesys asks everybody to wait each time; then whatever waits the longest goes, also what came meanwhile."""
     story = Story().tell(0, *_contacts(200))
     world = world_of(story)
     live(world)
-
-    class Busy(MemorySink):
-        async def delete(self, external_ids: Any, sure: Any = always) -> Any:
-            raise Throttled("the contacts are busy", 5.0)
 
     async def act(life: Life) -> None:
         gone = [Event(f"contact-{n}", 2, delete=True) for n in range(160)]
@@ -514,7 +517,7 @@ def test_what_one_endpoint_calls_busy_keeps_no_withdrawal_from_another() -> None
         await passes(12)
         assert not world.list["contact-199"]["callable"]
 
-    in_life(world, act, sink=Busy(world))
+    in_life(world, act, sink=_BusyDeletes(world))
 
 
 def test_what_one_endpoint_calls_busy_keeps_no_withdrawal_from_another_after_an_outage() -> None:
@@ -522,10 +525,6 @@ def test_what_one_endpoint_calls_busy_keeps_no_withdrawal_from_another_after_an_
     story = Story().tell(0, *_contacts(200))
     world = world_of(story)
     live(world)
-
-    class Busy(MemorySink):
-        async def delete(self, external_ids: Any, sure: Any = always) -> Any:
-            raise Throttled("the contacts are busy", 5.0)
 
     def fail(_: object) -> None:
         raise SinkUnavailable("503")
@@ -539,7 +538,7 @@ def test_what_one_endpoint_calls_busy_keeps_no_withdrawal_from_another_after_an_
         await passes(60)
         assert not world.list["contact-199"]["callable"]
 
-    in_life(world, act, sink=Busy(world))
+    in_life(world, act, sink=_BusyDeletes(world))
 
 
 def test_who_goes_alone_goes_alone_again_after_too_many_requests() -> None:
