@@ -117,8 +117,8 @@ class Outside:
 
 
 def time_and_chance() -> TimeAndChance:
-    """The clocks of the running event loop and of the machine, and dice."""
-    return TimeAndChance(asyncio.get_running_loop().time, time.time, random.random)
+    """The clocks of the machine, and dice. That of the event loop is the monotonic one, a call further away."""
+    return TimeAndChance(time.monotonic, time.time, random.random)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

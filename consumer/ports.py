@@ -32,7 +32,7 @@ class TimeAndChance:
     """The clocks and the dice that are asked; a test brings its own.
 
     Attributes:
-        clock: Monotonic seconds, those of the event loop.
+        clock: Monotonic seconds, as those of the event loop.
         now: Seconds since the epoch.
         dice: Random number in [0, 1), for jitter.
     """

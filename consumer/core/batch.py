@@ -74,15 +74,15 @@ class Lanes:
 
     def open(self, work: Work, change: Change, base: State | None, now: float) -> None:
         """Begin a lane for a contact that has none."""
-        lane = Lane(work, base, now, urgent=change.withdrawal)
+        lane = Lane(work, change, base, now, urgent=change.withdrawal)
         self._lanes[change.identity] = lane
         self._enqueue(lane)
 
-    def replace(self, lane: Lane, work: Work) -> None:
+    def replace(self, lane: Lane, work: Work, change: Change) -> None:
         """Let a newer work take the place of the one that waits."""
         lane.superseded = _with(lane.superseded, lane.work)
-        lane.work, lane.expected = work, None
-        lane.urgent, lane.withheld, lane.misses = lane.change.withdrawal, False, 0
+        lane.work, lane.change, lane.expected = work, change, None
+        lane.urgent, lane.withheld, lane.misses = change.withdrawal, False, 0
         lane.answered()
         self._requeue(lane)
 
@@ -98,7 +98,8 @@ class Lanes:
 
     def close(self, lane: Lane) -> list[Work]:
         """End a lane; the works of it that have no outcome come back, to be judged."""
-        self._leave(lane)
+        if not lane.sent:
+            self._leave(lane)
         del self._lanes[lane.change.identity]
         if not (lane.superseded or lane.waiting):
             return []

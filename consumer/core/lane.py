@@ -66,6 +66,7 @@ class Lane(Struct, eq=False):
 
     Attributes:
         work: What is sent next, or is being sent.
+        change: What that asks for.
         base: State of the contact that the work was judged against.
         expected: State of the contact once the work and all that waits behind it are accepted; None where nobody asked.
         payload: The encoded contact of an upsert once somebody asked: until then a newer work may take its place.
@@ -90,6 +91,7 @@ class Lane(Struct, eq=False):
     """
 
     work: Work
+    change: Change
     base: State | None
     since: float
     urgent: bool
@@ -111,6 +113,10 @@ class Lane(Struct, eq=False):
     unproven: int = 0
     parkings: int = 0
 
+    def become(self, change: Change) -> None:
+        """The work asks for something else from now on."""
+        self.work.change = self.change = change
+
     def answered(self) -> None:
         """It is under no suspicion: Genesys has answered, or it is not the same any more."""
         self.failed, self.put_off, self.alone, self.blamed, self.unproven = None, False, 0, 0, 0
@@ -119,13 +125,6 @@ class Lane(Struct, eq=False):
     def beneath(self) -> State | None:
         """What the work is accepted on top of: all that it took the place of counts as told."""
         return self.base if self.replaced is None else self.replaced
-
-    @property
-    def change(self) -> Change:
-        """The change of the work."""
-        if self.work.change is None:
-            raise AssertionError("a lane without a change")
-        return self.work.change
 
     @property
     def withdraws(self) -> bool:

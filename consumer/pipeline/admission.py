@@ -145,12 +145,11 @@ class Admission:
 
     def amend(self, lane: Lane, amended: Amended, *, applied_at: float) -> None:
         """Genesys has the contact of a lane as its work wants it, whether or not anything had to be sent for that."""
-        work = lane.work
-        work.change = changes.merged(lane.change, amended.contact, lane.base, self._contact_list_id, blind=lane.blind)
+        lane.become(changes.merged(lane.change, amended.contact, lane.base, self._contact_list_id, blind=lane.blind))
         if amended.sent:
             self.accept(lane, applied_at=applied_at)
         else:
-            work.outcome = Outcome.DUPLICATE
+            lane.work.outcome = Outcome.DUPLICATE
             self._conclude(lane)
 
     def miss(self, lane: Lane, *, applied_at: float) -> None:
@@ -201,7 +200,8 @@ class Admission:
             self._supersede(lane, work)
         lane.superseded = ()
         self._reports.answered(lane, accepted=accepted)
-        self._readmit(self._lanes.close(lane))
+        if left := self._lanes.close(lane):
+            self._readmit(left)
         self._decided()
 
     def _supersede(self, lane: Lane, work: Work) -> None:
@@ -237,9 +237,9 @@ class Admission:
         verdict = dedupe.judge(change, before)
         if verdict is _CHANGED and self._may_be_replaced(lane, change):
             if change.operation is _DELETE and before.callable is False:
-                work.change = replace(change, withdrew=True)
+                change = work.change = replace(change, withdrew=True)
             lane.work.told = before
-            self._lanes.replace(lane, work)
+            self._lanes.replace(lane, work, change)
             lane.replaced = before
         else:
             expected = _once_accepted(change, before, verdict)

@@ -99,7 +99,7 @@ class Again:
         """Carry out a withdrawal that Genesys does not take by deleting the contact."""
         log.error("withdrawal_refused", code=code, remedy="the contact is deleted instead", record=name(lane))
         lane.work.reasons = (*lane.work.reasons, f"genesys:{code}")
-        lane.work.change = as_delete(lane.change, self._contact_list_id)
+        lane.become(as_delete(lane.change, self._contact_list_id))
         lane.answered()
         self._lanes.put_back(Batch(Effect.DELETE, [lane]))
         self.queued([lane])

@@ -115,7 +115,10 @@ class Blame:
         return Tally(now.done - then.done, now.failed - then.failed)
 
     def _kinds(self, batch: Batch) -> set[_Kind]:
-        return {_WHATEVER, (batch.effect, False), *(self._kind(batch.effect, lane) for lane in batch.lanes)}
+        kinds: set[_Kind] = {_WHATEVER, (batch.effect, False)}
+        if self._releases:  # else there are no others
+            kinds.update(self._kind(batch.effect, lane) for lane in batch.lanes)
+        return kinds
 
     def _kind(self, effect: Effect, lane: Lane) -> _Kind:
         """What others have to be like to tell anything of a contact.

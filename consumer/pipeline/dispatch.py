@@ -202,12 +202,12 @@ class Dispatcher:
         if batch.search:
             self._telemetry.searched(found=False)
         self._answered(batch, answer)
-        applied_at = self._now()
+        applied_at, now = self._now(), self._clock()
         finished = [lane for lane in batch.lanes if lane.change.contact.external_id not in answer.unfinished]
         self._dnc_wait.taken(batch.effect, finished)
         for lane in self._owned(batch).lanes:
             external_id = lane.change.contact.external_id
-            undone_s = self._late.left(lane, self._clock())
+            undone_s = self._late.left(lane, now)
             if external_id in answer.unfinished:
                 self._unfinished(batch, lane, applied_at)
             elif undone_s:

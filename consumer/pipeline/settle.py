@@ -192,28 +192,23 @@ class Settler:
     def _entries(self, partition: Partition, works: Sequence[Work], now_ms: int) -> list[StoreEntry]:
         """States as they are to be remembered."""
         parts = {part.change.identity: part for part in _parts(works) if part.change and part.state}
-        before = self._settled_before(partition, list(parts))
+        moments = self._moments(partition, parts, now_ms) if self._expires and parts else {}
         return [
-            (identity, state_bytes.encode(part.state, self._moment(part, now_ms, before.get(identity, 0))))
+            (identity, state_bytes.encode(part.state, moments.get(identity, now_ms)))
             for identity, part in parts.items()
             if part.state
         ]
 
-    def _moment(self, part: Work, now_ms: int, before_ms: int) -> int:
-        """When it counts as settled: now, by which `reconcile` tells which partition had the last word on a contact.
+    def _moments(self, partition: Partition, parts: Mapping[bytes, Work], now_ms: int) -> Mapping[bytes, int]:
+        """When these count as settled if not now, by which `reconcile` tells which partition had the last word.
 
-        Only a clock that is behind by far would have it forgotten early: then not before its record was appended, nor
-        before it was settled last.
+        Only a clock that is behind by far would have them forgotten early: then not before their record was appended,
+        nor before they were settled last.
         """
-        latest_ms = max(part.record.timestamp_ms, before_ms)
-        return latest_ms if self._expires and latest_ms - now_ms > CLOCK_WRONG_MS else now_ms
-
-    def _settled_before(self, partition: Partition, identities: Sequence[bytes]) -> Mapping[bytes, int]:
-        """When these were settled last, where anything is forgotten by that: else nobody needs to know."""
-        if not (self._expires and identities):
-            return {}
-        current = self._store.read(partition.key, identities)
-        return {key: state_bytes.settled_ms(raw) for key, raw in zip(identities, current, strict=True) if raw}
+        current = self._store.read(partition.key, list(parts))
+        before = {key: state_bytes.settled_ms(raw) for key, raw in zip(parts, current, strict=True) if raw}
+        latest = {key: max(part.record.timestamp_ms, before.get(key, 0)) for key, part in parts.items()}
+        return {key: latest_ms for key, latest_ms in latest.items() if latest_ms - now_ms > CLOCK_WRONG_MS}
 
     def _to_forget(self, partition: Partition) -> list[bytes]:
         """Expired entries that are still as they were found, of contacts about which nothing new is decided."""

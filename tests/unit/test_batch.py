@@ -81,6 +81,11 @@ def begin(on: Lanes, *works: Work, now: float = 0.0) -> list[Lane]:
     return [lane_of(on, each) for each in works]
 
 
+def supersede(on: Lanes, lane: Lane, newer: Work) -> None:
+    """Let a newer work take a lane's place."""
+    on.replace(lane, newer, change_of(newer))
+
+
 def lane_of(on: Lanes, work: Work) -> Lane:
     """The lane of the work's contact."""
     lane = on.get(change_of(work).identity)
@@ -340,7 +345,7 @@ def test_a_replaced_work_ends_with_its_lane() -> None:
     on = lanes()
     older, newer = work("a", size=10), work("a", size=20)
     (lane,) = begin(on, older)
-    on.replace(lane, newer)
+    supersede(on, lane, newer)
     assert drained(on) == [["a"]]
     assert (lane.work, lane.payload) == (newer, encode(change_of(newer).whole, callable_=True))
     assert on.close(lane) == [older]
@@ -350,7 +355,7 @@ def test_a_replaced_work_keeps_its_place_and_its_wait() -> None:
     """A contact that changes all the time is not sent last for it, nor made to linger again."""
     on = lanes()
     first, _ = begin(on, work("a"), work("b"), now=10.0)
-    on.replace(first, work("a"))
+    supersede(on, first, work("a"))
     begin(on, work("c"), now=10.2)
     assert on.due(10.3, PLENTY) == 10.5
     assert names(take(on, 10.5, limit=1)) == ["a"]
@@ -363,11 +368,11 @@ def test_replacing_does_not_fill_a_batch(times: int) -> None:
     on = lanes(max_records=2, max_bytes=1000)
     (lane,) = begin(on, work("a", size=100), now=10.0)
     for _ in range(times):
-        on.replace(lane, work("a", size=600))
+        supersede(on, lane, work("a", size=600))
     assert on.due(10.0, PLENTY) == 10.5
-    on.replace(lane, work("a", size=1000))
+    supersede(on, lane, work("a", size=1000))
     assert on.due(10.0, PLENTY) == 10.0
-    on.replace(lane, work("a", size=10))
+    supersede(on, lane, work("a", size=10))
     assert on.due(10.0, PLENTY) == 10.5
 
 
@@ -377,7 +382,7 @@ def test_what_was_replaced_comes_back_before_what_waits() -> None:
     works = [work("a", offset=n) for n in range(5)]
     (lane,) = begin(on, works[0])
     for newer in works[1:3]:
-        on.replace(lane, newer)
+        supersede(on, lane, newer)
     for behind in works[3:]:
         on.wait(lane, behind, STATE, withdraws=False)
     assert lane.superseded == works[:2]
@@ -389,7 +394,7 @@ def test_a_contact_that_changes_all_the_time_stands_in_line_once() -> None:
     on = lanes()
     (lane,) = begin(on, work("a"))
     for _ in range(1000):
-        on.replace(lane, work("a"))
+        supersede(on, lane, work("a"))
     assert len(on._calm[UPSERT]) == 1
 
 
@@ -400,7 +405,7 @@ def test_a_lane_knows_what_its_contact_will_be() -> None:
     told = [lane.expected]
     on.wait(lane, work("a"), STATE, withdraws=False)
     told.append(lane.expected)
-    on.replace(lane, work("a"))
+    supersede(on, lane, work("a"))
     assert [*told, lane.expected] == [None, STATE, None]
 
 
@@ -408,7 +413,7 @@ def test_a_withdrawal_in_the_place_of_a_grant_goes_first() -> None:
     """The contact moves ahead of all others, and is not sent as callable."""
     on = lanes()
     _, lane = begin(on, *several("c", 2), now=10.0)
-    on.replace(lane, work("c1", withdrawal=True))
+    supersede(on, lane, work("c1", withdrawal=True))
     assert on.due(10.0, PLENTY) == 10.0
     batch = take(on, 10.0)
     assert names(batch) == ["c1", "c0"]
@@ -419,7 +424,7 @@ def test_a_grant_in_the_place_of_a_withdrawal_lingers_again() -> None:
     """Nobody is in a hurry to be called; the withdrawal that was replaced leaves nothing behind."""
     on = lanes()
     (lane,) = begin(on, work("a", DELETE), now=10.0)
-    on.replace(lane, work("a"))
+    supersede(on, lane, work("a"))
     assert on.due(10.0, PLENTY) == 10.5
     batch = take(on, 10.5)
     assert (batch.effect, names(batch), batch.lanes[0].payload) == (UPSERT, ["a"], b"a:yes")
@@ -430,7 +435,7 @@ def test_a_delete_has_no_payload() -> None:
     """What a grant before it was encoded to is not sent."""
     on = lanes()
     (lane,) = begin(on, work("a", size=10))
-    on.replace(lane, work("a", DELETE))
+    supersede(on, lane, work("a", DELETE))
     assert (take(on).effect, lane.payload) == (DELETE, b"")
 
 
@@ -439,7 +444,7 @@ def test_a_contact_that_moves_to_and_fro_is_sent_once() -> None:
     on = lanes()
     first, *_ = begin(on, work("a"), work("b"))
     for n in range(5):
-        on.replace(first, work("a", (DELETE, UPSERT, UPSERT)[n % 3], withdrawal=n % 2 == 0))
+        supersede(on, first, work("a", (DELETE, UPSERT, UPSERT)[n % 3], withdrawal=n % 2 == 0))
     assert sorted(chain(*drained(on))) == ["a", "b"]
 
 
@@ -516,7 +521,7 @@ def test_a_change_in_the_place_of_a_withheld_one_is_sent_as_it_is() -> None:
     (lane,) = begin(on, work("a"))
     withdrawal = work("a", AMEND)
     on.wait(lane, withdrawal, STATE, withdraws=change_of(withdrawal).withdrawal)
-    on.replace(lane, work("a"))
+    supersede(on, lane, work("a"))
     assert (take(on, LINGER_S).lanes[0].payload, lane.withheld, lane.urgent) == (b"a:yes", False, False)
 
 
@@ -557,7 +562,7 @@ def test_what_is_put_back_is_encoded_as_its_work_is_now() -> None:
     on = lanes()
     (lane,) = begin(on, work("a", withdrawal=True))
     batch = take(on)
-    lane.work.change = change_of(work("a", DELETE))
+    lane.become(change_of(work("a", DELETE)))
     on.put_back(Batch(DELETE, batch.lanes))
     assert (take(on).effect, lane.payload) == (DELETE, b"")
 
@@ -569,7 +574,7 @@ def test_what_is_put_back_may_be_replaced() -> None:
     batch = take(on, LINGER_S)
     on.put_back(batch)
     newer = work("a", size=3)
-    on.replace(batch.lanes[0], newer)
+    supersede(on, batch.lanes[0], newer)
     assert drained(on) == [["a", "b"]]
     assert batch.lanes[0].payload == encode(change_of(newer).whole, callable_=True)
 
@@ -643,7 +648,7 @@ def test_a_newer_change_takes_the_place_of_a_parked_one(newer: Work) -> None:
     """It goes out in its own turn without waiting for the release, which then does nothing."""
     on = lanes()
     lane = parked(on)
-    on.replace(lane, newer)
+    supersede(on, lane, newer)
     batch = take(on, LINGER_S)
     assert (batch.effect, batch.lanes, lane.work) == (effect_of(change_of(newer)), [lane], newer)
     on.release(lane)
@@ -760,7 +765,7 @@ def test_a_newer_change_is_under_no_suspicion() -> None:
     on = lanes()
     (lane,) = failed(on, 0.0, work("a"))
     lane.alone, lane.blamed = 2, 1
-    on.replace(lane, work("a", size=1))
+    supersede(on, lane, work("a", size=1))
     assert (lane.failed, lane.alone, lane.blamed) == (None, 0, 0)
 
 
@@ -826,7 +831,7 @@ def test_a_contact_may_leave_its_group(leaves: str) -> None:
         case "closed":
             on.close(second)
         case "replaced":
-            on.replace(second, work("b", DELETE))
+            supersede(on, second, work("b", DELETE))
         case "withheld":
             on.wait(second, withdrawal, STATE, withdraws=change_of(withdrawal).withdrawal)
         case _:
@@ -889,7 +894,7 @@ def test_a_doubted_contact_may_be_replaced() -> None:
     """A newer change of it goes its own way, and is not blamed for what the group says."""
     on = lanes()
     *_, third, fourth = split(on)
-    on.replace(third, work("a2", DELETE))
+    supersede(on, third, work("a2", DELETE))
     assert drained(on, 10.5) == [["a2"], ["a0", "a1"]]
     assert fourth.queue is not None
 
@@ -964,7 +969,7 @@ def test_works_of_others_that_were_replaced_come_back() -> None:
     works = [work("a", assignment=assignment) for assignment in (OURS, THEIRS, THEIRS)]
     (lane,) = begin(on, works[0])
     for newer in works[1:]:
-        on.replace(lane, newer)
+        supersede(on, lane, newer)
     assert on.drop(THEIRS) == ([lane], [works[0]])
 
 
@@ -974,7 +979,7 @@ def test_replaced_works_of_a_dropped_assignment_are_forgotten() -> None:
     works = [work("a", assignment=assignment) for assignment in (OURS, THEIRS, OURS)]
     (lane,) = begin(on, works[0])
     for newer in works[1:]:
-        on.replace(lane, newer)
+        supersede(on, lane, newer)
     assert on.drop(THEIRS) == ([], [])
     assert on.close(lane) == [works[0]]
 
@@ -1024,7 +1029,7 @@ def test_a_lane_knows_what_it_was_judged_against() -> None:
     first = work("a")
     on.open(first, change_of(first), known, 0.0)
     lane = lane_of(on, first)
-    on.replace(lane, work("a"))
+    supersede(on, lane, work("a"))
     assert lane.base is known
 
 
@@ -1057,7 +1062,7 @@ class Traffic(RuleBasedStateMachine):
             elif lane.sent or lane.waiting or isinstance(change.contact, Amendment):
                 self.on.wait(lane, each, STATE, withdraws=change.withdrawal)
             else:
-                self.on.replace(lane, each)
+                supersede(self.on, lane, each)
 
     def end(self, work: Work) -> None:
         """A work has its outcome."""

@@ -810,4 +810,4 @@ def _lane(name: str, *, withdrawal: bool = False) -> Lane:
     contact = Contact(name, "", "", not withdrawal, False, {})
     change = Change(Operation.UPSERT, contact, identity, b"", None, 0, 0, withdrawal)
     work = Work(Record(*P0, 0, 0, None, b""), Assignment(P0), name, change)
-    return Lane(work, None, 0.0, urgent=withdrawal)
+    return Lane(work, change, None, 0.0, urgent=withdrawal)
