@@ -27,7 +27,7 @@ _CHANGED, _DUPLICATE, _STALE = Verdict.CHANGED, Verdict.DUPLICATE, Verdict.STALE
 _DELETE, _SUPPRESS = Operation.DELETE, Operation.SUPPRESS
 
 States = Mapping[bytes, State | None]
-"""What the store has, by identity; None where it has nothing."""
+"""What was delivered, by identity; None where nothing was."""
 
 _NOTHING: States = {}
 
@@ -106,17 +106,15 @@ class Admission:
         work.change = changes.under_new_id(change, former, self._contact_list_id)
 
     def look_up(self, partition: Partition, identities: Iterable[bytes]) -> States:
-        """What the store has of contacts of which nothing is under way or decided since: None where it has nothing."""
-        overlay = partition.overlay
-        idle = [each for each in identities if each not in overlay and self._lanes.get(each) is None]
-        values = self._store.read(partition.key, idle) if idle else []
-        return {key: None if raw is None else state_bytes.decode(raw) for key, raw in zip(idle, values, strict=True)}
-
-    def delivered(self, partition: Partition, identity: bytes, known: States) -> State | None:
-        """The state of a contact; None where something of it is under way, or nothing was delivered."""
-        if self._lanes.get(identity) is not None:
-            return None
-        return partition.overlay.get(identity, known.get(identity))
+        """What was delivered of contacts of which nothing is under way; also what is decided and not settled yet."""
+        idle = [each for each in identities if self._lanes.get(each) is None]
+        known: dict[bytes, State | None] = {each: partition.overlay.get(each) for each in idle}
+        asked = [each for each in idle if known[each] is None]
+        values = self._store.read(partition.key, asked) if asked else []
+        known.update(
+            {each: state_bytes.decode(raw) for each, raw in zip(asked, values, strict=True) if raw is not None}
+        )
+        return known
 
     def _readmit(self, works: Sequence[Work]) -> None:
         """Let in works again that waited behind another one of their contact."""

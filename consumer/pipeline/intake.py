@@ -161,8 +161,10 @@ class Intake:
         identities = [changes.identity_of_key(record.key) for record in records]
         known = self._admission.look_up(partition, identities)
         repeated, unsure = set[int](), set[bytes]()
+        if not any(known.values()):
+            return repeated, known
         for record, identity in zip(records, identities, strict=True):
-            state = None if identity in unsure else self._admission.delivered(partition, identity, known)
+            state = None if identity in unsure else known.get(identity)
             if state is not None and state.imprint and _repeats(record, readers, state):
                 repeated.add(record.offset)
             else:

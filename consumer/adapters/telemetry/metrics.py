@@ -162,16 +162,18 @@ class Metrics:
         self._last_minute.add(len(records), sum(outcomes[outcome] for outcome in GIVEN_UP))
         for reason, count in Count(reason for record in records for reason in record.reasons).items():
             self._rejected.labels(reason).inc(count)
-        timed = [record for record in records if record.appended_ms >= 0]
-        self._end_to_end.observe([max(0.0, now - record.appended_ms / 1000) for record in timed])
-        for record in timed:
-            if record.withdrawal and record.applied_at is not None:
-                took = max(0.0, record.applied_at - record.appended_ms / 1000)
-                self._withdrawal.observe(took)
-                self.slowest_withdrawal_s = max(self.slowest_withdrawal_s, took)
+        self._end_to_end.observe([max(0.0, now - each.appended_ms / 1000) for each in records if each.appended_ms >= 0])
         for record in records:
             if record.withdrawal and record.applied_at is not None:
-                self._undecodable.inc(not UNDECODABLE.isdisjoint(record.reasons))
+                self._applied(record, record.applied_at)
+
+    def _applied(self, withdrawal: SettledRecord, at: float) -> None:
+        """Genesys has a withdrawal since then, seconds since the epoch."""
+        self._undecodable.inc(not UNDECODABLE.isdisjoint(withdrawal.reasons))
+        if withdrawal.appended_ms >= 0:
+            took = max(0.0, at - withdrawal.appended_ms / 1000)
+            self._withdrawal.observe(took)
+            self.slowest_withdrawal_s = max(self.slowest_withdrawal_s, took)
 
     def restored(self, seconds: float) -> None:
         self._restore.observe(seconds)
