@@ -173,10 +173,15 @@ def test_a_delete_of_a_table_that_lost_a_column_names_whom_its_rows_do() -> None
     ("before", "former"),
     [({"id": 42}, None), ({"customer_id": 6, "id": 42}, "6"), ({"customer_id": 7}, None), ({"phone": "+1"}, None)],
 )
-def test_what_was_before_a_change_of_dms_names_nobody_by_another_column(before: object, former: str | None) -> None:
+@pytest.mark.parametrize("in_row", [False, True])
+def test_what_was_before_a_change_of_dms_names_nobody_by_another_column(
+    before: dict[str, object], former: str | None, *, in_row: bool
+) -> None:
     """It may hold the primary key alone: the row's other columns did not change."""
     metadata = {"operation": "update", "timestamp": "2026-01-01T00:00:00Z"}
-    events = read("dms", {"data": CUSTOMER, "metadata": metadata, "before-image": before})
+    row = CUSTOMER | {f"BI_{column}": value for column, value in before.items()}
+    told: dict[str, object] = {"data": row} if in_row else {"data": CUSTOMER, "before-image": before}
+    events = read("dms", {**told, "metadata": metadata})
     assert [event.external_id for event in events] == ([former] if former else []) + ["7"]
 
 

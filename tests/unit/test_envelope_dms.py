@@ -70,6 +70,29 @@ def test_a_changed_id_is_a_delete_and_a_create():
     assert read(before={"city": "Bern"}, operation="update").external_id == "7"
 
 
+def test_what_was_before_may_stand_in_the_row_itself():
+    """A task may add it as columns beside the others."""
+    gone, event = read(ROW | {"BI_id": 6, "BI_consent": "granted"})
+    assert (gone.change_type, gone.external_id, event.external_id, event.former) == (ChangeType.DELETE, "6", "7", "6")
+    for same in ({"BI_id": 7}, {"BI_city": "Bern"}, {"BI_id": None}):
+        assert read(ROW | same).external_id == "7"
+
+
+def test_an_object_of_what_was_before_goes_before_columns_of_it():
+    """Such a column may then be the table's own."""
+    gone, _ = read(ROW | {"BI_id": 5}, before={"id": 6})
+    assert gone.external_id == "6"
+    assert read(ROW | {"BI_id": 5}, before={"city": "Bern"}).external_id == "7"
+
+
+@pytest.mark.parametrize("operation", ["update", "insert"])
+def test_what_was_before_is_no_value(operation):
+    """A column that is not there was cleared, whatever it held before."""
+    before = {"BI_phone": "+14155550199", "BI_email": "old@example.com", "BI_consent": "granted", "BI_city": "Bern"}
+    event = read({"id": 7, "dnc": "N"} | before, operation=operation)
+    assert (event.phone, event.email, event.consent, event.attributes) == (None, None, None, {"city": ""})
+
+
 @pytest.mark.parametrize(("name", "fields"), [("metadata", {"data": ROW}), ("data", {"metadata": METADATA})])
 def test_what_has_no_row_or_metadata_is_rejected(name, fields):
     """It is no record of the service."""

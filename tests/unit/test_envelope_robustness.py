@@ -74,10 +74,10 @@ FORMATS = {
         MAPPING,
         st.fixed_dictionaries(
             {
-                "data": OTHERS | row(COLUMNS),
+                "data": OTHERS | row(COLUMNS) | row([*COLUMNS, "BI_id", "BI_phone"]),
                 "metadata": OTHERS | row(["operation", "timestamp", "record-type"]),
-                "before-image": OTHERS | row(COLUMNS),
-            }
+            },
+            optional={"before-image": OTHERS | row(COLUMNS)},
         ),
     ),
 }

@@ -124,6 +124,14 @@ def _outbox(kind: str, place: int) -> Row | None:
 
 
 def _dms(kind: str, place: int) -> Row | None:
+    return _of_dms(kind, place, {"before-image": {"id": 7}})
+
+
+def _dms_with_columns(kind: str, place: int) -> Row | None:
+    return _of_dms(kind, place, {"data": _row(place, id=8, BI_id=7)})
+
+
+def _of_dms(kind: str, place: int, renamed: Row) -> Row | None:
     operations = {
         "create": "insert",
         "update": "update",
@@ -133,9 +141,10 @@ def _dms(kind: str, place: int) -> Row | None:
     }
     if kind not in operations:
         return None
-    renamed = {"before-image": {"id": 7}} if kind == "key change" else {}
     metadata = {"timestamp": "2026-01-01T00:00:00Z", "record-type": "data", "operation": operations[kind]}
-    return {"data": _row(place, id=8 if renamed else 7), "metadata": metadata, **renamed}
+    if kind != "key change":
+        return {"data": _row(place, id=7), "metadata": metadata}
+    return {"data": _row(place, id=8), "metadata": metadata, **renamed}
 
 
 def _envelope(source: Mapping[str, object], row: object = None) -> dict[str, Any]:
@@ -203,6 +212,7 @@ FORMATS: dict[str, tuple[str, Mapping[str, Any], Mapping[str, Any] | None, Make]
         _outbox,
     ),
     "DMS": ("dms", {}, MAPPING, _dms),
+    "DMS with `BI_` columns": ("dms", {}, MAPPING, _dms_with_columns),
 }
 
 

@@ -1,5 +1,6 @@
 """A contact whose external id changes: who was not to be called under the old one is not under the new one either."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from consumer.model import Headers, Record, TopicPartition
 from tests.debezium_rows import PARTITION, ROWS, callable_, reading, schemas
 from tests.envelopes import ROW, TIME_MS, encoded
 from tests.lives import Life, in_life, live, survive
-from tests.memory_ports import World, outage
+from tests.memory_ports import MemorySchemas, World, outage
 from tests.virtual_time import passes, until
 
 Told = tuple[dict[str, object] | None, Headers]
@@ -35,6 +36,7 @@ RENAMED = row("u", 5, DENIED, contact(7))
 DELETE, TOMBSTONE = row("d", 5, DENIED, None, [("__debezium.newkey", b'{"id":7}')]), (None, ())
 CREATE = row("c", 6, None, contact(7), [("trace", b"1"), ("__debezium.oldkey", b'{"id":6}')])
 CONNECT = row("c", 6, None, contact(7), [("__debezium.oldkey", b'{"schema":{"type":"struct"},"payload":{"id":6}}')])
+DMS = {"record-type": "data", "timestamp": "2023-11-14T22:13:20Z"}
 LATER = row("u", 9, None, contact(7, phone="+15550199"))
 
 
@@ -182,3 +184,19 @@ def test_a_crash_anywhere_keeps_it(rows: dict[str, Any], change: list[Told], aft
         live(world, schemas(), **rows)
         assert callable_(world) == {"7": False}
     assert step > 8
+
+
+@pytest.mark.parametrize(
+    ("columns", "beside"), [({}, {"before-image": {"id": 6}}), ({"BI_id": 6}, {})], ids=["object", "columns"]
+)
+def test_a_change_of_dms_leaves_nobody_under_the_old_key(
+    rows: dict[str, Any], columns: dict[str, Any], beside: dict[str, Any]
+) -> None:
+    """Whoever withdraws by the same record is callable under neither, in whichever form the old one is told."""
+    created = {"data": contact(6), "metadata": DMS | {"operation": "insert"}}
+    changed = {"data": contact(7, consent="denied", **columns), "metadata": DMS | {"operation": "update"}, **beside}
+    world = World()
+    for offset, fields in enumerate([created, changed]):
+        world.append([Record(*PARTITION, offset, TIME_MS + offset, b"6", json.dumps(fields).encode())])
+    live(world, MemorySchemas({}), **{**rows, "source_envelope": "dms", "source_framing": "json"})
+    assert callable_(world) == {"7": False}

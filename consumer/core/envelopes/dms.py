@@ -1,8 +1,9 @@
 """Records of AWS' Database Migration Service, which are JSON: the row under `data`, what happened under `metadata`.
 
 Answers for what each operation means. A column that is not there is null or empty, so every row tells all there is.
-Records of control (tables created or dropped) are about no contact. There is no version that could be trusted: a
-timestamp goes back when a clock is set. Touches nothing else.
+What was before tells who the row was about, and nothing else: it stands in an object of its own or, as columns with a
+prefix, in the row. Records of control (tables created or dropped) are about no contact. There is no version that could
+be trusted: a timestamp goes back when a clock is set. Touches nothing else.
 """
 
 from collections.abc import Mapping
@@ -26,6 +27,9 @@ from consumer.core.mapping_tables import ContactMapping
 from consumer.core.moments import kafka_time, milliseconds
 from consumer.errors import DecodeError, undecodable
 from consumer.model import ChangeType, Events, Reason, Record
+
+_BEFORE: Final = "BI_"
+"""What the names of columns begin with that hold what was before, unless the task was told another prefix."""
 
 _CHANGE_TYPES: Final = {"load": ChangeType.CREATE, "insert": ChangeType.CREATE, "update": ChangeType.UPDATE}
 
@@ -70,11 +74,9 @@ class _Changes:
         return event
 
     def _former(self, fields: Row, record: Record) -> object:
-        """Whom the row was about before, None where that is not told: what was before may have some columns alone."""
-        before = fields.get("before-image")
-        if not isinstance(before, dict):
-            return None
-        return self._mapping.external_id(self._mapping.row(_object(fields, "data") | before, record))
+        """Whom the row was about before: what was before may have some columns alone, and may not be told at all."""
+        row = _object(fields, "data")
+        return self._mapping.external_id(self._mapping.row(row | _before(fields, row), record))
 
     def _gone(self, row: Row, when: When) -> Events:
         """A delete may come with the primary key alone, and what is null is left out of any row."""
@@ -83,6 +85,14 @@ class _Changes:
             detail = "the delete does not tell the first path of external_id in SOURCE_MAPPING; name the primary key"
             raise DecodeError((Reason.EXTERNAL_ID_MISSING,), detail)
         return deletion(external_id, when)
+
+
+def _before(fields: Row, row: Row) -> Row:
+    """The columns of a row before it changed, as far as they are told."""
+    before = fields.get("before-image")
+    if isinstance(before, dict):
+        return before
+    return {name.removeprefix(_BEFORE): value for name, value in row.items() if name.startswith(_BEFORE)}
 
 
 def _object(fields: Row, name: str) -> Row:
