@@ -3,8 +3,8 @@
 Answers for the wire formats: what each looks like, and that nothing else passes for it. Each topic has one; `auto`
 looks at headers and first bytes, and cannot tell apart what is equal byte for byte (Apicurio's four bytes from
 Confluent's, a bare body from either). Answers also for what a tombstone is, of which the key is to be read: a record
-without a value, or whose value is null in JSON. Whoever else asks is told by the change event. Says nothing of whether
-the schema exists. Touches nothing else.
+without a value, or whose value is null in JSON, and that is no CloudEvent. Whoever else asks is told by the change
+event. Says nothing of whether the schema exists. Touches nothing else.
 """
 
 import re
@@ -89,13 +89,11 @@ def form(topic: str, framing: Framing, key_format: KeyFormat) -> Form:
     """How the records of a topic are split."""
     split = _bare(topic) if framing is Framing.BARE else _FRAMES[framing]
     split_key = _key(framing, key_format)
-    eventful = framing in {Framing.AUTO, Framing.CLOUDEVENTS}
 
     def split_record(record: Record) -> tuple[SchemaReference | KeySchema, bytes]:
         value = record.value
         if value is None:
-            if eventful:
-                _check_for_data(record)
+            _check_for_data(record)
             return split_key(record)
         if len(value) >= MAX_VALUE_BYTES:
             raise undecodable(f"the value has {len(value):,} bytes, the limit is {MAX_VALUE_BYTES:,}")
@@ -111,9 +109,12 @@ def form(topic: str, framing: Framing, key_format: KeyFormat) -> Form:
 
 
 def _check_for_data(record: Record) -> None:
-    """Refuse a record without any whose event may say something else than that somebody is gone."""
+    """Refuse a CloudEvent without any, in whatever framing its topic has: it may say anything of whom its key names.
+
+    Its type tells what, but in the producer's own words: a guess at which of them delete would delete others too.
+    """
     if _header(record.headers, CLOUD_EVENT) is not None:
-        raise undecodable("the CloudEvent has no data, and is no tombstone for that")
+        raise undecodable(f"the CloudEvent has no data, and is no tombstone for that: those have no {CLOUD_EVENT}")
 
 
 def _is_null(value: bytes) -> bool:

@@ -273,11 +273,19 @@ def test_an_id_of_zero_is_how_a_long_id_begins():
 CLOUD_EVENT = [("ce_specversion", b"1.0"), ("ce_type", b"contact.deleted")]
 
 
-@pytest.mark.parametrize("framing", [Framing.CLOUDEVENTS, Framing.AUTO])
-def test_a_cloud_event_without_data_is_no_tombstone(framing):
-    """It would delete a contact that an event only says something of."""
-    assert "CloudEvent has no data" in refusal(None, framing, CLOUD_EVENT)
-    assert split(None, framing) == (KeySchema(TEXT), b"c-1")
+@pytest.mark.parametrize("framing", Framing)
+@pytest.mark.parametrize("type_", [b"contact.deleted", b"com.acme.contact.viewed", None])
+def test_a_cloud_event_without_data_is_no_tombstone(framing, type_):
+    """It would delete a contact that an event only says something of; which types delete, nobody has told."""
+    headers = [CLOUD_EVENT[0], ("ce_type", type_)]
+    assert "CloudEvent has no data" in refusal(None, framing, headers)
+
+
+@pytest.mark.parametrize("framing", Framing)
+def test_a_null_of_no_cloud_event_is_a_tombstone(framing):
+    """Whatever its other headers are."""
+    for headers in ([], [("content-type", b"application/json"), ("traceparent", b"00-1-2-01")]):
+        assert split(None, framing, headers) == (KeySchema(TEXT), b"c-1")
 
 
 def test_a_cloud_event_has_its_data_in_any_framing():

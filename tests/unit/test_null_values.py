@@ -77,8 +77,8 @@ def test_a_null_deletes_whom_its_key_names(value: bytes, framing: Framing) -> No
     assert world.list == {}
 
 
-@pytest.mark.parametrize("value", [b"null", GONE["a null with a schema"]])
-def test_the_null_of_a_cloud_event_is_no_tombstone(value: bytes) -> None:
+@pytest.mark.parametrize("value", [None, b"null", GONE["a null with a schema"]])
+def test_the_null_of_a_cloud_event_is_no_tombstone(value: bytes | None) -> None:
     """It is what an event has to say, and may be of another kind."""
     world = _created()
     _comes(world, value, headers=CLOUD_EVENT)
