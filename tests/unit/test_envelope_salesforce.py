@@ -181,13 +181,22 @@ def test_a_record_of_many_ids_is_an_event_for_each():
     assert {each.do_not_call for each in events} == {True}
 
 
-@pytest.mark.parametrize("ids", [("003*",), ("000000000000000000",), ("003A", "003*")])
-@pytest.mark.parametrize("change_type", ["UPDATE", "DELETE", "GAP_UPDATE"])
+ZEROS = "000000000000000"
+
+
+@pytest.mark.parametrize("ids", [("003*",), (ZEROS,), (f"{ZEROS}000",), (f"{ZEROS}AAA",), ("003A", "003*")])
+@pytest.mark.parametrize("change_type", ["CREATE", "UPDATE", "UNDELETE", "DELETE", "GAP_UPDATE", "GAP_DELETE"])
 def test_ids_that_name_nobody_ask_for_a_resync(ids, change_type):
-    """A wildcard or zeros: nothing is done for some and left undone for others."""
-    with pytest.raises(DecodeError) as caught:
+    """A wildcard or zeros, with or without a checksum: nothing is done for some and left undone for others."""
+    with pytest.raises(ManyChanged) as caught:
         event(change_type, ids=ids)
-    assert caught.value.reasons == (Reason.RESYNC_NEEDED,)
+    assert (caught.value.cause, caught.value.reasons) == (FuseCause.OVERFLOW, (Reason.RESYNC_NEEDED,))
+
+
+def test_an_id_may_have_many_zeros():
+    """One letter that is none, and it names somebody, whatever its checksum is."""
+    for id_ in ("003000000000000AAA", "00000000000000AAAA", "000000000000001AAA"):
+        assert event("DELETE", ids=(id_,))[0].external_id == id_
 
 
 @pytest.mark.parametrize("change_type", ["UPDATE", "DELETE", "GAP_UPDATE"])

@@ -22,6 +22,9 @@ from consumer.model import UNCHANGED, ChangeEvent, ChangeType, Events, FuseCause
 _HEADER = "ChangeEventHeader"
 _NEEDED = {"recordIds", "changeType", "commitTimestamp"}
 _NOBODY = ""
+_CHECKSUM_OF_ZEROS = "AAA"
+"""What an id of 18 characters ends with that has no capital letters in its first 15, as one that is all zeros."""
+
 MAX_IDS = 50_000
 """In a record: Salesforce's ids have 18 characters each, and with many more of them it would be too large."""
 
@@ -191,8 +194,8 @@ def _names(header: Row) -> Sequence[str]:
 
 
 def _is_name(name: str) -> bool:
-    """Whether it is the id of one record: neither a wildcard nor all zeros."""
-    return not name.endswith("*") and bool(name.strip("0"))
+    """Whether it is the id of one record: neither a wildcard nor all zeros, with or without their checksum."""
+    return not name.endswith("*") and bool(name.removesuffix(_CHECKSUM_OF_ZEROS).strip("0"))
 
 
 def _when(header: Row, record: Record) -> When:
