@@ -1,6 +1,7 @@
 """Exports of the contact list over a socket: whole or not at all, and the token stays with the API."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,9 +21,12 @@ from consumer.model import Contact, ExportedContact
 from consumer.settings import load
 from consumer.simulator.app import Simulator
 from consumer.simulator.faults import Fault
+from tests.refusals import refusals, refuse
 
 JANE = Contact("crm-1", "+15550100001", "jane@example.com", True, False, {"city": 'Bern, "old\r\ntown"'})
 JOHN = replace(JANE, external_id="crm-2", consent=False)
+
+BUSY = {"contact.list.export.in.progress", "contact.list.import.in.progress"}
 
 FILE = b"inin-outbound-id,external_id,phone_number,email,consent_flag,do_not_call,city,ContactCallable\r\n"
 
@@ -111,6 +115,33 @@ async def test_a_missing_permission_is_named() -> None:
     """Exports need one for the list and one for its contacts."""
     async with Simulator(withheld_permissions=["outbound:contact:view"]) as simulator, opened(simulator.url) as sink:
         with pytest.raises(Unauthorized, match="outbound:contact:view"):
+            await exported(sink)
+
+
+@pytest.mark.parametrize(
+    ("operation", "code"),
+    [
+        (operation, code)
+        for operation, method in (("start_export", "POST"), ("get_export", "GET"))
+        for code in refusals(method, "/api/v2/outbound/contactlists/{contactListId}/export")
+    ],
+)
+async def test_an_export_that_is_refused_is_waited_for_or_ends_it(
+    operation: str, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No contact of ours is to blame, and nothing that could be split: whatever the code, it is told."""
+    async with Simulator() as simulator, opened(simulator.url) as sink:
+        refuse(sink._client, operation, code, monkeypatch)
+        with pytest.raises((FatalError, SinkUnavailable, Throttled), match=re.escape(code)) as caught:
+            await exported(sink)
+    assert isinstance(caught.value, FatalError) is (code not in {*BUSY, "internal.error"})
+
+
+async def test_who_may_not_export_is_told_whom_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of this program could change it."""
+    async with Simulator() as simulator, opened(simulator.url) as sink:
+        refuse(sink._client, "start_export", "exports.black.listed", monkeypatch)
+        with pytest.raises(FatalError, match=r"refuses to export .*: exports\.black\.listed; ask its support"):
             await exported(sink)
 
 

@@ -1,6 +1,7 @@
 """Files into the contact list, over sockets: both ways of the simulator, and what a file store sees of a request."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -19,6 +20,7 @@ from consumer.model import Contact
 from consumer.simulator.app import Simulator
 from consumer.simulator.faults import Fault
 from tests.integration.test_genesys_on_the_simulator import JANE, opened
+from tests.refusals import refusals, refuse
 from tests.waiting import eventually
 
 ODD = replace(JANE, external_id="crm-2", phone="", attributes={"city": 'St. "Gallen",\nOst'})
@@ -307,6 +309,17 @@ async def test_a_file_that_both_ways_refuse_ends_it(
             await send(uploads, JANE)
     says = "the file store refuses the file (status 400, EntityTooLarge)"
     assert (error is FatalError) == str(caught.value).startswith(says)
+
+
+@pytest.mark.parametrize("code", refusals("GET", "/api/v2/outbound/contactlists/{contactListId}/importstatus"))
+async def test_an_import_status_that_is_refused_ends_it(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No contact is to blame: the code is told, and whom to ask. So it is at a start after a load that was stopped."""
+    async with Simulator() as simulator, opened(simulator) as sink:
+        uploads = sink.uploads(simulator.url)
+        refuse(sink._client, "get_import_status", code, monkeypatch)
+        for ask in (uploads.import_status, sink.is_importing):
+            with pytest.raises(FatalError, match=rf"imports into the contact list: {re.escape(code)}; ask its support"):
+                await ask()
 
 
 def _always(answer: object) -> Callable[..., Awaitable[object]]:

@@ -12,7 +12,7 @@ from consumer.adapters.genesys.client import Client
 from consumer.adapters.genesys.contact_list import LIST_PATH
 from consumer.adapters.genesys.export_file import ExportFile
 from consumer.adapters.genesys.transport import Endpoint
-from consumer.errors import SinkUnavailable
+from consumer.errors import FatalError, RefusedByGenesys, SinkUnavailable
 from consumer.model import ExportedContact
 
 LOOK_EVERY_S = 2.0
@@ -39,12 +39,12 @@ async def exported(
 
     Raises:
         TransientError: Not now, or the file broke off: it must be read anew.
-        FatalError: A permission is missing, or a column.
+        FatalError: A permission is missing, or a column; or Genesys refuses to export.
     """
     before: _Made | None = None
     with suppress(NotMadeYet):
         before = await _find(client, path)
-    await client.call(_START, deadline=client.deadline(), path=path, body=b"{}")
+    await _ask(client, _START, path, body=b"{}")
     address, _ = await _made(client, path, before)
     file = ExportFile(columns)
     async with client.download(_DOWNLOAD, address) as parts:
@@ -68,8 +68,24 @@ async def _made(client: Client, path: Mapping[str, str], before: _Made | None) -
 
 
 async def _find(client: Client, path: Mapping[str, str]) -> _Made:
-    match await client.call(_FIND, deadline=client.deadline(), path=path, query={"download": "false"}):
+    match await _ask(client, _FIND, path, query={"download": "false"}):
         case {"uri": str(uri), **more}:
             return uri, str(more.get("exportTimestamp"))
         case _:
             raise SinkUnavailable("the answer does not match: it names no export")
+
+
+async def _ask(
+    client: Client,
+    endpoint: Endpoint,
+    path: Mapping[str, str],
+    *,
+    query: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+) -> object:
+    """What Genesys answers. No data of contacts is in the request, so a refusal blames none."""
+    try:
+        return await client.call(endpoint, deadline=client.deadline(), path=path, query=query, body=body)
+    except RefusedByGenesys as refused:
+        remedy = "ask its support whether this organisation may export lists, then run it again"
+        raise FatalError(f"Genesys refuses to export the contact list: {refused.code}; {remedy}") from None

@@ -25,7 +25,7 @@ from consumer.columns import values_of
 from consumer.command_ports import ImportStatus
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import VALUE_CHARACTERS
-from consumer.errors import FatalError, SinkUnavailable
+from consumer.errors import FatalError, RefusedByGenesys, SinkUnavailable
 from consumer.model import Contact
 
 log = structlog.get_logger(__name__)
@@ -158,13 +158,16 @@ async def import_status(client: Client, list_id: str) -> ImportStatus:
 
     Raises:
         TransientError: Not now.
-        FatalError: As for every call.
+        FatalError: As for every call, or Genesys refuses to tell: no data is in the request that could be blamed.
     """
-    match await client.call(_STATUS, deadline=client.deadline(), path={"contactListId": list_id}):
-        case dict(told):
-            return _status(told)
-        case _:
-            raise SinkUnavailable("the answer does not match: it is no import status")
+    try:
+        told = await client.call(_STATUS, deadline=client.deadline(), path={"contactListId": list_id})
+    except RefusedByGenesys as refused:
+        remedy = "ask its support what that is about, then start it again"
+        raise FatalError(f"Genesys does not tell of imports into the contact list: {refused.code}; {remedy}") from None
+    if not isinstance(told, dict):
+        raise SinkUnavailable("the answer does not match: it is no import status")
+    return _status(told)
 
 
 def _form(boundary: str, fields: Mapping[str, str], file: FileBody) -> FileBody:
