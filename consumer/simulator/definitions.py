@@ -19,6 +19,9 @@ _FIELD_TYPES: Mapping[str, type] = {
     "automaticTimeZoneMapping": bool, "zipCodeColumnName": str, "columnDataTypeSpecifications": list,
     "trimWhitespace": bool, "retentionType": str, "retentionDays": int, "dateExpiration": str, "timeZone": str,
 }  # fmt: skip
+_RETENTION_TYPES = ("Never", "Today", "RetentionDays")
+_RETENTION_FIELDS = {field: _FIELD_TYPES[field] for field in ("retentionType", "retentionDays", "timeZone")}
+
 # What a list keeps for good, and how Genesys refuses to change it.
 _FIXED_FIELDS: Mapping[str, tuple[str, str]] = {
     "columnNames": ("cannot.update.contact.column.names", "Contact column names are different"),
@@ -87,6 +90,23 @@ def check_definition(body: object) -> Definition:
     _check_channels(definition)
     _check_time_zones(definition)
     _check_specifications(definition)
+    _check_retention(definition)
+    return definition
+
+
+def check_retention(body: Mapping[str, object]) -> Definition:
+    """Return what a client may change in many lists at once.
+
+    Raises:
+        ApiError: It changes something else, or to what there is not.
+    """
+    # The schema is that of a whole list, and demands its columns.
+    unknown = body.keys() - _RETENTION_FIELDS.keys() - {"columnNames"}
+    if unknown:
+        raise invalid_property(min(unknown))
+    retention = {field: body[field] for field in body.keys() & _RETENTION_FIELDS.keys()}
+    definition = checked_fields(retention, _RETENTION_FIELDS)
+    _check_retention(definition)
     return definition
 
 
@@ -166,6 +186,11 @@ def _check_specifications(definition: Definition) -> None:
     if columns - specified:
         code = "missing.column.data.type.specification.in.contact.list"
         raise refused(code, "A column has no data type specification.", field)
+
+
+def _check_retention(definition: Definition) -> None:
+    if definition.get("retentionType", _RETENTION_TYPES[0]) not in _RETENTION_TYPES:
+        raise invalid_value("retentionType", f"one of {', '.join(_RETENTION_TYPES)}")
 
 
 def check_fixed(known: Definition, given: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Answers for the API's operations on do-not-call lists: a call in, the JSON of the answer out. Knows no socket."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import orjson
@@ -54,6 +54,14 @@ def _check_source_takes(dnc_list: DncList, kind: EntryKind) -> None:
         raise ApiError(400, "dnc.source.operation.not.supported", str(refused)) from None
 
 
+def _expired_only(call: Call) -> bool:
+    """A DELETE knows no refusal of a parameter as such."""
+    try:
+        return call.flag("expiredOnly") or False
+    except ApiError as refused:
+        raise ApiError(400, "bad.request", str(refused), field=refused.field) from None
+
+
 class DncApi:
     """The operations on do-not-call lists and their entries.
 
@@ -86,16 +94,16 @@ class DncApi:
         }
 
     def _list(self, call: Call) -> Done:
-        return self._page(call, DNC_LISTS_PATH, DncList.body)
+        return self._page(call, DNC_LISTS_PATH, DncList.body, [])
 
     def _list_views(self, call: Call) -> Done:
-        return self._page(call, DNC_LISTS_PATH + "/divisionviews", DncList.view)
+        return self._page(call, DNC_LISTS_PATH + "/divisionviews", DncList.view, call.ids("id"))
 
-    def _page(self, call: Call, path: str, describe: Callable[..., Definition]) -> Done:
+    def _page(self, call: Call, path: str, describe: Callable[..., Definition], ids: Sequence[str]) -> Done:
         number, size = call.number("pageNumber", 1), call.number("pageSize", 25, PAGE_MAX)
         included, source = _included(call), call.text("dncSourceType")
         lists = [each for each in self._lists.all() if not source or each.definition["dncSourceType"] == source]
-        found = selected(call, lists)
+        found = selected(call, lists, ids)
         shown = [describe(each, **included) for each in found[(number - 1) * size : number * size]]
         return Done(orjson.dumps(page(path, shown, number, size, len(found))))
 
@@ -143,5 +151,5 @@ class DncApi:
         dnc_list = self._lists.find(call.list_id)
         dnc_list.check_takes(kind)
         dnc_list.tasks.refuse_while_importing()
-        gone = self._lists.clear(dnc_list, kind, expired_only=call.flag("expiredOnly") or False)
+        gone = self._lists.clear(dnc_list, kind, expired_only=_expired_only(call))
         return Done(status=_NO_CONTENT, dnc_entries=gone)

@@ -5,14 +5,14 @@ not there, or cannot be deleted now, deletes none; no number is mapped to a time
 preview is in the default window.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import orjson
 
 from consumer.simulator.api import PAGE_MAX, Action, Call, Done, page
-from consumer.simulator.definitions import Definition, check_definition
-from consumer.simulator.errors import ApiError, invalid_property, invalid_value
+from consumer.simulator.definitions import Definition, check_definition, check_retention
+from consumer.simulator.errors import ApiError, invalid_value
 from consumer.simulator.lists import ContactList, ContactLists, name_filter
 from consumer.simulator.operations import CONTACT_LISTS_PATH, DIVISION_VIEWS_PATH, Operation
 
@@ -22,7 +22,6 @@ LISTS_UPDATE_MAX = 100
 
 _VIEW_FIELDS = ("id", "name", "division", "columnNames", "phoneColumns", "emailColumns", "whatsAppColumns")
 _STATUS_FIELDS = frozenset({"size", "importStatus"})
-_RETENTION_FIELDS = frozenset({"retentionType", "retentionDays", "timeZone"})
 
 
 def _body(contact_list: ContactList, call: Call) -> Definition:
@@ -56,13 +55,18 @@ class Listed(Protocol):
 AnyList = TypeVar("AnyList", bound=Listed)
 
 
-def selected(call: Call, lists: Iterable[AnyList]) -> list[AnyList]:
-    """The lists that a call asks for by name, id or division, in the order that it asks for.
+def selected(call: Call, lists: Iterable[AnyList], ids: Sequence[str] = ()) -> list[AnyList]:
+    """The lists that a call asks for by name or division, in the order that it asks for.
+
+    Args:
+        call: The call.
+        lists: All of them.
+        ids: Those that it asks for, where it may ask by id; none: any.
 
     Raises:
         ApiError: It asks for too many, or by a filter that there is not.
     """
-    ids, divisions = call.ids("id"), call.ids("divisionId")
+    divisions = call.ids("divisionId")
     if len(ids) > LIST_IDS_MAX:
         message = f"Only {LIST_IDS_MAX} lists can be retrieved at once."
         raise ApiError(400, "too.many.bulk.retrieves", message, field="id")
@@ -113,7 +117,7 @@ class ListApi:
 
     def _list(self, call: Call, path: str, describe: Callable[[ContactList, Call], Definition]) -> Done:
         number, size = call.number("pageNumber", 1), call.number("pageSize", 25, PAGE_MAX)
-        found = selected(call, self._lists.all())
+        found = selected(call, self._lists.all(), call.ids("id"))
         shown = found[(number - 1) * size : number * size]
         return Done(orjson.dumps(page(path, [describe(each, call) for each in shown], number, size, len(found))))
 
@@ -155,12 +159,8 @@ class ListApi:
             raise invalid_value("contactListIds", f"an array of 1 to {LISTS_UPDATE_MAX} ids")
         if not isinstance(changes, dict):
             raise invalid_value("contactList", "an object")
-        # The schema is that of a whole list, and demands its columns; of the others only these may be changed.
-        unknown = changes.keys() - _RETENTION_FIELDS - {"columnNames"}
-        if unknown:
-            raise invalid_property(min(unknown))
-        kept = {field: changes[field] for field in changes.keys() & _RETENTION_FIELDS}
-        results = [self._updated(str(list_id), kept) for list_id in ids]
+        retention = check_retention(changes)
+        results = [self._updated(str(list_id), retention) for list_id in ids]
         failed = [place for place, result in enumerate(results) if not result["success"]]
         return Done(orjson.dumps({"results": results, "errorCount": len(failed), "errorIndexes": failed}))
 

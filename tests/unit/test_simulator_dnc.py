@@ -147,6 +147,16 @@ def test_lists_are_found_by_name_source_division_and_id():
     assert found(Operation.LIST_DNC_DIVISION_VIEWS, id=[custom.id, vendor.id]) == ["custom", "vendor"]
     too_many = bench.refusal(Operation.LIST_DNC_DIVISION_VIEWS, id=["x"] * 101)
     assert too_many == (400, "too.many.bulk.retrieves")
+    assert found(id=["x"] * 101) == found(), "of these operations views alone have ids"
+
+
+@pytest.mark.parametrize("kind", ["PHONE_NUMBERS", "EMAIL_ADDRESSES", "WHATSAPP_NUMBERS", "CUSTOM_VALUES"])
+def test_an_impossible_parameter_of_a_delete_is_a_bad_request(kind: str):
+    """The contract has no other code for it; nothing is deleted."""
+    bench = Bench()
+    of_any = bench.make(INTERNAL, name="any", contactMethod="Any") if kind != "CUSTOM_VALUES" else bench.make(CUSTOM)
+    refusal = bench.refusal(Operation[f"DELETE_DNC_{kind}"], at=of_any, expiredOnly="x")
+    assert refusal == (400, "bad.request")
 
 
 def test_a_division_view_tells_little():

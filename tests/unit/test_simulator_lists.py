@@ -66,11 +66,23 @@ def test_a_put_may_keep_its_own_name():
         ({"contactListIds": ["a"] * 101, "contactList": {}}, "invalid.value"),
         ({"contactListIds": ["a"], "contactList": []}, "invalid.value"),
         ({"contactListIds": ["a"], "contactList": {"name": "x"}}, "invalid.property"),
+        ({"contactListIds": ["a"], "contactList": {"retentionType": "Sometimes"}}, "invalid.value"),
+        ({"contactListIds": ["a"], "contactList": {"retentionDays": "30"}}, "invalid.value"),
+        ({"contactListIds": ["a"], "contactList": {"timeZone": 1}}, "invalid.value"),
     ],
 )
 def test_a_bulk_update_of_lists_is_of_retention_only(body: dict[str, Any], code: str):
-    """Too many lists, none, and other properties are refused."""
+    """Too many lists, none, other properties and impossible values are refused."""
     assert Bench().refusal(Operation.UPDATE_CONTACT_LISTS, body=body)["code"] == code
+
+
+def test_a_definition_has_a_retention_that_there_is():
+    """One that is created, and one that takes its place."""
+    bench = Bench()
+    body = bench.ask(Operation.GET_CONTACT_LIST) | {"name": "other", "retentionType": "Sometimes"}
+    for operation in (Operation.CREATE_CONTACT_LIST, Operation.UPDATE_CONTACT_LIST):
+        assert bench.refusal(operation, body=body)["code"] == "invalid.value"
+    assert put(bench, retentionType="Never")["retentionType"] == "Never"
 
 
 def test_a_bulk_update_raises_the_version():
