@@ -337,6 +337,15 @@ async def test_a_fenced_instance_stops(kafka: KafkaCluster) -> None:
     assert values(read(kafka.bootstrap, chosen.kafka_audit_topic)) == [b"mine", b"theirs"]
 
 
+async def test_a_name_that_the_library_never_settles_under_ends_the_process(kafka: KafkaCluster) -> None:
+    """Settings refuse such names. With one all the same, nothing would be settled until somebody looks."""
+    chosen = names(kafka)
+    tp = first_of(chosen)
+    async with at_work(replace(chosen, kafka_group_instance_id="pod-\u00e4")) as (_, topics):
+        with pytest.raises(FatalError, match=r"KAFKA_GROUP_INSTANCE_ID .* must be printable ASCII"):
+            await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")]))
+
+
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
 async def test_a_fatal_error_that_the_binding_lost_is_still_fatal(kafka: KafkaCluster, guarantee: str) -> None:
     """The log line of a fatal error, written while that error is being raised, may leave nothing but a SystemError."""

@@ -1,9 +1,9 @@
 """What an error of the Kafka library is taken for."""
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from consumer.adapters.kafka.failures import fatal_error, policy
+from consumer.adapters.kafka.failures import error_of, fatal_error, is_of_names, policy
 
 
 class Aborting:
@@ -23,6 +23,19 @@ def test_a_fatal_error_is_asked_for_and_nothing_else_is_taken_for_it() -> None:
     assert fatal_error(Aborting(fenced), lost).code() == KafkaError._FENCED  # type: ignore[arg-type]
     told = fatal_error(Aborting(KafkaError(KafkaError._CONFLICT)), lost)  # type: ignore[arg-type]
     assert (told.code(), told.fatal()) == (KafkaError._FATAL, True)
+
+
+@pytest.mark.parametrize("names", [{"group.id": "k\u00e4"}, {"group.id": "g", "group.instance.id": "pod-1\n"}], ids=str)
+def test_names_under_which_nothing_is_settled_are_known(names: dict[str, object]) -> None:
+    """The library has one code for that and for a broker's answer that is garbled, which may be another next time."""
+    nobody = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}
+    consumer, producer = Consumer({**nobody, **names}), Producer({**nobody, "transactional.id": "t"})
+    with pytest.raises(KafkaException) as caught:
+        producer.send_offsets_to_transaction([TopicPartition("t", 0, 1)], consumer.consumer_group_metadata(), 1.0)
+    consumer.close()
+    assert is_of_names(error_of(caught.value))
+    assert not is_of_names(KafkaError(KafkaError._BAD_MSG, "a garbled answer", False, False, True))
+    assert not is_of_names(KafkaError(KafkaError._TRANSPORT))
 
 
 @pytest.mark.parametrize(

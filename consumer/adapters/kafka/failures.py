@@ -61,6 +61,8 @@ REMEDIES = {
 }
 
 
+UNSAFE_NAMES = "KAFKA_GROUP_ID, KAFKA_GROUP_INSTANCE_ID and client.id must be printable ASCII"
+
 NOT_RELEASED = KafkaError(KafkaError.UNRELEASED_INSTANCE_ID).str()
 """What the library says of a static name that the group still has another member of."""
 
@@ -112,6 +114,15 @@ def is_not_released(error: KafkaError) -> bool:
     The library tells that only in the text of the fatal error that it makes of it, for a consumer.
     """
     return error.code() == KafkaError._FATAL and NOT_RELEASED in error.str()
+
+
+def is_of_names(error: KafkaError) -> bool:
+    """Whether the library settles nothing under the names that this member has, now or ever.
+
+    It says so itself, without asking a broker; of a broker's answer that is garbled, which has the same code, the
+    transaction is to be aborted.
+    """
+    return error.code() == KafkaError._BAD_MSG and not error.txn_requires_abort()
 
 
 def is_beside_reading(message: Message) -> bool:

@@ -14,7 +14,15 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition 
 
 from consumer.adapters.kafka import changelog
 from consumer.adapters.kafka.connection import Connection, another_reaches, native, reaches
-from consumer.adapters.kafka.failures import CALL_S, error_of, fatal_error, is_hopeless, policy
+from consumer.adapters.kafka.failures import (
+    CALL_S,
+    UNSAFE_NAMES,
+    error_of,
+    fatal_error,
+    is_hopeless,
+    is_of_names,
+    policy,
+)
 from consumer.adapters.kafka.worker import Worker
 from consumer.core import dead_letters
 from consumer.errors import ConsumerError, FatalError, Rebalancing, SourceUnavailable
@@ -291,6 +299,8 @@ class SettlingProducer:
             self._abort_quietly()
         if error.code() == REJOINED:
             return Rebalancing(f"cannot settle: {error.name()}: partitions moved away")
+        if is_of_names(error):
+            return FatalError(f"cannot settle: {error.name()}: {error.str()} ({UNSAFE_NAMES})")
         if not is_hopeless(error) and self._failed is not None:
             error = self._failed
         return policy(error, "cannot settle")
