@@ -4,6 +4,8 @@ Touches standard error, and logging.
 """
 
 import argparse
+import codecs
+import io
 import os
 import select
 import sys
@@ -16,6 +18,22 @@ if TYPE_CHECKING:
 
 LAST_LINES_S = 2.0
 """How long the end waits for log lines that a reader does not take."""
+
+_SPELT = {"✓": "ok", "✗": "!!", "…": "..."}
+"""What is written for characters that an encoding lacks; of any other it is a question mark."""
+
+
+def spell_out() -> None:
+    """Let standard output take also what its encoding lacks: what is printed may be a person's name, or the mark ✗."""
+    codecs.register_error(__name__, _spelt)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=__name__)
+
+
+def _spelt(error: UnicodeError) -> tuple[str, int]:
+    """What is written in place of characters, and where those that follow begin."""
+    assert isinstance(error, UnicodeEncodeError)  # noqa: S101 -- of a stream that is written
+    return "".join(_SPELT.get(each, "?") for each in error.object[error.start : error.end]), error.end
 
 
 def complain(*lines: str) -> None:

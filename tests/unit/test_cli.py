@@ -114,6 +114,18 @@ def test_help_answers_without_the_client_libraries() -> None:
     assert python("-c", code).stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_results_are_printed_in_any_encoding(encoding: str, output: str) -> None:
+    """Containers often have none set, and a check that cannot print its marks would say nothing at all."""
+    ended = python("-m", "consumer", "check", "--output", output, PYTHONIOENCODING=encoding, KAFKA_START="\u65e5")
+    assert (ended.returncode, ended.stderr) == (1, "")
+    if output == "text":
+        mark = "\u2717" if encoding == "utf-8" else "!!"
+        assert all(line.startswith(f"{mark} settings: ") for line in ended.stdout.splitlines())
+    assert "KAFKA_START: must be one of earliest, latest" in ended.stdout
+
+
 def test_bad_settings_are_all_told_without_a_trace() -> None:
     """Every problem has a line of its own on standard error; the exit code is 2."""
     ended = python("-m", "consumer", "run", KAFKA_START="middle", BATCH_MAX_RECORDS="many")
