@@ -1,17 +1,18 @@
 """What the text of a setting may be, and the value that it becomes; each function parses one kind.
 
-Where a rule is broken they raise `BadValueError`, and `OSError` or `UnicodeDecodeError` where they read a file.
+Where a rule is broken they raise `BadValueError`; where they read a file also `OSError`, `UnicodeDecodeError` or
+`RecursionError`.
 This module reads the files that settings name, and nothing else.
 """
 
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from consumer import properties
 from consumer.columns import OWN
@@ -65,6 +66,19 @@ _BROKER = re.compile(
 )
 _LAST_PORT = 65_535
 
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_NUMERIC = re.compile(r".*\.(ms|bytes|kbytes|messages)")
+"""Names of librdkafka's properties that are numbers."""
+
+_FRACTIONS = frozenset({"linger.ms", "queue.buffering.max.ms"})
+"""Those of them that may have a fraction."""
+
+_SHOWN = 100
+"""Characters of a bad value that are shown."""
+
+_LIST_NAME_MAX = 64
+_COLUMN_NAME_MAX = 128
+
 
 class BadValueError(ValueError):
     """The value breaks a rule; the message says which."""
@@ -76,9 +90,11 @@ def text(raw: str) -> str:
 
 
 def whole(raw: str) -> str:
-    """Any text without the character at which a text ends for others, such as the operating system."""
+    """Any text without the character at which a text ends for others, such as the operating system, and in UTF-8."""
     if "\0" in raw:
         raise BadValueError("must not hold a null character")
+    if any("\ud800" <= character <= "\udfff" for character in raw):  # how Python has bytes that are none
+        raise BadValueError("must be UTF-8")
     return raw
 
 
@@ -86,6 +102,42 @@ def name(raw: str) -> str:
     """Any text that says something."""
     if not raw.strip():
         raise BadValueError("must not be empty")
+    return raw
+
+
+def printable(raw: str) -> str:
+    """A name of a member or its group: with any but printable ASCII the library joins the group, and never settles."""
+    for character in name(raw):
+        if not " " <= character <= "~":
+            raise BadValueError(f"must be printable ASCII, and holds {_kind(character)}")
+    return raw
+
+
+def _kind(character: str) -> str:
+    """What a character is that cannot be shown, or not by everybody."""
+    if character in "\r\n":
+        return "the end of a line"
+    return f"{character!a}, which is {'a control character' if character.isascii() else 'not ASCII'}"
+
+
+def topic(raw: str) -> str:
+    """The name of a topic."""
+    if not _TOPIC.fullmatch(raw) or raw in {".", ".."}:
+        raise BadValueError(f"{raw[:_SHOWN]!r} is no topic: must be 1 to 249 of A-Z, a-z, 0-9, '.', '_' and '-'")
+    return raw
+
+
+def topics(raw: str) -> tuple[str, ...]:
+    """Names of one topic or more, comma-separated."""
+    return tuple(map(topic, names(raw)))
+
+
+def list_name(raw: str) -> str:
+    """The name or id of a list of Genesys; with white space around it, it would be the name of another list."""
+    if raw != name(raw).strip():
+        raise BadValueError("must not begin or end with white space")
+    if len(raw) > _LIST_NAME_MAX:
+        raise BadValueError(f"must have at most {_LIST_NAME_MAX} characters")
     return raw
 
 
@@ -109,7 +161,9 @@ def brokers(raw: str) -> str:
     for address in names(name(raw)):
         found = _BROKER.fullmatch(address)
         if found is None or not 0 < int(found["port"] or 1) <= _LAST_PORT:
-            raise BadValueError(f"{address} is no broker: must be HOST:PORT, comma-separated, for example kafka:9092")
+            raise BadValueError(
+                f"{address[:_SHOWN]} is no broker: must be HOST:PORT, comma-separated, for example kafka:9092"
+            )
     return raw
 
 
@@ -118,11 +172,20 @@ def columns(raw: str) -> tuple[tuple[str, str], ...]:
     pairs = [part.strip().partition("=") for part in raw.split(",") if part.strip()]
     found = tuple((source.strip(), (column or source).strip()) for source, _, column in pairs)
     taken = [column for _, column in found]
+    if not all(source and column and _is_column(column) for source, column in found):
+        raise BadValueError(
+            f"must be `source` or `source=column`; a column has 1 to {_COLUMN_NAME_MAX} characters, and no backslash"
+        )
     if len(set(taken)) != len(taken) or set(taken) & set(OWN):
         raise BadValueError(f"column names must be unique and none of {', '.join(OWN)}")
     if len(taken) + len(OWN) > 50:  # noqa: PLR2004 -- Genesys' limit of columns in a list
         raise BadValueError("a contact list has at most 50 columns")
     return found
+
+
+def _is_column(column: str) -> bool:
+    """Whether Genesys takes it for a column's name."""
+    return len(column) <= _COLUMN_NAME_MAX and "\\" not in column
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
@@ -203,38 +266,50 @@ def region(raw: str) -> str:
 
 
 def toml(raw: str) -> dict[str, Any]:
-    """The tables of a TOML file."""
+    """The tables of a TOML file. Editors of Windows begin one with a mark (BOM), which TOML does not know."""
     try:
-        return tomllib.loads(Path(raw).read_text(encoding="utf-8"))
+        return tomllib.loads(Path(raw).read_text(encoding="utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
-        raise BadValueError(f"{raw}: {error}") from None
+        raise BadValueError(f"is no TOML: {error}") from None
 
 
 def http_address(raw: str) -> tuple[str, int]:
     """Host and port to listen at."""
     host, _, port = raw.rpartition(":")
-    if not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > _LAST_PORT:
+    if not re.fullmatch(r"[^\s/]+", host) or not re.fullmatch("[0-9]{1,5}", port) or int(port) > _LAST_PORT:
         raise BadValueError("must be HOST:PORT, for example 0.0.0.0:8080")
     return host.strip("[]"), int(port)
 
 
 def url(raw: str) -> str:
     """An address of a service, without the slash at its end."""
+    _parts(raw)
+    return _base(raw)
+
+
+def _parts(raw: str) -> SplitResult:
     with suppress(ValueError):
         parts = urlsplit(raw)
         if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0:
-            return raw.rstrip("/")
+            return parts
     raise BadValueError("must be a URL that begins with https:// (or http://)")
+
+
+def _base(raw: str) -> str:
+    """What paths are appended to."""
+    if re.search(r"[\s?#]", raw):
+        raise BadValueError("must not hold white space, a query (?) or a fragment (#): paths are appended to it")
+    return raw.rstrip("/")
 
 
 def genesys_url(raw: str) -> str:
     """An address to which credentials and personal data may go."""
-    parts = urlsplit(url(raw))
+    parts = _parts(raw)
     if parts.scheme == "http" and parts.hostname not in LOOPBACK:
         raise BadValueError("plain http goes only to loopback: use https://")
     if "@" in parts.netloc:
         raise BadValueError("must not hold a user or password")
-    return raw.rstrip("/")
+    return _base(raw)
 
 
 def directory(raw: str) -> Path:
@@ -252,11 +327,28 @@ def path(raw: str) -> Path:
 
 def kafka_properties(raw: str) -> Properties:
     """A file of librdkafka's properties; one that the program sets itself is refused."""
-    return _properties(*properties.read(Path(raw), _not_kafka_s))
+    found, problems = properties.read(Path(raw), _not_kafka_s)
+    return _properties(found, problems or [*_no_numbers(found), *_no_client_id(found)])
 
 
 def _not_kafka_s(name: str) -> str | None:
     return f"{name} is not for this file: {OWN_PROPERTIES[name]}" if name in OWN_PROPERTIES else None
+
+
+def _no_numbers(found: Properties) -> Iterator[str]:
+    """The library takes what begins with a number, and leaves out the rest: 45 ms of `45s`."""
+    for name, value in found.items():
+        form = r"-?[0-9]+(\.[0-9]+)?" if name in _FRACTIONS else "-?[0-9]+"
+        if _NUMERIC.fullmatch(name) and not re.fullmatch(form, value):
+            yield f"{name} must be a {'' if name in _FRACTIONS else 'whole '}number, in digits alone"
+
+
+def _no_client_id(found: Properties) -> Iterator[str]:
+    """What the brokers call a member of the group begins with it."""
+    try:
+        printable(found.get("client.id") or "unset")
+    except BadValueError as error:
+        yield f"client.id {error}"
 
 
 def registry_properties(raw: str) -> Properties:

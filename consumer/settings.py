@@ -6,7 +6,6 @@ environment, that file, and those that hold secrets. `OTEL_*` variables are the 
 """
 
 import os
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -33,6 +32,9 @@ RELEASE = _release()
 
 _NEAR = 0.9
 """Likeness of two names of which one is taken for a slip of the other: a letter more, less, or another one."""
+
+_BAD = (values.BadValueError, OSError, UnicodeDecodeError, RecursionError)
+"""What comes of values, and of the files that they name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +83,13 @@ class Settings:
 
     kafka_bootstrap_servers: str = _setting("Kafka brokers, comma-separated HOST:PORT", values.brokers, None)
     kafka_source_topics: tuple[str, ...] = _setting(
-        "Topics with change events, comma-separated", values.names, "crm.contacts.changes"
+        "Topics with change events, comma-separated", values.topics, "crm.contacts.changes"
     )
-    kafka_group_id: str = _setting("Consumer group", values.name, "genesys-consumer")
-    kafka_audit_topic: str = _setting("Topic of audit events", values.name, "crm.contacts.audit")
-    kafka_dead_letter_topic: str = _setting("Topic of dead letters", values.name, "crm.contacts.dead-letters")
+    kafka_group_id: str = _setting("Consumer group, in printable ASCII", values.printable, "genesys-consumer")
+    kafka_audit_topic: str = _setting("Topic of audit events", values.topic, "crm.contacts.audit")
+    kafka_dead_letter_topic: str = _setting("Topic of dead letters", values.topic, "crm.contacts.dead-letters")
     kafka_changelog_topic: str = _setting(
-        "Compacted topic that holds the dedupe state; unset: `<group id>-dedupe-changelog`"
+        "Compacted topic that holds the dedupe state; unset: `<group id>-dedupe-changelog`", values.topic
     )
     kafka_properties_file: Properties = _setting(
         "File of librdkafka properties, one `key=value` a line: TLS, SASL, anything", values.kafka_properties
@@ -97,7 +99,9 @@ class Settings:
         values.one_of("earliest", "latest"),
         "earliest",
     )
-    kafka_group_instance_id: str | None = _setting("Static membership: a name that this instance keeps over restarts")
+    kafka_group_instance_id: str | None = _setting(
+        "Static membership: a name that this instance keeps over restarts, in printable ASCII", values.printable
+    )
     kafka_guarantee: str = _setting(
         "`exactly_once`, or `at_least_once` for brokers without transactions",
         values.one_of("exactly_once", "at_least_once"),
@@ -164,13 +168,16 @@ class Settings:
         "Id of the OAuth client (client credentials)", values.name, None, secret=True
     )
     genesys_oauth_client_secret: str = _setting("Secret of the OAuth client", values.name, None, secret=True)
-    genesys_contact_list: str = _setting("Contact list, by name or id; a missing name is created", values.name, None)
+    genesys_contact_list: str = _setting(
+        "Contact list, by name or id; a missing name is created", values.list_name, None
+    )
     genesys_attribute_columns: tuple[tuple[str, str], ...] = _setting(
         "Attributes that become columns, comma-separated: `source` or `source=column`", values.columns
     )
     genesys_dnc_list: str | None = _setting(
         "Internal do-not-call list, by name or id, for numbers of people who withdrew consent or set do-not-call; "
-        "a missing name is created; unset: none"
+        "a missing name is created; unset: none",
+        values.list_name,
     )
     genesys_dnc_release: bool = _setting(
         "Whether a number is taken off the do-not-call list when its contact grants again, provably later: "
@@ -268,13 +275,25 @@ def load(
             if not raw and rule.default is None and not name.startswith(unneeded):
                 problems.append(f"{name}: required ({rule.help})")
             known[name.lower()] = rule.parse(raw) if raw else _DERIVED.get(name.lower(), _unset)(known)
-        except (values.BadValueError, OSError, UnicodeDecodeError) as error:
-            problems.append(f"{name}: {error}")
+        except _BAD as error:
+            problems.append(f"{name}: {_reason(error)}")
             known[name.lower()] = None
     problems += _unknown(below) + _of_another_type(config_file, known) + conflicts(known)
     if problems:
-        raise SettingsError(problems)
+        raise SettingsError([*map(_on_one_line, problems)])
     return Settings(**known)  # type: ignore[arg-type]  # each value came from the field's own parser
+
+
+def _reason(error: Exception) -> str:
+    """What to say of a value, without the name of a file: it may be what should stand in the file, and a secret."""
+    if isinstance(error, OSError):
+        return f"the file cannot be read: {error.strerror}"
+    return "is nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
+def _on_one_line(problem: str) -> str:
+    """The sentence with whatever a terminal would not show as a character spelt out."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in problem)
 
 
 def _raw(name: str, rule: _Rule, environ: Mapping[str, str], below: Mapping[str, str]) -> str:
@@ -293,9 +312,9 @@ def _read_config(config: Path | None, problems: list[str]) -> dict[str, object]:
     if config is None:
         return {}
     try:
-        return _flatten("", tomllib.loads(config.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        problems.append(f"--config {config}: {error}")
+        return _flatten("", values.toml(str(config)))
+    except _BAD as error:
+        problems.append(f"--config {config}: {_reason(error)}")
         return {}
 
 
@@ -318,7 +337,7 @@ def misspelt(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """
     names = _names()
     near = {name: get_close_matches(name.upper(), names - environ.keys(), 1, _NEAR) for name in environ.keys() - names}
-    return {name: meant[0] for name, meant in sorted(near.items()) if meant}
+    return {_on_one_line(name): meant[0] for name, meant in sorted(near.items()) if meant}
 
 
 def _names() -> set[str]:

@@ -58,6 +58,22 @@ DEFAULTS: dict[str, object] = {
 
 SECRETS = ("GENESYS_OAUTH_CLIENT_ID", "GENESYS_OAUTH_CLIENT_SECRET", "SCHEMA_REGISTRY_PASSWORD", "PSEUDONYM_KEY")
 
+FILES = ("KAFKA_PROPERTIES_FILE", "SCHEMA_REGISTRY_PROPERTIES_FILE", "SOURCE_MAPPING")
+TOPICS = ("KAFKA_SOURCE_TOPICS", "KAFKA_AUDIT_TOPIC", "KAFKA_DEAD_LETTER_TOPIC", "KAFKA_CHANGELOG_TOPIC")
+URLS = ("SCHEMA_REGISTRY_URL", "GENESYS_LOGIN_URL", "GENESYS_API_URL", "GENESYS_UPLOAD_URL")
+
+UNPRINTABLE = [
+    ("pod-1\n", "the end of a line"),
+    ("pod\r\n1", "the end of a line"),
+    ("pod-\u00e4", r"'\xe4', which is not ASCII"),
+    ("pod\u00a0-1", r"'\xa0', which is not ASCII"),
+    ("\u65e5\u672c", r"'\u65e5', which is not ASCII"),
+    ("a\tb", r"'\t', which is a control character"),
+    ("a\x7fb", r"'\x7f', which is a control character"),
+    ("a\x1b[31mb", r"'\x1b', which is a control character"),
+]
+"""Names that nothing is settled under, with what is said of them."""
+
 
 def read(config: Path | None = None, /, **environ: str) -> Settings:
     """Settings of the required ones and these."""
@@ -244,6 +260,8 @@ def test_an_unknown_region_is_refused(region: str) -> None:
         ("HTTP_ADDRESS", ":8080", "HOST:PORT"),
         ("HTTP_ADDRESS", "127.0.0.1:", "HOST:PORT"),
         ("HTTP_ADDRESS", "127.0.0.1:65536", "HOST:PORT"),
+        ("HTTP_ADDRESS", "http://0.0.0.0:8080", "HOST:PORT"),
+        ("HTTP_ADDRESS", "127.0.0.1 :8080", "HOST:PORT"),
         ("HTTP_ADDRESS", "127.0.0.1:http", "HOST:PORT"),
         ("HTTP_ADDRESS", "127.0.0.1:\u00b2", "HOST:PORT"),
         ("HTTP_ADDRESS", "127.0.0.1:\u0668\u0660", "HOST:PORT"),
@@ -270,6 +288,7 @@ def test_a_bad_value_is_refused_with_its_rule(name: str, raw: str, rule: str) ->
         ("BATCH_LINGER_MS", "60000", 60_000),
         ("HTTP_ADDRESS", "127.0.0.1:0", ("127.0.0.1", 0)),
         ("HTTP_ADDRESS", "[::1]:8080", ("::1", 8080)),
+        ("HTTP_ADDRESS", "::1:8080", ("::1", 8080)),
         ("SCHEMA_REGISTRY_URL", "http://registry:8081/", "http://registry:8081"),
         ("STATE_DIR", "/var/lib/consumer", Path("/var/lib/consumer")),
         ("PSEUDONYM_KEY", "sixteen letters!", "sixteen letters!"),
@@ -279,6 +298,74 @@ def test_a_bad_value_is_refused_with_its_rule(name: str, raw: str, rule: str) ->
 def test_a_good_value_is_read(name: str, raw: str, expected: object) -> None:
     """The least, the most, and other spellings of the same."""
     assert value(name, **{name: raw}) == expected
+
+
+@pytest.mark.parametrize("name", ["KAFKA_GROUP_ID", "KAFKA_GROUP_INSTANCE_ID"])
+@pytest.mark.parametrize(("raw", "kind"), UNPRINTABLE)
+def test_a_name_in_the_group_is_printable_ascii(name: str, raw: str, kind: str) -> None:
+    """With any other the library joins the group, and settles nothing for ever."""
+    assert problems(**{name: raw}) == [f"{name}: must be printable ASCII, and holds {kind}"]
+    assert value(name, **{name: ' pod-1 ~!"#$%'}) == ' pod-1 ~!"#$%'
+    assert problems(**{name: " "}) == [f"{name}: must not be empty"]
+
+
+@pytest.mark.parametrize("name", TOPICS)
+@pytest.mark.parametrize("raw", ["a b", "a/b", "\u00e4", ".", "..", "a" * 250, "a\\b", "^crm.*", "a\tb"])
+def test_what_no_topic_can_be_called_is_refused(name: str, raw: str) -> None:
+    """Brokers would refuse it, and that only after Genesys has been asked for everything."""
+    (problem,) = problems(**{name: raw})
+    assert problem.startswith(f"{name}: {raw[:100]!r} is no topic: must be 1 to 249 of ")
+
+
+@pytest.mark.parametrize("name", TOPICS)
+def test_what_a_topic_can_be_called_is_taken(name: str) -> None:
+    """All letters that there are, and the longest name."""
+    for raw in ("...", "_a.B-9", "a" * 249):
+        assert value(name, **{name: raw}) in (raw, (raw,))
+
+
+@pytest.mark.parametrize("name", [name for name in TOPICS if name != "KAFKA_SOURCE_TOPICS"])
+def test_white_space_is_no_part_of_a_topic(name: str) -> None:
+    """Nobody sees it, and YAML leaves some at the end of a text."""
+    for raw in (" ", "a\n", " a"):
+        (problem,) = problems(**{name: raw})
+        assert problem.startswith(f"{name}: {raw!r} is no topic: ")
+
+
+@pytest.mark.parametrize("name", ["GENESYS_CONTACT_LIST", "GENESYS_DNC_LIST"])
+@pytest.mark.parametrize(
+    ("raw", "rule"),
+    [
+        (" ", "must not be empty"),
+        ("L ", "must not begin or end with white space"),
+        ("\u00a0L", "must not begin or end with white space"),
+        ("L\n", "must not begin or end with white space"),
+        ("x" * 65, "must have at most 64 characters"),
+    ],
+)
+def test_a_name_that_genesys_refuses_or_nobody_means_is_refused(name: str, raw: str, rule: str) -> None:
+    """With a blank behind it, it would be a second list beside the one that campaigns call from."""
+    assert problems(**{name: raw}) == [f"{name}: {rule}"]
+
+
+@pytest.mark.parametrize("name", ["GENESYS_CONTACT_LIST", "GENESYS_DNC_LIST"])
+def test_any_other_name_may_be_that_of_a_list(name: str) -> None:
+    """Up to Genesys' limit, in any letters."""
+    for raw in ("x" * 64, "K\u00e4ufer / 2026 \\ \U0001f600", "ecd27c20-ac36-4866-b476-caed9d839fc5"):
+        assert value(name, **{name: raw}) == raw
+
+
+@pytest.mark.parametrize("name", rules())
+def test_what_is_not_utf_8_is_refused(name: str) -> None:
+    """No request, file or line of the log could be made of it. Python has such bytes as lone surrogates."""
+    assert f"{name}: must be UTF-8" in problems(**{name: "\udcff" * 20})
+
+
+@pytest.mark.parametrize("name", rules())
+def test_a_problem_is_one_line_that_a_terminal_shows(name: str) -> None:
+    """A value may hold anything, also what clears the screen."""
+    told = problems(**{name: "\x1b[2J\n\u202ea", "LOG_LEVEL": "loud"})
+    assert all(problem.isprintable() for problem in told)
 
 
 def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
@@ -427,6 +514,34 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, content: bytes | Non
     assert reason in told[0]
 
 
+@pytest.mark.parametrize("name", ["--config", "SOURCE_MAPPING"])
+@pytest.mark.parametrize(
+    "nested",
+    ["a = " + "[" * 5000 + "]" * 5000, "a = " + "{a=" * 5000 + "1" + "}" * 5000],
+    ids=["arrays", "tables"],
+)
+def test_a_file_that_is_nested_too_deeply_is_told(tmp_path: Path, name: str, nested: str) -> None:
+    """As any other that cannot be read."""
+    path = toml(tmp_path, nested)
+    told = problems(path) if name == "--config" else problems(SOURCE_MAPPING=str(path))
+    assert told == [f"{name} {path}: is nested too deeply" if name == "--config" else f"{name}: is nested too deeply"]
+
+
+def test_names_that_are_nested_too_deeply_are_told(tmp_path: Path) -> None:
+    """TOML has them without any brackets."""
+    path = toml(tmp_path, ".".join("a" * 5000) + " = 1")
+    assert problems(path) == [f"--config {path}: is nested too deeply"]
+
+
+def test_the_mark_of_windows_editors_is_no_part_of_toml(tmp_path: Path) -> None:
+    """Nobody sees it, neither in the configuration file nor in a mapping."""
+    assert value("KAFKA_GROUP_ID", toml(tmp_path, "\ufeffkafka_group_id = 'mine'")) == "mine"
+    mapping = toml(tmp_path, '\ufeff[default]\nexternal_id = "id"\n')
+    assert value("SOURCE_MAPPING", SOURCE_MAPPING=str(mapping), SOURCE_ENVELOPE="outbox") == {
+        "default": {"external_id": "id"}
+    }
+
+
 # -- secrets
 
 
@@ -516,6 +631,16 @@ def test_no_secret_is_in_the_text_of_settings(tmp_path: Path) -> None:
     assert "genesys-consumer" in repr(chosen), "other settings show"
 
 
+@pytest.mark.parametrize("name", [*(f"{name}_FILE" for name in SECRETS), *FILES])
+@pytest.mark.parametrize("secret", ["s3cr3t/of+some==", "s3cr3t" * 50_000, "sasl.password=s3cr3t\n"])
+def test_a_secret_in_place_of_its_file_is_not_shown(name: str, secret: str) -> None:
+    """The name of a file that is not there may be what should stand in it."""
+    without = {key: text for key, text in REQUIRED.items() if f"{key}_FILE" != name}
+    (problem,) = problems(None, without, **{name: secret})
+    assert problem.startswith(f"{name if name in FILES else name.removesuffix('_FILE')}: the file cannot be read: ")
+    assert "s3cr3t" not in problem
+
+
 # -- hosts
 
 
@@ -569,7 +694,32 @@ def test_what_is_no_url_is_refused(url: str) -> None:
     assert problem.startswith("GENESYS_API_URL: must be a URL")
 
 
+@pytest.mark.parametrize("name", URLS)
+@pytest.mark.parametrize(
+    "url", ["https://h/\n", " https://h", "https://h/a b", "https://h?a=b", "https://h/#", "https://h?"]
+)
+def test_paths_can_be_appended_to_an_address(name: str, url: str) -> None:
+    """Behind a query they would be part of it, and every request would ask for something else."""
+    (problem,) = problems(**{name: url})
+    assert problem.startswith(f"{name}: must not hold white space, a query (?) or a fragment (#)")
+    assert value(name, **{name: "https://proxy:8443/genesys/"}) == "https://proxy:8443/genesys"
+
+
 # -- attribute columns
+
+
+@pytest.mark.parametrize("raw", ["=", "a,=b", "x" * 129, "a=" + "x" * 129, "a\\b", "a=b\\c"])
+def test_what_genesys_takes_for_no_column_is_refused(raw: str) -> None:
+    """A list cannot be created with it, and columns cannot be changed."""
+    (problem,) = problems(GENESYS_ATTRIBUTE_COLUMNS=raw)
+    assert problem.startswith("GENESYS_ATTRIBUTE_COLUMNS: must be `source` or `source=column`; a column has 1 to 128 ")
+
+
+def test_the_longest_column_is_taken_from_any_attribute() -> None:
+    """Limits are Genesys', of what stands there."""
+    for source, column in (("s" * 200 + "\\", "x" * 128), ("K\u00e4ufer", "\u00e4" * 128)):
+        told = value("GENESYS_ATTRIBUTE_COLUMNS", GENESYS_ATTRIBUTE_COLUMNS=f"{source}={column}")
+        assert told == ((source, column),)
 
 
 @pytest.mark.parametrize(
@@ -685,6 +835,40 @@ def test_every_bad_line_is_told(tmp_path: Path) -> None:
     assert problem.endswith("linger.ms is given twice")
 
 
+@pytest.mark.parametrize(("raw", "kind"), [(raw, kind) for raw, kind in UNPRINTABLE if "\n" not in raw])
+def test_the_name_of_the_client_is_printable_ascii(tmp_path: Path, raw: str, kind: str) -> None:
+    """The brokers make the name of a member of it."""
+    path = properties(tmp_path, f"client.id={raw}")
+    assert problems(KAFKA_PROPERTIES_FILE=path) == [
+        f"KAFKA_PROPERTIES_FILE: client.id must be printable ASCII, and holds {kind}"
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["session.timeout.ms", "max.poll.interval.ms", "linger.ms", "fetch.max.bytes", "queued.max.messages.kbytes"],
+)
+@pytest.mark.parametrize("raw", ["45s", "0xAFC8", "", "ten", "1_000", "+5", "1.5.0", "\u0665"])
+def test_a_property_that_is_a_number_is_one(tmp_path: Path, name: str, raw: str) -> None:
+    """The library would take what the text begins with."""
+    (problem,) = problems(KAFKA_PROPERTIES_FILE=properties(tmp_path, "client.id=ours", f"{name}={raw}"))
+    assert problem.startswith(f"KAFKA_PROPERTIES_FILE: {name} must be a ")
+    assert problem.endswith("number, in digits alone")
+
+
+def test_numbers_and_what_is_no_number_are_taken(tmp_path: Path) -> None:
+    """Also below nothing, and with a fraction where the library has one."""
+    given = {
+        "topic.metadata.refresh.interval.ms": "-1",
+        "session.timeout.ms": "45000",
+        "linger.ms": "0.5",
+        "client.id": "",
+        "group.protocol": "classic",
+    }
+    path = properties(tmp_path, *(f"{name}={text}" for name, text in given.items()))
+    assert value("KAFKA_PROPERTIES_FILE", KAFKA_PROPERTIES_FILE=path) == given
+
+
 def test_a_properties_file_that_is_not_text_is_told(tmp_path: Path) -> None:
     """A keystore in its place is not decoded, nor shown."""
     (problem,) = problems(KAFKA_PROPERTIES_FILE=secret_file(tmp_path, b"\xfe\xed\xfe\xed SECRET"))
@@ -796,9 +980,9 @@ def test_a_mass_is_more_than_half_unless_told_otherwise() -> None:
 def test_releases_are_times_of_topics(tmp_path: Path) -> None:
     """In any zone, from the environment or from the file; none unless set."""
     assert value("FUSE_RELEASES") == {}
-    topics = {"KAFKA_SOURCE_TOPICS": "a,b@c"}
-    told = value("FUSE_RELEASES", **topics, FUSE_RELEASES="a@2026-11-29T06:00:00Z, b@c@2026-11-29T08:00:01.123+02:00")
-    assert told == {"a": (1_795_932_000_000,), "b@c": (1_795_932_001_123,)}
+    topics = {"KAFKA_SOURCE_TOPICS": "a,b.c"}
+    told = value("FUSE_RELEASES", **topics, FUSE_RELEASES="a@2026-11-29T06:00:00Z, b.c@2026-11-29T08:00:01.123+02:00")
+    assert told == {"a": (1_795_932_000_000,), "b.c": (1_795_932_001_123,)}
     path = toml(tmp_path, '[fuse]\nreleases = ["a@2026-11-29T06:00:00Z"]')
     assert value("FUSE_RELEASES", path, **topics) == {"a": (1_795_932_000_000,)}
 
@@ -854,6 +1038,11 @@ def test_a_mapping_needs_an_envelope_that_is_mapped(tmp_path: Path) -> None:
 def test_a_slip_in_the_environment_is_found(name: str, meant: str) -> None:
     """It would be left out without a word, since the environment is full of names that are no settings."""
     assert misspelt({**REQUIRED, name: "x"}) == {name: meant}
+
+
+def test_a_slip_that_is_not_utf_8_can_be_told() -> None:
+    """Neither the log nor JSON has such characters."""
+    assert misspelt({"KAFKA_GROUP_ID\udcff": "x"}) == {r"KAFKA_GROUP_ID\udcff": "KAFKA_GROUP_ID"}
 
 
 def test_other_names_in_the_environment_are_no_slips() -> None:
