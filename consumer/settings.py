@@ -225,8 +225,16 @@ class Settings:
     )
 
 
+def _changelog(known: Mapping[str, object]) -> str:
+    """The changelog of a group."""
+    try:
+        return values.topic(f"{known['kafka_group_id']}-dedupe-changelog")
+    except values.BadValueError as error:
+        raise values.BadValueError(f"must be set, since it would be named after the group: {error}") from None
+
+
 _DERIVED: dict[str, Callable[[Mapping[str, object]], object]] = {
-    "kafka_changelog_topic": lambda known: f"{known['kafka_group_id']}-dedupe-changelog",
+    "kafka_changelog_topic": _changelog,
     "kafka_properties_file": lambda _: Properties(),
     "schema_registry_properties_file": lambda _: Properties(),
     "source_mapping": lambda _: {},

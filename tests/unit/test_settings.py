@@ -305,8 +305,17 @@ def test_a_good_value_is_read(name: str, raw: str, expected: object) -> None:
 def test_a_name_in_the_group_is_printable_ascii(name: str, raw: str, kind: str) -> None:
     """With any other the library joins the group, and settles nothing for ever."""
     assert problems(**{name: raw}) == [f"{name}: must be printable ASCII, and holds {kind}"]
-    assert value(name, **{name: ' pod-1 ~!"#$%'}) == ' pod-1 ~!"#$%'
+    assert value(name, KAFKA_CHANGELOG_TOPIC="changelog", **{name: ' pod-1 ~!"#$%'}) == ' pod-1 ~!"#$%'
     assert problems(**{name: " "}) == [f"{name}: must not be empty"]
+
+
+def test_a_group_whose_name_no_topic_can_have_needs_a_name_for_its_changelog() -> None:
+    """That is named after the group; the group itself may be called so."""
+    (problem,) = problems(KAFKA_GROUP_ID="two words")
+    assert problem.startswith(
+        "KAFKA_CHANGELOG_TOPIC: must be set, since it would be named after the group: 'two words-"
+    )
+    assert value("KAFKA_CHANGELOG_TOPIC", KAFKA_GROUP_ID="two words", KAFKA_CHANGELOG_TOPIC="two-words") == "two-words"
 
 
 @pytest.mark.parametrize("name", TOPICS)
@@ -405,9 +414,9 @@ def test_the_error_tells_all_of_it_in_its_text() -> None:
 
 def test_the_environment_goes_before_the_file_and_the_file_before_the_default(tmp_path: Path) -> None:
     """Each level hides the ones below it, setting by setting."""
-    config = toml(tmp_path, "[kafka]\ngroup_id = 'from file'\n[batch]\nlinger_ms = 7\n")
-    assert value("KAFKA_GROUP_ID", config, KAFKA_GROUP_ID="from environment") == "from environment"
-    assert value("KAFKA_GROUP_ID", config) == "from file"
+    config = toml(tmp_path, "[kafka]\ngroup_id = 'from-file'\n[batch]\nlinger_ms = 7\n")
+    assert value("KAFKA_GROUP_ID", config, KAFKA_GROUP_ID="from-environment") == "from-environment"
+    assert value("KAFKA_GROUP_ID", config) == "from-file"
     assert value("BATCH_LINGER_MS", config) == 7
     assert value("BATCH_MAX_RECORDS", config) == 100
 
