@@ -26,6 +26,7 @@ from consumer.simulator.operations import Operation
 PROJECT = Path(__file__).resolve().parents[2]
 DOCS = PROJECT / "docs"
 OPERATIONS = (DOCS / "operations.md").read_text(encoding="utf-8")
+FORMATS = (DOCS / "formats.md").read_text(encoding="utf-8")
 GENESYS = (DOCS / "genesys.md").read_text(encoding="utf-8")
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 PAGES = [
@@ -206,7 +207,7 @@ def test_refused_properties_are_named() -> None:
 
 def test_properties_of_the_registry_are_told() -> None:
     """Each is named, those of the examples are some, and the example of a client is one that the program takes."""
-    section = OPERATIONS.split("\n### Security of the registry connection\n", 1)[1].split("\n### ", 1)[0]
+    section = FORMATS.split("\n## Security of the registry connection\n", 1)[1].split("\n## ", 1)[0]
     examples = _blocks(section, "properties")
     shown = {line.partition("=")[0] for example in examples for line in example.splitlines()}
     assert shown <= set(REGISTRY_PROPERTIES)
