@@ -28,6 +28,7 @@ DOCS = PROJECT / "docs"
 OPERATIONS = (DOCS / "operations.md").read_text(encoding="utf-8")
 FORMATS = (DOCS / "formats.md").read_text(encoding="utf-8")
 GENESYS = (DOCS / "genesys.md").read_text(encoding="utf-8")
+PROCEDURES = (DOCS / "procedures.md").read_text(encoding="utf-8")
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 PAGES = [
     *(PROJECT / page for page in ("README.md", "CHANGELOG.md", "helm/README.md", "bench/README.md")),
@@ -219,7 +220,7 @@ def test_properties_of_the_registry_are_told() -> None:
 def test_audit_examples_hold() -> None:
     """The example events have the fields and the hashes of real ones, by the check that the document gives."""
     chain, batch = _blocks(OPERATIONS, "json")
-    (check,) = _blocks(OPERATIONS, "python")
+    (check,) = _blocks(PROCEDURES, "python")
     values = [line.encode() for line in chain.splitlines()]
     found: dict[str, Any] = {}
     exec(check, found)  # noqa: S102  the document's own code is what is tested
