@@ -200,6 +200,15 @@ def test_topics_are_made_as_the_program_makes_them() -> None:
         assert f"\n{topic.create_command('kafka:9092')}\n" in OPERATIONS
 
 
+def test_what_two_groups_share_is_named() -> None:
+    """Topics whose names do not follow the group would be shared by two lists, and must be named with the group."""
+    one, other = _settings(), load(REQUIRED | {"KAFKA_GROUP_ID": "other"})
+    topics = [name for name in rules() if name.startswith("KAFKA_") and name.endswith("_TOPIC")]
+    shared = {name for name in topics if getattr(one, name.lower()) == getattr(other, name.lower())}
+    assert shared == {"KAFKA_AUDIT_TOPIC", "KAFKA_DEAD_LETTER_TOPIC"}
+    assert {"KAFKA_GROUP_ID", *shared} <= set(_spans(_table(OPERATIONS, "setting")))
+
+
 def test_refused_properties_are_named() -> None:
     """The properties that the program keeps to itself are named, but for older names of the same."""
     named = set(re.findall(r"`([a-z.]+)`", OPERATIONS))
