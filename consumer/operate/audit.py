@@ -192,7 +192,7 @@ class Verification:
             events = sum(chain.events for chain in chains)
             printing.line(f"✓ whole: {events} events of {len(chains)} source partitions")
         elif chains or not self._check.whole:
-            printing.line("✗ not whole: see docs/operations.md, Checking the chain")
+            printing.line("✗ not whole: see docs/procedures.md, Checking the chain")
         else:
             printing.line(f"✗ nothing to check: {self._settings.kafka_audit_topic} holds no event of that time")
 

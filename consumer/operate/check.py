@@ -35,7 +35,7 @@ ANY_SCHEMA = 1
 
 _ANOTHER_LIST = (
     "missing, although this group has filled a list, which has another name: name that one in GENESYS_CONTACT_LIST; "
-    "for a new one see docs/operations.md, Filling a list from the topic"
+    "for a new one see docs/procedures.md, Filling a list from the topic"
 )
 
 

@@ -2,7 +2,25 @@
 /var/lib/genesys-consumer
 {{- end -}}
 
+{{- define "genesys-consumer.filesDir" -}}
+/etc/genesys-consumer/files
+{{- end -}}
+
+{{- /* A file below the mount of `files` that is not among them is not in the pods either: the program would not start. */ -}}
+{{- define "genesys-consumer.checkFiles" -}}
+{{- $mount := include "genesys-consumer.filesDir" . -}}
+{{- $mapping := default "" .Values.settings.SOURCE_MAPPING -}}
+{{- if and (hasPrefix (print $mount "/") $mapping) (not (hasKey (default dict .Values.files) (trimPrefix (print $mount "/") $mapping))) -}}
+{{- fail (printf "settings.SOURCE_MAPPING is %s, and files has no %s" $mapping (trimPrefix (print $mount "/") $mapping)) -}}
+{{- end -}}
+{{- $schemas := default "" .Values.settings.SCHEMAS_DIR | trimSuffix "/" -}}
+{{- if and (eq $schemas $mount) (not .Values.files) -}}
+{{- fail (printf "settings.SCHEMAS_DIR is %s, and there are no files" $schemas) -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "genesys-consumer.environment" -}}
+{{- include "genesys-consumer.checkFiles" . -}}
 DRAIN_TIMEOUT_S: {{ int64 .Values.drain.timeoutSeconds | quote }}
 HTTP_ADDRESS: "0.0.0.0:8080"
 STATE_DIR: {{ include "genesys-consumer.stateDir" . }}
@@ -46,13 +64,45 @@ STATE_DIR: {{ include "genesys-consumer.stateDir" . }}
 {{- toYaml . -}}
 {{- end -}}
 
-{{- define "genesys-consumer.container" -}}
-name: consumer
+{{- /* Of the container: what the pods and a Job have in common. */ -}}
+{{- define "genesys-consumer.containerCommon" -}}
 image: {{ include "genesys-consumer.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
-args: [run]
 # The last lines on stderr say why it ended: `kubectl describe pod` shows them then.
 terminationMessagePolicy: FallbackToLogsOnError
+resources:
+  {{- include "genesys-consumer.resources" .Values.resources | nindent 2 }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities:
+    drop: [ALL]
+{{- end -}}
+
+{{- define "genesys-consumer.volumeMounts" -}}
+- name: state
+  mountPath: {{ include "genesys-consumer.stateDir" . }}
+- name: secrets
+  mountPath: /etc/genesys-consumer/secrets
+  readOnly: true
+{{- range $name := .Values.extraSecrets }}
+- name: {{ printf "extra-%s" ($name | sha256sum | trunc 8) }}
+  mountPath: {{ printf "/etc/genesys-consumer/extra/%s" $name }}
+  readOnly: true
+{{- end }}
+{{- if .Values.files }}
+- name: files
+  mountPath: {{ include "genesys-consumer.filesDir" . }}
+  readOnly: true
+{{- end }}
+- name: tmp
+  mountPath: /tmp
+{{- end -}}
+
+{{- define "genesys-consumer.container" -}}
+name: consumer
+args: [run]
+{{ include "genesys-consumer.containerCommon" . }}
 envFrom:
   - configMapRef:
       name: {{ include "genesys-consumer.fullname" . }}
@@ -85,31 +135,8 @@ readinessProbe:
     path: /readyz
     port: http
   {{- toYaml .Values.probes.readiness | nindent 2 }}
-resources:
-  {{- include "genesys-consumer.resources" .Values.resources | nindent 2 }}
-securityContext:
-  allowPrivilegeEscalation: false
-  readOnlyRootFilesystem: true
-  capabilities:
-    drop: [ALL]
 volumeMounts:
-  - name: state
-    mountPath: {{ include "genesys-consumer.stateDir" . }}
-  - name: secrets
-    mountPath: /etc/genesys-consumer/secrets
-    readOnly: true
-  {{- range $name := .Values.extraSecrets }}
-  - name: {{ printf "extra-%s" ($name | sha256sum | trunc 8) }}
-    mountPath: {{ printf "/etc/genesys-consumer/extra/%s" $name }}
-    readOnly: true
-  {{- end }}
-  {{- if .Values.files }}
-  - name: files
-    mountPath: /etc/genesys-consumer/files
-    readOnly: true
-  {{- end }}
-  - name: tmp
-    mountPath: /tmp
+  {{- include "genesys-consumer.volumeMounts" . | nindent 2 }}
 {{- end -}}
 
 {{- define "genesys-consumer.spread" -}}
@@ -119,6 +146,61 @@ volumeMounts:
 {{- $spread = append $spread (merge (dict "labelSelector" $selected) .) -}}
 {{- end -}}
 {{- toYaml $spread -}}
+{{- end -}}
+
+{{- /* Of the pod's spec: what the pods and a Job have in common. */ -}}
+{{- define "genesys-consumer.podCommon" -}}
+serviceAccountName: {{ include "genesys-consumer.serviceAccountName" . | quote }}
+automountServiceAccountToken: false
+# Otherwise a Service in the namespace could set variables that look like settings.
+enableServiceLinks: false
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  {{- with .Values.user }}
+  runAsUser: {{ int64 . }}
+  runAsGroup: {{ int64 . }}
+  fsGroup: {{ int64 . }}
+  {{- end }}
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile:
+    type: RuntimeDefault
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "genesys-consumer.volumes" -}}
+- name: secrets
+  secret:
+    secretName: {{ .Values.existingSecret | quote }}
+    defaultMode: 0440
+{{- range $name := .Values.extraSecrets }}
+- name: {{ printf "extra-%s" ($name | sha256sum | trunc 8) }}
+  secret:
+    secretName: {{ $name | quote }}
+    defaultMode: 0440
+{{- end }}
+{{- if .Values.files }}
+- name: files
+  configMap:
+    name: {{ include "genesys-consumer.fullname" . }}-files
+{{- end }}
+- name: tmp
+  emptyDir:
+    sizeLimit: 64Mi
 {{- end -}}
 
 {{- define "genesys-consumer.pod" -}}
@@ -131,63 +213,17 @@ metadata:
   labels:
     {{- merge (include "genesys-consumer.labels" . | fromYaml) .Values.podLabels | toYaml | nindent 4 }}
 spec:
-  serviceAccountName: {{ include "genesys-consumer.serviceAccountName" . | quote }}
-  automountServiceAccountToken: false
-  # Otherwise a Service in the namespace could set variables that look like settings.
-  enableServiceLinks: false
+  {{- include "genesys-consumer.podCommon" . | nindent 2 }}
   terminationGracePeriodSeconds: {{ add .Values.drain.timeoutSeconds .Values.drain.marginSeconds }}
-  {{- with .Values.imagePullSecrets }}
-  imagePullSecrets:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  securityContext:
-    runAsNonRoot: true
-    {{- with .Values.user }}
-    runAsUser: {{ int64 . }}
-    runAsGroup: {{ int64 . }}
-    fsGroup: {{ int64 . }}
-    {{- end }}
-    fsGroupChangePolicy: OnRootMismatch
-    seccompProfile:
-      type: RuntimeDefault
   containers:
     - {{ include "genesys-consumer.container" . | nindent 6 | trim }}
   volumes:
-    - name: secrets
-      secret:
-        secretName: {{ .Values.existingSecret | quote }}
-        defaultMode: 0440
-    {{- range $name := .Values.extraSecrets }}
-    - name: {{ printf "extra-%s" ($name | sha256sum | trunc 8) }}
-      secret:
-        secretName: {{ $name | quote }}
-        defaultMode: 0440
-    {{- end }}
-    {{- if .Values.files }}
-    - name: files
-      configMap:
-        name: {{ include "genesys-consumer.fullname" . }}-files
-    {{- end }}
-    - name: tmp
-      emptyDir:
-        sizeLimit: 64Mi
+    {{- include "genesys-consumer.volumes" . | nindent 4 }}
     {{- if eq .Values.kind "Deployment" }}
     - name: state
       emptyDir:
         sizeLimit: {{ .Values.state.size }}
     {{- end }}
-  {{- with .Values.nodeSelector }}
-  nodeSelector:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with .Values.tolerations }}
-  tolerations:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with .Values.affinity }}
-  affinity:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
   {{- if .Values.topologySpreadConstraints }}
   topologySpreadConstraints:
     {{- include "genesys-consumer.spread" . | nindent 4 }}

@@ -3,6 +3,7 @@
 Answers for running it on the chart. May touch processes of its own; no cluster.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +76,27 @@ class Helm:
     def lint(self, *values: Path) -> str:
         return self._run("lint", "--strict", str(CHART), values)
 
-    def render(self, *values: Path, chart: Path = CHART) -> Manifests:
-        text = self._run("template", RELEASE, str(chart), values, "--namespace", NAMESPACE)
+    def render(self, *values: Path, chart: Path = CHART, upgrade: bool = False) -> Manifests:
+        more = ["--is-upgrade"] if upgrade else []
+        text = self._run("template", RELEASE, str(chart), values, "--namespace", NAMESPACE, *more)
         return Manifests([document for document in yaml.safe_load_all(text) if document])
+
+    def job(self, *values: Path, sets: Sequence[str] = ()) -> dict[str, Any]:
+        """The Job or CronJob of `job.args`, as the documents have it printed; `sets` are arguments of `--set`."""
+        shown = [f"--set={each}" for each in sets]
+        text = self._run(
+            "template",
+            RELEASE,
+            str(CHART),
+            values,
+            "--namespace",
+            NAMESPACE,
+            "--show-only",
+            "templates/job.yaml",
+            *shown,
+        )
+        found: dict[str, Any] = yaml.safe_load(text)
+        return found
 
     def _run(self, *parts: str | tuple[Path, ...]) -> str:
         command = [str(self._binary)]

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from consumer import outside, setting_values, settings
+from consumer import cli, outside, setting_values, settings
 from consumer.adapters import health
 from consumer.adapters.kafka import event_topics, source
 from consumer.adapters.telemetry.adapter import Telemetry
@@ -590,12 +590,28 @@ def test_digest_wins_over_the_tag(helm: Helm) -> None:
     assert helm.render(DEFAULT).container["image"] == f"genesys-consumer:{version}"
 
 
+def _with_notes(folder: Path) -> Path:
+    """A copy of the chart that renders its notes."""
+    chart = shutil.copytree(CHART, folder / "chart")
+    include = '{{ include (print .Template.BasePath "/NOTES.txt") . | toJson }}'
+    (chart / "templates" / "notes.yaml").write_text(f"kind: Notes\nnotes: {include}")
+    return chart
+
+
+def test_notes_of_a_release_without_pods_say_what_comes_first(helm: Helm, tmp_path: Path, override: Path) -> None:
+    """There is nothing to look at yet: `check` and a load are Jobs, then come the pods."""
+    override.write_text("replicas: 0")
+    notes = helm.render(DEFAULT, override, chart=_with_notes(tmp_path))["Notes"]["notes"]
+    assert "no pods yet" in notes
+    assert "--set job.args='{check}' --show-only templates/job.yaml" in notes
+    assert f"logs --follow job/{helm.job(DEFAULT, sets=['job.args={check}'])['metadata']['name']}\n" in notes
+    assert "rollout status" not in notes
+
+
 @pytest.mark.parametrize("kind", ["StatefulSet", "Deployment"])
 def test_notes_say_what_to_check_next(helm: Helm, tmp_path: Path, override: Path, kind: str) -> None:
     """The notes name the workload in each command, and warn of pseudonyms that cannot be compared."""
-    chart = shutil.copytree(CHART, tmp_path / "chart")
-    include = '{{ include (print .Template.BasePath "/NOTES.txt") . | toJson }}'
-    (chart / "templates" / "notes.yaml").write_text(f"kind: Notes\nnotes: {include}")
+    chart = _with_notes(tmp_path)
     override.write_text(f"kind: {kind}")
     notes = helm.render(DEFAULT, override, chart=chart)["Notes"]["notes"]
     assert f"rollout status {kind.lower()}/{NAME}\n" in notes
@@ -607,27 +623,106 @@ def test_notes_say_what_to_check_next(helm: Helm, tmp_path: Path, override: Path
     assert "there is one pod" not in helm.render(DEFAULT, override, chart=chart)["Notes"]["notes"]
 
 
-def test_the_documented_job_gets_what_the_pods_get(helm: Helm, override: Path) -> None:
-    """Commands on Kubernetes: the same image, settings, secrets and restrictions, and no label that selects it."""
-    told = (PROJECT / "docs" / "operations.md").read_text(encoding="utf-8")
-    job = yaml.safe_load(re.findall(r"```yaml\n(apiVersion: batch/v1\n.*?)```", told, re.DOTALL)[0])
+@each_values_file
+def test_a_job_gets_what_the_pods_get(helm: Helm, values: Path) -> None:
+    """The same image, settings, secrets, files and restrictions; a state directory of its own, and no other's name."""
+    job, release = (
+        helm.job(values, sets=["job.args={load,/contacts/contacts.csv}", "job.claim=contacts"]),
+        helm.render(values),
+    )
+    spec = job["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
     for version in KUBERNETES_VERSIONS:
         kubernetes_validate.validate(job, version, strict=True)
-    override.write_text(
-        "image: {repository: registry.example.com/genesys-consumer}\nsecretKeys: {pseudonymKey: pseudonym-key}\n"
-        "staticMembership: false\n"
-    )
-    release, spec = helm.render(DEFAULT, override), job["spec"]["template"]["spec"]
-    (container,) = spec["containers"]
-    same = ("image", "envFrom", "env", "resources", "securityContext")
+    assert container["args"] == ["load", "/contacts/contacts.csv"]
+    variables = _variables(release.container)
+    variables.pop("KAFKA_GROUP_INSTANCE_ID", None)
+    assert _variables(container) == release.settings | variables
+    same = ("image", "imagePullPolicy", "resources", "securityContext", "terminationMessagePolicy")
     assert {key: container[key] for key in same} == {key: release.container[key] for key in same}
-    assert [mount for mount in release.container["volumeMounts"] if mount not in container["volumeMounts"]] == []
-    secrets = [volume for volume in release.pod["volumes"] if "secret" in volume]
-    assert [volume for volume in spec["volumes"] if "secret" in volume] == secrets
-    restrictions = ("automountServiceAccountToken", "enableServiceLinks", "serviceAccountName")
-    assert {key: spec[key] for key in restrictions} == {key: release.pod[key] for key in restrictions}
-    assert spec["securityContext"].items() <= release.pod["securityContext"].items()
-    assert "metadata" not in job["spec"]["template"]
+    (contacts,) = [mount for mount in container["volumeMounts"] if mount not in release.container["volumeMounts"]]
+    assert contacts == {"name": "claim", "mountPath": "/contacts", "readOnly": True}
+    given = {volume["name"]: volume for volume in spec["volumes"]}
+    assert given.pop("state")["emptyDir"] == {}
+    assert given.pop("claim")["persistentVolumeClaim"] == {"claimName": "contacts", "readOnly": True}
+    assert [*given.values()] == [volume for volume in release.pod["volumes"] if volume["name"] != "state"]
+    own = {"containers", "volumes", "restartPolicy", "terminationGracePeriodSeconds", "topologySpreadConstraints"}
+    assert {key: spec[key] for key in spec.keys() - own} == {key: release.pod[key] for key in release.pod.keys() - own}
+    assert (spec["restartPolicy"], job["spec"]["backoffLimit"]) == ("Never", 0)
+
+
+@each_values_file
+def test_nothing_of_the_release_selects_a_job(helm: Helm, values: Path) -> None:
+    """A command is behind no Service, in no budget and no pod of the workload; nobody probes it."""
+    job = helm.job(values, sets=["job.args={check}"])
+    template, release = job["spec"]["template"], helm.render(values)
+    selected = release.workload["spec"]["selector"]["matchLabels"]
+    assert not selected.keys() & template["metadata"]["labels"].keys()
+    assert not {"ports", "livenessProbe", "readinessProbe", "startupProbe"} & template["spec"]["containers"][0].keys()
+    assert "claim" not in {volume["name"] for volume in template["spec"]["volumes"]}
+
+
+def test_a_job_with_a_schedule_is_a_cron_job(helm: Helm) -> None:
+    """For what is done every week: never twice at a time."""
+    job = helm.job(DEFAULT, sets=["job.args={reconcile}"])
+    weekly = helm.job(DEFAULT, sets=["job.args={reconcile}", "job.schedule=0 4 * * 0"])
+    for version in KUBERNETES_VERSIONS:
+        kubernetes_validate.validate(weekly, version, strict=True)
+    assert weekly["spec"] == {
+        "schedule": "0 4 * * 0",
+        "concurrencyPolicy": "Forbid",
+        "jobTemplate": {"spec": job["spec"]},
+    }
+
+
+@pytest.mark.parametrize("command", ["check", "dead-letters"])
+def test_the_longest_name_of_a_job_fits(helm: Helm, override: Path, command: str) -> None:
+    """A CronJob takes 52 characters."""
+    override.write_text(f"fullnameOverride: {'c' * 52}")
+    name = helm.job(DEFAULT, override, sets=[f"job.args={{{command}}}"])["metadata"]["name"]
+    assert len(name) == 52
+    assert name.endswith(f"-{command}")
+
+
+def test_a_job_is_no_part_of_a_release(helm: Helm, override: Path) -> None:
+    """There is none unless it is asked for, and who leaves it in the values is told with the next upgrade."""
+    assert "Job" not in helm.render(DEFAULT).kinds
+    override.write_text("job: {args: [check]}")
+    with pytest.raises(ToolFailedError, match=r"job\.args is for `helm template"):
+        helm.render(DEFAULT, override, upgrade=True)
+
+
+def test_the_documented_jobs_are_commands_of_the_program(helm: Helm) -> None:
+    """Each that a document has printed is one that the chart prints, with arguments that the program takes."""
+    pages = [*(PROJECT / "docs").glob("*.md"), PROJECT / "README.md", CHART / "README.md"]
+    told = set(re.findall(r"--set job\.args='\{(.+?)\}'", "".join(page.read_text("utf-8") for page in pages)))
+    assert {arguments.split(",")[0] for arguments in told} >= {"check", "load", "reconcile"}
+    for arguments in told:
+        (container,) = helm.job(DEFAULT, sets=[f"job.args={{{arguments}}}"])["spec"]["template"]["spec"]["containers"]
+        cli._parser().parse_args(container["args"])
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (f"SOURCE_MAPPING: {FILES}/maping.toml", "files has no maping.toml"),
+        (f"SOURCE_MAPPING: {FILES}/crm/mapping.toml", "files has no crm/mapping.toml"),
+    ],
+)
+def test_a_mapping_that_is_not_among_the_files_is_refused(helm: Helm, override: Path, values: str, said: str) -> None:
+    """The pods would not start for it, long after the release was made."""
+    override.write_text(f"settings: {{{values}}}")
+    with pytest.raises(ToolFailedError, match=said):
+        helm.render(CHART / "ci" / "files-values.yaml", override)
+
+
+def test_schemas_in_a_folder_without_files_are_refused(helm: Helm, override: Path) -> None:
+    """What stands in another folder, as of a Secret, the chart does not know."""
+    override.write_text(f"settings: {{SCHEMAS_DIR: {FILES}}}")
+    with pytest.raises(ToolFailedError, match="there are no files"):
+        helm.render(DEFAULT, override)
+    override.write_text(f"settings: {{SCHEMAS_DIR: {SECRETS}, SOURCE_MAPPING: {SECRETS}/mapping.toml}}")
+    assert helm.render(DEFAULT, override).settings["SCHEMAS_DIR"] == SECRETS
 
 
 def _leaves(values: dict[str, Any], path: str = "") -> Iterator[str]:

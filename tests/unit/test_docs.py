@@ -26,7 +26,9 @@ from consumer.simulator.operations import Operation
 PROJECT = Path(__file__).resolve().parents[2]
 DOCS = PROJECT / "docs"
 OPERATIONS = (DOCS / "operations.md").read_text(encoding="utf-8")
+FORMATS = (DOCS / "formats.md").read_text(encoding="utf-8")
 GENESYS = (DOCS / "genesys.md").read_text(encoding="utf-8")
+PROCEDURES = (DOCS / "procedures.md").read_text(encoding="utf-8")
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 PAGES = [
     *(PROJECT / page for page in ("README.md", "CHANGELOG.md", "helm/README.md", "bench/README.md")),
@@ -198,6 +200,15 @@ def test_topics_are_made_as_the_program_makes_them() -> None:
         assert f"\n{topic.create_command('kafka:9092')}\n" in OPERATIONS
 
 
+def test_what_two_groups_share_is_named() -> None:
+    """Topics whose names do not follow the group would be shared by two lists, and must be named with the group."""
+    one, other = _settings(), load(REQUIRED | {"KAFKA_GROUP_ID": "other"})
+    topics = [name for name in rules() if name.startswith("KAFKA_") and name.endswith("_TOPIC")]
+    shared = {name for name in topics if getattr(one, name.lower()) == getattr(other, name.lower())}
+    assert shared == {"KAFKA_AUDIT_TOPIC", "KAFKA_DEAD_LETTER_TOPIC"}
+    assert {"KAFKA_GROUP_ID", *shared} <= set(_spans(_table(OPERATIONS, "setting")))
+
+
 def test_refused_properties_are_named() -> None:
     """The properties that the program keeps to itself are named, but for older names of the same."""
     named = set(re.findall(r"`([a-z.]+)`", OPERATIONS))
@@ -206,7 +217,7 @@ def test_refused_properties_are_named() -> None:
 
 def test_properties_of_the_registry_are_told() -> None:
     """Each is named, those of the examples are some, and the example of a client is one that the program takes."""
-    section = OPERATIONS.split("\n### Security of the registry connection\n", 1)[1].split("\n### ", 1)[0]
+    section = FORMATS.split("\n## Security of the registry connection\n", 1)[1].split("\n## ", 1)[0]
     examples = _blocks(section, "properties")
     shown = {line.partition("=")[0] for example in examples for line in example.splitlines()}
     assert shown <= set(REGISTRY_PROPERTIES)
@@ -218,7 +229,7 @@ def test_properties_of_the_registry_are_told() -> None:
 def test_audit_examples_hold() -> None:
     """The example events have the fields and the hashes of real ones, by the check that the document gives."""
     chain, batch = _blocks(OPERATIONS, "json")
-    (check,) = _blocks(OPERATIONS, "python")
+    (check,) = _blocks(PROCEDURES, "python")
     values = [line.encode() for line in chain.splitlines()]
     found: dict[str, Any] = {}
     exec(check, found)  # noqa: S102  the document's own code is what is tested
