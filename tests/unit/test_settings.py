@@ -311,10 +311,8 @@ def test_a_name_in_the_group_is_printable_ascii(name: str, raw: str, kind: str) 
 
 def test_a_group_whose_name_no_topic_can_have_needs_a_name_for_its_changelog() -> None:
     """That is named after the group; the group itself may be called so."""
-    (told,) = problems(KAFKA_GROUP_ID="two words")
-    assert problem.startswith(
-        "KAFKA_CHANGELOG_TOPIC: must be set, since it would be named after the group: 'two words-"
-    )
+    (problem,) = problems(KAFKA_GROUP_ID="two words")
+    assert problem.startswith("KAFKA_CHANGELOG_TOPIC: must be set, since it would be named after the group: 'two ")
     assert value("KAFKA_CHANGELOG_TOPIC", KAFKA_GROUP_ID="two words", KAFKA_CHANGELOG_TOPIC="two-words") == "two-words"
 
 
