@@ -280,6 +280,33 @@ def test_a_part_whose_answer_was_lost_is_applied_again() -> None:
     assert world.list["c"]["phone"] == NEW
 
 
+@pytest.mark.parametrize(
+    ("before", "granted"),
+    [({"consent": False}, {"consent": True}), ({"consent": False, "do_not_call": True}, {"do_not_call": False})],
+    ids=str,
+)
+def test_a_granting_part_whose_answer_was_lost_is_known_by_what_it_made(
+    before: dict[str, Any], granted: dict[str, Any]
+) -> None:
+    """Genesys shows what was delivered last but for the flag that it told: that is no read that lags, to wait for."""
+    story = Story().tell(0, Event("c", 1, **before))
+    world = world_of(story)
+    live(world)
+    after: list[int] = []
+
+    async def act(life: Life) -> None:
+        world.answer_lost = True
+        arrives(world, life, story.tell(0, partly("c", 2, **granted)))
+        await until(lambda: life.telemetry.retries["unavailable"] > 0)
+        world.answer_lost = False
+        after.append(len(world.sent))
+        await until(lambda: world.committed[P0] == 2)
+
+    in_life(world, act)
+    check_without_outcomes(world, story, set())
+    assert [effect for effect, _ in world.sent[after[0] :]] == ["amend"]
+
+
 # -- reads that lag
 
 
