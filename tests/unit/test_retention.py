@@ -120,6 +120,16 @@ def test_a_deleted_contact_is_forgotten_too() -> None:
     assert remembered(world) == set()
 
 
+def test_who_withdrew_is_forgotten_too() -> None:
+    """Genesys has the flags, and lets nobody call: what was kept for good would grow with all who ever withdrew."""
+    world = world_of(Story().tell(0, Event("withdrawn", 1, consent=False)))
+    live(world, state_retention_days=DAYS)
+    aged(world, ["withdrawn"])
+    in_life(world, lambda _: passes(10), state_retention_days=DAYS)
+    assert remembered(world) == set()
+    assert world.list["withdrawn"]["callable"] is False
+
+
 def test_a_duplicate_of_a_higher_version_begins_the_time_anew() -> None:
     """Whatever is written of a contact says that it is still there."""
     story, world = delivered("seen")
