@@ -275,6 +275,25 @@ def test_a_batch_whose_partition_was_lost_still_gets_its_event() -> None:
     ] * 2
 
 
+def test_a_batch_whose_partition_moves_away_before_it_is_tried_again_still_gets_its_event() -> None:
+    """What came to nothing waits to be sent again: what other partitions had in it is accounted for."""
+    world = world_of(Story().tell(0, Event("a", 1)).tell(1, Event("b", 1)))
+    world.answer = outage(1, SinkUnavailable("no answer"))
+    world.latency = 5.0
+
+    async def act(life: Life) -> None:
+        await until(lambda: len(world.requested) == 1)
+        await until(lambda: life.pipeline.gate.in_flight == 0)
+        life.source.lose([P0])
+        await until(lambda: world.committed.get(P1) == 1)
+        await passes(1)
+
+    in_life(world, act)
+    assert world.requested == [("a", "b"), ("b",)]
+    (event,) = world.events("batch")
+    assert (event["recordsIn"], event["recordsOut"], event["status"], event["attempts"]) == (1, 1, "success", 2)
+
+
 def test_a_refused_request_is_not_split_for_a_partition_that_moves_away() -> None:
     """When the partition is released nothing of it is under way, however long the hunt would have taken."""
     story = Story().tell(0, *[Event(f"n-{n}", 1) for n in range(7)], Event("poison", 1))
