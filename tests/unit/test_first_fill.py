@@ -12,10 +12,12 @@ from msgspec.structs import replace
 
 from consumer.command_ports import ImportStatus
 from consumer.core import changes, state_bytes
+from consumer.core.rows import Rows
 from consumer.errors import ConsumerError, FatalError, RefusedByGenesys, SinkUnavailable, SourceUnavailable, Withheld
+from consumer.first_fill.candidates import Candidates
 from consumer.first_fill.requests import Requests
 from consumer.first_fill.run import AT_ONCE
-from consumer.model import FROM_A_FILE, Record, Settlement, TopicPartition, Work
+from consumer.model import FROM_A_FILE, FileRow, Record, Settlement, TopicPartition, Work
 from consumer.pipeline.settle import IMPORT_KEY
 from consumer.ports import always
 from tests.fills import WRITTEN_MS, Fill, MemoryRows, Row, empty_world, fill, partition_of, row, survive
@@ -285,6 +287,16 @@ def test_a_withdrawal_of_which_something_cannot_be_read_suppresses(unreadable: R
     assert summary.reasons == {"not_decodable": 1}
     assert world.list.get("a", {"callable": False})["callable"] is False
     assert world.blocked == {"+15550100"}
+
+
+def test_a_line_that_holds_no_row_is_told_as_that() -> None:
+    """Not as a row without an external id, which somebody would look for in vain."""
+    (candidate,) = Candidates(Rows((), 0), (), "list").of([FileRow(1, b"{", {}, "the line is no JSON")])
+    assert (candidate.change, list(candidate.reasons), candidate.detail) == (
+        None,
+        ["not_decodable"],
+        "the line is no JSON",
+    )
 
 
 def test_a_delete_that_does_not_tell_when_suppresses() -> None:
