@@ -464,6 +464,8 @@ def test_an_upload_without_an_answer_is_made_again_and_harmless() -> None:
     fill(world, [row("a"), row("b")], act)
     assert runs[0].uploads.files[0] == runs[0].uploads.files[1]
     assert _outcomes(world) == {1: "delivered", 2: "delivered"}
+    (event,) = world.events("batch")
+    assert (event["recordsIn"], event["recordsOut"], event["attempts"]) == (2, 2, 2)
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,18 @@ def test_what_a_clock_that_was_behind_settled_is_kept_as_long(clock: Callable[[f
     assert remembered(world) == {identity("early")}
 
 
+def test_of_two_clocks_less_than_a_day_apart_ours_tells_when_something_was_settled(
+    clock: Callable[[float], None],
+) -> None:
+    """It is as likely that of the producer which is ahead; `reconcile` tells by ours who had the last word."""
+    world = world_of(Story().tell(0, Event("early", 10, consent=False)))
+    (record,) = world.log[P0]
+    clock(0.9)
+    live(world, state_retention_days=DAYS)
+    settled_ms = state_bytes.settled_ms(world.stores[P0][0][identity("early")])
+    assert 0.8 * DAY_MS < record.timestamp_ms - settled_ms < DAY_MS
+
+
 def test_a_clock_that_is_behind_makes_nothing_older(clock: Callable[[float], None]) -> None:
     """A grant of long ago is read again and turned away: what did that is remembered for no shorter."""
     story = Story().tell(0, Event("known", 10, consent=False), Event("known", 9))
