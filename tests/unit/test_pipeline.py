@@ -640,6 +640,22 @@ def test_who_shares_a_request_with_a_withdrawal_does_not_wait_with_it() -> None:
     in_life(world, act, sink=_WithoutDncList(world))
 
 
+def test_who_is_doubted_does_not_wait_for_the_do_not_call_list_with_the_half_that_was_tried() -> None:
+    """That half holds who withdrew; nobody says of it whether it was to blame for the request that was refused."""
+    world = world_of(Story().tell(0, Event("withdrawn", 1, consent=False), *_contacts(3)))
+    world.poison = {"contact-0"}
+    sink = _WithoutDncList(world)
+    sink.until = 0.0
+    world.answer = lambda: setattr(sink, "until", 600.0)
+
+    async def act(_: Life) -> None:
+        await until(lambda: world.list.keys() == {"withdrawn", "contact-1", "contact-2"})
+        assert asyncio.get_running_loop().time() < START + 5
+        assert world.requested[1] == ("withdrawn",)
+
+    in_life(world, act, sink=sink)
+
+
 def test_a_list_that_is_slow_to_refuse_keeps_nobody_else_waiting() -> None:
     """Of thousands that wait a request's worth is tried at a time: who withdraws meanwhile is not callable at once."""
     people = [f"contact-{n}" for n in range(3000)]
