@@ -1434,6 +1434,21 @@ def test_who_is_doubted_goes_on_when_the_half_that_was_tried_is_turned_away_and_
     assert world.list.keys() == {"other-1", "other-2", "other-3"}
 
 
+def test_who_is_doubted_goes_on_when_the_half_to_be_tried_is_lost_before() -> None:
+    """Its partition moves while the request that was refused is under way: the half is not sent any more."""
+    story = Story().tell(0, *_contacts(4)).tell(1, *[Event(f"other-{n}", 1) for n in range(4)])
+    world = world_of(story)
+    world.poison = {"other-0"}
+
+    async def act(life: Life) -> None:
+        world.answer = lambda: life.source.lose([P0]) if len(world.requested) == 1 else None
+        await until(lambda: world.committed == {P1: 4})
+
+    in_life(world, act)
+    assert set(world.requested[0]) == {*world.list, "other-0", *(f"contact-{n}" for n in range(4))}
+    assert world.list.keys() == {"other-1", "other-2", "other-3"}
+
+
 class _CountedTopics(MemoryTopics):
     """Remembers how many records of each partition each transaction has."""
 
