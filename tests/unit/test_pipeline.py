@@ -933,6 +933,25 @@ def test_a_contact_that_genesys_does_not_know_is_looked_for_three_times() -> Non
     assert world.list == {}
 
 
+def test_what_took_the_place_of_another_change_is_judged_as_behind_it_when_it_comes_again_alone() -> None:
+    """A record between the two holds the partition up: the first is settled, and the process ends before the second.
+
+    It says what was delivered before both, and is no duplicate of that.
+    """
+    story = Story().tell(0, Event("contact-0", 1))
+    world = world_of(story)
+    live(world)
+    world.unanswered = {"held"}
+    world.append(
+        story.tell(0, Event("contact-0", 2, phone="+15550199"), Event("held", 1), Event("contact-0", 3)).records()[1:]
+    )
+    in_life(world, lambda _: until(lambda: world.committed == {P0: 2}), batch_max_records=1)
+    assert world.committed == {P0: 2}
+    world.unanswered = set()
+    live(world)
+    assert _outcomes(world) == ["delivered", "superseded", "delivered", "delivered"]
+
+
 def test_grant_revoke_grant_are_three_deliveries() -> None:
     """The third event equals the first, and still is no duplicate."""
     story = Story().tell(0, Event("contact-0", 1))
