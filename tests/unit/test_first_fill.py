@@ -114,14 +114,14 @@ def test_each_row_has_one_outcome_and_the_list_is_what_the_rows_say() -> None:
 
 
 def test_rejected_rows_become_dead_letters_as_they_stand_in_the_file() -> None:
-    """Value and reason, and no other row."""
+    """Value and reason, with the external id as the key, and no other row."""
     world = empty_world()
     fill(world, ROWS)
-    letters = [(record.offset, record.value, reason) for record, reason in world.dead_letters]
+    letters = [(record.offset, record.key, record.value, reason) for record, reason in world.dead_letters]
     assert letters == [
-        (3, orjson.dumps(ROWS[2]), "phone_not_e164"),
-        (5, orjson.dumps(ROWS[4]), "consent_conflicts_with_do_not_call"),
-        (11, orjson.dumps(ROWS[10]), "external_id_missing"),
+        (3, b"bad", orjson.dumps(ROWS[2]), "phone_not_e164"),
+        (5, b"conflict", orjson.dumps(ROWS[4]), "consent_conflicts_with_do_not_call"),
+        (11, None, orjson.dumps(ROWS[10]), "external_id_missing"),
     ]
 
 
@@ -540,15 +540,18 @@ def test_a_file_that_breaks_off_by_itself_is_not_sent_again(broken: Exception) -
     assert caught.group_contains(type(broken), match=re.escape(str(broken)))
 
 
-def test_no_file_is_sent_while_ownership_is_not_sure() -> None:
-    """The brokers are silent: the file waits until they answer again."""
+@pytest.mark.parametrize("silent", [{0, 1}, {0}, {1}], ids=str)
+def test_no_file_is_sent_while_ownership_is_not_sure(silent: set[int]) -> None:
+    """The brokers are silent, of all partitions or of one: the file waits until they answer again."""
     world = empty_world()
     sent_at: list[float] = []
 
     def act(run: Fill) -> None:
-        run.source.sure = False
         loop = asyncio.get_running_loop()
-        loop.call_later(100, lambda: setattr(run.source, "sure", True))
+        owns = run.source.owns
+        run.source.owns = lambda partition: (  # type: ignore[method-assign]
+            owns(partition) and (partition.partition not in silent or loop.time() - began >= 100)
+        )
         upload, began = run.uploads.upload, loop.time()
 
         async def sent(size: int, body: Any) -> None:
