@@ -176,6 +176,7 @@ def test_marks_of_letters_that_are_gone_are_removed() -> None:
     replayed.forget_before({0: PIECE_OFFSETS - 1})
     assert (0, PIECE_OFFSETS - 1) in replayed
     replayed.forget_before({0: PIECE_OFFSETS, 1: 10})
+    assert (0, PIECE_OFFSETS - 1) not in replayed
     assert replayed.take_changes() == [(key, None)]
 
 
