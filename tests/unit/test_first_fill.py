@@ -540,6 +540,30 @@ def test_a_file_that_breaks_off_by_itself_is_not_sent_again(broken: Exception) -
     assert caught.group_contains(type(broken), match=re.escape(str(broken)))
 
 
+def test_an_import_that_begins_late_is_not_taken_for_the_last_one() -> None:
+    """Of as many rows: for a while it looks as if the file had been imported already, and nothing is settled."""
+    runs: list[Fill] = []
+    arrived_at: list[float] = []
+
+    def act(run: Fill) -> None:
+        runs.append(run)
+        loop, upload = asyncio.get_running_loop(), run.uploads.upload
+
+        async def arrives(size: int, body: Any) -> None:
+            await upload(size, body)
+            arrived_at.append(loop.time())
+
+        async def status() -> ImportStatus:
+            await passes(0.01)
+            goes_on = bool(arrived_at) and 20 <= loop.time() - arrived_at[0] < 60
+            return ImportStatus(under_way=goes_on, failure="", total=1, completed=int(not goes_on))
+
+        run.uploads.upload, run.uploads.import_status = arrives, status  # type: ignore[method-assign]
+
+    fill(empty_world(), [row("a")], act)
+    assert ("importing", 0, 1) in runs[0].told
+
+
 @pytest.mark.parametrize("silent", [{0, 1}, {0}, {1}], ids=str)
 def test_no_file_is_sent_while_ownership_is_not_sure(silent: set[int]) -> None:
     """The brokers are silent, of all partitions or of one: the file waits until they answer again."""
