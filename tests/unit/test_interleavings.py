@@ -45,6 +45,21 @@ def test_nothing_is_sent_while_the_source_is_not_sure() -> None:
     assert world.requested == [("mine",)]
 
 
+def test_nothing_is_sent_together_with_what_the_source_is_not_sure_of() -> None:
+    """A request with contacts of two partitions waits for both."""
+    world = world_of(Story().tell(0, Event("a", 1)).tell(1, Event("b", 1)))
+
+    async def act(life: Life) -> None:
+        await until(lambda: len(life.pipeline.lanes) == 2)
+        position = life.source._positions.pop(P1)
+        await passes(30)
+        assert world.requested == []
+        life.source._positions[P1] = position
+        await until(lambda: world.committed == {P0: 1, P1: 1})
+
+    in_life(world, act)
+
+
 def test_a_partition_leaves_at_once_while_another_is_read_on_and_on() -> None:
     """It settles what is its own; that the other one always has more to settle is nothing to wait for."""
     story = Story().tell(0, Event("a", 1)).tell(1, *(Event("b", 1) for _ in range(4000)))
