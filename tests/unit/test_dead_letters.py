@@ -157,6 +157,17 @@ def test_marks_of_a_topic_that_was_made_anew_are_removed() -> None:
     assert new.take_changes() == []
 
 
+def test_marks_of_another_size_are_removed() -> None:
+    """As another release may have written them: what cannot be read tells of no letter, and ends nothing."""
+    replayed = Replayed("id")
+    replayed.add(0, PIECE_OFFSETS - 1)
+    ((key, value),) = replayed.take_changes()
+    again = Replayed("id")
+    again.restore(key, value and value[:-1])
+    assert (0, PIECE_OFFSETS - 1) not in again
+    assert again.take_changes() == [(key, None)]
+
+
 def test_marks_of_letters_that_are_gone_are_removed() -> None:
     """A piece goes when retention has removed the last of its letters, not before."""
     replayed = Replayed("id")
@@ -165,6 +176,7 @@ def test_marks_of_letters_that_are_gone_are_removed() -> None:
     replayed.forget_before({0: PIECE_OFFSETS - 1})
     assert (0, PIECE_OFFSETS - 1) in replayed
     replayed.forget_before({0: PIECE_OFFSETS, 1: 10})
+    assert (0, PIECE_OFFSETS - 1) not in replayed
     assert replayed.take_changes() == [(key, None)]
 
 

@@ -844,6 +844,11 @@ def test_nothing_repeats_what_a_file_told():
     assert not repeats(7, b"of the record", from_a_file(accepted(made, None)))
 
 
+def test_what_has_no_imprint_repeats_nothing():
+    """Two records of which nothing is noted are not the same for that."""
+    assert not repeats(7, b"", accepted(change(offset=7), None))
+
+
 def test_the_mark_of_a_file_is_kept_in_bytes():
     """The changelog carries it."""
     assert state_bytes.decode(state_bytes.encode(of_file(), 0)).offset == FROM_A_FILE

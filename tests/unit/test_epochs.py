@@ -64,6 +64,20 @@ def test_the_next_failover_begins_the_next_epoch():
     assert [epochs.of(time, "") for time in (19, 20, 29, 30)] == [0, 1, 1, 2]
 
 
+def test_what_an_older_epoch_had_counts_for_nothing_also_behind_what_is_new():
+    """Polled at once with what goes on, it is no position of the last epoch, below which the next would begin."""
+    epochs = seen((100, 10), (3, 20))
+    assert follow(epochs, [(4, 25), (101, 12)]) == []
+    assert follow(epochs, [(5, 30)]) == []
+
+
+def test_what_goes_on_counts_also_behind_what_an_older_epoch_had():
+    """It is the highest position of the last epoch, below which the next failover shows."""
+    epochs = seen((100, 10), (3, 20))
+    assert follow(epochs, [(5, 12), (6, 25)]) == []
+    assert follow(epochs, [(5, 30)]) == [0]
+
+
 def test_only_the_last_beginnings_are_kept():
     """What is older counts as of the first epoch, which no later one was ever compared with as newer."""
     failovers = MAX_BEGINNINGS + 5

@@ -96,6 +96,17 @@ def test_a_withdrawal_of_the_old_log_that_is_sent_again_lets_no_grant_behind_it_
         assert True not in callable_(world).values()
 
 
+def test_a_withdrawal_by_a_position_applies_where_none_is_known(rows: dict[str, Any]) -> None:
+    """A tombstone has none: nothing went back, and nobody is told so."""
+    world = World()
+    world.append([Record(*PARTITION, 0, TIME_MS, b"7", None)])
+    tell(world, row("c", 5, 10, **DENIED))
+    with capture_logs() as logs:
+        live(world, schemas(), **rows)
+    assert callable_(world) == {"7": False}
+    assert [entry for entry in logs if entry["event"] == "source_order_went_back"] == []
+
+
 def test_reading_the_topic_again_from_its_start_sends_nothing(rows: dict[str, Any]) -> None:
     """Every record has the epoch that it had."""
     story = [

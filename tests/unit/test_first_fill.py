@@ -12,10 +12,12 @@ from msgspec.structs import replace
 
 from consumer.command_ports import ImportStatus
 from consumer.core import changes, state_bytes
+from consumer.core.rows import Rows
 from consumer.errors import ConsumerError, FatalError, RefusedByGenesys, SinkUnavailable, SourceUnavailable, Withheld
+from consumer.first_fill.candidates import Candidates
 from consumer.first_fill.requests import Requests
 from consumer.first_fill.run import AT_ONCE
-from consumer.model import FROM_A_FILE, Record, Settlement, TopicPartition, Work
+from consumer.model import FROM_A_FILE, FileRow, Record, Settlement, TopicPartition, Work
 from consumer.pipeline.settle import IMPORT_KEY
 from consumer.ports import always
 from tests.fills import WRITTEN_MS, Fill, MemoryRows, Row, empty_world, fill, partition_of, row, survive
@@ -112,14 +114,14 @@ def test_each_row_has_one_outcome_and_the_list_is_what_the_rows_say() -> None:
 
 
 def test_rejected_rows_become_dead_letters_as_they_stand_in_the_file() -> None:
-    """Value and reason, and no other row."""
+    """Value and reason, with the external id as the key, and no other row."""
     world = empty_world()
     fill(world, ROWS)
-    letters = [(record.offset, record.value, reason) for record, reason in world.dead_letters]
+    letters = [(record.offset, record.key, record.value, reason) for record, reason in world.dead_letters]
     assert letters == [
-        (3, orjson.dumps(ROWS[2]), "phone_not_e164"),
-        (5, orjson.dumps(ROWS[4]), "consent_conflicts_with_do_not_call"),
-        (11, orjson.dumps(ROWS[10]), "external_id_missing"),
+        (3, b"bad", orjson.dumps(ROWS[2]), "phone_not_e164"),
+        (5, b"conflict", orjson.dumps(ROWS[4]), "consent_conflicts_with_do_not_call"),
+        (11, None, orjson.dumps(ROWS[10]), "external_id_missing"),
     ]
 
 
@@ -287,6 +289,16 @@ def test_a_withdrawal_of_which_something_cannot_be_read_suppresses(unreadable: R
     assert world.blocked == {"+15550100"}
 
 
+def test_a_line_that_holds_no_row_is_told_as_that() -> None:
+    """Not as a row without an external id, which somebody would look for in vain."""
+    (candidate,) = Candidates(Rows((), 0), (), "list").of([FileRow(1, b"{", {}, "the line is no JSON")])
+    assert (candidate.change, list(candidate.reasons), candidate.detail) == (
+        None,
+        ["not_decodable"],
+        "the line is no JSON",
+    )
+
+
 def test_a_delete_that_does_not_tell_when_suppresses() -> None:
     """As in the stream: the contact stays, and is not called."""
     world = empty_world()
@@ -452,6 +464,8 @@ def test_an_upload_without_an_answer_is_made_again_and_harmless() -> None:
     fill(world, [row("a"), row("b")], act)
     assert runs[0].uploads.files[0] == runs[0].uploads.files[1]
     assert _outcomes(world) == {1: "delivered", 2: "delivered"}
+    (event,) = world.events("batch")
+    assert (event["recordsIn"], event["recordsOut"], event["attempts"]) == (2, 2, 2)
 
 
 @pytest.mark.parametrize(
@@ -526,15 +540,42 @@ def test_a_file_that_breaks_off_by_itself_is_not_sent_again(broken: Exception) -
     assert caught.group_contains(type(broken), match=re.escape(str(broken)))
 
 
-def test_no_file_is_sent_while_ownership_is_not_sure() -> None:
-    """The brokers are silent: the file waits until they answer again."""
+def test_an_import_that_begins_late_is_not_taken_for_the_last_one() -> None:
+    """Of as many rows: for a while it looks as if the file had been imported already, and nothing is settled."""
+    runs: list[Fill] = []
+    arrived_at: list[float] = []
+
+    def act(run: Fill) -> None:
+        runs.append(run)
+        loop, upload = asyncio.get_running_loop(), run.uploads.upload
+
+        async def arrives(size: int, body: Any) -> None:
+            await upload(size, body)
+            arrived_at.append(loop.time())
+
+        async def status() -> ImportStatus:
+            await passes(0.01)
+            goes_on = bool(arrived_at) and 20 <= loop.time() - arrived_at[0] < 60
+            return ImportStatus(under_way=goes_on, failure="", total=1, completed=int(not goes_on))
+
+        run.uploads.upload, run.uploads.import_status = arrives, status  # type: ignore[method-assign]
+
+    fill(empty_world(), [row("a")], act)
+    assert ("importing", 0, 1) in runs[0].told
+
+
+@pytest.mark.parametrize("silent", [{0, 1}, {0}, {1}], ids=str)
+def test_no_file_is_sent_while_ownership_is_not_sure(silent: set[int]) -> None:
+    """The brokers are silent, of all partitions or of one: the file waits until they answer again."""
     world = empty_world()
     sent_at: list[float] = []
 
     def act(run: Fill) -> None:
-        run.source.sure = False
         loop = asyncio.get_running_loop()
-        loop.call_later(100, lambda: setattr(run.source, "sure", True))
+        owns = run.source.owns
+        run.source.owns = lambda partition: (  # type: ignore[method-assign]
+            owns(partition) and (partition.partition not in silent or loop.time() - began >= 100)
+        )
         upload, began = run.uploads.upload, loop.time()
 
         async def sent(size: int, body: Any) -> None:

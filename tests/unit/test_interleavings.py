@@ -45,6 +45,21 @@ def test_nothing_is_sent_while_the_source_is_not_sure() -> None:
     assert world.requested == [("mine",)]
 
 
+def test_nothing_is_sent_together_with_what_the_source_is_not_sure_of() -> None:
+    """A request with contacts of two partitions waits for both."""
+    world = world_of(Story().tell(0, Event("a", 1)).tell(1, Event("b", 1)))
+
+    async def act(life: Life) -> None:
+        await until(lambda: len(life.pipeline.lanes) == 2)
+        position = life.source._positions.pop(P1)
+        await passes(30)
+        assert world.requested == []
+        life.source._positions[P1] = position
+        await until(lambda: world.committed == {P0: 1, P1: 1})
+
+    in_life(world, act)
+
+
 def test_a_partition_leaves_at_once_while_another_is_read_on_and_on() -> None:
     """It settles what is its own; that the other one always has more to settle is nothing to wait for."""
     story = Story().tell(0, Event("a", 1)).tell(1, *(Event("b", 1) for _ in range(4000)))
@@ -273,6 +288,25 @@ def test_a_batch_whose_partition_was_lost_still_gets_its_event() -> None:
     assert [(each["recordsIn"], each["recordsOut"], each["status"]) for each in events.values()] == [
         (1, 1, "success")
     ] * 2
+
+
+def test_a_batch_whose_partition_moves_away_before_it_is_tried_again_still_gets_its_event() -> None:
+    """What came to nothing waits to be sent again: what other partitions had in it is accounted for."""
+    world = world_of(Story().tell(0, Event("a", 1)).tell(1, Event("b", 1)))
+    world.answer = outage(1, SinkUnavailable("no answer"))
+    world.latency = 5.0
+
+    async def act(life: Life) -> None:
+        await until(lambda: len(world.requested) == 1)
+        await until(lambda: life.pipeline.gate.in_flight == 0)
+        life.source.lose([P0])
+        await until(lambda: world.committed.get(P1) == 1)
+        await passes(1)
+
+    in_life(world, act)
+    assert world.requested == [("a", "b"), ("b",)]
+    (event,) = world.events("batch")
+    assert (event["recordsIn"], event["recordsOut"], event["status"], event["attempts"]) == (1, 1, "success", 2)
 
 
 def test_a_refused_request_is_not_split_for_a_partition_that_moves_away() -> None:

@@ -264,9 +264,20 @@ def test_a_version_is_a_number_or_its_text(value, kind, expected):
     assert of(value, {"version": "x"}, [kind]).version == expected
 
 
-@pytest.mark.parametrize(("value", "kind"), [("v7", "string"), (-7, "long"), (str(2**63), "string"), (True, "boolean")])
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("v7", "string"),
+        (-7, "long"),
+        (str(2**63), "string"),
+        (True, "boolean"),
+        ("\u00b2", "string"),
+        ("\u0661\u0660", "string"),
+        ("9" * 5000, "string"),
+    ],
+)
 def test_what_is_no_version_is_rejected(value, kind):
-    """Nothing is guessed about the order. The flags are told all the same."""
+    """Nothing is guessed about the order, digits of other scripts included. The flags are told all the same."""
     event = of(value, {"version": "x"}, [kind])
     assert "version is not" in event.flaw
     assert event.version is None

@@ -1,6 +1,7 @@
 """Partitions that are nobody's: when a member that is back rejoins for them, and when it stops to look."""
 
 from concurrent.futures import Future
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -63,6 +64,20 @@ def test_what_nobody_has_for_a_while_is_adopted_and_a_rejoin_in_vain_is_repeated
     for number, wait in enumerate(waits):
         assert PATIENCE_S * 2**number <= wait <= PATIENCE_S * 2**number + 3 * LOOK_AGAIN_S
     assert not subject.finished
+
+
+def test_the_brokers_are_not_asked_at_every_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while there is something to wait for: once every two seconds, whoever polls ten times as often."""
+    asked: list[float] = []
+
+    def decide(_: Orphans, __: object, now: float) -> set[TopicPartition]:
+        asked.append(now)
+        return set()
+
+    monkeypatch.setattr(Orphans, "_decide", decide)
+    watched(monkeypatch, LEFT)
+    assert len(asked) > 20
+    assert all(later - moment >= LOOK_AGAIN_S for moment, later in pairwise(asked))
 
 
 @pytest.mark.parametrize("answers", [[set()], [None, LEFT, set()], [LEFT, None, LEFT, None]], ids=str)

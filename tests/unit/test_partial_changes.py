@@ -280,6 +280,33 @@ def test_a_part_whose_answer_was_lost_is_applied_again() -> None:
     assert world.list["c"]["phone"] == NEW
 
 
+@pytest.mark.parametrize(
+    ("before", "granted"),
+    [({"consent": False}, {"consent": True}), ({"consent": False, "do_not_call": True}, {"do_not_call": False})],
+    ids=str,
+)
+def test_a_granting_part_whose_answer_was_lost_is_known_by_what_it_made(
+    before: dict[str, Any], granted: dict[str, Any]
+) -> None:
+    """Genesys shows what was delivered last but for the flag that it told: that is no read that lags, to wait for."""
+    story = Story().tell(0, Event("c", 1, **before))
+    world = world_of(story)
+    live(world)
+    after: list[int] = []
+
+    async def act(life: Life) -> None:
+        world.answer_lost = True
+        arrives(world, life, story.tell(0, partly("c", 2, **granted)))
+        await until(lambda: life.telemetry.retries["unavailable"] > 0)
+        world.answer_lost = False
+        after.append(len(world.sent))
+        await until(lambda: world.committed[P0] == 2)
+
+    in_life(world, act)
+    check_without_outcomes(world, story, set())
+    assert [effect for effect, _ in world.sent[after[0] :]] == ["amend"]
+
+
 # -- reads that lag
 
 
@@ -305,6 +332,35 @@ def test_a_read_that_lags_does_not_undo_a_withdrawal(withdrawal: dict[str, Any])
     in_life(world, act)
     check_without_outcomes(world, story, set())
     assert (seen, world.list["c"]["callable"], world.list["c"]["phone"]) == ([False], False, NEW)
+
+
+@pytest.mark.parametrize(
+    ("granted", "shown"), [({"consent": True}, (True, True)), ({"do_not_call": False}, (False, False))]
+)
+def test_a_read_that_lags_does_not_undo_a_withdrawal_by_the_flag_that_is_not_granted(
+    granted: dict[str, Any], shown: tuple[bool, bool]
+) -> None:
+    """What is shown has the granted flag as it is to be, as it was before both were withdrawn: no answer was lost."""
+    world = one_after_the_other(Event("c", 1))
+    before = dict(world.list["c"])
+    story = Story().tell(0, Event("c", 1), Event("c", 2, consent=False, do_not_call=True))
+    world.append(story.records()[1:])
+    live(world)
+    world.append(story.tell(0, partly("c", 3, **granted)).records()[2:])
+    world.lagging = {"c": before}
+    seen: list[object] = []
+
+    async def act(_: Life) -> None:
+        await until(lambda: world.sent[-1] == ("amend", ("c",)))
+        await passes(5)
+        seen.append(world.list["c"]["callable"])
+        world.lagging = {}
+        await until(lambda: world.committed == {P0: 3})
+
+    in_life(world, act)
+    assert seen == [False]
+    assert not world.list["c"]["callable"]
+    assert (world.list["c"]["consent"], world.list["c"]["do_not_call"]) == shown
 
 
 def test_what_somebody_changed_in_genesys_is_taken_in_the_end() -> None:

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from consumer.core.audit_chain import AuditCheck, Finding
+from consumer.core.contact_id import contact_id
 from consumer.core.offsets import Tracker
 from consumer.errors import (
     ConsumerError,
@@ -35,7 +37,17 @@ from consumer.ports import Grown, Starting, StoreWrite, Sure, always
 from tests import virtual_time
 from tests.checker import check
 from tests.lives import Life, arrives, in_life, live, world_of
-from tests.memory_ports import SCHEMA, MemorySchemas, MemorySink, MemorySource, MemoryStore, MemoryTopics, World, outage
+from tests.memory_ports import (
+    SCHEMA,
+    MemorySchemas,
+    MemorySink,
+    MemorySource,
+    MemoryStore,
+    MemoryTopics,
+    SilentTelemetry,
+    World,
+    outage,
+)
 from tests.stories import BAD_RECORDS, TOPIC, Event, Story, partly, random_story
 from tests.virtual_time import START, passes, until
 
@@ -134,6 +146,28 @@ def test_one_poison_contact_among_a_hundred_stands_alone() -> None:
     (batch,) = world.events("batch")
     assert (batch["status"], batch["recordsIn"], batch["recordsOut"]) == ("partial", 100, 99)
     assert batch["attempts"] <= 15
+
+
+def test_who_is_given_away_by_a_refusal_stands_alone_at_once() -> None:
+    """The others are accepted with the next request, which the bad ones are not in."""
+    story = Story().tell(0, *_contacts(8))
+    world = world_of(story)
+    world.poison = {"contact-2", "contact-5"}
+    world.refusal = RefusedByGenesys(world.refusal.code, set(map(contact_id, world.poison)))
+    live(world)
+    check(world, story, world.poison)
+    assert sorted(map(len, world.requested)) == [1, 1, 6, 8]
+
+
+def test_whoever_withdraws_is_not_searched_among_the_rest() -> None:
+    """A refused request is parted between the two first: the withdrawals are done with the next one."""
+    story = Story().tell(0, *_contacts(8), Event("withdrawn", 1, consent=False))
+    world = world_of(story)
+    world.poison = {"contact-0"}
+    live(world)
+    check(world, story, world.poison)
+    assert len(world.requested[0]) == 9
+    assert world.requested[1] == ("withdrawn",)
 
 
 def test_a_search_goes_on_after_an_outage_where_it_was() -> None:
@@ -243,6 +277,31 @@ def test_a_grant_in_the_place_of_a_withdrawal_that_may_have_been_applied_release
     assert _outcomes(world) == ["delivered", "superseded", "delivered"]
     assert world.list["contact-0"]["callable"] is True
     assert world.blocked == {"+15550100", "+15550199"}
+
+
+def test_after_a_refused_grant_that_took_the_place_of_one_that_may_have_been_applied_nothing_is_released() -> None:
+    """That one may have released the number, and somebody else have blocked it since: the block is not ours then."""
+    story = Story().tell(0, Event("contact-0", 1, consent=False))
+    world = world_of(story)
+    live(world, **DNC)
+    world.append(story.tell(0, Event("contact-0", 2)).records()[1:])
+
+    async def act(life: Life) -> None:
+        world.answer_lost = True
+        await until(lambda: len(world.sent) == 2)
+        world.answer_lost, world.poison = False, {"contact-0"}
+        world.blocked.add("+15550100")
+        world.append(story.tell(0, Event("contact-0", 3, phone="+15550199")).records()[2:])
+        life.source.wake()
+        await until(lambda: world.committed == {P0: 3})
+        world.poison = set()
+        world.append(story.tell(0, Event("contact-0", 4)).records()[3:])
+        life.source.wake()
+        await until(lambda: world.committed == {P0: 4})
+
+    in_life(world, act, **DNC)
+    assert _outcomes(world) == ["delivered", "superseded", "undeliverable", "delivered"]
+    assert world.blocked == {"+15550100"}
 
 
 def test_a_grant_that_a_rejected_withdrawal_waits_behind_releases_nothing() -> None:
@@ -581,6 +640,22 @@ def test_who_shares_a_request_with_a_withdrawal_does_not_wait_with_it() -> None:
     in_life(world, act, sink=_WithoutDncList(world))
 
 
+def test_who_is_doubted_does_not_wait_for_the_do_not_call_list_with_the_half_that_was_tried() -> None:
+    """That half holds who withdrew; nobody says of it whether it was to blame for the request that was refused."""
+    world = world_of(Story().tell(0, Event("withdrawn", 1, consent=False), *_contacts(3)))
+    world.poison = {"contact-0"}
+    sink = _WithoutDncList(world)
+    sink.until = 0.0
+    world.answer = lambda: setattr(sink, "until", 600.0)
+
+    async def act(_: Life) -> None:
+        await until(lambda: world.list.keys() == {"withdrawn", "contact-1", "contact-2"})
+        assert asyncio.get_running_loop().time() < START + 5
+        assert world.requested[1] == ("withdrawn",)
+
+    in_life(world, act, sink=sink)
+
+
 def test_a_list_that_is_slow_to_refuse_keeps_nobody_else_waiting() -> None:
     """Of thousands that wait a request's worth is tried at a time: who withdraws meanwhile is not callable at once."""
     people = [f"contact-{n}" for n in range(3000)]
@@ -856,6 +931,25 @@ def test_a_contact_that_genesys_does_not_know_is_looked_for_three_times() -> Non
     assert [entry["event"] for entry in logs].count("contact_unknown") == 1
     assert world.committed == {P0: 2}
     assert world.list == {}
+
+
+def test_what_took_the_place_of_another_change_is_judged_as_behind_it_when_it_comes_again_alone() -> None:
+    """A record between the two holds the partition up: the first is settled, and the process ends before the second.
+
+    It says what was delivered before both, and is no duplicate of that.
+    """
+    story = Story().tell(0, Event("contact-0", 1))
+    world = world_of(story)
+    live(world)
+    world.unanswered = {"held"}
+    world.append(
+        story.tell(0, Event("contact-0", 2, phone="+15550199"), Event("held", 1), Event("contact-0", 3)).records()[1:]
+    )
+    in_life(world, lambda _: until(lambda: world.committed == {P0: 2}), batch_max_records=1)
+    assert world.committed == {P0: 2}
+    world.unanswered = set()
+    live(world)
+    assert _outcomes(world) == ["delivered", "superseded", "delivered", "delivered"]
 
 
 def test_grant_revoke_grant_are_three_deliveries() -> None:
@@ -1338,6 +1432,42 @@ def test_what_comes_back_for_a_lost_partition_is_not_settled() -> None:
     check(world, story, set())
 
 
+def test_who_is_doubted_goes_on_when_the_half_that_was_tried_is_turned_away_and_lost() -> None:
+    """Nobody would ever tell them what came of it, and their partition would stand still."""
+    story = Story().tell(0, *_contacts(4)).tell(1, *[Event(f"other-{n}", 1) for n in range(4)])
+    world = world_of(story)
+    world.latency, world.poison = 5.0, {"other-0"}
+
+    def answer() -> None:
+        if len(world.requested) == 2:
+            raise Throttled("busy", retry_after=1.0)
+
+    async def act(life: Life) -> None:
+        await until(lambda: len(world.requested) == 2)
+        life.source.lose([P0])
+        await until(lambda: world.committed == {P1: 4})
+
+    world.answer = answer
+    in_life(world, act)
+    assert world.requested[1] == tuple(f"contact-{n}" for n in range(4))
+    assert world.list.keys() == {"other-1", "other-2", "other-3"}
+
+
+def test_who_is_doubted_goes_on_when_the_half_to_be_tried_is_lost_before() -> None:
+    """Its partition moves while the request that was refused is under way: the half is not sent any more."""
+    story = Story().tell(0, *_contacts(4)).tell(1, *[Event(f"other-{n}", 1) for n in range(4)])
+    world = world_of(story)
+    world.poison = {"other-0"}
+
+    async def act(life: Life) -> None:
+        world.answer = lambda: life.source.lose([P0]) if len(world.requested) == 1 else None
+        await until(lambda: world.committed == {P1: 4})
+
+    in_life(world, act)
+    assert set(world.requested[0]) == {*world.list, "other-0", *(f"contact-{n}" for n in range(4))}
+    assert world.list.keys() == {"other-1", "other-2", "other-3"}
+
+
 class _CountedTopics(MemoryTopics):
     """Remembers how many records of each partition each transaction has."""
 
@@ -1581,6 +1711,21 @@ def test_bytes_that_are_no_change_event_cost_one_dead_letter_and_nothing_else(ki
     assert _outcomes(world) == ["delivered", "rejected", "delivered"]
     assert world.events()[1]["reasons"] == [reason]
     assert world.dead_letters == [(bad, reason)]
+
+
+def test_a_record_event_names_the_trace_of_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks what became of a contact finds the request: that of the last one, where it took several."""
+
+    @contextmanager
+    def span(*_: object) -> Iterator[str]:
+        yield f"{next(requests):032x}"
+
+    requests = count(1)
+    monkeypatch.setattr(SilentTelemetry, "batch_span", span)
+    world = world_of(Story().tell(0, Event("contact-0", 1)))
+    world.answer = outage(1, SinkUnavailable("no answer"))
+    live(world)
+    assert [event["traceId"] for event in world.events()] == [f"{2:032x}"]
 
 
 def test_no_personal_data_is_in_audit_events() -> None:

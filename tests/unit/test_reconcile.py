@@ -601,6 +601,22 @@ def test_an_outage_while_mending_is_waited_for() -> None:
         assert reconcile(world).drift == 0
 
 
+def test_genesys_is_left_alone_for_as_long_as_it_asks() -> None:
+    """Neither the request that it turned away nor the next one is made before."""
+    world = planted()
+    moments: list[float] = []
+
+    def answer() -> None:
+        moments.append(asyncio.get_running_loop().time())
+        if len(moments) == 1:
+            raise Throttled("wait", 42)
+
+    world.answer = answer
+    reconcile(world, apply=True)
+    assert len(moments) > 2
+    assert moments[1] - moments[0] >= 42
+
+
 def test_a_refused_contact_is_found_and_told_and_the_others_are_mended() -> None:
     """One that must not be called is deleted instead; one that may be is left as it is."""
     world = planted()

@@ -120,6 +120,16 @@ def test_a_deleted_contact_is_forgotten_too() -> None:
     assert remembered(world) == set()
 
 
+def test_who_withdrew_is_forgotten_too() -> None:
+    """Genesys has the flags, and lets nobody call: what was kept for good would grow with all who ever withdrew."""
+    world = world_of(Story().tell(0, Event("withdrawn", 1, consent=False)))
+    live(world, state_retention_days=DAYS)
+    aged(world, ["withdrawn"])
+    in_life(world, lambda _: passes(10), state_retention_days=DAYS)
+    assert remembered(world) == set()
+    assert world.list["withdrawn"]["callable"] is False
+
+
 def test_a_duplicate_of_a_higher_version_begins_the_time_anew() -> None:
     """Whatever is written of a contact says that it is still there."""
     story, world = delivered("seen")
@@ -146,6 +156,18 @@ def test_what_a_clock_that_was_behind_settled_is_kept_as_long(clock: Callable[[f
     clock(0)
     in_life(world, lambda _: passes(10), state_retention_days=DAYS)
     assert remembered(world) == {identity("early")}
+
+
+def test_of_two_clocks_less_than_a_day_apart_ours_tells_when_something_was_settled(
+    clock: Callable[[float], None],
+) -> None:
+    """It is as likely that of the producer which is ahead; `reconcile` tells by ours who had the last word."""
+    world = world_of(Story().tell(0, Event("early", 10, consent=False)))
+    (record,) = world.log[P0]
+    clock(0.9)
+    live(world, state_retention_days=DAYS)
+    settled_ms = state_bytes.settled_ms(world.stores[P0][0][identity("early")])
+    assert 0.8 * DAY_MS < record.timestamp_ms - settled_ms < DAY_MS
 
 
 def test_a_clock_that_is_behind_makes_nothing_older(clock: Callable[[float], None]) -> None:

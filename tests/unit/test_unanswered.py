@@ -231,6 +231,26 @@ def test_a_search_that_meets_no_answer_holds_up_no_withdrawal() -> None:
     in_life(world, act)
 
 
+def test_who_is_doubted_goes_on_when_the_half_that_was_tried_gets_no_answer() -> None:
+    """That half is taken apart for another reason: nobody would ever tell the others what came of it."""
+    story, world = begun()
+    world.poison = {"new-3"}
+
+    def answer() -> None:
+        if world.requested[-1] == ("new-0", "new-1"):
+            world.unanswered = {"new-0"}
+
+    async def act(life: Life) -> None:
+        world.answer = answer
+        arrives(world, life, story.tell(0, *(Event(f"new-{n}", 1) for n in range(4))))
+        for name in KNOWN[:5]:
+            await seconds_until_withdrawn(world, life, story, name)
+            await passes(30)
+        assert world.list.keys() == {*KNOWN, "new-1", "new-2"}
+
+    in_life(world, act)
+
+
 @pytest.mark.parametrize("partitions", [1, 2])
 def test_in_front_of_a_backlog_a_contact_without_an_answer_does_not_stop_its_partition(partitions: int) -> None:
     """Held back, it is read on for a bit: without others nobody could tell whether Genesys works."""
