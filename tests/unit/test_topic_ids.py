@@ -9,6 +9,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition as NativePartition, Uuid
 
 from consumer.adapters.kafka.group_offsets import Mark, Membership
+from consumer.adapters.kafka.starts import Start
 from consumer.adapters.kafka.topics import TopicIds
 from consumer.model import TopicPartition
 
@@ -30,6 +31,24 @@ def test_an_offset_is_committed_with_the_id_under_which_its_partition_began() ->
     membership = Membership(None, frozenset({P0, P1}), {P0: "a", P1: ""})
     told: list[NativePartition] = membership.marked({P0: 3, P1: 4})
     assert [(each.partition, each.offset, each.metadata) for each in told] == [(0, 3, "topic-id:a"), (1, 4, "")]
+
+
+@pytest.mark.parametrize(
+    ("offset", "expected", "goes_back"),
+    [
+        (0, Mark(20, "a"), True),
+        (0, Mark(20, ""), True),
+        (25, Mark(20, "b"), True),
+        (25, Mark(20, "a"), False),
+        (25, None, False),
+    ],
+    ids=["cut off", "no id", "another topic", "retention", "new"],
+)
+def test_what_is_under_way_counts_unless_offsets_come_again(
+    *, offset: int, expected: Mark | None, goes_back: bool
+) -> None:
+    """Records of a log that was cut off are others too, although its topic is the same."""
+    assert Start(offset, 30, expected, "a").goes_back is goes_back
 
 
 class Admin:
