@@ -19,6 +19,7 @@ from consumer.adapters.dedupe_store.store import RocksStore
 from consumer.adapters.genesys.sink import GenesysSink
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.event_topics import KafkaEventTopics
+from consumer.adapters.kafka.group_offsets import Membership
 from consumer.adapters.kafka.history import KafkaHistory
 from consumer.adapters.schema_registry.registry import opened
 from consumer.core.audit import Auditor
@@ -128,8 +129,8 @@ async def _opened_topics(settings: Settings, closing: AsyncExitStack) -> KafkaEv
     async def commit(_: Mapping[TopicPartition, int]) -> None:
         """There are no offsets."""
 
-    def metadata(_: Collection[TopicPartition]) -> object:
-        return None
+    def metadata(_: Collection[TopicPartition]) -> Membership:
+        return Membership(None, frozenset(), {})
 
     topics = KafkaEventTopics(
         Connection.of(settings),

@@ -400,9 +400,9 @@ class Pipeline:
         for partition in partitions:
             partition.assignment.alive = False
             partition.closing = True
-            partition.fuse.forget(partition.key.partition)
             self._admission.drop(partition.assignment)
-            if self.partitions.of(partition.assignment):
+            if self.partitions.of(partition.assignment):  # else the fuse counts what came of another assignment
+                partition.fuse.forget(partition.key.partition)
                 del self.partitions[partition.key]
                 await self._store.close(partition.key)
                 log.info("let_go", partition=partition.key, offset=partition.tracker.committable)

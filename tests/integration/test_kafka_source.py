@@ -15,9 +15,10 @@ from structlog.testing import capture_logs
 
 from consumer.adapters.kafka import group_offsets, orphans, poller, reach, starts, static_name
 from consumer.adapters.kafka.connection import Connection
-from consumer.adapters.kafka.group_offsets import GroupOffsets, Told
+from consumer.adapters.kafka.group_offsets import GroupOffsets, Mark, Told
 from consumer.adapters.kafka.handoff import MAX_UNTAKEN
 from consumer.adapters.kafka.poller import STEADY, Poller
+from consumer.adapters.kafka.topics import topic_id
 from consumer.adapters.kafka.watermarks import low_and_high
 from consumer.errors import FatalError, Rebalancing, SettingsError, SourceUnavailable
 from consumer.model import Record, TopicPartition
@@ -411,7 +412,7 @@ async def test_who_hears_nothing_of_offsets_asks_with_a_new_client(
     commit(kafka.bootstrap, chosen, tp, 7)
     group = GroupOffsets(Connection(kafka.proxied_bootstrap), chosen.kafka_group_id)
     async with proxied(kafka) as proxies:
-        assert await told_in_the_end(group, tp) == {tp: 7}
+        assert await told_in_the_end(group, tp) == {tp: Mark(7)}
         for proxy in proxies:
             proxy.swallows = True
         group._connection = Connection(kafka.bootstrap)
@@ -421,7 +422,7 @@ async def test_who_hears_nothing_of_offsets_asks_with_a_new_client(
         monkeypatch.setattr(group_offsets, "SILENT_FOR_S", 0)
         assert await asyncio.to_thread(group.stable, [tp]) == {}
         monkeypatch.setattr(group_offsets, "SILENT_FOR_S", WITHIN_S)
-        assert await told_in_the_end(group, tp) == {tp: 7}
+        assert await told_in_the_end(group, tp) == {tp: Mark(7)}
 
 
 async def told_in_the_end(group: GroupOffsets, partition: TopicPartition) -> Told:
@@ -685,7 +686,7 @@ async def test_offsets_of_an_open_transaction_are_waited_for(
     async with watched(chosen) as first:
         await first.until(lambda: len(first.positions) == 2)
         producer.begin_transaction()
-        metadata = first.source.group_metadata([held])
+        metadata = first.source.group_metadata([held]).metadata
         producer.send_offsets_to_transaction([NativePartition(*held, 4)], metadata, WITHIN_S)
     async with watched(chosen) as second:
         await second.until(lambda: second.starting)
@@ -719,7 +720,7 @@ async def test_a_coordinator_that_is_moving_is_waited_for(code: int) -> None:
         subject = starts.Starts(connection, chosen)
         bystander = connection.consumer({}, {"group.id": chosen.kafka_group_id})
         subject.add([partition])
-        assert await told_by(subject, bystander) == {partition: starts.Start(0, 3, None)}
+        assert await told_by(subject, bystander) == {partition: starts.Start(0, 3, None, "")}
 
 
 async def test_answers_from_before_a_partition_went_away_do_not_count(kafka: KafkaCluster) -> None:
@@ -737,7 +738,7 @@ async def test_answers_from_before_a_partition_went_away_do_not_count(kafka: Kaf
     subject.discard([partition])
     commit(kafka.bootstrap, chosen, partition, 7)
     subject.add([partition])
-    assert await told_by(subject, bystander) == {partition: starts.Start(7, 10, 7)}
+    assert await told_by(subject, bystander) == {partition: starts.Start(7, 10, Mark(7), topic_id(connection, topic))}
 
 
 async def test_what_stands_behind_an_open_transaction_is_told(kafka: KafkaCluster, tmp_path: Path) -> None:
@@ -773,7 +774,7 @@ async def test_latest_sees_what_is_committed_while_the_brokers_are_asked(
     subject = starts.Starts(connection, chosen)
     bystander = connection.consumer({}, {"group.id": chosen.kafka_group_id})
     subject.add([partition])
-    assert await told_by(subject, bystander) == {partition: starts.Start(5, 5, 5)}
+    assert await told_by(subject, bystander) == {partition: starts.Start(5, 5, Mark(5), topic_id(connection, topic))}
 
 
 def test_offsets_are_known_after_a_broker_came_back(kafka: KafkaCluster) -> None:
@@ -867,6 +868,23 @@ async def test_latest_holds_for_all_partitions_when_members_start_together(kafka
         await both(one, other, lambda: len(one.positions) == len(other.positions) == 2)
         starts = one.positions | other.positions
         assert starts == {TopicPartition(topic, partition): 5 for partition in range(4)}
+
+
+async def test_latest_skips_nothing_that_another_member_has_begun(kafka: KafkaCluster) -> None:
+    """It goes on at an offset of its own, and has settled nothing: the topic was made anew while both were at work."""
+    topic = kafka.create_topic(partitions=2)
+    for partition in range(2):
+        produce(kafka.bootstrap, topic, numbered(5), partition=partition)
+    chosen, theirs = settings(kafka.bootstrap, topic, KAFKA_START="latest"), TopicPartition(topic, 1)
+    connection = Connection.of(chosen)
+    subject = starts.Starts(connection, chosen)
+    bystander = connection.consumer({}, {"group.id": chosen.kafka_group_id})
+    new = topic_id(connection, topic)
+    subject.add([theirs], Mark(0, new))
+    assert await told_by(subject, bystander) == {theirs: starts.Start(0, 5, Mark(0, new), new)}
+    async with watched(chosen) as watcher:
+        await watcher.until(lambda: len(watcher.positions) == 2)
+        assert watcher.positions == {TopicPartition(topic, 0): 0, theirs: 0}
 
 
 async def test_retention_that_overtook_the_group_at_rest_is_told(kafka: KafkaCluster) -> None:

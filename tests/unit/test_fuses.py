@@ -1,5 +1,6 @@
 """A tripped fuse in the pipeline: what is held, what goes on, how it is told, and how it is released."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from structlog.testing import capture_logs
 from consumer.core.fuse import release
 from consumer.errors import FatalError
 from consumer.model import Record, TopicPartition
-from consumer.ports import Grown
+from consumer.ports import Grown, Lost
 from tests.envelopes import COLUMNS, MAPPING, ROW, TIME_MS, encoded, record_type
 from tests.lives import Life, in_life, live
 from tests.memory_ports import MemorySchemas, World
@@ -308,6 +309,30 @@ def test_records_of_a_lost_partition_that_come_again_are_counted_once() -> None:
         life.source.assign([OTHER0])
         await until(lambda: world.committed == {OTHER0: 60})
         assert not life.pipeline.fuses.tripped
+
+    in_life(world, act, kafka_source_topics=OTHER, fuse_deletes=100)
+
+
+def test_a_revocation_that_ends_late_forgets_nothing_of_the_next_assignment() -> None:
+    """It took too long, so the partition was lost, and came back: what was counted since is part of the mass."""
+    world = World()
+    tell(world, OTHER0, *told(60, delete=True))
+    world.latency = 5.0
+
+    async def act(life: Life) -> None:
+        partitions = life.pipeline.partitions
+        await until(lambda: bool(world.requested) and len(partitions[OTHER0].tracker) == 60)
+        former = partitions[OTHER0]
+        revoked = asyncio.create_task(life.source.revoke([OTHER0]))
+        await until(lambda: former.closing)
+        life.source._events.put_nowait(Lost([OTHER0]))
+        life.source.assign([OTHER0])
+        await until(lambda: partitions.get(OTHER0, former) is not former and len(partitions[OTHER0].tracker) == 60)
+        assert not revoked.done()
+        await revoked
+        tell(world, OTHER0, *told(60, delete=True))
+        life.source.wake()
+        await until(lambda: life.pipeline.fuses.tripped)
 
     in_life(world, act, kafka_source_topics=OTHER, fuse_deletes=100)
 

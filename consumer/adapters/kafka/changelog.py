@@ -92,6 +92,29 @@ async def read(
         worker.stop()
 
 
+def holds(connection: Connection, admin: Admin, settings: Settings, source: TopicPartition) -> bool:
+    """Whether anything of a source partition was ever settled. Blocks until the changelog is read so far.
+
+    Args:
+        connection: For the consumer that reads.
+        admin: Asked for the end.
+        settings: Name the changelog.
+        source: A partition that the source topic has or had; the changelog has one of that number.
+
+    Raises:
+        TransientError: The brokers cannot tell now, or nothing came for long.
+        FatalError: They never will.
+    """
+    reader = _Reader(connection, admin, settings, source, 0)
+    try:
+        while not reader.finished:
+            if reader.next().entries:
+                return True
+    except ChangelogOvertaken as overtaken:
+        raise SourceUnavailable(str(overtaken)) from None
+    return False
+
+
 class _Reader:
     """A consumer at the changelog partition. Every call blocks for a short time."""
 

@@ -259,11 +259,11 @@ class ClientLog:
             _log.log(level, "kafka_client", facility=facility, client=client, detail=self._redact(text))
 
 
-def native(partition: TopicPartition, offset: int | None = None) -> NativePartition:
-    """The partition as the library has it, with an offset where one is asked for."""
+def native(partition: TopicPartition, offset: int | None = None, metadata: str = "") -> NativePartition:
+    """The partition as the library has it, with an offset where one is asked for, and what is to be kept beside it."""
     if offset is None:
         return NativePartition(partition.topic, partition.partition)
-    return NativePartition(partition.topic, partition.partition, offset)
+    return NativePartition(partition.topic, partition.partition, offset, metadata)
 
 
 def of_native(partition: NativePartition) -> TopicPartition:

@@ -18,6 +18,7 @@ import structlog
 
 from consumer.adapters.kafka import changelog
 from consumer.adapters.kafka.connection import Admin, Connection
+from consumer.adapters.kafka.group_offsets import Membership
 from consumer.adapters.kafka.settling_producer import SettlingProducer
 from consumer.adapters.kafka.topics import ensure
 from consumer.adapters.kafka.worker import Worker
@@ -49,7 +50,7 @@ class KafkaEventTopics:
         settings: Settings,
         *,
         transactional_id: str,
-        group_metadata: Callable[[Collection[TopicPartition]], object],
+        group_metadata: Callable[[Collection[TopicPartition]], Membership],
         commit: Callable[[Mapping[TopicPartition, int]], Awaitable[None]],
     ) -> None:
         self._connection = connection
@@ -79,9 +80,9 @@ class KafkaEventTopics:
         Whoever does not own its partitions is refused before. Without a transaction nobody else would do so: the states
         of a former owner would stand behind those of the new one.
         """
-        metadata = self._group_metadata(settlement.offsets)
+        membership = self._group_metadata(settlement.offsets)
         if self._exactly_once:
-            return await self._run(lambda: self._transact(settlement, metadata))
+            return await self._run(lambda: self._transact(settlement, membership))
         positions = await self._run(lambda: self._deliver(settlement))
         await self._commit(settlement.offsets)
         return positions
@@ -107,13 +108,13 @@ class KafkaEventTopics:
     async def _run(self, call: Callable[[], T]) -> T:
         return await asyncio.wrap_future(self._worker.submit(call))
 
-    def _transact(self, settlement: Settlement, metadata: object) -> Mapping[TopicPartition, int]:
+    def _transact(self, settlement: Settlement, membership: Membership) -> Mapping[TopicPartition, int]:
         """Settle in a transaction; a producer that cannot end its own is left behind, and fenced by the next one."""
         if self._ended_by is not None:  # who waited for his turn does not know yet
             raise self._ended_by
         self._open()
         try:
-            return self._opened().transact(settlement, metadata)
+            return self._opened().transact(settlement, membership)
         except FatalError as error:
             if self._opened().in_transaction:
                 self._ended_by = error

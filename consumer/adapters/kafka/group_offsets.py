@@ -1,14 +1,18 @@
-"""What a group has committed, as a consumer is told that joins nothing.
+"""What a group has committed, as a consumer is told that joins nothing, and how it is committed.
 
 An admin client could be asked as well, but falls over a null pointer, and the process with it, when the group's
 coordinator is just moving. Touches the brokers; every call blocks.
+
+Answers for telling a topic from another one of its name, which was made when that one was deleted: the id of the topic
+is committed beside each offset, and comes back with it.
 """
 
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition as NativePartition
 
 from consumer.adapters.kafka.connection import Connection, native, of_native, patiently
 from consumer.adapters.kafka.failures import error_of
@@ -21,8 +25,47 @@ STABLE_ALONE_WITHIN_S = 0.1
 
 SILENT_FOR_S = 30.0
 
-Told = Mapping[TopicPartition, int | None]
+TOPIC_ID = "topic-id:"
+"""What is committed beside an offset, with the id behind it."""
+
+
+class Mark(NamedTuple):
+    """An offset of a partition, and of which topic.
+
+    Attributes:
+        offset: Of the record that comes next.
+        topic_id: What tells the topic from others of its name; "" where that is not known, as of an offset that an
+            operator has set.
+    """
+
+    offset: int
+    topic_id: str = ""
+
+    def is_of(self, topic_id: str) -> bool:
+        """Whether it is of the topic that has this id; believed where one of the two is not known."""
+        return not self.topic_id or topic_id in {"", self.topic_id}
+
+
+Told = Mapping[TopicPartition, Mark | None]
 """Committed offsets, None where there is none."""
+
+
+class Membership(NamedTuple):
+    """What makes an offset commit of a consumer valid.
+
+    Attributes:
+        metadata: The library's group metadata: group, generation, member.
+        owned: Partitions that may be committed.
+        topic_ids: Those under which partitions began.
+    """
+
+    metadata: object
+    owned: frozenset[TopicPartition]
+    topic_ids: Mapping[TopicPartition, str]
+
+    def marked(self, offsets: Mapping[TopicPartition, int]) -> list[NativePartition]:
+        """Offsets as they are to be committed."""
+        return [marked(partition, offset, self.topic_ids.get(partition, "")) for partition, offset in offsets.items()]
 
 
 class GroupOffsets:
@@ -97,7 +140,12 @@ def committed(connection: Connection, group_id: str, partitions: Collection[Topi
     """
     group = GroupOffsets(connection, group_id)
     told = patiently(lambda: group.now(partitions), "cannot ask for the group's offsets")
-    return {partition: offset for partition, offset in told.items() if offset is not None}
+    return {partition: mark.offset for partition, mark in told.items() if mark is not None}
+
+
+def marked(partition: TopicPartition, offset: int, topic_id: str) -> NativePartition:
+    """An offset as it is to be committed."""
+    return native(partition, offset, f"{TOPIC_ID}{topic_id}" if topic_id else "")
 
 
 def _told_in_time(consumer: Consumer, partitions: Collection[TopicPartition], limit_s: float) -> Told | None:
@@ -111,9 +159,15 @@ def _told_in_time(consumer: Consumer, partitions: Collection[TopicPartition], li
 
 
 def _told(consumer: Consumer, partitions: Collection[TopicPartition], limit_s: float) -> Told:
-    told: dict[TopicPartition, int | None] = {}
+    told: dict[TopicPartition, Mark | None] = {}
     for answer in consumer.committed([native(partition) for partition in partitions], limit_s):
         if answer.error is not None:
             raise KafkaException(answer.error)
-        told[of_native(answer)] = answer.offset if answer.offset >= 0 else None
+        told[of_native(answer)] = _mark_of(answer) if answer.offset >= 0 else None
     return told
+
+
+def _mark_of(answer: NativePartition) -> Mark:
+    """What others have put beside an offset, as tools that copy groups may, tells nothing of topics."""
+    metadata = answer.metadata or ""
+    return Mark(answer.offset, metadata.removeprefix(TOPIC_ID) if metadata.startswith(TOPIC_ID) else "")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from sys import intern
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 import structlog
@@ -24,6 +24,7 @@ from confluent_kafka import (
 
 from consumer.adapters.kafka.connection import Connection, native, of_native
 from consumer.adapters.kafka.failures import UNAUTHORIZED, error_of, is_hopeless, is_not_released, policy
+from consumer.adapters.kafka.group_offsets import Mark, Membership, marked
 from consumer.adapters.kafka.handoff import Handoff
 from consumer.adapters.kafka.lease import Lease
 from consumer.adapters.kafka.messages import headers_of, polled
@@ -89,18 +90,6 @@ Overtaken = Callable[[TopicPartition], None]
 _log = structlog.get_logger(__name__)
 
 
-class Membership(NamedTuple):
-    """What makes an offset commit of this consumer valid.
-
-    Attributes:
-        metadata: The library's group metadata: group, generation, member.
-        owned: Partitions that may be committed.
-    """
-
-    metadata: object
-    owned: frozenset[TopicPartition]
-
-
 class Poller:
     """Everything that happens in the poll thread.
 
@@ -136,6 +125,7 @@ class Poller:
         self._owned: set[TopicPartition] = set()
         self._doubtful: dict[TopicPartition, list[TopicPartition]] = {}  # with those that became so together
         self._fetched: dict[TopicPartition, int] = {}  # with the offsets that come next
+        self._topic_ids: Mapping[TopicPartition, str] = {}  # as of when they began
         self._paused: set[TopicPartition] = set()
         session_ms = int(connection.properties.get("session.timeout.ms", SESSION_TIMEOUT_MS))
         self._sure_for_s = SURE_SHARE * session_ms / 1000
@@ -240,6 +230,7 @@ class Poller:
             self._join_again()
         if self.is_sure():
             self._begin(self._starts.poll(self._consumer, time.monotonic()))
+            self._leave_former(self._starts.look(time.monotonic()))
             self._adopt()
         self.reach.probe(self._consumer, time.monotonic())
         if self._handoff.wait_for_room(LOOK_UP_S):
@@ -262,7 +253,7 @@ class Poller:
             self._start_over(partitions)
         self.last_poll = time.monotonic()
 
-    def _start_over(self, partitions: list[TopicPartition], expected: int | None = None) -> None:
+    def _start_over(self, partitions: list[TopicPartition], expected: Mark | None = None) -> None:
         """Let go of these until nothing of them is under way any more; `expected` as for `Starts.add`."""
         self._let_go(partitions)
         self._doubtful.update(dict.fromkeys(partitions, partitions))
@@ -277,7 +268,7 @@ class Poller:
             self._starting = starting
             self._handoff.emit(Starting(starting))
 
-    def _begin_anew(self, partitions: list[TopicPartition], expected: int | None) -> None:
+    def _begin_anew(self, partitions: list[TopicPartition], expected: Mark | None) -> None:
         """No settlement is under way any more: they begin where that left them, or as told, if they are still ours."""
         ours = [partition for partition in partitions if self._doubtful.get(partition) is partitions]
         for partition in ours:
@@ -311,11 +302,21 @@ class Poller:
             if partition in self._owned:
                 ends[partition] = message.offset() or 0
         elif error.code() == KafkaError._AUTO_OFFSET_RESET and partition in self._fetched:
-            del self._fetched[partition]
-            self._consumer.incremental_unassign([native(partition)])
-            self._starts.add([partition], message.offset())
+            self._find_out(partition, message.offset() or 0)
         else:
             self._on_error(error, f" at {partition.topic}" if partition.topic else "")
+
+    def _find_out(self, partition: TopicPartition, offset: int) -> None:
+        """Ask where to go on: this offset is gone, or its topic."""
+        del self._fetched[partition]
+        self._consumer.incremental_unassign([native(partition)])
+        self._starts.add([partition], Mark(offset, self._topic_ids[partition]))
+
+    def _leave_former(self, topic_ids: Mapping[str, str]) -> None:
+        """Where a topic is another one than it was, in its partitions other records have the offsets that come next."""
+        for partition, offset in list(self._fetched.items()):
+            if not Mark(offset, self._topic_ids[partition]).is_of(topic_ids.get(partition.topic, "")):
+                self._find_out(partition, offset)
 
     def _on_statistics(self, statistics: str) -> None:
         told, now = orjson.loads(statistics), time.monotonic()
@@ -347,7 +348,8 @@ class Poller:
                 raise policy(told, f"cannot commit where {partition.topic} begins")
 
     def _publish_membership(self) -> None:
-        self.membership = Membership(self._consumer.consumer_group_metadata(), frozenset(self._owned))
+        metadata = self._consumer.consumer_group_metadata()
+        self.membership = Membership(metadata, frozenset(self._owned), self._topic_ids)
 
     # -- ownership
 
@@ -377,7 +379,7 @@ class Poller:
 
     def _begin(self, starts: Mapping[TopicPartition, Start]) -> None:
         """Fetch partitions from where they start: new ones are announced, paused."""
-        rewound = {p: start for p, start in starts.items() if p in self._owned and start.offset < (start.expected or 0)}
+        rewound = {p: start for p, start in starts.items() if p in self._owned and start.goes_back}
         for partition, start in rewound.items():
             self._rewind(partition, start)
         starts = {p: start for p, start in starts.items() if p not in rewound}
@@ -387,6 +389,7 @@ class Poller:
         self._owned |= starts.keys()
         self._paused |= announced.keys()
         self._fetched |= {p: start.offset for p, start in starts.items()}
+        self._topic_ids = {**self._topic_ids, **{p: start.topic_id for p, start in starts.items()}}
         self._consumer.incremental_assign([native(p, start.offset) for p, start in starts.items()])
         self._consumer.pause([native(p) for p in starts if p in self._paused])
         for partition, start in starts.items():
@@ -398,23 +401,23 @@ class Poller:
         self._tell_starting()
 
     def _rewind(self, partition: TopicPartition, start: Start) -> None:
-        """Its topic was made anew: work under way is of another one, and a settlement of it may still succeed.
+        """Its offsets count anew: work under way is of other records, and a settlement of it may still succeed.
 
-        That one would commit an offset of the former topic, so where to begin is not for the group's offset to say.
+        That one would commit an offset of those, so where to begin is not for the group's offset to say.
         """
         self._tell_overtaken(partition, start)
-        self._start_over([partition], start.offset)
+        self._start_over([partition], Mark(start.offset, start.topic_id))
 
     def _tell_overtaken(self, partition: TopicPartition, start: Start) -> None:
-        if start.expected is None or start.expected == start.offset:
+        if start.expected is None or not (start.made_anew or start.expected.offset != start.offset):
             return
-        _log.error(
-            "retention_overtook_the_group",
-            partition=partition,
-            expected=start.expected,
-            resumed=start.offset,
-            remedy="records between are gone: raise the topic's retention, reconcile",
-        )
+        told = {"partition": partition, "expected": start.expected.offset, "resumed": start.offset}
+        if start.made_anew:
+            remedy = "what was not read of the former topic is gone: have the CRM send it again, reconcile"
+            _log.error("source_topic_made_anew", **told, remedy=remedy)
+        else:
+            remedy = "records between are gone: raise the topic's retention, reconcile"
+            _log.error("retention_overtook_the_group", **told, remedy=remedy)
         self._handoff.call(self._on_overtaken, partition)
 
     def _on_revoke(self, _: Consumer, partitions: Sequence[NativePartition]) -> None:
@@ -467,7 +470,7 @@ class Poller:
         for partition in fetched:
             del self._fetched[partition]
         if self.membership is not None:
-            self.membership = Membership(self.membership.metadata, frozenset(self._owned))
+            self.membership = self.membership._replace(owned=frozenset(self._owned))
         self._consumer.incremental_unassign([native(partition) for partition in fetched])
 
     # -- commands
@@ -498,7 +501,7 @@ class Poller:
             raise Rebalancing("cannot commit offsets: partitions moved away")
         try:
             for partition, offset in offsets.items():
-                self._consumer.store_offsets(offsets=[native(partition, offset)])
+                self._consumer.store_offsets(offsets=[marked(partition, offset, self._topic_ids[partition])])
             committed = self._consumer.commit(asynchronous=False) or []
         except KafkaException as failure:
             if error_of(failure).code() == KafkaError._NO_OFFSET:  # they are committed already

@@ -13,7 +13,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition as NativePartition
 
 from consumer.adapters.kafka import changelog
-from consumer.adapters.kafka.connection import Connection, another_reaches, native, reaches
+from consumer.adapters.kafka.connection import Connection, another_reaches, reaches
 from consumer.adapters.kafka.failures import (
     CALL_S,
     UNSAFE_NAMES,
@@ -23,6 +23,7 @@ from consumer.adapters.kafka.failures import (
     is_of_names,
     policy,
 )
+from consumer.adapters.kafka.group_offsets import Membership
 from consumer.adapters.kafka.worker import Worker
 from consumer.core import dead_letters
 from consumer.errors import ConsumerError, FatalError, Rebalancing, SourceUnavailable
@@ -128,7 +129,7 @@ class SettlingProducer:
         self._watched.submit(left.clear)
         self._watched.stop()
 
-    def transact(self, settlement: Settlement, metadata: object) -> dict[TopicPartition, int]:
+    def transact(self, settlement: Settlement, membership: Membership) -> dict[TopicPartition, int]:
         """Settle in one transaction."""
         deadline = time.monotonic() + SETTLE_WITHIN_S
         try:
@@ -136,8 +137,8 @@ class SettlingProducer:
             self.in_transaction = True
             self._produce(settlement, deadline)
             self._flush(deadline)
-            offsets = [native(partition, offset) for partition, offset in settlement.offsets.items()]
-            self._insist(lambda: self._send_offsets(offsets, metadata), deadline)
+            offsets = membership.marked(settlement.offsets)
+            self._insist(lambda: self._send_offsets(offsets, membership.metadata), deadline)
             self._commit()
         except KafkaException as failure:
             raise self._give_up(error_of(failure)) from None

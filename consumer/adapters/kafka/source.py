@@ -12,6 +12,7 @@ from concurrent.futures import Future
 import structlog
 
 from consumer.adapters.kafka.connection import Connection
+from consumer.adapters.kafka.group_offsets import Membership
 from consumer.adapters.kafka.handoff import Handoff
 from consumer.adapters.kafka.poller import Overtaken, Poller
 from consumer.adapters.kafka.worker import carry_out
@@ -68,7 +69,7 @@ class KafkaSource:
     def owns(self, partition: TopicPartition) -> bool:
         return self._poller.owns(partition)
 
-    def group_metadata(self, partitions: Collection[TopicPartition]) -> object:
+    def group_metadata(self, partitions: Collection[TopicPartition]) -> Membership:
         """What a transaction needs to commit offsets of these partitions. May be called from any thread.
 
         Raises:
@@ -79,7 +80,7 @@ class KafkaSource:
             raise Rebalancing("cannot commit offsets: partitions moved away")
         if not self._poller.is_sure():
             raise Rebalancing("cannot commit offsets: partitions may have moved away")
-        return membership.metadata
+        return membership
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Commit offsets without a transaction.

@@ -1,11 +1,14 @@
 """Where partitions begin: the committed offset, or what KAFKA_START says where there is none.
 
 Answers for: asking the brokers without holding up the poll thread, and for deciding from their answers. Touches the
-brokers; commits offsets only for a group that starts at the latest ones, and where a partition begins before what is
-committed, so that a crash before its first settlement skips nothing.
+brokers; commits offsets only for a group that starts at the latest ones, and where a partition begins before where the
+next process would, so that a crash before its first settlement skips nothing.
+
+A topic that is deleted and made anew has the same name and another id. An offset of the former says nothing of it.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+import time
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import NamedTuple
 
@@ -13,10 +16,12 @@ import structlog
 from confluent_kafka import Consumer, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from consumer.adapters.kafka.connection import Admin, Connection, native
+from consumer.adapters.kafka import changelog
+from consumer.adapters.kafka.connection import Admin, Connection
 from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
-from consumer.adapters.kafka.group_offsets import GroupOffsets
+from consumer.adapters.kafka.group_offsets import GroupOffsets, Mark, Told, marked
 from consumer.adapters.kafka.seldom import Seldom
+from consumer.adapters.kafka.topics import TopicIds
 from consumer.adapters.kafka.watermarks import (
     ANSWER_WITHIN_S,
     Offsets,
@@ -26,12 +31,15 @@ from consumer.adapters.kafka.watermarks import (
     told_low_and_high,
 )
 from consumer.adapters.kafka.worker import Worker
+from consumer.errors import TransientError
 from consumer.model import TopicPartition
 from consumer.settings import Settings
 
 RETRY_S = 0.5
 TELL_EVERY_S = 30.0
 """How often it is told that partitions wait: offsets in a dead instance's open transaction are not known yet."""
+LOOK_EVERY_S = 30.0
+"""How often it is asked whether the source topics are still those that they were."""
 
 _log = structlog.get_logger(__name__)
 
@@ -42,26 +50,40 @@ class Start(NamedTuple):
     Attributes:
         offset: First offset to read.
         end: High watermark.
-        expected: The offset that should have come first, None when there was none.
+        expected: What should have come first, None when nothing was known.
+        topic_id: Of its topic, as it was before anything else was asked; "" where brokers tell none.
     """
 
     offset: int
     end: int
-    expected: int | None
+    expected: Mark | None
+    topic_id: str
+
+    @property
+    def made_anew(self) -> bool:
+        """Whether what should have come first is of a former topic of this name."""
+        return self.expected is not None and not self.expected.is_of(self.topic_id)
+
+    @property
+    def goes_back(self) -> bool:
+        """Whether offsets come again for other records: the topic was made anew, or its log was cut off."""
+        return self.made_anew or (self.expected is not None and self.offset < self.expected.offset)
 
 
 class _Answers(NamedTuple):
     """What the brokers say of partitions.
 
     Attributes:
-        committed: Offsets, None where there is none; without those that an open transaction may still change.
+        topic_ids: Of the topics of which they can be had.
         begun: Topics that the group has read before; asked for only where it begins at the latest offsets.
+        committed: Offsets, without those that an open transaction may still change.
         low: First offsets, of partitions that have a leader.
         high: High watermarks, likewise.
     """
 
-    committed: Mapping[TopicPartition, int | None]
+    topic_ids: Mapping[str, str]
     begun: Collection[str]
+    committed: Told
     low: Offsets
     high: Offsets
 
@@ -75,15 +97,20 @@ class Starts:
     """
 
     def __init__(self, connection: Connection, settings: Settings) -> None:
+        self._connection = connection
+        self._settings = settings
         self._admin = Admin(connection)
+        self._topic_ids = TopicIds()
         self._group = GroupOffsets(connection, settings.kafka_group_id)
         self._latest = settings.kafka_start == "latest"
         self._topics = settings.kafka_source_topics
         self._changelog = settings.kafka_changelog_topic
-        self._pending: dict[TopicPartition, int | None] = {}
+        self._pending: dict[TopicPartition, Mark | None] = {}
         self._worker = Worker("kafka-starts")
         self._answers: Future[_Answers] | None = None
         self._asked: set[TopicPartition] = set()
+        self._looking: Future[dict[str, str]] | None = None
+        self._look_at = time.monotonic() + LOOK_EVERY_S
         self._not_before = 0.0
         self._told_at: float | None = None
         self._unknown = Seldom()
@@ -96,8 +123,8 @@ class Starts:
         """Those partitions."""
         return self._pending.keys()
 
-    def add(self, partitions: Iterable[TopicPartition], expected: int | None = None) -> None:
-        """Find out where these begin; `expected` is the offset to go on from instead of the committed one."""
+    def add(self, partitions: Iterable[TopicPartition], expected: Mark | None = None) -> None:
+        """Find out where these begin; `expected` is where to go on instead of at the committed offset."""
         self._pending.update(dict.fromkeys(partitions, expected))
 
     def discard(self, partitions: Iterable[TopicPartition]) -> None:
@@ -130,9 +157,35 @@ class Starts:
         except KafkaException as failure:
             self._fail_if_hopeless(failure)
             known = {}
+        except TransientError as failure:
+            self._tell_unknown(str(failure), str(failure))
+            known = {}
         self.discard(known)
         self._not_before = now + RETRY_S if self._asked else now
         return known
+
+    def look(self, now: float) -> Mapping[str, str]:
+        """Ids of the source topics, now and then; none in between. Asks without waiting for the answer."""
+        if self._looking is None:
+            if now >= self._look_at:
+                self._look_at = now + LOOK_EVERY_S
+                self._looking = self._worker.submit(self._ask_ids, self._topics)
+            return {}
+        if not self._looking.done():
+            return {}
+        looked, self._looking = self._looking, None
+        try:
+            ids = looked.result()
+        except KafkaException:
+            ids = {}
+        if missing := [topic for topic in self._topics if topic not in ids]:
+            remedy = "asked again; a topic that was deleted must be made anew, or named no longer"
+            _log.warning("source_topics_not_told", topics=missing, remedy=remedy)
+        return ids
+
+    def _ask_ids(self, topics: Collection[str]) -> dict[str, str]:
+        with self._admin.client() as client:
+            return self._topic_ids.of(client, topics)
 
     def _tell(self, now: float) -> None:
         """Say which partitions wait, from the second time on."""
@@ -149,68 +202,91 @@ class Starts:
         error = error_of(failure)
         if is_hopeless(error):
             raise policy(error, "cannot find out where partitions begin") from None
-        if not self._unknown.told(error.code()):
-            told = f"{error.name()}: {error.str()}"
+        self._tell_unknown(error.code(), f"{error.name()}: {error.str()}")
+
+    def _tell_unknown(self, why: Hashable, told: str) -> None:
+        if not self._unknown.told(why):
             _log.warning("start_unknown", error=told, remedy="asked again until it is known")
 
     def _ask(self, partitions: Collection[TopicPartition]) -> _Answers:
         """Ask the brokers; the ends last, so that they are not before what is committed.
 
+        Ids of topics come first: when one is made anew meanwhile, the rest is taken for the former's, and the next look
+        finds that out. The other way round an offset of the former would be committed as one of the new topic.
+
         Whether the group has begun comes before what it has committed: the other way round, a commit of another member
         between the two would show in the first alone, and the partitions would be taken for new ones.
         """
         with self._admin.client() as client:
+            ids = self._topic_ids.of(client, {partition.topic for partition in partitions})
             begun = self._begun(client) if self._latest else ()
             stable = self._group.stable(partitions)
-            return _Answers(stable, begun, *told_low_and_high(client, partitions))
+            return _Answers(ids, begun, stable, *told_low_and_high(client, partitions))
 
     def _begun(self, client: AdminClient) -> set[str]:
-        """The source topics of which the group has committed any offset.
+        """The source topics of which the group has committed any offset, or had done so.
 
         Brokers forget the offsets of a group that was empty for long. One that has none at all, and a changelog, was
         forgotten: what came since must not be skipped. The changelog is asked for first, since a new group commits its
-        first offsets before there is anything in it.
+        first offsets before there is anything in it. They forget those of a topic that is deleted, too: one of which
+        anything was settled was made anew, another one joins the others.
         """
         _, delivered = low_and_high(client, partitions_of(client, [self._changelog]))
         told = self._group.now(partitions_of(client, self._topics))
         begun = {partition.topic for partition, offset in told.items() if offset is not None}
-        if begun or not any(delivered.values()):
+        if not any(delivered.values()):
             return begun
-        remedy = "none needed: all is read again, what was delivered is duplicate; see offsets.retention.minutes"
-        _log.warning("offsets_forgotten", changelog=self._changelog, remedy=remedy)
-        return {*self._topics}
+        others = [topic for topic in self._topics if topic not in begun]
+        forgotten = [topic for topic in others if not begun or self._was_settled(topic, delivered)]
+        if forgotten:
+            remedy = "none needed: all is read again, what was delivered is duplicate; see offsets.retention.minutes"
+            _log.warning("offsets_forgotten", topics=forgotten, changelog=self._changelog, remedy=remedy)
+        return begun | {*forgotten}
+
+    def _was_settled(self, topic: str, delivered: Offsets) -> bool:
+        """Whether anything of a topic stands in the changelog, in any of the partitions that the topic may have had."""
+        sources = [TopicPartition(topic, each.partition) for each, end in delivered.items() if end]
+        return any(changelog.holds(self._connection, self._admin, self._settings, source) for source in sources)
 
     def _decide(self, answers: _Answers, consumer: Consumer) -> dict[TopicPartition, Start]:
         known: dict[TopicPartition, Start] = {}
         for partition in self._asked & answers.committed.keys() & answers.low.keys() & answers.high.keys():
-            expected = self._pending[partition]
-            expected = answers.committed[partition] if expected is None else expected
+            if (topic_id := answers.topic_ids.get(partition.topic)) is None:
+                continue
+            expected = self._pending[partition] or answers.committed[partition]
             if expected is not None or not self._latest or partition.topic in answers.begun:
                 low, high = answers.low[partition], answers.high[partition]
-                known[partition] = Start(_first(expected, low, high), high, expected)
+                known[partition] = Start(_first(expected, topic_id, low, high), high, expected, topic_id)
             elif partition.partition == 0:
                 with self._admin.client() as admin:
-                    _commit_latest(consumer, admin, partition.topic)
-        behind = {p: start for p, start in known.items() if start.offset < (answers.committed[p] or 0)}
-        self._take_back(behind, consumer)
-        return {partition: start for partition, start in known.items() if partition not in behind}
+                    _commit_latest(consumer, admin, partition.topic, topic_id)
+        unsafe = {p: start for p, start in known.items() if self._is_unsafe(start, answers.committed[p])}
+        self._commit_first(unsafe, consumer)
+        return {partition: start for partition, start in known.items() if partition not in unsafe}
 
-    def _take_back(self, starts: Mapping[TopicPartition, Start], consumer: Consumer) -> None:
-        """Commit where these begin, before they do: the topic was made anew, and what is committed is of the former.
+    def _is_unsafe(self, start: Start, committed: Mark | None) -> bool:
+        """Whether the next process would begin behind it, now or once the topic has grown."""
+        return self._latest if committed is None else committed.offset > start.offset
 
-        Otherwise whoever begins next, once the topic has grown so far, would skip what stands before that.
+    def _commit_first(self, starts: Mapping[TopicPartition, Start], consumer: Consumer) -> None:
+        """Commit where these begin, before they do.
+
+        An offset of a former topic is known as such by its id. But it may have none; a broker that lost what others had
+        cuts off the log of a topic that stays the same; and with the latest offsets it counts that there is none.
         """
         self._pending.update((partition, start.expected) for partition, start in starts.items())
         if starts:  # whether it worked shows in the next answers
-            consumer.commit(offsets=[native(p, start.offset) for p, start in starts.items()], asynchronous=True)
+            offsets = [marked(partition, start.offset, start.topic_id) for partition, start in starts.items()]
+            consumer.commit(offsets=offsets, asynchronous=True)
 
 
-def _first(expected: int | None, low: int, high: int) -> int:
+def _first(expected: Mark | None, topic_id: str, low: int, high: int) -> int:
     """The first offset: the expected one, unless the partition does not have it any more, or not yet."""
-    return expected if expected is not None and low <= expected <= high else low
+    there = expected is not None and expected.is_of(topic_id) and low <= expected.offset <= high
+    return expected.offset if expected is not None and there else low
 
 
-def _commit_latest(consumer: Consumer, admin: AdminClient, topic: str) -> None:
+def _commit_latest(consumer: Consumer, admin: AdminClient, topic: str, topic_id: str) -> None:
     """Have a new group begin every partition of the topic at its end.
 
     Whoever has partition 0 does it for all of them in one request, and the others wait: so a partition without a
@@ -219,6 +295,6 @@ def _commit_latest(consumer: Consumer, admin: AdminClient, topic: str) -> None:
     partitions = consumer.list_topics(topic, timeout=ANSWER_WITHIN_S).topics[topic].partitions
     every = [TopicPartition(topic, number) for number in partitions]
     ends = stable_ends(admin, every)
-    commit = [native(partition, end) for partition, end in ends.items()]
+    commit = [marked(partition, end, topic_id) for partition, end in ends.items()]
     consumer.commit(offsets=commit, asynchronous=True)  # whether it worked shows in the next answers
     _log.info("group_starts_at_latest", topic=topic, partitions=len(ends))

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, Uuid
 from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]  # missing in __all__
 from confluent_kafka.admin._metadata import ClusterMetadata
 from confluent_kafka.cimpl import NewPartitions, NewTopic
@@ -28,6 +28,9 @@ LOOK_AGAIN_S = 0.1
 
 MOCK_CLUSTER = "mockCluster"
 """How ids of librdkafka's mock clusters begin. They create no topics on request, but have any that one asks for."""
+
+NO_ID = str(Uuid(0, 0))
+"""What brokers tell of a topic that was made before they gave ids."""
 
 OUTAGES = frozenset(
     {
@@ -137,6 +140,29 @@ def topic_id(connection: Connection, name: str) -> str:
             return ""
         asked = admin.describe_topics(TopicCollection([name]), request_timeout=ANSWER_WITHIN_S)
         return str(asked[name].result().topic_id)
+
+
+class TopicIds:
+    """Asks for the ids of topics, again and again. Every call blocks."""
+
+    def __init__(self) -> None:
+        self._there_are: bool | None = None
+
+    def of(self, admin: AdminClient, names: Collection[str]) -> dict[str, str]:
+        """Ids of topics, "" for all where brokers give them none; those that cannot be had are left out.
+
+        Raises:
+            KafkaException: None can be had.
+        """
+        if self._there_are is None:
+            self._there_are = not _is_mock(_known(admin))
+        if not self._there_are:
+            return dict.fromkeys(names, "")
+        answers = admin.describe_topics(TopicCollection(list(names)), request_timeout=ANSWER_WITHIN_S)
+        ids = {name: str(answer.result().topic_id) for name, answer in answers.items() if answer.exception() is None}
+        if not ids:
+            raise next(failure for answer in answers.values() if (failure := answer.exception()) is not None)
+        return {name: "" if topic_id == NO_ID else topic_id for name, topic_id in ids.items()}
 
 
 def partition_counts(connection: Connection, names: Collection[str]) -> dict[str, int]:
