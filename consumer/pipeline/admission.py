@@ -45,7 +45,7 @@ class Admission:
         reports: Told of contacts that leave their batch.
         contact_list_id: Part of each fingerprint.
         blocks: Whether there is a do-not-call list.
-        forgets: Whether contacts are forgotten: one that nothing is known of may be in Genesys.
+        forgets: Whether contacts are forgotten.
         clock: Monotonic seconds.
         decided: Called when works got their outcome.
     """
@@ -151,12 +151,12 @@ class Admission:
             self._conclude(lane)
 
     def miss(self, lane: Lane, *, applied_at: float) -> None:
-        """Genesys does not have the contact of a lane; the number of a suppression is on the do-not-call list."""
+        """Genesys does not have the contact of a lane; a number that it blocks is on the do-not-call list."""
         work, change = lane.work, lane.change
         self._not_there(work, change, lane.base)
         if not change.withdrawal:
             self._give_up(lane)
-        if change.operation is _SUPPRESS:
+        if self._blocks_number(change):
             work.operation, work.applied_at = change.operation, applied_at
         self._end(lane, accepted=change.withdrawal)
 
@@ -269,20 +269,25 @@ class Admission:
             self._lanes.open(work, change, base, self._clock())
 
     def _judge_suppression(self, work: Work, change: Change, base: State | None, verdict: Verdict) -> None:
-        """A rejected record suppresses its contact, and one that is not in Genesys is noted.
+        """A rejected record suppresses its contact, and one that was deleted is noted.
 
+        Genesys is asked for who is not known: another partition, topic or group may have delivered him.
         A number that it names goes on the do-not-call list in any case: nobody knows whether the last was the same.
         """
-        blocks = self._blocks and change.number != ""
+        blocks = self._blocks_number(change)
         if verdict is _STALE:
             work.outcome = Outcome.REJECTED
         elif verdict is _DUPLICATE and base is not None and not blocks:
             work.outcome = Outcome.REJECTED
             self._remember(work, change, dedupe.advanced(change, base))
-        elif (base.deleted if base is not None else not self._forgets) and not blocks:
+        elif base is not None and base.deleted and not blocks:
             self._not_there(work, change, base)
         else:
             self._lanes.open(work, change, base, self._clock())
+
+    def _blocks_number(self, change: Change) -> bool:
+        """Whether a suppression puts the number that its record names on the do-not-call list."""
+        return self._blocks and change.number != ""
 
     def _not_there(self, work: Work, change: Change, base: State | None) -> None:
         """Nobody can call a contact that is not in Genesys: a withdrawal is noted, whatever else has to come whole."""
