@@ -143,7 +143,8 @@ class Admission:
 
     def amend(self, lane: Lane, amended: Amended, *, applied_at: float) -> None:
         """Genesys has the contact of a lane as its work wants it, whether or not anything had to be sent for that."""
-        lane.become(changes.merged(lane.change, amended.contact, lane.base, self._contact_list_id, blind=lane.blind))
+        base = dedupe.as_held(lane.base, self._contact_list_id) if amended.held else lane.base
+        lane.become(changes.merged(lane.change, amended.contact, base, self._contact_list_id, blind=lane.blind))
         if amended.sent:
             self.accept(lane, applied_at=applied_at)
         else:

@@ -11,7 +11,7 @@ import pytest
 from consumer.model import Record, TopicPartition
 from tests.lives import live
 from tests.memory_ports import World
-from tests.stories import TOPIC, Event, Story
+from tests.stories import TOPIC, Event, Story, partly
 
 P0, P1 = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
 BAD: dict[str, Any] = {"phone": "bad", "reasons": ("phone_not_e164",)}
@@ -69,3 +69,73 @@ def test_rejected_withdrawals_of_many_who_are_unknown_take_a_read_for_fifty_of_t
     world.append(Story().tell(0, *(Event(f"c{n}", 1, consent=False, **BAD) for n in range(500))).records())
     live(world)
     assert [len(names) for names in world.requested] == [50] * 10
+
+
+# -- precautions
+
+
+UNREADABLE: dict[str, Any] = {"consent": None, "reasons": ("consent_not_boolean",)}
+
+
+def precaution_elsewhere() -> World:
+    """Genesys has a contact that is not callable as a precaution, and the partition of its key does not know him."""
+    world = told(World(), P0, Event("c", 1), Event("c", 2, **UNREADABLE))
+    assert (world.list["c"]["consent"], world.list["c"]["callable"]) == (True, False)
+    return world
+
+
+@pytest.mark.usefixtures("partial_events")
+@pytest.mark.parametrize(
+    "part", [{"phone": "+15550199"}, {"consent": True}, {"do_not_call": False}], ids=["no flag", "consent", "dnc"]
+)
+def test_a_precaution_holds_where_nobody_knows_why(part: dict[str, Any]) -> None:
+    """The key moved: Genesys shows that somebody is not to be called although his flags let him be."""
+    world = told(precaution_elsewhere(), P1, partly("c", 3, **part))
+    assert world.list["c"]["callable"] is False
+    told(world, P1, partly("c", 4, phone="+15550177"))
+    assert (world.list["c"]["callable"], world.list["c"]["phone"]) == (False, "+15550177")
+
+
+@pytest.mark.usefixtures("partial_events")
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [partly("c", 3, consent=True, do_not_call=False)],
+        [partly("c", 3, consent=True), partly("c", 4, do_not_call=False)],
+        [Event("c", 3)],
+    ],
+    ids=["both flags", "one after the other", "whole"],
+)
+def test_who_tells_both_flags_ends_a_precaution_that_nobody_knows(parts: list[Event]) -> None:
+    """As he ends one that is known."""
+    world = told(precaution_elsewhere(), P1, *parts)
+    assert world.list["c"]["callable"] is True
+
+
+@pytest.mark.usefixtures("partial_events")
+def test_a_withdrawal_beside_a_precaution_that_nobody_knows_takes_nothing_of_it_back() -> None:
+    """The withdrawn flag alone, granted again, lets nobody call."""
+    world = told(precaution_elsewhere(), P1, Event("c", 3, do_not_call=True, **BAD), partly("c", 4, do_not_call=False))
+    assert world.list["c"]["callable"] is False
+    told(world, P1, partly("c", 5, consent=True))
+    assert world.list["c"]["callable"] is True
+
+
+@pytest.mark.usefixtures("partial_events")
+def test_a_precaution_that_nobody_knows_outlives_a_change_that_is_given_up() -> None:
+    """What is given up tells nothing of whether the contact was callable."""
+    world = precaution_elsewhere()
+    world.poison = {"c"}
+    told(world, P1, partly("c", 3, phone="+15550199"))
+    assert last(world)[0] == "undeliverable"
+    world.poison = set()
+    told(world, P1, partly("c", 4, phone="+15550177"))
+    assert (world.list["c"]["callable"], world.list["c"]["phone"]) == (False, "+15550177")
+
+
+@pytest.mark.usefixtures("partial_events")
+def test_a_withdrawn_flag_that_is_granted_again_where_nobody_knows_the_contact_lets_him_be_called() -> None:
+    """The flags in Genesys say why he was not callable."""
+    world = told(World(), P0, Event("c", 1), Event("c", 2, consent=False))
+    told(world, P1, partly("c", 3, consent=True))
+    assert world.list["c"]["callable"] is True
