@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from consumer.errors import SinkUnavailable
 from consumer.model import Record, TopicPartition
-from tests.lives import live
-from tests.memory_ports import World
+from tests.lives import Life, arrives, in_life, live
+from tests.memory_ports import World, outage
 from tests.stories import TOPIC, Event, Story, partly
+from tests.virtual_time import passes, until
 
 P0, P1 = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
 BAD: dict[str, Any] = {"phone": "bad", "reasons": ("phone_not_e164",)}
@@ -21,12 +23,13 @@ WITHDRAWS = pytest.mark.parametrize("withdrawal", [{"consent": False}, {"do_not_
 def told(world: World, key: TopicPartition, *events: Event, **settings: Any) -> World:
     """Each event comes at the end of a partition, and is settled before the next one."""
     for event in events:
-        world.append([_next(world, key, event)])
+        world.append([next_record(world, key, event)])
         live(world, **settings)
     return world
 
 
-def _next(world: World, key: TopicPartition, event: Event) -> Record:
+def next_record(world: World, key: TopicPartition, event: Event) -> Record:
+    """The record of an event that comes at the end of a partition."""
     offset = len(world.log.get(key, ()))
     return Story().tell(key.partition, *[event] * (offset + 1)).records()[offset]
 
@@ -139,3 +142,80 @@ def test_a_withdrawn_flag_that_is_granted_again_where_nobody_knows_the_contact_l
     world = told(World(), P0, Event("c", 1), Event("c", 2, consent=False))
     told(world, P1, partly("c", 3, consent=True))
     assert world.list["c"]["callable"] is True
+
+
+# -- a contact that is under way from two partitions
+
+
+def in_turn(world: World, *events: tuple[TopicPartition, Event]) -> None:
+    """Each event comes before the one before it is sent."""
+
+    async def act(life: Life) -> None:
+        await until(lambda: life.pipeline.ready)
+        for key, event in events:
+            world.append([next_record(world, key, event)])
+            life.source.wake()
+            await passes(0.05)
+        await until(lambda: all(world.committed.get(key) == len(log) for key, log in world.log.items()))
+
+    world.log = {P0: [], P1: [], **world.log}
+    in_life(world, act)
+
+
+def callable_in_requests(world: World) -> list[bool]:
+    """Whether upserts of the contact make it callable, each when it is sent."""
+    asked: list[bool] = []
+    world.on_upsert = lambda bodies: asked.extend(body["callable"] for body in bodies if body["externalId"] == "c")
+    return asked
+
+
+def test_a_withdrawal_from_another_partition_is_not_taken_for_older_by_its_offset() -> None:
+    """Offsets of two partitions say nothing of each other: what it waits behind is sent as not callable."""
+    world = World()
+    asked = callable_in_requests(world)
+    before = [Event(f"other-{n}", None) for n in range(5)]
+    story = Story().tell(0, *before, Event("c", None))
+    world.append(story.tell(1, Event("c", None, consent=False, occurred_at=1)).records())
+    live(world)
+    assert asked == [False, False]
+
+
+def test_a_withdrawal_is_not_compared_with_what_waits_from_another_partition() -> None:
+    """It is the newer one in its own, and the one that waits there has the higher offset."""
+    world = World()
+    asked = callable_in_requests(world)
+    told(world, P1, *(Event(f"other-{n}", None) for n in range(5)))
+    in_turn(
+        world,
+        (P0, Event("c", None)),
+        (P1, Event("c", None, phone="+15550199")),
+        (P0, Event("c", None, consent=False)),
+    )
+    assert asked[0] is False
+
+
+def test_a_withdrawal_that_is_older_in_its_partition_holds_back_nobody_elses_grant() -> None:
+    """It is newer than what is under way, and stale where it stands: nothing would make the contact callable again."""
+    world = told(World(), P1, Event("c", 7))
+    asked = callable_in_requests(world)
+    in_turn(world, (P0, Event("c", 3, phone="+15550199")), (P1, Event("c", 5, consent=False)))
+    assert asked == [True]
+    assert world.list["c"]["callable"] is True
+
+
+def test_a_change_from_another_partition_is_judged_by_what_is_known_there() -> None:
+    """It is newer than what is under way, and older than the withdrawal that its own partition has delivered."""
+    world = told(World(), P1, Event("c", 7, consent=False))
+    story = Story().tell(1, Event("c", 7, consent=False)).tell(0, Event("c", 3, consent=False))
+
+    async def act(life: Life) -> None:
+        world.answer = outage(2, SinkUnavailable("not now"))
+        arrives(world, life, story)
+        await until(lambda: len(world.requested) == 2)
+        arrives(world, life, story.tell(1, Event("c", 5)))
+        await until(lambda: world.committed == {P0: 1, P1: 2})
+
+    world.log[P0] = []
+    in_life(world, act)
+    assert world.list["c"]["callable"] is False
+    assert [event["outcome"] for event in world.events() if event["source"]["offset"] == 1] == ["stale"]
