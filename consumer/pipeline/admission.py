@@ -159,7 +159,7 @@ class Admission:
         self._not_there(work, change, lane.base)
         if not change.withdrawal:
             self._give_up(lane)
-        if self._blocks_number(change):
+        if change.operation is _SUPPRESS and (lane.base is not None or self._blocks_number(change)):
             work.operation, work.applied_at = change.operation, applied_at
         self._end(lane, accepted=change.withdrawal)
 
