@@ -313,10 +313,12 @@ class Amended(Struct, frozen=True, gc=False):
     Attributes:
         contact: As it is in Genesys now.
         sent: Whether anything had to be sent for that.
+        held: Whether Genesys showed it as not callable although the flags there let somebody call.
     """
 
     contact: Contact
     sent: bool
+    held: bool = False
 
 
 class Sink(Protocol):
@@ -383,10 +385,13 @@ class Sink(Protocol):
         withheld: Collection[str] = (),
         current: Current = whatever_is_there,
         numbers: Sequence[str] = (),
+        *,
+        if_held: Collection[str] = (),
     ) -> Mapping[str, Amended]:
         """Read contacts back, at most 50, amend what Genesys has, and send it again where that makes a difference.
 
-        The contact is callable with consent and without do-not-call, unless its external id is withheld. What withdraws
+        The contact is callable with consent and without do-not-call, unless its external id is withheld, or is among
+        `if_held` and Genesys shows it as not callable although the flags there let somebody call. What withdraws
         or is withheld is sent in any case, since what is read back may lag behind what was written. Where there is a
         do-not-call list, the number of each contact that lacks consent or has do-not-call set is on it before, and
         these numbers; "" is none.

@@ -413,6 +413,8 @@ class MemorySink:
         withheld: Collection[str] = (),
         current: Current = whatever_is_there,
         numbers: Sequence[str] = (),
+        *,
+        if_held: Collection[str] = (),
     ) -> Mapping[str, Amended]:
         amended = {}
         async with self._request("amend", [amendment.external_id for amendment in amendments], sure):
@@ -424,16 +426,25 @@ class MemorySink:
                 columns = {name: value for name, value in held.items() if name != "callable"}
                 shown = Contact(**columns)  # type: ignore[arg-type]
                 if current(shown):
-                    amended[amendment.external_id] = self._amend(amendment, held, shown, withheld)
+                    is_held = held["callable"] is False and shown.callable
+                    barred = {*withheld, *(if_held if is_held else ())}
+                    sent = self._amend(amendment, held, shown, withheld, barred)
+                    amended[amendment.external_id] = Amended(amendment.onto(shown), sent, is_held)
         if self._world.answer_lost:
             raise SinkUnavailable("no answer, and applied")
         return amended
 
     def _amend(
-        self, amendment: Amendment, held: dict[str, object], shown: Contact, withheld: Collection[str]
-    ) -> Amended:
+        self,
+        amendment: Amendment,
+        held: dict[str, object],
+        shown: Contact,
+        withheld: Collection[str],
+        barred: Collection[str],
+    ) -> bool:
+        """Amend a contact; whether anything was sent for that."""
         contact = amendment.onto(shown)
-        body = {"callable": contact.callable and amendment.external_id not in withheld, **asdict(contact)}
+        body = {"callable": contact.callable and amendment.external_id not in barred, **asdict(contact)}
         sent = amendment.withdraws or amendment.external_id in withheld or body != held
         if not contact.callable:
             self._world.blocked.add(contact.phone)
@@ -441,7 +452,7 @@ class MemorySink:
             raise self._world.refusal
         if sent:
             self._world.list[amendment.external_id] = body
-        return Amended(contact, sent)
+        return sent
 
     def _has_number(self, contact: Contact) -> bool:
         return self._world.list.get(contact.external_id, {}).get("phone") == contact.phone

@@ -8,7 +8,7 @@ from enum import IntEnum
 
 from msgspec.structs import replace
 
-from consumer.core.changes import grants_nothing, held_back, without_content
+from consumer.core.changes import grants_nothing, held_back, undecoded, without_content
 from consumer.model import FROM_A_FILE, MAX_VERSION, Change, Contact, Operation, State, Verdict
 
 BEFORE_ALL = -1
@@ -26,6 +26,8 @@ class _Order(IntEnum):
 _NEW, _CHANGED, _DUPLICATE, _STALE = Verdict
 _UPSERT, _DELETE = Operation.UPSERT, Operation.DELETE
 _OLDER, _NEWER, _UNKNOWN = _Order.OLDER, _Order.NEWER, _Order.UNKNOWN
+
+_NOTHING_ACCEPTED = State(b"", None, versioned=False, occurred_at=BEFORE_ALL, offset=FROM_A_FILE, deleted=False)
 
 
 def repeats(offset: int, imprint: bytes, state: State) -> bool:
@@ -200,13 +202,22 @@ def given_up(change: Change, state: State | None, contact_list_id: str) -> State
 
     One that lets nobody call has not done so either: a precaution holds on, and so does a withdrawal.
     """
-    if state is None:
-        state = State(b"", None, versioned=False, occurred_at=BEFORE_ALL, offset=FROM_A_FILE, deleted=False)
+    state = state or _NOTHING_ACCEPTED
     if held_back(change, state, contact_list_id):
         return replace(state, imprint=b"")
     callable_ = False if grants_nothing(change, state) else None
     fingerprint = without_content(_UPSERT, contact_list_id)
     return replace(state, fingerprint=fingerprint, deleted=False, callable=callable_, imprint=b"")
+
+
+def as_held(state: State | None, contact_list_id: str) -> State:
+    """The state of a contact that Genesys shows as not callable although its flags let somebody call.
+
+    Where it is not known whether it was left callable, it is not as a precaution: another partition may know why.
+    """
+    if state is not None and state.callable is not None:
+        return state
+    return replace(state or _NOTHING_ACCEPTED, fingerprint=undecoded(contact_list_id), callable=False)
 
 
 def from_a_file(state: State) -> State:

@@ -23,7 +23,7 @@ from consumer.ports import Amended, Store
 log = structlog.get_logger(__name__)
 
 # Bound once, since each record needs them: to find a member in its class takes Python 3.11 longer than a comparison.
-_CHANGED, _DUPLICATE, _STALE = Verdict.CHANGED, Verdict.DUPLICATE, Verdict.STALE
+_NEW, _CHANGED, _DUPLICATE, _STALE = Verdict
 _DELETE, _SUPPRESS = Operation.DELETE, Operation.SUPPRESS
 
 States = Mapping[bytes, State | None]
@@ -45,7 +45,7 @@ class Admission:
         reports: Told of contacts that leave their batch.
         contact_list_id: Part of each fingerprint.
         blocks: Whether there is a do-not-call list.
-        forgets: Whether contacts are forgotten: one that nothing is known of may be in Genesys.
+        forgets: Whether contacts are forgotten.
         clock: Monotonic seconds.
         decided: Called when works got their outcome.
     """
@@ -107,9 +107,11 @@ class Admission:
 
     def look_up(self, partition: Partition, identities: Iterable[bytes]) -> States:
         """What was delivered of contacts of which nothing is under way; also what is decided and not settled yet."""
-        idle = [each for each in identities if self._lanes.get(each) is None]
-        known: dict[bytes, State | None] = {each: partition.overlay.get(each) for each in idle}
-        asked = [each for each in idle if known[each] is None]
+        return self._delivered(partition, [each for each in identities if self._lanes.get(each) is None])
+
+    def _delivered(self, partition: Partition, identities: Sequence[bytes]) -> States:
+        known: dict[bytes, State | None] = {each: partition.overlay.get(each) for each in identities}
+        asked = [each for each in identities if known[each] is None]
         values = self._store.read(partition.key, asked) if asked else []
         known.update(
             {each: state_bytes.decode(raw) for each, raw in zip(asked, values, strict=True) if raw is not None}
@@ -143,7 +145,8 @@ class Admission:
 
     def amend(self, lane: Lane, amended: Amended, *, applied_at: float) -> None:
         """Genesys has the contact of a lane as its work wants it, whether or not anything had to be sent for that."""
-        lane.become(changes.merged(lane.change, amended.contact, lane.base, self._contact_list_id, blind=lane.blind))
+        base = dedupe.as_held(lane.base, self._contact_list_id) if amended.held else lane.base
+        lane.become(changes.merged(lane.change, amended.contact, base, self._contact_list_id, blind=lane.blind))
         if amended.sent:
             self.accept(lane, applied_at=applied_at)
         else:
@@ -151,12 +154,12 @@ class Admission:
             self._conclude(lane)
 
     def miss(self, lane: Lane, *, applied_at: float) -> None:
-        """Genesys does not have the contact of a lane; the number of a suppression is on the do-not-call list."""
+        """Genesys does not have the contact of a lane; a number that it blocks is on the do-not-call list."""
         work, change = lane.work, lane.change
         self._not_there(work, change, lane.base)
         if not change.withdrawal:
             self._give_up(lane)
-        if change.operation is _SUPPRESS:
+        if change.operation is _SUPPRESS and (lane.base is not None or self._blocks_number(change)):
             work.operation, work.applied_at = change.operation, applied_at
         self._end(lane, accepted=change.withdrawal)
 
@@ -210,7 +213,7 @@ class Admission:
         """
         rejected = work.accepted_as is Outcome.REJECTED  # its record is bad, whatever took its place
         work.outcome = Outcome.REJECTED if rejected else Outcome.SUPERSEDED
-        if work.told is not None and work.assignment is lane.work.assignment:
+        if work.told is not None:
             work.state = dedupe.forgotten(work.told, self._contact_list_id)
 
     # -- judging
@@ -226,23 +229,34 @@ class Admission:
         lane = self._lanes.get(change.identity)
         if lane is None:
             self._judge(work, change, partition.overlay.get(change.identity, stored))
-        else:
+        elif all(each.assignment is work.assignment for each in (lane.work, *lane.waiting)):
             self._join(lane, work, change)
+        else:
+            self._follow(partition, lane, work, change)
+
+    def _follow(self, partition: Partition, lane: Lane, work: Work, change: Change) -> None:
+        """Wait behind works of another partition: their offsets and states say nothing of what is known in this one."""
+        known = self._delivered(partition, [change.identity])[change.identity]
+        change = _behind(work, change, _expected(lane))
+        self._wait(lane, work, change, dedupe.judge(change, known))
 
     def _join(self, lane: Lane, work: Work, change: Change) -> None:
         """Take the place of a lane's work that is not sent, the last write wins, or wait behind it."""
         before = _expected(lane)
         verdict = dedupe.judge(change, before)
         if verdict is _CHANGED and self._may_be_replaced(lane, change):
-            if change.operation is _DELETE and before.callable is False:
-                change = work.change = replace(change, withdrew=True)
+            change = _behind(work, change, before)
             lane.work.told = before
             self._lanes.replace(lane, work, change)
             lane.replaced = before
         else:
-            expected = _once_accepted(change, before, verdict)
-            withdraws = change.withdrawal and verdict is _CHANGED
-            self._lanes.wait(lane, work, expected, withdraws=withdraws)
+            self._wait(lane, work, change, verdict)
+
+    def _wait(self, lane: Lane, work: Work, change: Change, verdict: Verdict) -> None:
+        """Wait to be judged, as it would be now; before a withdrawal that applies, nothing goes out as callable."""
+        expected = _once_accepted(change, _expected(lane), verdict)
+        withdraws = change.withdrawal and verdict in {_NEW, _CHANGED}
+        self._lanes.wait(lane, work, expected, withdraws=withdraws)
 
     @staticmethod
     def _may_be_replaced(lane: Lane, change: Change) -> bool:
@@ -269,20 +283,25 @@ class Admission:
             self._lanes.open(work, change, base, self._clock())
 
     def _judge_suppression(self, work: Work, change: Change, base: State | None, verdict: Verdict) -> None:
-        """A rejected record suppresses its contact, and one that is not in Genesys is noted.
+        """A rejected record suppresses its contact, and one that was deleted is noted.
 
+        Genesys is asked for who is not known: another partition, topic or group may have delivered him.
         A number that it names goes on the do-not-call list in any case: nobody knows whether the last was the same.
         """
-        blocks = self._blocks and change.number != ""
+        blocks = self._blocks_number(change)
         if verdict is _STALE:
             work.outcome = Outcome.REJECTED
         elif verdict is _DUPLICATE and base is not None and not blocks:
             work.outcome = Outcome.REJECTED
             self._remember(work, change, dedupe.advanced(change, base))
-        elif (base.deleted if base is not None else not self._forgets) and not blocks:
+        elif base is not None and base.deleted and not blocks:
             self._not_there(work, change, base)
         else:
             self._lanes.open(work, change, base, self._clock())
+
+    def _blocks_number(self, change: Change) -> bool:
+        """Whether a suppression puts the number that its record names on the do-not-call list."""
+        return self._blocks and change.number != ""
 
     def _not_there(self, work: Work, change: Change, base: State | None) -> None:
         """Nobody can call a contact that is not in Genesys: a withdrawal is noted, whatever else has to come whole."""
@@ -303,6 +322,13 @@ class Admission:
 def _expected(lane: Lane) -> State:
     """The state of a contact once its lane's work, and all that waits behind it, is accepted."""
     return lane.expected or dedupe.accepted(lane.change, lane.beneath)
+
+
+def _behind(work: Work, change: Change, before: State) -> Change:
+    """The change of a work, which remembers if it deletes who is not callable by what was under way then."""
+    if change.operation is _DELETE and before.callable is False:
+        change = work.change = replace(change, withdrew=True)
+    return change
 
 
 def _once_accepted(change: Change, before: State, verdict: Verdict) -> State:

@@ -6,9 +6,10 @@ from msgspec import Struct
 
 from consumer.core.changes import grants_nothing, held_back, is_applied, is_content
 from consumer.core.contact_id import contact_id
+from consumer.core.dedupe import as_held
 from consumer.core.lane import Batch, Effect, Lane
 from consumer.errors import NoneCameBack, NoRoom, RefusedByGenesys
-from consumer.model import Amendment, Contact, Operation
+from consumer.model import Amendment, Contact, Operation, State
 from consumer.pipeline.again import MISSES
 from consumer.pipeline.blame import releases_number
 from consumer.ports import Amended, Sink, Sure
@@ -82,15 +83,20 @@ class Requests:
         return await self._sink.amend(
             amendments,
             sure,
-            {external_id for external_id, lane in lanes.items() if self._is_withheld(lane)},
+            {external_id for external_id, lane in lanes.items() if self._is_withheld(lane, lane.base)},
             lambda shown: self._is_current(lanes[shown.external_id], shown),
             [lane.change.number for lane in batch.lanes],
+            if_held={each for each, lane in lanes.items() if self._is_withheld(lane, self._as_held(lane))},
         )
 
-    def _is_withheld(self, lane: Lane) -> bool:
-        """Whether the contact is not callable whatever its flags say then."""
-        not_callable = grants_nothing(lane.change, lane.base)
-        held = not_callable or held_back(lane.change, lane.base, self._sink.contact_list_id)
+    def _as_held(self, lane: Lane) -> State:
+        """What is known of the contact if Genesys shows it as not callable although its flags let somebody call."""
+        return as_held(lane.base, self._sink.contact_list_id)
+
+    def _is_withheld(self, lane: Lane, base: State | None) -> bool:
+        """Whether the contact is not callable whatever its flags say then, with what is known of it."""
+        not_callable = grants_nothing(lane.change, base)
+        held = not_callable or held_back(lane.change, base, self._sink.contact_list_id)
         return held or lane.withheld or suppresses(lane)
 
     def _is_current(self, lane: Lane, shown: Contact) -> bool:

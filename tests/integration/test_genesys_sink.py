@@ -537,11 +537,11 @@ HELD = {
 NOTHING = Amendment("crm-2", UNCHANGED, UNCHANGED, UNCHANGED, UNCHANGED, {})
 
 
-async def amended(bench, held, amendment, *, callable_=True, withheld=()):
+async def amended(bench, held, amendment, *, callable_=True, **named):
     """What the sink tells of an amendment of a contact that Genesys has, and what it sent."""
     async with bench.sink() as sink:
         bench.genesys.script = [reply(200, [{"id": contact_id("crm-2"), "callable": callable_, "data": held}])]
-        result = await sink.amend([amendment], withheld=withheld)
+        result = await sink.amend([amendment], **named)
     _, *adds = bench.genesys.calls
     return result["crm-2"], [body for add in adds for body in orjson.loads(add.body)]
 
@@ -603,6 +603,24 @@ async def test_what_is_withheld_is_sent_as_not_callable(bench):
     told, (sent,) = await amended(bench, HELD, replace(NOTHING, phone="+15550100003"), withheld={"crm-2"})
     assert (sent["callable"], sent["data"]["consent_flag"]) == (False, "true")
     assert told.contact.callable
+
+
+@pytest.mark.parametrize("if_held", [(), {"crm-2"}], ids=["anybody", "if held"])
+@pytest.mark.parametrize(
+    ("flags", "callable_", "held"),
+    [
+        ({}, False, True),
+        ({}, True, False),
+        ({"do_not_call": "true"}, False, False),
+    ],
+    ids=["held", "callable", "not callable by a flag"],
+)
+async def test_who_is_held_in_genesys_stays_so_if_that_is_asked_for(bench, flags, callable_, held, if_held):
+    """Not callable although the flags let somebody call: so it is told, and what the flags say is not."""
+    grant = replace(NOTHING, phone="+15550100003", do_not_call=False)
+    told, (sent,) = await amended(bench, HELD | flags, grant, callable_=callable_, if_held=if_held)
+    assert told.held is held
+    assert sent["callable"] is not (held and "crm-2" in if_held)
 
 
 async def test_a_read_of_whom_genesys_does_not_know_may_be_refused(bench):

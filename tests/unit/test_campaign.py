@@ -6,6 +6,7 @@ Partitions come, go and are lost; answers are lost; transactions and disks fail;
 import asyncio
 import random
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import pytest
@@ -84,8 +85,8 @@ class StormySink(MemorySink):
     async def delete(self, external_ids: Any, sure: Sure = always) -> Any:
         return await self._stormy(super().delete, external_ids, sure)
 
-    async def amend(self, amendments: Any, sure: Sure = always, *more: Any) -> Any:
-        return await self._stormy(super().amend, amendments, sure, *more)
+    async def amend(self, amendments: Any, sure: Sure = always, *more: Any, **named: Any) -> Any:
+        return await self._stormy(partial(super().amend, **named), amendments, sure, *more)
 
     async def _stormy(self, request: Any, subject: Any, sure: Sure, *numbers: Any) -> Any:
         dice = self.weather.dice

@@ -87,7 +87,10 @@ OUTCOMES = {
 
 
 def test_each_row_has_one_outcome_and_the_list_is_what_the_rows_say() -> None:
-    """New and callable goes by file, the rest by request, withdrawals first; the last row of a contact wins."""
+    """New and callable goes by file, the rest by request, withdrawals first; the last row of a contact wins.
+
+    Who is not known is asked for before his rejected withdrawal is noted.
+    """
     world = empty_world()
     uploads = []
     summary = fill(world, ROWS, lambda run: uploads.append(run.uploads), genesys_attribute_columns="segment")
@@ -95,7 +98,7 @@ def test_each_row_has_one_outcome_and_the_list_is_what_the_rows_say() -> None:
     assert sorted(line["external_id"] for line in uploads[0].files[0]) == ["new", "same", "twice"]
     requests = [(operation, sorted(names)) for operation, names in world.sent]
     assert requests[-1] == ("upsert", ["long"])
-    assert sorted(requests[:-1]) == [("delete", ["gone"]), ("upsert", ["not-callable"])]
+    assert sorted(requests[:-1]) == [("amend", ["conflict"]), ("delete", ["gone"]), ("upsert", ["not-callable"])]
     assert {name: contact["callable"] for name, contact in world.list.items()} == {
         "new": True, "twice": True, "same": True, "long": True, "not-callable": False,
     }  # fmt: skip

@@ -352,7 +352,7 @@ def test_a_release_whose_answer_is_lost_is_made_again() -> None:
 def test_a_rejected_withdrawal_blocks_its_number_although_genesys_does_not_know_the_contact(
     before: tuple[Event, ...], event: dict[str, Any], *, blocked: bool
 ) -> None:
-    """It settles with the answer and makes no contact; without a valid number nothing is asked of Genesys."""
+    """It settles with the answer and makes no contact; without a valid number nothing is asked of who was deleted."""
     world = World()
     _one_by_one(world, *before)
     asked = len(world.requested)
@@ -361,7 +361,7 @@ def test_a_rejected_withdrawal_blocks_its_number_although_genesys_does_not_know_
     world.append(story.records()[len(before) :])
     live(world, **DNC)
     assert world.blocked == ({withdrawal.phone} if blocked else set())
-    assert len(world.requested) - asked == blocked
+    assert len(world.requested) - asked == (blocked or not before)
     assert world.list == {}
     assert _outcomes(world)[-2:] == ["rejected", "stale"]
     assert world.events()[-2]["operation"] == ("suppress" if blocked else None)
@@ -376,13 +376,14 @@ def test_each_number_that_a_rejected_withdrawal_names_is_blocked() -> None:
     assert world.blocked == set(numbers)
 
 
-def test_without_a_do_not_call_list_a_rejected_withdrawal_of_an_unknown_contact_is_only_noted() -> None:
-    """There is nothing to do in Genesys, and no request is made."""
+def test_without_a_do_not_call_list_a_rejected_withdrawal_of_an_unknown_contact_is_asked_for_and_noted() -> None:
+    """Genesys does not have the contact, and nothing is sent."""
     conflict = ("consent_conflicts_with_do_not_call",)
     world = world_of(Story().tell(0, Event("contact-0", 1, do_not_call=True, reasons=conflict)))
     live(world)
-    assert world.requested == []
+    assert (world.sent, world.list) == ([("amend", ("contact-0",))], {})
     assert _outcomes(world) == ["rejected"]
+    assert world.events()[0]["operation"] is None
 
 
 def test_a_delete_of_a_contact_in_use_is_tried_again_until_it_is_done() -> None:

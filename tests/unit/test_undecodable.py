@@ -142,11 +142,12 @@ def test_an_old_change_that_comes_again_does_not_end_the_precaution() -> None:
 
 
 def test_a_contact_that_is_not_in_genesys_is_left_alone() -> None:
-    """Nothing is sent for it, and its first change is delivered as ever."""
+    """It is asked for, nothing is sent, and its first change is delivered as ever."""
     world = World()
     _append(world, Event("contact-0", None), value=b"junk")
     live(world, suppress_undecodable=True)
-    assert world.sent == []
+    assert (world.sent, world.list) == ([("amend", ("contact-0",))], {})
+    assert _last(world) == ("rejected", None)
     _append(world, Event("contact-0", 1))
     live(world, suppress_undecodable=True)
     assert world.list["contact-0"]["callable"] is True

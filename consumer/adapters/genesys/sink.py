@@ -209,6 +209,8 @@ class GenesysSink:
         withheld: Collection[str] = (),
         current: Current = whatever_is_there,
         numbers: Sequence[str] = (),
+        *,
+        if_held: Collection[str] = (),
     ) -> Mapping[str, Amended]:
         deadline = self._client.deadline()
         by_id = {contact_id(amendment.external_id): amendment for amendment in amendments}
@@ -216,7 +218,7 @@ class GenesysSink:
         seen = [
             (by_id[id_], held, shown(by_id[id_].external_id, self._complete(held.data))) for id_, held in found.items()
         ]
-        merged = [self._merged(*each, withheld) for each in seen if current(each[-1])]
+        merged = [self._merged(*each, withheld, if_held) for each in seen if current(each[-1])]
         withdrawn = [each.number for each in merged if not each.amended.contact.callable]
         try:
             await self._block([*numbers, *withdrawn], _part(deadline), sure)
@@ -364,13 +366,22 @@ class GenesysSink:
             raise NoneCameBack(_DOES_NOT_MATCH)
         return missing
 
-    def _merged(self, amendment: Amendment, held: _Held, seen: Contact, withheld: Collection[str]) -> _Merged:
+    def _merged(
+        self,
+        amendment: Amendment,
+        held: _Held,
+        seen: Contact,
+        withheld: Collection[str],
+        if_held: Collection[str],
+    ) -> _Merged:
         """What an amendment makes of a contact; sent when it differs from what Genesys has, or withdraws."""
         contact = amendment.onto(seen)
-        callable_ = contact.callable and amendment.external_id not in withheld
+        is_held = held.callable is False and seen.callable
+        barred = amendment.external_id in withheld or (is_held and amendment.external_id in if_held)
+        callable_ = contact.callable and not barred
         differs = held.callable is not callable_ or self._complete(held.data) != data_of(contact)
         in_any_case = amendment.withdraws or amendment.external_id in withheld
-        amended = Amended(contact, in_any_case or differs)
+        amended = Amended(contact, in_any_case or differs, is_held)
         return _Merged(amended, self.encode(contact, callable_=callable_), callable_, contact.phone or seen.phone)
 
     def _complete(self, has: _Data) -> dict[str, str]:
