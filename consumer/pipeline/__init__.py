@@ -14,5 +14,6 @@
   those that are tried by themselves, `late` requests that nobody answered, `dnc_wait` withdrawals for which the
   do-not-call list takes no numbers.
 - `reports` keep account of batches.
-- `settle` makes outcomes visible: the order of effects is written there.
+- `settle` makes outcomes visible: the order of effects is written there. `rejections` says when a
+  topic's records are mostly rejected.
 """

@@ -26,6 +26,7 @@ from consumer.errors import Rebalancing, TransientError
 from consumer.model import ChainHead, Settlement, TopicPartition, Work
 from consumer.pipeline.partitions import Partition, Partitions
 from consumer.pipeline.progress import Progress
+from consumer.pipeline.rejections import Rejections
 from consumer.ports import EventTopics, SettledRecord, Store, Telemetry
 
 log = structlog.get_logger(__name__)
@@ -124,6 +125,7 @@ class Settler:
         self._now = now
         self._clock = clock
         self._progress = progress
+        self._rejections = Rejections(clock)
         self._one_at_a_time = asyncio.Lock()
         self._decided = asyncio.Event()
         self._limit = MAX_RECORDS  # fewer after a failure: what brokers do not take in time is not to be as much again
@@ -240,6 +242,8 @@ class Settler:
                     share.partition.since = self._clock()
         self._is_over()
         self._telemetry.settled(_settled(shares), self._now(), self._clock() - started)
+        for share in shares:
+            self._rejections.note(share.partition.key.topic, share.works)
         self._progress.made()
         return more
 

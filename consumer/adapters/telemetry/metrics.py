@@ -6,7 +6,7 @@ Prometheus asks, so that the flow pays nothing for it.
 
 import math
 from bisect import bisect_left
-from collections import Counter as Count, deque
+from collections import Counter as Count
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -17,11 +17,11 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from consumer.core.last_minute import LastMinute
 from consumer.model import GIVEN_UP, Outcome, Reason, TopicPartition
 from consumer.ports import SettledRecord
 
 _PREFIX = "genesys_consumer_"
-_WINDOW_S = 60
 UNDECODABLE = frozenset({Reason.NOT_DECODABLE, Reason.SCHEMA_UNKNOWN, Reason.ENVELOPE_UNKNOWN})
 """Reasons of records of which nobody knows what they say."""
 
@@ -69,7 +69,7 @@ class Metrics:
     def __init__(self, topics: Sequence[str], monotonic: Callable[[], float]) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
-        self._last_minute = _LastMinute(monotonic)
+        self._last_minute = LastMinute(monotonic)
         self._totals = Count(dict.fromkeys(Outcome, 0))
         self.slowest_withdrawal_s = 0.0
         ProcessCollector(registry=self._registry)
@@ -214,32 +214,6 @@ class _BulkHistogram(Collector):
         names = map(floatToGoString, self._bounds)
         buckets = [(name, float(total)) for name, total in zip(names, totals, strict=True)]
         yield HistogramMetricFamily(self._name, self._help, buckets=buckets, sum_value=self._sum)
-
-
-class _LastMinute:
-    """How many of the records of the last 60 s were refused, by us or by Genesys; a few numbers for each second."""
-
-    def __init__(self, monotonic: Callable[[], float]) -> None:
-        self._monotonic = monotonic
-        self._seconds: deque[tuple[int, int, int]] = deque()
-
-    def add(self, records: int, refused: int) -> None:
-        second = self._forget()
-        if self._seconds and self._seconds[-1][0] == second:
-            _, records_before, refused_before = self._seconds.pop()
-            records, refused = records + records_before, refused + refused_before
-        self._seconds.append((second, records, refused))
-
-    def share(self) -> float:
-        self._forget()
-        records = sum(entry[1] for entry in self._seconds)
-        return sum(entry[2] for entry in self._seconds) / records if records else 0.0
-
-    def _forget(self) -> int:
-        second = int(self._monotonic())
-        while self._seconds and self._seconds[0][0] <= second - _WINDOW_S:
-            self._seconds.popleft()
-        return second
 
 
 _Reading = float | Mapping[TopicPartition, float] | Mapping[str, float]
