@@ -8,21 +8,23 @@ import asyncio
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from consumer.adapters.genesys.inspection import Inspection as GenesysInspection, Probe
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.inspection import Inspected, Inspection as KafkaInspection
+from consumer.adapters.kafka.topics import partition_counts
 from consumer.adapters.kafka.worker import Worker
 from consumer.adapters.schema_registry import confluent
 from consumer.adapters.schema_registry.registry import opened
 from consumer.adapters.schema_registry.transport import Transport
 from consumer.core.envelopes.choice import DEFAULT, Envelopes
 from consumer.errors import ConsumerError, DecodeError, SettingsError
-from consumer.operate import printing
+from consumer.operate import newest, printing
+from consumer.operate.line import Line
 from consumer.pipeline.mapping_check import Finding, Fit, look
 from consumer.pipeline.readers import envelopes_of
 from consumer.ports import TopicSchemas
@@ -37,20 +39,6 @@ _ANOTHER_LIST = (
     "missing, although this group has filled a list, which has another name: name that one in GENESYS_CONTACT_LIST; "
     "for a new one see docs/procedures.md, Filling a list from the topic"
 )
-
-
-class Line(NamedTuple):
-    """What was found of one thing.
-
-    Attributes:
-        what: The thing.
-        holds: Whether it is as it must be.
-        detail: What was found, or what is wrong and the remedy.
-    """
-
-    what: str
-    holds: bool
-    detail: str
 
 
 Tell = Callable[[Line], None]
@@ -74,22 +62,35 @@ async def check(config: Path | None, tell: Tell) -> list[Line]:
         return _told(tell, (Line("settings", holds=False, detail=problem) for problem in error.problems))
     own = _told(tell, _own(settings, envelopes))
     kafka, schemas, genesys = await asyncio.gather(
-        _blocking(lambda: _told(tell, _kafka(settings))),
+        _of_brokers(tell, settings),
         _gathered(tell, _schemas(settings, envelopes)),
         _gathered(tell, _genesys(settings)),
     )
     return [*own, *kafka, *schemas, *genesys]
 
 
+async def _of_brokers(tell: Tell, settings: Settings) -> list[Line]:
+    """What the brokers say; where they answer, also whether the newest records of each source topic can be read."""
+
+    def ask() -> tuple[list[Line], Mapping[str, int]]:
+        lines = _told(tell, _kafka(settings))
+        return lines, _readable(settings, {line.what for line in lines if line.holds})
+
+    lines, readable = await _blocking(ask)
+    if not lines[0].holds:  # no broker answers
+        return lines
+    return [*lines, *await _gathered(tell, newest.lines(settings, readable))]
+
+
 def print_line(line: Line) -> None:
     """Print what was found of one thing, at once."""
-    printing.line(f"{'✓' if line.holds else '✗'} {line.what}: {line.detail}")
+    printing.line(f"{line.mark} {line.what}: {line.detail}")
     sys.stdout.flush()
 
 
 def print_document(lines: Sequence[Line]) -> None:
     """Print all that was found, for programs."""
-    checks = [{"check": line.what, "ok": line.holds, "detail": line.detail} for line in lines]
+    checks = [{"check": line.what, "ok": line.holds, "sure": line.sure, "detail": line.detail} for line in lines]
     printing.document({"ok": all(line.holds for line in lines), "checks": checks})
 
 
@@ -180,6 +181,15 @@ def _kafka(settings: Settings) -> Iterator[Line]:
     yield from _inspected("group", lambda: [inspection.group()])
     if settings.kafka_guarantee == "exactly_once":
         yield from _inspected("transactions", lambda: [inspection.transactions()])
+
+
+def _readable(settings: Settings, holding: Collection[str]) -> Mapping[str, int]:
+    """How many partitions the source topics have that are there and may be read."""
+    topics = [topic for topic in settings.kafka_source_topics if f"topic {topic}" in holding]
+    try:
+        return partition_counts(Connection.of(settings), topics) if topics else {}
+    except ConsumerError:
+        return {}
 
 
 def _inspected(what: str, ask: Callable[[], list[Inspected]]) -> Iterator[Line]:

@@ -98,8 +98,25 @@ async def explain(record: Record, settings: Settings) -> list[Step]:
         SettingsError: A mapping is wrong.
         TransientError: The registry cannot tell now.
     """
-    way = _Way(record, settings)
     schemas = opened(settings)
+    try:
+        return (await _followed(record, settings, schemas)).steps
+    finally:
+        await schemas.close()
+
+
+async def refusal(record: Record, settings: Settings, schemas: Schemas) -> RecordError | None:
+    """Why a record would be rejected, without contact data; None where it would not.
+
+    Raises:
+        SettingsError: A mapping is wrong.
+        TransientError: The registry cannot tell now.
+    """
+    return (await _followed(record, settings, schemas)).error
+
+
+async def _followed(record: Record, settings: Settings, schemas: Schemas) -> "_Way":
+    way = _Way(record, settings)
     try:
         name = way.framing()
         known = without_registry(way.envelope)
@@ -109,9 +126,7 @@ async def explain(record: Record, settings: Settings) -> list[Step]:
         way.told(result)
     except DecodeError as error:
         way.refused(error)
-    finally:
-        await schemas.close()
-    return way.steps
+    return way
 
 
 async def _decoded(
@@ -146,6 +161,7 @@ class _Way:
 
     def __init__(self, record: Record, settings: Settings) -> None:
         self.steps: list[Step] = []
+        self.error: RecordError | None = None
         self.form = form_of(record.topic, settings)
         self._record = record
         self._framing = settings.source_framing.of(record.topic)
@@ -156,6 +172,7 @@ class _Way:
 
     def refused(self, error: RecordError) -> None:
         """The stage under way refuses the record."""
+        self.error = self.error or error
         first = self._fuse() if isinstance(error, ManyChanged) else ""
         self._add(first, f"rejected: {', '.join(error.reasons)}", error.detail, passed=False)
 

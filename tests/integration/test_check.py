@@ -15,11 +15,13 @@ from consumer.adapters.kafka.topics import ensure
 from consumer.core.delivery import Throttle
 from consumer.model import TopicPartition
 from consumer.operate import check as checking
-from consumer.operate.check import Line, check, print_document, print_line
+from consumer.operate.check import check, print_document, print_line
+from consumer.operate.line import Line
 from consumer.settings import load
 from consumer.simulator.app import Simulator
-from tests.kafka_clients import QUIET, WITHIN_S, commit
+from tests.kafka_clients import QUIET, WITHIN_S, commit, produce
 from tests.kafka_cluster import KafkaCluster
+from tests.stories import Event
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(60)]
 
@@ -86,10 +88,11 @@ async def test_where_all_is_well_every_line_says_so(
     """Each thing has a line; the list stays as it is, and no secret is shown."""
     environ = _environ(kafka, simulator)
     await _set_up(environ)
+    topic = environ["KAFKA_SOURCE_TOPICS"]
+    produce(kafka.bootstrap, topic, [Event("c-0", 1).value()], partition=1)
     before = simulator.stats()["contacts"]
     lines = await _checked(environ, monkeypatch)
     assert _wrong(lines) == {}
-    topic = environ["KAFKA_SOURCE_TOPICS"]
     assert list(lines) == [
         "settings",
         "state directory",
@@ -100,6 +103,7 @@ async def test_where_all_is_well_every_line_says_so(
         f"topic {topic}-group-dedupe-changelog",
         f"group {topic}-group",
         f"transactions {topic}-group-check",
+        f"record {topic}/1/0",
         "schemas",
         f"mapping {topic}",
         "token",
@@ -224,3 +228,59 @@ async def test_bad_settings_are_all_told(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert {line.what for line in lines} == {"settings"}
     assert not any(line.holds for line in lines)
     assert any(line.detail.startswith("KAFKA_START") for line in lines)
+
+
+GOOD, BAD = Event("c-0", 1).value(), b"{}"
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ([BAD, *[GOOD] * 5], "✓ it can be read, as all of the newest 5"),
+        ([GOOD, BAD], "✓ 1 of the newest 2 would be rejected; {topic}/1/1 is rejected: not_decodable, "),
+        ([GOOD, *[BAD] * 5], "✗ all of the newest 5 would be rejected; {topic}/1/5 is rejected: not_decodable, "),
+        ([BAD], "✗ {topic}/1/0 is rejected: not_decodable, "),
+    ],
+    ids=["good", "a bad one", "bad ones", "the only one"],
+)
+async def test_the_newest_records_are_tried(
+    kafka: KafkaCluster, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, values: list[bytes], told: str
+) -> None:
+    """A framing that does not fit would make dead letters of a whole topic, withdrawals included, and nothing stops."""
+    environ = _environ(kafka, simulator)
+    topic = environ["KAFKA_SOURCE_TOPICS"]
+    for value in values:
+        produce(kafka.bootstrap, topic, [value], partition=1)
+    line = (await _checked(environ, monkeypatch))[f"record {topic}/1/{len(values) - 1}"]
+    assert f"{line.mark} {line.detail}".startswith(told.format(topic=topic)), line
+    assert ("see check --explain" in line.detail) == (BAD in values[-5:])
+
+
+async def test_no_contact_data_is_told_of_records(
+    kafka: KafkaCluster, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unlike `--explain` it may run as a Job, whose log others read."""
+    environ = _environ(kafka, simulator)
+    topic = environ["KAFKA_SOURCE_TOPICS"]
+    produce(kafka.bootstrap, topic, [Event("c-secret", 1, phone="secret").value()])
+    line = (await _checked(environ, monkeypatch))[f"record {topic}/0/0"]
+    assert line.detail.startswith(f"{topic}/0/0 is rejected: phone_not_e164, ")
+    assert "secret" not in line.detail
+
+
+async def test_records_that_cannot_be_tried_are_no_fault(
+    kafka: KafkaCluster, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, unused_tcp_port_factory: Any
+) -> None:
+    """There is none, the topic is missing, or the registry is away: of which other lines speak."""
+    environ = _environ(kafka, simulator)
+    empty, filled = environ["KAFKA_SOURCE_TOPICS"], kafka.create_topic("checked")
+    produce(kafka.bootstrap, filled, [b"\0\0\0\0\7"])
+    environ["KAFKA_SOURCE_TOPICS"] += f",nowhere,{filled}"
+    environ["SCHEMA_REGISTRY_URL"] = f"http://127.0.0.1:{unused_tcp_port_factory()}"
+    lines = await _checked(environ, monkeypatch)
+    told = {line.what: line.detail for line in lines.values() if not line.sure}
+    assert list(told) == [f"record of {empty}", "record of nowhere", f"record of {filled}"]
+    assert told[f"record of {empty}"] == "there is none yet: whether they can be read shows with the first"
+    assert told["record of nowhere"] == "not asked, since the topic is missing or may not be read"
+    assert told[f"record of {filled}"].startswith("could not be tried: ")
+    assert list(_wrong(lines)) == ["topic nowhere", "registry"]

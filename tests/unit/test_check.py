@@ -12,6 +12,7 @@ from confluent_kafka.admin import AclOperation  # type: ignore[attr-defined]  # 
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.inspection import CHANGELOG_RIGHTS, GROUP_RIGHTS, Inspection
 from consumer.operate import check
+from consumer.operate.line import Line
 from tests.kafka_clients import WITHIN_S
 from tests.lives import settings
 
@@ -47,9 +48,13 @@ def test_tables_of_no_source_topic_are_told() -> None:
 
 def test_the_state_directory_may_be_there_or_be_made(tmp_path: Path) -> None:
     """A start makes it, with its parents; the check makes nothing."""
-    assert check._state_directory(tmp_path) == ("state directory", True, f"{tmp_path} can be written to")
+    assert check._state_directory(tmp_path) == Line(
+        "state directory", holds=True, detail=f"{tmp_path} can be written to"
+    )
     missing = tmp_path / "a" / "b"
-    assert check._state_directory(missing) == ("state directory", True, f"{missing} is missing, is made at start")
+    assert check._state_directory(missing) == Line(
+        "state directory", holds=True, detail=f"{missing} is missing, is made at start"
+    )
     assert not any(tmp_path.iterdir())
 
 

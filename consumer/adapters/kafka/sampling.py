@@ -1,4 +1,4 @@
-"""The newest records of a topic, by which it shows how it is filled: asked before a first fill.
+"""The newest records of a topic, by which it shows how it is filled, before a first fill, and whether it can be read.
 
 Answers for: the newest ones of each partition, and no more of them at a time than a poll brings. Touches the brokers;
 joins no group and commits nothing.
@@ -27,8 +27,16 @@ POLL_S = 0.2
 READ_WITHIN_S = 30.0
 
 
-async def newest_records(connection: Connection, topic: str, partitions: int) -> AsyncIterator[Sequence[Record]]:
+async def newest_records(
+    connection: Connection, topic: str, partitions: int, each: int = PER_PARTITION
+) -> AsyncIterator[Sequence[Record]]:
     """The newest records of a topic, some at a time.
+
+    Args:
+        connection: To the brokers.
+        topic: Must exist.
+        partitions: How many it has.
+        each: How many offsets of each are looked at; what ends a transaction has one, and is no record.
 
     Raises:
         TransientError: The brokers cannot tell now.
@@ -37,7 +45,7 @@ async def newest_records(connection: Connection, topic: str, partitions: int) ->
     keys = [TopicPartition(topic, number) for number in range(partitions)]
     worker = Worker("kafka-sampling")
     try:
-        reader = await asyncio.wrap_future(worker.submit(_Reader, connection, keys))
+        reader = await asyncio.wrap_future(worker.submit(_Reader, connection, keys, each))
         while not reader.finished:
             yield await asyncio.wrap_future(worker.submit(reader.next))
     finally:
@@ -47,10 +55,10 @@ async def newest_records(connection: Connection, topic: str, partitions: int) ->
 class _Reader:
     """A consumer at the end of partitions. Every call blocks for a short time."""
 
-    def __init__(self, connection: Connection, partitions: Sequence[TopicPartition]) -> None:
+    def __init__(self, connection: Connection, partitions: Sequence[TopicPartition], each: int) -> None:
         with Admin(connection).asking("cannot look at the source topic") as client:
             low, self._ends = low_and_high(client, partitions)
-        starts = {key: max(low[key], self._ends[key] - PER_PARTITION) for key in partitions}
+        starts = {key: max(low[key], self._ends[key] - each) for key in partitions}
         self._left = {key for key, start in starts.items() if self._ends[key] > start}
         self._consumer = _assigned(connection, {key: starts[key] for key in self._left}) if self._left else None
         self._waited_s = 0.0

@@ -1,0 +1,100 @@
+"""Whether the newest records of the source topics can be read: each is taken the way that `explain` shows.
+
+Answers for what the records themselves say of framing, envelope and mapping, which a schema alone does not. One may be
+a bad one; that a topic cannot be read is when all are rejected. Touches the topics and the registry, and tells no
+contact data.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from heapq import nlargest
+
+from consumer.adapters.kafka.connection import Connection
+from consumer.adapters.kafka.sampling import newest_records
+from consumer.adapters.schema_registry.registry import opened
+from consumer.errors import ConsumerError, RecordError, SettingsError, TransientError
+from consumer.model import Record
+from consumer.operate.explain import refusal
+from consumer.operate.line import Line
+from consumer.settings import Settings
+
+RECORDS = 5
+"""How many of a topic are tried."""
+
+OFFSETS = 20
+"""How many of each partition are looked at to find them."""
+
+
+async def lines(settings: Settings, readable: Mapping[str, int]) -> AsyncIterator[Line]:
+    """A line for each source topic.
+
+    Args:
+        settings: How records are read.
+        readable: How many partitions those of the source topics have that are there and may be read.
+    """
+    for topic in settings.kafka_source_topics:
+        if topic in readable:
+            yield await _line(topic, readable[topic], settings)
+        else:
+            yield _not_told(topic, "not asked, since the topic is missing or may not be read")
+
+
+async def _line(topic: str, partitions: int, settings: Settings) -> Line:
+    try:
+        records = await _newest(topic, partitions, settings)
+    except ConsumerError as error:
+        return Line(f"record of {topic}", holds=False, detail=str(error))
+    if not records:
+        return _not_told(topic, "there is none yet: whether they can be read shows with the first")
+    try:
+        return judged(records, await _refusals(records, settings))
+    except SettingsError:  # of which another line speaks
+        return _not_told(topic, "not asked, since the schemas are not valid")
+    except TransientError as error:
+        return _not_told(topic, f"could not be tried: {error}")
+
+
+def _not_told(topic: str, why: str) -> Line:
+    return Line(f"record of {topic}", holds=True, detail=why, sure=False)
+
+
+async def _newest(topic: str, partitions: int, settings: Settings) -> Sequence[Record]:
+    """The newest records of a topic, the newest first; none where it is empty."""
+    records: list[Record] = []
+    async for came in newest_records(Connection.of(settings), topic, partitions, OFFSETS):
+        records = nlargest(RECORDS, [*records, *came], key=_age)
+    return records
+
+
+def _age(record: Record) -> tuple[int, int]:
+    return record.timestamp_ms, record.offset
+
+
+async def _refusals(records: Sequence[Record], settings: Settings) -> Sequence[RecordError | None]:
+    schemas = opened(settings)
+    try:
+        return [await refusal(record, settings, schemas) for record in records]
+    finally:
+        await schemas.close()
+
+
+def judged(records: Sequence[Record], errors: Sequence[RecordError | None]) -> Line:
+    """What it means that these records, the newest first, are rejected for these errors, or pass.
+
+    That all are rejected is no chance; that some are may be theirs.
+    """
+    what, many = f"record {_place(records[0])}", len(records)
+    refused = [(record, error) for record, error in zip(records, errors, strict=True) if error is not None]
+    if not refused:
+        return Line(what, holds=True, detail="it can be read" + (f", as all of the newest {many}" if many > 1 else ""))
+    record, error = refused[0]
+    detail = f"{_place(record)} is rejected: {_why(error)}; see check --explain {_place(record)}"
+    share = f"{len(refused)} of the newest {many}" if len(refused) < many else f"all of the newest {many}"
+    return Line(what, holds=len(refused) < many, detail=f"{share} would be rejected; {detail}" if many > 1 else detail)
+
+
+def _place(record: Record) -> str:
+    return f"{record.topic}/{record.partition}/{record.offset}"
+
+
+def _why(error: RecordError) -> str:
+    return ", ".join(error.reasons) + (f", {error.detail}" if error.detail else "")
