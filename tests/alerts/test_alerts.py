@@ -107,6 +107,42 @@ def test_slow_withdrawals_are_an_alert(
     _told(promtool, tmp_path, alert_rules(helm), _story(series, start, alerts, fire, do_not))
 
 
+REJECTED_STORIES = {
+    "one every three minutes, each": (
+        " ".join(f"{n}x5" for n in range(40)),
+        "0x240",
+        "100x240",
+        "4m 11m 20m 119m",
+        "2m",
+    ),
+    "a backlog within eight minutes of a start": (
+        "_x2 90000+10000x16 250000x200",
+        "_x2 0x217",
+        "_x2 100x217",
+        "2m 9m 12m 30m 60m",
+        "75m 100m",
+    ),
+    "a backlog while others go on": ("0x40 0+10000x16 160000x200", "0+500x256", "100x256", "22m 30m 80m", "19m 95m"),
+    "a twentieth": ("0+5x240", "0+95x240", "100x240", "", "2m 11m 60m 110m"),
+    "a few more": ("0+6x240", "0+94x240", "100x240", "2m 11m 60m 110m", ""),
+    "nothing comes": ("7x240", "7x240", "100x240", "", "70m 110m"),
+}
+"""How many records were rejected and how many delivered, and the start of the process, as Prometheus sees them every
+30 s; when the alert fires, and when not."""
+
+
+@pytest.mark.parametrize("story", REJECTED_STORIES.values(), ids=REJECTED_STORIES.keys())
+def test_many_rejected_records_are_an_alert(
+    helm: Helm, promtool: Path, tmp_path: Path, story: tuple[str, str, str, str, str]
+) -> None:
+    """More than a twentieth of an hour's records, however few they are, or however fast they went."""
+    rejected, delivered, start, fire, do_not = story
+    outcomes = {"rejected": rejected, "delivered": delivered}
+    series = {f'genesys_consumer_records_total{{outcome="{outcome}",': count for outcome, count in outcomes.items()}
+    alerts = ["GenesysConsumerRecordsRejected"]
+    _told(promtool, tmp_path, alert_rules(helm), _story(series, start, alerts, fire, do_not))
+
+
 def _told(promtool: Path, folder: Path, rules: list[dict[str, Any]], story: dict[str, Any]) -> None:
     """Promtool evaluates the rules every 30 s, and fails unless the story goes as it says."""
     (folder / "rules.json").write_text(json.dumps({"groups": [{"name": "chart", "rules": rules}]}))
