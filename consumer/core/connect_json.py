@@ -53,6 +53,7 @@ _NOT_FINITE = frozenset({"NaN", "Infinity", "-Infinity"})
 
 
 Mapper = Callable[[dict[str, object], Record], Events]
+OnSchema = Callable[[Mapping[str, object]], None]
 Check = Callable[[object], object]
 """Gives the value back, decoded where JSON cannot hold it; raises `_UnfitError`."""
 
@@ -81,15 +82,21 @@ class _Type(NamedTuple):
     check: Check
 
 
+def ignored(_: Mapping[str, object]) -> None:
+    """Nobody asks for schemas."""
+
+
 class JsonReader:
     """Makes the change events of a record in JSON.
 
     Args:
         mapping: Makes the mapping for a definition; raises `DecodeError` when the definition is not understood.
+        on_schema: Called with each definition that is a schema's, and is understood. It does not raise.
     """
 
-    def __init__(self, mapping: Callable[[Mapping[str, object]], Mapper]) -> None:
+    def __init__(self, mapping: Callable[[Mapping[str, object]], Mapper], on_schema: OnSchema = ignored) -> None:
         self._mapping = mapping
+        self._on_schema = on_schema
         self._known: dict[bytes, tuple[int, tuple[Check, Mapper] | DecodeError]] = {}  # with the size of the text
 
     def __call__(self, value: bytes, record: Record) -> Events:
@@ -101,18 +108,20 @@ class JsonReader:
         document = _loaded(value)
         if document.keys() == {"schema", "payload"} and document["schema"] is not None:
             schema, payload = document["schema"], document["payload"]
-            check, mapping = self._prepared(_text_of(schema), lambda: _Compiler().apply(_required(schema)))
+            check, mapping = self._prepared(
+                _text_of(schema), lambda: _Compiler().apply(_required(schema)), self._on_schema
+            )
         else:
             payload = document["payload"] if document.keys() == {"schema", "payload"} else document
             definition = _Shape().of(payload)
-            check, mapping = self._prepared(orjson.dumps(definition), lambda: _Type(definition, _as_it_is))
+            check, mapping = self._prepared(orjson.dumps(definition), lambda: _Type(definition, _as_it_is), ignored)
         return mapping(_fitting(check, payload), record)
 
-    def _prepared(self, text: bytes, prepare: Callable[[], _Type]) -> tuple[Check, Mapper]:
+    def _prepared(self, text: bytes, prepare: Callable[[], _Type], told: OnSchema) -> tuple[Check, Mapper]:
         key = hashlib.sha256(text).digest()
         known = self._known.get(key)
         if known is None:
-            known = self._known[key] = len(text), self._prepare(prepare)
+            known = self._known[key] = len(text), self._prepare(prepare, told)
             self._forget()
         _, made = known
         if isinstance(made, DecodeError):
@@ -126,14 +135,17 @@ class JsonReader:
         ):
             del self._known[next(iter(self._known))]
 
-    def _prepare(self, prepare: Callable[[], _Type]) -> tuple[Check, Mapper] | DecodeError:
+    def _prepare(self, prepare: Callable[[], _Type], told: OnSchema) -> tuple[Check, Mapper] | DecodeError:
         try:
-            definition, check = prepare()
-            return check, self._mapping(_checked(definition))
+            made, check = prepare()
+            definition = _checked(made)
+            mapping = self._mapping(definition)
         except DecodeError as error:
             return error
         except Exception as error:  # noqa: BLE001  # whoever sends a schema must not be able to stop the program
             return undecodable(f"the schema cannot be used: {type(error).__name__}")
+        told(definition)
+        return check, mapping
 
 
 def _checked(definition: object) -> dict[str, object]:

@@ -218,7 +218,9 @@ class _Way:
         self._stage = "envelope"
         topic = self._record.topic
         mapper = self._envelopes.mapper(topic, definition)
-        self._add(self._envelopes.chosen(topic, definition), *self._envelopes.fitness(topic, definition).problems)
+        fitness = self._envelopes.fitness(topic, definition)
+        lacking = [f"not there: {field}" for field in fitness.lacking]
+        self._add(self._envelopes.chosen(topic, definition), *fitness.problems, *lacking)
         self._stage = "fields"
 
         def watched(fields: Row, record: Record) -> Events:

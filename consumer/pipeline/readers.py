@@ -6,7 +6,7 @@ which no time counts in which it cannot tell. What was learnt is kept: a schema 
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 
 import orjson
@@ -14,7 +14,7 @@ import structlog
 
 from consumer.core import framing, keys
 from consumer.core.avro import WriterSchema
-from consumer.core.connect_json import JsonReader
+from consumer.core.connect_json import JsonReader, OnSchema, ignored
 from consumer.core.decode import ByKey, Reader, ReaderName, missing_for_key, named_by_key, reader_names
 from consumer.core.envelopes.choice import Envelope, Envelopes, TopicEnvelope
 from consumer.core.framing import Form, KeySchema
@@ -55,10 +55,10 @@ def form_of(topic: str, settings: Settings) -> Form:
     return framing.form(topic, settings.source_framing.of(topic), settings.source_key.of(topic))
 
 
-def without_registry(envelope: TopicEnvelope) -> dict[ReaderName, Reader | DecodeError]:
-    """The readers of what no registry knows."""
+def without_registry(envelope: TopicEnvelope, on_schema: OnSchema = ignored) -> dict[ReaderName, Reader | DecodeError]:
+    """The readers of what no registry knows; `on_schema` is called with each schema that records in JSON bring."""
     json_keys = partial(keys.read_json, fields=envelope.key_fields)
-    return {framing.JSON: _of_values(JsonReader(envelope), envelope), KeySchema(framing.JSON): json_keys}
+    return {framing.JSON: _of_values(JsonReader(envelope, on_schema), envelope), KeySchema(framing.JSON): json_keys}
 
 
 def reader(name: ReaderName, text: str, envelope: TopicEnvelope) -> Reader | DecodeError:
@@ -124,6 +124,7 @@ class Readers:
         unknown_timeout: How long the registry may lag, seconds.
         clock: Monotonic seconds.
         spawn: Lets a task go on beside the rest.
+        on_schema: Called with each schema that records in JSON bring.
 
     Attributes:
         form: As given.
@@ -144,13 +145,14 @@ class Readers:
         unknown_timeout: float,
         clock: Callable[[], float],
         spawn: Spawn,
+        on_schema: OnSchema = ignored,
     ) -> None:
         self.form = form
         self.has_positions = has_positions
         self.keyed = keyed
         self._way = way
         self._seeds: dict[ReaderName, bytes] = {}
-        self.known = without_registry(envelope)
+        self.known = without_registry(envelope, on_schema)
         self._envelope = envelope
         self._schemas = schemas
         self._unknown_timeout = unknown_timeout
@@ -242,6 +244,26 @@ def readers_of(
             unknown_timeout=settings.schema_unknown_timeout_s,
             clock=clock,
             spawn=spawn,
+            on_schema=_lacking_told(topic, envelopes),
         )
 
     return make
+
+
+def _lacking_told(topic: str, envelopes: Envelopes) -> OnSchema:
+    """Logs, once, which optional fields of a mapping that is meant for the topic schemas in JSON do not have.
+
+    No registry has these, so that a mistyped path does not show at start.
+    """
+    known: set[Sequence[str]] = set()
+
+    def look(definition: Mapping[str, object]) -> None:
+        try:
+            fitness = envelopes.fitness(topic, definition)
+        except Exception:  # noqa: BLE001 -- as above: whoever sends a schema
+            return
+        if fitness.meant and fitness.lacking and fitness.lacking not in known:
+            known.add(fitness.lacking)
+            log.warning("mapping_lacks_fields", topic=topic, fields="; ".join(fitness.lacking))
+
+    return look

@@ -231,6 +231,26 @@ def test_json_is_followed_like_avro(
     assert steps["change event"][1] == "UPDATE of '7'"
 
 
+@pytest.mark.parametrize("envelope", ["dms", "flattened", "debezium"])
+def test_mapped_fields_that_a_record_does_not_have_are_named(
+    debezium: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], envelope: str
+) -> None:
+    """A path may be mistyped, and an optional field would be told of nobody; in JSON nothing else says so."""
+    typos = MAPPING.replace('"email"', '"e_mial"') + 'attributes = { city = "town", segment = ["kind", "city"] }\n'
+    (debezium / "mapping.toml").write_text(typos)
+    monkeypatch.setenv("SOURCE_FRAMING", "json")
+    monkeypatch.setenv("SOURCE_ENVELOPE", envelope)
+    metadata = {"timestamp": "2023-11-14T22:13:20Z", "record-type": "data", "operation": "update"}
+    fields = {
+        "dms": {"data": ROW, "metadata": metadata},
+        "flattened": ROW,
+        "debezium": {"op": "u", "before": None, "after": ROW, "source": {"ts_ms": TIME_MS, "lsn": 500}},
+    }
+    steps = explained(capsys, written(debezium, json.dumps(fields[envelope]).encode()), code=0)
+    chosen = f"{envelope}, mapping [default]"
+    assert steps["envelope"] == [True, chosen, "not there: email (e_mial)", "not there: attributes.city (town)"]
+
+
 @pytest.mark.usefixtures("debezium")
 def test_a_tombstone_deletes_whom_its_key_names(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

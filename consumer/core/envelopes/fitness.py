@@ -100,8 +100,12 @@ def unsuited(envelope: EnvelopeName, definition: Mapping[str, object], mapping: 
 
 
 def lacking(envelope: EnvelopeName, definition: Mapping[str, object], mapping: ContactMapping) -> tuple[str, ...]:
-    """Fields of the mapping, with their paths, that a schema does not have, although it can be bound."""
-    rows = _rows(envelope, definition)
+    """Fields of the mapping, with their paths, that a schema does not have, although it can be bound.
+
+    What is known of a record without a schema is what it holds: of DMS' too, whose rows leave out what is null.
+    """
+    is_dms = envelope is EnvelopeName.DMS
+    rows = Fields.of(definition).within("data") if is_dms else _rows(envelope, definition)
     sources = {**mapping.sources, **{f"attributes.{name}": source for name, source in mapping.attributes.items()}}
     if mapping.only:
         sources["only"] = Source(mapping.only.paths)
