@@ -30,7 +30,7 @@ from consumer.core.delivery import Throttle
 from consumer.errors import SettingsError, TransientError
 from consumer.model import TopicPartition
 from consumer.outside import EXPORT_S, Outside, time_and_chance
-from consumer.pipeline.mapping_check import Finding, Fit, look
+from consumer.pipeline.mapping_check import Finding, Fit, look, unmatched
 from consumer.pipeline.readers import envelopes_of
 from consumer.pipeline.run import REVOKE_MARGIN_S, Pipeline
 from consumer.ports import TopicSchemas
@@ -164,6 +164,8 @@ class App:
 
     async def _check_mappings(self, schemas: TopicSchemas) -> None:
         """Refuse mappings that can read nothing; a registry that cannot tell, or too late, holds up nobody."""
+        for problem in unmatched(self._settings, self._envelopes):
+            log.warning("mapping_columns_differ", problem=problem)
         self._starting = "asking the registry for the latest schemas"
         try:
             async with asyncio.timeout(MAPPINGS_S):

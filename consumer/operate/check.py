@@ -25,7 +25,7 @@ from consumer.core.envelopes.choice import DEFAULT, Envelopes
 from consumer.errors import ConsumerError, DecodeError, SettingsError
 from consumer.operate import newest, printing
 from consumer.operate.line import Line
-from consumer.pipeline.mapping_check import Finding, Fit, look
+from consumer.pipeline.mapping_check import Finding, Fit, look, unmatched
 from consumer.pipeline.readers import envelopes_of
 from consumer.ports import TopicSchemas
 from consumer.settings import Settings, load, misspelt
@@ -125,6 +125,7 @@ async def _blocking(call: Callable[[], T]) -> T:
 def _own(settings: Settings, envelopes: Envelopes) -> Iterator[Line]:
     yield from _settings()
     yield from _tables(envelopes.mappings, settings.kafka_source_topics)
+    yield from _columns(settings, envelopes)
     yield _state_directory(settings.state_dir)
 
 
@@ -144,6 +145,13 @@ def _tables(tables: Collection[str], topics: Sequence[str]) -> Iterator[Line]:
         question = f"; or is it {close[0]}?" if close else ""
         detail = f"[{table}] is no source topic: it counts for records whose schema has that name{question}"
         yield Line("SOURCE_MAPPING", holds=True, detail=detail)
+
+
+def _columns(settings: Settings, envelopes: Envelopes) -> Iterator[Line]:
+    """Attributes and columns that have no other side, which may be meant."""
+    for problem in unmatched(settings, envelopes):
+        what, _, detail = problem.partition(": ")
+        yield Line(what, holds=True, detail=detail, sure=False)
 
 
 def _state_directory(directory: Path) -> Line:

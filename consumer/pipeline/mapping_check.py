@@ -60,6 +60,28 @@ class Finding(Struct, frozen=True):
     details: tuple[str, ...] = ()
 
 
+def unmatched(settings: Settings, envelopes: Envelopes) -> list[str]:
+    """Attributes of mappings that no column takes, and columns that no mapping fills; a sentence each.
+
+    Native change events name their attributes themselves: where a topic has them, any column may be filled.
+    """
+    columns = [source for source, _ in settings.genesys_attribute_columns]
+    nowhere = {
+        table: [name for name in mapping.attributes if name not in columns]
+        for table, mapping in envelopes.mappings.items()
+    }
+    attributes = envelopes.attributes()
+    empty = [] if attributes is None else [name for name in columns if name not in attributes]
+    return [
+        f"SOURCE_MAPPING: [{table}] attributes: GENESYS_ATTRIBUTE_COLUMNS has no {', '.join(names)}: it goes nowhere"
+        for table, names in nowhere.items()
+        if names
+    ] + [
+        f"GENESYS_ATTRIBUTE_COLUMNS: no mapping has an attribute {name}: the column stays empty for everybody"
+        for name in empty
+    ]
+
+
 async def look(settings: Settings, envelopes: Envelopes, schemas: TopicSchemas) -> list[Finding]:
     """Look at all source topics whose records are written with schemas, all at the same time.
 

@@ -99,6 +99,13 @@ async def test_a_schema_that_somebody_registers_stops_nobody(registry: Registry,
     assert "phone (phone)" in str(line["problems"])
 
 
+async def test_a_column_that_no_mapping_fills_is_told(environ: dict[str, str]) -> None:
+    """It may be meant; it may be a slip too, and then every contact has nothing there."""
+    (line,) = await started(environ | {"GENESYS_ATTRIBUTE_COLUMNS": "segment"})
+    assert (line["event"], line["log_level"]) == ("mapping_columns_differ", "warning")
+    assert "no mapping has an attribute segment" in str(line["problem"])
+
+
 @pytest.mark.parametrize("status", [403, 404, 500])
 async def test_a_registry_that_cannot_tell_stops_nobody(
     registry: Registry, environ: dict[str, str], status: int

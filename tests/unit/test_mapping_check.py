@@ -10,8 +10,8 @@ import pytest
 from consumer.errors import DecodeError, SourceUnavailable
 from consumer.formats import SchemaKind, SchemaName, SchemaReference
 from consumer.model import Reason
-from consumer.operate.check import _mapping
-from consumer.pipeline.mapping_check import VERSIONS, Finding, Fit, look
+from consumer.operate.check import _columns, _mapping
+from consumer.pipeline.mapping_check import VERSIONS, Finding, Fit, look, unmatched
 from consumer.pipeline.readers import envelopes_of
 from tests.envelopes import COLUMNS, record_type
 from tests.lives import settings
@@ -191,3 +191,33 @@ def test_check_has_a_line_for_each(fit: Fit) -> None:
     assert line.what == f"mapping {TOPIC}"
     assert line.holds is (fit in {Fit.FITS, Fit.NO_SCHEMA})
     assert ("phone (mobile)" in line.detail) is (fit is not Fit.NO_SCHEMA)
+
+
+CITY = 'attributes = { city = "city" }\n'
+NOWHERE = f"SOURCE_MAPPING: [{TOPIC}] attributes: GENESYS_ATTRIBUTE_COLUMNS has no city: it goes nowhere"
+EMPTY = "GENESYS_ATTRIBUTE_COLUMNS: no mapping has an attribute {}: the column stays empty for everybody"
+
+
+@pytest.mark.parametrize(
+    ("more", "columns", "envelope", "told"),
+    [
+        (CITY, "city=Town", "flattened", []),
+        (CITY, "", "flattened", [NOWHERE]),
+        (CITY, "Town=city,segment", "flattened", [NOWHERE, EMPTY.format("Town"), EMPTY.format("segment")]),
+        ("", "segment", "flattened,other=native", []),
+        ("", "firstName,segment", f"{TOPIC}=flattened,salesforce", [EMPTY.format("segment")]),
+        (f"[default]\n{TABLE}", "firstName", "flattened", [EMPTY.format("firstName")]),
+    ],
+    ids=["both", "no columns", "other names", "native events tell any", "ready-made", "no ready-made"],
+)
+def test_attributes_and_columns_have_each_other(
+    mapping: Path, more: str, columns: str, envelope: str, told: list[str]
+) -> None:
+    """With a slip in one of them the column would be empty for everybody, and nobody would know why."""
+    mapping.write_text(mapping.read_text() + more)
+    environ = {"kafka_source_topics": f"{TOPIC},other", "source_envelope": envelope, "source_mapping": str(mapping)}
+    chosen = settings(**environ, genesys_attribute_columns=columns)
+    assert unmatched(chosen, envelopes_of(chosen)) == told
+    lines = list(_columns(chosen, envelopes_of(chosen)))
+    assert [f"{line.what}: {line.detail}" for line in lines] == told
+    assert all(line.holds and not line.sure for line in lines)

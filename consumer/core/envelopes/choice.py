@@ -177,6 +177,20 @@ class Envelopes(Struct, frozen=True):
         tables = self.mappings.keys() | self.ready_made.get(name, {}).keys()
         return name is not EnvelopeName.NATIVE and topic not in self.mappings and bool(tables - {DEFAULT, *self.topics})
 
+    def attributes(self) -> frozenset[str] | None:
+        """Names of all attributes that mappings of the topics may tell; None where native change events tell any."""
+        names = {self.names.of(topic) for topic in self.topics}
+        if EnvelopeName.NATIVE in names:
+            return None
+        on_their_own = DEFAULT in self.mappings or self.mappings.keys() >= set(self.topics)
+        ready_made = [] if on_their_own else [self.ready_made.get(name, {}) for name in names]
+        return frozenset(
+            attribute
+            for tables in (self.mappings, *ready_made)
+            for mapping in tables.values()
+            for attribute in mapping.attributes
+        )
+
     def chosen(self, topic: str, definition: Mapping[str, object]) -> str:
         """The envelope and the table of its mapping, as people call them.
 
