@@ -35,6 +35,7 @@ _MAX_DEFINITION_BYTES = 4_000_000
 """How long their texts may be, all together: in memory they take up about five times as much."""
 
 _FULL_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+_MADE_UP = re.compile(r"(record|struct)_[0-9]+")
 _LOGICAL: Final[dict[str, dict[str, object]]] = {
     "org.apache.kafka.connect.data.Date": {"logicalType": "date"},
     "org.apache.kafka.connect.data.Time": {"logicalType": "time-millis"},
@@ -80,6 +81,11 @@ class _Type(NamedTuple):
 
     definition: object
     check: Check
+
+
+def is_made_up(name: str) -> bool:
+    """Whether the name of a record's definition is one that is made up here, since the record tells none."""
+    return _MADE_UP.fullmatch(name) is not None
 
 
 def ignored(_: Mapping[str, object]) -> None:

@@ -8,7 +8,7 @@ instead of a path a constant `value`. What `values` does not name stays as it is
 boolean, and it is for validation to say so.
 """
 
-from collections.abc import Mapping, Sequence, Set as AbstractSet
+from collections.abc import Iterator, Mapping, Sequence, Set as AbstractSet
 from typing import Final, cast
 
 from msgspec import Struct
@@ -106,6 +106,16 @@ def parse(tables: Mapping[str, object]) -> dict[str, ContactMapping]:
     return mappings
 
 
+def _names_of_tables(name: str, table: Mapping[str, object]) -> Iterator[str]:
+    """Names of what is meant as tables: TOML takes an unquoted name apart at its dots."""
+    if table.keys() & _KEYS:
+        yield name
+        return
+    for key, inner in table.items():
+        if isinstance(inner, dict):
+            yield from _names_of_tables(f"{name}.{key}", inner)
+
+
 class _Table:
     """One table on its way to a mapping; what is wrong goes to the problems."""
 
@@ -115,6 +125,9 @@ class _Table:
         self._problems = problems
 
     def mapping(self) -> ContactMapping:
+        if names := [name for name in _names_of_tables(self._name, self._table) if name != self._name]:
+            self._problems += [f'SOURCE_MAPPING: [{name}]: a name with dots is quoted: ["{name}"]' for name in names]
+            return ContactMapping(sources={}, attributes={})
         for key in self._table.keys() - _KEYS:
             self._wrong(key, f"no such field; there are {', '.join(sorted(_KEYS))}")
         for key in REQUIRED:

@@ -1,16 +1,18 @@
 """Mappings: what a table may say, what is wrong with one, and what becomes of rows."""
 
+import json
 import tomllib
 
 import pytest
 
 from consumer.core.changes import suppression
+from consumer.core.connect_json import JsonReader
 from consumer.core.envelopes.choice import Envelopes, Fitness
 from consumer.core.mapping_tables import parse
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, SettingsError, ValidationError
 from consumer.formats import EnvelopeName, PerTopic
-from consumer.model import ChangeType, Operation, Reason
+from consumer.model import ChangeType, Operation, Reason, Record
 from consumer.pipeline.readers import envelopes_of
 from consumer.setting_values import per_topic
 from consumer.settings import ready_made_mappings
@@ -34,6 +36,8 @@ WRONG = {
     "no table": ("phone", "phone: must be there"),
     "no phone": ({key: value for key, value in MINIMAL.items() if key != "phone"}, "phone: must be there"),
     "an unknown field": (MINIMAL | {"fone": "x"}, "fone: no such field"),
+    "an unknown field that is a table": (MINIMAL | {"fone": {"path": "x"}}, "fone: no such field"),
+    "no field": ({"fone": {"path": "x"}}, "phone: must be there"),
     "a number as a path": (MINIMAL | {"phone": 1}, "phone: must be a path, or a list of paths"),
     "an empty path": (MINIMAL | {"phone": ""}, "phone: must be a path"),
     "an empty list": (MINIMAL | {"phone": []}, "phone: must be a path"),
@@ -64,6 +68,16 @@ WRONG = {
     "only with more": (MINIMAL | {"only": {"path": "x", "values": [], "y": 1}}, "only: must be"),
     "a prefix that is no text": (MINIMAL | {"prefix": 1}, "prefix: must be text"),
 }
+
+
+def test_a_name_with_dots_that_is_not_quoted_is_told_as_such():
+    """TOML makes tables within tables of it, of which every field would be missing, and its own names unknown."""
+    with pytest.raises(SettingsError) as caught:
+        parse({"crm": {"public": {"customers": MINIMAL, "leads": MINIMAL}}, "other": MINIMAL})
+    assert caught.value.problems == (
+        'SOURCE_MAPPING: [crm.public.customers]: a name with dots is quoted: ["crm.public.customers"]',
+        'SOURCE_MAPPING: [crm.public.leads]: a name with dots is quoted: ["crm.public.leads"]',
+    )
 
 
 @pytest.mark.parametrize(("table", "rule"), WRONG.values(), ids=WRONG)
@@ -429,6 +443,22 @@ def test_a_record_without_a_table_is_refused():
     with pytest.raises(DecodeError, match="no table of SOURCE_MAPPING is for the topic, for Row") as caught:
         Envelopes.of(PerTopic(EnvelopeName.OUTBOX, {}), {"other": MAPPING}, {}).mapper(TOPIC, NATIVE)
     assert caught.value.reasons == (Reason.ENVELOPE_UNKNOWN,)
+    assert caught.value.detail.endswith("; it has other")
+
+
+def test_a_record_that_names_no_schema_needs_a_table_for_its_topic():
+    """Names that are made up for it are nobody's business."""
+    value = json.dumps({"id": "c-1"}).encode()
+    with pytest.raises(DecodeError) as caught:
+        JsonReader(envelopes("salesforce").of_topic(TOPIC))(value, Record(TOPIC, 0, 0, 0, None, value))
+    needed = (
+        f"the record tells no schema's name: SOURCE_MAPPING needs a table for {TOPIC}, or the default; it is not set"
+    )
+    assert caught.value.detail == needed
+    struct = {"type": "struct", "fields": [{"field": "id", "type": "string"}]}
+    value = json.dumps({"schema": struct, "payload": {"id": "c-1"}}).encode()
+    with pytest.raises(DecodeError, match="tells no schema's name"):
+        JsonReader(envelopes("salesforce").of_topic(TOPIC))(value, Record(TOPIC, 0, 0, 0, None, value))
 
 
 def test_a_topic_may_have_an_envelope_of_its_own():

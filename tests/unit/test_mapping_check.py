@@ -193,6 +193,7 @@ def test_check_has_a_line_for_each(fit: Fit) -> None:
     assert ("phone (mobile)" in line.detail) is (fit is not Fit.NO_SCHEMA)
 
 
+NAMELESS = TABLE.replace('external_id = "id"', "")
 CITY = 'attributes = { city = "city" }\n'
 NOWHERE = f"SOURCE_MAPPING: [{TOPIC}] attributes: GENESYS_ATTRIBUTE_COLUMNS has no city: it goes nowhere"
 EMPTY = "GENESYS_ATTRIBUTE_COLUMNS: no mapping has an attribute {}: the column stays empty for everybody"
@@ -206,7 +207,7 @@ EMPTY = "GENESYS_ATTRIBUTE_COLUMNS: no mapping has an attribute {}: the column s
         (CITY, "Town=city,segment", "flattened", [NOWHERE, EMPTY.format("Town"), EMPTY.format("segment")]),
         ("", "segment", "flattened,other=native", []),
         ("", "firstName,segment", f"{TOPIC}=flattened,salesforce", [EMPTY.format("segment")]),
-        (f"[default]\n{TABLE}", "firstName", "flattened", [EMPTY.format("firstName")]),
+        (f"[default]\n{NAMELESS}", "firstName", f"{TOPIC}=flattened,salesforce", [EMPTY.format("firstName")]),
     ],
     ids=["both", "no columns", "other names", "native events tell any", "ready-made", "no ready-made"],
 )

@@ -10,6 +10,7 @@ from typing import cast
 
 from msgspec import Struct
 
+from consumer.core.connect_json import is_made_up
 from consumer.core.envelopes.debezium import debezium
 from consumer.core.envelopes.dms import dms
 from consumer.core.envelopes.fitness import lacking, native_unsuited, refused, unsuited
@@ -232,7 +233,16 @@ class Envelopes(Struct, frozen=True):
             for name in names:
                 if name in mappings:
                     return f"[{name}]{kind}", mappings[name]
-        raise unknown(f"no table of SOURCE_MAPPING is for the topic, for {names[1]}, or the default")
+        raise unknown(self._no_table(topic, names[1]))
+
+    def _no_table(self, topic: str, name: str) -> str:
+        """Why no mapping is for records of a topic and schema, which may tell no name."""
+        there = f"it has {', '.join(sorted(self.mappings))}" if self.mappings else "it is not set"
+        if is_made_up(name):
+            return (
+                f"the record tells no schema's name: SOURCE_MAPPING needs a table for {topic}, or the default; {there}"
+            )
+        return f"no table of SOURCE_MAPPING is for the topic, for {name}, or the default; {there}"
 
 
 def _id_paths(mappings: Mapping[str, ContactMapping]) -> Sequence[Sequence[Path]]:
