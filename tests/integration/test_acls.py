@@ -1,5 +1,6 @@
 """Missing ACLs on a real Kafka: what lacks is named, with the command that allows it, and so is where it lacks."""
 
+import dataclasses
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -14,14 +15,17 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented 
     ResourceType,
 )
 
-from consumer.adapters.kafka import inspection as inspecting
+from consumer.adapters.kafka import inspection as inspecting, topics
 from consumer.adapters.kafka.bounded import BoundedReader, spans
 from consumer.adapters.kafka.connection import Admin, Connection
 from consumer.adapters.kafka.inspection import Inspected, Inspection
 from consumer.adapters.kafka.one_record import read_one
-from consumer.adapters.kafka.topics import ensure
+from consumer.adapters.kafka.replays import marks_topic
+from consumer.adapters.kafka.topics import create, ensure
+from consumer.core import dead_letters
 from consumer.errors import FatalError, Unauthorized
-from consumer.model import TopicPartition
+from consumer.model import DeadLetter, Record, TopicPartition
+from consumer.operate.dead_letters import Query, Replay
 from consumer.settings import Settings
 from tests.kafka_clients import QUIET, WITHIN_S, commit, produce, properties, settings, watched
 from tests.kafka_cluster import LOCKED_PASSWORD, LOCKED_USER, KafkaCluster
@@ -153,6 +157,46 @@ def test_who_reads_a_topic_names_it_and_what_to_allow(kafka: KafkaCluster, chose
         next(iter(reader))
     with pytest.raises(Unauthorized, match=told):
         read_one(connection, "group", TopicPartition(name, 0), 0)
+
+
+def _bury(kafka: KafkaCluster, chosen: Settings) -> None:
+    """Put a letter of the source on the dead letter topic."""
+    (source,) = chosen.kafka_source_topics
+    letter = DeadLetter(Record(source, 0, 0, 0, b"key", b"value"), "phone_not_e164", "phone: text", 0)
+    produce(kafka.bootstrap, chosen.kafka_dead_letter_topic, [b"value"], headers=[*dead_letters.headers(letter)])
+
+
+def _replay(chosen: Settings) -> None:
+    Replay(chosen, Query(), max_attempts=3, dry_run=False).run()
+
+
+@pytest.mark.parametrize(
+    ("guarantee", "topics_told"),
+    [("exactly_once", "{source}, {source}-group-dead-letters-replayed"), ("at_least_once", "{source}")],
+)
+def test_who_may_not_put_letters_back_is_told_where_to_write(
+    kafka: KafkaCluster, chosen: Settings, guarantee: str, topics_told: str
+) -> None:
+    """The program itself only reads its sources, so that `check` does not ask for it."""
+    (source,) = chosen.kafka_source_topics
+    _bury(kafka, chosen)
+    allow(kafka, ResourceType.TOPIC, source, [AclOperation.READ])
+    told = rf"cannot put dead letters back: .* \(allow Write on {topics_told.format(source=source)}\)"
+    with pytest.raises(Unauthorized, match=told):
+        _replay(dataclasses.replace(chosen, kafka_guarantee=guarantee))
+
+
+def test_marks_that_may_not_be_described_are_told_at_once(
+    kafka: KafkaCluster, chosen: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are there: waiting for them to be seen would take half a minute, and tell nobody what to allow."""
+    _bury(kafka, chosen)
+    marks = marks_topic(chosen)
+    create(Connection.of(chosen), marks)
+    monkeypatch.setattr(topics, "VISIBLE_WITHIN_S", 0.0)
+    allow(kafka, ResourceType.TOPIC, marks.name)
+    with pytest.raises(Unauthorized, match=f"{marks.name} may not be described: allow Read and Write on it"):
+        _replay(chosen)
 
 
 async def test_a_consumer_that_may_not_read_names_the_topic(kafka: KafkaCluster, chosen: Settings) -> None:

@@ -143,8 +143,18 @@ def policy(error: KafkaError, doing: str) -> ConsumerError:
 
 def reading_policy(error: KafkaError, topic: str) -> ConsumerError:
     """As `policy`, for a topic that somebody reads beside the consumer: `check` asks for no right to do so."""
-    remedies = {KafkaError.TOPIC_AUTHORIZATION_FAILED: "allow Read on it"}
-    return _of(error, f"cannot read {topic}", remedies.get(error.code(), REMEDIES.get(error.code(), "")))
+    return _of(error, f"cannot read {topic}", _beside(error, "allow Read on it"))
+
+
+def writing_policy(error: KafkaError, doing: str, topic: str) -> ConsumerError:
+    """As `policy`, for a topic to which somebody writes beside the consumer."""
+    return _of(error, doing, _beside(error, f"allow Write on {topic}"))
+
+
+def _beside(error: KafkaError, right: str) -> str:
+    """The remedy, for a right that `check` does not ask for."""
+    missing = error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
+    return right if missing else REMEDIES.get(error.code(), "")
 
 
 def _of(error: KafkaError, doing: str, remedy: str) -> ConsumerError:

@@ -21,10 +21,10 @@ from confluent_kafka import KafkaError, KafkaException, Message
 
 from consumer.adapters.kafka.bounded import BoundedReader, spans
 from consumer.adapters.kafka.connection import Admin, Connection
-from consumer.adapters.kafka.failures import error_of, fatal_error, policy
+from consumer.adapters.kafka.failures import error_of, fatal_error, policy, writing_policy
 from consumer.adapters.kafka.topics import Wanted, create, partition_counts, topic_id
 from consumer.core.replayed import Replayed
-from consumer.errors import SourceUnavailable
+from consumer.errors import ConsumerError, SourceUnavailable
 from consumer.model import Headers
 from consumer.settings import Settings
 
@@ -105,6 +105,7 @@ class Replays:
             own["transaction.timeout.ms"] = TRANSACTION_TIMEOUT_MS
         self._producer = connection.producer(DEFAULTS, own)
         self._failed: KafkaError | None = None
+        self._failed_topic = ""
 
     def open(self) -> None:
         """Make the topic of the marks if it is missing, and end whatever a former replay left open.
@@ -134,9 +135,14 @@ class Replays:
                 self._deliver(records)
                 self._deliver([self._marked(*mark) for mark in marks])
         except KafkaException as failure:
-            raise policy(self._failed or error_of(failure), "cannot put dead letters back") from None
+            raise self._refusal(error_of(failure), records) from None
         except SystemError as failure:
             raise policy(fatal_error(self._producer, failure), "cannot put dead letters back") from None
+
+    def _refusal(self, error: KafkaError, records: Sequence[Returned]) -> ConsumerError:
+        """What ended the records, or else the transaction, which does not tell for which of its topics."""
+        topics = [self._failed_topic] if self._failed else [*sorted({each.topic for each in records}), self._marks.name]
+        return writing_policy(self._failed or error, "cannot put dead letters back", ", ".join(topics))
 
     def _transact(self, records: Sequence[Returned], marks: Marks) -> None:
         self._producer.begin_transaction()
@@ -181,7 +187,7 @@ class Replays:
     def _marked(self, key: bytes, value: bytes | None) -> Returned:
         return Returned(self._marks.name, 0, key, value, ())
 
-    def _note(self, error: KafkaError | None, _: Message) -> None:
+    def _note(self, error: KafkaError | None, message: Message) -> None:
         """Answer to a record. Runs inside of the library: it must not raise."""
-        if error is not None and error.code() != KafkaError._PURGE_QUEUE:
-            self._failed = self._failed or error
+        if error is not None and error.code() != KafkaError._PURGE_QUEUE and self._failed is None:
+            self._failed, self._failed_topic = error, message.topic() or ""

@@ -17,7 +17,7 @@ from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from consumer.adapters.kafka.connection import Admin, Connection
 from consumer.adapters.kafka.failures import error_of, policy
-from consumer.errors import FatalError, SourceUnavailable
+from consumer.errors import FatalError, SourceUnavailable, Unauthorized
 from consumer.settings import Settings
 
 # ruff: noqa: SLF001 -- the names of librdkafka's own codes begin with an underscore, and are public
@@ -181,9 +181,12 @@ def create(connection: Connection, topic: Wanted) -> None:
 
     Raises:
         SourceUnavailable: The brokers do not answer.
-        FatalError: It may not be created; the message has the remedy.
+        FatalError: It may not be created, or not be described; the message has the remedy.
     """
     with Admin(connection).asking("cannot list topics") as admin:
+        error = admin.list_topics(topic.name, timeout=ANSWER_WITHIN_S).topics[topic.name].error
+        if error is not None and error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise Unauthorized(f"{topic.name} may not be described: allow Read and Write on it")
         if topic.name not in _counts(_known(admin)):
             _create(admin, connection, [topic])
             _await_visible(admin, [topic], topic)
