@@ -30,6 +30,7 @@ Spawn = Callable[[Coroutine[object, object, None]], None]
 log = structlog.get_logger(__name__)
 
 _RETRY_S = 1.0
+_TOLD_EVERY_S = 30.0
 _RETRY_MAX_S = 60.0
 """A registry that asks for more is asked all the same: withdrawals may wait."""
 _UNKNOWN_FOR_S = 60.0
@@ -159,6 +160,7 @@ class Readers:
         self._clock = clock
         self._spawn = spawn
         self._learning: dict[ReaderName, asyncio.Event] = {}
+        self._tell_at: dict[ReaderName, float] = {}
 
     def named_by_key(self, record: Record) -> str | None:
         """The external id that the key of a record names, whatever its value is; None when it names nobody for sure."""
@@ -198,7 +200,7 @@ class Readers:
             except TransientError as error:
                 wait_s = min(error.retry_after or _RETRY_S, _RETRY_MAX_S)
                 give_up += self._clock() - asked_at + wait_s
-                log.warning("schema_not_available", schema_id=str(reference(name)), error=str(error), retry_s=wait_s)
+                self._tell(name, error, wait_s)
                 learnt = None
             if learnt is None:
                 await asyncio.sleep(wait_s)
@@ -206,7 +208,14 @@ class Readers:
                 self.known[name] = learnt
                 if isinstance(learnt, DecodeError) and Reason.SCHEMA_UNKNOWN in learnt.reasons:
                     asyncio.get_running_loop().call_later(_UNKNOWN_FOR_S, self.known.pop, name, None)
+        self._tell_at.pop(name, None)
         self._learning.pop(name).set()
+
+    def _tell(self, name: ReaderName, error: TransientError, wait_s: float) -> None:
+        """Say that a schema is asked for in vain: at once, and then now and then."""
+        if self._clock() >= self._tell_at.get(name, 0.0):
+            self._tell_at[name] = self._clock() + _TOLD_EVERY_S
+            log.warning("schema_not_available", schema_id=str(reference(name)), error=str(error), retry_s=wait_s)
 
     async def _fetch(self, name: ReaderName, *, final: bool) -> Reader | DecodeError | None:
         wanted = reference(name)

@@ -1,9 +1,11 @@
 """A partition waits for the schema of the record that is next, for no other one, and it is said that it does."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from itertools import pairwise
+from typing import Any
 
+import structlog
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
@@ -113,6 +115,22 @@ def test_who_waits_for_a_schema_is_told_once_with_the_remedy() -> None:
     (told,) = [entry for entry in logs if entry["event"] == "waiting_for_schema"]
     assert (told["topic"], told["partition"], told["schema_id"], told["log_level"]) == (TOPIC, 0, "7", "warning")
     assert "registry" in told["remedy"]
+
+
+def test_a_registry_that_is_away_is_told_at_once_and_every_30_seconds() -> None:
+    """A line each second would push all others out of sight."""
+    world = world_of(_story())
+    world.log[P0] = [_written_with(7 + (n == 2), record) for n, record in enumerate(world.log[P0])]
+    told: list[float] = []
+
+    def note(_: object, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        if line["event"] == "schema_not_available" and line["schema_id"] == "7":
+            told.append(asyncio.get_running_loop().time())
+        raise structlog.DropEvent
+
+    with capture_logs(processors=[note]):
+        live(world, MemorySchemas({7: [AWAY] * 70 + [SCHEMA], 8: [SCHEMA]}))
+    assert [round(later - told[0]) for later in told] == [0, 30, 60]
 
 
 def test_a_registry_that_answers_is_not_told() -> None:
