@@ -57,6 +57,11 @@ REVOKE_MARGIN_S = 5
 
 DAY_S = 86_400
 
+NO_PARTITIONS_AFTER_S = 5.0
+"""A group that is at rest gives out partitions sooner."""
+
+NO_PARTITIONS = "the group has not given out partitions yet: up to the session time-out after a process was killed"
+
 
 class Pipeline:
     """From records to settled outcomes.
@@ -226,7 +231,7 @@ class Pipeline:
         """What the status page shows of the pipeline."""
         return {
             "state": "degraded" if self.degraded else "running" if self.ready else "restoring",
-            "reason": self.degraded,
+            "reason": self.degraded or (None if self._member or self.partitions.starting else NO_PARTITIONS),
             "breaker": self.breaker.name.lower().replace("_", "-"),
             "requests_in_flight": self.gate.in_flight,
             "contacts_under_way": len(self.lanes),
@@ -247,6 +252,7 @@ class Pipeline:
         async with self._tasks:
             for work in (self._take_events, self._dispatcher.run, self._settler.run, self._feed.balance):
                 self._spawn(work())
+            self._spawn(self._tell_no_partitions())
             if self._settings.state_retention_days:
                 self._spawn(self._retention.run())
             await self._ended(stop, until_caught_up=until_caught_up)
@@ -358,6 +364,12 @@ class Pipeline:
                 partition.latest = told.ends[key]
 
     # -- ownership
+
+    async def _tell_no_partitions(self) -> None:
+        """Say why nothing happens after a start: the group may wait for a process that was killed."""
+        await asyncio.sleep(NO_PARTITIONS_AFTER_S)
+        if not self._member and not self.partitions.starting:
+            log.info("waiting_for_partitions", reason=NO_PARTITIONS)
 
     def _assign(self, positions: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> None:
         self._member = True

@@ -32,6 +32,7 @@ from consumer.pipeline.again import DELETE_RETRY_S
 from consumer.pipeline.dnc_wait import OFFERED_EVERY_S
 from consumer.pipeline.late import LATE_S
 from consumer.pipeline.partitions import Partition
+from consumer.pipeline.run import NO_PARTITIONS, NO_PARTITIONS_AFTER_S
 from consumer.pipeline.settle import REBALANCING_RETRY_S
 from consumer.ports import Grown, Starting, StoreWrite, Sure, always
 from tests import virtual_time
@@ -1593,6 +1594,29 @@ class _FullDisk(MemoryStore):
             self.left -= 1
             raise TransientError("no space left on device")
         await super().write(*writes)
+
+
+@pytest.mark.parametrize("kept_waiting", [True, False])
+def test_a_group_that_gives_out_nothing_yet_is_the_reason(*, kept_waiting: bool) -> None:
+    """As after a kill, for as long as the session of the process before lasts: else nothing says what is waited for."""
+    story = Story().tell(0, *_contacts(3))
+    world = world_of(story)
+    waiting = {"state": "restoring", "reason": NO_PARTITIONS}
+
+    async def act(life: Life) -> None:
+        life.source._events.get_nowait()  # what is this one's
+        await passes(NO_PARTITIONS_AFTER_S / 2)
+        assert {name: life.pipeline.status()[name] for name in waiting} == waiting
+        await passes(NO_PARTITIONS_AFTER_S if kept_waiting else 0)
+        life.source.assign([P0])
+        await until(lambda: world.committed == {P0: 3})
+        assert life.pipeline.status()["reason"] is None
+        await passes(NO_PARTITIONS_AFTER_S)
+
+    with capture_logs() as logs:
+        in_life(world, act)
+    told = [(line["log_level"], line["reason"]) for line in logs if line["event"] == "waiting_for_partitions"]
+    assert told == ([("info", NO_PARTITIONS)] if kept_waiting else [])
 
 
 def test_a_full_disk_stops_settling_and_loses_nothing() -> None:
