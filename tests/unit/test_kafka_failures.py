@@ -4,6 +4,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from consumer.adapters.kafka.failures import error_of, fatal_error, is_of_names, policy
+from consumer.errors import FatalError
 
 
 class Aborting:
@@ -52,3 +53,17 @@ def test_names_under_which_nothing_is_settled_are_known(names: dict[str, object]
 def test_what_a_missing_acl_leads_to_says_who_names_it(code: int) -> None:
     """The last line of a process has Kafka's name for it, which tells nobody what to allow."""
     assert "`genesys-consumer check` names the ACL" in str(policy(KafkaError(code), "cannot settle"))
+
+
+def test_a_static_name_that_another_process_took_is_told_once_with_the_remedy() -> None:
+    """The library says it twice, and not what to do."""
+    fenced = "Broker: Static consumer fenced by other consumer with same group.instance.id"
+    error = KafkaError(KafkaError._FATAL, f"Fatal error: {fenced}: Fatal consumer error: {fenced}")
+    told = policy(error, "the group consumer failed")
+    assert isinstance(told, FatalError)
+    assert str(told) == (
+        f"the group consumer failed: FENCED_INSTANCE_ID: {fenced} "
+        "(another instance took over: give each a KAFKA_GROUP_INSTANCE_ID of its own)"
+    )
+    other = policy(KafkaError(KafkaError._FATAL, "Fatal error: something else"), "the group consumer failed")
+    assert str(other) == "the group consumer failed: _FATAL: Fatal error: something else"

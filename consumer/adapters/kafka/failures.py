@@ -50,6 +50,7 @@ CLOCK_AHEAD = "is the clock of this machine an hour or more ahead of the brokers
 REMEDIES = {
     KafkaError.INVALID_RECORD: CLOCK_AHEAD,
     KafkaError.INVALID_TIMESTAMP: CLOCK_AHEAD,
+    KafkaError.FENCED_INSTANCE_ID: "another instance took over: give each a KAFKA_GROUP_INSTANCE_ID of its own",
     KafkaError._FENCED: "another instance took over, or brokers were away for longer than a transaction may last",
     KafkaError._UNKNOWN_TOPIC: MISSING,
     KafkaError.UNKNOWN_TOPIC_OR_PART: MISSING,
@@ -65,6 +66,9 @@ UNSAFE_NAMES = "KAFKA_GROUP_ID, KAFKA_GROUP_INSTANCE_ID and client.id must be pr
 
 NOT_RELEASED = KafkaError(KafkaError.UNRELEASED_INSTANCE_ID).str()
 """What the library says of a static name that the group still has another member of."""
+
+FENCED = KafkaError(KafkaError.FENCED_INSTANCE_ID).str()
+"""What it says of a static name that another member has taken."""
 
 REBALANCING = frozenset(
     {
@@ -137,7 +141,12 @@ def is_beside_reading(message: Message) -> bool:
 
 
 def policy(error: KafkaError, doing: str) -> ConsumerError:
-    """The project's error for one of librdkafka's, as a sentence that begins with what was tried."""
+    """The project's error for one of librdkafka's, as a sentence that begins with what was tried.
+
+    Of a static name that was taken the library tells a consumer only within the text of a fatal error, twice.
+    """
+    if error.code() == KafkaError._FATAL and FENCED in error.str():
+        error = KafkaError(KafkaError.FENCED_INSTANCE_ID)
     return _of(error, doing, REMEDIES.get(error.code(), ""))
 
 
