@@ -16,6 +16,7 @@ from consumer.adapters.kafka.bounded import BoundedReader, Span, spans
 from consumer.adapters.kafka.connection import Admin, Connection
 from consumer.adapters.kafka.group_offsets import committed
 from consumer.core.audit_chain import AuditCheck, Chain, Gap
+from consumer.errors import SourceUnavailable
 from consumer.model import TopicPartition
 from consumer.operate import printing
 from consumer.settings import Settings
@@ -60,10 +61,20 @@ class Verification:
         for topic in self._settings.kafka_source_topics:
             self._sources |= spans(self._admin, topic)
         if self._to_ms is None:  # before the ends of the audit topic: what is committed now has its events before them
-            self._committed = committed(self._connection, self._settings.kafka_group_id, list(self._sources))
+            self._committed = self._offsets()
         self._wanted, from_start = self._to_read()
         self._from_zero = from_start and self._settings.kafka_start == "earliest"
         self._check = AuditCheck(from_start=from_start, from_zero=self._from_zero)
+
+    def _offsets(self) -> Mapping[TopicPartition, int]:
+        """What the group has committed. Who may not describe it gets no answer from the library, as in an outage."""
+        group = self._settings.kafka_group_id
+        try:
+            return committed(self._connection, group, list(self._sources))
+        except SourceUnavailable as error:
+            raise SourceUnavailable(
+                f"{error} (if the brokers do answer: allow Describe on the group {group})"
+            ) from None
 
     def run(self) -> bool:
         """Read everything; whether there was something, and nothing is wrong.

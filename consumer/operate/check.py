@@ -207,7 +207,7 @@ def _inspected(what: str, ask: Callable[[], list[Inspected]]) -> Iterator[Line]:
         yield Line(what, holds=False, detail=str(error))
         return
     for each in found:
-        yield Line(f"{what} {each.what}", not each.problem, each.problem or each.detail)
+        yield Line(f"{what} {each.what}", not each.problem, each.problem or each.detail, each.asked)
 
 
 # -- schemas

@@ -25,6 +25,7 @@ from consumer.core.envelopes.schema import Mapper
 from consumer.core.framing import KeySchema
 from consumer.core.fuse import is_released, release
 from consumer.core.mapping import Row
+from consumer.core.mapping_tables import as_key
 from consumer.core.moments import iso
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, FatalError, ManyChanged, RecordError, ValidationError
@@ -258,7 +259,7 @@ class _Way:
 def _shown(fields: object, path: str = "") -> list[str]:
     """Every value with its path; records within are gone through."""
     if not isinstance(fields, Mapping):
-        return [f"{path} = {'null' if fields is None else repr(fields)}"]
+        return [f"{path} = {_value(fields)}"]
     return [line for name, value in fields.items() for line in _shown(value, f"{path}.{name}" if path else str(name))]
 
 
@@ -270,8 +271,13 @@ def _told(event: ChangeEvent) -> list[str]:
     return [
         f"{event.change_type} of {event.external_id!r}{partly}",
         f"at {iso(event.occurred_at)}, version {order}",
-        *(f"{name} = {value!r}" for name, value in told.items()),
+        *(f"{name} = {_value(value)}" for name, value in told.items()),
     ]
+
+
+def _value(value: object) -> str:
+    """A value as it is told; the words are those of JSON and TOML, in which records and mappings have them."""
+    return as_key(value) if value is None or isinstance(value, bool) else repr(value)
 
 
 def _done(change: Change | None) -> str:

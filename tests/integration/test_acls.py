@@ -15,7 +15,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented 
     ResourceType,
 )
 
-from consumer.adapters.kafka import inspection as inspecting, topics
+from consumer.adapters.kafka import connection, group_offsets, inspection as inspecting, topics
 from consumer.adapters.kafka.bounded import BoundedReader, spans
 from consumer.adapters.kafka.connection import Admin, Connection
 from consumer.adapters.kafka.inspection import Inspected, Inspection
@@ -23,8 +23,9 @@ from consumer.adapters.kafka.one_record import read_one
 from consumer.adapters.kafka.replays import marks_topic
 from consumer.adapters.kafka.topics import create, ensure
 from consumer.core import dead_letters
-from consumer.errors import FatalError, Unauthorized
+from consumer.errors import FatalError, SourceUnavailable, Unauthorized
 from consumer.model import DeadLetter, Record, TopicPartition
+from consumer.operate.audit import Verification
 from consumer.operate.dead_letters import Query, Replay
 from consumer.settings import Settings
 from tests.kafka_clients import QUIET, WITHIN_S, commit, produce, properties, settings, watched
@@ -150,13 +151,13 @@ def test_who_reads_a_topic_names_it_and_what_to_allow(kafka: KafkaCluster, chose
     name = chosen.kafka_dead_letter_topic
     produce(kafka.bootstrap, name, [b"letter"])
     allow(kafka, ResourceType.TOPIC, name, [AclOperation.WRITE])
-    connection = Connection.of(chosen)
+    to_brokers = Connection.of(chosen)
     told = rf"cannot read {name}: TOPIC_AUTHORIZATION_FAILED: .* \(allow Read on it\)"
-    reader = BoundedReader(connection, "group", spans(Admin(connection), name))
+    reader = BoundedReader(to_brokers, "group", spans(Admin(to_brokers), name))
     with closing(reader), pytest.raises(Unauthorized, match=told):
         next(iter(reader))
     with pytest.raises(Unauthorized, match=told):
-        read_one(connection, "group", TopicPartition(name, 0), 0)
+        read_one(to_brokers, "group", TopicPartition(name, 0), 0)
 
 
 def _bury(kafka: KafkaCluster, chosen: Settings) -> None:
@@ -197,6 +198,17 @@ def test_marks_that_may_not_be_described_are_told_at_once(
     allow(kafka, ResourceType.TOPIC, marks.name)
     with pytest.raises(Unauthorized, match=f"{marks.name} may not be described: allow Read and Write on it"):
         _replay(chosen)
+
+
+def test_an_audit_that_may_not_describe_the_group_names_the_right(
+    kafka: KafkaCluster, chosen: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library asks for the coordinator again and again, and then says that it took too long."""
+    monkeypatch.setattr(connection, "ASKED_AGAIN_FOR_S", 0.0)
+    monkeypatch.setattr(group_offsets, "ANSWER_WITHIN_S", 1.0)
+    allow(kafka, ResourceType.GROUP, chosen.kafka_group_id)
+    with pytest.raises(SourceUnavailable, match=f"allow Describe on the group {chosen.kafka_group_id}"):
+        Verification(chosen, None, None).begin()
 
 
 async def test_a_consumer_that_may_not_read_names_the_topic(kafka: KafkaCluster, chosen: Settings) -> None:

@@ -206,6 +206,20 @@ async def test_topics_that_would_end_the_program_are_told(
     assert "kafka-configs.sh" in wrong[f"topic {forgets}"]
 
 
+async def test_what_cannot_be_asked_without_sources_is_said_with_names_that_are_near(
+    kafka: KafkaCluster, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line that is left out looks like one that is well."""
+    environ = _environ(kafka, simulator)
+    topic = environ["KAFKA_SOURCE_TOPICS"]
+    environ["KAFKA_SOURCE_TOPICS"] = f"{topic}x"
+    lines = await _checked(environ, monkeypatch)
+    assert list(_wrong(lines)) == [f"topic {topic}x"]
+    assert f", or is it {topic}?" in lines[f"topic {topic}x"].detail
+    outputs = [f"topic {topic}-audit", f"topic {topic}-dead-letters", f"topic {topic}-group-dedupe-changelog"]
+    assert [what for what, line in lines.items() if not line.sure] == [*outputs, f"record of {topic}x"]
+
+
 async def test_a_wrong_secret_and_a_list_of_other_columns_are_told(
     kafka: KafkaCluster, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

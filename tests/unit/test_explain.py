@@ -108,8 +108,8 @@ TEXT = """\
                  at 2023-11-14T22:13:20.000Z, version 500
                  phone = '+14155550100'
                  email = 'jane@example.com'
-                 consent = True
-                 do_not_call = False
+                 consent = true
+                 do_not_call = false
 ✓ rules          all kept
 ✓ in Genesys     upsert
 """

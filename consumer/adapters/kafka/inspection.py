@@ -6,6 +6,7 @@ with `validate_only`. The one trace is an empty transactional id of its own. Eve
 """
 
 from collections.abc import Collection
+from difflib import get_close_matches
 from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -37,6 +38,9 @@ TRANSACTION_RIGHTS = frozenset({AclOperation.WRITE})
 _TO_SEE = frozenset({AclOperation.DESCRIBE})
 _TO_CHECK_ITS_POLICY = frozenset({AclOperation.DESCRIBE_CONFIGS})
 
+NEAR = 0.8
+"""From here on a name is taken for a slip of another one."""
+
 _THERE = KafkaError(KafkaError.TOPIC_ALREADY_EXISTS).name()
 _Rights = frozenset[AclOperation]
 
@@ -48,11 +52,13 @@ class Inspected(NamedTuple):
         what: Its name.
         problem: What is wrong with it, and the remedy; "" when nothing is.
         detail: What there is to say when nothing is wrong.
+        asked: Whether it was looked at.
     """
 
     what: str
     problem: str
     detail: str = ""
+    asked: bool = True
 
 
 class Inspection:
@@ -86,9 +92,11 @@ class Inspection:
         sources = {name: counts[name] for name in settings.kafka_source_topics if name in counts}
         inspected = [self._source(name, counts.get(name)) for name in settings.kafka_source_topics]
         rights = (OUTPUT_RIGHTS, OUTPUT_RIGHTS, CHANGELOG_RIGHTS | _TO_CHECK_ITS_POLICY)
-        if sources:
-            for topic, needed in zip(wanted(settings, sources), rights, strict=True):
-                inspected.append(self._output(topic, counts.get(topic.name), needed))
+        if not sources:
+            why = "not asked, since no source topic tells how many partitions it needs"
+            return [*inspected, *(Inspected(name, "", why, asked=False) for name in outputs)]
+        for topic, needed in zip(wanted(settings, sources), rights, strict=True):
+            inspected.append(self._output(topic, counts.get(topic.name), needed))
         return inspected
 
     def group(self) -> Inspected:
@@ -132,9 +140,16 @@ class Inspection:
     def _source(self, name: str, partitions: int | None) -> Inspected:
         if partitions is None:
             command = Wanted(name, 4).create_command(self._connection.bootstrap)
-            problem = f"missing, or may not be described (KAFKA_SOURCE_TOPICS); if it is missing, create it: {command}"
+            problem = f"missing, or may not be described (KAFKA_SOURCE_TOPICS){self._or_is_it(name)}"
+            problem += f"; if it is missing, create it: {command}"
             return Inspected(name, f"{problem}; else allow it: {self._allow('topic', name, SOURCE_RIGHTS | _TO_SEE)}")
         return Inspected(name, self._lacks(name, SOURCE_RIGHTS), f"{partitions} partitions")
+
+    def _or_is_it(self, name: str) -> str:
+        """A topic that is there and has nearly the name."""
+        with self._admin.asking("cannot list topics") as client:
+            close = get_close_matches(name, client.list_topics(timeout=ANSWER_WITHIN_S).topics, 1, NEAR)
+        return f", or is it {close[0]}?" if close else ""
 
     def _output(self, topic: Wanted, partitions: int | None, needed: _Rights) -> Inspected:
         with self._admin.client() as client:
