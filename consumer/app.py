@@ -116,7 +116,7 @@ class App:
                 return
             pipeline = await starting
             await pipeline.run(stop, until_caught_up=until_caught_up)
-        log.info("stopped")
+        log.info("stopped", **{outcome: count for outcome, count in self._telemetry.outcomes().items() if count})
 
     async def _start(self, closing: AsyncExitStack) -> Pipeline:
         """Reach everything outside, in the order in which it is needed."""

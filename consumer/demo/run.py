@@ -42,7 +42,8 @@ LINE_EVERY_S = 2.0
 
 _NEXT = (
     "Next: a real Kafka and your Genesys organisation. Set KAFKA_BOOTSTRAP_SERVERS, GENESYS_OAUTH_CLIENT_ID, "
-    "GENESYS_OAUTH_CLIENT_SECRET and GENESYS_CONTACT_LIST, then: genesys-consumer run (README.md, docs/operations.md)"
+    "GENESYS_OAUTH_CLIENT_SECRET and GENESYS_CONTACT_LIST, then: genesys-consumer "
+    "check, and when all is well genesys-consumer run (README.md, docs/operations.md)"
 )
 
 

@@ -1,6 +1,7 @@
 """`run` as a process on real Kafka and the simulator: probes, signals, exit codes."""
 
 import asyncio
+import json
 import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -82,6 +83,18 @@ async def test_a_signal_lets_it_finish_what_it_has(kafka: KafkaCluster, tmp_path
         assert simulator.stats()["requests"]["get_limits"] == {"200": 1}
         chosen = settings(kafka.bootstrap, topic)
         assert committed(kafka.bootstrap, chosen, TopicPartition(topic, 0)) == [len(EVENTS)]
+
+
+async def test_the_last_line_counts_how_records_ended(kafka: KafkaCluster, tmp_path: Path) -> None:
+    """A run that ends by itself would say nothing of what it did."""
+    topic = kafka.create_topic("run")
+    produce(kafka.bootstrap, topic, [*EVENTS, b"junk"])
+    async with Simulator() as simulator:
+        environ = commands.environ(kafka.bootstrap, topic, simulator, tmp_path, LOG_FORMAT="json")
+        code, out, _ = await commands.ended(environ, "run", "--until-caught-up")
+    last = json.loads(out.splitlines()[-1])
+    assert (code, last["event"], last["delivered"], last["rejected"]) == (0, "stopped", len(EVENTS), 1)
+    assert "stale" not in last
 
 
 async def test_a_changelog_made_anew_is_not_taken_for_the_old_one(
