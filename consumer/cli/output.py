@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LAST_LINES_S = 2.0
 """How long the end waits for log lines that a reader does not take."""
 
-_SPELT = {"✓": "ok", "✗": "!!", "…": "..."}
+_SPELT = {"✓": "ok", "✗": "!!", "–": "--", "…": "..."}  # noqa: RUF001 -- the mark of `check`
 """What is written for characters that an encoding lacks; of any other it is a question mark."""
 
 

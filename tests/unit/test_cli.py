@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from consumer import cli
+from consumer.cli import output as printed
 from consumer.errors import FatalError, RefusedByGenesys, SettingsError, SourceUnavailable
+from consumer.operate.line import Line
 
 QUERY = ["--reason", "--topic", "--since", "--until", "--limit", "--config", "--output"]
 OPTIONS = {
@@ -124,6 +126,14 @@ def test_results_are_printed_in_any_encoding(encoding: str, output: str) -> None
         mark = "\u2717" if encoding == "utf-8" else "!!"
         assert all(line.startswith(f"{mark} settings: ") for line in ended.stdout.splitlines())
     assert "KAFKA_START: must be one of earliest, latest" in ended.stdout
+
+
+def test_every_mark_is_spelt_out_where_an_encoding_lacks_it() -> None:
+    """A question mark would say neither that a thing is well nor that it is not."""
+    well = Line("a", holds=True, detail="")
+    marks = "".join(line.mark for line in (well, well._replace(holds=False), well._replace(sure=False)))
+    lacking = UnicodeEncodeError("ascii", marks, 0, 3, "ordinal not in range")
+    assert printed._spelt(lacking) == ("ok!!--", 3)
 
 
 def test_bad_settings_are_all_told_without_a_trace() -> None:
@@ -248,6 +258,7 @@ TOLD_EARLY = """
 import os, signal, sys
 import consumer.app, consumer.settings
 from consumer import cli
+from consumer.cli import output as printed
 
 read = consumer.settings.load
 def load(*, config):
