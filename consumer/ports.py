@@ -371,6 +371,7 @@ class Sink(Protocol):
         Raises:
             RefusedByGenesys: Also where none of several was deleted, since a campaign uses one: what Genesys shows of
                 them is not callable any more, and each of them is to be asked for in fewer.
+            SinkUnavailable: Also where the delete alone got no answer: what Genesys shows of them is not callable.
         """
         ...
 

@@ -42,7 +42,8 @@ _DOES_NOT_MATCH = "the answer does not match: it holds other contacts than were 
 _READ_AT_ONCE = 50
 
 OF_BLOCKING = 0.5
-"""Share of the time that a call has left for the do-not-call list; the rest is for whom nobody may call without it."""
+"""Share of the time that a call has left for the do-not-call list, or for a delete; the rest is for whom nobody may
+call where these come to nothing."""
 
 
 class _Contact(Struct, rename="camel", gc=False):
@@ -190,12 +191,15 @@ class GenesysSink:
 
     async def remove(self, contact_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
         deadline = self._client.deadline()
-        refused = await self._delete(contact_ids, deadline, sure)
+        failed = await self._delete(contact_ids, _part(deadline), sure)
+        if isinstance(failed, SinkUnavailable) and not sure():
+            raise failed  # they may be somebody else's by now, who asks for the same
         left = await self._read(contact_ids, deadline, paid=False)
         if left:
             await self._add_all([*self._as_they_are(left).values()], deadline, sure)
-        if refused is not None and (refused.code != IN_USE or len(contact_ids) > 1 or not left):
-            raise refused  # the others can be deleted; and one in use that does not show is there, and as it was
+        in_use_alone = isinstance(failed, RefusedByGenesys) and failed.code == IN_USE and len(contact_ids) == 1
+        if failed is not None and not (in_use_alone and left):
+            raise failed  # others can be deleted; and one that does not show may be there, and as it was
         return left.keys()
 
     def export(self) -> AsyncIterator[Sequence[ExportedContact]]:
@@ -238,8 +242,10 @@ class GenesysSink:
     async def is_importing(self) -> bool:
         return (await import_status(self._client, self._list_id)).under_way
 
-    async def _delete(self, contact_ids: Sequence[str], deadline: float, sure: Sure) -> RefusedByGenesys | None:
-        """Delete contacts; the refusal where none was deleted."""
+    async def _delete(
+        self, contact_ids: Sequence[str], deadline: float, sure: Sure
+    ) -> RefusedByGenesys | SinkUnavailable | None:
+        """Delete contacts; the refusal where none was deleted, or why nobody knows whether they are."""
         query = {"contactIds": ",".join(contact_ids)}
         try:
             await self._client.call(
@@ -248,6 +254,8 @@ class GenesysSink:
         except RefusedByGenesys as refused:
             if refused.code != NO_CONTACT:  # who is not there is deleted; the others show when they are read
                 return refused
+        except SinkUnavailable as unanswered:
+            return unanswered
         return None
 
     async def _numbers_kept(self, contacts: Sequence[Contact], deadline: float) -> dict[str, str]:
@@ -398,7 +406,7 @@ def _numberless(contacts: Sequence[Contact]) -> list[str]:
 
 
 def _part(deadline: float) -> float:
-    """When the do-not-call list must have answered, so that there is time left without it."""
+    """When the do-not-call list or a delete must have been answered, so that there is time left without it."""
     now = asyncio.get_running_loop().time()
     return now + OF_BLOCKING * max(0.0, deadline - now)
 
