@@ -14,7 +14,7 @@ from consumer.core.audit import event_id
 from consumer.core.batch import Lanes
 from consumer.core.changes import as_delete
 from consumer.core.lane import Batch, Effect, Lane
-from consumer.errors import NoRoom, TransientError
+from consumer.errors import TransientError
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.apart import Apart
 from consumer.pipeline.blame import is_given_up, retry_s
@@ -82,9 +82,13 @@ class Again:
         One for which Genesys refuses a whole request goes alone then: others in it would wait for another search.
         """
         self._lanes.park(lane)
+        self.go_on(lane, seconds, alone=alone, urgent=urgent)
+        self.queued([lane])
+
+    def go_on(self, lane: Lane, seconds: float, *, alone: bool = False, urgent: bool = False) -> None:
+        """Let a contact that is kept back go on after a while, if it has not gone on before."""
         release = partial(self._release, lane, lane.parkings, alone=alone, urgent=urgent)
         asyncio.get_running_loop().call_later(seconds, release)
-        self.queued([lane])
 
     def _release(self, lane: Lane, parkings: int, *, alone: bool, urgent: bool) -> None:
         if lane.parkings != parkings:
@@ -143,8 +147,7 @@ class Again:
 
     def unanswered_alone(self, lane: Lane, effect: Effect, error: TransientError) -> None:
         """Others are carried out and this one is not: it waits beside them, until something else becomes of it."""
-        waits_for_room = isinstance(error, NoRoom) and not lane.withdraws  # somebody can make it at any time
-        if effect is Effect.DELETE or waits_for_room:
+        if effect is Effect.DELETE:
             self._keep_apart(lane, error)
         elif not is_given_up(lane):
             self.apart.ask_for_others(lane)

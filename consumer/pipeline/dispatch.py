@@ -17,18 +17,18 @@ from msgspec.structs import replace
 from consumer.core.batch import Lanes
 from consumer.core.delivery import Breaker, Gate
 from consumer.core.lane import Batch, Effect, Lane
-from consumer.errors import RefusedByGenesys, Throttled, TooLarge, TransientError, Withheld
+from consumer.errors import NoRoom, RefusedByGenesys, Throttled, TooLarge, TransientError, Withheld
 from consumer.model import TopicPartition
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.again import DELETE_RETRY_S, Again, name
 from consumer.pipeline.blame import Blame, Blamed, is_under_suspicion
-from consumer.pipeline.dnc_wait import DncWait
 from consumer.pipeline.late import Late
 from consumer.pipeline.partitions import Partitions
 from consumer.pipeline.progress import Progress
 from consumer.pipeline.reports import Reports
 from consumer.pipeline.requests import Answer, Requests, suppresses
 from consumer.pipeline.search import Search
+from consumer.pipeline.waits import for_room, for_the_list
 from consumer.ports import Sink, Telemetry, TimeAndChance
 
 log = structlog.get_logger(__name__)
@@ -88,7 +88,7 @@ class Dispatcher:
             clock=times.clock,
             wake=self.wake,
         )
-        self._dnc_wait = DncWait(lanes, self.wake)
+        self._list_wait, self._room_wait = for_the_list(lanes, self.wake), for_room(lanes, self.wake)
 
     def wake(self) -> None:
         """Something may be due."""
@@ -96,8 +96,9 @@ class Dispatcher:
 
     @property
     def waits_for(self) -> str | None:
-        """What some contacts wait for while others go on: the do-not-call list, or an answer; None when none does."""
-        return "; ".join(filter(None, (self._dnc_wait.reason, self._again.apart.reason))) or None
+        """What some contacts wait for while others go on: the do-not-call list, room, an answer; None: none does."""
+        waits = (self._list_wait, self._room_wait, self._again.apart)
+        return "; ".join(filter(None, (wait.reason for wait in waits))) or None
 
     @property
     def in_vain(self) -> bool:
@@ -105,7 +106,8 @@ class Dispatcher:
 
         Who may be made callable by what nobody answered is told again, when that is over.
         """
-        lanes, now = (*self._dnc_wait.in_vain(), *self._again.apart.in_vain()), self._clock()
+        waits, now = (self._list_wait, self._room_wait, self._again.apart), self._clock()
+        lanes = [lane for wait in waits for lane in wait.in_vain()]
         waiting = {id(lane) for lane in lanes if not self._late.left(lane, now)}
         return bool(waiting) and len(waiting) == len(self._lanes)
 
@@ -164,18 +166,25 @@ class Dispatcher:
                 lane.work.trace_id = trace_id
             try:
                 answer = await self._requests.make(batch, partial(self._is_ours, batch))
-            except Withheld as error:
-                self._withhold(batch, error)
-            except Throttled as error:
-                self._throttled(batch, error)
             except TransientError as error:
-                self._failed(batch, error)
+                self._not_now(batch, error)
             except RefusedByGenesys as error:
                 self._refused(batch, error, self._clock() - started)
             else:
                 self._accepted(batch, answer, self._clock() - started)
         self._progress.made()
         self.wake()
+
+    def _not_now(self, batch: Batch, error: TransientError) -> None:
+        match error:
+            case Withheld():
+                self._withhold(batch, error)
+            case Throttled():
+                self._throttled(batch, error)
+            case NoRoom():
+                self._no_room(batch, error)
+            case _:
+                self._failed(batch, error)
 
     async def _surely_owned(self, batch: Batch) -> Batch:
         """What is left of the batch once the source is sure of it."""
@@ -204,7 +213,8 @@ class Dispatcher:
         self._answered(batch, answer)
         applied_at, now = self._now(), self._clock()
         finished = [lane for lane in batch.lanes if lane.change.contact.external_id not in answer.unfinished]
-        self._dnc_wait.taken(batch.effect, finished)
+        self._list_wait.taken(batch.effect, finished)
+        self._room_wait.taken(batch.effect, finished)
         for lane in self._owned(batch).lanes:
             external_id = lane.change.contact.external_id
             undone_s = self._late.left(lane, now)
@@ -305,7 +315,7 @@ class Dispatcher:
         remedy = "have the do-not-call list take numbers again; those who withdrew are not callable meanwhile"
         log.warning("withdrawals_withheld", contacts=len(waiting), error=str(error), remedy=remedy)
         self._lanes.put_back(Batch(batch.effect, rest))
-        self._dnc_wait.add(waiting, error)
+        self._list_wait.add(waiting, error, for_good=error.for_good)
         self._again.queued([*waiting, *rest])
         self._hold_again(waiting)
 
@@ -314,7 +324,37 @@ class Dispatcher:
         now = self._clock()
         for lane in filter(self._lanes.is_parked, lanes):
             if undone_s := self._late.left(lane, now):
-                self._again.later(lane, undone_s)
+                self._again.go_on(lane, undone_s)
+
+    def _no_room(self, batch: Batch, error: NoRoom) -> None:
+        """Who is new waits for room, and the rest goes on by itself: Genesys works, and takes whom it has."""
+        if batch.effect is not Effect.UPSERT:
+            self._failed(batch, error)  # whom it has not can be neither amended nor deleted: gone since it was read
+            return
+        self._works()
+        self._telemetry.on_retry("unavailable")
+        self._lanes.relieve(batch.still_doubted())
+        lanes, new, known = self._owned(batch).lanes, list[Lane](), list[Lane]()
+        for lane in lanes:
+            (new if len(lanes) == 1 or _is_new(lane) else known).append(lane)
+        if new:
+            self._wait_for_room(new, error)
+            self._known_go_on(known)
+        elif known:
+            self._search.halve(batch.effect, lanes)  # one of them is not there any more
+        self._again.queued(lanes)
+
+    def _wait_for_room(self, new: Sequence[Lane], error: NoRoom) -> None:
+        remedy = "make room for contacts in Genesys; those that it has go on meanwhile"
+        log.warning("new_contacts_wait", contacts=len(new), error=str(error), remedy=remedy)
+        for lane in new:
+            lane.answered()
+        self._room_wait.add(new, error, for_good=True)
+
+    def _known_go_on(self, lanes: list[Lane]) -> None:
+        """Those that are new among what came meanwhile would have them refused again."""
+        if lanes:
+            self._lanes.put_back_as_group(Effect.UPSERT, lanes)
 
     def _refused(self, batch: Batch, error: RefusedByGenesys, seconds: float) -> None:
         """Genesys blames the data: split, or decide what becomes of the contact that was alone in the request."""
@@ -337,6 +377,10 @@ class Dispatcher:
             self._again.by_delete(batch.lanes[0], error.code)
         else:
             self._admission.refuse(batch.lanes[0], error.code)
+
+
+def _is_new(lane: Lane) -> bool:
+    return lane.base is None or lane.base.deleted
 
 
 def _trace_parents(batch: Batch) -> list[bytes]:

@@ -29,11 +29,11 @@ from consumer.errors import (
 from consumer.model import Assignment, Contact, Record, Settlement, TopicPartition
 from consumer.pipeline import settle
 from consumer.pipeline.again import DELETE_RETRY_S
-from consumer.pipeline.dnc_wait import OFFERED_EVERY_S
 from consumer.pipeline.late import LATE_S
 from consumer.pipeline.partitions import Partition
 from consumer.pipeline.run import NO_PARTITIONS, NO_PARTITIONS_AFTER_S
 from consumer.pipeline.settle import REBALANCING_RETRY_S
+from consumer.pipeline.waits import OFFERED_EVERY_S
 from consumer.ports import Grown, Starting, StoreWrite, Sure, always
 from tests import virtual_time
 from tests.checker import check

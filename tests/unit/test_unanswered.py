@@ -603,6 +603,120 @@ def test_new_contacts_wait_for_room_as_long_as_it_takes_and_known_ones_do_not() 
     check(world, story, set())
 
 
+def test_a_full_organisation_is_no_outage() -> None:
+    """However many wait for room, changes of known contacts go out at once; new ones are taken in the next minute."""
+    story, world = begun()
+    world.unanswered, world.full, world.poll_records = set(), True, 500
+
+    async def seconds_until_changed(life: Life, name: str) -> float:
+        arrives(world, life, story.tell(0, Event(name, 2, phone="+15550199")))
+        told = now()
+        await until(lambda: world.list[name]["phone"] == "+15550199")
+        return now() - told
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, *(Event(f"new-{n}", 1) for n in range(1000))))
+        await passes(30)
+        for n in range(10):
+            arrives(world, life, story.tell(0, *(Event(f"newer-{n}-{each}", 1) for each in range(3))))
+            assert await seconds_until_changed(life, KNOWN[n]) < 1
+            assert await seconds_until_withdrawn(world, life, story, KNOWN[10 + n]) < 1
+            assert life.pipeline.gate.breaker(now()) is Breaker.CLOSED
+            assert "new contacts wait for room" in (life.pipeline.degraded or "")
+            await passes(60)
+        world.full = False
+        await passes(65)
+        assert len(world.list) == len(KNOWN) + 1030
+
+    in_life(world, act)
+    check(world, story, set())
+
+
+def test_new_contacts_that_come_all_the_time_do_not_keep_out_known_ones() -> None:
+    """Each request with a new one is refused: whoever was refused with one is sent without those that came since."""
+    story, world = begun()
+    world.unanswered, world.full, world.latency = set(), True, 0.2
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, Event("new", 1), Event(KNOWN[0], 2, phone="+15550199")))
+        for n in range(40):
+            arrives(world, life, story.tell(0, Event(f"new-{n}", 1)))
+            await passes(0.05)
+        assert world.list[KNOWN[0]]["phone"] == "+15550199"
+        world.full = False
+        await passes(65)
+
+    in_life(world, act, genesys_max_in_flight=1)
+    check(world, story, set())
+
+
+def test_whom_genesys_has_although_nobody_knows_it_does_not_wait_with_those_it_has_not() -> None:
+    """As where the state was lost: those that it takes are not kept out by who is new, for good."""
+    story = Story().tell(0, *(Event(name, 2, phone="+15550199") for name in KNOWN), Event("new", 1))
+    world = world_of(story)
+    world.list = {name: {"callable": True, "phone": "+15550100"} for name in KNOWN}
+    world.full, world.poll_records = True, 500
+
+    async def act(_: Life) -> None:
+        await passes(120)
+        assert all(world.list[name]["phone"] == "+15550199" for name in KNOWN)
+        assert "new" not in world.list
+        world.full = False
+        await passes(65)
+
+    in_life(world, act)
+    check(world, story, set())
+
+
+def test_who_is_not_there_any_more_waits_for_room_by_itself() -> None:
+    """Somebody deleted it in Genesys: it would keep out others that were known with it."""
+    story, world = begun()
+    world.unanswered, world.full = set(), True
+    del world.list[KNOWN[7]]
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, *(Event(name, 2, phone="+15550199") for name in KNOWN)))
+        await passes(5)
+        assert {name for name in KNOWN if world.list.get(name, {}).get("phone") != "+15550199"} == {KNOWN[7]}
+        assert life.pipeline.gate.breaker(now()) is Breaker.CLOSED
+        world.full = False
+        await passes(65)
+
+    in_life(world, act)
+    check(world, story, set())
+
+
+def test_who_waits_for_room_no_more_is_not_offered_with_those_who_do() -> None:
+    """It gets no usable answer by now, and is given up after so many tries that take five minutes."""
+    story, world = begun()
+    world.unanswered, world.full = set(), True
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, Event(BAD, 1), Event("new", 1)))
+        await passes(130)
+        world.unanswered, before = {BAD}, len(world.requested)
+        await until(lambda: (BAD,) in world.requested[before:])
+        for n in range(56):
+            arrives(world, life, story.tell(0, Event(KNOWN[n % 10], 3 + n, phone=f"+155502{n:02}")))
+            await passes(5)
+        assert not world.dead_letters
+        world.unanswered, world.full = set(), False
+        await passes(660)
+
+    in_life(world, act)
+    check(world, story, set())
+
+
+def test_a_run_that_is_to_end_does_not_wait_until_somebody_makes_room() -> None:
+    """It ends with what is missing, once all others are done."""
+    story, world = begun()
+    world.unanswered, world.full = set(), True
+    world.append(story.tell(0, Event("new", 1), Event(KNOWN[0], 2, consent=False)).records()[len(KNOWN) :])
+    with pytest.raises(FatalError, match="new contacts wait for room in Genesys: no room"):
+        live(world)
+    assert not world.list[KNOWN[0]]["callable"]
+
+
 def test_a_withdrawal_does_not_wait_for_room_for_the_contact_before_it() -> None:
     """Nobody would call the contact, but its number has to be on the do-not-call list."""
     story, world = begun()
@@ -620,6 +734,8 @@ def test_a_withdrawal_does_not_wait_for_room_for_the_contact_before_it() -> None
     in_life(world, act)
     (suppressed,) = [each["outcome"] for each in world.events() if each["operation"] == "suppress"]
     assert suppressed == "rejected"
+    (given_up,) = [each["reasons"] for each in world.events() if each["outcome"] == "undeliverable"]
+    assert given_up == ["genesys:contacts.per.org.limit.exceeded"]
 
 
 # -- because of Genesys
