@@ -7,7 +7,8 @@
     ├─ RecordError(reasons)               this record, for ever: rejected
     │    ├─ DecodeError ─ ManyChanged(cause)   └─ ValidationError
     ├─ RefusedByGenesys(code)             the data of a request is blamed: split it until one contact stands alone
-    │    └─ TooLarge                      send fewer bytes at a time
+    │    ├─ TooLarge                      send fewer bytes at a time
+    │    └─ InUse                         this contact later
     ├─ TransientError(retry_after)        pause, back off, try again, for as long as it takes
     │    ├─ Throttled   ├─ SinkUnavailable ─ NoRoom, NoneCameBack, Withheld   └─ SourceUnavailable ─ Rebalancing
     └─ FatalError                         stop with a clear last line; Kubernetes restarts  exit 1
@@ -123,6 +124,13 @@ class TooLarge(RefusedByGenesys):
     def __init__(self, limit: int | None) -> None:
         super().__init__("request.entity.too.large")
         self.limit = limit
+
+
+class InUse(RefusedByGenesys):
+    """A contact of a request is in use, as by a call: nothing is wrong with its data, and it can be changed later."""
+
+    def __init__(self, contact_ids: Collection[str] = ()) -> None:
+        super().__init__("contact.in.use", contact_ids)
 
 
 class TransientError(ConsumerError):

@@ -15,7 +15,7 @@ import orjson
 from msgspec.structs import asdict
 
 from consumer.core.contact_id import contact_id
-from consumer.errors import NoneCameBack, NoRoom, RefusedByGenesys, SinkUnavailable
+from consumer.errors import InUse, NoneCameBack, NoRoom, RefusedByGenesys, SinkUnavailable
 from consumer.formats import SchemaReference
 from consumer.model import Amendment, Contact, ExportedContact, Record, Settlement, TopicPartition
 from consumer.ports import (
@@ -391,7 +391,7 @@ class MemorySink:
                 else:
                     self._world.list.pop(external_id, None)
             if none_deleted and len(external_ids) > 1:
-                raise RefusedByGenesys("contact.in.use")
+                raise InUse
         return left
 
     async def remove(self, contact_ids: Sequence[str], sure: Sure = always) -> Collection[str]:

@@ -23,7 +23,7 @@ from consumer.pipeline.partitions import Partitions
 log = structlog.get_logger(__name__)
 
 DELETE_RETRY_S = 30.0
-"""How long a delete waits that could not be done: the contact is being dialled, for example."""
+"""How long a delete waits that could not be done, and any change of a contact that is in use: dialled, for example."""
 
 MISSED_RETRY_S = 10.0
 MISSES = 3
@@ -113,6 +113,11 @@ class Again:
         lane.work.applied_at = lane.work.applied_at or applied_at
         log.warning("delete_postponed", record=name(lane), remedy="none needed: not callable, deleted later")
         self.later(lane, DELETE_RETRY_S, alone=alone)
+
+    def in_use(self, lane: Lane) -> None:
+        """A contact can be changed later, as it is to be: a delete in place of a withdrawal would meet the same."""
+        log.warning("contact_in_use", record=name(lane), remedy="none needed: it is tried again by itself")
+        self.later(lane, DELETE_RETRY_S, alone=True, urgent=lane.urgent)
 
     def missed(self, lane: Lane, applied_at: float) -> None:
         """Genesys does not show the contact, or not as it was accepted: reads may lag behind writes."""

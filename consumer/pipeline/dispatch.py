@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from consumer.core.batch import Lanes
 from consumer.core.delivery import Breaker, Gate
 from consumer.core.lane import Batch, Effect, Lane
-from consumer.errors import NoRoom, RefusedByGenesys, Throttled, TooLarge, TransientError, Withheld
+from consumer.errors import InUse, NoRoom, RefusedByGenesys, Throttled, TooLarge, TransientError, Withheld
 from consumer.model import TopicPartition
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.again import DELETE_RETRY_S, Again, name
@@ -373,6 +373,8 @@ class Dispatcher:
         elif batch.effect is Effect.DELETE:
             log.error("delete_refused", code=error.code, record=name(batch.lanes[0]), remedy="it is tried again")
             self._again.later(batch.lanes[0], DELETE_RETRY_S, alone=True)
+        elif isinstance(error, InUse):
+            self._again.in_use(batch.lanes[0])
         elif batch.lanes[0].change.withdrawal:
             self._again.by_delete(batch.lanes[0], error.code)
         else:

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from consumer.core.delivery import BREAKER_OPEN_S, Breaker
 from consumer.core.lane import Lane
-from consumer.errors import FatalError, RefusedByGenesys, SinkUnavailable
+from consumer.errors import FatalError, InUse, RefusedByGenesys, SinkUnavailable
 from consumer.model import Assignment, Change, Contact, Operation, Record, TopicPartition, Work
 from consumer.pipeline.blame import TRIES
 from consumer.pipeline.late import LATE_S, REMEMBERED, Late
@@ -554,6 +554,31 @@ def test_a_number_stays_blocked_where_its_grant_was_left_out() -> None:
         world.left_out = {names[0]} if consent else set()
         live(world, genesys_dnc_list="do not call")
     assert world.blocked == {"+15550190"}
+
+
+# -- a contact that is in use
+
+
+@pytest.mark.parametrize("change", [{"consent": False}, {"phone": "+15550199"}], ids=["withdrawal", "grant"])
+@pytest.mark.parametrize("in_flight", [1, 4])
+def test_a_contact_in_use_holds_up_nobody_and_is_changed_later(in_flight: int, change: dict[str, Any]) -> None:
+    """Others that come with it go out at once, and nobody is asked to wait; it has its change half a minute later."""
+    story, world = begun()
+    world.unanswered, world.poison, world.refusal = set(), {KNOWN[0]}, InUse()
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, *(Event(name, 2, **change) for name in KNOWN[:2])))
+        for name in KNOWN[2:8]:
+            assert await seconds_until_withdrawn(world, life, story, name) < 1
+            await passes(5)
+        assert world.list[KNOWN[0]] != world.list[KNOWN[1]] | {"external_id": KNOWN[0]}
+        world.poison = set()
+        await passes(31)
+        assert world.list[KNOWN[0]] == world.list[KNOWN[1]] | {"external_id": KNOWN[0]}
+
+    in_life(world, act, genesys_max_in_flight=in_flight)
+    check(world, story, set())
+    assert {event["operation"] for event in world.events()} == {"upsert"}
 
 
 # -- an organisation that is full

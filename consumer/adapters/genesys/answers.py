@@ -17,6 +17,7 @@ from consumer.errors import (
     ConsumerError,
     ContactListMismatch,
     FatalError,
+    InUse,
     NoRoom,
     RefusedByGenesys,
     SinkUnavailable,
@@ -25,12 +26,12 @@ from consumer.errors import (
     Unauthorized,
 )
 
-IN_USE = "contact.in.use"
-"""Of a delete, it says that a contact which a campaign uses must not be called meanwhile."""
+_IN_USE = "contact.in.use"
+"""Of a request that changes contacts it tells of one of them; the others can be changed."""
 
 _NOT_NOW = frozenset(
     {
-        IN_USE,
+        _IN_USE,
         "contact.list.clear.in.progress",
         "contact.list.import.in.progress",
         "contact.list.export.in.progress",
@@ -188,8 +189,8 @@ def _not_found(code: str, endpoint: Endpoint, about: str) -> ConsumerError:
 
 def _refusal(answer: Answer, code: str, endpoint: Endpoint, about: str, now: float) -> ConsumerError:
     """What remains: the data is blamed, or something is busy or in trouble."""
-    if code == IN_USE and endpoint.method == "DELETE":
-        return RefusedByGenesys(code, _named_contacts(_properties(answer)))
+    if code == _IN_USE and endpoint.template.endswith("/contacts"):
+        return InUse(_named_contacts(_properties(answer)))
     if code in _NOT_NOW:
         return Throttled(f"the list or the contact is busy{about}", _NOT_NOW_S)
     if answer.status == 400 and code in _NOT_THE_COLUMNS:  # noqa: PLR2004 -- bad request

@@ -15,7 +15,7 @@ from msgspec.json import Decoder, Encoder
 from opentelemetry.trace import Tracer
 
 from consumer.adapters.genesys import limits
-from consumer.adapters.genesys.answers import IN_USE, NO_CONTACT
+from consumer.adapters.genesys.answers import NO_CONTACT
 from consumer.adapters.genesys.client import Client
 from consumer.adapters.genesys.contact_list import LIST_PATH, columns, open_list
 from consumer.adapters.genesys.dnc_list import DncList
@@ -25,7 +25,7 @@ from consumer.adapters.genesys.uploads import GenesysUploads, import_status
 from consumer.columns import PHONE, data_of, shown
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
-from consumer.errors import ConsumerError, NoneCameBack, RefusedByGenesys, SinkUnavailable, Throttled, Withheld
+from consumer.errors import ConsumerError, InUse, NoneCameBack, RefusedByGenesys, SinkUnavailable, Throttled, Withheld
 from consumer.model import Amendment, Contact, ExportedContact
 from consumer.ports import Amended, Current, Sure, always, whatever_is_there
 from consumer.settings import Settings
@@ -197,7 +197,7 @@ class GenesysSink:
         left = await self._read(contact_ids, deadline, paid=False)
         if left:
             await self._add_all([*self._as_they_are(left).values()], deadline, sure)
-        in_use_alone = isinstance(failed, RefusedByGenesys) and failed.code == IN_USE and len(contact_ids) == 1
+        in_use_alone = isinstance(failed, InUse) and len(contact_ids) == 1
         if failed is not None and not (in_use_alone and left):
             raise failed  # others can be deleted; and one that does not show may be there, and as it was
         return left.keys()
