@@ -4,7 +4,7 @@ Answers for three rules: a contact is in at most one request at a time; its chan
 goes ahead of every other waiting change. Touches nothing else; the clock is an argument.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -188,10 +188,10 @@ class Lanes:
             queue.clear()
             queue.extend(living)
 
-    @property
-    def untried(self) -> bool:
-        """Whether contacts wait or are sent of which no request came to nothing yet."""
-        return any(lane.failed is None and not self.is_parked(lane) for lane in self._lanes.values())
+    def untried(self, effects: Collection[Effect]) -> bool:
+        """Whether contacts wait or are sent, for one of these effects, of which no request came to nothing yet."""
+        fresh = (lane for lane in self._lanes.values() if lane.failed is None and not self.is_parked(lane))
+        return any(effect_of(lane.change) in effects for lane in fresh)
 
     @property
     def failing(self) -> bool:

@@ -7,7 +7,7 @@ so where its partition is held back, and no others come, that one is read on for
 from consumer.core.audit import event_id
 from consumer.core.batch import Lanes
 from consumer.core.lane import Lane
-from consumer.pipeline.blame import TRIES
+from consumer.pipeline.blame import TRIES, shown_by
 from consumer.pipeline.partitions import Partitions
 
 ASKS = 3
@@ -50,7 +50,7 @@ class Apart:
         if not (lane.unproven and self._lanes.failing):
             self._asked = 0  # those that came were fine, or had nothing to be sent
         partition = self._partitions.of(lane.work.assignment)
-        if partition is not None and self._asked < ASKS and not self._lanes.untried:
+        if partition is not None and self._asked < ASKS and not self._lanes.untried(shown_by(lane)):
             self._asked += 1
             partition.lacks_others = True
 

@@ -7,10 +7,11 @@ nothing.
 """
 
 from collections import defaultdict
+from collections.abc import Collection
 from enum import Enum, auto
 
 from consumer.core.dedupe import releases
-from consumer.core.lane import Batch, Effect, Lane, Tally
+from consumer.core.lane import Batch, Effect, Lane, Tally, effect_of
 
 WITHDRAWAL_TRIES = 3
 """How often a withdrawal is blamed before the contact is deleted instead, or what it waits behind is given up."""
@@ -55,7 +56,8 @@ class Blame:
 
     def carried_out(self, batch: Batch) -> None:
         """Genesys did what a request asked for."""
-        for kind in self._kinds(batch):
+        adds = {(Effect.UPSERT, False)} if batch.effect is Effect.AMEND else set[_Kind]()  # by the same endpoint
+        for kind in self._kinds(batch) | adds:
             done, failed = self._tallies[kind]
             self._tallies[kind] = Tally(done + 1, failed)
 
@@ -86,7 +88,7 @@ class Blame:
             return Blamed.NOBODY
         lane.alone += 1
         others = self._since(effect, lane)
-        if others.done:
+        if others.done > 0:  # fewer than none where it is of another kind by now
             in_trouble = others.done < DONE_FOR_EACH_FAILED * others.failed  # then it begins anew
             lane.blamed, lane.unproven = 1 if in_trouble else lane.blamed + 1, 0
         else:
@@ -143,6 +145,14 @@ def releases_number(lane: Lane) -> bool:
 def is_under_suspicion(batch: Batch) -> bool:
     """Whether a request holds nobody but one that failed alone before: it tells nothing of Genesys."""
     return len(batch.lanes) == 1 and batch.lanes[0].alone > 0
+
+
+def shown_by(lane: Lane) -> Collection[Effect]:
+    """Effects which, carried out for others, show that it is this contact: `Blame` counts them for its kind."""
+    if lane.withdraws:
+        return list(Effect)
+    effect = effect_of(lane.change)
+    return [effect, Effect.AMEND] if effect is Effect.UPSERT else [effect]
 
 
 def is_given_up(lane: Lane) -> bool:

@@ -9,10 +9,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from consumer.core.delivery import BREAKER_OPEN_S, Breaker
-from consumer.core.lane import Lane
+from consumer.core.lane import Batch, Effect, Lane
 from consumer.errors import FatalError, InUse, RefusedByGenesys, SinkUnavailable
 from consumer.model import Assignment, Change, Contact, Operation, Record, TopicPartition, Work
-from consumer.pipeline.blame import TRIES
+from consumer.pipeline.blame import TRIES, Blame
 from consumer.pipeline.late import LATE_S, REMEMBERED, Late
 from tests.checker import check, check_without_outcomes
 from tests.lives import Life, arrives, in_life, live, world_of
@@ -290,6 +290,31 @@ def test_polls_of_what_is_not_sent_do_not_end_the_search_for_proof() -> None:
     assert outcomes[TOPIC, 0, 0]["outcome"] == "undeliverable"
 
 
+@pytest.mark.usefixtures("partial_events")
+@pytest.mark.parametrize("what", ["part", "delete"])
+def test_a_partition_that_is_busy_with_another_kind_does_not_keep_back_proof(what: str) -> None:
+    """A change of a part is told where a whole contact is; deletes show nothing, and others are read for."""
+    story = Story().tell(0, Event("first", 1)).tell(1, *(Event(name, 1) for name in KNOWN))
+    world = world_of(story)
+    live(world)
+    story.tell(0, Event(BAD, 1), *(Event(f"new-{n}", 1) for n in range(1200)))
+    for n in range(3000):
+        part = partly(KNOWN[n % 30], 2 + n, phone=f"+1555{n:06}")
+        story.tell(1, part if what == "part" else Event(f"deleted-{n}", 2, delete=True))
+    world.append(story.records()[1:1202])
+    others = story.records()[1202 + len(KNOWN) :]
+    world.unanswered, world.poll_records, world.latency = {BAD}, 100, 0.4
+
+    async def act(life: Life) -> None:
+        while world.committed[P0] < 1202:
+            world.append([others.pop(0)])
+            life.source.wake()
+            await passes(0.3)
+
+    in_life(world, act, read_ahead_records=1000, genesys_requests_per_minute=3000, fuse_deletes=0)
+    assert [letter.offset for letter, _ in world.dead_letters] == [1]
+
+
 def test_in_an_outage_no_more_is_read_for_a_contact_without_an_answer() -> None:
     """What came tells nothing as long as it fails too; once it is over the contact is given up."""
     story = Story().tell(0, Event(BAD, 1), *(Event(f"new-{each}", 1) for each in range(4000)))
@@ -388,6 +413,24 @@ def test_who_needs_the_do_not_call_list_is_not_blamed_while_that_is_away(*, rele
         assert bool(world.dead_letters) is not releases
 
     in_life(world, act, **settings)
+
+
+def test_who_is_of_another_kind_by_now_is_blamed_only_by_what_shows_that_this_one_works(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What others of the former kind did before tells nothing of it, and is no failure of it either."""
+    kinds: set[int] = set()
+    monkeypatch.setattr("consumer.pipeline.blame.releases_number", lambda lane: id(lane) in kinds)
+    blame, lane = Blame(releases=True), _lane("c")
+    for _ in range(3):
+        blame.failed(Batch(Effect.UPSERT, [lane]), stopped=False)
+        for _ in range(40):
+            blame.carried_out(Batch(Effect.UPSERT, [_lane("other")]))
+    before = lane.blamed
+    assert before > 0
+    kinds.add(id(lane))
+    blame.failed(Batch(Effect.UPSERT, [lane]), stopped=False)
+    assert (lane.blamed, lane.unproven) == (before, 1)
 
 
 def test_where_one_endpoint_fails_nobody_is_taken_apart_because_another_works() -> None:
