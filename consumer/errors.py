@@ -118,7 +118,7 @@ class TooLarge(RefusedByGenesys):
     """The body of a request has too many bytes.
 
     Attributes:
-        limit: Bytes that a body may have; None when Genesys does not say.
+        limit: Bytes that a body may have; None when Genesys does not say, or nothing that could be.
     """
 
     def __init__(self, limit: int | None) -> None:

@@ -462,23 +462,32 @@ async def test_who_may_be_deleted_and_nobody_knows_is_not_callable(bench, why):
             await sink.delete(["crm-2"])  # reads may lag behind writes: it may be there, although it does not show
 
 
-async def test_a_refusal_tells_whom_it_names_and_how_much_is_too_much(bench):
-    """Ids in the error, its details and its inner errors; the value of the limit of a body."""
+async def test_a_refusal_tells_whom_it_names(bench):
+    """Ids in the error, its details and its inner errors."""
     body = {
         "code": "invalid.value",
         "entityId": "one",
         "details": [{"errorCode": "x", "entityId": "two"}, "odd"],
         "errors": [{"code": "x", "entityId": "three"}],
     }
-    limit = {"code": "request.entity.too.large", "limit": {"key": "request.bytes.max", "value": 10}}
     async with bench.sink() as sink:
-        bench.genesys.script = [reply(400, body), reply(413, limit)]
+        bench.genesys.script = [reply(400, body)]
         with pytest.raises(RefusedByGenesys) as refused:
             await ask(sink, "crm-2")
-        with pytest.raises(TooLarge) as too_large:
-            await ask(sink, "crm-2")
     assert refused.value.contact_ids == {"one", "two", "three"}
-    assert too_large.value.limit == 10
+
+
+@pytest.mark.parametrize(("named", "limit"), [(40_000, 40_000), (32_768, 32_768), (32_767, None), (10, None)])
+async def test_a_refusal_tells_how_much_is_too_much(bench, named, limit):
+    """The value of the limit of a body; one so small that batches would be of one for good counts as none."""
+    answer = {"code": "request.entity.too.large", "limit": {"key": "request.bytes.max", "value": named}}
+    async with bench.sink() as sink:
+        bench.genesys.script = [reply(413, answer), reply(413, answer)]
+        with pytest.raises(TooLarge) as too_large:
+            await sink.upsert([sink.encode(JOHN, callable_=False)] * 250)
+        assert too_large.value.limit == limit
+        with pytest.raises(SinkUnavailable, match=f"a limit of {named}"):
+            await ask(sink, "crm-2")
 
 
 async def test_a_body_that_keeps_to_the_limit_that_is_named_is_not_too_large(bench):

@@ -135,8 +135,7 @@ class Client:
             self.throttle.told_to_wait(asyncio.get_running_loop().time(), throttled.retry_after or 0.0)
             raise
         except TooLarge as too_large:
-            _refuse_contradiction(too_large.limit, len(body or b""))
-            raise
+            raise _believed(too_large, len(body or b"")) from None
 
     async def send_file(
         self, endpoint: Endpoint, url: URL, headers: Mapping[str, str], body: FileBody, *, with_token: bool
@@ -225,20 +224,19 @@ class Client:
         return await self._transport.send(replace(request, headers=headers), max(left, _LEAST_S))
 
 
-def _refuse_contradiction(limit: int | None, sent: int) -> None:
+def _believed(told: TooLarge, sent: int) -> TooLarge | SinkUnavailable:
     """Blame nobody for a body that is too large by an answer whose limit it keeps to, or that is small by any limit.
 
-    Otherwise a service in trouble, or something before it, could make all batches small for good, or have contacts
-    given up one by one.
-
-    Raises:
-        SinkUnavailable: The answer is such a one.
+    Nor is such a small limit taken for one. Otherwise a service in trouble, or something before it, could make all
+    batches small for good, or have contacts given up one by one.
     """
-    if limit is None and sent <= NOT_TOO_LARGE_BYTES:
+    if told.limit is not None and sent <= told.limit:
+        return SinkUnavailable(f"Genesys calls a body of {sent} bytes too large, and names a limit of {told.limit}")
+    if sent <= NOT_TOO_LARGE_BYTES:
+        named = "no limit" if told.limit is None else f"a limit of {told.limit}"
         remedy = "if something before Genesys has such a limit, lower BATCH_MAX_BYTES"
-        raise SinkUnavailable(f"a body of {sent} bytes is called too large, and no limit is named: {remedy}") from None
-    if limit is not None and sent <= limit:
-        raise SinkUnavailable(f"Genesys calls a body of {sent} bytes too large, and names a limit of {limit}") from None
+        return SinkUnavailable(f"a body of {sent} bytes is called too large, and {named} is named: {remedy}")
+    return told if told.limit is None or told.limit >= NOT_TOO_LARGE_BYTES else TooLarge(None)
 
 
 def _checked_address(address: str) -> URL:
