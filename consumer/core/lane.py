@@ -78,7 +78,8 @@ class Lane(Struct, eq=False):
             applied, and must come again together with the work if that is not delivered.
         queue: Where the lane waits; None while it is sent.
         report: Of the batch that took it.
-        misses: How often Genesys did not know the contact, although it should, or left it out of an answer.
+        misses: How often Genesys did not know the contact, although it should, left it out of an answer, or had
+            no room for it.
         blind: Whether an urgent amendment was merged into something else than what was accepted last.
         replaced: State of the contact with all that the work took the place of; None when it took none.
         failed: Requests of its kind until one with it came to nothing last; None where none did since it was answered.

@@ -14,7 +14,7 @@ from consumer.core.audit import event_id
 from consumer.core.batch import Lanes
 from consumer.core.changes import as_delete
 from consumer.core.lane import Batch, Effect, Lane
-from consumer.errors import TransientError
+from consumer.errors import NoRoom, TransientError
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.apart import Apart
 from consumer.pipeline.blame import is_given_up, retry_s
@@ -27,7 +27,8 @@ DELETE_RETRY_S = 30.0
 
 MISSED_RETRY_S = 10.0
 MISSES = 3
-"""How often a contact that is to be amended is looked for, and the seconds between."""
+"""How often a contact that is to be amended is looked for, or others are tried before something else becomes of them,
+and the seconds between."""
 
 LEFT_OUT = "contact.left.out"
 """Why a change is given up that Genesys leaves out of its answers, as if nobody had asked for it."""
@@ -149,6 +150,15 @@ class Again:
             self.later(lane, MISSED_RETRY_S, alone=True, urgent=lane.urgent)
         else:
             self._give_up(lane, LEFT_OUT)
+
+    def no_room(self, lane: Lane, error: NoRoom) -> None:
+        """A withdrawal waits behind a change, and not for room: its number may have to go on the do-not-call list."""
+        lane.misses += 1
+        if lane.misses < MISSES:
+            log.warning("contact_without_room", record=name(lane), remedy="none needed: a withdrawal follows")
+            self.later(lane, MISSED_RETRY_S, alone=True, urgent=lane.urgent)
+        else:
+            self._admission.refuse(lane, error.code)
 
     def unanswered_alone(self, lane: Lane, effect: Effect, error: TransientError) -> None:
         """Others are carried out and this one is not: it waits beside them, until something else becomes of it."""

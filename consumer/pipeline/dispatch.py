@@ -334,27 +334,26 @@ class Dispatcher:
         self._works()
         self._telemetry.on_retry("unavailable")
         self._lanes.relieve(batch.still_doubted())
-        lanes, new, known = self._owned(batch).lanes, list[Lane](), list[Lane]()
-        for lane in lanes:
-            (new if len(lanes) == 1 or _is_new(lane) else known).append(lane)
-        if new:
-            self._wait_for_room(new, error)
-            self._known_go_on(known)
-        elif known:
-            self._search.halve(batch.effect, lanes)  # one of them is not there any more
-        self._again.queued(lanes)
+        lanes = self._owned(batch).lanes
+        new = [lane for lane in lanes if len(lanes) == 1 or _is_new(lane)]
+        known = [lane for lane in lanes if len(lanes) > 1 and not _is_new(lane)]
+        if new and known:  # with what is new among all that came meanwhile, these would be refused again
+            self._lanes.put_back_as_group(batch.effect, known)
+        elif known:  # one of them is not there any more
+            self._search.halve(batch.effect, known)
+        waiting = [lane for lane in new if not lane.withheld]
+        self._wait_for_room(waiting, error)
+        self._again.queued([*waiting, *known])
+        for lane in filter(lambda lane: lane.withheld, new):
+            self._again.no_room(lane, error)
 
-    def _wait_for_room(self, new: Sequence[Lane], error: NoRoom) -> None:
-        remedy = "make room for contacts in Genesys; those that it has go on meanwhile"
-        log.warning("new_contacts_wait", contacts=len(new), error=str(error), remedy=remedy)
-        for lane in new:
-            lane.answered()
-        self._room_wait.add(new, error, for_good=True)
-
-    def _known_go_on(self, lanes: list[Lane]) -> None:
-        """Those that are new among what came meanwhile would have them refused again."""
+    def _wait_for_room(self, lanes: Sequence[Lane], error: NoRoom) -> None:
         if lanes:
-            self._lanes.put_back_as_group(Effect.UPSERT, lanes)
+            remedy = "make room for contacts in Genesys; those that it has go on meanwhile"
+            log.warning("new_contacts_wait", contacts=len(lanes), error=str(error), remedy=remedy)
+            for lane in lanes:
+                lane.answered()
+            self._room_wait.add(lanes, error, for_good=True)
 
     def _refused(self, batch: Batch, error: RefusedByGenesys, seconds: float) -> None:
         """Genesys blames the data: split, or decide what becomes of the contact that was alone in the request."""

@@ -59,8 +59,7 @@ class Requests:
         Raises:
             NoneCameBack: It leaves out all, of whom some were never left out of an answer with others.
             NoRoom: Some are new and have to wait until somebody makes room.
-            RefusedByGenesys: Also where there is no room and some withdraw: those do not wait for it, nor does a
-                withdrawal for room for the change that it waits behind.
+            RefusedByGenesys: Also where there is no room and some withdraw: those do not wait for it.
         """
         withdrawn = [lane.change.whole for lane in batch.lanes if lane.change.withdrawal]
         granted = [lane.change.whole for lane in batch.lanes if releases_number(lane)]
@@ -72,7 +71,7 @@ class Requests:
                 return external_ids
             raise
         except NoRoom as error:
-            if any(lane.withdraws for lane in batch.lanes):
+            if withdrawn:
                 raise RefusedByGenesys(error.code) from error
             raise
         return {each for each in external_ids if contact_id(each) in missing} if missing else ()

@@ -806,6 +806,24 @@ def test_a_withdrawal_does_not_wait_for_room_for_the_contact_before_it() -> None
     assert given_up == ["genesys:contacts.per.org.limit.exceeded"]
 
 
+def test_a_contact_before_a_withdrawal_is_delivered_if_there_is_room_within_some_seconds() -> None:
+    """An organisation may be full for a moment."""
+    story, world = begun()
+    world.unanswered, world.full = set(), True
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, Event("new", 1)))
+        await passes(5)
+        arrives(world, life, story.tell(0, Event("new", 2, **CONFLICT)))
+        await passes(15)
+        world.full = False
+        await passes(10)
+        assert world.list["new"]["callable"] is False
+
+    in_life(world, act)
+    check(world, story, set())
+
+
 # -- because of Genesys
 
 
