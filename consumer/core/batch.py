@@ -4,7 +4,7 @@ Answers for three rules: a contact is in at most one request at a time; its chan
 goes ahead of every other waiting change. Touches nothing else; the clock is an argument.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -72,6 +72,10 @@ class Lanes:
         """The lane of a contact, None when nothing of it is under way."""
         return self._lanes.get(identity)
 
+    def idle(self, identities: Iterable[bytes]) -> list[bytes]:
+        """Those of them of which nothing is under way."""
+        return [identity for identity in identities if identity not in self._lanes]
+
     def open(self, work: Work, change: Change, base: State | None, now: float) -> None:
         """Begin a lane for a contact that has none."""
         lane = Lane(work, change, base, now, urgent=change.withdrawal)
@@ -98,7 +102,7 @@ class Lanes:
 
     def close(self, lane: Lane) -> list[Work]:
         """End a lane; the works of it that have no outcome come back, to be judged."""
-        if not lane.sent:
+        if lane.queue is not None:
             self._leave(lane)
         del self._lanes[lane.change.identity]
         if not (lane.superseded or lane.waiting):

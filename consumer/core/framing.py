@@ -11,6 +11,7 @@ import re
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -23,6 +24,7 @@ from consumer.model import Headers, Record
 MAX_VALUE_BYTES = 1_000_000
 """A record whose value has this many bytes or more, as it came or inflated, is refused unread."""
 
+_IDS = 1_000  # ids of schemas that are remembered: records name the same few again and again
 _ID_END = 5
 _LONG_ID_END = 9
 _GUID_END = 17
@@ -358,6 +360,7 @@ def _auto_key(data: bytes, headers: Headers, side: Side) -> Framed:
     return TEXT, data
 
 
+@lru_cache(_IDS)
 def _id(raw: bytes, where: str) -> int:
     """The id of a schema. Registries count in signed numbers, from 1: junk that is none of theirs asks nobody."""
     number = int.from_bytes(raw, "big", signed=True)

@@ -107,7 +107,7 @@ class Admission:
 
     def look_up(self, partition: Partition, identities: Iterable[bytes]) -> States:
         """What was delivered of contacts of which nothing is under way; also what is decided and not settled yet."""
-        return self._delivered(partition, [each for each in identities if self._lanes.get(each) is None])
+        return self._delivered(partition, self._lanes.idle(identities))
 
     def _delivered(self, partition: Partition, identities: Sequence[bytes]) -> States:
         known: dict[bytes, State | None] = {each: partition.overlay.get(each) for each in identities}

@@ -217,10 +217,9 @@ class Dispatcher:
         self._room_wait.taken(batch.effect, finished)
         for lane in self._owned(batch).lanes:
             external_id = lane.change.contact.external_id
-            undone_s = self._late.left(lane, now)
             if external_id in answer.unfinished:
                 self._unfinished(batch, lane, applied_at)
-            elif undone_s:
+            elif lane.change.withdrawal and (undone_s := self._late.left(lane, now)):
                 self._again.confirm(lane, applied_at, undone_s)
             elif amended := answer.amended.get(external_id):
                 self._admission.amend(lane, amended, applied_at=applied_at)
@@ -248,7 +247,8 @@ class Dispatcher:
         if not (none_done or none_sent):
             self._blame.carried_out(batch)
         for lane in batch.lanes:
-            lane.answered()
+            if lane.put_off or lane.failed:
+                lane.answered()
 
     def _throttled(self, batch: Batch, error: Throttled) -> None:
         """Nothing was done, and nobody is to blame: the same request is made again, when it may."""

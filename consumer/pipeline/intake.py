@@ -16,7 +16,6 @@ from consumer.core.validate import validate
 from consumer.errors import DecodeError, RecordError, ValidationError
 from consumer.model import (
     Amendment,
-    Change,
     ChangeEvent,
     ChangeType,
     Contact,
@@ -193,7 +192,8 @@ class Intake:
         if change is None:
             work.outcome = Outcome.REJECTED
         else:
-            work.change = _placed(change, work.record)
+            # One of a record that was put back says so.
+            work.change = change if offset == work.record.offset else replace(change, replayed=True)
 
     def _reject(self, work: Work, error: RecordError) -> None:
         """Give a work its rejection; the contact may have to be suppressed all the same."""
@@ -231,11 +231,6 @@ class Intake:
         for expected, seen in partition.tracker.gaps(records):
             log.warning("offsets_do_not_follow_on", partition=partition.key, expected=expected, seen=seen)
             self._telemetry.offset_gap(partition.key)
-
-
-def _placed(change: Change, record: Record) -> Change:
-    """The change as one of a record that was put back, where it is."""
-    return replace(change, replayed=True) if change.offset != record.offset else change
 
 
 def _changes_nothing(event: ChangeEvent, contact: Contact | Amendment | ValidationError) -> bool:
