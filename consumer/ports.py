@@ -362,8 +362,10 @@ class Sink(Protocol):
         """
         ...
 
-    async def delete(self, external_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
+    async def delete(self, external_ids: Sequence[str], sure: Sure = always, *, tried: bool = False) -> Collection[str]:
         """Delete contacts, at most 50; unknown ones are fine.
+
+        Those of whom some were tried in vain are made not callable first: deletes alone may take long, or be throttled.
 
         Returns:
             Those that are still there, since a campaign uses them: they are not callable any more.

@@ -377,7 +377,7 @@ class MemorySink:
             raise NoneCameBack("all left out")
         return {contact_id(external_id) for external_id in left_out}
 
-    async def delete(self, external_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
+    async def delete(self, external_ids: Sequence[str], sure: Sure = always, *, tried: bool = False) -> Collection[str]:
         async with self._request("delete", external_ids, sure):
             if self._world.delete_refusal is not None:
                 raise self._world.delete_refusal

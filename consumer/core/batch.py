@@ -93,6 +93,7 @@ class Lanes:
     def wait(self, lane: Lane, work: Work, expected: State, *, withdraws: bool) -> None:
         """Let a work wait behind its contact's lane. Before one that withdraws, nothing goes out as callable."""
         lane.waiting = _with(lane.waiting, work)
+        lane.mixed |= work.assignment is not lane.work.assignment
         lane.expected = expected
         deletes = effect_of(lane.change) is Effect.DELETE
         if withdraws and not (lane.sent or lane.urgent or deletes):

@@ -89,6 +89,7 @@ class Lane(Struct, eq=False):
         blamed: How often others of its kind were carried out between two of these.
         unproven: How often in a row none were.
         parkings: How often it was kept back; when one of these is over, a later one is not.
+        mixed: Whether works of several assignments may be among those that wait.
     """
 
     work: Work
@@ -113,6 +114,7 @@ class Lane(Struct, eq=False):
     blamed: int = 0
     unproven: int = 0
     parkings: int = 0
+    mixed: bool = False
 
     def become(self, change: Change) -> None:
         """The work asks for something else from now on."""

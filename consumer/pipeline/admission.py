@@ -129,7 +129,7 @@ class Admission:
         """What waits behind lanes that are queued again may take their place now."""
         for lane in lanes:
             waiting, lane.waiting = lane.waiting, ()
-            lane.expected = None
+            lane.expected, lane.mixed = None, False
             self._readmit(waiting)
 
     # -- out
@@ -229,7 +229,7 @@ class Admission:
         lane = self._lanes.get(change.identity)
         if lane is None:
             self._judge(work, change, partition.overlay.get(change.identity, stored))
-        elif all(each.assignment is work.assignment for each in (lane.work, *lane.waiting)):
+        elif lane.work.assignment is work.assignment and not lane.mixed:
             self._join(lane, work, change)
         else:
             self._follow(partition, lane, work, change)

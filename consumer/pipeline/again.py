@@ -152,7 +152,10 @@ class Again:
             self._give_up(lane, LEFT_OUT)
 
     def no_room(self, lane: Lane, error: NoRoom) -> None:
-        """A withdrawal waits behind a change, and not for room: its number may have to go on the do-not-call list."""
+        """A withdrawal does not wait for room: its own number is on the do-not-call list; one behind it may need it."""
+        if lane.change.withdrawal:
+            self.by_delete(lane, error.code)
+            return
         lane.misses += 1
         if lane.misses < MISSES:
             log.warning("contact_without_room", record=name(lane), remedy="none needed: a withdrawal follows")

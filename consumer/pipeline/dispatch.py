@@ -341,10 +341,10 @@ class Dispatcher:
             self._lanes.put_back_as_group(batch.effect, known)
         elif known:  # one of them is not there any more
             self._search.halve(batch.effect, known)
-        waiting = [lane for lane in new if not lane.withheld]
+        waiting = [lane for lane in new if not lane.withdraws]
         self._wait_for_room(waiting, error)
         self._again.queued([*waiting, *known])
-        for lane in filter(lambda lane: lane.withheld, new):
+        for lane in filter(lambda lane: lane.withdraws, new):
             self._again.no_room(lane, error)
 
     def _wait_for_room(self, lanes: Sequence[Lane], error: NoRoom) -> None:

@@ -8,7 +8,7 @@ from consumer.core.changes import grants_nothing, held_back, is_applied, is_cont
 from consumer.core.contact_id import contact_id
 from consumer.core.dedupe import as_held
 from consumer.core.lane import Batch, Effect, Lane
-from consumer.errors import NoneCameBack, NoRoom, RefusedByGenesys
+from consumer.errors import NoneCameBack
 from consumer.model import Amendment, Contact, Operation, State
 from consumer.pipeline.again import MISSES
 from consumer.pipeline.blame import releases_number
@@ -48,7 +48,8 @@ class Requests:
             case Effect.UPSERT:
                 return Answer(await self._upsert(batch, sure))
             case Effect.DELETE:
-                return Answer(await self._sink.delete([contact.external_id for contact in contacts], sure))
+                tried = any(lane.tried for lane in batch.lanes)
+                return Answer(await self._sink.delete([each.external_id for each in contacts], sure, tried=tried))
             case Effect.AMEND:
                 amended = await self._amend(batch, sure)
                 return Answer({contact.external_id for contact in contacts} - amended.keys(), amended)
@@ -58,8 +59,7 @@ class Requests:
 
         Raises:
             NoneCameBack: It leaves out all, of whom some were never left out of an answer with others.
-            NoRoom: Some are new and have to wait until somebody makes room.
-            RefusedByGenesys: Also where there is no room and some withdraw: those do not wait for it.
+            NoRoom: Some are new. The numbers of those that withdraw are on the do-not-call list, where there is one.
         """
         withdrawn = [lane.change.whole for lane in batch.lanes if lane.change.withdrawal]
         granted = [lane.change.whole for lane in batch.lanes if releases_number(lane)]
@@ -69,10 +69,6 @@ class Requests:
         except NoneCameBack:
             if all(lane.misses for lane in batch.lanes):
                 return external_ids
-            raise
-        except NoRoom as error:
-            if withdrawn:
-                raise RefusedByGenesys(error.code) from error
             raise
         return {each for each in external_ids if contact_id(each) in missing} if missing else ()
 

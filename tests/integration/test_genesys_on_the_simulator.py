@@ -23,7 +23,9 @@ from consumer.core.delivery import Throttle
 from consumer.errors import (
     ConsumerError,
     FatalError,
+    InUse,
     NoneCameBack,
+    NoRoom,
     RefusedByGenesys,
     SinkUnavailable,
     Throttled,
@@ -232,6 +234,31 @@ async def test_who_is_refused_while_the_do_not_call_list_takes_no_numbers_waits_
         with pytest.raises(RefusedByGenesys):
             await withdraw(sink, replace(JANE, consent=False))
         assert simulator.dnc_numbers("Nobody") == {JANE.phone}
+
+
+async def test_who_is_in_use_meanwhile_is_not_said_to_be_held():
+    """He may be called: he is tried again soon, and not by turns with all who wait for the list."""
+    in_use = Poison.marked("in-use", code="contact.in.use")
+    async with Simulator(poison=in_use) as simulator, with_dnc_list(simulator) as sink:
+        await put(sink, JANE)
+        simulator.faults.inject(Fault.parse("503@add_dnc_phone_numbers"))
+        with pytest.raises(InUse):
+            await withdraw(sink, replace(JANE, email="in-use@example.com", consent=False))
+
+
+async def test_who_is_new_to_a_full_organisation_waits_for_the_do_not_call_list_too():
+    """What becomes of such a withdrawal is decided once its number is on the list; who is there is held meanwhile."""
+    john = replace(JANE, external_id="crm-2", phone="+15550100002", consent=False)
+    jane = replace(JANE, consent=False)
+    async with Simulator(contacts_per_list=1) as simulator, with_dnc_list(simulator) as sink:
+        await put(sink, JANE)
+        simulator.faults.inject(Fault.parse("503@add_dnc_phone_numbers"))
+        with pytest.raises(Withheld):
+            await withdraw(sink, jane, john)
+        assert simulator.contacts("People")[JANES_ID]["callable"] is False
+        with pytest.raises(NoRoom):
+            await withdraw(sink, john)
+        assert simulator.dnc_numbers("Nobody") == {john.phone}
 
 
 async def test_who_is_refused_meanwhile_stays_as_it_is_but_is_not_callable():

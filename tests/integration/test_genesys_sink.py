@@ -462,6 +462,22 @@ async def test_who_may_be_deleted_and_nobody_knows_is_not_callable(bench, why):
             await sink.delete(["crm-2"])  # reads may lag behind writes: it may be there, although it does not show
 
 
+async def test_who_could_not_be_deleted_before_is_held_first_and_then_has_all_the_time(bench):
+    """A delete may take longer than the half of it, or be told to wait alone, each time."""
+    held = [{"id": contact_id("crm-2"), "callable": True, "data": {"external_id": "crm-2", "phone_number": "+1"}}]
+
+    async def late(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(1.2)
+        return await accept(request)
+
+    async with bench.sink(GENESYS_REQUEST_TIMEOUT_S="2") as sink:
+        bench.genesys.script = [reply(200, held), accept, late]
+        assert await sink.delete(["crm-1", "crm-2"], tried=True) == set()
+        read, add, delete, _ = bench.genesys.calls
+        assert [each.method for each in (read, add, delete)] == ["POST", "POST", "DELETE"]
+        assert [(each["callable"], each["data"]["phone_number"]) for each in orjson.loads(add.body)] == [(False, "+1")]
+
+
 async def test_a_refusal_tells_whom_it_names(bench):
     """Ids in the error, its details and its inner errors."""
     body = {

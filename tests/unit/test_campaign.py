@@ -82,8 +82,8 @@ class StormySink(MemorySink):
     async def upsert(self, contacts: Any, sure: Sure = always, withdrawn: Any = (), granted: Any = ()) -> Any:
         return await self._stormy(super().upsert, contacts, sure, withdrawn, granted)
 
-    async def delete(self, external_ids: Any, sure: Sure = always) -> Any:
-        return await self._stormy(super().delete, external_ids, sure)
+    async def delete(self, external_ids: Any, sure: Sure = always, **named: Any) -> Any:
+        return await self._stormy(partial(super().delete, **named), external_ids, sure)
 
     async def amend(self, amendments: Any, sure: Sure = always, *more: Any, **named: Any) -> Any:
         return await self._stormy(partial(super().amend, **named), amendments, sure, *more)

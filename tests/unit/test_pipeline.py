@@ -560,7 +560,7 @@ def test_who_waits_for_the_do_not_call_list_is_told_again_once_nothing_can_come_
 class _BusyDeletes(MemorySink):
     """Whoever deletes is asked to wait, each time."""
 
-    async def delete(self, external_ids: Any, sure: Any = always) -> Any:
+    async def delete(self, external_ids: Any, sure: Any = always, **_: Any) -> Any:
         raise Throttled("the contacts are busy", 5.0)
 
 

@@ -10,13 +10,14 @@ from structlog.testing import capture_logs
 
 from consumer.core.delivery import BREAKER_OPEN_S, Breaker
 from consumer.core.lane import Batch, Effect, Lane
-from consumer.errors import FatalError, InUse, RefusedByGenesys, SinkUnavailable
+from consumer.errors import FatalError, InUse, RefusedByGenesys, SinkUnavailable, Throttled
 from consumer.model import Assignment, Change, Contact, Operation, Record, TopicPartition, Work
 from consumer.pipeline.blame import TRIES, Blame
 from consumer.pipeline.late import LATE_S, REMEMBERED, Late
+from consumer.ports import always
 from tests.checker import check, check_without_outcomes
 from tests.lives import Life, arrives, in_life, live, world_of
-from tests.memory_ports import World
+from tests.memory_ports import MemorySink, World
 from tests.stories import TOPIC, Event, Story, partly
 from tests.virtual_time import EPOCH, passes, until
 
@@ -647,6 +648,48 @@ def test_who_withdraws_is_not_called_although_there_is_no_room_for_new_contacts(
     in_life(world, act)
     deleted = [each["reasons"] for each in world.events() if each["operation"] == "delete"]
     assert deleted == [["genesys:contacts.per.org.limit.exceeded"]] * 5
+
+
+def test_new_contacts_without_consent_do_not_keep_a_withdrawal_waiting_while_there_is_no_room() -> None:
+    """However many: they are told from those that Genesys has at once, and not found one by one."""
+    story, world = begun()
+    world.unanswered, world.full, world.poll_records = set(), True, 500
+    sent = len(world.requested)
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, *(Event(f"no-{n}", 1, consent=False) for n in range(1000))))
+        for name in KNOWN[:3]:
+            assert await seconds_until_withdrawn(world, life, story, name) < ONE_PAUSE_S
+        await until(lambda: world.committed.get(P0) == len(story.records()))
+
+    in_life(world, act)
+    assert len(world.requested) - sent < 100
+
+
+def test_who_was_deleted_in_vain_is_held_before_the_next_delete() -> None:
+    """Also where deletes alone are told to wait: nobody knows for how long."""
+    story, world = begun()
+    world.unanswered = set()
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, Event(KNOWN[0], 2, delete=True)))
+        await passes(60)
+
+    sink = _FailingDeletes(world)
+    in_life(world, act, sink=sink)
+    assert sink.tried[:2] == [False, True]
+
+
+class _FailingDeletes(MemorySink):
+    """No delete is done; it is told to wait, or gets no answer, by turns."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.tried: list[bool] = []
+
+    async def delete(self, external_ids: Any, sure: Any = always, *, tried: bool = False) -> Any:
+        self.tried.append(tried)
+        raise Throttled("busy", 1.0) if len(self.tried) % 2 else SinkUnavailable("no usable answer")
 
 
 def test_new_contacts_wait_for_room_as_long_as_it_takes_and_known_ones_do_not() -> None:

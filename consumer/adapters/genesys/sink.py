@@ -25,7 +25,16 @@ from consumer.adapters.genesys.uploads import GenesysUploads, import_status
 from consumer.columns import PHONE, data_of, shown
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
-from consumer.errors import ConsumerError, InUse, NoneCameBack, RefusedByGenesys, SinkUnavailable, Throttled, Withheld
+from consumer.errors import (
+    ConsumerError,
+    InUse,
+    NoneCameBack,
+    NoRoom,
+    RefusedByGenesys,
+    SinkUnavailable,
+    Throttled,
+    Withheld,
+)
 from consumer.model import Amendment, Contact, ExportedContact
 from consumer.ports import Amended, Current, Sure, always, whatever_is_there
 from consumer.settings import Settings
@@ -185,15 +194,20 @@ class GenesysSink:
             await self._dnc_list.remove(sorted(released.difference(blocked)), deadline, sure)
         return missing
 
-    async def delete(self, external_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
+    async def delete(self, external_ids: Sequence[str], sure: Sure = always, *, tried: bool = False) -> Collection[str]:
         by_id = {contact_id(external_id): external_id for external_id in external_ids}
-        return {by_id[id_] for id_ in await self.remove(list(by_id), sure)}
+        return {by_id[id_] for id_ in await self._remove(list(by_id), sure, tried=tried)}
 
     async def remove(self, contact_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
+        return await self._remove(contact_ids, sure, tried=False)
+
+    async def _remove(self, contact_ids: Sequence[str], sure: Sure, *, tried: bool) -> Collection[str]:
         deadline = self._client.deadline()
-        failed = await self._delete(contact_ids, _part(deadline), sure)
-        if isinstance(failed, SinkUnavailable) and not sure():
-            raise failed  # they may be somebody else's by now, who asks for the same
+        if tried:
+            await self._hold_as_it_is(contact_ids, deadline, sure)
+        failed = await self._delete(contact_ids, deadline if tried else _part(deadline), sure)
+        if isinstance(failed, SinkUnavailable) and (tried or not sure()):
+            raise failed  # they are held, or may be somebody else's by now, who asks for the same
         left = await self._read(contact_ids, deadline, paid=False)
         if left:
             await self._add_all([*self._as_they_are(left).values()], deadline, sure)
@@ -298,16 +312,21 @@ class GenesysSink:
             return
         try:
             await self._add_all([*contacts.values()], deadline, sure, paid=paid)
+        except InUse:
+            raise  # it can be held later, and not by waiting for the list
+        except NoRoom:
+            await self._hold_as_it_is(list(contacts), deadline, sure)
         except RefusedByGenesys:
             if len(contacts) > 1:
                 raise
-            await self._hold_as_it_is(list(contacts), deadline, sure)
+            with suppress(RefusedByGenesys):
+                await self._hold_as_it_is(list(contacts), deadline, sure)
 
     async def _hold_as_it_is(self, ids: Sequence[str], deadline: float, sure: Sure) -> None:
-        there = await self._read(ids, deadline, paid=False)
+        """Have nobody call those of these that Genesys has."""
+        there = await self._read_all(ids, deadline)
         if there:
-            with suppress(RefusedByGenesys):
-                await self._add_all([*self._as_they_are(there).values()], deadline, sure)
+            await self._add_all([*self._as_they_are(there).values()], deadline, sure)
 
     def _not_callable(self, contacts: Sequence[Contact]) -> dict[str, bytes]:
         """Those that come with a number, by id, as not callable."""
