@@ -18,7 +18,7 @@ from consumer.core.audit import Auditor
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Gate
 from consumer.core.reconcile import Standing
-from consumer.errors import FatalError, RefusedByGenesys, SinkUnavailable, Throttled, TransientError, Withheld
+from consumer.errors import FatalError, InUse, RefusedByGenesys, SinkUnavailable, Throttled, TransientError, Withheld
 from consumer.model import UNCHANGED, Amendment, BatchReport, Change, Settlement, TopicPartition
 from consumer.ports import EventTopics, TimeAndChance
 from consumer.reconcile.findings import Finding, Findings, of_contact, of_row
@@ -31,6 +31,9 @@ AT_ONCE = 50
 """Contacts in a suppression or a delete: what Genesys reads back at once."""
 
 _RETRY_S = 1.0
+
+IN_USE_RETRY_S = 30.0
+"""Seconds until a contact in use is sent again: a call takes minutes."""
 
 WITHHELD_TRIES = 3
 """How often the do-not-call list is asked to take numbers, before who waits for it is left as not callable."""
@@ -255,10 +258,10 @@ class Mender:
         return len(batch)
 
     async def _insist(self, request: Callable[[], Awaitable[None]], report: BatchReport) -> None:
-        """Make a request until Genesys answers it.
+        """Make a request until Genesys answers it; of one contact in use, until the contact is free.
 
         Raises:
-            RefusedByGenesys: It blames the data.
+            RefusedByGenesys: It blames the data, or one of several contacts is in use.
             Withheld: The do-not-call list takes no numbers, also after a few tries; who waits for it is not callable.
             FatalError: Somebody else was at work meanwhile, or Genesys refuses for good.
         """
@@ -267,9 +270,12 @@ class Mender:
             report.attempts += 1
             try:
                 await request()
-            except RefusedByGenesys:
+            except RefusedByGenesys as error:
                 self._gate.succeeded()
-                raise
+                if not isinstance(error, InUse) or report.records_in > 1:
+                    raise
+                log.warning("contact_in_use", operation="reconcile", remedy="none needed: it is tried again by itself")
+                await asyncio.sleep(IN_USE_RETRY_S)
             except Throttled as error:
                 self._gate.throttled(self._clock(), error.retry_after, self._dice())
                 log.warning("genesys_retry", operation="reconcile", contacts=report.records_in, error=str(error))

@@ -1,6 +1,7 @@
 """Reconciling in memory: each kind of drift is found and mended, nothing else is touched, and harm is refused."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -21,6 +22,7 @@ from consumer.core.framing import form
 from consumer.errors import (
     ConsumerError,
     FatalError,
+    InUse,
     RefusedByGenesys,
     SinkUnavailable,
     SourceUnavailable,
@@ -38,7 +40,7 @@ from consumer.model import (
 )
 from consumer.pipeline.settle import IMPORT_KEY
 from consumer.ports import TimeAndChance, always
-from consumer.reconcile.mend import AT_ONCE, WITHHELD_TRIES, Mender
+from consumer.reconcile.mend import AT_ONCE, IN_USE_RETRY_S, WITHHELD_TRIES, Mender
 from consumer.reconcile.report import Mended, Report
 from consumer.reconcile.run import EXPORTS, Reconciliation
 from consumer.reconcile.source import SourceTopics
@@ -626,6 +628,35 @@ def test_a_refused_contact_is_found_and_told_and_the_others_are_mended() -> None
     assert (report.mended.refused, report.mended.redelivered) == (1, 3)
     assert REFUSED_CONSENT not in world.list
     assert world.list["contact-2"]["phone"] == "+15559"
+
+
+def be_called(world: World, name: str, requests: int) -> list[tuple[float, int]]:
+    """Have a contact be in use for so many requests; when those with it are made, and how many contacts they hold."""
+    world.poison, world.refusal, world.delete_refusal = {name}, InUse(), InUse()
+    made: list[tuple[float, int]] = []
+
+    def answer() -> None:
+        if name in world.requested[-1]:
+            made.append((asyncio.get_running_loop().time(), len(world.requested[-1])))
+            if len(made) > requests:
+                world.poison, world.delete_refusal = set(), None
+
+    world.answer = answer
+    return made
+
+
+@pytest.mark.parametrize("name", [REFUSED_CONSENT, SUPPRESSED, "contact-2"])
+def test_who_is_in_use_is_mended_once_the_call_is_over(name: str) -> None:
+    """He is neither deleted nor left as he was: told from others at once, then sent as he is to be, again and again."""
+    world, right = planted(), delivered_world().list
+    made = be_called(world, name, 50)
+    with capture_logs() as logs:
+        report = reconcile(world, apply=True)
+    assert report.mended == Mended(suppressed=2, redelivered=5)
+    assert world.list[name] == right[name]
+    waited = [later - sooner >= IN_USE_RETRY_S for (sooner, _), (later, _) in itertools.pairwise(made)]
+    assert waited == [contacts == 1 for _, contacts in made[:-1]]
+    assert {line["event"] for line in logs if line["log_level"] != "info"} == {"contact_in_use"}
 
 
 def test_a_contact_in_use_is_told() -> None:
