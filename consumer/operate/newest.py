@@ -44,7 +44,7 @@ async def _line(topic: str, partitions: int, settings: Settings) -> Line:
     except ConsumerError as error:
         return Line(f"record of {topic}", holds=False, detail=str(error))
     if not records:
-        return _not_told(topic, "there is none yet: whether they can be read shows with the first")
+        return _not_told(topic, "none is among its newest offsets: whether they can be read shows with the first")
     try:
         return judged(records, await _refusals(records, settings))
     except SettingsError:  # of which another line speaks

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition as NativePartition
@@ -721,6 +722,24 @@ async def test_a_coordinator_that_is_moving_is_waited_for(code: int) -> None:
         bystander = connection.consumer({}, {"group.id": chosen.kafka_group_id})
         subject.add([partition])
         assert await told_by(subject, bystander) == {partition: starts.Start(0, 3, None, "")}
+
+
+async def test_a_file_that_is_being_exchanged_ends_nobody(kafka: KafkaCluster) -> None:
+    """A client that is made anew at work finds half of a certificate: it is asked again once the file is whole."""
+    topic = kafka.create_topic()
+    chosen, partition = settings(kafka.bootstrap, topic), TopicPartition(topic, 0)
+    connection = Connection.of(chosen)
+    subject = starts.Starts(connection, chosen)
+    bystander = connection.consumer({}, {"group.id": chosen.kafka_group_id})
+    subject.add([partition])
+    with patch.object(Connection, "admin", side_effect=SettingsError(["KAFKA_PROPERTIES_FILE: half a certificate"])):
+        assert subject.look(time.monotonic() + starts.LOOK_EVERY_S) == {}
+        assert subject.poll(bystander, time.monotonic()) == {}
+        asked = (subject._looking, subject._answers)
+        await eventually(lambda: all(each is not None and each.done() for each in asked), WITHIN_S)
+        assert subject.look(time.monotonic()) == {}
+        assert subject.poll(bystander, time.monotonic()) == {}
+    assert partition in await told_by(subject, bystander)
 
 
 async def test_answers_from_before_a_partition_went_away_do_not_count(kafka: KafkaCluster) -> None:

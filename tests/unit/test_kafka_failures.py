@@ -55,6 +55,13 @@ def test_what_a_missing_acl_leads_to_says_who_names_it(code: int) -> None:
     assert "`genesys-consumer check` names the ACL" in str(policy(KafkaError(code), "cannot settle"))
 
 
+def test_brokers_that_take_no_topic_id_beside_an_offset_end_the_process() -> None:
+    """Nothing would ever be settled, and contacts would be sent all the while."""
+    told = policy(KafkaError(KafkaError.OFFSET_METADATA_TOO_LARGE), "cannot settle")
+    assert isinstance(told, FatalError)
+    assert "offset.metadata.max.bytes" in str(told)
+
+
 def test_a_static_name_that_another_process_took_is_told_once_with_the_remedy() -> None:
     """The library says it twice, and not what to do."""
     fenced = "Broker: Static consumer fenced by other consumer with same group.instance.id"

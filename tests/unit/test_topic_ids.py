@@ -81,7 +81,13 @@ def test_a_topic_from_before_there_were_ids_has_none() -> None:
 
 
 def test_a_topic_that_is_gone_keeps_no_other_from_being_told() -> None:
-    """Alone it is an error."""
+    """Nor does that end anything where it is alone: a broker may not know yet what was just made."""
     assert ids(["gone", "there"], Admin(gone=UNKNOWN, there=Uuid(1, 2))) == {"there": str(Uuid(1, 2))}
-    with pytest.raises(KafkaException, match="UNKNOWN_TOPIC_OR_PART"):
-        ids(["gone"], Admin(gone=UNKNOWN))
+    assert ids(["gone"], Admin(gone=UNKNOWN)) == {}
+
+
+def test_what_keeps_all_from_being_told_is_an_error() -> None:
+    """As a right that is missing is."""
+    refused = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+    with pytest.raises(KafkaException, match="TOPIC_AUTHORIZATION_FAILED"):
+        ids(["gone", "secret"], Admin(gone=UNKNOWN, secret=refused))

@@ -168,6 +168,6 @@ def _told(consumer: Consumer, partitions: Collection[TopicPartition], limit_s: f
 
 
 def _mark_of(answer: NativePartition) -> Mark:
-    """What others have put beside an offset, as tools that copy groups may, tells nothing of topics."""
+    """What others have put beside an offset tells nothing of topics; tools that copy groups copy ours with it."""
     metadata = answer.metadata or ""
     return Mark(answer.offset, metadata.removeprefix(TOPIC_ID) if metadata.startswith(TOPIC_ID) else "")

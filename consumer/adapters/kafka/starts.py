@@ -31,7 +31,7 @@ from consumer.adapters.kafka.watermarks import (
     told_low_and_high,
 )
 from consumer.adapters.kafka.worker import Worker
-from consumer.errors import TransientError
+from consumer.errors import SettingsError, TransientError
 from consumer.model import TopicPartition
 from consumer.settings import Settings
 
@@ -157,7 +157,7 @@ class Starts:
         except KafkaException as failure:
             self._fail_if_hopeless(failure)
             known = {}
-        except TransientError as failure:
+        except (TransientError, SettingsError) as failure:  # a file that was good at start is being exchanged
             self._tell_unknown(str(failure), str(failure))
             known = {}
         self.discard(known)
@@ -176,7 +176,7 @@ class Starts:
         looked, self._looking = self._looking, None
         try:
             ids = looked.result()
-        except KafkaException:
+        except (KafkaException, SettingsError):
             ids = {}
         if missing := [topic for topic in self._topics if topic not in ids]:
             remedy = "asked again; a topic that was deleted must be made anew, or named no longer"

@@ -142,6 +142,10 @@ def topic_id(connection: Connection, name: str) -> str:
         return str(asked[name].result().topic_id)
 
 
+def _is_missing(failure: BaseException) -> bool:
+    return isinstance(failure, KafkaException) and error_of(failure).code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+
+
 class TopicIds:
     """Asks for the ids of topics, again and again. Every call blocks."""
 
@@ -151,17 +155,21 @@ class TopicIds:
     def of(self, admin: AdminClient, names: Collection[str]) -> dict[str, str]:
         """Ids of topics, "" for all where brokers give them none; those that cannot be had are left out.
 
+        A broker may not know a topic for a moment that was just made.
+
         Raises:
-            KafkaException: None can be had.
+            KafkaException: None can be had, and not since there are no such topics.
         """
         if self._there_are is None:
             self._there_are = not _is_mock(_known(admin))
         if not self._there_are:
             return dict.fromkeys(names, "")
         answers = admin.describe_topics(TopicCollection(list(names)), request_timeout=ANSWER_WITHIN_S)
+        failures = [failure for answer in answers.values() if (failure := answer.exception()) is not None]
         ids = {name: str(answer.result().topic_id) for name, answer in answers.items() if answer.exception() is None}
-        if not ids:
-            raise next(failure for answer in answers.values() if (failure := answer.exception()) is not None)
+        for failure in failures:
+            if not (ids or _is_missing(failure)):
+                raise failure
         return {name: "" if topic_id == NO_ID else topic_id for name, topic_id in ids.items()}
 
 
