@@ -291,17 +291,23 @@ async def test_a_zombie_settles_nothing(kafka: KafkaCluster) -> None:
             assert committed(kafka.bootstrap, chosen, ours) == [3]
 
 
+def held_settlements(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Have settlements wait until this is set."""
+    goes_on = threading.Event()
+    produces = settling_producer.SettlingProducer._produce
+    monkeypatch.setattr(
+        settling_producer.SettlingProducer, "_produce", lambda *given: goes_on.wait(WITHIN_S) and produces(*given)
+    )
+    return goes_on
+
+
 async def test_a_topic_that_was_made_anew_waits_for_the_settlement_of_the_former(
     kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The group is the same, so it may succeed: what it commits is taken back before the new one is read."""
     chosen = names(kafka)
     tp = first_of(chosen)
-    goes_on = threading.Event()
-    produces = settling_producer.SettlingProducer._produce
-    monkeypatch.setattr(
-        settling_producer.SettlingProducer, "_produce", lambda *given: goes_on.wait(WITHIN_S) and produces(*given)
-    )
+    goes_on = held_settlements(monkeypatch)
     produce(kafka.bootstrap, tp.topic, [b"former"] * 20)
     async with at_work(chosen) as (watcher, topics):
         await watcher.until(lambda: len(watcher.records) == 20)

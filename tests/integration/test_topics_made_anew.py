@@ -1,20 +1,18 @@
 """Source topics that are deleted and made anew: the former's offsets say nothing of the records of the new one."""
 
 import asyncio
-import threading
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition as NativePartition
 from structlog.testing import capture_logs
 
-from consumer.adapters.kafka import settling_producer, starts
+from consumer.adapters.kafka import starts
 from consumer.adapters.kafka.changelog import prefix_of
 from consumer.model import TopicPartition
-from tests.integration.test_event_topics import first_of, names, opened
+from tests.integration.test_event_topics import first_of, held_settlements, names, opened
 from tests.integration.test_kafka_source import numbered
 from tests.kafka_clients import (
     QUIET,
-    WITHIN_S,
     commit,
     committed,
     delete,
@@ -36,11 +34,7 @@ async def test_a_crash_after_a_settlement_of_the_former_skips_nothing(
     """It has committed behind what the new one has by then, and nobody has taken that back."""
     chosen = names(kafka)
     tp = first_of(chosen)
-    goes_on = threading.Event()
-    produces = settling_producer.SettlingProducer._produce
-    monkeypatch.setattr(
-        settling_producer.SettlingProducer, "_produce", lambda *given: goes_on.wait(WITHIN_S) and produces(*given)
-    )
+    goes_on = held_settlements(monkeypatch)
     produce(kafka.bootstrap, tp.topic, [b"former"] * 20)
     async with watched(chosen) as watcher, opened(chosen, watcher.source.group_metadata) as topics:
         await watcher.until(lambda: len(watcher.records) == 20)
