@@ -181,7 +181,7 @@ class Lanes:
                 freed += self.close(lane)
             elif len(lane.waiting) < waited:  # what is expected of the contact counted who is gone
                 freed += lane.waiting
-                lane.waiting, lane.expected = (), None
+                lane.waiting, lane.expected, lane.mixed = (), None, False
         if dropped:
             self._lay_ghosts()
         return dropped, freed

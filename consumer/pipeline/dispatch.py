@@ -335,16 +335,19 @@ class Dispatcher:
         self._telemetry.on_retry("unavailable")
         self._lanes.relieve(batch.still_doubted())
         lanes = self._owned(batch).lanes
-        new = [lane for lane in lanes if len(lanes) == 1 or _is_new(lane)]
-        known = [lane for lane in lanes if len(lanes) > 1 and not _is_new(lane)]
+        alone = len(batch.lanes) == 1
+        new = [lane for lane in lanes if alone or _is_new(lane)]
+        known = [lane for lane in lanes if not (alone or _is_new(lane))]
         if new and known:  # with what is new among all that came meanwhile, these would be refused again
             self._lanes.put_back_as_group(batch.effect, known)
         elif known:  # one of them is not there any more
             self._search.halve(batch.effect, known)
+        withdrawing = [lane for lane in new if lane.withdraws]  # before who waits is replaced by what waits behind him
         waiting = [lane for lane in new if not lane.withdraws]
+        self._list_wait.taken(batch.effect, lanes)  # their numbers are on it: only then anybody is added
         self._wait_for_room(waiting, error)
         self._again.queued([*waiting, *known])
-        for lane in filter(lambda lane: lane.withdraws, new):
+        for lane in withdrawing:
             self._again.no_room(lane, error)
 
     def _wait_for_room(self, lanes: Sequence[Lane], error: NoRoom) -> None:

@@ -246,19 +246,22 @@ async def test_who_is_in_use_meanwhile_is_not_said_to_be_held():
             await withdraw(sink, replace(JANE, email="in-use@example.com", consent=False))
 
 
-async def test_who_is_new_to_a_full_organisation_waits_for_the_do_not_call_list_too():
+@pytest.mark.parametrize("fault", ["503", "429=42"])
+async def test_who_is_new_to_a_full_organisation_waits_for_the_do_not_call_list_too(fault):
     """What becomes of such a withdrawal is decided once its number is on the list; who is there is held meanwhile."""
     john = replace(JANE, external_id="crm-2", phone="+15550100002", consent=False)
     jane = replace(JANE, consent=False)
-    async with Simulator(contacts_per_list=1) as simulator, with_dnc_list(simulator) as sink:
-        await put(sink, JANE)
-        simulator.faults.inject(Fault.parse("503@add_dnc_phone_numbers"))
-        with pytest.raises(Withheld):
-            await withdraw(sink, jane, john)
-        assert simulator.contacts("People")[JANES_ID]["callable"] is False
-        with pytest.raises(NoRoom):
-            await withdraw(sink, john)
-        assert simulator.dnc_numbers("Nobody") == {john.phone}
+    async with Simulator(contacts_per_list=1) as simulator:
+        async with with_dnc_list(simulator) as sink:
+            await put(sink, JANE)
+            simulator.faults.inject(Fault.parse(f"{fault}@add_dnc_phone_numbers"))
+            with pytest.raises(Withheld):
+                await withdraw(sink, jane, john)
+            assert simulator.contacts("People")[JANES_ID]["callable"] is False
+        async with with_dnc_list(simulator) as sink:
+            with pytest.raises(NoRoom):
+                await withdraw(sink, john)
+            assert simulator.dnc_numbers("Nobody") == {john.phone}
 
 
 async def test_who_is_refused_meanwhile_stays_as_it_is_but_is_not_callable():

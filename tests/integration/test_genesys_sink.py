@@ -478,6 +478,16 @@ async def test_who_could_not_be_deleted_before_is_held_first_and_then_has_all_th
         assert [(each["callable"], each["data"]["phone_number"]) for each in orjson.loads(add.body)] == [(False, "+1")]
 
 
+@pytest.mark.parametrize("why", [error(400, "invalid.value"), error(503, "service.unavailable")], ids=["400", "503"])
+async def test_who_cannot_be_held_first_is_deleted_all_the_same(bench, why):
+    """A delete may be what becomes of a contact of which Genesys takes no change."""
+    held = [{"id": contact_id("crm-2"), "callable": True, "data": {"external_id": "crm-2", "phone_number": "+1"}}]
+    async with bench.sink() as sink:
+        bench.genesys.script = [reply(200, held), why]
+        assert await sink.delete(["crm-2"], tried=True) == set()
+    assert [each.method for each in bench.genesys.calls] == ["POST", "POST", "DELETE", "POST"]
+
+
 async def test_a_refusal_tells_whom_it_names(bench):
     """Ids in the error, its details and its inner errors."""
     body = {

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from consumer.core.delivery import BREAKER_OPEN_S, Breaker
 from consumer.core.lane import Batch, Effect, Lane
-from consumer.errors import FatalError, InUse, RefusedByGenesys, SinkUnavailable, Throttled
+from consumer.errors import FatalError, InUse, RefusedByGenesys, SinkUnavailable, Throttled, Withheld
 from consumer.model import Assignment, Change, Contact, Operation, Record, TopicPartition, Work
 from consumer.pipeline.blame import TRIES, Blame
 from consumer.pipeline.late import LATE_S, REMEMBERED, Late
@@ -664,6 +664,49 @@ def test_new_contacts_without_consent_do_not_keep_a_withdrawal_waiting_while_the
 
     in_life(world, act)
     assert len(world.requested) - sent < 100
+
+
+def test_a_withdrawal_behind_a_new_contact_whose_request_is_under_way_gets_its_number_on_the_list() -> None:
+    """It takes the place of what found no room, and has been nowhere yet."""
+    story, world = begun()
+    world.unanswered, world.full, world.latency = set(), True, 1.0
+    sent = len(world.requested)
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, Event("new", 1, phone="+15550177")))
+        await until(lambda: len(world.requested) > sent)
+        arrives(world, life, story.tell(0, Event("new", 2, phone="+15550177", consent=False)))
+        await until(lambda: world.committed.get(P0) == len(story.records()))
+
+    in_life(world, act, genesys_dnc_list="do not call")
+    assert "+15550177" in world.blocked
+
+
+def test_new_contacts_that_waited_for_the_list_do_not_wait_for_room() -> None:
+    """Once it is back their numbers are on it, however many they are; that there is no room is no matter."""
+    story, world = begun()
+    world.unanswered, world.full, world.poll_records = set(), True, 500
+    sink = _ListAway(world)
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, *(Event(f"no-{n}", 1, consent=False) for n in range(1000))))
+        await passes(600)
+        sink.away, back = False, now()
+        await until(lambda: world.committed.get(P0) == len(story.records()))
+        assert now() - back < 120
+
+    in_life(world, act, sink=sink, genesys_dnc_list="do not call")
+
+
+class _ListAway(MemorySink):
+    """The do-not-call list takes no numbers."""
+
+    away = True
+
+    async def upsert(self, contacts: Any, sure: Any = always, withdrawn: Any = (), granted: Any = ()) -> Any:
+        if withdrawn and self.away:
+            raise Withheld(FatalError("no permission"), {each.external_id for each in withdrawn})
+        return await super().upsert(contacts, sure, withdrawn, granted)
 
 
 def test_who_was_deleted_in_vain_is_held_before_the_next_delete() -> None:

@@ -203,10 +203,9 @@ class GenesysSink:
 
     async def _remove(self, contact_ids: Sequence[str], sure: Sure, *, tried: bool) -> Collection[str]:
         deadline = self._client.deadline()
-        if tried:
-            await self._hold_as_it_is(contact_ids, deadline, sure)
-        failed = await self._delete(contact_ids, deadline if tried else _part(deadline), sure)
-        if isinstance(failed, SinkUnavailable) and (tried or not sure()):
+        held = tried and await self._is_held(contact_ids, _part(deadline), sure)
+        failed = await self._delete(contact_ids, deadline if held else _part(deadline), sure)
+        if isinstance(failed, SinkUnavailable) and (held or not sure()):
             raise failed  # they are held, or may be somebody else's by now, who asks for the same
         left = await self._read(contact_ids, deadline, paid=False)
         if left:
@@ -315,18 +314,27 @@ class GenesysSink:
         except InUse:
             raise  # it can be held later, and not by waiting for the list
         except NoRoom:
-            await self._hold_as_it_is(list(contacts), deadline, sure)
+            with suppress(NoRoom):  # who is gone since it was read is called by nobody
+                await self._hold_as_it_is(list(contacts), deadline, sure, paid=paid)
         except RefusedByGenesys:
             if len(contacts) > 1:
                 raise
             with suppress(RefusedByGenesys):
-                await self._hold_as_it_is(list(contacts), deadline, sure)
+                await self._hold_as_it_is(list(contacts), deadline, sure, paid=paid)
 
-    async def _hold_as_it_is(self, ids: Sequence[str], deadline: float, sure: Sure) -> None:
+    async def _is_held(self, ids: Sequence[str], deadline: float, sure: Sure) -> bool:
+        """Have nobody call these; whether that is so. A delete may be what Genesys does where it takes no change."""
+        try:
+            await self._hold_as_it_is(ids, deadline, sure)
+        except (RefusedByGenesys, SinkUnavailable, Throttled):
+            return False
+        return True
+
+    async def _hold_as_it_is(self, ids: Sequence[str], deadline: float, sure: Sure, *, paid: bool = False) -> None:
         """Have nobody call those of these that Genesys has."""
-        there = await self._read_all(ids, deadline)
+        there = await self._read_all(ids, deadline, paid=paid)
         if there:
-            await self._add_all([*self._as_they_are(there).values()], deadline, sure)
+            await self._add_all([*self._as_they_are(there).values()], deadline, sure, paid=paid)
 
     def _not_callable(self, contacts: Sequence[Contact]) -> dict[str, bytes]:
         """Those that come with a number, by id, as not callable."""
@@ -336,11 +344,11 @@ class GenesysSink:
         """Contacts as Genesys has them, by id, but not callable."""
         return {id_: self._encoded(id_, self._complete(held.data), callable_=False) for id_, held in contacts.items()}
 
-    async def _read_all(self, ids: Sequence[str], deadline: float) -> dict[str, _Held]:
+    async def _read_all(self, ids: Sequence[str], deadline: float, *, paid: bool = False) -> dict[str, _Held]:
         """What Genesys has of these contacts, by id, in as many requests as it takes."""
         found: dict[str, _Held] = {}
         for start in range(0, len(ids), _READ_AT_ONCE):
-            found |= await self._read(ids[start : start + _READ_AT_ONCE], deadline, paid=False)
+            found |= await self._read(ids[start : start + _READ_AT_ONCE], deadline, paid=paid)
         return found
 
     async def _read(self, ids: Sequence[str], deadline: float, *, paid: bool) -> dict[str, _Held]:
