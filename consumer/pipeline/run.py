@@ -127,7 +127,7 @@ class Pipeline:
         self._retention = self._make_retention()
         self._tasks = asyncio.TaskGroup()
         self._spawned: set[asyncio.Task[None]] = set()
-        self._member = False
+        self._member = self._is_late = False
 
     def _make_intake(self, readers: Callable[[str], Readers], quarantine: Quarantine, contact_list_id: str) -> Intake:
         return Intake(
@@ -231,7 +231,7 @@ class Pipeline:
         """What the status page shows of the pipeline."""
         return {
             "state": "degraded" if self.degraded else "running" if self.ready else "restoring",
-            "reason": self.degraded or (None if self._member or self.partitions.starting else NO_PARTITIONS),
+            "reason": self.degraded or (NO_PARTITIONS if self._waits_for_group else None),
             "breaker": self.breaker.name.lower().replace("_", "-"),
             "requests_in_flight": self.gate.in_flight,
             "contacts_under_way": len(self.lanes),
@@ -365,10 +365,15 @@ class Pipeline:
 
     # -- ownership
 
+    @property
+    def _waits_for_group(self) -> bool:
+        return self._is_late and not (self._member or self.partitions.starting)
+
     async def _tell_no_partitions(self) -> None:
         """Say why nothing happens after a start: the group may wait for a process that was killed."""
         await asyncio.sleep(NO_PARTITIONS_AFTER_S)
-        if not self._member and not self.partitions.starting:
+        self._is_late = True
+        if self._waits_for_group:
             log.info("waiting_for_partitions", reason=NO_PARTITIONS)
 
     def _assign(self, positions: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> None:
