@@ -52,24 +52,24 @@ class Withdrawn(IntFlag):
 
 
 def of(
-    event: ChangeEvent,
-    judged: Contact | Amendment | ValidationError,
-    offset: int,
-    contact_list_id: str,
-    imprint: bytes = b"",
+    event: ChangeEvent, judged: Contact | Amendment | ValidationError, offset: int, contact_list_id: str
 ) -> Change | None:
-    """The change that an event asks for; None for a rejected one that withdraws nothing.
+    """The change that an event asks for, rejected or not: as `of_rejected` or `to_change`."""
+    if isinstance(judged, ValidationError):
+        return of_rejected(event, judged, offset, contact_list_id)
+    return to_change(event, judged, offset, contact_list_id)
+
+
+def of_rejected(event: ChangeEvent, error: ValidationError, offset: int, contact_list_id: str) -> Change | None:
+    """The change that a rejected event still asks for; None for one that withdraws nothing.
 
     Args:
         event: What happened.
-        judged: What validation made of it.
+        error: What is wrong with it.
         offset: Its place in the order of its partition.
         contact_list_id: Part of the fingerprint.
-        imprint: What a repeat of its record is told by.
     """
-    if isinstance(judged, ValidationError):
-        return suppression(event, offset, contact_list_id, _valid_number(event, judged))
-    return to_change(event, judged, offset, contact_list_id, imprint)
+    return suppression(event, offset, contact_list_id, _valid_number(event, error))
 
 
 def _valid_number(event: ChangeEvent, error: ValidationError) -> str:
@@ -93,6 +93,13 @@ def to_change(
     """The change that a valid event asks for.
 
     The contact list id goes into the fingerprint: a state kept for one list never hides a contact from another.
+
+    Args:
+        event: What happened.
+        contact: What validation made of it.
+        offset: Its place in the order of its partition.
+        contact_list_id: Part of the fingerprint.
+        imprint: What a repeat of its record is told by.
     """
     if isinstance(contact, Amendment):
         return _amending(_UPSERT, event, contact, offset, contact_list_id)

@@ -130,15 +130,9 @@ def _violations(event: ChangeEvent) -> list[tuple[Reason, str]]:
         violations.append((Reason.CONSENT_NOT_BOOLEAN, f"consent: {_shape(event.consent)}"))
     if type(event.do_not_call) is not bool and not _is_kept(event, event.do_not_call):
         violations.append((Reason.DO_NOT_CALL_NOT_BOOLEAN, f"doNotCall: {_shape(event.do_not_call)}"))
-    return violations + _violations_of_the_whole(event)
-
-
-def _violations_of_the_whole(event: ChangeEvent) -> list[tuple[Reason, str]]:
-    """What none of the fields breaks alone."""
-    violations: list[tuple[Reason, str]] = []
     if event.consent is True and event.do_not_call is True:
         violations.append((Reason.CONSENT_CONFLICTS_WITH_DO_NOT_CALL, "consent and doNotCall are both true"))
-    return violations + _flaws(event)
+    return violations + _flaws(event) if event.flaw else violations
 
 
 def _flaws(event: ChangeEvent) -> list[tuple[Reason, str]]:

@@ -47,7 +47,7 @@ class Admission:
         blocks: Whether there is a do-not-call list.
         forgets: Whether contacts are forgotten.
         clock: Monotonic seconds.
-        decided: Called when works got their outcome.
+        decided: Called when works were let in, of which some may have their outcome.
     """
 
     def __init__(
@@ -203,7 +203,6 @@ class Admission:
         self._reports.answered(lane, accepted=accepted)
         if left := self._lanes.close(lane):
             self._readmit(left)
-        self._decided()
 
     def _supersede(self, lane: Lane, work: Work) -> None:
         """End a work whose place another one took.

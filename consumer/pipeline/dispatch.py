@@ -51,6 +51,7 @@ class Dispatcher:
         reports: Keep account of batches.
         times: Clocks, and dice for jitter.
         progress: Told of each answer.
+        decided: Called when works may have got their outcome.
         releases: Whether grants take numbers off the do-not-call list.
     """
 
@@ -67,6 +68,7 @@ class Dispatcher:
         reports: Reports,
         times: TimeAndChance,
         progress: Progress,
+        decided: Callable[[], None],
         releases: bool,
     ) -> None:
         self._lanes = lanes
@@ -78,6 +80,7 @@ class Dispatcher:
         self._reports = reports
         self._clock, self._now, self._dice = times.clock, times.now, times.dice
         self._progress = progress
+        self._decided = decided
         self._wake = asyncio.Event()
         self._search, self._blame, self._late = Search(lanes), Blame(releases=releases), Late()
         self._again = Again(
@@ -156,8 +159,7 @@ class Dispatcher:
         if not batch.lanes:
             self._lanes.relieve(batch.still_doubted())
             self._gate.abandoned()
-            self._progress.made()
-            self.wake()
+            self._ended()
             return
         batch_id = self._reports.sent(batch.lanes)
         started = self._clock()
@@ -172,7 +174,12 @@ class Dispatcher:
                 self._refused(batch, error, self._clock() - started)
             else:
                 self._accepted(batch, answer, self._clock() - started)
+        self._ended()
+
+    def _ended(self) -> None:
+        """A request has its answer, and with it works may have their outcome: told once for all of them."""
         self._progress.made()
+        self._decided()
         self.wake()
 
     def _not_now(self, batch: Batch, error: TransientError) -> None:
@@ -212,9 +219,7 @@ class Dispatcher:
             self._telemetry.searched(found=False)
         self._answered(batch, answer)
         applied_at, now = self._now(), self._clock()
-        finished = [lane for lane in batch.lanes if lane.change.contact.external_id not in answer.unfinished]
-        self._list_wait.taken(batch.effect, finished)
-        self._room_wait.taken(batch.effect, finished)
+        self._taken(batch, answer)
         for lane in self._owned(batch).lanes:
             external_id = lane.change.contact.external_id
             if external_id in answer.unfinished:
@@ -227,6 +232,14 @@ class Dispatcher:
                 self._admission.accept(lane, applied_at=applied_at)
         if blamed := batch.still_doubted():
             self._search.halve(batch.effect, blamed)
+
+    def _taken(self, batch: Batch, answer: Answer) -> None:
+        """Whoever waits for what these have got need not wait any more."""
+        finished = batch.lanes
+        if answer.unfinished:
+            finished = [lane for lane in finished if lane.change.contact.external_id not in answer.unfinished]
+        self._list_wait.taken(batch.effect, finished)
+        self._room_wait.taken(batch.effect, finished)
 
     def _unfinished(self, batch: Batch, lane: Lane, applied_at: float) -> None:
         if batch.effect is Effect.UPSERT:

@@ -174,25 +174,31 @@ class Intake:
         self, work: Work, event: ChangeEvent, contact: Contact | Amendment | ValidationError, readers: Readers
     ) -> None:
         """Give a work its change, or its rejection; a rejected withdrawal has both a change and reasons."""
-        if isinstance(contact, ValidationError) and is_undecoded(event):
-            self._reject(work, contact)
-            return
         if isinstance(contact, ValidationError):
-            work.external_id = event.external_id if isinstance(event.external_id, str) else None
-            work.reasons, work.detail = contact.reasons, contact.detail
-            work.accepted_as = Outcome.REJECTED
-        else:
-            work.external_id = contact.external_id
-        if _changes_nothing(event, contact):
+            self._prepare_rejected(work, event, contact)
+            return
+        work.external_id = contact.external_id
+        if isinstance(contact, Amendment) and _changes_nothing(event, contact):
             work.outcome = Outcome.DUPLICATE
             return
         offset = dead_letters.place_in_order(work.record)
         imprint = readers.imprint(work.record) if readers.keyed else b""
-        change = changes.of(event, contact, offset, self._contact_list_id, imprint)
+        change = changes.to_change(event, contact, offset, self._contact_list_id, imprint)
+        # One of a record that was put back says so.
+        work.change = change if offset == work.record.offset else replace(change, replayed=True)
+
+    def _prepare_rejected(self, work: Work, event: ChangeEvent, error: ValidationError) -> None:
+        if is_undecoded(event):
+            self._reject(work, error)
+            return
+        work.external_id = event.external_id if isinstance(event.external_id, str) else None
+        work.reasons, work.detail = error.reasons, error.detail
+        work.accepted_as = Outcome.REJECTED
+        offset = dead_letters.place_in_order(work.record)
+        change = changes.of_rejected(event, error, offset, self._contact_list_id)
         if change is None:
             work.outcome = Outcome.REJECTED
         else:
-            # One of a record that was put back says so.
             work.change = change if offset == work.record.offset else replace(change, replayed=True)
 
     def _reject(self, work: Work, error: RecordError) -> None:
@@ -233,9 +239,9 @@ class Intake:
             self._telemetry.offset_gap(partition.key)
 
 
-def _changes_nothing(event: ChangeEvent, contact: Contact | Amendment | ValidationError) -> bool:
+def _changes_nothing(event: ChangeEvent, amendment: Amendment) -> bool:
     """Whether a partial event tells of fields alone that the list does not have; to undelete is something else."""
-    return isinstance(contact, Amendment) and contact.empty and event.change_type is not ChangeType.UNDELETE
+    return amendment.empty and event.change_type is not ChangeType.UNDELETE
 
 
 def _nameable(

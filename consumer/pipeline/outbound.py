@@ -81,5 +81,6 @@ class Outbound:
             reports=reports,
             times=times,
             progress=progress,
+            decided=decided,
             releases=settings.genesys_dnc_release,
         )
