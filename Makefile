@@ -13,7 +13,7 @@ heading = @printf '\n==> %s\n' "$(1)"
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint types imports chart unit integration format lock bench chaos faults alerts fuzz clean machine
+.PHONY: help demo test lint types imports chart unit integration format lock bench chaos soak faults alerts fuzz clean machine
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -65,6 +65,9 @@ bench: $(VENV)/.dev $(PEERS)/.installed ## benchmarks, beside three stream libra
 
 chaos: $(VENV)/.dev ## 200 rounds of kills, broken networks and full disks on three brokers: fifty minutes
 	$(BIN)/python -m tests.chaos --json bench/chaos.json $(ARGS)
+
+soak: $(VENV)/.dev ## four hours of steady work, and whether anything grows (ARGS="--minutes 30": fewer)
+	$(BIN)/python -m tests.soak --json bench/soak.json $(ARGS)
 
 alerts: $(VENV)/.dev ## the chart's alerts, played through Prometheus' promtool, which Go builds the first time
 	$(BIN)/pytest tests/alerts $(ARGS)

@@ -69,10 +69,11 @@ class Figures:
     seconds: float
 
 
-def _every_kind() -> list[Fault]:
+def every_kind(share: float = FAULTS, lost: float = LOST) -> list[Fault]:
+    """Faults that strike such shares of the requests: of every kind together, and by losing the answer."""
     kinds = [kind for kind in FaultKind if kind not in {FaultKind.LOST_REPLY, *PERSISTENT}]
-    faults = [Fault(kind, FAULTS / len(kinds), _SECONDS.get(kind)) for kind in kinds]
-    return [*faults, Fault(FaultKind.LOST_REPLY, LOST)]
+    faults = [Fault(kind, share / len(kinds), _SECONDS.get(kind)) for kind in kinds]
+    return [*faults, Fault(FaultKind.LOST_REPLY, lost)]
 
 
 async def survive(events: int, seed: int) -> Figures:
@@ -118,7 +119,7 @@ async def _live(world: World, simulator: Simulator) -> Life:
     )
     throttle = Throttle(REQUESTS_PER_MINUTE)
     sink = await GenesysSink.open(chosen, on_request=lambda *_: None, tracer=NoOpTracer(), throttle=throttle)
-    simulator.faults.set_rates(_every_kind())
+    simulator.faults.set_rates(every_kind())
     simulator.faults.inject(*map(Fault, PERSISTENT))
     life = Life(world, sink=sink, genesys_requests_per_minute=REQUESTS_PER_MINUTE, batch_max_records=BATCH)
     await life.run()
