@@ -1,50 +1,42 @@
 """Mappings at work: the tables of `mapping_tables`, bound to what the rows of one writer's schema have.
 
 Answers for two steps: a mapping is bound, and then rows are read (`BoundMapping.event`). Paths are looked up when a
-mapping is bound, not for each row. Touches nothing else.
+mapping is bound, not for each row: `mapping_places` reads them, and `mapping_values` says what stands there. Touches
+nothing else.
 
 A row may hold `UNCHANGED`, for what it does not tell; then the event is partial.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC
 from functools import partial
-from operator import itemgetter
 from typing import cast
 
 from msgspec.structs import replace
 
-from consumer.core import keys
-from consumer.core.mapping_tables import (
-    BY_KEY,
-    CHANGE_TYPES,
-    FLAGS,
-    REQUIRED,
-    ContactMapping,
-    Path,
-    Source,
-    as_key,
-    shown,
+from consumer.core.mapping_places import (
+    Getter,
+    Resolve,
+    Row,
+    converted,
+    getter_of,
+    in_any,
+    names_around,
+    nothing,
+    then,
+    told_around,
+    untold,
 )
-from consumer.core.moments import MAX_MS, kafka_time, milliseconds
-from consumer.errors import DecodeError, undecodable
-from consumer.model import MAX_VERSION, UNCHANGED, ChangeEvent, ChangeType, LogPlace, Reason, Record
+from consumer.core.mapping_tables import BY_KEY, FLAGS, REQUIRED, ContactMapping, Path, Source, as_key, shown
+from consumer.core.mapping_values import as_change_type, as_identifier, as_named_by_key, as_text, as_time, as_version
+from consumer.errors import DecodeError
+from consumer.model import UNCHANGED, ChangeEvent, ChangeType, LogPlace, Reason, Record
 
-Row = dict[str, object]
-Getter = Callable[[Row], object]
 When = tuple[int, int | None, LogPlace | None, str]
 """Time of a change, milliseconds since the epoch, its version, and where it stands in the source's log.
 
 The last is what is wrong with them, without contact data, "" mostly: then the time is Kafka's.
 """
-
-Resolve = Callable[[Path], Getter | None]
-"""Reads what stands at a path in a row; None where rows have no such place."""
-
-_MAX_DIGITS = 20
-_UNITS = ((10**9, 10**10, 1000, 1), (10**12, 10**13, 1, 1), (10**15, 10**16, 1, 1000), (10**18, 10**19, 1, 10**6))
-"""Lowest and highest count of seconds, milli-, micro- and nanoseconds for 2001 to 2286, with factor and divisor."""
 
 
 class BoundMapping:
@@ -73,33 +65,33 @@ class BoundMapping:
         whole: bool = False,
         deletes: bool = False,
     ) -> None:
-        missing = nothing if whole else _untold
-        bind = partial(_bound, resolve=resolve, loose=loose, sparse=sparse)
+        missing = nothing if whole else untold
+        bind = partial(getter_of, resolve=resolve, loose=loose, sparse=sparse)
         sources = mapping.sources
-        self._around = _names_around([*sources.values(), *mapping.attributes.values()])
+        self._around = names_around([*sources.values(), *mapping.attributes.values()])
         bound = {name: bind(source) for name, source in sources.items()}
         self._lacking = _lacking(sources, bound, deletes=deletes)
         ids = sources.get("external_id", Source())
-        identifier = _as_named_by_key if BY_KEY in ids.paths else _as_identifier
-        self._external_id = self._deleted_id = _then(bound.get("external_id"), identifier)
+        identifier = as_named_by_key if BY_KEY in ids.paths else as_identifier
+        self._external_id = self._deleted_id = then(bound.get("external_id"), identifier)
         if deletes and (loose or _tells_nothing(sources, bound)):
-            self._deleted_id = _then(bind(replace(ids, paths=ids.paths[:1])), identifier)
+            self._deleted_id = then(bind(replace(ids, paths=ids.paths[:1])), identifier)
         self._beside_ids = [in_any(path) for path in _columns(sources)] if loose else []
-        self._change_type = _then(bound.get("change_type"), _as_change_type)
-        self._occurred_at = _then(bound.get("occurred_at"), _as_time)
-        self._version = _then(bound.get("version"), _as_version)
+        self._change_type = then(bound.get("change_type"), as_change_type)
+        self._occurred_at = then(bound.get("occurred_at"), as_time)
+        self._version = then(bound.get("version"), as_version)
         bound.setdefault("email", bind(Source()))
-        flags = [bound[name] or _untold for name in FLAGS]
-        self._fields = [bound["phone"] or _untold, bound["email"] or missing, *flags]
+        flags = [bound[name] or untold for name in FLAGS]
+        self._fields = [bound["phone"] or untold, bound["email"] or missing, *flags]
         self._attributes = [
-            (name, _converted(bind(source) or missing, _as_text)) for name, source in mapping.attributes.items()
+            (name, converted(bind(source) or missing, as_text)) for name, source in mapping.attributes.items()
         ]
         self._only = mapping.only
         self._scope = bind(Source(mapping.only.paths)) if mapping.only else None
 
     def row(self, row: Row, record: Record) -> Row:
         """The row, with what stands around it if the mapping asks for that."""
-        return row | {name: _around(name, record) for name in self._around} if self._around else row
+        return row | {name: told_around(name, record) for name in self._around} if self._around else row
 
     def counts(self, row: Row) -> bool:
         """Whether the row is one of those that the mapping is for, as far as it tells."""
@@ -211,6 +203,10 @@ def _whole(
     return _made(change_type, external_id, when, [_told(value) for value in fields], texts)
 
 
+def _told(value: object) -> object:
+    return None if value is UNCHANGED else value
+
+
 def _flawed(change_type: ChangeType, external_id: object, when: When, fields: _Fields, flaw: str) -> ChangeEvent:
     return replace(_made(change_type, external_id, when, fields, {}, partial=UNCHANGED in fields), flaw=flaw)
 
@@ -254,33 +250,6 @@ def gap(external_id: object, when: When) -> ChangeEvent:
     return _made(ChangeType.GAP, external_id, when, fields, {}, partial=True)
 
 
-def names_somebody(external_id: object) -> bool:
-    """Whether this is an external id, and not what databases put where they do not tell one."""
-    return isinstance(external_id, str) and external_id.strip() not in {"", "0"}
-
-
-def nothing(_: Row) -> object:
-    """Reads null: within a field that holds nothing else, as one row without a schema does and another not.
-
-    Any other place of a list goes before that.
-    """
-    return None
-
-
-def in_any(path: Path) -> Getter:
-    """Reads what stands at a path in rows without a schema; what is not there is null."""
-    name, *rest = path
-    if not rest:
-        return lambda row: row.get(name)
-    inner = in_any(tuple(rest))
-
-    def get(row: Row) -> object:
-        record = row.get(name)
-        return inner(record) if isinstance(record, dict) else None
-
-    return get
-
-
 def unknown(detail: str) -> DecodeError:
     """The error of every record of a schema that is not one of change events."""
     return DecodeError((Reason.ENVELOPE_UNKNOWN,), detail)
@@ -317,157 +286,3 @@ def _tells_nothing(sources: Mapping[str, Source], bound: Mapping[str, Getter | N
 def _columns(sources: Mapping[str, Source]) -> list[Path]:
     """Where rows hold what is read from rows of a contact."""
     return [path for name in REQUIRED for path in sources[name].paths if not path[0].startswith("@")]
-
-
-def _bound(source: Source, resolve: Resolve, *, loose: bool, sparse: bool) -> Getter | None:
-    """Reads the value of a field; None where rows have none of its places."""
-    if not source.paths:
-        return _untold if sparse else lambda _: source.constant
-    if loose and len(source.paths) > 1:
-        get: Getter | None = _first_there(source.paths)
-    else:
-        found = [itemgetter(path[0]) if path[0].startswith("@") else resolve(path) for path in source.paths]
-        get = min((get for get in found if get is not None), key=lambda get: get is nothing, default=None)
-    return _then(get, _meaning(source.values)) if source.values else get
-
-
-def _first_there(paths: Sequence[Path]) -> Getter:
-    """Reads the first of the places that a row without a schema has. A null that is there counts, as in any other row.
-
-    Otherwise a withdrawn consent would be made up again from another column. A key or header has no null: it is
-    there where it tells something.
-    """
-    places = [(in_any(path[:-1]) if path[:-1] else _itself, path[-1], path[0].startswith("@")) for path in paths]
-
-    def get(row: Row) -> object:
-        for holder, name, around in places:
-            held = holder(row)
-            if isinstance(held, dict) and name in held and not (around and held[name] is None):
-                return held[name]
-        return None
-
-    return get
-
-
-def _itself(row: Row) -> object:
-    return row
-
-
-def _meaning(values: Mapping[str, object]) -> Callable[[object], object]:
-    def meant(value: object) -> object:
-        if type(value) is str:
-            return values.get(value, value)
-        return value if value is UNCHANGED else values.get(as_key(value), value)
-
-    return meant
-
-
-def _then(get: Getter | None, convert: Callable[[object], object]) -> Getter | None:
-    return None if get is None else _converted(get, convert)
-
-
-def _converted(get: Getter, convert: Callable[[object], object]) -> Getter:
-    return lambda row: convert(get(row))
-
-
-def _untold(_: Row) -> object:
-    return UNCHANGED
-
-
-def _told(value: object) -> object:
-    return None if value is UNCHANGED else value
-
-
-def _names_around(sources: Sequence[Source]) -> list[str]:
-    return sorted({path[0] for source in sources for path in source.paths if path[0].startswith("@")})
-
-
-def _around(name: str, record: Record) -> object:
-    """The key of a record, or one of its headers, as text; None where there is none."""
-    if name == "@key":
-        raw = record.key
-    else:
-        wanted = name.removeprefix("@header.")
-        raw = next((value for header, value in record.headers if header == wanted), None)
-    with suppress(UnicodeDecodeError):
-        return None if raw is None else raw.decode()
-    raise undecodable(f"{name} is not UTF-8")
-
-
-def _as_identifier(value: object) -> object:
-    """The text of an external id; what is neither text nor a whole number is left to validation."""
-    if isinstance(value, bytes):
-        with suppress(UnicodeDecodeError):
-            return value.decode()
-    return str(value) if type(value) is int else value
-
-
-def _as_named_by_key(value: object) -> object:
-    """As `_as_identifier`; a key that is no external id names nobody, as it does in a tombstone."""
-    return keys.as_text(value.encode(errors="surrogatepass")) if isinstance(value, str) else _as_identifier(value)
-
-
-def _as_text(value: object) -> object:
-    """The text of an attribute; an absent one is empty."""
-    if value is UNCHANGED or isinstance(value, str):
-        return value
-    if value is None:
-        return ""
-    if isinstance(value, int | float):
-        return as_key(value)
-    raise undecodable(f"an attribute is of type {type(value).__name__}, and not text, a number or a boolean")
-
-
-def _as_change_type(value: object) -> ChangeType:
-    change_type = CHANGE_TYPES.get(str(value))
-    if change_type is None:
-        raise undecodable("what happened is not one of the values that SOURCE_MAPPING knows for change_type")
-    return change_type
-
-
-def _as_version(value: object) -> int | None:
-    """A whole number of 64 bits, as such or as text."""
-    if value is None or value is UNCHANGED:
-        return None
-    number = int(value) if isinstance(value, str) and is_digits(value) else value
-    if type(number) is not int or not 0 <= number <= MAX_VERSION:
-        raise undecodable("version is not a whole number of 64 bits")
-    return number
-
-
-def is_digits(text: str) -> bool:
-    """Whether a text is a whole number of at most 64 bits; longer ones Python would not even read."""
-    return len(text) <= _MAX_DIGITS and text.isascii() and text.isdigit()
-
-
-def _as_time(value: object) -> int | None:
-    """Milliseconds of a count whose size tells its unit, or of an ISO 8601 text: UTC without a zone. None: not told."""
-    if value is None or value is UNCHANGED:
-        return None
-    if type(value) is int:
-        for low, high, factor, divisor in _UNITS:
-            if low <= value < high:
-                return value * factor // divisor
-    if isinstance(value, str):
-        with suppress(ValueError, OverflowError):
-            return _as_milliseconds(milliseconds(value, zone=UTC))
-    raise undecodable("occurred_at is not a time from 2001 on")
-
-
-def in_milliseconds(value: object, record: Record) -> tuple[int, str]:
-    """A time that an envelope gives, as `_as_milliseconds`, or Kafka's and what is wrong."""
-    try:
-        return _as_milliseconds(value), ""
-    except DecodeError as error:
-        return kafka_time(record), error.detail
-
-
-def _as_milliseconds(value: object) -> int:
-    """A time that an envelope gives in milliseconds since the epoch.
-
-    Raises:
-        DecodeError: It is none.
-    """
-    if type(value) is int and 0 <= value <= MAX_MS:
-        return value
-    raise undecodable("the time of the change is not one in milliseconds since the epoch")

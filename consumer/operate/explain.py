@@ -24,7 +24,7 @@ from consumer.core.envelopes.choice import TopicEnvelope
 from consumer.core.envelopes.schema import Mapper
 from consumer.core.framing import KeySchema
 from consumer.core.fuse import is_released, release
-from consumer.core.mapping import Row
+from consumer.core.mapping_places import Row
 from consumer.core.mapping_tables import as_key
 from consumer.core.moments import iso
 from consumer.core.validate import validate

@@ -4,7 +4,8 @@ import json
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from consumer.core.connect_json import MAX_DEPTH, MAX_TYPES, MAX_VALUES, JsonReader
+from consumer.core.connect_json import MAX_VALUES, JsonReader
+from consumer.core.connect_schema import MAX_DEPTH, MAX_TYPES
 from consumer.errors import DecodeError
 from consumer.model import ChangeEvent, ChangeType, Reason, Record
 

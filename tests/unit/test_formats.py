@@ -9,7 +9,7 @@ import pytest
 
 from consumer.core.changes import to_change
 from consumer.core.dedupe import accepted, judge
-from consumer.core.mapping import Row
+from consumer.core.mapping_places import Row
 from consumer.core.validate import validate
 from consumer.errors import DecodeError
 from consumer.model import ChangeEvent, Contact, State, Verdict

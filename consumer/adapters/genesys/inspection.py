@@ -14,8 +14,8 @@ from opentelemetry.trace import NoOpTracer
 
 from consumer.adapters.genesys.client import Client
 from consumer.adapters.genesys.contact_list import find_list
+from consumer.adapters.genesys.contacts import ADD_CONTACTS, DELETE_CONTACTS, KEEP_QUEUE, READ_CONTACTS
 from consumer.adapters.genesys.dnc_list import ADD_NUMBERS, REMOVE_NUMBERS, DncList
-from consumer.adapters.genesys.sink import ADD_CONTACTS, DELETE_CONTACTS, KEEP_QUEUE, READ_CONTACTS
 from consumer.adapters.genesys.transport import Endpoint
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle

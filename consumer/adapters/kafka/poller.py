@@ -1,14 +1,13 @@
 """The thread that owns the consumer: it is made, polled and closed there, and every callback runs there.
 
-Answers for: membership in the group, ownership of partitions, records in order. Touches the brokers. An exception that
-leaves a callback would make librdkafka's binding throw away the records of that call, so none does.
+Answers for: membership in the group, whether that is sure, records in order. Which partitions are ours is kept in
+`ownership`. Touches the brokers. An exception that leaves a callback would make librdkafka's binding throw away the
+records of that call, so none does.
 """
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from sys import intern
 from typing import Any
 
@@ -22,20 +21,20 @@ from confluent_kafka import (
     TopicPartition as NativePartition,
 )
 
-from consumer.adapters.kafka.connection import Connection, native, of_native
+from consumer.adapters.kafka.connection import Connection, of_native
 from consumer.adapters.kafka.failures import UNAUTHORIZED, error_of, is_hopeless, is_not_released, policy
-from consumer.adapters.kafka.group_offsets import Mark, Membership, marked
 from consumer.adapters.kafka.handoff import Handoff
 from consumer.adapters.kafka.lease import Lease
 from consumer.adapters.kafka.messages import headers_of, polled
 from consumer.adapters.kafka.orphans import Orphans
+from consumer.adapters.kafka.ownership import Overtaken, Ownership
 from consumer.adapters.kafka.reach import Reach
 from consumer.adapters.kafka.seldom import Seldom
-from consumer.adapters.kafka.starts import Start, Starts
+from consumer.adapters.kafka.starts import Starts
 from consumer.adapters.kafka.static_name import StaticName
-from consumer.errors import ConsumerError, FatalError, Rebalancing
+from consumer.errors import ConsumerError, FatalError
 from consumer.model import Record, TopicPartition
-from consumer.ports import Assigned, Grown, Lost, Polled, Revoked, Starting
+from consumer.ports import Grown, Lost, Polled, Revoked
 from consumer.settings import Settings
 
 # ruff: noqa: SLF001 -- the names of librdkafka's own codes begin with an underscore, and are public
@@ -86,7 +85,6 @@ DEFAULTS = {
 }
 OF_THE_CLASSIC_PROTOCOL = {"heartbeat.interval.ms", "session.timeout.ms", "partition.assignment.strategy"}
 
-Overtaken = Callable[[TopicPartition], None]
 _log = structlog.get_logger(__name__)
 
 
@@ -101,7 +99,7 @@ class Poller:
         on_overtaken: Told on the event loop when the broker no longer has the expected offset of a partition.
 
     Attributes:
-        membership: As of the last poll; None before the first.
+        ownership: The partitions that are ours.
         reach: Whether the brokers answer.
         last_poll: Monotonic time at which the thread last went round.
     """
@@ -119,29 +117,24 @@ class Poller:
         self._settings = settings
         self._handoff = handoff
         self._revoke_timeout_s = revoke_timeout_s
-        self._on_overtaken = on_overtaken
-        self._starts = Starts(connection, settings)
         self._orphans: Orphans | None = None
-        self._owned: set[TopicPartition] = set()
-        self._doubtful: dict[TopicPartition, list[TopicPartition]] = {}  # with those that became so together
-        self._fetched: dict[TopicPartition, int] = {}  # with the offsets that come next
-        self._topic_ids: Mapping[TopicPartition, str] = {}  # as of when they began
-        self._paused: set[TopicPartition] = set()
         session_ms = int(connection.properties.get("session.timeout.ms", SESSION_TIMEOUT_MS))
         self._sure_for_s = SURE_SHARE * session_ms / 1000
         self._lease = Lease(self._sure_for_s)
-        self._starting: frozenset[TopicPartition] = frozenset()  # as told last
         self._errors = Seldom()
         self._name = StaticName(settings.kafka_group_instance_id)
         self._consumer: Consumer
         self.closing = False
-        self.membership: Membership | None = None
+        self.ownership = Ownership(Starts(connection, settings), handoff, on_overtaken)
         self.reach = Reach(connection, settings.kafka_source_topics[0])
         self.last_poll = time.monotonic()
 
     def owns(self, partition: TopicPartition) -> bool:
         """Whether the partition is ours, and that is sure. May be called from any thread."""
-        return self.is_sure() and self.membership is not None and partition in self.membership.owned
+        if not self.is_sure():  # asked first: whoever was not sure lets go before he is again
+            return False
+        membership = self.ownership.membership
+        return membership is not None and partition in membership.owned
 
     def is_sure(self) -> bool:
         """Whether the thread has gone round lately, and the group's coordinator has answered lately.
@@ -167,13 +160,14 @@ class Poller:
         except Exception as error:  # noqa: BLE001 -- whatever it is, the pipeline must hear of it
             self._handoff.emit(_unexpected(error))
         finally:
-            self._starts.close()
+            self.ownership.close()
             self.reach.close()
             if self._orphans is not None:
                 self._orphans.close()
 
     def _join(self) -> None:
         self._consumer = self._connection.consumer(self._defaults(), self._own_properties())
+        self.ownership.use(self._consumer)
         self._subscribe()
 
     def _join_again(self) -> None:
@@ -225,18 +219,17 @@ class Poller:
 
     def _turn(self) -> None:
         self._handoff.serve()
-        self._tell_starting()
+        self.ownership.tell_starting()
         if self._name.is_due(time.monotonic()):
             self._join_again()
         if self.is_sure():
-            self._begin(self._starts.poll(self._consumer, time.monotonic()))
-            self._leave_former(self._starts.look(time.monotonic()))
+            self.ownership.begin(time.monotonic())
             self._adopt()
         self.reach.probe(self._consumer, time.monotonic())
         if self._handoff.wait_for_room(LOOK_UP_S):
-            wait_s = POLL_WHILE_STARTING_S if self._starts else POLL_S
+            wait_s = POLL_WHILE_STARTING_S if self.ownership.is_starting else POLL_S
             self._hand_over(polled(self._consumer, wait_s, MAX_POLL_RECORDS))
-            self._publish_membership()
+            self.ownership.publish()
         self._went_round()
 
     def _went_round(self) -> None:
@@ -246,40 +239,18 @@ class Poller:
         still ours.
         """
         now = time.monotonic()
-        if self._owned and not self.is_sure():
-            partitions = list(self._owned)
+        if self.ownership.partitions and not self.is_sure():
+            partitions = list(self.ownership.partitions)
             stood_still, silent = round(now - self.last_poll, 1), round(self._lease.silent_s(now), 1)
             _log.warning("ownership_unsure", partitions=partitions, stood_still_s=stood_still, no_answer_s=silent)
-            self._start_over(partitions)
+            self.ownership.start_over(partitions)
         self.last_poll = time.monotonic()
-
-    def _start_over(self, partitions: list[TopicPartition], expected: Mark | None = None) -> None:
-        """Let go of these until nothing of them is under way any more; `expected` as for `Starts.add`."""
-        self._let_go(partitions)
-        self._doubtful.update(dict.fromkeys(partitions, partitions))
-        self._tell_starting()
-        forgotten = partial(self._handoff.command, partial(self._begin_anew, partitions, expected))
-        self._handoff.emit(Lost(partitions, forgotten))
-
-    def _tell_starting(self) -> None:
-        """Say what is ours and not assigned yet: nobody would know of it, and take the rest for all there is."""
-        starting = frozenset(self._starts.pending | self._doubtful.keys())
-        if starting != self._starting:
-            self._starting = starting
-            self._handoff.emit(Starting(starting))
-
-    def _begin_anew(self, partitions: list[TopicPartition], expected: Mark | None) -> None:
-        """No settlement is under way any more: they begin where that left them, or as told, if they are still ours."""
-        ours = [partition for partition in partitions if self._doubtful.get(partition) is partitions]
-        for partition in ours:
-            del self._doubtful[partition]
-        self._starts.add(ours, expected)
 
     def _hand_over(self, messages: Sequence[Message]) -> None:
         records: list[Record] = []
         ends: dict[TopicPartition, int] = {}
         last: dict[TopicPartition, int] = {}
-        owned = self._owned
+        owned = self.ownership.partitions
         for message in messages:
             if (error := message.error()) is not None:
                 self._take_error(error, message, ends)
@@ -291,7 +262,7 @@ class Poller:
                 moment, headers = message.timestamp()[1], headers_of(message)
                 records.append(Record(topic, number, offset, moment, message.key(), message.value(), headers))  # type: ignore[arg-type]  # the stubs allow None
                 last[place] = offset  # type: ignore[assignment]  # as above
-        self._fetched.update({place: last[place] + 1 for place in last.keys() & self._fetched.keys()})
+        self.ownership.move_on(last)
         if records or ends:
             self.reach.answered()
             self._handoff.emit(Polled(records, ends))
@@ -299,24 +270,12 @@ class Poller:
     def _take_error(self, error: KafkaError, message: Message, ends: dict[TopicPartition, int]) -> None:
         partition = TopicPartition(message.topic() or "", message.partition() or 0)
         if error.code() == KafkaError._PARTITION_EOF:
-            if partition in self._owned:
+            if partition in self.ownership.partitions:
                 ends[partition] = message.offset() or 0
-        elif error.code() == KafkaError._AUTO_OFFSET_RESET and partition in self._fetched:
-            self._find_out(partition, message.offset() or 0)
+        elif error.code() == KafkaError._AUTO_OFFSET_RESET and partition in self.ownership.fetched:
+            self.ownership.find_out(partition, message.offset() or 0)
         else:
             self._on_error(error, f" at {partition.topic}" if partition.topic else "")
-
-    def _find_out(self, partition: TopicPartition, offset: int) -> None:
-        """Ask where to go on: this offset is gone, or its topic."""
-        del self._fetched[partition]
-        self._consumer.incremental_unassign([native(partition)])
-        self._starts.add([partition], Mark(offset, self._topic_ids[partition]))
-
-    def _leave_former(self, topic_ids: Mapping[str, str]) -> None:
-        """Where a topic is another one than it was, in its partitions other records have the offsets that come next."""
-        for partition, offset in list(self._fetched.items()):
-            if not Mark(offset, self._topic_ids[partition]).is_of(topic_ids.get(partition.topic, "")):
-                self._find_out(partition, offset)
 
     def _on_statistics(self, statistics: str) -> None:
         told, now = orjson.loads(statistics), time.monotonic()
@@ -325,13 +284,13 @@ class Poller:
         if not self._lease.holds(now):
             self.reach.doubt()
         elif self._new_protocol and state == IDLE and not self._name.is_refused(now):
-            self._tell_idle()
-        ends = {each: end for each, end in _ends(told["topics"]) if end >= 0 and each in self._owned}
+            self.ownership.tell_idle()
+        ends = {each: end for each, end in _ends(told["topics"]) if end >= 0 and each in self.ownership.partitions}
         if ends:
             self._handoff.emit(Grown(ends))
 
     def _on_error(self, error: KafkaError, place: str = "") -> None:
-        if is_not_released(error) and not self._owned:
+        if is_not_released(error) and not self.ownership.partitions:
             self._name.refuse(time.monotonic())
         elif is_hopeless(error):
             self._handoff.emit(policy(error, f"the group consumer failed{place}"))
@@ -347,22 +306,18 @@ class Poller:
             if told is not None and told.code() in UNAUTHORIZED:
                 raise policy(told, f"cannot commit where {partition.topic} begins")
 
-    def _publish_membership(self) -> None:
-        metadata = self._consumer.consumer_group_metadata()
-        self.membership = Membership(metadata, frozenset(self._owned), self._topic_ids)
-
-    # -- ownership
+    # -- membership
 
     def _on_assign(self, _: Consumer, partitions: Sequence[NativePartition]) -> None:
         """Take note; fetching starts when it is known where. The call tells the library not to start by itself."""
         self._consumer.incremental_assign([])
         self._name.accept()
         self._lease.renew(self.last_poll)
-        self._starts.add(map(of_native, partitions))
+        self.ownership.take(map(of_native, partitions))
         if self._orphans is None and self._settings.kafka_group_instance_id and not self._new_protocol:
             self._orphans = Orphans(self._connection, self._settings)
         if not partitions:
-            self._tell_idle()
+            self.ownership.tell_idle()
 
     def _adopt(self) -> None:
         """Have partitions that are nobody's given to somebody: a rejoin begins a rebalance."""
@@ -372,63 +327,15 @@ class Poller:
         self._consumer.unsubscribe()  # to subscribe alone, to what is subscribed to, would change nothing
         self._subscribe()
 
-    def _tell_idle(self) -> None:
-        """A member like others, with nothing to do."""
-        if not self._owned and not self._starts:
-            self._handoff.emit(Assigned({}, {}))
-
-    def _begin(self, starts: Mapping[TopicPartition, Start]) -> None:
-        """Fetch partitions from where they start: new ones are announced, paused."""
-        rewound = {p: start for p, start in starts.items() if p in self._owned and start.goes_back}
-        for partition, start in rewound.items():
-            self._rewind(partition, start)
-        starts = {p: start for p, start in starts.items() if p not in rewound}
-        if not starts:
-            return
-        announced = {p: start for p, start in starts.items() if p not in self._owned}
-        self._owned |= starts.keys()
-        self._paused |= announced.keys()
-        self._fetched |= {p: start.offset for p, start in starts.items()}
-        self._topic_ids = {**self._topic_ids, **{p: start.topic_id for p, start in starts.items()}}
-        self._consumer.incremental_assign([native(p, start.offset) for p, start in starts.items()])
-        self._consumer.pause([native(p) for p in starts if p in self._paused])
-        for partition, start in starts.items():
-            self._tell_overtaken(partition, start)
-        self._publish_membership()
-        if announced:
-            positions = {p: start.offset for p, start in announced.items()}
-            self._handoff.emit(Assigned(positions, {p: start.end for p, start in announced.items()}))
-        self._tell_starting()
-
-    def _rewind(self, partition: TopicPartition, start: Start) -> None:
-        """Its offsets count anew: work under way is of other records, and a settlement of it may still succeed.
-
-        That one would commit an offset of those, so where to begin is not for the group's offset to say.
-        """
-        self._tell_overtaken(partition, start)
-        self._start_over([partition], Mark(start.offset, start.topic_id))
-
-    def _tell_overtaken(self, partition: TopicPartition, start: Start) -> None:
-        if start.expected is None or not (start.made_anew or start.expected.offset != start.offset):
-            return
-        told = {"partition": partition, "expected": start.expected.offset, "resumed": start.offset}
-        if start.made_anew:
-            remedy = "what was not read of the former topic is gone: have the CRM send it again, reconcile"
-            _log.error("source_topic_made_anew", **told, remedy=remedy)
-        else:
-            remedy = "records between are gone: raise the topic's retention, reconcile"
-            _log.error("retention_overtook_the_group", **told, remedy=remedy)
-        self._handoff.call(self._on_overtaken, partition)
-
     def _on_revoke(self, _: Consumer, partitions: Sequence[NativePartition]) -> None:
         leaving = [of_native(partition) for partition in partitions]
-        announced = [partition for partition in leaving if partition in self._owned]
+        announced = [partition for partition in leaving if partition in self.ownership.partitions]
         try:
             if announced and not self.closing:
-                self._publish_membership()
+                self.ownership.publish()
                 self._await_release(announced)
         finally:
-            self._let_go(leaving)
+            self.ownership.let_go(leaving)
 
     def _await_release(self, partitions: Sequence[TopicPartition]) -> None:
         """Have the pipeline settle what it can of these partitions; the group waits meanwhile."""
@@ -451,65 +358,13 @@ class Poller:
 
     def _on_lost(self, _: Consumer, partitions: Sequence[NativePartition]) -> None:
         leaving = [of_native(partition) for partition in partitions]
-        announced = [partition for partition in leaving if partition in self._owned]
+        announced = [partition for partition in leaving if partition in self.ownership.partitions]
         _log.warning("partitions_lost", partitions=leaving)
         try:
             if announced:
                 self._handoff.emit(Lost(announced))
         finally:
-            self._let_go(leaving)
-
-    def _let_go(self, partitions: Collection[TopicPartition]) -> None:
-        """From here on nothing of these partitions can be committed or passed on."""
-        fetched = self._fetched.keys() & partitions
-        self._starts.discard(partitions)
-        for partition in self._doubtful.keys() & partitions:
-            del self._doubtful[partition]
-        self._owned.difference_update(partitions)
-        self._paused.difference_update(partitions)
-        for partition in fetched:
-            del self._fetched[partition]
-        if self.membership is not None:
-            self.membership = self.membership._replace(owned=frozenset(self._owned))
-        self._consumer.incremental_unassign([native(partition) for partition in fetched])
-
-    # -- commands
-
-    def pause(self, partitions: Collection[TopicPartition]) -> None:
-        """Stop fetching these."""
-        changed = self._owned.intersection(partitions) - self._paused
-        self._paused |= changed
-        self._consumer.pause([native(partition) for partition in changed & self._fetched.keys()])
-
-    def resume(self, partitions: Collection[TopicPartition]) -> None:
-        """Fetch these again, at once: by itself the library can take a second to notice."""
-        changed = self._paused.intersection(partitions)
-        self._paused -= changed
-        self._consumer.resume([native(partition) for partition in changed & self._fetched.keys()])
-        for partition in changed & self._fetched.keys():
-            with suppress(KafkaException):  # it has just been assigned, and is about to be fetched anyway
-                self._consumer.seek(native(partition, self._fetched[partition]))
-
-    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Commit offsets of owned partitions, and of no other: a broker would accept those too.
-
-        Raises:
-            TransientError: They are not committed.
-            FatalError: They never will be.
-        """
-        if not self._owned.issuperset(offsets):
-            raise Rebalancing("cannot commit offsets: partitions moved away")
-        try:
-            for partition, offset in offsets.items():
-                self._consumer.store_offsets(offsets=[marked(partition, offset, self._topic_ids[partition])])
-            committed = self._consumer.commit(asynchronous=False) or []
-        except KafkaException as failure:
-            if error_of(failure).code() == KafkaError._NO_OFFSET:  # they are committed already
-                return
-            raise policy(error_of(failure), "cannot commit offsets") from None
-        for answer in committed:
-            if answer.error is not None:
-                raise policy(answer.error, "cannot commit offsets")
+            self.ownership.let_go(leaving)
 
 
 def _ends(topics: Mapping[str, Any]) -> Iterator[tuple[TopicPartition, int]]:

@@ -14,7 +14,8 @@ import structlog
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.group_offsets import Membership
 from consumer.adapters.kafka.handoff import Handoff
-from consumer.adapters.kafka.poller import Overtaken, Poller
+from consumer.adapters.kafka.ownership import Overtaken
+from consumer.adapters.kafka.poller import Poller
 from consumer.adapters.kafka.worker import carry_out
 from consumer.errors import Rebalancing, SourceUnavailable
 from consumer.model import TopicPartition
@@ -61,10 +62,10 @@ class KafkaSource:
         return await self._handoff.next()
 
     def pause(self, partitions: Collection[TopicPartition]) -> None:
-        self._handoff.command(lambda: self._poller.pause(partitions))
+        self._handoff.command(lambda: self._poller.ownership.pause(partitions))
 
     def resume(self, partitions: Collection[TopicPartition]) -> None:
-        self._handoff.command(lambda: self._poller.resume(partitions))
+        self._handoff.command(lambda: self._poller.ownership.resume(partitions))
 
     def owns(self, partition: TopicPartition) -> bool:
         return self._poller.owns(partition)
@@ -75,7 +76,7 @@ class KafkaSource:
         Raises:
             Rebalancing: They are not all owned by this consumer, or that is not sure: nothing of them may be settled.
         """
-        membership = self._poller.membership
+        membership = self._poller.ownership.membership
         if membership is None or not membership.owned.issuperset(partitions):
             raise Rebalancing("cannot commit offsets: partitions moved away")
         if not self._poller.is_sure():
@@ -91,7 +92,7 @@ class KafkaSource:
         """
         done: Future[None] = Future()
 
-        self._handoff.command(lambda: carry_out(done, lambda: self._poller.commit(offsets)))
+        self._handoff.command(lambda: carry_out(done, lambda: self._poller.ownership.commit(offsets)))
         try:
             await asyncio.wait_for(asyncio.wrap_future(done), COMMIT_WITHIN_S)
         except TimeoutError:

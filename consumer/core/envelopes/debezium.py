@@ -15,20 +15,10 @@ from msgspec.structs import replace
 
 from consumer.core.envelopes.position import log
 from consumer.core.envelopes.schema import Fields, Mapper, kinds
-from consumer.core.mapping import (
-    BoundMapping,
-    Getter,
-    Resolve,
-    Row,
-    When,
-    deletion,
-    gap,
-    in_any,
-    in_milliseconds,
-    names_somebody,
-    unknown,
-)
+from consumer.core.mapping import BoundMapping, When, deletion, gap, unknown
+from consumer.core.mapping_places import Getter, Resolve, Row, in_any
 from consumer.core.mapping_tables import ContactMapping, Path
+from consumer.core.mapping_values import in_milliseconds, names_somebody
 from consumer.errors import DecodeError, ManyChanged, undecodable
 from consumer.model import UNCHANGED, ChangeEvent, ChangeType, Events, FuseCause, Reason, Record
 

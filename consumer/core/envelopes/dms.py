@@ -14,16 +14,10 @@ from typing import Final
 from msgspec.structs import replace
 
 from consumer.core.envelopes.schema import Mapper
-from consumer.core.mapping import (
-    BoundMapping,
-    Row,
-    When,
-    deletion,
-    in_any,
-    in_milliseconds,
-    names_somebody,
-)
+from consumer.core.mapping import BoundMapping, When, deletion
+from consumer.core.mapping_places import Row, in_any
 from consumer.core.mapping_tables import ContactMapping
+from consumer.core.mapping_values import in_milliseconds, names_somebody
 from consumer.core.moments import kafka_time, milliseconds
 from consumer.errors import DecodeError, undecodable
 from consumer.model import ChangeType, Events, Reason, Record

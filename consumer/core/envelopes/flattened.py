@@ -12,8 +12,10 @@ from typing import Final
 from consumer.core.envelopes.debezium import available, ignore, is_aside, nobody_to_delete, renamed, truncated
 from consumer.core.envelopes.position import log
 from consumer.core.envelopes.schema import Fields, Mapper
-from consumer.core.mapping import BoundMapping, Row, When, deletion, gap, in_milliseconds, names_somebody
+from consumer.core.mapping import BoundMapping, When, deletion, gap
+from consumer.core.mapping_places import Row
 from consumer.core.mapping_tables import ContactMapping
+from consumer.core.mapping_values import in_milliseconds, names_somebody
 from consumer.core.moments import kafka_time
 from consumer.errors import undecodable
 from consumer.model import ChangeType, Events, Record

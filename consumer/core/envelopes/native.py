@@ -18,7 +18,8 @@ from fastavro.types import Schema
 from msgspec.structs import replace
 
 from consumer.core.envelopes.schema import Branches, Fields, branches, is_decimal, kind, kinds
-from consumer.core.mapping import Row, deletion, unknown
+from consumer.core.mapping import deletion, unknown
+from consumer.core.mapping_places import Row
 from consumer.core.mapping_tables import CHANGE_TYPES
 from consumer.core.moments import MAX_MS, kafka_time
 from consumer.errors import undecodable

@@ -7,7 +7,8 @@ to say, mostly by `@key`, by `@header.NAME` and by the version of the aggregate.
 from collections.abc import Mapping
 
 from consumer.core.envelopes.schema import Fields, Mapper
-from consumer.core.mapping import BoundMapping, Row, deletion
+from consumer.core.mapping import BoundMapping, deletion
+from consumer.core.mapping_places import Row
 from consumer.core.mapping_tables import ContactMapping
 from consumer.core.moments import kafka_time
 from consumer.errors import DecodeError

@@ -33,7 +33,9 @@ from collections.abc import Callable, Collection, Sequence
 
 from msgspec import Struct
 
-from consumer.core.mapping import Row, When, is_digits
+from consumer.core.mapping import When
+from consumer.core.mapping_places import Row
+from consumer.core.mapping_values import is_digits
 
 Position = Callable[[Row], int | None]
 """Reads the version from what a source tells of itself; None when it does not tell."""

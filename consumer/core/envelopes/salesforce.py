@@ -14,8 +14,10 @@ from msgspec.structs import replace
 
 from consumer.core.envelopes.position import folded
 from consumer.core.envelopes.schema import Fields, Mapper
-from consumer.core.mapping import BoundMapping, Getter, Row, When, deletion, gap, in_milliseconds, nothing, unknown
+from consumer.core.mapping import BoundMapping, When, deletion, gap, unknown
+from consumer.core.mapping_places import Getter, Row, nothing
 from consumer.core.mapping_tables import ContactMapping, Path
+from consumer.core.mapping_values import in_milliseconds
 from consumer.errors import ManyChanged, undecodable
 from consumer.model import UNCHANGED, ChangeEvent, ChangeType, Events, FuseCause, Record
 

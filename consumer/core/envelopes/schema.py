@@ -11,7 +11,8 @@ from typing import cast
 from fastavro.schema import expand_schema
 from fastavro.types import DictSchema, Schema
 
-from consumer.core.mapping import Getter, Row, in_any, nothing, unknown
+from consumer.core.mapping import unknown
+from consumer.core.mapping_places import Getter, Row, in_any, nothing
 from consumer.core.mapping_tables import Path
 from consumer.errors import undecodable
 from consumer.model import Events, Record

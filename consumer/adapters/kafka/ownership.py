@@ -1,0 +1,226 @@
+"""Which partitions are ours, from their assignment until they are let go, and what is fetched of them.
+
+Answers for: nothing is committed or passed on of a partition that is not ours; one that may have been given away
+meanwhile, or whose offsets count anew, begins again only once nothing of it is under way. Touches the brokers, by the
+client that it is given and by `starts`. All of it runs in the poll thread.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException
+
+from consumer.adapters.kafka.connection import native
+from consumer.adapters.kafka.failures import error_of, policy
+from consumer.adapters.kafka.group_offsets import Mark, Membership, marked
+from consumer.adapters.kafka.handoff import Handoff
+from consumer.adapters.kafka.starts import Start, Starts
+from consumer.errors import Rebalancing
+from consumer.model import TopicPartition
+from consumer.ports import Assigned, Lost, Starting
+
+Overtaken = Callable[[TopicPartition], None]
+_log = structlog.get_logger(__name__)
+
+
+class Ownership:
+    """The partitions of one member of the group.
+
+    Args:
+        starts: Finds where they begin.
+        handoff: To the event loop.
+        on_overtaken: Told on the event loop when the broker no longer has the expected offset of a partition.
+
+    Attributes:
+        partitions: Those that are ours and have begun.
+        fetched: Those of them that are assigned to the client, with the offsets that come next.
+        membership: As of the last poll; None before the first. May be read from any thread.
+    """
+
+    def __init__(self, starts: Starts, handoff: Handoff, on_overtaken: Overtaken) -> None:
+        self._starts = starts
+        self._handoff = handoff
+        self._on_overtaken = on_overtaken
+        self._consumer: Consumer
+        self._doubtful: dict[TopicPartition, list[TopicPartition]] = {}  # with those that became so together
+        self._topic_ids: Mapping[TopicPartition, str] = {}  # as of when they began
+        self._paused: set[TopicPartition] = set()
+        self._starting: frozenset[TopicPartition] = frozenset()  # as told last
+        self.partitions: set[TopicPartition] = set()
+        self.fetched: dict[TopicPartition, int] = {}
+        self.membership: Membership | None = None
+
+    def use(self, consumer: Consumer) -> None:
+        """Fetch and commit by this client from here on."""
+        self._consumer = consumer
+
+    def close(self) -> None:
+        """Ask the brokers nothing more."""
+        self._starts.close()
+
+    # -- how partitions begin
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether of any it is not known yet where it begins."""
+        return bool(self._starts)
+
+    def take(self, partitions: Iterable[TopicPartition]) -> None:
+        """These are ours; fetching starts when it is known where."""
+        self._starts.add(partitions)
+
+    def tell_idle(self) -> None:
+        """A member like others, if it has nothing to do."""
+        if not self.partitions and not self._starts:
+            self._handoff.emit(Assigned({}, {}))
+
+    def tell_starting(self) -> None:
+        """Say what is ours and not assigned yet: nobody would know of it, and take the rest for all there is."""
+        starting = frozenset(self._starts.pending | self._doubtful.keys())
+        if starting != self._starting:
+            self._starting = starting
+            self._handoff.emit(Starting(starting))
+
+    def begin(self, now: float) -> None:
+        """Fetch partitions of which it is known by now where; monotonic seconds.
+
+        Raises:
+            FatalError: The brokers refuse to tell.
+        """
+        self._begin(self._starts.poll(self._consumer, now))
+        self._leave_former(self._starts.look(now))
+
+    def _begin(self, starts: Mapping[TopicPartition, Start]) -> None:
+        """Fetch partitions from where they start: new ones are announced, paused."""
+        rewound = {p: start for p, start in starts.items() if p in self.partitions and start.goes_back}
+        for partition, start in rewound.items():
+            self._rewind(partition, start)
+        starts = {p: start for p, start in starts.items() if p not in rewound}
+        if not starts:
+            return
+        announced = {p: start for p, start in starts.items() if p not in self.partitions}
+        self.partitions |= starts.keys()
+        self._paused |= announced.keys()
+        self.fetched |= {p: start.offset for p, start in starts.items()}
+        self._topic_ids = {**self._topic_ids, **{p: start.topic_id for p, start in starts.items()}}
+        self._consumer.incremental_assign([native(p, start.offset) for p, start in starts.items()])
+        self._consumer.pause([native(p) for p in starts if p in self._paused])
+        for partition, start in starts.items():
+            self._tell_overtaken(partition, start)
+        self.publish()
+        if announced:
+            positions = {p: start.offset for p, start in announced.items()}
+            self._handoff.emit(Assigned(positions, {p: start.end for p, start in announced.items()}))
+        self.tell_starting()
+
+    def _rewind(self, partition: TopicPartition, start: Start) -> None:
+        """Its offsets count anew: work under way is of other records, and a settlement of it may still succeed.
+
+        That one would commit an offset of those, so where to begin is not for the group's offset to say.
+        """
+        self._tell_overtaken(partition, start)
+        self.start_over([partition], Mark(start.offset, start.topic_id))
+
+    def _tell_overtaken(self, partition: TopicPartition, start: Start) -> None:
+        if start.expected is None or not (start.made_anew or start.expected.offset != start.offset):
+            return
+        told = {"partition": partition, "expected": start.expected.offset, "resumed": start.offset}
+        if start.made_anew:
+            remedy = "what was not read of the former topic is gone: have the CRM send it again, reconcile"
+            _log.error("source_topic_made_anew", **told, remedy=remedy)
+        else:
+            remedy = "records between are gone: raise the topic's retention, reconcile"
+            _log.error("retention_overtook_the_group", **told, remedy=remedy)
+        self._handoff.call(self._on_overtaken, partition)
+
+    def _leave_former(self, topic_ids: Mapping[str, str]) -> None:
+        """Where a topic is another one than it was, in its partitions other records have the offsets that come next."""
+        for partition, offset in list(self.fetched.items()):
+            if not Mark(offset, self._topic_ids[partition]).is_of(topic_ids.get(partition.topic, "")):
+                self.find_out(partition, offset)
+
+    def find_out(self, partition: TopicPartition, offset: int) -> None:
+        """Ask where to go on with one that is fetched: this offset is gone, or its topic."""
+        del self.fetched[partition]
+        self._consumer.incremental_unassign([native(partition)])
+        self._starts.add([partition], Mark(offset, self._topic_ids[partition]))
+
+    # -- how they are fetched and committed
+
+    def move_on(self, last: Mapping[TopicPartition, int]) -> None:
+        """The records at these offsets were the last ones that came of these partitions."""
+        self.fetched.update({partition: last[partition] + 1 for partition in last.keys() & self.fetched.keys()})
+
+    def publish(self) -> None:
+        """Let offsets be committed by a transaction as the member that this is now."""
+        metadata = self._consumer.consumer_group_metadata()
+        self.membership = Membership(metadata, frozenset(self.partitions), self._topic_ids)
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        """Stop fetching these."""
+        changed = self.partitions.intersection(partitions) - self._paused
+        self._paused |= changed
+        self._consumer.pause([native(partition) for partition in changed & self.fetched.keys()])
+
+    def resume(self, partitions: Collection[TopicPartition]) -> None:
+        """Fetch these again, at once: by itself the library can take a second to notice."""
+        changed = self._paused.intersection(partitions)
+        self._paused -= changed
+        self._consumer.resume([native(partition) for partition in changed & self.fetched.keys()])
+        for partition in changed & self.fetched.keys():
+            with suppress(KafkaException):  # it has just been assigned, and is about to be fetched anyway
+                self._consumer.seek(native(partition, self.fetched[partition]))
+
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Commit offsets of owned partitions, and of no other: a broker would accept those too.
+
+        Raises:
+            TransientError: They are not committed.
+            FatalError: They never will be.
+        """
+        if not self.partitions.issuperset(offsets):
+            raise Rebalancing("cannot commit offsets: partitions moved away")
+        try:
+            for partition, offset in offsets.items():
+                self._consumer.store_offsets(offsets=[marked(partition, offset, self._topic_ids[partition])])
+            committed = self._consumer.commit(asynchronous=False) or []
+        except KafkaException as failure:
+            if error_of(failure).code() == KafkaError._NO_OFFSET:  # noqa: SLF001 -- public; they are committed already
+                return
+            raise policy(error_of(failure), "cannot commit offsets") from None
+        for answer in committed:
+            if answer.error is not None:
+                raise policy(answer.error, "cannot commit offsets")
+
+    # -- how they go
+
+    def start_over(self, partitions: list[TopicPartition], expected: Mark | None = None) -> None:
+        """Let go of these until nothing of them is under way any more; `expected` as for `Starts.add`."""
+        self.let_go(partitions)
+        self._doubtful.update(dict.fromkeys(partitions, partitions))
+        self.tell_starting()
+        forgotten = partial(self._handoff.command, partial(self._begin_anew, partitions, expected))
+        self._handoff.emit(Lost(partitions, forgotten))
+
+    def _begin_anew(self, partitions: list[TopicPartition], expected: Mark | None) -> None:
+        """No settlement is under way any more: they begin where that left them, or as told, if they are still ours."""
+        ours = [partition for partition in partitions if self._doubtful.get(partition) is partitions]
+        for partition in ours:
+            del self._doubtful[partition]
+        self._starts.add(ours, expected)
+
+    def let_go(self, partitions: Collection[TopicPartition]) -> None:
+        """From here on nothing of these partitions can be committed or passed on."""
+        fetched = self.fetched.keys() & partitions
+        self._starts.discard(partitions)
+        for partition in self._doubtful.keys() & partitions:
+            del self._doubtful[partition]
+        self.partitions.difference_update(partitions)
+        self._paused.difference_update(partitions)
+        for partition in fetched:
+            del self.fetched[partition]
+        if self.membership is not None:
+            self.membership = self.membership._replace(owned=frozenset(self.partitions))
+        self._consumer.incremental_unassign([native(partition) for partition in fetched])
