@@ -1,7 +1,7 @@
 """What a consumer of the library hands over: messages, their headers, and the records that they are.
 
-Answers for: whatever has come, without waiting for more; a record whatever its headers are called. Touches the consumer
-that it is given.
+Answers for: whatever has come, waiting for more only if told to; a record whatever its headers are called. Touches the
+consumer that it is given.
 """
 
 import structlog
@@ -12,13 +12,19 @@ from consumer.model import Headers, Record, TopicPartition
 _log = structlog.get_logger(__name__)
 
 
-def polled(consumer: Consumer, wait_s: float, most: int) -> list[Message]:
+def polled(consumer: Consumer, wait_s: float, most: int, company_s: float = 0.0) -> list[Message]:
     """At most so many messages; none when none comes within the wait.
 
     `poll` returns with the first one; `consume` alone would always wait for its whole time.
+
+    Args:
+        consumer: To be polled.
+        wait_s: For the first one.
+        most: Of them.
+        company_s: How long the first one waits for others, unless so many are there.
     """
     first = consumer.poll(wait_s)
-    return [] if first is None else [first, *consumer.consume(most - 1, 0)]
+    return [] if first is None else [first, *consumer.consume(most - 1, company_s)]
 
 
 def headers_of(message: Message) -> Headers:

@@ -44,6 +44,12 @@ MAX_POLL_RECORDS = 1000
 hands over thousands of records of one partition in a row. Polls of 250 would cost a tenth more CPU.
 """
 
+COMPANY_S = 0.01
+"""How long the first record of a poll waits for others: each poll costs a turn of the whole pipeline.
+
+At 200 records a second, which come one by one, that saves two fifths of the CPU.
+"""
+
 POLL_S = 0.1
 POLL_WHILE_STARTING_S = 0.01
 LOOK_UP_S = 0.05
@@ -228,7 +234,7 @@ class Poller:
         self.reach.probe(self._consumer, time.monotonic())
         if self._handoff.wait_for_room(LOOK_UP_S):
             wait_s = POLL_WHILE_STARTING_S if self.ownership.is_starting else POLL_S
-            self._hand_over(polled(self._consumer, wait_s, MAX_POLL_RECORDS))
+            self._hand_over(polled(self._consumer, wait_s, MAX_POLL_RECORDS, COMPANY_S))
             self.ownership.publish()
         self._went_round()
 
