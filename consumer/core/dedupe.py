@@ -88,7 +88,7 @@ def releases(change: Change, state: State | None) -> bool:
 
     By its version; where neither has one, by the order of the partition, of which a later time alone proves nothing.
     """
-    if state is None or not state.blocked or change.withdrawal or change.operation is not _UPSERT:
+    if state is None or not state.blocked or change.withdrawal:  # whatever is no upsert is one
         return False
     ordered = change.version is not None or change.offset > state.offset
     return ordered and _order(change, state) is _NEWER

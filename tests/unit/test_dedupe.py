@@ -503,6 +503,26 @@ def test_only_a_grant_that_is_provably_newer_lets_a_number_off_the_list(withdrew
     assert releases(made, withdrew) is expected
 
 
+NO_UPSERT = {
+    "a delete": change(version=6, kind=ChangeType.DELETE),
+    "a suppression": suppressed(version=6),
+    "a suppression, perhaps": suppression(replace(EVENT, version=6, consent=None), 10, LIST, ""),
+    "a suppression that took a place": withdrawing(suppressed(version=6), Withdrawn.DO_NOT_CALL, LIST),
+    "a suppression as it came to": merged(suppressed(version=6), CONTACT, None, LIST),
+    "a precaution": precaution("c-1", 20, LIST),
+    "a withdrawal as a delete": as_delete(change(version=6, consent=False), LIST),
+    "a suppression as a delete": as_delete(suppressed(version=6), LIST),
+}
+
+
+@pytest.mark.parametrize("made", NO_UPSERT.values(), ids=NO_UPSERT)
+def test_whatever_is_no_upsert_is_a_withdrawal(made):
+    """So nothing but a grant lets a number off the list."""
+    assert made.operation is not Operation.UPSERT
+    assert made.withdrawal
+    assert not releases(made, blocked(version=5))
+
+
 def test_a_number_counts_as_blocked_after_a_withdrawal_alone():
     """Not after a grant, a delete, or where nobody knows what Genesys has; a duplicate changes nothing."""
     assert blocked().blocked
