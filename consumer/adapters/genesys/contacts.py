@@ -150,7 +150,7 @@ class Contacts:
             _does_not_match()
         sent = _named(body)
         if added == sent:  # as they nearly always are
-            return ()
+            return set()
         told = {each.id: each.callable for each in added}
         missing = {each.id for each in sent if told.get(each.id, not each.callable) is (not each.callable)}
         if missing and len(missing) == len(contacts):
