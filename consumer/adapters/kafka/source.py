@@ -76,11 +76,11 @@ class KafkaSource:
         Raises:
             Rebalancing: They are not all owned by this consumer, or that is not sure: nothing of them may be settled.
         """
+        if not self._poller.is_sure():  # asked first: whoever was not sure lets go before he is again
+            raise Rebalancing("cannot commit offsets: partitions may have moved away")
         membership = self._poller.ownership.membership
         if membership is None or not membership.owned.issuperset(partitions):
             raise Rebalancing("cannot commit offsets: partitions moved away")
-        if not self._poller.is_sure():
-            raise Rebalancing("cannot commit offsets: partitions may have moved away")
         return membership
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
