@@ -26,6 +26,7 @@ every record ends in one audit event. Try `genesys-consumer demo` first: it need
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
+    output.stand_in_for_closed()
     output.spell_out()
     arguments = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command

@@ -23,6 +23,17 @@ _SPELT = {"✓": "ok", "✗": "!!", "–": "--", "…": "..."}  # noqa: RUF001 -
 """What is written for characters that an encoding lacks; of any other it is a question mark."""
 
 
+def stand_in_for_closed() -> None:
+    """Have standard streams that were closed lead nowhere: who closed one wants nothing of it.
+
+    Else the next file, store or connection that is opened would get its number, and what is written there.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in the order of their numbers
+        if getattr(sys, name) is None:
+            nowhere = open(os.devnull, mode, encoding="utf-8", errors="backslashreplace")  # noqa: PTH123, SIM115 -- it stays
+            setattr(sys, name, nowhere)
+
+
 def spell_out() -> None:
     """Let standard output take also what its encoding lacks: what is printed may be a person's name, or the mark ✗."""
     codecs.register_error(__name__, _spelt)

@@ -60,6 +60,12 @@ class Row(NamedTuple):
         return self.expected == self.seen
 
 
+class _Piped(Console):
+    def on_broken_pipe(self) -> None:  # type: ignore[explicit-override]  # typing has it from 3.12
+        """Leave it to the command line, which knows what it means that nobody reads."""
+        raise  # noqa: PLE0704 -- called where the error is handled
+
+
 class Demo:
     """One run of the demo.
 
@@ -75,7 +81,7 @@ class Demo:
         self._faults = faults
         self._hold = hold
         self._json = output == "json"
-        self._console = Console(stderr=self._json, highlight=False)
+        self._console = _Piped(stderr=self._json, highlight=False)
         self._stop = asyncio.Event()
         self._started = time.monotonic()
 

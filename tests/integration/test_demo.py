@@ -1,6 +1,7 @@
 """The demo as its user runs it, and the reckoning at its end."""
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -27,6 +28,16 @@ def test_every_number_of_the_demo_matches(arguments: tuple[str, ...]) -> None:
     seen = {row["what"]: row["seen"] for row in result["rows"]}
     assert seen["records with one audit event"] == int(arguments[1])
     assert result["genesys"]["contacts"]["requeued"] == 0
+
+
+def test_a_demo_that_nobody_reads_ends_without_a_trace() -> None:
+    """As behind `head`, when it has what it wants: not as if the numbers did not match."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "consumer", "demo", "--records", "10"]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)  # noqa: S603 -- ours
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, "")
 
 
 def _seen(*, outcome: str = "delivered") -> list[Row]:

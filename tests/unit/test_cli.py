@@ -30,8 +30,12 @@ OPTIONS = {
 
 def python(*arguments: str, stdout: int = subprocess.PIPE, **environ: str) -> "subprocess.CompletedProcess[str]":
     """A new interpreter, with no settings but these."""
+    return run(sys.executable, *arguments, stdout=stdout, **environ)
+
+
+def run(*command: str, stdout: int = subprocess.PIPE, **environ: str) -> "subprocess.CompletedProcess[str]":
+    """A process, with no settings but these."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "GENESYS_", "OTEL_"))}
-    command = [sys.executable, *arguments]
     return subprocess.run(  # noqa: S603 -- ours
         command, env=kept | environ, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
     )
@@ -192,6 +196,43 @@ def test_whoever_stops_reading_gets_no_trace() -> None:
     ended = python("-m", "consumer", "check", stdout=writer)
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (141, "")
+
+
+CLOSED = ("sh", "-c", """exec "$@" <&- >&- 2>"$TOLD" """, "sh", sys.executable)
+"""How a Python begins that has no standard input and output."""
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "first"),
+    [
+        ("check", 1, ""),
+        ("check --output json", 1, ""),
+        ("--help", 0, ""),
+        ("run", 2, "genesys-consumer: bad settings:"),
+    ],
+)
+def test_a_closed_standard_output_changes_nothing_else(command: str, code: int, first: str, tmp_path: Path) -> None:
+    """The exit code is as ever, and what would be printed is told nowhere else."""
+    told = tmp_path / "told"
+    ended = run(*CLOSED, "-m", "consumer", *command.split(), TOLD=str(told))
+    assert (ended.returncode, told.read_text().partition("\n")[0]) == (code, first)
+
+
+def test_a_closed_standard_error_changes_nothing_else() -> None:
+    """What would be said there is lost."""
+    ended = run("sh", "-c", """exec "$@" 2>&-""", "sh", sys.executable, "-m", "consumer", "run")
+    assert (ended.returncode, ended.stdout) == (2, "")
+
+
+def test_no_file_gets_the_number_of_a_closed_standard_stream(tmp_path: Path) -> None:
+    """The log would be written into it, be it the store's."""
+    code = (
+        "import os, sys; from consumer.cli import output; output.stand_in_for_closed(); "
+        "sys.stderr.write(str({os.readlink(f'/proc/self/fd/{fd}') for fd in (0, 1)}))"
+    )
+    told = tmp_path / "told"
+    run(*CLOSED, "-c", code, TOLD=str(told))
+    assert told.read_text() == str({os.devnull})
 
 
 def test_a_broken_pipe_of_something_else_is_a_bug(
