@@ -281,7 +281,7 @@ def load(
         try:
             raw = _raw(name, rule, environ, below)
             if not raw and rule.default is None and not name.startswith(unneeded):
-                problems.append(f"{name}: required ({rule.help})")
+                problems.append(f"{name}: required ({rule.help}){_slip_of(name, environ)}")
             known[name.lower()] = rule.parse(raw) if raw else _DERIVED.get(name.lower(), _unset)(known)
         except _BAD as error:
             problems.append(f"{name}: {_reason(error)}")
@@ -343,9 +343,24 @@ def misspelt(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
 
     A configuration file can have no other names; the environment is full of them, so that a slip there does not show.
     """
-    names = _names()
-    near = {name: get_close_matches(name.upper(), names - environ.keys(), 1, _NEAR) for name in environ.keys() - names}
-    return {_on_one_line(name): meant[0] for name, meant in sorted(near.items()) if meant}
+    near = {name: _nearest(name.upper(), environ) for name in environ.keys() - _names()}
+    return {_on_one_line(name): meant for name, meant in sorted(near.items()) if meant is not None}
+
+
+def _slip_of(name: str, environ: Mapping[str, str]) -> str:
+    """What to say of a missing setting that is there under another name."""
+    slips = [slip for slip, meant in misspelt(environ).items() if meant in {name, f"{name}_FILE"}]
+    return f"; {', '.join(slips)} in the environment is no setting: is it meant?" if slips else ""
+
+
+def _nearest(name: str, environ: Mapping[str, str]) -> str | None:
+    """The setting that was left out for this name: the shortest that goes on where it ends, or one nearly as it is.
+
+    One word is the beginning of many a name, and a likely variable of something else.
+    """
+    longer = [each for each in sorted(_names()) if "_" in name and each.startswith(f"{name}_")]
+    nearest = [min(longer, key=len)] if longer else get_close_matches(name, _names() - environ.keys(), 1, _NEAR)
+    return next((each for each in nearest if each not in environ), None)
 
 
 def _names() -> set[str]:

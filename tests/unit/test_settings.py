@@ -1040,11 +1040,31 @@ def test_a_mapping_needs_an_envelope_that_is_mapped(tmp_path: Path) -> None:
         ("SUPPRESS_UNDECODEABLE", "SUPPRESS_UNDECODABLE"),
         ("log_level", "LOG_LEVEL"),
         ("GENESYS_OAUTH_CLIENT_SECRETS_FILE", "GENESYS_OAUTH_CLIENT_SECRET_FILE"),
+        ("GENESYS_DNC", "GENESYS_DNC_LIST"),
+        ("SCHEMA_REGISTRY", "SCHEMA_REGISTRY_URL"),
+        ("kafka_group", "KAFKA_GROUP_ID"),
     ],
 )
 def test_a_slip_in_the_environment_is_found(name: str, meant: str) -> None:
     """It would be left out without a word, since the environment is full of names that are no settings."""
     assert misspelt({**REQUIRED, name: "x"}) == {name: meant}
+
+
+@pytest.mark.parametrize(
+    ("slip", "missing"),
+    [
+        ("KAFKA_BOOTSTRAP", "KAFKA_BOOTSTRAP_SERVERS"),
+        ("GENESYS_OAUTH_CLIENT_SECRETS_FILE", "GENESYS_OAUTH_CLIENT_SECRET"),
+    ],
+)
+def test_a_required_setting_under_a_wrong_name_is_told_with_it(slip: str, missing: str) -> None:
+    """Nothing else would tell of the name: the program does not come so far."""
+    given = {name: value for name, value in REQUIRED.items() if name != missing}
+    with pytest.raises(SettingsError) as ended:
+        load({**given, slip: "x"})
+    (problem,) = ended.value.problems
+    assert problem.startswith(f"{missing}: required (")
+    assert problem.endswith(f"; {slip} in the environment is no setting: is it meant?")
 
 
 def test_a_slip_that_is_not_utf_8_can_be_told() -> None:
@@ -1055,5 +1075,13 @@ def test_a_slip_that_is_not_utf_8_can_be_told() -> None:
 def test_other_names_in_the_environment_are_no_slips() -> None:
     """Those of other programs, those that Kubernetes makes for services, and one beside the setting itself."""
     links = {"KAFKA_PORT": "tcp://10.0.0.1:9092", "GENESYS_CONSUMER_SERVICE_HOST": "10.0.0.1", "KAFKA_OPTS": "-Xmx1g"}
-    both = {"LOG_LEVEL": "info", "LOG_LEVELS": "info"}
-    assert misspelt({**REQUIRED, **links, **both, "PATH": "/bin", "OTEL_SERVICE_NAME": "x"}) == {}
+    both = {
+        "LOG_LEVEL": "info",
+        "LOG_LEVELS": "info",
+        "KAFKA_BOOTSTRAP": "x",
+        "KAFKA_GROUP": "x",
+        "KAFKA_GROUP_ID": "x",
+    }
+    words = {"KAFKA": "x", "GENESYS": "x", "STATE": "x", "LOG": "x", "HTTP": "x", "GENESYS_D": "x", "LOG_": "x"}
+    others = {"PATH": "/bin", "OTEL_SERVICE_NAME": "x"}
+    assert misspelt({**REQUIRED, **links, **both, **words, **others}) == {}
