@@ -21,6 +21,7 @@ from consumer.adapters.kafka.topics import partition_counts
 from consumer.core import dead_letters
 from consumer.core.dead_letters import Letter
 from consumer.core.replayed import Replayed
+from consumer.errors import Unauthorized
 from consumer.model import Headers
 from consumer.operate import printing
 from consumer.settings import Settings
@@ -85,20 +86,20 @@ class Group:
 
     Attributes:
         letters: How many.
-        replayed: How many of them were put back.
+        replayed: How many of them were put back; None where nobody can tell.
         oldest: When the first was given up, milliseconds since the epoch.
         newest: When the last was.
     """
 
     letters: int = 0
-    replayed: int = 0
+    replayed: int | None = 0
     oldest: int | None = None
     newest: int | None = None
 
-    def add(self, time_ms: int, *, replayed: bool) -> None:
+    def add(self, time_ms: int, *, replayed: bool | None) -> None:
         """Count a letter."""
         self.letters += 1
-        self.replayed += replayed
+        self.replayed = None if replayed is None or self.replayed is None else self.replayed + replayed
         self.oldest = time_ms if self.oldest is None else min(self.oldest, time_ms)
         self.newest = time_ms if self.newest is None else max(self.newest, time_ms)
 
@@ -114,7 +115,7 @@ class Summary:
         """All of them."""
         return sum(group.letters for group in self.groups.values())
 
-    def add(self, letter: Letter, *, replayed: bool) -> None:
+    def add(self, letter: Letter, *, replayed: bool | None) -> None:
         """Count a letter."""
         key = (letter.reason, letter.source.topic)
         self.groups.setdefault(key, Group()).add(letter.time_ms, replayed=replayed)
@@ -122,7 +123,7 @@ class Summary:
     def print_table(self, *, replayed: str = "replayed") -> None:
         """For people; `replayed` is what the number of those that were put back is called."""
         rows = [
-            (reason, topic, *map(str, (group.letters, group.replayed)), *map(printing.moment, _times(group)))
+            (reason, topic, str(group.letters), _or_unknown(group.replayed), *map(printing.moment, _times(group)))
             for (reason, topic), group in sorted(self.groups.items())
         ]
         printing.table(("reason", "topic", "letters", replayed, "oldest", "newest"), rows)
@@ -150,19 +151,28 @@ def list_letters(settings: Settings, query: Query, *, records: bool, output: str
         FatalError: There is no dead letter topic, or it may not be read.
     """
     connection = Connection.of(settings)
-    replayed = recall(connection, settings)
+    replayed, untold = _recalled(connection, settings)
     summary, unreadable = Summary(), 0
     with closing(_read(connection, settings, query)) as letters:
         for found in letters:
             if found.letter is None:
                 unreadable += 1
                 continue
-            summary.add(found.letter, replayed=found.place in replayed)
+            was_replayed = None if replayed is None else found.place in replayed
+            summary.add(found.letter, replayed=was_replayed)
             if records:
-                _print_record(found, found.letter, output, replayed=found.place in replayed)
+                _print_record(found, found.letter, output, replayed=was_replayed)
             if summary.letters == query.limit:
                 break
-    _print_list(summary, unreadable, output)
+    _print_list(summary, unreadable, untold, output)
+
+
+def _recalled(connection: Connection, settings: Settings) -> tuple[Replayed | None, str]:
+    """Which letters were replayed; None, and why, where that may not be read: the letters may be all the same."""
+    try:
+        return recall(connection, settings), ""
+    except Unauthorized as error:
+        return None, str(error)
 
 
 def _read(connection: Connection, settings: Settings, query: Query) -> Generator[Found, None, None]:
@@ -177,7 +187,7 @@ def _read(connection: Connection, settings: Settings, query: Query) -> Generator
                 yield Found(message, found, letter)
 
 
-def _print_record(found: Found, letter: Letter, output: str, *, replayed: bool) -> None:
+def _print_record(found: Found, letter: Letter, output: str, *, replayed: bool | None) -> None:
     told = {
         "time": printing.moment(letter.time_ms),
         "source": str(letter.source),
@@ -190,20 +200,23 @@ def _print_record(found: Found, letter: Letter, output: str, *, replayed: bool) 
     if output == "json":
         printing.document(told)
     else:
-        state = "replayed" if replayed else "open"
+        state = {True: "replayed", False: "open", None: "open or replayed"}[replayed]
         printing.line(
             f"{told['time']}  {letter.source}  {letter.reason}  attempt {letter.attempt}  {state}  {letter.detail}"
         )
 
 
-def _print_list(summary: Summary, unreadable: int, output: str) -> None:
+def _print_list(summary: Summary, unreadable: int, untold: str, output: str) -> None:
     if output == "json":
-        printing.document({"letters": summary.letters, "unreadable": unreadable, "groups": summary.document()})
+        why = {"replayedUnknown": untold} if untold else {}
+        printing.document({"letters": summary.letters, "unreadable": unreadable, **why, "groups": summary.document()})
         return
     if summary.letters:
         summary.print_table()
     else:
         printing.line("no dead letters")
+    if untold:
+        printing.line(f"which of them were replayed cannot be told: {untold}")
     if unreadable:
         printing.line(f"{unreadable} records of the topic are not dead letters of this program")
 
@@ -326,3 +339,7 @@ class Replay:
 
 def _times(group: Group) -> tuple[int | None, int | None]:
     return group.oldest, group.newest
+
+
+def _or_unknown(count: int | None) -> str:
+    return "?" if count is None else str(count)

@@ -1,6 +1,8 @@
 """Missing ACLs on a real Kafka: what lacks is named, with the command that allows it, and so is where it lacks."""
 
 import dataclasses
+import json
+import re
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -26,7 +28,7 @@ from consumer.core import dead_letters
 from consumer.errors import FatalError, SourceUnavailable, Unauthorized
 from consumer.model import DeadLetter, Record, TopicPartition
 from consumer.operate.audit import Verification
-from consumer.operate.dead_letters import Query, Replay
+from consumer.operate.dead_letters import Query, Replay, list_letters
 from consumer.settings import Settings
 from tests.kafka_clients import QUIET, WITHIN_S, commit, produce, properties, settings, watched
 from tests.kafka_cluster import LOCKED_PASSWORD, LOCKED_USER, KafkaCluster
@@ -167,8 +169,8 @@ def _bury(kafka: KafkaCluster, chosen: Settings) -> None:
     produce(kafka.bootstrap, chosen.kafka_dead_letter_topic, [b"value"], headers=[*dead_letters.headers(letter)])
 
 
-def _replay(chosen: Settings) -> None:
-    Replay(chosen, Query(), max_attempts=3, dry_run=False).run()
+def _replay(chosen: Settings, *, dry_run: bool = False) -> None:
+    Replay(chosen, Query(), max_attempts=3, dry_run=dry_run).run()
 
 
 @pytest.mark.parametrize(
@@ -198,6 +200,37 @@ def test_marks_that_may_not_be_described_are_told_at_once(
     allow(kafka, ResourceType.TOPIC, marks.name)
     with pytest.raises(Unauthorized, match=f"{marks.name} may not be described: allow Read and Write on it"):
         _replay(chosen)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "told"),
+    [([], "{} may not be described: allow Read on it"), ([AclOperation.DESCRIBE], "cannot read {}: TOPIC_AUTH")],
+    ids=["closed", "described"],
+)
+def test_a_list_that_may_not_read_the_marks_does_not_say_that_nothing_was_replayed(
+    kafka: KafkaCluster,
+    chosen: Settings,
+    allowed: list[AclOperation],
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The letters may be read. A replay, of which this is the first question, is refused, tried out or not."""
+    _bury(kafka, chosen)
+    _replay(chosen)
+    marks = marks_topic(chosen).name
+    allow(kafka, ResourceType.TOPIC, marks, allowed)
+    capsys.readouterr()
+    list_letters(chosen, Query(), records=True, output="text")
+    letter, _, counted, why = capsys.readouterr().out.splitlines()
+    assert "  open or replayed  " in letter
+    assert counted.split()[2:4] == ["1", "?"]
+    assert why.startswith(f"which of them were replayed cannot be told: {told.format(marks)}")
+    list_letters(chosen, Query(), records=False, output="json")
+    listed = json.loads(capsys.readouterr().out)
+    assert ([group["replayed"] for group in listed["groups"]], listed["letters"]) == ([None], 1)
+    assert told.format(marks) in listed["replayedUnknown"]
+    with pytest.raises(Unauthorized, match=re.escape(told.format(marks))):
+        _replay(chosen, dry_run=True)
 
 
 def test_an_audit_that_may_not_describe_the_group_names_the_right(

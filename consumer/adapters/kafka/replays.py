@@ -22,7 +22,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from consumer.adapters.kafka.bounded import BoundedReader, spans
 from consumer.adapters.kafka.connection import Admin, Connection
 from consumer.adapters.kafka.failures import error_of, fatal_error, policy, writing_policy
-from consumer.adapters.kafka.topics import Wanted, create, partition_counts, topic_id
+from consumer.adapters.kafka.topics import Wanted, create, exists, topic_id
 from consumer.core.replayed import Replayed
 from consumer.errors import ConsumerError, SourceUnavailable
 from consumer.model import Headers
@@ -73,13 +73,14 @@ def recall(connection: Connection, settings: Settings) -> Replayed:
 
     Raises:
         SourceUnavailable: The brokers do not answer.
-        FatalError: They refuse, or there is no dead letter topic.
+        Unauthorized: They refuse; where that topic may not be described, nobody can tell whether it exists.
+        FatalError: There is no dead letter topic.
     """
     admin = Admin(connection)
     letters = spans(admin, settings.kafka_dead_letter_topic)
     replayed = Replayed(topic_id(connection, settings.kafka_dead_letter_topic))
     name = marks_topic(settings).name
-    if partition_counts(connection, [name]):
+    if exists(connection, name):
         with closing(BoundedReader(connection, settings.kafka_group_id, spans(admin, name))) as reader:
             for message in reader:
                 replayed.restore(message.key() or b"", message.value())

@@ -184,6 +184,17 @@ def partition_counts(connection: Connection, names: Collection[str]) -> dict[str
     return {name: counts[name] for name in names if name in counts}
 
 
+def exists(connection: Connection, name: str) -> bool:
+    """Whether there is a topic, also one that cannot be used now. Blocks.
+
+    Raises:
+        SourceUnavailable: The brokers do not answer.
+        FatalError: It may not be described, so that nobody can tell; the message has the remedy.
+    """
+    with Admin(connection).asking("cannot list topics") as admin:
+        return bool(_described(admin, name, "Read").topics[name].partitions)
+
+
 def create(connection: Connection, topic: Wanted) -> None:
     """Create a topic unless there is one, and wait until it can be used. Blocks.
 
@@ -192,10 +203,7 @@ def create(connection: Connection, topic: Wanted) -> None:
         FatalError: It may not be created, or not be described; the message has the remedy.
     """
     with Admin(connection).asking("cannot list topics") as admin:
-        error = admin.list_topics(topic.name, timeout=ANSWER_WITHIN_S).topics[topic.name].error
-        if error is not None and error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-            raise Unauthorized(f"{topic.name} may not be described: allow Read and Write on it")
-        if topic.name not in _counts(_known(admin)):
+        if topic.name not in _counts(_described(admin, topic.name, "Read and Write")):
             _create(admin, connection, [topic])
             _await_visible(admin, [topic], topic)
 
@@ -211,6 +219,15 @@ def _names(settings: Settings) -> list[str]:
 
 def _known(admin: AdminClient) -> ClusterMetadata:
     return admin.list_topics(timeout=ANSWER_WITHIN_S)
+
+
+def _described(admin: AdminClient, name: str, rights: str) -> ClusterMetadata:
+    """What the brokers tell of a topic, to whoever may have it described."""
+    known = admin.list_topics(name, timeout=ANSWER_WITHIN_S)
+    error = known.topics[name].error
+    if error is not None and error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        raise Unauthorized(f"{name} may not be described: allow {rights} on it")
+    return known
 
 
 def _counts(known: ClusterMetadata) -> dict[str, int]:
