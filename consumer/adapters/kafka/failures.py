@@ -125,8 +125,8 @@ def is_not_released(error: KafkaError) -> bool:
 def is_of_names(error: KafkaError) -> bool:
     """Whether the library settles nothing under the names that this member has, now or ever.
 
-    It says so itself, without asking a broker; of a broker's answer that is garbled, which has the same code, the
-    transaction is to be aborted.
+    To be asked where they are sent. It says so itself, without asking a broker; of a broker's answer that is garbled,
+    which has the same code, the transaction is to be aborted.
     """
     return error.code() == KafkaError._BAD_MSG and not error.txn_requires_abort()
 

@@ -193,8 +193,17 @@ class SettlingProducer:
         """The producer asks every few minutes how many partitions there are: too late for one that was just added."""
         highest = max((source.partition for source in sources), default=-1)
         if highest > self._highest_partition:
-            self._producer.list_topics(topic, CALL_S)
+            self._ask_for(topic)
             self._highest_partition = highest
+
+    def _ask_for(self, topic: str) -> None:
+        """Have the library learn what partitions there are. What it cannot read is the answer, and no name of ours."""
+        try:
+            self._producer.list_topics(topic, CALL_S)
+        except KafkaException as failure:
+            if is_of_names(error_of(failure)):
+                raise policy(error_of(failure), "cannot settle") from None
+            raise
 
     def _send_dead_letter(self, deadline: float, letter: DeadLetter) -> None:
         record, headers = letter.record, dead_letters.headers(letter)
