@@ -2,18 +2,22 @@
 
 import threading
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from consumer.adapters.kafka.event_topics import KafkaEventTopics
 from consumer.adapters.kafka.group_offsets import Membership
 from consumer.adapters.kafka.settling_producer import SettlingProducer
-from consumer.errors import SourceUnavailable
+from consumer.errors import SettingsError, SourceUnavailable
 from consumer.model import TopicPartition
 from tests.kafka_clients import settings, settlement
 
 PARTITION = TopicPartition("crm", 0)
 MEMBERSHIP = Membership(None, frozenset({PARTITION}), {})
+HALF = SettingsError(["KAFKA_PROPERTIES_FILE: half a certificate"])
+BROKEN = KafkaError(KafkaError._TRANSPORT)
 ATTEMPT = settlement({PARTITION: 1}, audit=[(b"k", b"v")], changelog=[(PARTITION, b"k", b"1")])
 
 
@@ -39,17 +43,36 @@ class Library:
 
 
 class Made:
-    """A connection that gives these producers, one after the other."""
+    """A connection that gives these producers, one after the other, or fails."""
 
-    def __init__(self, *producers: Library) -> None:
+    def __init__(self, *producers: Library | SettingsError) -> None:
         self._producers = iter(producers)
 
     def producer(self, *_: object) -> Library:
         """The next one."""
-        return next(self._producers)
+        made = next(self._producers)
+        if isinstance(made, SettingsError):
+            raise made
+        return made
+
+    def admin(self, *_: object) -> None:
+        """None can be made now."""
+        raise HALF
 
 
 CHOSEN = settings("127.0.0.1:1", PARTITION.topic)
+
+
+def event_topics(connection: Any) -> KafkaEventTopics:
+    """Those of a member that owns the partition."""
+    return KafkaEventTopics(
+        connection, CHOSEN, transactional_id="t", group_metadata=lambda _: MEMBERSHIP, commit=lambda _: never()
+    )
+
+
+async def never() -> None:
+    """Nothing is committed outside of a transaction."""
+    raise AssertionError
 
 
 def test_a_garbled_answer_is_not_laid_to_names() -> None:
@@ -60,3 +83,36 @@ def test_a_garbled_answer_is_not_laid_to_names() -> None:
         producer.transact(ATTEMPT, MEMBERSHIP)
     assert garbled.calls[-1] == "abort_transaction"
     assert not producer.in_transaction
+
+
+async def test_a_file_that_is_being_exchanged_is_waited_for_once_it_was_good() -> None:
+    """A producer that is left behind has a successor as soon as the file is whole again."""
+    lost = Library({"flush": BROKEN, "abort_transaction": BROKEN})
+    good = Library({})
+    topics = event_topics(Made(lost, HALF, HALF, good))
+    await topics.open()
+    with pytest.raises(SourceUnavailable, match="_TRANSPORT"):
+        await topics.settle(ATTEMPT)
+    with pytest.raises(SourceUnavailable, match="half a certificate"):
+        await topics.settle(ATTEMPT)
+    await topics.settle(ATTEMPT)
+    await topics.close()
+    assert good.calls[0] == "init_transactions"
+    assert good.calls[-1] == "commit_transaction"
+
+
+async def test_a_file_that_is_bad_at_start_is_a_bad_setting() -> None:
+    """Nobody is exchanging it."""
+    topics = event_topics(Made(HALF))
+    with pytest.raises(SettingsError):
+        await topics.open()
+    await topics.close()
+
+
+async def test_a_changelog_waits_for_a_file_that_is_being_exchanged() -> None:
+    """Each partition that comes has a reader of its own, which is made then."""
+    topics = event_topics(Made(Library({})))
+    await topics.open()
+    with pytest.raises(SourceUnavailable, match="half a certificate"):
+        await anext(topics.changelog(PARTITION, 0))
+    await topics.close()

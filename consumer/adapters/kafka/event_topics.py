@@ -10,8 +10,8 @@ once a commit was asked for and nobody knows whether it happened: the works woul
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import structlog
@@ -22,7 +22,7 @@ from consumer.adapters.kafka.group_offsets import Membership
 from consumer.adapters.kafka.settling_producer import SettlingProducer
 from consumer.adapters.kafka.topics import ensure
 from consumer.adapters.kafka.worker import Worker
-from consumer.errors import FatalError, SourceUnavailable, TransientError
+from consumer.errors import FatalError, SettingsError, SourceUnavailable, TransientError
 from consumer.model import Settlement, TopicPartition
 from consumer.ports import ChangelogChunk
 from consumer.settings import Settings
@@ -31,6 +31,15 @@ CLOSE_WITHIN_S = 10.0
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
+
+
+@contextmanager
+def _at_work() -> Iterator[None]:
+    """Clients could be made at start: where none can be now, a file of theirs is being exchanged, and soon whole."""
+    try:
+        yield
+    except SettingsError as error:
+        raise SourceUnavailable(str(error)) from None
 
 
 class KafkaEventTopics:
@@ -89,10 +98,12 @@ class KafkaEventTopics:
 
     async def changelog(self, partition: TopicPartition, start: int) -> AsyncIterator[ChangelogChunk]:
         try:
-            async for chunk in changelog.read(self._connection, self._admin, self._settings, partition, start):
-                yield chunk
+            with _at_work():
+                async for chunk in changelog.read(self._connection, self._admin, self._settings, partition, start):
+                    yield chunk
         except changelog.PartitionMissing:
-            await ensure(self._connection, self._settings)
+            with _at_work():
+                await ensure(self._connection, self._settings)
             raise SourceUnavailable(f"the changelog had no partition for {partition}, which is new") from None
 
     async def close(self) -> None:
@@ -112,7 +123,7 @@ class KafkaEventTopics:
         """Settle in a transaction; a producer that cannot end its own is left behind, and fenced by the next one."""
         if self._ended_by is not None:  # who waited for his turn does not know yet
             raise self._ended_by
-        self._open()
+        self._reopen()
         try:
             return self._opened().transact(settlement, membership)
         except FatalError as error:
@@ -130,17 +141,22 @@ class KafkaEventTopics:
         if not self._closing.is_set():
             with suppress(SourceUnavailable):
                 self._group_metadata(partitions)
-                self._open()
+                self._reopen()
 
     def _deliver(self, settlement: Settlement) -> Mapping[TopicPartition, int]:
         """Settle without a transaction; a producer that has lost the brokers is left behind."""
-        self._open()
+        self._reopen()
         try:
             return self._opened().deliver(settlement)
         except TransientError:
             if self._opened().is_cut_off():
                 self._forget()
             raise
+
+    def _reopen(self) -> None:
+        """Have a producer, as at start."""
+        with _at_work():
+            self._open()
 
     def _open(self) -> None:
         if self._producer is None:
