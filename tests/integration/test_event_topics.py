@@ -7,8 +7,8 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -397,8 +397,9 @@ class Interfering:
         return call
 
 
-def stop_and_go(kafka: KafkaCluster, topics: KafkaEventTopics, call: str) -> Interfering:
-    """Have the broker stand still from the first such call until the second."""
+@contextmanager
+def stop_and_go(kafka: KafkaCluster, topics: KafkaEventTopics, call: str) -> Iterator[Interfering]:
+    """Have the broker stand still from the first such call until the second, or the end: it is everybody's."""
     process = kafka._brokers[1].process
     assert process is not None
     assert topics._producer is not None
@@ -409,7 +410,10 @@ def stop_and_go(kafka: KafkaCluster, topics: KafkaEventTopics, call: str) -> Int
         lambda: process.send_signal(signal.SIGCONT),
     )
     topics._producer._producer = interfering  # type: ignore[assignment]
-    return interfering
+    try:
+        yield interfering
+    finally:
+        process.send_signal(signal.SIGCONT)
 
 
 def first_unstable(kafka: KafkaCluster, topic: str) -> int:
@@ -473,11 +477,11 @@ async def test_an_unknown_commit_is_asked_for_again(kafka: KafkaCluster, monkeyp
     chosen = names(kafka)
     tp = first_of(chosen)
     async with at_work(chosen) as (_, topics):
-        producer = stop_and_go(kafka, topics, "commit_transaction")
-        positions = await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")], changelog=[(tp, b"x", b"1")]))
-        assert positions == {tp: 1}
-        assert producer.calls.count("commit_transaction") >= 2
-        assert "abort_transaction" not in producer.calls
+        with stop_and_go(kafka, topics, "commit_transaction") as producer:
+            positions = await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")], changelog=[(tp, b"x", b"1")]))
+            assert positions == {tp: 1}
+            assert producer.calls.count("commit_transaction") >= 2
+            assert "abort_transaction" not in producer.calls
     assert values(read(kafka.bootstrap, chosen.kafka_audit_topic)) == [b"v"]
     assert committed(kafka.bootstrap, chosen, tp) == [1]
 
@@ -691,9 +695,9 @@ async def test_a_commit_that_is_unknown_to_everybody_is_asked_for_again(
     async with at_work(chosen) as (_, topics):
         monkeypatch.setattr(settling_producer, "SETTLE_WITHIN_S", 0.2)
         monkeypatch.setattr(settling_producer, "TRANSACTION_TIMEOUT_MS", 0)
-        producer = stop_and_go(kafka, topics, "commit_transaction")
-        await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")]))
-        assert producer.calls.count("commit_transaction") >= 2
+        with stop_and_go(kafka, topics, "commit_transaction") as producer:
+            await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")]))
+            assert producer.calls.count("commit_transaction") >= 2
     assert values(read(kafka.bootstrap, chosen.kafka_audit_topic)) == [b"v"]
 
 
@@ -706,13 +710,10 @@ async def test_an_outage_before_the_commit_leaves_nothing_behind(
     chosen = names(kafka)
     tp = first_of(chosen)
     async with at_work(chosen) as (_, topics):
-        producer = stop_and_go(kafka, topics, "flush")
-        producer._after = lambda: None
-        with pytest.raises(SourceUnavailable):
-            await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")]))
-        process = kafka._brokers[1].process
-        assert process is not None
-        process.send_signal(signal.SIGCONT)
+        with stop_and_go(kafka, topics, "flush") as standing:
+            standing._after = lambda: None
+            with pytest.raises(SourceUnavailable):
+                await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")]))
         monkeypatch.setattr(settling_producer, "SETTLE_WITHIN_S", WITHIN_S)
         await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")]))
     assert values(read(kafka.bootstrap, chosen.kafka_audit_topic)) == [b"v"]
