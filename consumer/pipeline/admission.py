@@ -159,7 +159,8 @@ class Admission:
         self._not_there(work, change, lane.base)
         if not change.withdrawal:
             self._give_up(lane)
-        if change.operation is _SUPPRESS and (lane.base is not None or self._blocks_number(change)):
+        delivered = lane.base is not None and not lane.base.deleted
+        if change.operation is _SUPPRESS and (delivered or self._blocks_number(change)):
             work.operation, work.applied_at = change.operation, applied_at
         self._end(lane, accepted=change.withdrawal)
 
@@ -276,15 +277,16 @@ class Admission:
         elif verdict is _DUPLICATE and base is not None:
             work.outcome = Outcome.DUPLICATE
             self._remember(work, change, dedupe.advanced(change, base))
-        elif isinstance(change.contact, Amendment) and base is not None and base.deleted:
+        elif isinstance(change.contact, Amendment) and dedupe.is_deleted_by_us(base, self._contact_list_id):
             self._not_there(work, change, base)
         else:
             self._lanes.open(work, change, base, self._clock())
 
     def _judge_suppression(self, work: Work, change: Change, base: State | None, verdict: Verdict) -> None:
-        """A rejected record suppresses its contact, and one that was deleted is noted.
+        """A rejected record suppresses its contact, and one that we deleted is noted.
 
-        Genesys is asked for who is not known: another partition, topic or group may have delivered him.
+        Genesys is asked for everybody else: another partition, topic or group may have delivered who is not known here,
+        and since then also who was only noted.
         A number that it names goes on the do-not-call list in any case: nobody knows whether the last was the same.
         """
         blocks = self._blocks_number(change)
@@ -293,7 +295,7 @@ class Admission:
         elif verdict is _DUPLICATE and base is not None and not blocks:
             work.outcome = Outcome.REJECTED
             self._remember(work, change, dedupe.advanced(change, base))
-        elif base is not None and base.deleted and not blocks:
+        elif dedupe.is_deleted_by_us(base, self._contact_list_id) and not blocks:
             self._not_there(work, change, base)
         else:
             self._lanes.open(work, change, base, self._clock())
