@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 # Bound once, since each record needs them: to find a member in its class takes Python 3.11 longer than a comparison.
 _NEW, _CHANGED, _DUPLICATE, _STALE = Verdict
-_DELETE, _SUPPRESS = Operation.DELETE, Operation.SUPPRESS
+_UPSERT, _DELETE, _SUPPRESS = Operation.UPSERT, Operation.DELETE, Operation.SUPPRESS
 
 States = Mapping[bytes, State | None]
 """What was delivered, by identity; None where nothing was."""
@@ -258,10 +258,21 @@ class Admission:
         withdraws = change.withdrawal and verdict in {_NEW, _CHANGED}
         self._lanes.wait(lane, work, expected, withdraws=withdraws)
 
-    @staticmethod
-    def _may_be_replaced(lane: Lane, change: Change) -> bool:
+    def _may_be_replaced(self, lane: Lane, change: Change) -> bool:
         in_the_way = lane.sent or lane.waiting or lane.change.operation is _SUPPRESS
-        return not (in_the_way or isinstance(change.contact, Amendment))
+        return not (in_the_way or isinstance(change.contact, Amendment) or self._loses_a_number(lane, change))
+
+    def _loses_a_number(self, lane: Lane, change: Change) -> bool:
+        """Whether the number of a withdrawal would never be on the do-not-call list if a change took its place.
+
+        Where a request with it came to nothing it gives way: it may be why, and somebody may be called meanwhile. While
+        it waits for that list, nobody is.
+        """
+        if not (self._blocks and lane.change.withdrawal) or lane.change.operation is not _UPSERT:
+            return False
+        if lane.tried or lane.misses or lane.work.applied_at is not None:
+            return False
+        return change.operation is _DELETE or change.contact.phone != lane.change.contact.phone
 
     def _judge(self, work: Work, change: Change, base: State | None) -> None:
         verdict = dedupe.judge(change, base)
