@@ -48,6 +48,9 @@ class Admission:
         forgets: Whether contacts are forgotten.
         clock: Monotonic seconds.
         decided: Called when works were let in, of which some may have their outcome.
+
+    Attributes:
+        blocks: As given.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class Admission:
         self._store = store
         self._reports = reports
         self._contact_list_id = contact_list_id
-        self._blocks = blocks
+        self.blocks = blocks
         self._forgets = forgets
         self._clock = clock
         self._decided = decided
@@ -193,7 +196,7 @@ class Admission:
 
     def _conclude(self, lane: Lane) -> None:
         """Genesys has what the work of a lane asks for."""
-        self._remember(lane.work, lane.change, dedupe.accepted(lane.change, lane.beneath, blocks=self._blocks))
+        self._remember(lane.work, lane.change, dedupe.accepted(lane.change, lane.beneath, blocks=self.blocks))
         self._end(lane, accepted=True)
 
     def _end(self, lane: Lane, *, accepted: bool) -> None:
@@ -268,7 +271,7 @@ class Admission:
         Where a request with it came to nothing it gives way: it may be why, and somebody may be called meanwhile. While
         it waits for that list, nobody is.
         """
-        if not (self._blocks and lane.change.withdrawal) or lane.change.operation is not _UPSERT:
+        if not (self.blocks and lane.change.withdrawal) or lane.change.operation is not _UPSERT:
             return False
         if lane.tried or lane.misses or lane.work.applied_at is not None:
             return False
@@ -313,7 +316,7 @@ class Admission:
 
     def _blocks_number(self, change: Change) -> bool:
         """Whether a suppression puts the number that its record names on the do-not-call list."""
-        return self._blocks and change.number != ""
+        return self.blocks and change.number != ""
 
     def _not_there(self, work: Work, change: Change, base: State | None) -> None:
         """Nobody can call a contact that is not in Genesys: a withdrawal is noted, whatever else has to come whole."""

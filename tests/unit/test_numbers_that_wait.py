@@ -4,6 +4,7 @@ from collections.abc import Collection
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from consumer.errors import ConsumerError, FatalError, SinkUnavailable, Throttled, Withheld
 from consumer.model import TopicPartition
@@ -200,3 +201,40 @@ def test_a_withdrawal_that_is_to_be_told_once_more_gives_its_place_to_a_delete()
         assert "c" not in world.list
 
     in_life(world, act, **DNC)
+
+
+UNREADABLE: dict[str, Any] = {"consent": None, "reasons": ("consent_not_boolean",)}
+
+
+@pytest.mark.usefixtures("partial_events")
+@pytest.mark.parametrize(
+    ("withdrawal", "settings", "by_hand"),
+    [
+        (Event("c", 2, phone=None, consent=False), DNC, True),
+        (Event("c", 2, phone="bad", consent=False, reasons=("phone_not_e164",)), DNC, True),
+        (partly("c", 2, consent=False), DNC, True),
+        (WITHDRAWN, DNC, False),
+        (Event("c", 2, **UNREADABLE), DNC, False),
+        (Event("c", 2, phone=None, consent=False), {}, False),
+    ],
+    ids=["no number", "rejected", "part", "number", "precaution", "no list"],
+)
+def test_who_is_deleted_before_genesys_told_his_number_is_for_somebody_to_put_on_the_list(
+    withdrawal: Event, settings: dict[str, Any], by_hand: bool
+) -> None:
+    """Nobody else knows it by then but the CRM."""
+    world = known()
+    story = Story().tell(0, Event("c", 1, phone=OLD), withdrawal)
+    world.unanswered = {"c"}
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story)
+        for n in range(40):
+            arrives(world, life, story.tell(0, Event(f"other-{n}", 1)))
+            await passes(2)
+        assert "c" not in world.list
+
+    with capture_logs() as logs:
+        in_life(world, act, **settings)
+    (refused,) = [line for line in logs if line["event"] == "withdrawal_refused"]
+    assert ("put it there by hand" in refused["remedy"]) is by_hand
