@@ -191,6 +191,14 @@ def noted(change: Change, state: State | None) -> State:
     return replace(accepted(change, state), deleted=True)
 
 
+def is_deleted_by_us(state: State | None, contact_list_id: str) -> bool:
+    """Whether a delete is what was accepted last.
+
+    Who was only noted may be in Genesys by now: by another partition or group, or by somebody's import.
+    """
+    return state is not None and state.deleted and state.fingerprint == without_content(_DELETE, contact_list_id)
+
+
 def forgotten(state: State, contact_list_id: str) -> State:
     """The state of a contact whose content in Genesys nobody knows: whatever the CRM says next is sent."""
     fingerprint = without_content(_UPSERT, contact_list_id)

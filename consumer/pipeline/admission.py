@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 # Bound once, since each record needs them: to find a member in its class takes Python 3.11 longer than a comparison.
 _NEW, _CHANGED, _DUPLICATE, _STALE = Verdict
-_DELETE, _SUPPRESS = Operation.DELETE, Operation.SUPPRESS
+_UPSERT, _DELETE, _SUPPRESS = Operation.UPSERT, Operation.DELETE, Operation.SUPPRESS
 
 States = Mapping[bytes, State | None]
 """What was delivered, by identity; None where nothing was."""
@@ -48,6 +48,9 @@ class Admission:
         forgets: Whether contacts are forgotten.
         clock: Monotonic seconds.
         decided: Called when works were let in, of which some may have their outcome.
+
+    Attributes:
+        blocks: As given.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class Admission:
         self._store = store
         self._reports = reports
         self._contact_list_id = contact_list_id
-        self._blocks = blocks
+        self.blocks = blocks
         self._forgets = forgets
         self._clock = clock
         self._decided = decided
@@ -159,7 +162,8 @@ class Admission:
         self._not_there(work, change, lane.base)
         if not change.withdrawal:
             self._give_up(lane)
-        if change.operation is _SUPPRESS and (lane.base is not None or self._blocks_number(change)):
+        delivered = lane.base is not None and not lane.base.deleted
+        if change.operation is _SUPPRESS and (delivered or self._blocks_number(change)):
             work.operation, work.applied_at = change.operation, applied_at
         self._end(lane, accepted=change.withdrawal)
 
@@ -192,7 +196,7 @@ class Admission:
 
     def _conclude(self, lane: Lane) -> None:
         """Genesys has what the work of a lane asks for."""
-        self._remember(lane.work, lane.change, dedupe.accepted(lane.change, lane.beneath, blocks=self._blocks))
+        self._remember(lane.work, lane.change, dedupe.accepted(lane.change, lane.beneath, blocks=self.blocks))
         self._end(lane, accepted=True)
 
     def _end(self, lane: Lane, *, accepted: bool) -> None:
@@ -257,10 +261,21 @@ class Admission:
         withdraws = change.withdrawal and verdict in {_NEW, _CHANGED}
         self._lanes.wait(lane, work, expected, withdraws=withdraws)
 
-    @staticmethod
-    def _may_be_replaced(lane: Lane, change: Change) -> bool:
+    def _may_be_replaced(self, lane: Lane, change: Change) -> bool:
         in_the_way = lane.sent or lane.waiting or lane.change.operation is _SUPPRESS
-        return not (in_the_way or isinstance(change.contact, Amendment))
+        return not (in_the_way or isinstance(change.contact, Amendment) or self._loses_a_number(lane, change))
+
+    def _loses_a_number(self, lane: Lane, change: Change) -> bool:
+        """Whether the number of a withdrawal would never be on the do-not-call list if a change took its place.
+
+        Where a request with it came to nothing it gives way: it may be why, and somebody may be called meanwhile. While
+        it waits for that list, nobody is.
+        """
+        if not (self.blocks and lane.change.withdrawal) or lane.change.operation is not _UPSERT:
+            return False
+        if lane.tried or lane.misses or lane.work.applied_at is not None:
+            return False
+        return change.operation is _DELETE or change.contact.phone != lane.change.contact.phone
 
     def _judge(self, work: Work, change: Change, base: State | None) -> None:
         verdict = dedupe.judge(change, base)
@@ -276,15 +291,16 @@ class Admission:
         elif verdict is _DUPLICATE and base is not None:
             work.outcome = Outcome.DUPLICATE
             self._remember(work, change, dedupe.advanced(change, base))
-        elif isinstance(change.contact, Amendment) and base is not None and base.deleted:
+        elif isinstance(change.contact, Amendment) and dedupe.is_deleted_by_us(base, self._contact_list_id):
             self._not_there(work, change, base)
         else:
             self._lanes.open(work, change, base, self._clock())
 
     def _judge_suppression(self, work: Work, change: Change, base: State | None, verdict: Verdict) -> None:
-        """A rejected record suppresses its contact, and one that was deleted is noted.
+        """A rejected record suppresses its contact, and one that we deleted is noted.
 
-        Genesys is asked for who is not known: another partition, topic or group may have delivered him.
+        Genesys is asked for everybody else: another partition, topic or group may have delivered who is not known here,
+        and since then also who was only noted.
         A number that it names goes on the do-not-call list in any case: nobody knows whether the last was the same.
         """
         blocks = self._blocks_number(change)
@@ -293,14 +309,14 @@ class Admission:
         elif verdict is _DUPLICATE and base is not None and not blocks:
             work.outcome = Outcome.REJECTED
             self._remember(work, change, dedupe.advanced(change, base))
-        elif base is not None and base.deleted and not blocks:
+        elif dedupe.is_deleted_by_us(base, self._contact_list_id) and not blocks:
             self._not_there(work, change, base)
         else:
             self._lanes.open(work, change, base, self._clock())
 
     def _blocks_number(self, change: Change) -> bool:
         """Whether a suppression puts the number that its record names on the do-not-call list."""
-        return self._blocks and change.number != ""
+        return self.blocks and change.number != ""
 
     def _not_there(self, work: Work, change: Change, base: State | None) -> None:
         """Nobody can call a contact that is not in Genesys: a withdrawal is noted, whatever else has to come whole."""

@@ -15,6 +15,7 @@ from consumer.core.batch import Lanes
 from consumer.core.changes import as_delete
 from consumer.core.lane import Batch, Effect, Lane
 from consumer.errors import NoRoom, TransientError
+from consumer.model import Amendment, Contact
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.apart import Apart
 from consumer.pipeline.blame import is_given_up, retry_s
@@ -102,7 +103,10 @@ class Again:
 
     def by_delete(self, lane: Lane, code: str) -> None:
         """Carry out a withdrawal that Genesys does not take by deleting the contact."""
-        log.error("withdrawal_refused", code=code, remedy="the contact is deleted instead", record=name(lane))
+        remedy = "the contact is deleted instead"
+        if self._admission.blocks and _needs_its_number_read(lane.change.contact):
+            remedy += ": unless its number is on the do-not-call list, put it there by hand"
+        log.error("withdrawal_refused", code=code, remedy=remedy, record=name(lane))
         lane.work.reasons = (*lane.work.reasons, f"genesys:{code}")
         lane.become(as_delete(lane.change, self._contact_list_id))
         lane.answered()
@@ -185,6 +189,11 @@ class Again:
         remedy = "ask Genesys about requests with this contact, then replay the dead letter"
         log.error("contact_given_up", code=code, record=name(lane), remedy=remedy)
         self._admission.refuse(lane, code, "Genesys carries out the changes of others, and not this one")
+
+
+def _needs_its_number_read(contact: Contact | Amendment) -> bool:
+    """Whether Genesys is asked for who withdraws before any number is put on the do-not-call list."""
+    return contact.withdraws if isinstance(contact, Amendment) else not contact.phone
 
 
 def _remedy(lane: Lane) -> str:

@@ -18,7 +18,16 @@ from consumer.core.audit import Auditor
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Gate
 from consumer.core.reconcile import Standing
-from consumer.errors import FatalError, InUse, RefusedByGenesys, SinkUnavailable, Throttled, TransientError, Withheld
+from consumer.errors import (
+    FatalError,
+    InUse,
+    NoRoom,
+    RefusedByGenesys,
+    SinkUnavailable,
+    Throttled,
+    TransientError,
+    Withheld,
+)
 from consumer.model import UNCHANGED, Amendment, BatchReport, Change, Settlement, TopicPartition
 from consumer.ports import EventTopics, TimeAndChance
 from consumer.reconcile.findings import Finding, Findings, of_contact, of_row
@@ -238,7 +247,7 @@ class Mender:
         send: Callable[[Sequence[T]], Awaitable[None]],
         refused: Callable[[T, str], Awaitable[None]],
     ) -> int:
-        """Send a batch, by halves where Genesys blames its data; how many contacts it accepted."""
+        """Send a batch, by halves where Genesys blames its data or has no room; how many contacts it accepted."""
         report = BatchReport(self._batch_id(), len(batch), self._now(), len(batch))
         try:
             await self._insist(lambda: send(batch), report)
@@ -246,7 +255,7 @@ class Mender:
             self._withheld = str(error)  # others have to be made not callable too, before anybody looks at the list
             await self._audit(report)
             return 0
-        except RefusedByGenesys as error:
+        except (RefusedByGenesys, NoRoom) as error:  # nobody may make room in the time of a command
             if len(batch) > 1:
                 middle = len(batch) // 2
                 return sum([await self._send(half, send, refused) for half in (batch[:middle], batch[middle:])])
@@ -262,6 +271,7 @@ class Mender:
 
         Raises:
             RefusedByGenesys: It blames the data, or one of several contacts is in use.
+            NoRoom: It takes no contact that it does not have.
             Withheld: The do-not-call list takes no numbers, also after a few tries; who waits for it is not callable.
             FatalError: Somebody else was at work meanwhile, or Genesys refuses for good.
         """
@@ -270,7 +280,7 @@ class Mender:
             report.attempts += 1
             try:
                 await request()
-            except RefusedByGenesys as error:
+            except (RefusedByGenesys, NoRoom) as error:
                 self._gate.succeeded()
                 if not isinstance(error, InUse) or report.records_in > 1:
                     raise

@@ -630,6 +630,23 @@ def test_a_refused_contact_is_found_and_told_and_the_others_are_mended() -> None
     assert world.list["contact-2"]["phone"] == "+15559"
 
 
+def test_in_a_full_organisation_who_is_there_is_mended_and_who_is_missing_is_told() -> None:
+    """Nobody may make room while the command runs; and who withdrew is not callable because of it."""
+    world = delivered_world(Event("missing-no", 1, consent=False), Event("callable-no", 1, consent=False))
+    del world.list["missing-no"], world.list["contact-3"]
+    edit(world, "callable-no", callable=True, consent=True)
+    edit(world, "contact-2", phone="+15559")
+    world.full = True
+    with capture_logs() as logs:
+        report = reconcile(world, apply=True)
+    assert report.mended == Mended(redelivered=2, refused=1)
+    assert world.list["callable-no"]["callable"] is False
+    assert world.list["contact-2"]["phone"] == "+15550100002"
+    assert not {"missing-no", "contact-3"} & world.list.keys()
+    codes = [line["code"] for line in logs if line["event"] == "mending_refused"]
+    assert codes == ["contacts.per.org.limit.exceeded"] * 2
+
+
 def be_called(world: World, name: str, requests: int) -> list[tuple[float, int]]:
     """Have a contact be in use for so many requests; when those with it are made, and how many contacts they hold."""
     world.poison, world.refusal, world.delete_refusal = {name}, InUse(), InUse()

@@ -65,6 +65,53 @@ def test_a_rejected_withdrawal_of_who_is_not_in_genesys_is_asked_for_once_and_no
     assert (world.requested, world.list, last(world)) == ([("c",)], {}, ("stale", None))
 
 
+NOTED = Event("c", 1, consent=False, **BAD)
+
+
+@pytest.mark.usefixtures("partial_events")
+@pytest.mark.parametrize(
+    "withdrawal",
+    [Event("c", 3, do_not_call=True, **BAD), partly("c", 3, do_not_call=True)],
+    ids=["rejected", "partial"],
+)
+def test_who_was_only_noted_is_asked_for_at_each_further_withdrawal(withdrawal: Event) -> None:
+    """Another topic has delivered him since the first one, of whom nobody knew then."""
+    world = told(World(), P1, NOTED)
+    told(world, P0, Event("c", 2))
+    told(world, P1, withdrawal)
+    assert world.list["c"]["callable"] is False
+    assert last(world)[1] in {"suppress", "upsert"}
+
+
+@pytest.mark.usefixtures("partial_events")
+def test_who_was_only_noted_is_asked_for_also_by_what_withdraws_nothing() -> None:
+    """It is sent as not callable, as the withdrawal says that was noted."""
+    world = told(World(), P1, NOTED)
+    told(world, P0, Event("c", 2))
+    told(world, P1, partly("c", 3, phone="+15550199"))
+    assert (world.list["c"]["phone"], world.list["c"]["callable"]) == ("+15550199", False)
+
+
+def test_who_was_only_noted_and_is_still_not_in_genesys_is_noted_again() -> None:
+    """Nothing was done, and a repeat is not asked for."""
+    world = told(World(), P0, NOTED, Event("c", 2, do_not_call=True, **BAD))
+    assert (world.requested, world.list, last(world)) == ([("c",)] * 2, {}, ("rejected", None))
+    told(world, P0, Event("c", 3, do_not_call=True, **BAD))
+    assert (len(world.requested), last(world)) == (2, ("rejected", None))
+
+
+@pytest.mark.usefixtures("partial_events")
+@pytest.mark.parametrize(
+    "withdrawal", [Event("c", 3, consent=False, **BAD), partly("c", 3, consent=False)], ids=["rejected", "partial"]
+)
+def test_who_was_deleted_is_not_asked_for(withdrawal: Event) -> None:
+    """A read that lags would show him, and he would be there again."""
+    world = told(World(), P0, Event("c", 1), Event("c", 2, delete=True))
+    before = len(world.requested)
+    told(world, P0, withdrawal)
+    assert (len(world.requested), world.list, last(world)[1]) == (before, {}, None)
+
+
 def test_rejected_withdrawals_of_many_who_are_unknown_take_a_read_for_fifty_of_them() -> None:
     """As when a migration goes wrong."""
     world = World()
