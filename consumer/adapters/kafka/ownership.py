@@ -13,7 +13,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from consumer.adapters.kafka.connection import native
-from consumer.adapters.kafka.failures import error_of, policy
+from consumer.adapters.kafka.failures import error_of, offsets_policy
 from consumer.adapters.kafka.group_offsets import Mark, Membership, marked
 from consumer.adapters.kafka.handoff import Handoff
 from consumer.adapters.kafka.starts import Start, Starts
@@ -21,6 +21,7 @@ from consumer.errors import Rebalancing
 from consumer.model import TopicPartition
 from consumer.ports import Assigned, Lost, Starting
 
+Add = Callable[[list[TopicPartition]], None]
 Overtaken = Callable[[TopicPartition], None]
 _log = structlog.get_logger(__name__)
 
@@ -87,10 +88,12 @@ class Ownership:
         """Fetch partitions of which it is known by now where; monotonic seconds.
 
         Raises:
-            FatalError: The brokers refuse to tell.
+            FatalError: The brokers refuse to tell, or a topic was made anew with fewer partitions.
         """
         self._begin(self._starts.poll(self._consumer, now))
-        self._leave_former(self._starts.look(now))
+        topic_ids = self._starts.look(now)
+        self._leave_gone({topic for topic, topic_id in topic_ids.items() if topic_id is None})
+        self._leave_former(topic_ids)
 
     def _begin(self, starts: Mapping[TopicPartition, Start]) -> None:
         """Fetch partitions from where they start: new ones are announced, paused."""
@@ -121,7 +124,7 @@ class Ownership:
         That one would commit an offset of those, so where to begin is not for the group's offset to say.
         """
         self._tell_overtaken(partition, start)
-        self.start_over([partition], Mark(start.offset, start.topic_id))
+        self.start_over([partition], partial(self._starts.add, expected=Mark(start.offset, start.topic_id)))
 
     def _tell_overtaken(self, partition: TopicPartition, start: Start) -> None:
         if start.expected is None or not (start.made_anew or start.expected.offset != start.offset):
@@ -135,10 +138,17 @@ class Ownership:
             _log.error("retention_overtook_the_group", **told, remedy=remedy)
         self._handoff.call(self._on_overtaken, partition)
 
-    def _leave_former(self, topic_ids: Mapping[str, str]) -> None:
+    def _leave_gone(self, topics: Collection[str]) -> None:
+        """Give up what is under way of these: nobody can settle it, nor anything else together with it."""
+        for partition in [partition for partition in self.partitions if partition.topic in topics]:
+            if partition in self.fetched:
+                self.find_out(partition, self.fetched[partition])
+            self.start_over([partition], partial(self._starts.add_gone, was=self._starts.pending[partition]))
+
+    def _leave_former(self, topic_ids: Mapping[str, str | None]) -> None:
         """Where a topic is another one than it was, in its partitions other records have the offsets that come next."""
         for partition, offset in list(self.fetched.items()):
-            if not Mark(offset, self._topic_ids[partition]).is_of(topic_ids.get(partition.topic, "")):
+            if not Mark(offset, self._topic_ids[partition]).is_of(topic_ids.get(partition.topic) or ""):
                 self.find_out(partition, offset)
 
     def find_out(self, partition: TopicPartition, offset: int) -> None:
@@ -189,27 +199,27 @@ class Ownership:
         except KafkaException as failure:
             if error_of(failure).code() == KafkaError._NO_OFFSET:  # noqa: SLF001 -- public; they are committed already
                 return
-            raise policy(error_of(failure), "cannot commit offsets") from None
+            raise offsets_policy(error_of(failure), "cannot commit offsets") from None
         for answer in committed:
             if answer.error is not None:
-                raise policy(answer.error, "cannot commit offsets")
+                raise offsets_policy(answer.error, "cannot commit offsets")
 
     # -- how they go
 
-    def start_over(self, partitions: list[TopicPartition], expected: Mark | None = None) -> None:
-        """Let go of these until nothing of them is under way any more; `expected` as for `Starts.add`."""
+    def start_over(self, partitions: list[TopicPartition], add: Add | None = None) -> None:
+        """Let go of these until nothing of them is under way any more; `add` is how `starts` is told of them then."""
         self.let_go(partitions)
         self._doubtful.update(dict.fromkeys(partitions, partitions))
         self.tell_starting()
-        forgotten = partial(self._handoff.command, partial(self._begin_anew, partitions, expected))
+        forgotten = partial(self._handoff.command, partial(self._begin_anew, partitions, add or self._starts.add))
         self._handoff.emit(Lost(partitions, forgotten))
 
-    def _begin_anew(self, partitions: list[TopicPartition], expected: Mark | None) -> None:
+    def _begin_anew(self, partitions: list[TopicPartition], add: Add) -> None:
         """No settlement is under way any more: they begin where that left them, or as told, if they are still ours."""
         ours = [partition for partition in partitions if self._doubtful.get(partition) is partitions]
         for partition in ours:
             del self._doubtful[partition]
-        self._starts.add(ours, expected)
+        add(ours)
 
     def let_go(self, partitions: Collection[TopicPartition]) -> None:
         """From here on nothing of these partitions can be committed or passed on."""

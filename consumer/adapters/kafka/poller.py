@@ -22,7 +22,7 @@ from confluent_kafka import (
 )
 
 from consumer.adapters.kafka.connection import Connection, of_native
-from consumer.adapters.kafka.failures import UNAUTHORIZED, error_of, is_hopeless, is_not_released, policy
+from consumer.adapters.kafka.failures import UNAUTHORIZED, error_of, is_gone, is_hopeless, is_not_released, policy
 from consumer.adapters.kafka.handoff import Handoff
 from consumer.adapters.kafka.lease import Lease
 from consumer.adapters.kafka.messages import headers_of, polled
@@ -292,7 +292,7 @@ class Poller:
     def _on_error(self, error: KafkaError, place: str = "") -> None:
         if is_not_released(error) and not self.ownership.partitions:
             self._name.refuse(time.monotonic())
-        elif is_hopeless(error):
+        elif is_hopeless(error) and not is_gone(error):  # a source topic is let go of, and the others go on
             self._handoff.emit(policy(error, f"the group consumer failed{place}"))
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self.reach.down()
