@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,36 @@ async def test_a_crash_after_a_settlement_of_the_former_skips_nothing(
     (line,) = [entry for entry in logs if entry["event"] == "source_topic_made_anew"]
     assert (line["log_level"], line["partition"], line["expected"], line["resumed"]) == ("error", tp, 20, 0)
     assert told == [tp]
+
+
+async def test_a_late_commit_of_the_former_skips_nothing_without_transactions(
+    kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The partition moved away and back meanwhile, which waits for no settlement, and is the new topic's by then."""
+    monkeypatch.setattr(starts, "LOOK_EVERY_S", 0.3)
+    chosen = names(kafka, KAFKA_GUARANTEE="at_least_once")
+    tp = first_of(chosen)
+    goes_on = held_settlements(monkeypatch)
+    produce(kafka.bootstrap, tp.topic, [b"former"] * 20)
+    async with (
+        watched(chosen) as watcher,
+        opened(chosen, watcher.source.group_metadata, watcher.source.commit) as topics,
+    ):
+        await watcher.until(lambda: len(watcher.records) == 20)
+        watcher.forgets = False
+        former = asyncio.create_task(topics.settle(settlement({tp: 20})))
+        await asyncio.to_thread(remake, kafka.bootstrap, tp.topic)
+        produce(kafka.bootstrap, tp.topic, numbered(5))
+        await watcher.until(lambda: watcher.lost)
+        for moves in (watcher.source._poller.ownership.let_go, watcher.source._poller.ownership.take):
+            watcher.source._handoff.command(partial(moves, [tp]))
+        await watcher.until(lambda: len(watcher.assigned) == 2)
+        goes_on.set()
+        await former
+    produce(kafka.bootstrap, tp.topic, numbered(25, 5))
+    async with watched(chosen) as watcher:
+        await watcher.until(lambda: len(watcher.records) == 30)
+        assert watcher.values() == numbered(30)
 
 
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])

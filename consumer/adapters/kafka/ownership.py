@@ -5,16 +5,16 @@ meanwhile, or whose offsets count anew, begins again only once nothing of it is 
 client that it is given and by `starts`. All of it runs in the poll thread.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition as NativePartition
 
-from consumer.adapters.kafka.connection import native
+from consumer.adapters.kafka.connection import native, of_native
 from consumer.adapters.kafka.failures import error_of, offsets_policy
-from consumer.adapters.kafka.group_offsets import Mark, Membership, marked
+from consumer.adapters.kafka.group_offsets import Mark, Membership
 from consumer.adapters.kafka.handoff import Handoff
 from consumer.adapters.kafka.starts import Start, Starts
 from consumer.errors import Rebalancing
@@ -183,18 +183,21 @@ class Ownership:
             with suppress(KafkaException):  # it has just been assigned, and is about to be fetched anyway
                 self._consumer.seek(native(partition, self.fetched[partition]))
 
-    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+    def commit(self, offsets: Sequence[NativePartition]) -> None:
         """Commit offsets of owned partitions, and of no other: a broker would accept those too.
+
+        They bear the ids under which they were read: with the present one, of a topic that was made anew meanwhile, the
+        next process would go on there at an offset of the former.
 
         Raises:
             TransientError: They are not committed.
             FatalError: They never will be.
         """
-        if not self.partitions.issuperset(offsets):
+        if not self.partitions.issuperset(map(of_native, offsets)):
             raise Rebalancing("cannot commit offsets: partitions moved away")
         try:
-            for partition, offset in offsets.items():
-                self._consumer.store_offsets(offsets=[marked(partition, offset, self._topic_ids[partition])])
+            for offset in offsets:
+                self._consumer.store_offsets(offsets=[offset])
             committed = self._consumer.commit(asynchronous=False) or []
         except KafkaException as failure:
             if error_of(failure).code() == KafkaError._NO_OFFSET:  # noqa: SLF001 -- public; they are committed already
