@@ -36,6 +36,7 @@ class Ownership:
 
     Attributes:
         partitions: Those that are ours and have begun.
+        topics: Those of the group that are there, or were while this has run.
         fetched: Those of them that are assigned to the client, with the offsets that come next.
         membership: As of the last poll; None before the first. May be read from any thread.
     """
@@ -50,6 +51,7 @@ class Ownership:
         self._paused: set[TopicPartition] = set()
         self._starting: frozenset[TopicPartition] = frozenset()  # as told last
         self.partitions: set[TopicPartition] = set()
+        self.topics: set[str] = set()
         self.fetched: dict[TopicPartition, int] = {}
         self.membership: Membership | None = None
 
@@ -92,6 +94,7 @@ class Ownership:
         """
         self._begin(self._starts.poll(self._consumer, now))
         topic_ids = self._starts.look(now)
+        self.topics.update(topic for topic, topic_id in topic_ids.items() if topic_id is not None)
         self._leave_gone({topic for topic, topic_id in topic_ids.items() if topic_id is None})
         self._leave_former(topic_ids)
 
@@ -105,6 +108,7 @@ class Ownership:
             return
         announced = {p: start for p, start in starts.items() if p not in self.partitions}
         self.partitions |= starts.keys()
+        self.topics.update(partition.topic for partition in starts)
         self._paused |= announced.keys()
         self.fetched |= {p: start.offset for p, start in starts.items()}
         self._topic_ids = {**self._topic_ids, **{p: start.topic_id for p, start in starts.items()}}
