@@ -6,12 +6,13 @@ scratch directory under the state directory goes with it.
 
 import secrets
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from confluent_kafka import TopicPartition as NativePartition
 from opentelemetry.trace import NoOpTracer
 
 from consumer.adapters.dedupe_store.files import file_errors
@@ -126,7 +127,7 @@ def _mender(settings: Settings, parts: _Parts, topics: KafkaEventTopics, *, dele
 async def _opened_topics(settings: Settings, closing: AsyncExitStack) -> KafkaEventTopics:
     """The event topics, for single audit events, which need no transaction."""
 
-    async def commit(_: Mapping[TopicPartition, int]) -> None:
+    async def commit(_: Sequence[NativePartition]) -> None:
         """There are no offsets."""
 
     def metadata(_: Collection[TopicPartition]) -> Membership:

@@ -168,6 +168,11 @@ def delete(bootstrap: str, topic: str) -> None:
 def remake(bootstrap: str, topic: str) -> None:
     """Delete a topic of one partition, and make another one of that name."""
     delete(bootstrap, topic)
+    make(bootstrap, topic)
+
+
+def make(bootstrap: str, topic: str) -> None:
+    """Make a topic of one partition that was deleted."""
     admin = AdminClient({"bootstrap.servers": bootstrap, **QUIET})
     deadline = time.monotonic() + WITHIN_S
     while True:

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition as NativePartition
 
 from consumer.adapters.kafka import changelog, connection, settling_producer
-from consumer.adapters.kafka.connection import Connection
+from consumer.adapters.kafka.connection import Connection, of_native
 from consumer.adapters.kafka.event_topics import KafkaEventTopics
 from consumer.adapters.kafka.failures import REBALANCING
 from consumer.adapters.kafka.group_offsets import Membership
@@ -53,7 +53,7 @@ pytestmark = pytest.mark.kafka
 NOW_MS = time.time_ns() // 1_000_000  # of this day: the brokers delete what is older than a week
 
 
-async def not_asked(_: Mapping[TopicPartition, int]) -> None:
+async def not_asked(_: Sequence[NativePartition]) -> None:
     """Stands where nothing may be committed."""
     raise AssertionError("nothing may be committed here")
 
@@ -76,7 +76,7 @@ def names(kafka: KafkaCluster, partitions: int = 1, **more: str) -> Settings:
 async def opened(
     chosen: Settings,
     metadata: Callable[[Collection[TopicPartition]], Any],
-    commit: Callable[[Mapping[TopicPartition, int]], Any] = not_asked,
+    commit: Callable[[Sequence[NativePartition]], Any] = not_asked,
 ) -> AsyncIterator[KafkaEventTopics]:
     """Event topics, open until the block ends."""
     topics = KafkaEventTopics(
@@ -739,9 +739,9 @@ async def test_at_least_once_commits_after_everything_is_delivered(kafka: KafkaC
     tp = first_of(chosen)
     seen: list[Any] = []
 
-    async def commit(offsets: Mapping[TopicPartition, int]) -> None:
+    async def commit(offsets: Sequence[NativePartition]) -> None:
         found = await asyncio.to_thread(read, kafka.bootstrap, chosen.kafka_audit_topic)
-        seen.append((values(found), dict(offsets)))
+        seen.append((values(found), {of_native(each): each.offset for each in offsets}))
         await watcher.source.commit(offsets)
 
     letter = DeadLetter(Record(*tp, 0, 1000, b"k", b"v"), "not_decodable", "", NOW_MS)

@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from structlog.testing import capture_logs
 
 from consumer.adapters.kafka import group_offsets, orphans, poller, reach, starts, static_name
-from consumer.adapters.kafka.connection import Connection
+from consumer.adapters.kafka.connection import Connection, native
 from consumer.adapters.kafka.group_offsets import GroupOffsets, Mark, Told
 from consumer.adapters.kafka.handoff import MAX_UNTAKEN
 from consumer.adapters.kafka.poller import STEADY, Poller
@@ -189,7 +189,7 @@ async def test_a_revoked_partition_moves_once_it_is_released(kafka: KafkaCluster
             await both(old, new, lambda: old.revoked)
             (moving,) = old.revoked[0].partitions
             assert not new.positions
-            await old.source.commit({moving: 7})
+            await old.source.commit([native(moving, 7)])
             old.revoked[0].release()
             await both(old, new, lambda: new.positions)
             assert new.positions == {moving: 7}
@@ -575,7 +575,7 @@ async def test_the_consumer_protocol_serves_as_well(kafka: KafkaCluster, tmp_pat
         async with watched(chosen) as new:
             await both(old, new, lambda: old.revoked)
             (moving,) = old.revoked[0].partitions
-            await old.source.commit({moving: 7})
+            await old.source.commit([native(moving, 7)])
             old.revoked[0].release()
             await both(old, new, lambda: new.positions)
             assert new.positions == {moving: 7}
@@ -643,7 +643,7 @@ async def test_offsets_are_committed(kafka: KafkaCluster) -> None:
     async with watched(chosen) as watcher:
         await watcher.until(lambda: len(watcher.records) == 5)
         for offset in (3, 3, 5):
-            await watcher.source.commit({tp: offset})
+            await watcher.source.commit([native(tp, offset)])
             assert committed(kafka.bootstrap, chosen, tp) == [offset]
 
 
@@ -655,7 +655,7 @@ async def test_only_owned_partitions_are_committed(kafka: KafkaCluster) -> None:
     async with watched(chosen) as watcher:
         await watcher.until(lambda: watcher.assigned)
         with pytest.raises(SourceUnavailable, match="moved away"):
-            await watcher.source.commit({ours: 1, foreign: 1})
+            await watcher.source.commit([native(ours, 1), native(foreign, 1)])
         assert committed(kafka.bootstrap, chosen, ours) == [-1001]
 
 

@@ -1,6 +1,10 @@
 """Source topics that are deleted and made anew: the former's offsets say nothing of the records of the new one."""
 
 import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition as NativePartition
@@ -8,16 +12,22 @@ from structlog.testing import capture_logs
 
 from consumer.adapters.kafka import starts
 from consumer.adapters.kafka.changelog import prefix_of
+from consumer.adapters.kafka.event_topics import KafkaEventTopics
+from consumer.adapters.kafka.topics import TopicIds
+from consumer.errors import FatalError, TransientError
 from consumer.model import TopicPartition
 from tests.integration.test_event_topics import first_of, held_settlements, names, opened
 from tests.integration.test_kafka_source import numbered
 from tests.kafka_clients import (
     QUIET,
+    Watcher,
     commit,
     committed,
     delete,
     delete_records,
+    make,
     produce,
+    properties,
     remake,
     settings,
     settlement,
@@ -56,6 +66,36 @@ async def test_a_crash_after_a_settlement_of_the_former_skips_nothing(
     (line,) = [entry for entry in logs if entry["event"] == "source_topic_made_anew"]
     assert (line["log_level"], line["partition"], line["expected"], line["resumed"]) == ("error", tp, 20, 0)
     assert told == [tp]
+
+
+async def test_a_late_commit_of_the_former_skips_nothing_without_transactions(
+    kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The partition moved away and back meanwhile, which waits for no settlement, and is the new topic's by then."""
+    monkeypatch.setattr(starts, "LOOK_EVERY_S", 0.3)
+    chosen = names(kafka, KAFKA_GUARANTEE="at_least_once")
+    tp = first_of(chosen)
+    goes_on = held_settlements(monkeypatch)
+    produce(kafka.bootstrap, tp.topic, [b"former"] * 20)
+    async with (
+        watched(chosen) as watcher,
+        opened(chosen, watcher.source.group_metadata, watcher.source.commit) as topics,
+    ):
+        await watcher.until(lambda: len(watcher.records) == 20)
+        watcher.forgets = False
+        former = asyncio.create_task(topics.settle(settlement({tp: 20})))
+        await asyncio.to_thread(remake, kafka.bootstrap, tp.topic)
+        produce(kafka.bootstrap, tp.topic, numbered(5))
+        await watcher.until(lambda: watcher.lost)
+        for moves in (watcher.source._poller.ownership.let_go, watcher.source._poller.ownership.take):
+            watcher.source._handoff.command(partial(moves, [tp]))
+        await watcher.until(lambda: len(watcher.assigned) == 2)
+        goes_on.set()
+        await former
+    produce(kafka.bootstrap, tp.topic, numbered(25, 5))
+    async with watched(chosen) as watcher:
+        await watcher.until(lambda: len(watcher.records) == 30)
+        assert watcher.values() == numbered(30)
 
 
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
@@ -102,7 +142,9 @@ async def test_a_topic_that_has_grown_past_the_former_is_noticed_at_work(
                 produce(kafka.bootstrap, tp.topic, numbered(30))
                 delete_records(kafka.bootstrap, tp, first)
 
-            await asyncio.to_thread(make_anew)
+            with monkeypatch.context() as patch:
+                patch.setattr(TopicIds, "of", lambda *_: {})
+                await asyncio.to_thread(make_anew)
             await watcher.until(lambda: len(watcher.assigned) == 2)
             await watcher.until(lambda: watcher.values()[first - 30 :] == numbered(30 - first, first))
             assert watcher.assigned[1].positions == {tp: first}
@@ -124,6 +166,136 @@ async def test_a_topic_that_is_gone_is_told(kafka: KafkaCluster, monkeypatch: py
             produce(kafka.bootstrap, stays, numbered(3))
             await watcher.until(lambda: watcher.values() == numbered(3))
     assert {tuple(entry["topics"]) for entry in logs if entry["event"] == "source_topics_not_told"} == {(gone,)}
+
+
+async def test_a_topic_of_which_the_library_tells_that_it_is_gone_ends_nobody(
+    kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It does so of the partition, for the whole consumer, or of the topic, whichever it notices first."""
+    monkeypatch.setattr(starts, "LOOK_EVERY_S", 1000.0)
+    gone, stays = kafka.create_topic(), kafka.create_topic()
+    path = properties(tmp_path, topic_metadata_propagation_max_ms=500, topic_metadata_refresh_interval_ms=500)
+    chosen = settings(kafka.bootstrap, gone, KAFKA_SOURCE_TOPICS=f"{gone},{stays}", KAFKA_PROPERTIES_FILE=path)
+    with capture_logs() as logs:
+        async with watched(chosen) as watcher:
+            await watcher.until(lambda: len(watcher.positions) == 2)
+            await asyncio.to_thread(delete, kafka.bootstrap, gone)
+            await watcher.until(lambda: any(gone in e["error"] for e in logs if e["event"] == "kafka_error"))
+            produce(kafka.bootstrap, stays, numbered(3))
+            await watcher.until(lambda: watcher.values() == numbered(3))
+
+
+@pytest.mark.parametrize("revoked", [False, True])
+async def test_a_topic_that_is_there_again_is_read_from_its_first_record(
+    kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, revoked: bool
+) -> None:
+    """Whether the group has noticed meanwhile or not; what is waited for keeps nobody from reading the others."""
+    monkeypatch.setattr(starts, "LOOK_EVERY_S", 0.3)
+    gone, stays = kafka.create_topic(), kafka.create_topic()
+    path = properties(tmp_path, topic_metadata_propagation_max_ms=500, topic_metadata_refresh_interval_ms=500)
+    more = {"KAFKA_PROPERTIES_FILE": path} if revoked else {}
+    chosen = settings(kafka.bootstrap, gone, KAFKA_SOURCE_TOPICS=f"{gone},{stays}", **more)
+    produce(kafka.bootstrap, gone, [b"former"] * 3)
+    async with watched(chosen) as watcher:
+        await watcher.until(lambda: len(watcher.records) == 3)
+        await asyncio.to_thread(delete, kafka.bootstrap, gone)
+        await watcher.until(lambda: watcher.starting == {TopicPartition(gone, 0)})
+        if revoked:
+            await watcher.until(lambda: not watcher.starting)
+        produce(kafka.bootstrap, stays, numbered(3))
+        await watcher.until(lambda: watcher.values()[3:] == numbered(3))
+        await asyncio.to_thread(make, kafka.bootstrap, gone)
+        produce(kafka.bootstrap, gone, numbered(5))
+        await watcher.until(lambda: watcher.values()[6:] == numbered(5))
+        assert watcher.assigned[-1].positions == {TopicPartition(gone, 0): 0}
+
+
+async def test_a_topic_that_was_not_gone_after_all_goes_on_where_it_is_committed(
+    kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker may not know it for a moment. What was under way is given up, so it has to come again."""
+    monkeypatch.setattr(starts, "LOOK_EVERY_S", 0.3)
+    chosen = names(kafka)
+    tp = first_of(chosen)
+    produce(kafka.bootstrap, tp.topic, numbered(5))
+    async with watched(chosen) as watcher, opened(chosen, watcher.source.group_metadata) as topics:
+        await watcher.until(lambda: len(watcher.records) == 5)
+        await topics.settle(settlement({tp: 2}))
+        with monkeypatch.context() as patch:
+            patch.setattr(TopicIds, "of", lambda *_: {tp.topic: None})
+            await watcher.until(lambda: watcher.lost)
+        await watcher.until(lambda: len(watcher.assigned) == 2)
+        assert watcher.positions == {tp: 2}
+        await watcher.until(lambda: watcher.values()[5:] == numbered(3, 2))
+
+
+async def test_latest_skips_nothing_of_a_topic_that_is_there_again(
+    kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The group's offsets went with the former, and nothing was settled of it."""
+    monkeypatch.setattr(starts, "LOOK_EVERY_S", 0.3)
+    tp = TopicPartition(kafka.create_topic(), 0)
+    chosen = settings(kafka.bootstrap, tp.topic, KAFKA_START="latest", KAFKA_CHANGELOG_TOPIC=kafka.create_topic())
+    async with watched(chosen) as watcher:
+        await watcher.until(lambda: watcher.positions)
+        await asyncio.to_thread(delete, kafka.bootstrap, tp.topic)
+        await watcher.until(lambda: watcher.lost)
+        await asyncio.to_thread(make, kafka.bootstrap, tp.topic)
+        produce(kafka.bootstrap, tp.topic, numbered(5))
+        await watcher.until(lambda: watcher.values() == numbered(5))
+
+
+async def test_a_topic_that_is_there_again_with_fewer_partitions_ends_the_process(
+    kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its contacts are in other partitions than they were."""
+    monkeypatch.setattr(starts, "LOOK_EVERY_S", 0.3)
+    topic = kafka.create_topic(partitions=2)
+    async with watched(settings(kafka.bootstrap, topic)) as watcher:
+        await watcher.until(lambda: len(watcher.positions) == 2)
+        await asyncio.to_thread(delete, kafka.bootstrap, topic)
+        await watcher.until(lambda: len(watcher.lost) == 2)
+        await asyncio.to_thread(make, kafka.bootstrap, topic)
+        with pytest.raises(FatalError, match="made anew with fewer partitions"):
+            await watcher.until(lambda: False)
+
+
+async def settled(
+    topics: KafkaEventTopics, watcher: Watcher, offsets: Mapping[TopicPartition, int]
+) -> set[TopicPartition]:
+    """Settle what is ours of this as the pipeline does, again and again until it works; of which partitions it did."""
+    while True:
+        ours = {partition: offset for partition, offset in offsets.items() if partition in watcher.positions}
+        with suppress(TransientError):
+            await topics.settle(settlement(ours))
+            return {*ours}
+        await watcher.step()
+
+
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+async def test_a_topic_that_goes_with_works_under_way_holds_up_no_other(kafka: KafkaCluster, guarantee: str) -> None:
+    """Nobody can settle them, nor others together with them: they are given up, and the new one is read whole."""
+    gone, stays = kafka.create_topic(), kafka.create_topic()
+    chosen = names(kafka, KAFKA_SOURCE_TOPICS=f"{gone},{stays}", KAFKA_GUARANTEE=guarantee)
+    going, staying = TopicPartition(gone, 0), TopicPartition(stays, 0)
+    told: list[TopicPartition] = []
+    for topic in (gone, stays):
+        produce(kafka.bootstrap, topic, [b"former"] * 3)
+    async with (
+        watched(chosen, overtaken=told) as watcher,
+        opened(chosen, watcher.source.group_metadata, watcher.source.commit) as topics,
+    ):
+        await watcher.until(lambda: len(watcher.records) == 6)
+        await asyncio.to_thread(delete, kafka.bootstrap, gone)
+        assert await settled(topics, watcher, {going: 3, staying: 3}) == {staying}
+        assert committed(kafka.bootstrap, chosen, staying) == [3]
+        assert [each.partitions for each in watcher.lost] == [[going]]
+        await asyncio.to_thread(make, kafka.bootstrap, gone)
+        produce(kafka.bootstrap, gone, numbered(5))
+        await watcher.until(lambda: watcher.values()[6:] == numbered(5))
+        assert told == [going]
+        await topics.settle(settlement({going: 5, staying: 3}))
+        assert committed(kafka.bootstrap, chosen, going, staying) == [5, 3]
 
 
 async def test_an_offset_that_somebody_else_has_committed_is_believed(kafka: KafkaCluster) -> None:

@@ -70,7 +70,7 @@ class Admin:
         return answers
 
 
-def ids(names: Collection[str], admin: Any) -> dict[str, str]:
+def ids(names: Collection[str], admin: Any) -> dict[str, str | None]:
     """As they are asked for."""
     return TopicIds().of(admin, names)
 
@@ -82,8 +82,14 @@ def test_a_topic_from_before_there_were_ids_has_none() -> None:
 
 def test_a_topic_that_is_gone_keeps_no_other_from_being_told() -> None:
     """Nor does that end anything where it is alone: a broker may not know yet what was just made."""
-    assert ids(["gone", "there"], Admin(gone=UNKNOWN, there=Uuid(1, 2))) == {"there": str(Uuid(1, 2))}
-    assert ids(["gone"], Admin(gone=UNKNOWN)) == {}
+    assert ids(["gone", "there"], Admin(gone=UNKNOWN, there=Uuid(1, 2))) == {"gone": None, "there": str(Uuid(1, 2))}
+    assert ids(["gone"], Admin(gone=UNKNOWN)) == {"gone": None}
+
+
+def test_a_topic_of_which_nothing_is_told_does_not_count_as_gone() -> None:
+    """What is under way of it would be given up."""
+    away = KafkaError(KafkaError._TIMED_OUT)
+    assert ids(["away", "there"], Admin(away=away, there=Uuid(1, 2))) == {"there": str(Uuid(1, 2))}
 
 
 def test_what_keeps_all_from_being_told_is_an_error() -> None:

@@ -10,11 +10,12 @@ once a commit was asked for and nobody knows whether it happened: the works woul
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import structlog
+from confluent_kafka import TopicPartition as NativePartition
 
 from consumer.adapters.kafka import changelog
 from consumer.adapters.kafka.connection import Admin, Connection
@@ -50,7 +51,7 @@ class KafkaEventTopics:
         settings: Topics and guarantee.
         transactional_id: Same as before after a restart of the same instance, and of no other one.
         group_metadata: The source's, for the offsets of these partitions; raises where they may be somebody else's.
-        commit: The source's, for offsets outside of a transaction.
+        commit: The source's, for offsets outside of a transaction, as `Membership.marked` gives them.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class KafkaEventTopics:
         *,
         transactional_id: str,
         group_metadata: Callable[[Collection[TopicPartition]], Membership],
-        commit: Callable[[Mapping[TopicPartition, int]], Awaitable[None]],
+        commit: Callable[[Sequence[NativePartition]], Awaitable[None]],
     ) -> None:
         self._connection = connection
         self._settings = settings
@@ -93,7 +94,7 @@ class KafkaEventTopics:
         if self._exactly_once:
             return await self._run(lambda: self._transact(settlement, membership))
         positions = await self._run(lambda: self._deliver(settlement))
-        await self._commit(settlement.offsets)
+        await self._commit(membership.marked(settlement.offsets))  # a topic may have been made anew meanwhile
         return positions
 
     async def changelog(self, partition: TopicPartition, start: int) -> AsyncIterator[ChangelogChunk]:

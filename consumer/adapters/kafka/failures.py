@@ -24,12 +24,13 @@ UNAUTHORIZED = frozenset(
 )
 """Credentials are wrong, or an ACL is missing."""
 
-HOPELESS = frozenset(
+GONE = frozenset({KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART})
+"""There is no such topic, or no such partition of it."""
+
+HOPELESS = GONE | frozenset(
     {
         KafkaError._FATAL,  # also where `fatal()` is False, as with a fenced instance id
         KafkaError._FENCED,
-        KafkaError._UNKNOWN_PARTITION,
-        KafkaError._UNKNOWN_TOPIC,
         KafkaError._UNSUPPORTED_FEATURE,
         KafkaError.FENCED_INSTANCE_ID,
         KafkaError.INVALID_PRODUCER_EPOCH,
@@ -38,7 +39,6 @@ HOPELESS = frozenset(
         KafkaError.OFFSET_METADATA_TOO_LARGE,
         KafkaError.PRODUCER_FENCED,
         KafkaError.RECORD_LIST_TOO_LARGE,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError.UNRELEASED_INSTANCE_ID,
         KafkaError.UNSUPPORTED_VERSION,
     }
@@ -114,6 +114,11 @@ def is_hopeless(error: KafkaError) -> bool:
     return error.fatal() or error.code() in HOPELESS or error.code() in UNAUTHORIZED
 
 
+def is_gone(error: KafkaError) -> bool:
+    """Whether a topic is gone: an output topic ends the process, a source topic keeps nobody from reading others."""
+    return error.code() in GONE
+
+
 def is_not_released(error: KafkaError) -> bool:
     """Whether the group still counts another member of this static name.
 
@@ -150,6 +155,13 @@ def policy(error: KafkaError, doing: str) -> ConsumerError:
     if error.code() == KafkaError._FATAL and FENCED in error.str():
         error = KafkaError(KafkaError.FENCED_INSTANCE_ID)
     return _of(error, doing, REMEDIES.get(error.code(), ""))
+
+
+def offsets_policy(error: KafkaError, doing: str) -> ConsumerError:
+    """As `policy`, for offsets of source topics: of one that is gone nothing is settled any more, but of others."""
+    if is_gone(error):
+        return SourceUnavailable(f"{doing}: {error.name()}: a source topic is gone, and let go of in a moment")
+    return policy(error, doing)
 
 
 def reading_policy(error: KafkaError, topic: str) -> ConsumerError:

@@ -5,22 +5,23 @@ meanwhile, or whose offsets count anew, begins again only once nothing of it is 
 client that it is given and by `starts`. All of it runs in the poll thread.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition as NativePartition
 
-from consumer.adapters.kafka.connection import native
-from consumer.adapters.kafka.failures import error_of, policy
-from consumer.adapters.kafka.group_offsets import Mark, Membership, marked
+from consumer.adapters.kafka.connection import native, of_native
+from consumer.adapters.kafka.failures import error_of, offsets_policy
+from consumer.adapters.kafka.group_offsets import Mark, Membership
 from consumer.adapters.kafka.handoff import Handoff
 from consumer.adapters.kafka.starts import Start, Starts
 from consumer.errors import Rebalancing
 from consumer.model import TopicPartition
 from consumer.ports import Assigned, Lost, Starting
 
+Add = Callable[[list[TopicPartition]], None]
 Overtaken = Callable[[TopicPartition], None]
 _log = structlog.get_logger(__name__)
 
@@ -35,6 +36,7 @@ class Ownership:
 
     Attributes:
         partitions: Those that are ours and have begun.
+        topics: Those of the group that are there, or were while this has run.
         fetched: Those of them that are assigned to the client, with the offsets that come next.
         membership: As of the last poll; None before the first. May be read from any thread.
     """
@@ -49,6 +51,7 @@ class Ownership:
         self._paused: set[TopicPartition] = set()
         self._starting: frozenset[TopicPartition] = frozenset()  # as told last
         self.partitions: set[TopicPartition] = set()
+        self.topics: set[str] = set()
         self.fetched: dict[TopicPartition, int] = {}
         self.membership: Membership | None = None
 
@@ -87,10 +90,13 @@ class Ownership:
         """Fetch partitions of which it is known by now where; monotonic seconds.
 
         Raises:
-            FatalError: The brokers refuse to tell.
+            FatalError: The brokers refuse to tell, or a topic was made anew with fewer partitions.
         """
         self._begin(self._starts.poll(self._consumer, now))
-        self._leave_former(self._starts.look(now))
+        topic_ids = self._starts.look(now)
+        self.topics.update(topic for topic, topic_id in topic_ids.items() if topic_id is not None)
+        self._leave_gone({topic for topic, topic_id in topic_ids.items() if topic_id is None})
+        self._leave_former(topic_ids)
 
     def _begin(self, starts: Mapping[TopicPartition, Start]) -> None:
         """Fetch partitions from where they start: new ones are announced, paused."""
@@ -102,6 +108,7 @@ class Ownership:
             return
         announced = {p: start for p, start in starts.items() if p not in self.partitions}
         self.partitions |= starts.keys()
+        self.topics.update(partition.topic for partition in starts)
         self._paused |= announced.keys()
         self.fetched |= {p: start.offset for p, start in starts.items()}
         self._topic_ids = {**self._topic_ids, **{p: start.topic_id for p, start in starts.items()}}
@@ -121,7 +128,7 @@ class Ownership:
         That one would commit an offset of those, so where to begin is not for the group's offset to say.
         """
         self._tell_overtaken(partition, start)
-        self.start_over([partition], Mark(start.offset, start.topic_id))
+        self.start_over([partition], partial(self._starts.add, expected=Mark(start.offset, start.topic_id)))
 
     def _tell_overtaken(self, partition: TopicPartition, start: Start) -> None:
         if start.expected is None or not (start.made_anew or start.expected.offset != start.offset):
@@ -135,10 +142,17 @@ class Ownership:
             _log.error("retention_overtook_the_group", **told, remedy=remedy)
         self._handoff.call(self._on_overtaken, partition)
 
-    def _leave_former(self, topic_ids: Mapping[str, str]) -> None:
+    def _leave_gone(self, topics: Collection[str]) -> None:
+        """Give up what is under way of these: nobody can settle it, nor anything else together with it."""
+        for partition in [partition for partition in self.partitions if partition.topic in topics]:
+            if partition in self.fetched:
+                self.find_out(partition, self.fetched[partition])
+            self.start_over([partition], partial(self._starts.add_gone, was=self._starts.pending[partition]))
+
+    def _leave_former(self, topic_ids: Mapping[str, str | None]) -> None:
         """Where a topic is another one than it was, in its partitions other records have the offsets that come next."""
         for partition, offset in list(self.fetched.items()):
-            if not Mark(offset, self._topic_ids[partition]).is_of(topic_ids.get(partition.topic, "")):
+            if not Mark(offset, self._topic_ids[partition]).is_of(topic_ids.get(partition.topic) or ""):
                 self.find_out(partition, offset)
 
     def find_out(self, partition: TopicPartition, offset: int) -> None:
@@ -173,43 +187,46 @@ class Ownership:
             with suppress(KafkaException):  # it has just been assigned, and is about to be fetched anyway
                 self._consumer.seek(native(partition, self.fetched[partition]))
 
-    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+    def commit(self, offsets: Sequence[NativePartition]) -> None:
         """Commit offsets of owned partitions, and of no other: a broker would accept those too.
+
+        They bear the ids under which they were read: with the present one, of a topic that was made anew meanwhile, the
+        next process would go on there at an offset of the former.
 
         Raises:
             TransientError: They are not committed.
             FatalError: They never will be.
         """
-        if not self.partitions.issuperset(offsets):
+        if not self.partitions.issuperset(map(of_native, offsets)):
             raise Rebalancing("cannot commit offsets: partitions moved away")
         try:
-            for partition, offset in offsets.items():
-                self._consumer.store_offsets(offsets=[marked(partition, offset, self._topic_ids[partition])])
+            for offset in offsets:
+                self._consumer.store_offsets(offsets=[offset])
             committed = self._consumer.commit(asynchronous=False) or []
         except KafkaException as failure:
             if error_of(failure).code() == KafkaError._NO_OFFSET:  # noqa: SLF001 -- public; they are committed already
                 return
-            raise policy(error_of(failure), "cannot commit offsets") from None
+            raise offsets_policy(error_of(failure), "cannot commit offsets") from None
         for answer in committed:
             if answer.error is not None:
-                raise policy(answer.error, "cannot commit offsets")
+                raise offsets_policy(answer.error, "cannot commit offsets")
 
     # -- how they go
 
-    def start_over(self, partitions: list[TopicPartition], expected: Mark | None = None) -> None:
-        """Let go of these until nothing of them is under way any more; `expected` as for `Starts.add`."""
+    def start_over(self, partitions: list[TopicPartition], add: Add | None = None) -> None:
+        """Let go of these until nothing of them is under way any more; `add` is how `starts` is told of them then."""
         self.let_go(partitions)
         self._doubtful.update(dict.fromkeys(partitions, partitions))
         self.tell_starting()
-        forgotten = partial(self._handoff.command, partial(self._begin_anew, partitions, expected))
+        forgotten = partial(self._handoff.command, partial(self._begin_anew, partitions, add or self._starts.add))
         self._handoff.emit(Lost(partitions, forgotten))
 
-    def _begin_anew(self, partitions: list[TopicPartition], expected: Mark | None) -> None:
+    def _begin_anew(self, partitions: list[TopicPartition], add: Add) -> None:
         """No settlement is under way any more: they begin where that left them, or as told, if they are still ours."""
         ours = [partition for partition in partitions if self._doubtful.get(partition) is partitions]
         for partition in ours:
             del self._doubtful[partition]
-        self._starts.add(ours, expected)
+        add(ours)
 
     def let_go(self, partitions: Collection[TopicPartition]) -> None:
         """From here on nothing of these partitions can be committed or passed on."""

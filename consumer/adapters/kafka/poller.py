@@ -22,7 +22,7 @@ from confluent_kafka import (
 )
 
 from consumer.adapters.kafka.connection import Connection, of_native
-from consumer.adapters.kafka.failures import UNAUTHORIZED, error_of, is_hopeless, is_not_released, policy
+from consumer.adapters.kafka.failures import UNAUTHORIZED, error_of, is_gone, is_hopeless, is_not_released, policy
 from consumer.adapters.kafka.handoff import Handoff
 from consumer.adapters.kafka.lease import Lease
 from consumer.adapters.kafka.messages import headers_of, polled
@@ -281,7 +281,7 @@ class Poller:
         elif error.code() == KafkaError._AUTO_OFFSET_RESET and partition in self.ownership.fetched:
             self.ownership.find_out(partition, message.offset() or 0)
         else:
-            self._on_error(error, f" at {partition.topic}" if partition.topic else "")
+            self._on_error(error, partition.topic)
 
     def _on_statistics(self, statistics: str) -> None:
         told, now = orjson.loads(statistics), time.monotonic()
@@ -295,15 +295,22 @@ class Poller:
         if ends:
             self._handoff.emit(Grown(ends))
 
-    def _on_error(self, error: KafkaError, place: str = "") -> None:
+    def _on_error(self, error: KafkaError, topic: str = "") -> None:
         if is_not_released(error) and not self.ownership.partitions:
             self._name.refuse(time.monotonic())
-        elif is_hopeless(error):
-            self._handoff.emit(policy(error, f"the group consumer failed{place}"))
+        elif is_hopeless(error) and not self._lets_go(error, topic):
+            self._handoff.emit(policy(error, f"the group consumer failed{f' at {topic}' if topic else ''}"))
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self.reach.down()
         elif not self._errors.told(error.code()):  # of a broker that is down it comes several times a second
             _log.warning("kafka_error", error=f"{error.name()}: {error.str()}")
+
+    def _lets_go(self, error: KafkaError, topic: str) -> bool:
+        """Whether it tells that a source topic is gone that was there, which is no reason to end the others.
+
+        Without a topic it is of a partition that was fetched.
+        """
+        return is_gone(error) and (not topic or topic in self.ownership.topics)
 
     def _on_commit(self, error: KafkaError | None, partitions: Sequence[NativePartition]) -> None:
         """Of commits that nobody waits for: whoever begins looks whether they worked, and without an ACL none does."""

@@ -19,8 +19,10 @@ from consumer.adapters.kafka.failures import (
     UNSAFE_NAMES,
     error_of,
     fatal_error,
+    is_gone,
     is_hopeless,
     is_of_names,
+    offsets_policy,
     policy,
 )
 from consumer.adapters.kafka.group_offsets import Membership
@@ -257,6 +259,10 @@ class SettlingProducer:
             sent.result(HANGS_AFTER_S)
         except TimeoutError:
             raise _HangsError("the Kafka client hangs, and is replaced") from None
+        except KafkaException as failure:
+            if self._failed is None and is_gone(error_of(failure)):  # else it is the output topic that is gone
+                raise offsets_policy(error_of(failure), "cannot settle") from None
+            raise
 
     def _commit(self) -> None:
         """Commit, asking again for as long as it is not known whether it happened.

@@ -6,10 +6,11 @@ nothing itself; the poll thread touches the brokers.
 
 import asyncio
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 
 import structlog
+from confluent_kafka import TopicPartition as NativePartition
 
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.group_offsets import Membership
@@ -83,8 +84,8 @@ class KafkaSource:
             raise Rebalancing("cannot commit offsets: partitions moved away")
         return membership
 
-    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Commit offsets without a transaction.
+    async def commit(self, offsets: Sequence[NativePartition]) -> None:
+        """Commit offsets without a transaction, as `Membership.marked` gives them.
 
         Raises:
             TransientError: They may not be committed.

@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient
 
 from consumer.adapters.kafka import changelog
 from consumer.adapters.kafka.connection import Admin, Connection
-from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
+from consumer.adapters.kafka.failures import error_of, is_gone, is_hopeless, policy
 from consumer.adapters.kafka.group_offsets import GroupOffsets, Mark, Told, marked
 from consumer.adapters.kafka.seldom import Seldom
 from consumer.adapters.kafka.topics import TopicIds
@@ -31,15 +31,18 @@ from consumer.adapters.kafka.watermarks import (
     told_low_and_high,
 )
 from consumer.adapters.kafka.worker import Worker
-from consumer.errors import SettingsError, TransientError
+from consumer.errors import FatalError, SettingsError, TransientError
 from consumer.model import TopicPartition
 from consumer.settings import Settings
 
 RETRY_S = 0.5
 TELL_EVERY_S = 30.0
 """How often it is told that partitions wait: offsets in a dead instance's open transaction are not known yet."""
-LOOK_EVERY_S = 30.0
-"""How often it is asked whether the source topics are still those that they were."""
+LOOK_EVERY_S = 5.0
+"""How often it is asked whether the source topics are still those that they were.
+
+While one that is gone is not let go of, no settlement that has an offset of it succeeds, and so none of the others.
+"""
 
 _log = structlog.get_logger(__name__)
 
@@ -74,14 +77,16 @@ class _Answers(NamedTuple):
     """What the brokers say of partitions.
 
     Attributes:
-        topic_ids: Of the topics of which they can be had.
+        topic_ids: Of the topics of which they can be had; None of those that there are not.
+        there: Partitions of those topics; of a topic that a broker does not know yet there are none.
         begun: Topics that the group has read before; asked for only where it begins at the latest offsets.
         committed: Offsets, without those that an open transaction may still change.
         low: First offsets, of partitions that have a leader.
         high: High watermarks, likewise.
     """
 
-    topic_ids: Mapping[str, str]
+    topic_ids: Mapping[str, str | None]
+    there: Collection[TopicPartition]
     begun: Collection[str]
     committed: Told
     low: Offsets
@@ -106,10 +111,11 @@ class Starts:
         self._topics = settings.kafka_source_topics
         self._changelog = settings.kafka_changelog_topic
         self._pending: dict[TopicPartition, Mark | None] = {}
+        self._gone: set[TopicPartition] = set()
         self._worker = Worker("kafka-starts")
         self._answers: Future[_Answers] | None = None
         self._asked: set[TopicPartition] = set()
-        self._looking: Future[dict[str, str]] | None = None
+        self._looking: Future[dict[str, str | None]] | None = None
         self._look_at = time.monotonic() + LOOK_EVERY_S
         self._not_before = 0.0
         self._told_at: float | None = None
@@ -119,18 +125,27 @@ class Starts:
         return len(self._pending)
 
     @property
-    def pending(self) -> Collection[TopicPartition]:
-        """Those partitions."""
-        return self._pending.keys()
+    def pending(self) -> Mapping[TopicPartition, Mark | None]:
+        """Those partitions, with where they are to go on instead of at the committed offset."""
+        return self._pending
 
     def add(self, partitions: Iterable[TopicPartition], expected: Mark | None = None) -> None:
         """Find out where these begin; `expected` is where to go on instead of at the committed offset."""
         self._pending.update(dict.fromkeys(partitions, expected))
 
+    def add_gone(self, partitions: Iterable[TopicPartition], was: Mark | None) -> None:
+        """Find out where these begin once their topic is there again; `was` came next in the one that is gone.
+
+        Should it be the same after all, the committed offset counts: what was read behind that was given up.
+        """
+        self.add(partitions, was)
+        self._gone.update(partitions)
+
     def discard(self, partitions: Iterable[TopicPartition]) -> None:
         """They are not ours any more; if they come back, answers on the way are too old for them."""
         for partition in partitions:
             self._pending.pop(partition, None)
+            self._gone.discard(partition)
             self._asked.discard(partition)
 
     def close(self) -> None:
@@ -141,7 +156,7 @@ class Starts:
         """What has become known. Asks, and asks again, without waiting for answers.
 
         Raises:
-            FatalError: The brokers refuse to tell.
+            FatalError: The brokers refuse to tell, or a topic was made anew with fewer partitions.
         """
         self._tell(now)
         if self._answers is None:
@@ -164,8 +179,8 @@ class Starts:
         self._not_before = now + RETRY_S if self._asked else now
         return known
 
-    def look(self, now: float) -> Mapping[str, str]:
-        """Ids of the source topics, now and then; none in between. Asks without waiting for the answer."""
+    def look(self, now: float) -> Mapping[str, str | None]:
+        """As `TopicIds.of` the source topics, now and then; none in between. Asks without waiting for the answer."""
         if self._looking is None:
             if now >= self._look_at:
                 self._look_at = now + LOOK_EVERY_S
@@ -178,12 +193,13 @@ class Starts:
             ids = looked.result()
         except (KafkaException, SettingsError):
             ids = {}
-        if missing := [topic for topic in self._topics if topic not in ids]:
+        missing = tuple(topic for topic in self._topics if ids.get(topic) is None)
+        if missing and not self._unknown.told(missing):
             remedy = "asked again; a topic that was deleted must be made anew, or named no longer"
             _log.warning("source_topics_not_told", topics=missing, remedy=remedy)
         return ids
 
-    def _ask_ids(self, topics: Collection[str]) -> dict[str, str]:
+    def _ask_ids(self, topics: Collection[str]) -> dict[str, str | None]:
         with self._admin.client() as client:
             return self._topic_ids.of(client, topics)
 
@@ -200,7 +216,7 @@ class Starts:
 
     def _fail_if_hopeless(self, failure: KafkaException) -> None:
         error = error_of(failure)
-        if is_hopeless(error):
+        if is_hopeless(error) and not is_gone(error):  # it was there a moment ago, as another broker said
             raise policy(error, "cannot find out where partitions begin") from None
         self._tell_unknown(error.code(), f"{error.name()}: {error.str()}")
 
@@ -219,9 +235,12 @@ class Starts:
         """
         with self._admin.client() as client:
             ids = self._topic_ids.of(client, {partition.topic for partition in partitions})
+            there = {*partitions_of(client, (topic for topic, topic_id in ids.items() if topic_id is not None))}
+            if not (asked := there.intersection(partitions)):
+                return _Answers(ids, there, (), {}, {}, {})
             begun = self._begun(client) if self._latest else ()
-            stable = self._group.stable(partitions)
-            return _Answers(ids, begun, stable, *told_low_and_high(client, partitions))
+            stable = self._group.stable(asked)
+            return _Answers(ids, there, begun, stable, *told_low_and_high(client, asked))
 
     def _begun(self, client: AdminClient) -> set[str]:
         """The source topics of which the group has committed any offset, or had done so.
@@ -249,11 +268,12 @@ class Starts:
         return any(changelog.holds(self._connection, self._admin, self._settings, source) for source in sources)
 
     def _decide(self, answers: _Answers, consumer: Consumer) -> dict[TopicPartition, Start]:
+        self._fail_if_fewer(answers)
         known: dict[TopicPartition, Start] = {}
         for partition in self._asked & answers.committed.keys() & answers.low.keys() & answers.high.keys():
             if (topic_id := answers.topic_ids.get(partition.topic)) is None:
                 continue
-            expected = self._pending[partition] or answers.committed[partition]
+            expected = self._expected(partition, topic_id) or answers.committed[partition]
             if expected is not None or not self._latest or partition.topic in answers.begun:
                 low, high = answers.low[partition], answers.high[partition]
                 known[partition] = Start(_first(expected, topic_id, low, high), high, expected, topic_id)
@@ -263,6 +283,19 @@ class Starts:
         unsafe = {p: start for p, start in known.items() if self._is_unsafe(start, answers.committed[p])}
         self._commit_first(unsafe, consumer)
         return {partition: start for partition, start in known.items() if partition not in unsafe}
+
+    def _fail_if_fewer(self, answers: _Answers) -> None:
+        """A topic that was made anew with fewer partitions has its contacts in others than they were."""
+        told = {partition.topic for partition in answers.there}
+        for partition in self._asked - {*answers.there}:
+            was, topic_id = self._pending[partition], answers.topic_ids.get(partition.topic)
+            if partition.topic in told and topic_id is not None and was is not None and not was.is_of(topic_id):
+                raise FatalError(f"{partition.topic} was made anew with fewer partitions: change KAFKA_GROUP_ID")
+
+    def _expected(self, partition: TopicPartition, topic_id: str) -> Mark | None:
+        """What is to come first whatever is committed, if that was told."""
+        told = self._pending[partition]
+        return None if told is not None and partition in self._gone and told.is_of(topic_id) else told
 
     def _is_unsafe(self, start: Start, committed: Mark | None) -> bool:
         """Whether the next process would begin behind it, now or once the topic has grown."""

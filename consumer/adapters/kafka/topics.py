@@ -152,10 +152,10 @@ class TopicIds:
     def __init__(self) -> None:
         self._there_are: bool | None = None
 
-    def of(self, admin: AdminClient, names: Collection[str]) -> dict[str, str]:
+    def of(self, admin: AdminClient, names: Collection[str]) -> dict[str, str | None]:
         """Ids of topics, "" for all where brokers give them none; those that cannot be had are left out.
 
-        A broker may not know a topic for a moment that was just made.
+        None stands for one that there is not. A broker may not know a topic for a moment that was just made.
 
         Raises:
             KafkaException: None can be had, and not since there are no such topics.
@@ -165,12 +165,13 @@ class TopicIds:
         if not self._there_are:
             return dict.fromkeys(names, "")
         answers = admin.describe_topics(TopicCollection(list(names)), request_timeout=ANSWER_WITHIN_S)
-        failures = [failure for answer in answers.values() if (failure := answer.exception()) is not None]
-        ids = {name: str(answer.result().topic_id) for name, answer in answers.items() if answer.exception() is None}
-        for failure in failures:
+        failures = {name: failure for name, answer in answers.items() if (failure := answer.exception()) is not None}
+        ids = {name: str(answers[name].result().topic_id) for name in answers.keys() - failures.keys()}
+        for failure in failures.values():
             if not (ids or _is_missing(failure)):
                 raise failure
-        return {name: "" if topic_id == NO_ID else topic_id for name, topic_id in ids.items()}
+        gone = [name for name, failure in failures.items() if _is_missing(failure)]
+        return dict.fromkeys(gone) | {name: "" if told == NO_ID else told for name, told in ids.items()}
 
 
 def partition_counts(connection: Connection, names: Collection[str]) -> dict[str, int]:
