@@ -529,6 +529,57 @@ def test_a_busy_do_not_call_list_has_all_requests_wait_as_was_asked() -> None:
     check(world, story, set())
 
 
+class _SometimesWithoutDncList(_WithoutDncList):
+    """Its do-not-call list does not answer every so many requests, and says then how long it is away."""
+
+    every = 5
+    cause: ConsumerError = SinkUnavailable("503", retry_after=60)
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.asked: list[float] = []
+
+    async def upsert(self, contacts: Any, sure: Any = always, withdrawn: Any = (), granted: Any = ()) -> Any:
+        if withdrawn:
+            now = asyncio.get_running_loop().time()
+            self.until = 0.0 if len(self.asked) % self.every else now
+            self.asked.append(now)
+        return await super().upsert(contacts, sure, withdrawn, granted)
+
+
+def test_who_waits_for_the_do_not_call_list_is_offered_although_others_are_told_to_wait() -> None:
+    """Whoever withdraws meanwhile is told to wait again and again: nobody is put off for good by that."""
+    people = [f"contact-{n}" for n in range(80)]
+    story = Story().tell(0, *_contacts(80))
+    world = world_of(story)
+    live(world)
+    sink = _SometimesWithoutDncList(world)
+
+    async def act(life: Life) -> None:
+        for name in people:
+            arrives(world, life, story.tell(0, Event(name, 2, consent=False)))
+            await passes(5)
+        assert world.committed[P0] > 80 + 50
+        await until(lambda: world.committed[P0] == 160)
+
+    in_life(world, act, sink=sink)
+    check(world, story, set())
+
+
+def test_whoever_is_offered_to_the_do_not_call_list_is_so_after_the_time_that_it_asked_for() -> None:
+    """Also where that is longer than the usual wait."""
+    story = Story().tell(0, Event("contact-0", 1, consent=False))
+    world = world_of(story)
+    sink = _SometimesWithoutDncList(world)
+    sink.every, sink.cause = 1, SinkUnavailable("503", retry_after=200)
+
+    async def act(_: Life) -> None:
+        await until(lambda: len(sink.asked) > 3)
+        assert min(later - earlier for earlier, later in pairwise(sink.asked)) >= 200
+
+    in_life(world, act, sink=sink)
+
+
 @pytest.mark.parametrize("people", [1, 1000])
 def test_who_waits_for_the_do_not_call_list_is_told_again_once_nothing_can_come_late(people: int) -> None:
     """A grant that nobody answered may be applied meanwhile: however many wait, that person is not called for long."""
