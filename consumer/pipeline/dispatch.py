@@ -327,7 +327,8 @@ class Dispatcher:
             (waiting if lane.change.contact.external_id in error.external_ids else rest).append(lane)
         remedy = "have the do-not-call list take numbers again; those who withdrew are not callable meanwhile"
         log.warning("withdrawals_withheld", contacts=len(waiting), error=str(error), remedy=remedy)
-        self._lanes.put_back(Batch(batch.effect, rest))
+        if rest:  # with who withdrew meanwhile, these would be kept back again
+            self._lanes.put_back_as_group(batch.effect, rest)
         self._list_wait.add(waiting, error, for_good=error.for_good)
         self._again.queued([*waiting, *rest])
         self._hold_again(waiting)

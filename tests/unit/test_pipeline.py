@@ -580,6 +580,25 @@ def test_whoever_is_offered_to_the_do_not_call_list_is_so_after_the_time_that_it
     in_life(world, act, sink=sink)
 
 
+def test_grants_do_not_go_with_one_withdrawal_after_the_other_while_the_do_not_call_list_is_busy() -> None:
+    """Those that were kept back with a withdrawal are sent without those that came since."""
+    people = [f"contact-{n}" for n in range(60)]
+    story = Story().tell(0, *_contacts(60)).tell(1, Event("other", 1))
+    world = world_of(story)
+    live(world)
+    sink = _WithoutDncList(world)
+    sink.cause = Throttled("busy", retry_after=5)
+
+    async def act(life: Life) -> None:
+        for n, name in enumerate(people):
+            story.tell(1, Event(f"new-{n}", 1))
+            arrives(world, life, story.tell(0, Event(name, 2, consent=False)))
+            await passes(1)
+            assert n < 15 or f"new-{n - 15}" in world.list
+
+    in_life(world, act, sink=sink)
+
+
 @pytest.mark.parametrize("people", [1, 1000])
 def test_who_waits_for_the_do_not_call_list_is_told_again_once_nothing_can_come_late(people: int) -> None:
     """A grant that nobody answered may be applied meanwhile: however many wait, that person is not called for long."""
