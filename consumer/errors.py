@@ -10,7 +10,8 @@
     │    ├─ TooLarge                      send fewer bytes at a time
     │    └─ InUse                         this contact later
     ├─ TransientError(retry_after)        pause, back off, try again, for as long as it takes
-    │    ├─ Throttled   ├─ SinkUnavailable ─ NoRoom, NoneCameBack, Withheld   └─ SourceUnavailable ─ Rebalancing
+    │    ├─ Throttled   ├─ SinkUnavailable ─ NoRoom, NoneCameBack, TakesNoNumbers, Withheld
+    │    └─ SourceUnavailable ─ Rebalancing
     └─ FatalError                         stop with a clear last line; Kubernetes restarts  exit 1
          ├─ Unauthorized (credentials or the permission's name)   └─ ContactListMismatch
 
@@ -169,6 +170,10 @@ class NoneCameBack(SinkUnavailable):
     """The answer holds none of the contacts: Genesys leaves them out, or is in trouble."""
 
 
+class TakesNoNumbers(SinkUnavailable):
+    """The do-not-call list is full, or none that takes numbers, whichever they are, until somebody does something."""
+
+
 class Withheld(SinkUnavailable):
     """The do-not-call list takes no numbers. Who withdrew is not callable meanwhile, and has to be sent again.
 
@@ -182,7 +187,7 @@ class Withheld(SinkUnavailable):
         super().__init__(str(cause), cause.retry_after if isinstance(cause, TransientError) else None)
         self.external_ids = frozenset(external_ids)
         self.throttles = isinstance(cause, Throttled)
-        self.for_good = isinstance(cause, FatalError)
+        self.for_good = isinstance(cause, FatalError | TakesNoNumbers)
 
 
 class SourceUnavailable(TransientError):

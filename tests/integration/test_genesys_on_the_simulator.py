@@ -28,6 +28,7 @@ from consumer.errors import (
     NoRoom,
     RefusedByGenesys,
     SinkUnavailable,
+    TakesNoNumbers,
     Throttled,
     Unauthorized,
     Withheld,
@@ -579,7 +580,7 @@ async def test_a_list_that_takes_no_numbers_is_waited_for(code):
 
     dnc_list = DncList(cast("Client", Refusing()), "id")
     for numbers in (["+1"], ["+1", "+2"]):
-        with capture_logs() as lines, pytest.raises(SinkUnavailable, match=re.escape(code)):
+        with capture_logs() as lines, pytest.raises(TakesNoNumbers, match=re.escape(code)):
             await dnc_list.add(numbers, 0.0, lambda: True)
         assert lines == []
 

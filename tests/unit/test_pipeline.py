@@ -22,6 +22,7 @@ from consumer.errors import (
     RefusedByGenesys,
     SinkUnavailable,
     SourceUnavailable,
+    TakesNoNumbers,
     Throttled,
     TransientError,
     Withheld,
@@ -771,7 +772,8 @@ def test_a_moment_without_the_do_not_call_list_costs_no_more_than_a_moment() -> 
     in_life(world, act, sink=sink)
 
 
-def test_a_run_that_is_to_end_does_not_wait_for_somebody_to_mend_the_do_not_call_list() -> None:
+@pytest.mark.parametrize("cause", [FatalError("no permission"), TakesNoNumbers("it is full")], ids=str)
+def test_a_run_that_is_to_end_does_not_wait_for_somebody_to_mend_the_do_not_call_list(cause: ConsumerError) -> None:
     """All who withdrew are not callable by then, in however many requests, and what needs no list is settled."""
     people = [f"contact-{n}" for n in range(300)]
     story = Story().tell(0, Event("other", 1), *(Event(name, 1, consent=False) for name in people))
@@ -779,9 +781,10 @@ def test_a_run_that_is_to_end_does_not_wait_for_somebody_to_mend_the_do_not_call
     world.poll_records, world.poll_s = 100, 1.0
 
     async def main() -> None:
-        life = Life(world, sink=_WithoutDncList(world))
-        with pytest.raises(FatalError, match="no permission"):
-            await life.run()
+        sink = _WithoutDncList(world)
+        sink.cause = cause
+        with pytest.raises(FatalError, match=str(cause)):
+            await Life(world, sink=sink).run()
         assert asyncio.get_running_loop().time() < START + 10
 
     virtual_time.run(main())
