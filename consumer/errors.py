@@ -181,13 +181,15 @@ class Withheld(SinkUnavailable):
         external_ids: Of those who wait for the list; of all others of the request nothing was sent.
         throttles: Whether it was because of too many requests.
         for_good: Whether it takes none until somebody does something.
+        asked: Whether the list was asked; where others wait for it already, it is not.
     """
 
-    def __init__(self, cause: ConsumerError, external_ids: Collection[str]) -> None:
+    def __init__(self, cause: ConsumerError, external_ids: Collection[str], *, asked: bool = True) -> None:
         super().__init__(str(cause), cause.retry_after if isinstance(cause, TransientError) else None)
         self.external_ids = frozenset(external_ids)
         self.throttles = isinstance(cause, Throttled)
         self.for_good = isinstance(cause, FatalError | TakesNoNumbers)
+        self.asked = asked
 
 
 class SourceUnavailable(TransientError):

@@ -354,6 +354,8 @@ class MemorySink:
         sure: Sure = always,
         withdrawn: Sequence[Contact] = (),
         granted: Sequence[Contact] = (),
+        *,
+        asks: bool = True,
     ) -> Collection[str]:
         bodies = {body["externalId"]: body for raw in contacts for body in [orjson.loads(raw)]}
         self._world.on_upsert(list(bodies.values()))
@@ -415,6 +417,7 @@ class MemorySink:
         numbers: Sequence[str] = (),
         *,
         if_held: Collection[str] = (),
+        asks: bool = True,
     ) -> Mapping[str, Amended]:
         amended = {}
         async with self._request("amend", [amendment.external_id for amendment in amendments], sure):

@@ -167,7 +167,8 @@ class Dispatcher:
             for lane in batch.lanes:
                 lane.work.trace_id = trace_id
             try:
-                answer = await self._requests.make(batch, partial(self._is_ours, batch))
+                asks = self._list_wait.asks(batch.lanes)
+                answer = await self._requests.make(batch, partial(self._is_ours, batch), asks=asks)
             except TransientError as error:
                 self._not_now(batch, error)
             except RefusedByGenesys as error:
@@ -329,7 +330,10 @@ class Dispatcher:
         log.warning("withdrawals_withheld", contacts=len(waiting), error=str(error), remedy=remedy)
         if rest:  # with who withdrew meanwhile, these would be kept back again
             self._lanes.put_back_as_group(batch.effect, rest)
-        self._list_wait.add(waiting, error, for_good=error.for_good)
+        if error.asked:
+            self._list_wait.add(waiting, error, for_good=error.for_good)
+        else:
+            self._list_wait.join(waiting)
         self._again.queued([*waiting, *rest])
         self._hold_again(waiting)
 

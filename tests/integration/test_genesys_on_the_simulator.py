@@ -226,6 +226,26 @@ async def test_nobody_is_called_while_the_do_not_call_list_takes_no_numbers(faul
         assert simulator.contacts("People")[contact_id("crm-2")]["callable"] is True
 
 
+@pytest.mark.parametrize("part", [False, True])
+async def test_a_do_not_call_list_that_is_not_to_be_asked_is_not(part):
+    """It counts as one that takes no numbers: who withdraws is held and keeps the number, which is not lost."""
+    cleared = replace(JANE, external_id="crm-3", consent=False, phone="")
+    async with Simulator() as simulator, with_dnc_list(simulator) as sink:
+        await put(sink, JANE)
+        await put(sink, replace(JANE, external_id="crm-3"))
+        withdrawn = [replace(JANE, consent=False), cleared]
+        encoded = [sink.encode(each, callable_=False) for each in withdrawn]
+        parts = [WITHDRAWN, replace(WITHDRAWN, external_id="crm-3", phone="")]
+        with pytest.raises(Withheld) as caught:
+            await (sink.amend(parts, asks=False) if part else sink.upsert(encoded, withdrawn=withdrawn, asks=False))
+        assert (set(caught.value.external_ids), caught.value.asked) == ({"crm-1", "crm-3"}, False)
+        contacts = simulator.contacts("People").values()
+        assert [(each["callable"], each["data"]["phone_number"]) for each in contacts] == [(False, JANE.phone)] * 2
+        assert simulator.dnc_numbers("Nobody") == set()
+        await (sink.amend(parts) if part else sink.upsert(encoded, withdrawn=withdrawn))
+        assert simulator.dnc_numbers("Nobody") == {JANE.phone}
+
+
 async def test_who_is_refused_while_the_do_not_call_list_takes_no_numbers_waits_for_it():
     """Carried out as a delete before, the withdrawal would end with a number that anybody may call."""
     async with Simulator(poison=Poison.marked("jane")) as simulator, with_dnc_list(simulator) as sink:

@@ -818,9 +818,11 @@ def test_a_load_does_not_wait_for_somebody_to_mend_the_do_not_call_list(
     rows = [row(f"contact-{n}", consent=False) for n in range(AT_ONCE + 100)]
 
     class Refusing(MemorySink):
-        async def upsert(self, contacts: Any, sure: Any = always, withdrawn: Any = (), granted: Any = ()) -> Any:
+        async def upsert(
+            self, contacts: Any, sure: Any = always, withdrawn: Any = (), granted: Any = (), *, asks: bool = True
+        ) -> Any:
             await super().upsert(contacts, sure)
-            raise Withheld(cause, {each.external_id for each in withdrawn})
+            raise Withheld(cause, {each.external_id for each in withdrawn}, asked=asks)
 
     class Watched(Requests):
         async def send(self, works: Sequence[Work]) -> None:

@@ -464,21 +464,27 @@ class _WithoutDncList(MemorySink):
         self.tried = Counter[str]()
 
     async def upsert(
-        self, contacts: Sequence[bytes], sure: Sure = always, withdrawn: Sequence[Contact] = (), granted: Any = ()
+        self,
+        contacts: Sequence[bytes],
+        sure: Sure = always,
+        withdrawn: Sequence[Contact] = (),
+        granted: Any = (),
+        *,
+        asks: bool = True,
     ) -> Collection[str]:
-        if not withdrawn or asyncio.get_running_loop().time() >= START + self.until:
+        if not withdrawn or (asks and asyncio.get_running_loop().time() >= START + self.until):
             return await super().upsert(contacts, sure, withdrawn, granted)
-        self.tries += 1
+        self.tries += asks
         names = {each.external_id for each in withdrawn}
         self.tried.update(names)
         await super().upsert([self.encode(each, callable_=False) for each in withdrawn], sure)
-        raise Withheld(self.cause, names)
+        raise Withheld(self.cause, names, asked=asks)
 
     async def amend(self, amendments: Any, sure: Sure = always, *more: Any, **named: Any) -> Any:
         amended = await super().amend(amendments, sure, *more, **named)
         self.tried.update(amended.keys())
         if amended:
-            raise Withheld(self.cause, amended.keys())
+            raise Withheld(self.cause, amended.keys(), asked=named["asks"])
         return amended
 
 
@@ -540,12 +546,14 @@ class _SometimesWithoutDncList(_WithoutDncList):
         super().__init__(world)
         self.asked: list[float] = []
 
-    async def upsert(self, contacts: Any, sure: Any = always, withdrawn: Any = (), granted: Any = ()) -> Any:
-        if withdrawn:
+    async def upsert(
+        self, contacts: Any, sure: Any = always, withdrawn: Any = (), granted: Any = (), *, asks: bool = True
+    ) -> Any:
+        if withdrawn and asks:
             now = asyncio.get_running_loop().time()
             self.until = 0.0 if len(self.asked) % self.every else now
             self.asked.append(now)
-        return await super().upsert(contacts, sure, withdrawn, granted)
+        return await super().upsert(contacts, sure, withdrawn, granted, asks=asks)
 
 
 def test_who_waits_for_the_do_not_call_list_is_offered_although_others_are_told_to_wait() -> None:
@@ -598,6 +606,41 @@ def test_grants_do_not_go_with_one_withdrawal_after_the_other_while_the_do_not_c
             assert n < 15 or f"new-{n - 15}" in world.list
 
     in_life(world, act, sink=sink)
+
+
+def test_a_do_not_call_list_that_hangs_takes_the_time_of_nobody_but_those_who_are_offered() -> None:
+    """While somebody waits for it, whoever withdraws is held without asking it, and waits too; all end on the list."""
+    people = [f"contact-{n}" for n in range(60)]
+    story = Story().tell(0, *_contacts(60)).tell(1, Event("other", 1))
+    world = world_of(story)
+    live(world)
+
+    class Hanging(_WithoutDncList):
+        until = 600.0
+        cause: ConsumerError = SinkUnavailable("no answer")
+
+        async def upsert(
+            self, contacts: Any, sure: Any = always, withdrawn: Any = (), granted: Any = (), *, asks: bool = True
+        ) -> Any:
+            if withdrawn and asks and asyncio.get_running_loop().time() < START + self.until:
+                await passes(10)
+            return await super().upsert(contacts, sure, withdrawn, granted, asks=asks)
+
+    async def act(life: Life) -> None:
+        for n, name in enumerate(people):
+            story.tell(1, Event(f"new-{n}", 1))
+            arrives(world, life, story.tell(0, Event(name, 2, phone=f"+155501{n:02}", consent=False)))
+            await passes(1)
+            if n > 15:  # some go with those who are offered
+                assert f"new-{n - 12}" in world.list
+                assert not world.list[people[n - 12]]["callable"]
+        assert world.committed[P0] == 60
+        assert not world.blocked
+        await until(lambda: world.committed[P0] == 120)
+
+    in_life(world, act, sink=Hanging(world))
+    check(world, story, set())
+    assert world.blocked == {f"+155501{n:02}" for n in range(60)}
 
 
 @pytest.mark.parametrize("people", [1, 1000])
@@ -739,10 +782,12 @@ def test_a_list_that_is_slow_to_refuse_keeps_nobody_else_waiting() -> None:
     class Slow(_WithoutDncList):
         until = 3600.0
 
-        async def upsert(self, contacts: Any, sure: Any = always, withdrawn: Any = (), granted: Any = ()) -> Any:
-            if withdrawn:
+        async def upsert(
+            self, contacts: Any, sure: Any = always, withdrawn: Any = (), granted: Any = (), *, asks: bool = True
+        ) -> Any:
+            if withdrawn and asks:
                 await passes(10)
-            return await super().upsert(contacts, sure, withdrawn, granted)
+            return await super().upsert(contacts, sure, withdrawn, granted, asks=asks)
 
     async def act(life: Life) -> None:
         await until(lambda: len(world.list) == 3000)

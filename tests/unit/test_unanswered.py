@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from consumer.core.batch import Lanes
 from consumer.core.delivery import BREAKER_OPEN_S, Breaker
 from consumer.core.lane import Batch, Effect, Lane
 from consumer.errors import FatalError, InUse, RefusedByGenesys, SinkUnavailable, Throttled, Withheld
 from consumer.model import Assignment, Change, Contact, Operation, Record, TopicPartition, Work
 from consumer.pipeline.blame import TRIES, Blame
 from consumer.pipeline.late import LATE_S, REMEMBERED, Late
+from consumer.pipeline.waits import for_the_list
 from consumer.ports import always
+from tests import virtual_time
 from tests.checker import check, check_without_outcomes
 from tests.lives import Life, arrives, in_life, live, world_of
 from tests.memory_ports import MemorySink, World
@@ -698,14 +701,35 @@ def test_new_contacts_that_waited_for_the_list_do_not_wait_for_room() -> None:
     in_life(world, act, sink=sink, genesys_dnc_list="do not call")
 
 
+def test_an_offer_is_put_off_once_however_often_somebody_is_told_to_wait() -> None:
+    """As by requests that had to be made meanwhile."""
+
+    async def main() -> None:
+        lanes = Lanes(100, 500_000, 0.5, lambda *_, **__: b"")
+        for n in range(30):
+            lane = _lane(f"contact-{n}", withdrawal=True)
+            lanes.open(lane.work, lane.change, None, now())
+        batch = lanes.take(now(), 100)
+        assert batch is not None
+        wait = for_the_list(lanes, lambda: None)
+        for lane in batch.lanes:
+            wait.add([lane], SinkUnavailable("503", retry_after=60), for_good=False)
+            await passes(5)
+        assert not lanes.is_parked(batch.lanes[0])
+
+    virtual_time.run(main())
+
+
 class _ListAway(MemorySink):
     """The do-not-call list takes no numbers."""
 
     away = True
 
-    async def upsert(self, contacts: Any, sure: Any = always, withdrawn: Any = (), granted: Any = ()) -> Any:
-        if withdrawn and self.away:
-            raise Withheld(FatalError("no permission"), {each.external_id for each in withdrawn})
+    async def upsert(
+        self, contacts: Any, sure: Any = always, withdrawn: Any = (), granted: Any = (), *, asks: bool = True
+    ) -> Any:
+        if withdrawn and (self.away or not asks):
+            raise Withheld(FatalError("no permission"), {each.external_id for each in withdrawn}, asked=asks)
         return await super().upsert(contacts, sure, withdrawn, granted)
 
 
