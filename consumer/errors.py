@@ -159,11 +159,13 @@ class NoRoom(SinkUnavailable):
 
     Attributes:
         code: What it says.
+        absent: External ids of those that it does not have, as far as somebody has asked.
     """
 
-    def __init__(self, message: str, code: str) -> None:
+    def __init__(self, message: str, code: str, absent: Collection[str] = ()) -> None:
         super().__init__(message)
         self.code = code
+        self.absent = frozenset(absent)
 
 
 class NoneCameBack(SinkUnavailable):

@@ -380,6 +380,14 @@ class Sink(Protocol):
         """
         ...
 
+    async def absent(self, external_ids: Sequence[str]) -> Collection[str]:
+        """Whom of these contacts Genesys does not show, by external id.
+
+        Raises:
+            RefusedByGenesys: It does not tell of so many at once.
+        """
+        ...
+
     async def is_importing(self) -> bool:
         """Whether a file is being imported into the list: its rows may come after what is sent now."""
         ...

@@ -401,6 +401,10 @@ class MemorySink:
         left = await self.delete([by_id[id_] for id_ in contact_ids if id_ in by_id], sure)
         return {id_ for id_ in contact_ids if by_id.get(id_) in left}
 
+    async def absent(self, external_ids: Sequence[str]) -> Collection[str]:
+        await passes(self._world.latency)
+        return set(external_ids) - self._world.list.keys()
+
     async def export(self) -> AsyncIterator[Sequence[ExportedContact]]:
         """The list, some contacts at a time, as it is now."""
         rows = [_row(name, entry) for name, entry in self._world.list.items()]

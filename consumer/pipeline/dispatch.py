@@ -354,8 +354,8 @@ class Dispatcher:
         self._lanes.relieve(batch.still_doubted())
         lanes = self._owned(batch).lanes
         alone = len(batch.lanes) == 1
-        new = [lane for lane in lanes if alone or _is_new(lane)]
-        known = [lane for lane in lanes if not (alone or _is_new(lane))]
+        new = [lane for lane in lanes if alone or lane.change.contact.external_id in error.absent]
+        known = [lane for lane in lanes if not (alone or lane.change.contact.external_id in error.absent)]
         if new and known:  # with what is new among all that came meanwhile, these would be refused again
             self._lanes.put_back_as_group(batch.effect, known)
         elif known:  # one of them is not there any more
@@ -399,10 +399,6 @@ class Dispatcher:
             self._again.by_delete(batch.lanes[0], error.code)
         else:
             self._admission.refuse(batch.lanes[0], error.code)
-
-
-def _is_new(lane: Lane) -> bool:
-    return lane.base is None or lane.base.deleted
 
 
 def _trace_parents(batch: Batch) -> list[bytes]:

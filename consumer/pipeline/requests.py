@@ -8,7 +8,7 @@ from consumer.core.changes import grants_nothing, held_back, is_applied, is_cont
 from consumer.core.contact_id import contact_id
 from consumer.core.dedupe import as_held
 from consumer.core.lane import Batch, Effect, Lane
-from consumer.errors import NoneCameBack
+from consumer.errors import NoneCameBack, NoRoom, RefusedByGenesys, TransientError
 from consumer.model import Amendment, Contact, Operation, State
 from consumer.pipeline.again import MISSES
 from consumer.pipeline.blame import releases_number
@@ -64,7 +64,7 @@ class Requests:
 
         Raises:
             NoneCameBack: It leaves out all, of whom some were never left out of an answer with others.
-            NoRoom: Some are new. The numbers of those that withdraw are on the do-not-call list, where there is one.
+            NoRoom: Some are new, the absent. Numbers of those that withdraw are on the do-not-call list, if any.
         """
         withdrawn = [lane.change.whole for lane in batch.lanes if lane.change.withdrawal]
         granted = [lane.change.whole for lane in batch.lanes if releases_number(lane)]
@@ -76,7 +76,22 @@ class Requests:
             if all(lane.misses for lane in batch.lanes):
                 return external_ids
             raise
+        except NoRoom as error:
+            raise NoRoom(str(error), error.code, await self._absent(batch)) from error
         return {each for each in external_ids if contact_id(each) in missing} if missing else ()
+
+    async def _absent(self, batch: Batch) -> Collection[str]:
+        """Whom of a batch Genesys does not have; whom nobody delivered as far as is known it may have all the same.
+
+        Where it does not tell, they are taken for new.
+        """
+        new = [lane.change.contact.external_id for lane in batch.lanes if lane.base is None or lane.base.deleted]
+        if not new or len(batch.lanes) == 1:
+            return new
+        try:
+            return await self._sink.absent(new)
+        except (RefusedByGenesys, TransientError):
+            return new
 
     async def _amend(self, batch: Batch, sure: Sure, *, asks: bool) -> Mapping[str, Amended]:
         """Amend contacts that Genesys shows as it accepted them last."""

@@ -605,6 +605,15 @@ async def test_a_list_that_takes_no_numbers_is_waited_for(code):
         assert lines == []
 
 
+async def test_whom_genesys_does_not_have_is_told():
+    """Of as many as a request may change, which are more than one that reads may hold."""
+    names = [f"crm-{n}" for n in range(100)]
+    async with Simulator() as simulator, opened(simulator) as sink:
+        for name in names[::30]:
+            await put(sink, replace(JANE, external_id=name))
+        assert await sink.absent(names) == {*names} - {*names[::30]}
+
+
 async def test_a_do_not_call_list_is_found_again():
     """The second consumer takes the list that the first one created, by its name."""
     async with Simulator() as simulator:

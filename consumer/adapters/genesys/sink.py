@@ -169,6 +169,11 @@ class GenesysSink:
             raise failed  # others can be deleted; and one that does not show may be there, and as it was
         return left.keys()
 
+    async def absent(self, external_ids: Sequence[str]) -> Collection[str]:
+        by_id = {contact_id(external_id): external_id for external_id in external_ids}
+        found = await self._contacts.read_all(list(by_id), self._client.deadline())
+        return {external_id for id_, external_id in by_id.items() if id_ not in found}
+
     def export(self) -> AsyncIterator[Sequence[ExportedContact]]:
         """All contacts of the list, as `consumer.command_ports.ContactExport` has them."""
         return exported(self._client, {"contactListId": self._list_id}, self._columns)
