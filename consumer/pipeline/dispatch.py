@@ -25,6 +25,7 @@ from consumer.pipeline.blame import Blame, Blamed, is_under_suspicion
 from consumer.pipeline.late import Late
 from consumer.pipeline.partitions import Partitions
 from consumer.pipeline.progress import Progress
+from consumer.pipeline.put_off import PutOff
 from consumer.pipeline.reports import Reports
 from consumer.pipeline.requests import Answer, Requests, suppresses
 from consumer.pipeline.search import Search
@@ -92,6 +93,7 @@ class Dispatcher:
             wake=self.wake,
         )
         self._list_wait, self._room_wait = for_the_list(lanes, self.wake), for_room(lanes, self.wake)
+        self._put_off = PutOff(lanes)
 
     def wake(self) -> None:
         """Something may be due."""
@@ -100,7 +102,7 @@ class Dispatcher:
     @property
     def waits_for(self) -> str | None:
         """What some contacts wait for while others go on: the do-not-call list, room, an answer; None: none does."""
-        waits = (self._list_wait, self._room_wait, self._again.apart)
+        waits = (self._list_wait, self._room_wait, self._again.apart, self._put_off)
         return "; ".join(filter(None, (wait.reason for wait in waits))) or None
 
     @property
@@ -273,6 +275,7 @@ class Dispatcher:
         for lane in batch.lanes:
             # One endpoint may be busy by itself: whatever else waits by now does not wait for it, also on trial.
             lane.since, lane.put_off = now, True
+        self._put_off.add(batch.lanes, error)
         if batch.search and batch.lanes:
             self._lanes.put_back_as_group(batch.effect, batch.lanes, batch.still_doubted())
         else:

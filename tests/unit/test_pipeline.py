@@ -716,6 +716,41 @@ def test_what_one_endpoint_calls_busy_keeps_no_withdrawal_from_another_after_an_
     in_life(world, act, sink=_BusyDeletes(world))
 
 
+def test_the_status_tells_whom_genesys_asks_to_wait_with_while_others_go_on() -> None:
+    """As while reads alone are busy: a rejected withdrawal cannot be done without, and the person may be called."""
+    story = Story().tell(0, Event("contact-0", 1), Event("contact-1", 1)).tell(1, Event("other", 1))
+    world = world_of(story)
+    live(world)
+
+    class BusyReads(MemorySink):
+        busy = True
+
+        async def amend(self, *arguments: Any, **named: Any) -> Any:
+            if self.busy:
+                raise Throttled("too many reads", 1.0)
+            return await super().amend(*arguments, **named)
+
+    sink = BusyReads(world)
+
+    async def act(life: Life) -> None:
+        conflict: dict[str, Any] = {"do_not_call": True, "reasons": ("consent_conflicts_with_do_not_call",)}
+        arrives(world, life, story.tell(0, *(Event(f"contact-{n}", 2, **conflict) for n in range(2))))
+        await passes(30)
+        assert life.pipeline.degraded is None
+        for n in range(10):
+            arrives(world, life, story.tell(1, Event(f"new-{n}", 1)))
+            await passes(5)
+        assert world.list["contact-0"]["callable"]
+        told = f"again and again to wait with the contact of {TOPIC}/0/2 (and 1 more): too many reads"
+        assert told in str(life.pipeline.status()["reason"])
+        sink.busy = False
+        await until(lambda: world.committed[P0] == 4)
+        assert life.pipeline.degraded is None
+
+    in_life(world, act, sink=sink)
+    check(world, story, set())
+
+
 def test_who_goes_alone_goes_alone_again_after_too_many_requests() -> None:
     """Among others he would be why they come to nothing."""
     story = Story().tell(0, *_contacts(30))
