@@ -10,7 +10,8 @@
     │    ├─ TooLarge                      send fewer bytes at a time
     │    └─ InUse                         this contact later
     ├─ TransientError(retry_after)        pause, back off, try again, for as long as it takes
-    │    ├─ Throttled   ├─ SinkUnavailable ─ NoRoom, NoneCameBack, Withheld   └─ SourceUnavailable ─ Rebalancing
+    │    ├─ Throttled   ├─ SinkUnavailable ─ NoRoom, NoneCameBack, TakesNoNumbers, Withheld
+    │    └─ SourceUnavailable ─ Rebalancing
     └─ FatalError                         stop with a clear last line; Kubernetes restarts  exit 1
          ├─ Unauthorized (credentials or the permission's name)   └─ ContactListMismatch
 
@@ -158,15 +159,21 @@ class NoRoom(SinkUnavailable):
 
     Attributes:
         code: What it says.
+        absent: External ids of those that it does not have, as far as somebody has asked.
     """
 
-    def __init__(self, message: str, code: str) -> None:
+    def __init__(self, message: str, code: str, absent: Collection[str] = ()) -> None:
         super().__init__(message)
         self.code = code
+        self.absent = frozenset(absent)
 
 
 class NoneCameBack(SinkUnavailable):
     """The answer holds none of the contacts: Genesys leaves them out, or is in trouble."""
+
+
+class TakesNoNumbers(SinkUnavailable):
+    """The do-not-call list is full, or none that takes numbers, whichever they are, until somebody does something."""
 
 
 class Withheld(SinkUnavailable):
@@ -176,13 +183,15 @@ class Withheld(SinkUnavailable):
         external_ids: Of those who wait for the list; of all others of the request nothing was sent.
         throttles: Whether it was because of too many requests.
         for_good: Whether it takes none until somebody does something.
+        asked: Whether the list was asked; where others wait for it already, it is not.
     """
 
-    def __init__(self, cause: ConsumerError, external_ids: Collection[str]) -> None:
+    def __init__(self, cause: ConsumerError, external_ids: Collection[str], *, asked: bool = True) -> None:
         super().__init__(str(cause), cause.retry_after if isinstance(cause, TransientError) else None)
         self.external_ids = frozenset(external_ids)
         self.throttles = isinstance(cause, Throttled)
-        self.for_good = isinstance(cause, FatalError)
+        self.for_good = isinstance(cause, FatalError | TakesNoNumbers)
+        self.asked = asked
 
 
 class SourceUnavailable(TransientError):

@@ -354,6 +354,8 @@ class MemorySink:
         sure: Sure = always,
         withdrawn: Sequence[Contact] = (),
         granted: Sequence[Contact] = (),
+        *,
+        asks: bool = True,
     ) -> Collection[str]:
         bodies = {body["externalId"]: body for raw in contacts for body in [orjson.loads(raw)]}
         self._world.on_upsert(list(bodies.values()))
@@ -399,6 +401,10 @@ class MemorySink:
         left = await self.delete([by_id[id_] for id_ in contact_ids if id_ in by_id], sure)
         return {id_ for id_ in contact_ids if by_id.get(id_) in left}
 
+    async def absent(self, external_ids: Sequence[str]) -> Collection[str]:
+        await passes(self._world.latency)
+        return set(external_ids) - self._world.list.keys()
+
     async def export(self) -> AsyncIterator[Sequence[ExportedContact]]:
         """The list, some contacts at a time, as it is now."""
         rows = [_row(name, entry) for name, entry in self._world.list.items()]
@@ -415,6 +421,7 @@ class MemorySink:
         numbers: Sequence[str] = (),
         *,
         if_held: Collection[str] = (),
+        asks: bool = True,
     ) -> Mapping[str, Amended]:
         amended = {}
         async with self._request("amend", [amendment.external_id for amendment in amendments], sure):

@@ -25,6 +25,7 @@ from consumer.pipeline.blame import Blame, Blamed, is_under_suspicion
 from consumer.pipeline.late import Late
 from consumer.pipeline.partitions import Partitions
 from consumer.pipeline.progress import Progress
+from consumer.pipeline.put_off import PutOff
 from consumer.pipeline.reports import Reports
 from consumer.pipeline.requests import Answer, Requests, suppresses
 from consumer.pipeline.search import Search
@@ -92,6 +93,7 @@ class Dispatcher:
             wake=self.wake,
         )
         self._list_wait, self._room_wait = for_the_list(lanes, self.wake), for_room(lanes, self.wake)
+        self._put_off = PutOff(lanes)
 
     def wake(self) -> None:
         """Something may be due."""
@@ -100,7 +102,7 @@ class Dispatcher:
     @property
     def waits_for(self) -> str | None:
         """What some contacts wait for while others go on: the do-not-call list, room, an answer; None: none does."""
-        waits = (self._list_wait, self._room_wait, self._again.apart)
+        waits = (self._list_wait, self._room_wait, self._again.apart, self._put_off)
         return "; ".join(filter(None, (wait.reason for wait in waits))) or None
 
     @property
@@ -167,7 +169,8 @@ class Dispatcher:
             for lane in batch.lanes:
                 lane.work.trace_id = trace_id
             try:
-                answer = await self._requests.make(batch, partial(self._is_ours, batch))
+                asks = self._list_wait.asks(batch.lanes)
+                answer = await self._requests.make(batch, partial(self._is_ours, batch), asks=asks)
             except TransientError as error:
                 self._not_now(batch, error)
             except RefusedByGenesys as error:
@@ -272,6 +275,7 @@ class Dispatcher:
         for lane in batch.lanes:
             # One endpoint may be busy by itself: whatever else waits by now does not wait for it, also on trial.
             lane.since, lane.put_off = now, True
+        self._put_off.add(batch.lanes, error)
         if batch.search and batch.lanes:
             self._lanes.put_back_as_group(batch.effect, batch.lanes, batch.still_doubted())
         else:
@@ -327,8 +331,12 @@ class Dispatcher:
             (waiting if lane.change.contact.external_id in error.external_ids else rest).append(lane)
         remedy = "have the do-not-call list take numbers again; those who withdrew are not callable meanwhile"
         log.warning("withdrawals_withheld", contacts=len(waiting), error=str(error), remedy=remedy)
-        self._lanes.put_back(Batch(batch.effect, rest))
-        self._list_wait.add(waiting, error, for_good=error.for_good)
+        if rest:  # with who withdrew meanwhile, these would be kept back again
+            self._lanes.put_back_as_group(batch.effect, rest)
+        if error.asked:
+            self._list_wait.add(waiting, error, for_good=error.for_good)
+        else:
+            self._list_wait.join(waiting)
         self._again.queued([*waiting, *rest])
         self._hold_again(waiting)
 
@@ -349,8 +357,8 @@ class Dispatcher:
         self._lanes.relieve(batch.still_doubted())
         lanes = self._owned(batch).lanes
         alone = len(batch.lanes) == 1
-        new = [lane for lane in lanes if alone or _is_new(lane)]
-        known = [lane for lane in lanes if not (alone or _is_new(lane))]
+        new = [lane for lane in lanes if alone or lane.change.contact.external_id in error.absent]
+        known = [lane for lane in lanes if not (alone or lane.change.contact.external_id in error.absent)]
         if new and known:  # with what is new among all that came meanwhile, these would be refused again
             self._lanes.put_back_as_group(batch.effect, known)
         elif known:  # one of them is not there any more
@@ -394,10 +402,6 @@ class Dispatcher:
             self._again.by_delete(batch.lanes[0], error.code)
         else:
             self._admission.refuse(batch.lanes[0], error.code)
-
-
-def _is_new(lane: Lane) -> bool:
-    return lane.base is None or lane.base.deleted
 
 
 def _trace_parents(batch: Batch) -> list[bytes]:

@@ -8,7 +8,7 @@ from consumer.core.changes import grants_nothing, held_back, is_applied, is_cont
 from consumer.core.contact_id import contact_id
 from consumer.core.dedupe import as_held
 from consumer.core.lane import Batch, Effect, Lane
-from consumer.errors import NoneCameBack
+from consumer.errors import NoneCameBack, NoRoom, RefusedByGenesys, TransientError
 from consumer.model import Amendment, Contact, Operation, State
 from consumer.pipeline.again import MISSES
 from consumer.pipeline.blame import releases_number
@@ -37,8 +37,13 @@ class Requests:
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
 
-    async def make(self, batch: Batch, sure: Sure) -> Answer:
+    async def make(self, batch: Batch, sure: Sure, *, asks: bool) -> Answer:
         """Have Genesys do what a batch is for.
+
+        Args:
+            batch: What is to be done.
+            sure: As for the sink.
+            asks: Whether the do-not-call list may be asked.
 
         Raises:
             ConsumerError: As the sink does.
@@ -46,33 +51,49 @@ class Requests:
         contacts = [lane.change.contact for lane in batch.lanes]
         match batch.effect:
             case Effect.UPSERT:
-                return Answer(await self._upsert(batch, sure))
+                return Answer(await self._upsert(batch, sure, asks=asks))
             case Effect.DELETE:
                 tried = any(lane.tried for lane in batch.lanes)
                 return Answer(await self._sink.delete([each.external_id for each in contacts], sure, tried=tried))
             case Effect.AMEND:
-                amended = await self._amend(batch, sure)
+                amended = await self._amend(batch, sure, asks=asks)
                 return Answer({contact.external_id for contact in contacts} - amended.keys(), amended)
 
-    async def _upsert(self, batch: Batch, sure: Sure) -> Collection[str]:
+    async def _upsert(self, batch: Batch, sure: Sure, *, asks: bool) -> Collection[str]:
         """Send contacts; the external ids of those that Genesys leaves out.
 
         Raises:
             NoneCameBack: It leaves out all, of whom some were never left out of an answer with others.
-            NoRoom: Some are new. The numbers of those that withdraw are on the do-not-call list, where there is one.
+            NoRoom: Some are new, the absent. Numbers of those that withdraw are on the do-not-call list, if any.
         """
         withdrawn = [lane.change.whole for lane in batch.lanes if lane.change.withdrawal]
         granted = [lane.change.whole for lane in batch.lanes if releases_number(lane)]
         external_ids = [lane.change.contact.external_id for lane in batch.lanes]
         try:
-            missing = await self._sink.upsert([lane.payload for lane in batch.lanes], sure, withdrawn, granted)
+            payloads = [lane.payload for lane in batch.lanes]
+            missing = await self._sink.upsert(payloads, sure, withdrawn, granted, asks=asks)
         except NoneCameBack:
             if all(lane.misses for lane in batch.lanes):
                 return external_ids
             raise
+        except NoRoom as error:
+            raise NoRoom(str(error), error.code, await self._absent(batch)) from error
         return {each for each in external_ids if contact_id(each) in missing} if missing else ()
 
-    async def _amend(self, batch: Batch, sure: Sure) -> Mapping[str, Amended]:
+    async def _absent(self, batch: Batch) -> Collection[str]:
+        """Whom of a batch Genesys does not have; whom nobody delivered as far as is known it may have all the same.
+
+        Where it does not tell, they are taken for new.
+        """
+        new = [lane.change.contact.external_id for lane in batch.lanes if lane.base is None or lane.base.deleted]
+        if not new or len(batch.lanes) == 1:
+            return new
+        try:
+            return await self._sink.absent(new)
+        except (RefusedByGenesys, TransientError):
+            return new
+
+    async def _amend(self, batch: Batch, sure: Sure, *, asks: bool) -> Mapping[str, Amended]:
         """Amend contacts that Genesys shows as it accepted them last."""
         lanes = {lane.change.contact.external_id: lane for lane in batch.lanes}
         amendments = [lane.change.contact for lane in batch.lanes if isinstance(lane.change.contact, Amendment)]
@@ -83,6 +104,7 @@ class Requests:
             lambda shown: self._is_current(lanes[shown.external_id], shown),
             [lane.change.number for lane in batch.lanes],
             if_held={each for each, lane in lanes.items() if self._is_withheld(lane, self._as_held(lane))},
+            asks=asks,
         )
 
     def _as_held(self, lane: Lane) -> State:

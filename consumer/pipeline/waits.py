@@ -58,6 +58,7 @@ class Wait:
         self._why = ""
         self._next_s = FIRST_OFFER_S
         self._timer: asyncio.TimerHandle | None = None
+        self._put_off = False
         self._for_good = False
 
     @property
@@ -86,21 +87,39 @@ class Wait:
             for_good: Whether it takes none until somebody does something.
         """
         self._why, self._for_good = str(why), for_good
+        self._keep_back(lanes, why.retry_after or 0.0)
+
+    def join(self, lanes: Sequence[Lane]) -> None:
+        """As `add`, with lanes whose request did not ask for it, since others wait already."""
+        self._keep_back(lanes, 0.0)
+
+    def asks(self, lanes: Iterable[Lane]) -> bool:
+        """Whether a request with these may ask for it: one of them waits and is offered, or nobody waits."""
+        offered = (waiting for lane in lanes if (waiting := self._waiting.get(id(lane))))
+        return any(map(self._is_open, offered)) or not any(map(self._is_open, self._waiting.values()))
+
+    def _keep_back(self, lanes: Sequence[Lane], at_least_s: float) -> None:
         for lane in lanes:
             self._lanes.park(lane)
             self._waiting[id(lane)] = _Waiting(lane, lane.parkings)
-        self._plan(why.retry_after or 0.0)
+        self._plan(at_least_s)
 
     def _plan(self, at_least_s: float) -> None:
-        """Offer some when it is time for it; what is planned already is put off where it comes too soon."""
+        """Offer some when it is time for it.
+
+        What is planned already is put off where it comes too soon, but once only: whoever comes meanwhile may be told
+        to wait again and again, and then nobody would ever be offered.
+        """
         loop = asyncio.get_running_loop()
         if self._timer is None:
             at_least_s = max(self._next_s, at_least_s)
             self._next_s = min(2 * self._next_s, OFFERED_EVERY_S)
-        elif self._timer.when() >= loop.time() + at_least_s:
+            self._put_off = False
+        elif self._put_off or self._timer.when() >= loop.time() + at_least_s:
             return
         else:
             self._timer.cancel()
+            self._put_off = True
         self._timer = loop.call_later(at_least_s, self._offer)
 
     def taken(self, effect: Effect, lanes: Iterable[Lane]) -> None:
@@ -111,7 +130,7 @@ class Wait:
             self._timer.cancel()
         for lane in self._kept_back():
             self._lanes.release(lane)
-        self._waiting, self._timer, self._next_s = {}, None, FIRST_OFFER_S
+        self._waiting, self._timer, self._next_s, self._for_good = {}, None, FIRST_OFFER_S, False
         self._wake()
 
     def _offer(self) -> None:

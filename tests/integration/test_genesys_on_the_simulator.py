@@ -28,6 +28,7 @@ from consumer.errors import (
     NoRoom,
     RefusedByGenesys,
     SinkUnavailable,
+    TakesNoNumbers,
     Throttled,
     Unauthorized,
     Withheld,
@@ -223,6 +224,26 @@ async def test_nobody_is_called_while_the_do_not_call_list_takes_no_numbers(faul
         await sink.upsert([*encoded, sink.encode(granted, callable_=True)], withdrawn=withdrawn)
         assert simulator.dnc_numbers("Nobody") == {JANE.phone}
         assert simulator.contacts("People")[contact_id("crm-2")]["callable"] is True
+
+
+@pytest.mark.parametrize("part", [False, True])
+async def test_a_do_not_call_list_that_is_not_to_be_asked_is_not(part):
+    """It counts as one that takes no numbers: who withdraws is held and keeps the number, which is not lost."""
+    cleared = replace(JANE, external_id="crm-3", consent=False, phone="")
+    async with Simulator() as simulator, with_dnc_list(simulator) as sink:
+        await put(sink, JANE)
+        await put(sink, replace(JANE, external_id="crm-3"))
+        withdrawn = [replace(JANE, consent=False), cleared]
+        encoded = [sink.encode(each, callable_=False) for each in withdrawn]
+        parts = [WITHDRAWN, replace(WITHDRAWN, external_id="crm-3", phone="")]
+        with pytest.raises(Withheld) as caught:
+            await (sink.amend(parts, asks=False) if part else sink.upsert(encoded, withdrawn=withdrawn, asks=False))
+        assert (set(caught.value.external_ids), caught.value.asked) == ({"crm-1", "crm-3"}, False)
+        contacts = simulator.contacts("People").values()
+        assert [(each["callable"], each["data"]["phone_number"]) for each in contacts] == [(False, JANE.phone)] * 2
+        assert simulator.dnc_numbers("Nobody") == set()
+        await (sink.amend(parts) if part else sink.upsert(encoded, withdrawn=withdrawn))
+        assert simulator.dnc_numbers("Nobody") == {JANE.phone}
 
 
 async def test_who_is_refused_while_the_do_not_call_list_takes_no_numbers_waits_for_it():
@@ -579,9 +600,18 @@ async def test_a_list_that_takes_no_numbers_is_waited_for(code):
 
     dnc_list = DncList(cast("Client", Refusing()), "id")
     for numbers in (["+1"], ["+1", "+2"]):
-        with capture_logs() as lines, pytest.raises(SinkUnavailable, match=re.escape(code)):
+        with capture_logs() as lines, pytest.raises(TakesNoNumbers, match=re.escape(code)):
             await dnc_list.add(numbers, 0.0, lambda: True)
         assert lines == []
+
+
+async def test_whom_genesys_does_not_have_is_told():
+    """Of as many as a request may change, which are more than one that reads may hold."""
+    names = [f"crm-{n}" for n in range(100)]
+    async with Simulator() as simulator, opened(simulator) as sink:
+        for name in names[::30]:
+            await put(sink, replace(JANE, external_id=name))
+        assert await sink.absent(names) == {*names} - {*names[::30]}
 
 
 async def test_a_do_not_call_list_is_found_again():

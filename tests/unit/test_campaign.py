@@ -79,8 +79,10 @@ class StormySink(MemorySink):
 
     weather: Weather
 
-    async def upsert(self, contacts: Any, sure: Sure = always, withdrawn: Any = (), granted: Any = ()) -> Any:
-        return await self._stormy(super().upsert, contacts, sure, withdrawn, granted)
+    async def upsert(
+        self, contacts: Any, sure: Sure = always, withdrawn: Any = (), granted: Any = (), **named: Any
+    ) -> Any:
+        return await self._stormy(partial(super().upsert, **named), contacts, sure, withdrawn, granted)
 
     async def delete(self, external_ids: Any, sure: Sure = always, **named: Any) -> Any:
         return await self._stormy(partial(super().delete, **named), external_ids, sure)

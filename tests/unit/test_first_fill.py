@@ -13,7 +13,15 @@ from msgspec.structs import replace
 from consumer.command_ports import ImportStatus
 from consumer.core import changes, state_bytes
 from consumer.core.rows import Rows
-from consumer.errors import ConsumerError, FatalError, RefusedByGenesys, SinkUnavailable, SourceUnavailable, Withheld
+from consumer.errors import (
+    ConsumerError,
+    FatalError,
+    RefusedByGenesys,
+    SinkUnavailable,
+    SourceUnavailable,
+    TakesNoNumbers,
+    Withheld,
+)
 from consumer.first_fill.candidates import Candidates
 from consumer.first_fill.requests import Requests
 from consumer.first_fill.run import AT_ONCE
@@ -801,15 +809,20 @@ def test_the_mark_of_an_import_stays_for_as_long_as_no_state_tells_of_some(
     assert seen > 2
 
 
-def test_a_load_does_not_wait_for_somebody_to_mend_the_do_not_call_list(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cause", [FatalError("no permission"), TakesNoNumbers("it is full")], ids=str)
+def test_a_load_does_not_wait_for_somebody_to_mend_the_do_not_call_list(
+    monkeypatch: pytest.MonkeyPatch, cause: ConsumerError
+) -> None:
     """It owns the topic, so that nobody applies what the stream says; all who withdrew are not callable by then."""
     world = empty_world()
     rows = [row(f"contact-{n}", consent=False) for n in range(AT_ONCE + 100)]
 
     class Refusing(MemorySink):
-        async def upsert(self, contacts: Any, sure: Any = always, withdrawn: Any = (), granted: Any = ()) -> Any:
+        async def upsert(
+            self, contacts: Any, sure: Any = always, withdrawn: Any = (), granted: Any = (), *, asks: bool = True
+        ) -> Any:
             await super().upsert(contacts, sure)
-            raise Withheld(FatalError("no permission"), {each.external_id for each in withdrawn})
+            raise Withheld(cause, {each.external_id for each in withdrawn}, asked=asks)
 
     class Watched(Requests):
         async def send(self, works: Sequence[Work]) -> None:
@@ -820,7 +833,7 @@ def test_a_load_does_not_wait_for_somebody_to_mend_the_do_not_call_list(monkeypa
     monkeypatch.setattr("consumer.first_fill.run.Requests", Watched)
     with pytest.raises(ExceptionGroup) as caught:
         fill(world, rows)
-    assert caught.group_contains(FatalError, match="no permission", depth=None)
+    assert caught.group_contains(FatalError, match=str(cause), depth=None)
     assert [contact["callable"] for contact in world.list.values()] == [False] * len(rows)
 
 

@@ -100,12 +100,15 @@ class _Away(MemorySink):
         super().__init__(world)
         self._held = world.list
 
-    async def upsert(self, contacts: Any, sure: Any = None, withdrawn: Any = (), *more: Any) -> Collection[str]:
-        if self.cause is None or not withdrawn:
+    async def upsert(
+        self, contacts: Any, sure: Any = None, withdrawn: Any = (), *more: Any, asks: bool = True
+    ) -> Collection[str]:
+        cause = self.cause if asks else SinkUnavailable("others wait for it")
+        if cause is None or not withdrawn:
             return await super().upsert(contacts, sure, withdrawn, *more)
         for each in withdrawn:
             self._held[each.external_id]["callable"] = False
-        raise Withheld(self.cause, {each.external_id for each in withdrawn})
+        raise Withheld(cause, {each.external_id for each in withdrawn}, asked=asks)
 
 
 @pytest.mark.parametrize("cause", [SinkUnavailable("away"), FatalError("no permission")], ids=["now", "for good"])

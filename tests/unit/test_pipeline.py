@@ -22,6 +22,7 @@ from consumer.errors import (
     RefusedByGenesys,
     SinkUnavailable,
     SourceUnavailable,
+    TakesNoNumbers,
     Throttled,
     TransientError,
     Withheld,
@@ -463,21 +464,27 @@ class _WithoutDncList(MemorySink):
         self.tried = Counter[str]()
 
     async def upsert(
-        self, contacts: Sequence[bytes], sure: Sure = always, withdrawn: Sequence[Contact] = (), granted: Any = ()
+        self,
+        contacts: Sequence[bytes],
+        sure: Sure = always,
+        withdrawn: Sequence[Contact] = (),
+        granted: Any = (),
+        *,
+        asks: bool = True,
     ) -> Collection[str]:
-        if not withdrawn or asyncio.get_running_loop().time() >= START + self.until:
+        if not withdrawn or (asks and asyncio.get_running_loop().time() >= START + self.until):
             return await super().upsert(contacts, sure, withdrawn, granted)
-        self.tries += 1
+        self.tries += asks
         names = {each.external_id for each in withdrawn}
         self.tried.update(names)
         await super().upsert([self.encode(each, callable_=False) for each in withdrawn], sure)
-        raise Withheld(self.cause, names)
+        raise Withheld(self.cause, names, asked=asks)
 
     async def amend(self, amendments: Any, sure: Sure = always, *more: Any, **named: Any) -> Any:
         amended = await super().amend(amendments, sure, *more, **named)
         self.tried.update(amended.keys())
         if amended:
-            raise Withheld(self.cause, amended.keys())
+            raise Withheld(self.cause, amended.keys(), asked=named["asks"])
         return amended
 
 
@@ -527,6 +534,113 @@ def test_a_busy_do_not_call_list_has_all_requests_wait_as_was_asked() -> None:
 
     in_life(world, act, sink=sink)
     check(world, story, set())
+
+
+class _SometimesWithoutDncList(_WithoutDncList):
+    """Its do-not-call list does not answer every so many requests, and says then how long it is away."""
+
+    every = 5
+    cause: ConsumerError = SinkUnavailable("503", retry_after=60)
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.asked: list[float] = []
+
+    async def upsert(
+        self, contacts: Any, sure: Any = always, withdrawn: Any = (), granted: Any = (), *, asks: bool = True
+    ) -> Any:
+        if withdrawn and asks:
+            now = asyncio.get_running_loop().time()
+            self.until = 0.0 if len(self.asked) % self.every else now
+            self.asked.append(now)
+        return await super().upsert(contacts, sure, withdrawn, granted, asks=asks)
+
+
+def test_who_waits_for_the_do_not_call_list_is_offered_although_others_are_told_to_wait() -> None:
+    """Whoever withdraws meanwhile is told to wait again and again: nobody is put off for good by that."""
+    people = [f"contact-{n}" for n in range(80)]
+    story = Story().tell(0, *_contacts(80))
+    world = world_of(story)
+    live(world)
+    sink = _SometimesWithoutDncList(world)
+
+    async def act(life: Life) -> None:
+        for name in people:
+            arrives(world, life, story.tell(0, Event(name, 2, consent=False)))
+            await passes(5)
+        assert world.committed[P0] > 80 + 50
+        await until(lambda: world.committed[P0] == 160)
+
+    in_life(world, act, sink=sink)
+    check(world, story, set())
+
+
+def test_whoever_is_offered_to_the_do_not_call_list_is_so_after_the_time_that_it_asked_for() -> None:
+    """Also where that is longer than the usual wait."""
+    story = Story().tell(0, Event("contact-0", 1, consent=False))
+    world = world_of(story)
+    sink = _SometimesWithoutDncList(world)
+    sink.every, sink.cause = 1, SinkUnavailable("503", retry_after=200)
+
+    async def act(_: Life) -> None:
+        await until(lambda: len(sink.asked) > 3)
+        assert min(later - earlier for earlier, later in pairwise(sink.asked)) >= 200
+
+    in_life(world, act, sink=sink)
+
+
+def test_grants_do_not_go_with_one_withdrawal_after_the_other_while_the_do_not_call_list_is_busy() -> None:
+    """Those that were kept back with a withdrawal are sent without those that came since."""
+    people = [f"contact-{n}" for n in range(60)]
+    story = Story().tell(0, *_contacts(60)).tell(1, Event("other", 1))
+    world = world_of(story)
+    live(world)
+    sink = _WithoutDncList(world)
+    sink.cause = Throttled("busy", retry_after=5)
+
+    async def act(life: Life) -> None:
+        for n, name in enumerate(people):
+            story.tell(1, Event(f"new-{n}", 1))
+            arrives(world, life, story.tell(0, Event(name, 2, consent=False)))
+            await passes(1)
+            assert n < 15 or f"new-{n - 15}" in world.list
+
+    in_life(world, act, sink=sink)
+
+
+def test_a_do_not_call_list_that_hangs_takes_the_time_of_nobody_but_those_who_are_offered() -> None:
+    """While somebody waits for it, whoever withdraws is held without asking it, and waits too; all end on the list."""
+    people = [f"contact-{n}" for n in range(60)]
+    story = Story().tell(0, *_contacts(60)).tell(1, Event("other", 1))
+    world = world_of(story)
+    live(world)
+
+    class Hanging(_WithoutDncList):
+        until = 600.0
+        cause: ConsumerError = SinkUnavailable("no answer")
+
+        async def upsert(
+            self, contacts: Any, sure: Any = always, withdrawn: Any = (), granted: Any = (), *, asks: bool = True
+        ) -> Any:
+            if withdrawn and asks and asyncio.get_running_loop().time() < START + self.until:
+                await passes(10)
+            return await super().upsert(contacts, sure, withdrawn, granted, asks=asks)
+
+    async def act(life: Life) -> None:
+        for n, name in enumerate(people):
+            story.tell(1, Event(f"new-{n}", 1))
+            arrives(world, life, story.tell(0, Event(name, 2, phone=f"+155501{n:02}", consent=False)))
+            await passes(1)
+            if n > 15:  # some go with those who are offered
+                assert f"new-{n - 12}" in world.list
+                assert not world.list[people[n - 12]]["callable"]
+        assert world.committed[P0] == 60
+        assert not world.blocked
+        await until(lambda: world.committed[P0] == 120)
+
+    in_life(world, act, sink=Hanging(world))
+    check(world, story, set())
+    assert world.blocked == {f"+155501{n:02}" for n in range(60)}
 
 
 @pytest.mark.parametrize("people", [1, 1000])
@@ -602,6 +716,41 @@ def test_what_one_endpoint_calls_busy_keeps_no_withdrawal_from_another_after_an_
     in_life(world, act, sink=_BusyDeletes(world))
 
 
+def test_the_status_tells_whom_genesys_asks_to_wait_with_while_others_go_on() -> None:
+    """As while reads alone are busy: a rejected withdrawal cannot be done without, and the person may be called."""
+    story = Story().tell(0, Event("contact-0", 1), Event("contact-1", 1)).tell(1, Event("other", 1))
+    world = world_of(story)
+    live(world)
+
+    class BusyReads(MemorySink):
+        busy = True
+
+        async def amend(self, *arguments: Any, **named: Any) -> Any:
+            if self.busy:
+                raise Throttled("too many reads", 1.0)
+            return await super().amend(*arguments, **named)
+
+    sink = BusyReads(world)
+
+    async def act(life: Life) -> None:
+        conflict: dict[str, Any] = {"do_not_call": True, "reasons": ("consent_conflicts_with_do_not_call",)}
+        arrives(world, life, story.tell(0, *(Event(f"contact-{n}", 2, **conflict) for n in range(2))))
+        await passes(30)
+        assert life.pipeline.degraded is None
+        for n in range(10):
+            arrives(world, life, story.tell(1, Event(f"new-{n}", 1)))
+            await passes(5)
+        assert world.list["contact-0"]["callable"]
+        told = f"again and again to wait with the contact of {TOPIC}/0/2 (and 1 more): too many reads"
+        assert told in str(life.pipeline.status()["reason"])
+        sink.busy = False
+        await until(lambda: world.committed[P0] == 4)
+        assert life.pipeline.degraded is None
+
+    in_life(world, act, sink=sink)
+    check(world, story, set())
+
+
 def test_who_goes_alone_goes_alone_again_after_too_many_requests() -> None:
     """Among others he would be why they come to nothing."""
     story = Story().tell(0, *_contacts(30))
@@ -668,10 +817,12 @@ def test_a_list_that_is_slow_to_refuse_keeps_nobody_else_waiting() -> None:
     class Slow(_WithoutDncList):
         until = 3600.0
 
-        async def upsert(self, contacts: Any, sure: Any = always, withdrawn: Any = (), granted: Any = ()) -> Any:
-            if withdrawn:
+        async def upsert(
+            self, contacts: Any, sure: Any = always, withdrawn: Any = (), granted: Any = (), *, asks: bool = True
+        ) -> Any:
+            if withdrawn and asks:
                 await passes(10)
-            return await super().upsert(contacts, sure, withdrawn, granted)
+            return await super().upsert(contacts, sure, withdrawn, granted, asks=asks)
 
     async def act(life: Life) -> None:
         await until(lambda: len(world.list) == 3000)
@@ -701,7 +852,8 @@ def test_a_moment_without_the_do_not_call_list_costs_no_more_than_a_moment() -> 
     in_life(world, act, sink=sink)
 
 
-def test_a_run_that_is_to_end_does_not_wait_for_somebody_to_mend_the_do_not_call_list() -> None:
+@pytest.mark.parametrize("cause", [FatalError("no permission"), TakesNoNumbers("it is full")], ids=str)
+def test_a_run_that_is_to_end_does_not_wait_for_somebody_to_mend_the_do_not_call_list(cause: ConsumerError) -> None:
     """All who withdrew are not callable by then, in however many requests, and what needs no list is settled."""
     people = [f"contact-{n}" for n in range(300)]
     story = Story().tell(0, Event("other", 1), *(Event(name, 1, consent=False) for name in people))
@@ -709,9 +861,10 @@ def test_a_run_that_is_to_end_does_not_wait_for_somebody_to_mend_the_do_not_call
     world.poll_records, world.poll_s = 100, 1.0
 
     async def main() -> None:
-        life = Life(world, sink=_WithoutDncList(world))
-        with pytest.raises(FatalError, match="no permission"):
-            await life.run()
+        sink = _WithoutDncList(world)
+        sink.cause = cause
+        with pytest.raises(FatalError, match=str(cause)):
+            await Life(world, sink=sink).run()
         assert asyncio.get_running_loop().time() < START + 10
 
     virtual_time.run(main())

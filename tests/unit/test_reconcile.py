@@ -32,7 +32,6 @@ from consumer.errors import (
 from consumer.formats import Framing, KeyFormat, SchemaReference
 from consumer.model import (
     Amendment,
-    Contact,
     ExportedContact,
     Operation,
     Record,
@@ -826,8 +825,8 @@ class _WithoutDncList(MemorySink):
     times = 1_000_000
     cause: ConsumerError = FatalError("no permission")
 
-    async def upsert(self, contacts: Any, sure: Any = always, withdrawn: Sequence[Contact] = (), *more: Any) -> Any:
-        missing = await super().upsert(contacts, sure, withdrawn, *more)
+    async def upsert(self, contacts: Any, sure: Any = always, withdrawn: Any = (), *more: Any, **named: Any) -> Any:
+        missing = await super().upsert(contacts, sure, withdrawn, *more, **named)
         self._refuse([each.external_id for each in withdrawn])
         return missing
 

@@ -6,15 +6,19 @@ import random
 from typing import Any
 
 import pytest
+from msgspec.structs import asdict
 from structlog.testing import capture_logs
 
+from consumer.core.batch import Lanes
 from consumer.core.delivery import BREAKER_OPEN_S, Breaker
 from consumer.core.lane import Batch, Effect, Lane
 from consumer.errors import FatalError, InUse, RefusedByGenesys, SinkUnavailable, Throttled, Withheld
 from consumer.model import Assignment, Change, Contact, Operation, Record, TopicPartition, Work
 from consumer.pipeline.blame import TRIES, Blame
 from consumer.pipeline.late import LATE_S, REMEMBERED, Late
+from consumer.pipeline.waits import for_the_list
 from consumer.ports import always
+from tests import virtual_time
 from tests.checker import check, check_without_outcomes
 from tests.lives import Life, arrives, in_life, live, world_of
 from tests.memory_ports import MemorySink, World
@@ -698,14 +702,35 @@ def test_new_contacts_that_waited_for_the_list_do_not_wait_for_room() -> None:
     in_life(world, act, sink=sink, genesys_dnc_list="do not call")
 
 
+def test_an_offer_is_put_off_once_however_often_somebody_is_told_to_wait() -> None:
+    """As by requests that had to be made meanwhile."""
+
+    async def main() -> None:
+        lanes = Lanes(100, 500_000, 0.5, lambda *_, **__: b"")
+        for n in range(30):
+            lane = _lane(f"contact-{n}", withdrawal=True)
+            lanes.open(lane.work, lane.change, None, now())
+        batch = lanes.take(now(), 100)
+        assert batch is not None
+        wait = for_the_list(lanes, lambda: None)
+        for lane in batch.lanes:
+            wait.add([lane], SinkUnavailable("503", retry_after=60), for_good=False)
+            await passes(5)
+        assert not lanes.is_parked(batch.lanes[0])
+
+    virtual_time.run(main())
+
+
 class _ListAway(MemorySink):
     """The do-not-call list takes no numbers."""
 
     away = True
 
-    async def upsert(self, contacts: Any, sure: Any = always, withdrawn: Any = (), granted: Any = ()) -> Any:
-        if withdrawn and self.away:
-            raise Withheld(FatalError("no permission"), {each.external_id for each in withdrawn})
+    async def upsert(
+        self, contacts: Any, sure: Any = always, withdrawn: Any = (), granted: Any = (), *, asks: bool = True
+    ) -> Any:
+        if withdrawn and (self.away or not asks):
+            raise Withheld(FatalError("no permission"), {each.external_id for each in withdrawn}, asked=asks)
         return await super().upsert(contacts, sure, withdrawn, granted)
 
 
@@ -819,6 +844,73 @@ def test_whom_genesys_has_although_nobody_knows_it_does_not_wait_with_those_it_h
         await passes(65)
 
     in_life(world, act)
+    check(world, story, set())
+
+
+def forgotten(names: list[str]) -> World:
+    """A full organisation with contacts of whom nothing is known any more."""
+    world = World()
+    for name in names:
+        world.list[name] = {"callable": True, **asdict(Contact(name, "+15550100", "", True, False, {}))}
+    world.full, world.poll_records = True, 500
+    return world
+
+
+def test_where_all_states_are_lost_those_that_genesys_has_are_told_from_those_it_has_not() -> None:
+    """By asking it, as many as a request holds: one by one they would take hours."""
+    names = [f"there-{n}" for n in range(300)]
+    world = forgotten(names)
+    story = Story()
+    for n, name in enumerate(names):
+        story.tell(0, Event(name, 2, phone="+15550199"), *([Event(f"new-{n}", 1)] if n % 30 == 0 else []))
+    world.append(story.records())
+
+    async def act(_: Life) -> None:
+        await passes(5)
+        assert all(world.list[name]["phone"] == "+15550199" for name in names)
+        assert len(world.list) == len(names)
+        world.full = False
+        await passes(65)
+
+    in_life(world, act)
+    check(world, story, set())
+
+
+def test_who_withdraws_and_is_there_is_not_deleted_for_want_of_room() -> None:
+    """Only who would have to be added is: the others have room, whatever is known of them."""
+    world = forgotten(["there"])
+    story = Story().tell(0, Event("there", 2, consent=False), Event("new", 1, consent=False), Event("other", 1))
+    world.append(story.records())
+
+    async def act(_: Life) -> None:
+        await until(lambda: world.committed.get(P0) == 2)
+        assert world.list == {"there": {**world.list["there"], "callable": False, "consent": False}}
+
+    in_life(world, act)
+    assert [event["operation"] for event in world.events()] == ["upsert", "delete"]
+
+
+@pytest.mark.parametrize("error", [Throttled("busy"), RefusedByGenesys("contact.not.found")], ids=str)
+def test_whom_genesys_tells_nothing_of_is_taken_for_new(error: Exception) -> None:
+    """While it cannot be asked, known contacts go on all the same."""
+    story, world = begun()
+    world.unanswered, world.full, world.poll_records = set(), True, 500
+
+    class Silent(MemorySink):
+        async def absent(self, _: object) -> Any:
+            raise error
+
+    async def act(life: Life) -> None:
+        sent, new = len(world.requested), [Event(f"new-{n}", 1) for n in range(20)]
+        arrives(world, life, story.tell(0, *new, Event(KNOWN[0], 2, phone="+15550199")))
+        await passes(1)
+        assert world.list[KNOWN[0]]["phone"] == "+15550199"
+        assert "new contacts wait for room" in (life.pipeline.degraded or "")
+        assert len(world.requested) - sent < 5
+        world.full = False
+        await passes(65)
+
+    in_life(world, act, sink=Silent(world))
     check(world, story, set())
 
 

@@ -13,7 +13,7 @@ import structlog
 from consumer.adapters.genesys.client import Client
 from consumer.adapters.genesys.named_lists import ListKind, look_up
 from consumer.adapters.genesys.transport import Endpoint
-from consumer.errors import ContactListMismatch, FatalError, RefusedByGenesys, SinkUnavailable
+from consumer.errors import ContactListMismatch, FatalError, RefusedByGenesys, SinkUnavailable, TakesNoNumbers
 
 log = structlog.get_logger(__name__)
 
@@ -124,7 +124,8 @@ class DncList:
             sure: Asked in the moment in which a request is written; when it says no, nothing is.
 
         Raises:
-            TransientError: Not now, or the list takes none, as when it is full: then somebody must act.
+            TakesNoNumbers: The list takes none, as when it is full: somebody must act.
+            TransientError: Not now.
             FatalError: As for every call.
         """
         await self._do(_ADD, numbers, deadline, sure)
@@ -170,7 +171,7 @@ class DncList:
             await self._client.call(action.endpoint, deadline=deadline, path=self._path, body=body, sure=sure)
         except RefusedByGenesys as refused:
             if action is _ADD and refused.code in _NOT_THE_NUMBERS:
-                raise SinkUnavailable(f"the do-not-call list takes no numbers: {refused.code}") from None
+                raise TakesNoNumbers(f"the do-not-call list takes no numbers: {refused.code}") from None
             return refused
         return None
 

@@ -128,17 +128,19 @@ class GenesysSink:
         sure: Sure = always,
         withdrawn: Sequence[Contact] = (),
         granted: Sequence[Contact] = (),
+        *,
+        asks: bool = True,
     ) -> Collection[str]:
         deadline = self._client.deadline()
         until = _part(deadline)
         kept = await self._numberless(withdrawn, until, deadline, sure)
         blocked = [each.phone for each in withdrawn] + [each.data.get(PHONE) or "" for each in kept.values()]
         try:
-            await self._block(blocked, until, sure)
+            await self._block(blocked, until, sure, asks=asks)
         except ConsumerError as error:
             held = self._holding.not_callable(withdrawn) | self._holding.as_they_are(kept)
             await self._holding.hold(held, deadline, sure, paid=True)
-            raise Withheld(error, {each.external_id for each in withdrawn}) from error
+            raise Withheld(error, {each.external_id for each in withdrawn}, asked=asks) from error
         kept_numbers = await self._numbers_kept(granted, deadline) if self._releases else {}
         missing = await self._contacts.add(contacts, deadline, sure, paid=True)
         if self._dnc_list is not None:
@@ -167,6 +169,11 @@ class GenesysSink:
             raise failed  # others can be deleted; and one that does not show may be there, and as it was
         return left.keys()
 
+    async def absent(self, external_ids: Sequence[str]) -> Collection[str]:
+        by_id = {contact_id(external_id): external_id for external_id in external_ids}
+        found = await self._contacts.read_all(list(by_id), self._client.deadline())
+        return {external_id for id_, external_id in by_id.items() if id_ not in found}
+
     def export(self) -> AsyncIterator[Sequence[ExportedContact]]:
         """All contacts of the list, as `consumer.command_ports.ContactExport` has them."""
         return exported(self._client, {"contactListId": self._list_id}, self._columns)
@@ -180,6 +187,7 @@ class GenesysSink:
         numbers: Sequence[str] = (),
         *,
         if_held: Collection[str] = (),
+        asks: bool = True,
     ) -> Mapping[str, Amended]:
         deadline = self._client.deadline()
         by_id = {contact_id(amendment.external_id): amendment for amendment in amendments}
@@ -191,7 +199,7 @@ class GenesysSink:
         merged = [self._merged(*each, withheld, if_held) for each in seen if current(each[-1])]
         withdrawn = [each.number for each in merged if not each.amended.contact.callable]
         try:
-            await self._block([*numbers, *withdrawn], _part(deadline), sure)
+            await self._block([*numbers, *withdrawn], _part(deadline), sure, asks=asks)
         except ConsumerError as error:
             refused = [each.amended.contact for each in merged if not each.callable]
             kept = {id_: found[id_] for id_ in _numberless(refused)}
@@ -199,7 +207,8 @@ class GenesysSink:
             await self._holding.hold(held, deadline, sure, paid=isinstance(error, Throttled))
             rejected = [each.external_id for each, number in zip(amendments, numbers, strict=False) if number]
             not_callable = [each.amended.contact for each in merged if not each.amended.contact.callable]
-            raise Withheld(error, {*rejected, *(each.external_id for each in not_callable)}) from error
+            waiting = {*rejected, *(each.external_id for each in not_callable)}
+            raise Withheld(error, waiting, asked=asks) from error
         changed = [each.encoded for each in merged if each.amended.sent]
         if changed:
             await self._contacts.add_all(changed, deadline, sure)
@@ -214,10 +223,12 @@ class GenesysSink:
         found = await self._contacts.read_all(list(phones), deadline)
         return {id_: phones[id_] for id_, held in found.items() if held.data.get(PHONE) == phones[id_]}
 
-    async def _block(self, numbers: Sequence[str], deadline: float, sure: Sure) -> None:
+    async def _block(self, numbers: Sequence[str], deadline: float, sure: Sure, *, asks: bool) -> None:
         """Put numbers on the do-not-call list, before anything else is done for their contacts."""
         known = list(dict.fromkeys(filter(None, numbers)))
         if self._dnc_list is not None and known:
+            if not asks:
+                raise SinkUnavailable("others wait for the do-not-call list already")
             await self._dnc_list.add(known, deadline, sure)
 
     async def _numberless(
