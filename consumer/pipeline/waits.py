@@ -95,6 +95,8 @@ class Wait:
 
     def asks(self, lanes: Iterable[Lane]) -> bool:
         """Whether a request with these may ask for it: one of them waits and is offered, or nobody waits."""
+        if not self._waiting:
+            return True
         offered = (waiting for lane in lanes if (waiting := self._waiting.get(id(lane))))
         return any(map(self._is_open, offered)) or not any(map(self._is_open, self._waiting.values()))
 
