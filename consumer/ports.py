@@ -127,6 +127,11 @@ class Source(Protocol):
         """Whether any broker answers."""
         ...
 
+    @property
+    def missing(self) -> Collection[str]:
+        """Source topics that are gone, so that nothing of them is read."""
+        ...
+
     async def next(self) -> SourceEvent:
         """Wait for the next event. Events come in the order in which they happened."""
         ...

@@ -164,6 +164,7 @@ class MemorySource:
         self.leaving: set[TopicPartition] = set()
         self.sure = True
         self.connected = True
+        self.missing: set[str] = set()
         self._woken = asyncio.Event()
         self.assign(list(world.log))
 

@@ -61,7 +61,7 @@ class Lanes:
         self._urgent = {effect: Queue() for effect in Effect}
         self._calm = {effect: _Calm() for effect in Effect}
         self._groups: list[_Group] = []
-        self._took_group = False
+        self._took_group = self._took_urgent = False
         self._parked = Queue()
         self.draining = False
 
@@ -231,10 +231,12 @@ class Lanes:
         """How many contacts a batch may hold."""
         return min(limit, self._max_records, MAX_PER_REQUEST.get(effect, limit))
 
-    def take(self, now: float, limit: int, *, trial: bool = False) -> Batch | None:
+    def take(self, now: float, limit: int, *, trial: bool = False, apart: bool = False) -> Batch | None:
         """The next batch of at most `limit` contacts, None when none is due.
 
         On trial, while nobody knows whether Genesys works, those that were not tried yet go first, and apart.
+
+        Apart, withdrawals go without others, and by turns with them: what goes with one would be kept back with it.
         """
         due = self.due(now, limit)
         if due is None or due > now:
@@ -245,7 +247,7 @@ class Lanes:
         self._took_group = group is not None
         if group is not None:
             return self._whole(group)
-        return self._ungrouped(now, limit)
+        return self._ungrouped(now, limit, apart=apart)
 
     def _trial(self, limit: int) -> Batch:
         """One kind of contacts: fresh ones, withdrawals first, or else those that were tried the longest time ago."""
@@ -268,16 +270,21 @@ class Lanes:
         self.relieve([*group.queue.living(), *group.doubted.living()])
         return Batch(group.effect, lanes)
 
-    def _ungrouped(self, now: float, limit: int) -> Batch:
+    def _ungrouped(self, now: float, limit: int, *, apart: bool) -> Batch:
         """Withdrawals, the longest wait first, with others in what room they leave; or only others."""
         waiting = [(now, head.since, effect) for effect, queue in self._urgent.items() if (head := queue.head())]
-        first = min(waiting) if waiting else self._first_calm(now, limit)
+        others = self._first_calm(now, limit)
+        turn_of_others = apart and self._took_urgent and others is not None and others[0] <= now
+        self._took_urgent = bool(waiting) and not turn_of_others
+        first = min(waiting) if self._took_urgent else others
         if first is None:
             raise AssertionError("a batch is due, and nothing waits")
         effect = first[-1]
         most = self._most(effect, limit)
-        lanes = self._fill([], self._urgent[effect], most, alike=True)
-        return Batch(effect, self._fill(lanes, self._calm[effect], most, alike=lanes != []))
+        lanes = self._fill([], self._urgent[effect], most, alike=True) if self._took_urgent else []
+        if not (apart and lanes):
+            self._fill(lanes, self._calm[effect], most, alike=lanes != [])
+        return Batch(effect, lanes)
 
     def _bury_groups(self) -> None:
         """Forget groups that everybody left; who waited for what comes of one goes on."""

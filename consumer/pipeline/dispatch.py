@@ -144,7 +144,8 @@ class Dispatcher:
         if delay is None or delay > 0:
             return None
         now = self._clock()
-        batch = self._lanes.take(now, self._gate.limit, trial=self._gate.in_doubt)
+        apart = self._list_wait.reason is not None
+        batch = self._lanes.take(now, self._gate.limit, trial=self._gate.in_doubt, apart=apart)
         if batch is not None:
             self._gate.started(now)
         return batch
@@ -331,8 +332,7 @@ class Dispatcher:
             (waiting if lane.change.contact.external_id in error.external_ids else rest).append(lane)
         remedy = "have the do-not-call list take numbers again; those who withdrew are not callable meanwhile"
         log.warning("withdrawals_withheld", contacts=len(waiting), error=str(error), remedy=remedy)
-        if rest:  # with who withdrew meanwhile, these would be kept back again
-            self._lanes.put_back_as_group(batch.effect, rest)
+        self._lanes.put_back(Batch(batch.effect, rest))
         if error.asked:
             self._list_wait.add(waiting, error, for_good=error.for_good)
         else:

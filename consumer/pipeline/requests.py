@@ -8,7 +8,7 @@ from consumer.core.changes import grants_nothing, held_back, is_applied, is_cont
 from consumer.core.contact_id import contact_id
 from consumer.core.dedupe import as_held
 from consumer.core.lane import Batch, Effect, Lane
-from consumer.errors import NoneCameBack, NoRoom, RefusedByGenesys, TransientError
+from consumer.errors import ConsumerError, NoneCameBack, NoRoom
 from consumer.model import Amendment, Contact, Operation, State
 from consumer.pipeline.again import MISSES
 from consumer.pipeline.blame import releases_number
@@ -90,7 +90,7 @@ class Requests:
             return new
         try:
             return await self._sink.absent(new)
-        except (RefusedByGenesys, TransientError):
+        except ConsumerError:
             return new
 
     async def _amend(self, batch: Batch, sure: Sure, *, asks: bool) -> Mapping[str, Amended]:

@@ -209,6 +209,7 @@ class Pipeline:
         reasons = (
             self._settler.degraded,
             None if self._source.connected else "no broker answers",
+            *(f"source topic {topic} is gone" for topic in sorted(self._source.missing)),
             self.fuses.reason,
             self._genesys_waits,
             self._dispatcher.waits_for,

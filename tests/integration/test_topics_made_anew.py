@@ -202,12 +202,14 @@ async def test_a_topic_that_is_there_again_is_read_from_its_first_record(
         await watcher.until(lambda: watcher.starting == {TopicPartition(gone, 0)})
         if revoked:
             await watcher.until(lambda: not watcher.starting)
+        assert set(watcher.source.missing) == {gone}
         produce(kafka.bootstrap, stays, numbered(3))
         await watcher.until(lambda: watcher.values()[3:] == numbered(3))
         await asyncio.to_thread(make, kafka.bootstrap, gone)
         produce(kafka.bootstrap, gone, numbered(5))
         await watcher.until(lambda: watcher.values()[6:] == numbered(5))
         assert watcher.assigned[-1].positions == {TopicPartition(gone, 0): 0}
+        await watcher.until(lambda: not watcher.source.missing)
 
 
 async def test_a_topic_that_was_not_gone_after_all_goes_on_where_it_is_committed(

@@ -192,6 +192,36 @@ def test_a_withdrawal_does_not_linger(effect: Effect) -> None:
     assert take(on, 10.0).effect is effect
 
 
+def test_withdrawals_take_others_with_them_into_the_room_that_they_leave() -> None:
+    """Also the next ones, however often."""
+    some = lanes()
+    for n in range(3):
+        begin(some, work(f"calm-{n}"), work(f"urgent-{n}", withdrawal=True))
+        assert names(take(some, LINGER_S * n)) == [f"urgent-{n}", f"calm-{n}"]
+
+
+def test_apart_withdrawals_go_alone_and_by_turns_with_what_is_due() -> None:
+    """What lingers still does so; without withdrawals, or without others, nobody waits for a turn."""
+    some = lanes()
+    begin(some, *several("calm", 3), *several("urgent", 2, withdrawal=True))
+
+    def apart(now: float) -> list[str]:
+        taken = some.take(now, PLENTY, apart=True)
+        assert taken is not None
+        return names(taken)
+
+    assert apart(0.0) == ["urgent0", "urgent1"]
+    begin(some, *several("later", 1, withdrawal=True))
+    assert apart(0.1) == ["later0"]
+    begin(some, *several("last", 1, withdrawal=True))
+    assert apart(LINGER_S) == ["calm0", "calm1", "calm2"]
+    begin(some, *several("due", 2))
+    assert apart(LINGER_S) == ["last0"]
+    assert apart(LINGER_S) == ["due0", "due1"]
+    begin(some, *several("more", 2))
+    assert apart(LINGER_S) == ["more0", "more1"]
+
+
 def test_draining_does_not_linger() -> None:
     """At the end everything goes out at once, in batches as ever."""
     on = lanes(max_records=3)

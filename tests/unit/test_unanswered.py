@@ -890,7 +890,9 @@ def test_who_withdraws_and_is_there_is_not_deleted_for_want_of_room() -> None:
     assert [event["operation"] for event in world.events()] == ["upsert", "delete"]
 
 
-@pytest.mark.parametrize("error", [Throttled("busy"), RefusedByGenesys("contact.not.found")], ids=str)
+@pytest.mark.parametrize(
+    "error", [Throttled("busy"), RefusedByGenesys("contact.not.found"), FatalError("no permission to read")], ids=str
+)
 def test_whom_genesys_tells_nothing_of_is_taken_for_new(error: Exception) -> None:
     """While it cannot be asked, known contacts go on all the same."""
     story, world = begun()

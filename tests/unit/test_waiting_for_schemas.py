@@ -172,6 +172,19 @@ def test_brokers_that_do_not_answer_are_the_reason() -> None:
     in_life(world, act)
 
 
+def test_a_source_topic_that_is_gone_is_the_reason() -> None:
+    """Once the group has taken its partitions away nothing else shows it."""
+    world = world_of(_story())
+
+    async def act(life: Life) -> None:
+        await until(lambda: world.committed == {P0: 3})
+        life.source.missing = {"people", "crm"}
+        assert life.pipeline.status()["state"] == "degraded"
+        assert life.pipeline.degraded == "source topic crm is gone; source topic people is gone"
+
+    in_life(world, act)
+
+
 def test_every_reason_is_told() -> None:
     """One does not hide the other: each has a remedy of its own."""
     world = world_of(_story())

@@ -37,6 +37,7 @@ class Ownership:
     Attributes:
         partitions: Those that are ours and have begun.
         topics: Those of the group that are there, or were while this has run.
+        missing: Those of which the brokers said last that there are none. May be read from any thread.
         fetched: Those of them that are assigned to the client, with the offsets that come next.
         membership: As of the last poll; None before the first. May be read from any thread.
     """
@@ -52,6 +53,7 @@ class Ownership:
         self._starting: frozenset[TopicPartition] = frozenset()  # as told last
         self.partitions: set[TopicPartition] = set()
         self.topics: set[str] = set()
+        self.missing: frozenset[str] = frozenset()
         self.fetched: dict[TopicPartition, int] = {}
         self.membership: Membership | None = None
 
@@ -93,10 +95,11 @@ class Ownership:
             FatalError: The brokers refuse to tell, or a topic was made anew with fewer partitions.
         """
         self._begin(self._starts.poll(self._consumer, now))
-        topic_ids = self._starts.look(now)
-        self.topics.update(topic for topic, topic_id in topic_ids.items() if topic_id is not None)
-        self._leave_gone({topic for topic, topic_id in topic_ids.items() if topic_id is None})
-        self._leave_former(topic_ids)
+        if topic_ids := self._starts.look(now):
+            self.missing = frozenset(topic for topic, topic_id in topic_ids.items() if topic_id is None)
+            self.topics |= topic_ids.keys() - self.missing
+            self._leave_gone(self.missing)
+            self._leave_former(topic_ids)
 
     def _begin(self, starts: Mapping[TopicPartition, Start]) -> None:
         """Fetch partitions from where they start: new ones are announced, paused."""

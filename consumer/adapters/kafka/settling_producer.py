@@ -95,6 +95,7 @@ class SettlingProducer:
         self._settings = settings
         self._closing = closing
         self._failed: KafkaError | None = None
+        self._undelivered = False  # also of what the library threw away since something else had failed
         self._positions: dict[TopicPartition, int] = {}
         self._highest_partition = -1
         self._watched = Worker("kafka-offsets")
@@ -172,7 +173,7 @@ class SettlingProducer:
 
     def _produce(self, settlement: Settlement, deadline: float) -> None:
         """Queue everything. The answers to the last records tell positions, and why others failed."""
-        self._failed, self._positions = None, {}
+        self._failed, self._undelivered, self._positions = None, False, {}
         audit = self._settings.kafka_audit_topic
         self._send(deadline, [(audit, value, key) for key, value in settlement.audit[:-1]])
         self._send(deadline, [(audit, value, key, ANY_PARTITION, self._note) for key, value in settlement.audit[-1:]])
@@ -231,6 +232,8 @@ class SettlingProducer:
 
     def _note(self, error: KafkaError | None, _: Message) -> None:
         """Answer to a record. Runs inside of the library: it must not raise."""
+        if error is not None:
+            self._undelivered = True
         if error is not None and error.code() != PURGED:
             self._failed = self._failed or error
 
@@ -260,7 +263,7 @@ class SettlingProducer:
         except TimeoutError:
             raise _HangsError("the Kafka client hangs, and is replaced") from None
         except KafkaException as failure:
-            if self._failed is None and is_gone(error_of(failure)):  # else it is the output topic that is gone
+            if not self._undelivered and is_gone(error_of(failure)):  # else it is the output topic that is gone
                 raise offsets_policy(error_of(failure), "cannot settle") from None
             raise
 

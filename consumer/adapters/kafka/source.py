@@ -55,6 +55,11 @@ class KafkaSource:
         return self._poller.reach.connected
 
     @property
+    def missing(self) -> Collection[str]:
+        """Source topics of which the brokers say that there are none."""
+        return self._poller.ownership.missing
+
+    @property
     def last_poll(self) -> float:
         """Monotonic time at which the poll thread last went round."""
         return self._poller.last_poll
