@@ -243,9 +243,9 @@ class Lanes:
             return None
         if trial:
             return self._trial(limit)
-        group = self._next_group(now, limit)
-        self._took_group = group is not None
+        group = self._next_group(now, limit, apart=apart)
         if group is not None:
+            self._took_group, self._took_urgent = True, False
             return self._whole(group)
         return self._ungrouped(now, limit, apart=apart)
 
@@ -276,6 +276,7 @@ class Lanes:
         others = self._first_calm(now, limit)
         turn_of_others = apart and self._took_urgent and others is not None and others[0] <= now
         self._took_urgent = bool(waiting) and not turn_of_others
+        self._took_group &= apart and self._took_urgent
         first = min(waiting) if self._took_urgent else others
         if first is None:
             raise AssertionError("a batch is due, and nothing waits")
@@ -292,8 +293,8 @@ class Lanes:
             self._groups.remove(group)
             self.relieve(group.doubted.living())
 
-    def _next_group(self, now: float, limit: int) -> _Group | None:
-        """The group whose turn it is: after withdrawals, and by turns with others that are due."""
+    def _next_group(self, now: float, limit: int, *, apart: bool) -> _Group | None:
+        """The group whose turn it is: after withdrawals, apart by turns with them, and so with others that are due."""
         heads = [
             (not head.urgent, head.since, n) for n, group in enumerate(self._groups) if (head := group.queue.head())
         ]
@@ -301,7 +302,7 @@ class Lanes:
             return None
         calm, since, number = min(heads)
         urgent = [head.since for queue in self._urgent.values() if (head := queue.head())]
-        if urgent and (calm or min(urgent) <= since):
+        if urgent and (calm or min(urgent) <= since) and not (apart and self._took_urgent):
             return None
         others = self._first_calm(now, limit)
         if calm and self._took_group and others is not None and others[0] <= now:

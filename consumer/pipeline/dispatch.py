@@ -332,7 +332,10 @@ class Dispatcher:
             (waiting if lane.change.contact.external_id in error.external_ids else rest).append(lane)
         remedy = "have the do-not-call list take numbers again; those who withdrew are not callable meanwhile"
         log.warning("withdrawals_withheld", contacts=len(waiting), error=str(error), remedy=remedy)
-        self._lanes.put_back(Batch(batch.effect, rest))
+        if rest and batch.effect is Effect.AMEND:  # who needs the list shows once it is read: others come with the next
+            self._lanes.put_back_as_group(batch.effect, rest)
+        else:
+            self._lanes.put_back(Batch(batch.effect, rest))
         if error.asked:
             self._list_wait.add(waiting, error, for_good=error.for_good)
         else:

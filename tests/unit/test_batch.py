@@ -222,6 +222,25 @@ def test_apart_withdrawals_go_alone_and_by_turns_with_what_is_due() -> None:
     assert apart(LINGER_S) == ["more0", "more1"]
 
 
+def test_apart_groups_have_their_turn_too() -> None:
+    """One after a withdrawal, and what is due after the next one."""
+    some = lanes()
+    grouped = begin(some, *several("first", 2), *several("second", 2))
+    begin(some, *several("calm", 2))
+    taken = some.take(LINGER_S, PLENTY)
+    assert taken is not None
+    some.put_back_as_group(UPSERT, grouped[:2])
+    some.put_back_as_group(UPSERT, grouped[2:])
+    some.put_back(Batch(UPSERT, taken.lanes[4:]))
+    order = []
+    for n in range(6):
+        begin(some, work(f"urgent{n}", withdrawal=True))
+        batch = some.take(LINGER_S, PLENTY, apart=True)
+        assert batch is not None
+        order.append(names(batch)[0])
+    assert order == ["urgent0", "first0", "urgent1", "calm0", "urgent3", "second0"]
+
+
 def test_draining_does_not_linger() -> None:
     """At the end everything goes out at once, in batches as ever."""
     on = lanes(max_records=3)

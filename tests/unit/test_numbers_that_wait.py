@@ -1,13 +1,14 @@
 """A withdrawal brings a number for the do-not-call list, and waits: what comes behind it does not take that away."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from consumer.errors import ConsumerError, FatalError, SinkUnavailable, Throttled, Withheld
-from consumer.model import TopicPartition
+from consumer.model import Amendment, Contact, TopicPartition
+from consumer.ports import Amended, Sure, always
 from tests.lives import Life, arrives, in_life, live, world_of
 from tests.memory_ports import MemorySink, World
 from tests.stories import TOPIC, Event, Story, partly
@@ -241,3 +242,40 @@ def test_who_is_deleted_before_genesys_told_his_number_is_for_somebody_to_put_on
         in_life(world, act, **settings)
     (refused,) = [line for line in logs if line["event"] == "withdrawal_refused"]
     assert ("put it there by hand" in refused["remedy"]) is by_hand
+
+
+class _TakesNoNumbers(MemorySink):
+    """One without its do-not-call list: of a request with somebody who is not callable then, no more is done."""
+
+    async def amend(
+        self, amendments: Sequence[Amendment], sure: Sure = always, *told: Any, **named: Any
+    ) -> Mapping[str, Amended]:
+        waiting = {each.external_id for each in amendments if not each.onto(self._shown(each)).callable}
+        if waiting:
+            async with self._request("held", sorted(waiting), sure):
+                raise Withheld(SinkUnavailable("away"), waiting, asked=named["asks"])
+        return await super().amend(amendments, sure, *told, **named)
+
+    def _shown(self, amendment: Amendment) -> Contact:
+        held = self._world.list[amendment.external_id]
+        return Contact(**{name: value for name, value in held.items() if name != "callable"})  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("partial_events")
+def test_a_partial_grant_does_not_go_with_one_after_the_other_of_those_who_need_the_list() -> None:
+    """Which of them do shows only when they are read: those who may not be called, whatever else is told of them."""
+    people = [f"contact-{n}" for n in range(100)]
+    story = Story().tell(0, *(Event(each, 1, consent=False) for each in people)).tell(1, Event("c", 1, consent=False))
+    world = world_of(story)
+    live(world, **DNC)
+    world.latency = 0.3
+
+    async def act(life: Life) -> None:
+        for n, each in enumerate(people):
+            if n == 20:
+                story.tell(1, partly("c", 2, consent=True))
+            arrives(world, life, story.tell(0, partly(each, 2, phone=NEW)))
+            await passes(0.2)
+            assert n < 40 or world.list["c"]["callable"]
+
+    in_life(world, act, sink=_TakesNoNumbers(world), **DNC)
