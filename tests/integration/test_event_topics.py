@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,7 +33,6 @@ from tests.kafka_clients import (
     Watcher,
     both,
     committed,
-    delete,
     delete_records,
     grow,
     produce,
@@ -936,21 +934,6 @@ async def test_the_changelog_follows_a_source_that_got_more_partitions(kafka: Ka
         with pytest.raises(SourceUnavailable, match="changelog"):
             await entries(topics, new)
         assert await entries(topics, new) == []
-
-
-async def test_a_changelog_that_is_gone_at_work_ends_the_consumer(kafka: KafkaCluster, tmp_path: Path) -> None:
-    """Without its memory it would make callable who said no: it is not taken for a source topic that is gone.
-
-    The coordinator tells of it, or the library, which otherwise waits for half a minute for a topic to show.
-    """
-    path = properties(tmp_path, topic_metadata_propagation_max_ms=500)
-    chosen = names(kafka, KAFKA_PROPERTIES_FILE=path)
-    tp = first_of(chosen)
-    async with at_work(chosen) as (_, topics):
-        await topics.settle(settlement({tp: 1}, audit=[(b"k", b"v")], changelog=[(tp, b"x", b"1")]))
-        await asyncio.to_thread(delete, kafka.bootstrap, chosen.kafka_changelog_topic)
-        with pytest.raises(FatalError, match="UNKNOWN_TOPIC"):
-            await topics.settle(settlement({tp: 2}, audit=[(b"k", b"v")], changelog=[(tp, b"x", b"2")]))
 
 
 async def test_a_producer_at_work_settles_for_a_partition_that_was_added(kafka: KafkaCluster) -> None:

@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, KafkaException
 from consumer.adapters.kafka.event_topics import KafkaEventTopics
 from consumer.adapters.kafka.group_offsets import Membership
 from consumer.adapters.kafka.settling_producer import SettlingProducer
-from consumer.errors import SettingsError, SourceUnavailable
+from consumer.errors import FatalError, SettingsError, SourceUnavailable
 from consumer.model import TopicPartition
 from tests.kafka_clients import settings, settlement
 
@@ -18,6 +18,7 @@ PARTITION = TopicPartition("crm", 0)
 MEMBERSHIP = Membership(None, frozenset({PARTITION}), {})
 HALF = SettingsError(["KAFKA_PROPERTIES_FILE: half a certificate"])
 BROKEN = KafkaError(KafkaError._TRANSPORT)
+UNKNOWN = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)
 ATTEMPT = settlement({PARTITION: 1}, audit=[(b"k", b"v")], changelog=[(PARTITION, b"k", b"1")])
 
 
@@ -28,13 +29,16 @@ class Library:
         calls: Their names, in order.
     """
 
-    def __init__(self, failing: Mapping[str, KafkaError]) -> None:
+    def __init__(self, failing: Mapping[str, KafkaError], undelivered: KafkaError | None = None) -> None:
         self._failing = failing
+        self._undelivered = undelivered
         self.calls: list[str] = []
 
     def __getattr__(self, name: str) -> Callable[..., int]:
-        def call(*_: object, **__: object) -> int:
+        def call(*arguments: Any, **_: object) -> int:
             self.calls.append(name)
+            if name == "produce" and self._undelivered is not None and arguments[4:]:
+                arguments[4](self._undelivered, None)
             if name in self._failing:
                 raise KafkaException(self._failing[name])
             return 0
@@ -83,6 +87,24 @@ def test_a_garbled_answer_is_not_laid_to_names() -> None:
         producer.transact(ATTEMPT, MEMBERSHIP)
     assert garbled.calls[-1] == "abort_transaction"
     assert not producer.in_transaction
+
+
+def test_a_source_topic_that_is_gone_ends_nobody() -> None:
+    """All records are with the brokers: it is the offsets that they do not take."""
+    gone = Library({"send_offsets_to_transaction": UNKNOWN})
+    with pytest.raises(SourceUnavailable, match="a source topic is gone"):
+        SettlingProducer(Made(gone), CHOSEN, "t", threading.Event()).transact(ATTEMPT, MEMBERSHIP)  # type: ignore[arg-type]
+    assert gone.calls[-1] == "abort_transaction"
+
+
+def test_a_changelog_that_is_gone_ends_the_consumer() -> None:
+    """Without its memory it would make callable who said no.
+
+    The coordinator takes no records of it; the library throws away all of them, and says why when it sends offsets.
+    """
+    gone = Library({"send_offsets_to_transaction": UNKNOWN}, undelivered=KafkaError(KafkaError._PURGE_QUEUE))
+    with pytest.raises(FatalError, match="UNKNOWN_TOPIC_OR_PART"):
+        SettlingProducer(Made(gone), CHOSEN, "t", threading.Event()).transact(ATTEMPT, MEMBERSHIP)  # type: ignore[arg-type]
 
 
 async def test_a_file_that_is_being_exchanged_is_waited_for_once_it_was_good() -> None:
