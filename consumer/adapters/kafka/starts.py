@@ -38,10 +38,11 @@ from consumer.settings import Settings
 RETRY_S = 0.5
 TELL_EVERY_S = 30.0
 """How often it is told that partitions wait: offsets in a dead instance's open transaction are not known yet."""
-LOOK_EVERY_S = 5.0
+LOOK_EVERY_S = 30.0
 """How often it is asked whether the source topics are still those that they were.
 
-While one that is gone is not let go of, no settlement that has an offset of it succeeds, and so none of the others.
+While one that is gone is not let go of, no settlement that has an offset of it succeeds, and so none of the others. But
+asked every 5 s, the library failed an assertion of its own while a broker died, in one round of chaos.
 """
 
 _log = structlog.get_logger(__name__)
