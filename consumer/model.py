@@ -120,6 +120,11 @@ class ChangeEvent(Struct, frozen=True, gc=False):
     flaw: str = ""
     tombstone: bool = False
 
+    @property
+    def named(self) -> str | None:
+        """The external id; None where it names nobody."""
+        return self.external_id if isinstance(self.external_id, str) and self.external_id.strip() else None
+
 
 Events = ChangeEvent | tuple[ChangeEvent, ...]
 """What a record tells: one change event, none (it is about no contact), or several, of several contacts mostly."""
@@ -435,6 +440,7 @@ class BatchReport(Struct, eq=False):
         undecided: Contacts without an answer.
         records_out: Contacts that Genesys accepted.
         attempts: Requests made.
+        checks: Rules that every contact in it has passed.
     """
 
     batch_id: str
@@ -443,6 +449,7 @@ class BatchReport(Struct, eq=False):
     undecided: int
     records_out: int = 0
     attempts: int = 0
+    checks: Sequence[str] = ()
 
 
 class ChainHead(Struct, frozen=True, gc=False):

@@ -326,6 +326,14 @@ class Amended(Struct, frozen=True, gc=False):
     held: bool = False
 
 
+NumberRefused = Callable[[str, str], None]
+"""Told the external id of whose number the do-not-call list refuses, and Genesys' error code."""
+
+
+def told_nobody(_external_id: str, _code: str) -> None:
+    """For whoever does not ask whose number is refused."""
+
+
 class Sink(Protocol):
     """The contact list in Genesys Cloud.
 
@@ -353,12 +361,14 @@ class Sink(Protocol):
         granted: Sequence[Contact] = (),
         *,
         asks: bool = True,
+        number_refused: NumberRefused = told_nobody,
     ) -> Collection[str]:
         """Add or replace encoded contacts, at most 1000. Each stands in the list once.
 
         Where there is a do-not-call list, the numbers of those withdrawn among them are on it before. Where it may be
         shortened, those of the granted, which withdrew before, are taken off it afterwards. Unless it `asks`, that list
-        counts as one that takes no numbers: it might take half of the time of the call to say so.
+        counts as one that takes no numbers: it might take half of the time of the call to say so. Whose number it
+        refuses alone is told `number_refused`: all else is done for that contact.
 
         Returns:
             Genesys' ids of those that its answer leaves out, or shows as callable otherwise than they were sent.
@@ -407,6 +417,7 @@ class Sink(Protocol):
         *,
         if_held: Collection[str] = (),
         asks: bool = True,
+        number_refused: NumberRefused = told_nobody,
     ) -> Mapping[str, Amended]:
         """Read contacts back, at most 50, amend what Genesys has, and send it again where that makes a difference.
 
@@ -414,7 +425,7 @@ class Sink(Protocol):
         `if_held` and Genesys shows it as not callable although the flags there let somebody call. What withdraws
         or is withheld is sent in any case, since what is read back may lag behind what was written. Where there is a
         do-not-call list, the number of each contact that lacks consent or has do-not-call set is on it before, and
-        these numbers; "" is none. `asks` is that of `upsert`.
+        these numbers; "" is none. `asks` and `number_refused` are those of `upsert`.
 
         Returns:
             What became of each, by external id. Those that Genesys does not know, or not yet, or shows as they are not
@@ -431,7 +442,7 @@ class SettledRecord(Struct, frozen=True, gc=False):
 
     Attributes:
         outcome: How it ended.
-        reasons: Reason codes when rejected or undeliverable.
+        reasons: Reason codes when rejected or undeliverable, and what Genesys refuses of a withdrawal.
         appended_ms: Kafka's timestamp of the record; negative where it has none.
         applied_at: Seconds since the epoch when Genesys answered; None when nothing was sent.
         withdrawal: Whether it was one.
@@ -471,6 +482,10 @@ class Telemetry(Protocol):
 
     def searched(self, *, found: bool) -> None:
         """A request showed that Genesys refuses a contact of it, or was part of the search; found: it stood alone."""
+        ...
+
+    def withdrawal_refused(self, what: str) -> None:
+        """Genesys does not take a withdrawal, whose `contact` is deleted instead, or its `number` to be blocked."""
         ...
 
     def settled(self, records: Sequence[SettledRecord], now: float, seconds: float) -> None:

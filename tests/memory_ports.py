@@ -6,7 +6,7 @@ Every effect passes `World.step`, where a test may let the process die before or
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from consumer.ports import (
     ChangelogChunk,
     Current,
     Lost,
+    NumberRefused,
     Polled,
     Revoked,
     SettledRecord,
@@ -33,6 +34,7 @@ from consumer.ports import (
     Sure,
     always,
     nothing,
+    told_nobody,
     whatever_is_there,
 )
 from tests.virtual_time import TURN_S, passes
@@ -70,6 +72,7 @@ class World:
         unseen: External ids that cannot be read back yet.
         lagging: What is read back of contacts that have changed since.
         blocked: Numbers on the do-not-call list.
+        refused_numbers: Those that it refuses.
         answer: Called for each request before its effect; may raise.
         answer_lost: Upserts are applied, and their answers do not come.
         on_upsert: Told the contacts of each upsert before its effect.
@@ -101,6 +104,7 @@ class World:
         self.unseen: set[str] = set()
         self.lagging: dict[str, dict[str, object]] = {}
         self.blocked: set[str] = set()
+        self.refused_numbers: set[str] = set()
         self.answer: Callable[[], None] = lambda: None
         self.answer_lost = False
         self.on_upsert: Callable[[list[dict[str, Any]]], None] = lambda _: None
@@ -357,12 +361,13 @@ class MemorySink:
         granted: Sequence[Contact] = (),
         *,
         asks: bool = True,
+        number_refused: NumberRefused = told_nobody,
     ) -> Collection[str]:
         bodies = {body["externalId"]: body for raw in contacts for body in [orjson.loads(raw)]}
         self._world.on_upsert(list(bodies.values()))
         async with self._request("upsert", list(bodies), sure):
-            blocked = {contact.phone for contact in withdrawn}
-            self._world.blocked |= blocked
+            blocked = {contact.phone for contact in withdrawn} - self._world.refused_numbers
+            self._block(((contact.external_id, contact.phone) for contact in withdrawn), number_refused)
             self._world.silence(bodies)
             if self._world.full and bodies.keys() - self._world.list.keys():
                 raise NoRoom("no room", "contacts.per.org.limit.exceeded")
@@ -423,11 +428,13 @@ class MemorySink:
         *,
         if_held: Collection[str] = (),
         asks: bool = True,
+        number_refused: NumberRefused = told_nobody,
     ) -> Mapping[str, Amended]:
         amended = {}
         async with self._request("amend", [amendment.external_id for amendment in amendments], sure):
             self._world.silence([amendment.external_id for amendment in amendments])
-            self._world.blocked |= set(filter(None, numbers))
+            owners = zip((each.external_id for each in amendments), numbers, strict=False)
+            self._block(((owner, number) for owner, number in owners if number), number_refused)
             seen = [each for each in amendments if each.external_id in self._world.list.keys() - self._world.unseen]
             for amendment in seen:
                 held = self._world.lagging.get(amendment.external_id, self._world.list[amendment.external_id])
@@ -436,6 +443,9 @@ class MemorySink:
                 if current(shown):
                     is_held = held["callable"] is False and shown.callable
                     barred = {*withheld, *(if_held if is_held else ())}
+                    contact = amendment.onto(shown)
+                    if not contact.callable:
+                        self._block([(contact.external_id, contact.phone)], number_refused)
                     sent = self._amend(amendment, held, shown, withheld, barred)
                     amended[amendment.external_id] = Amended(amendment.onto(shown), sent, is_held)
         if self._world.answer_lost:
@@ -454,13 +464,18 @@ class MemorySink:
         contact = amendment.onto(shown)
         body = {"callable": contact.callable and amendment.external_id not in barred, **asdict(contact)}
         sent = amendment.withdraws or amendment.external_id in withheld or body != held
-        if not contact.callable:
-            self._world.blocked.add(contact.phone)
         if sent and amendment.external_id in self._world.poison:
             raise self._world.refusal
         if sent:
             self._world.list[amendment.external_id] = body
         return sent
+
+    def _block(self, owners: Iterable[tuple[str, str]], number_refused: NumberRefused) -> None:
+        for external_id, number in owners:
+            if number in self._world.refused_numbers:
+                number_refused(external_id, "invalid.value")
+            else:
+                self._world.blocked.add(number)
 
     def _has_number(self, contact: Contact) -> bool:
         return self._world.list.get(contact.external_id, {}).get("phone") == contact.phone
@@ -543,6 +558,7 @@ class SilentTelemetry:
         self.epochs: Counter[TopicPartition] = Counter()
         self.search_requests = 0
         self.refused_contacts = 0
+        self.refused_withdrawals: Counter[str] = Counter()
         self.settled_records: list[SettledRecord] = []
 
     @contextmanager
@@ -566,6 +582,9 @@ class SilentTelemetry:
     def searched(self, *, found: bool) -> None:
         self.search_requests += 1
         self.refused_contacts += found
+
+    def withdrawal_refused(self, what: str) -> None:
+        self.refused_withdrawals[what] += 1
 
     def settled(self, records: Sequence[SettledRecord], now: float, seconds: float) -> None:
         self.settled_records += records

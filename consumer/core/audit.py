@@ -5,18 +5,21 @@ external id or a phone number can be reversed by trying them all. Touches nothin
 """
 
 import hashlib
-import re
 from collections.abc import Sequence
 
 import orjson
 from msgspec import Struct
 from msgspec.json import Encoder
 
+from consumer.core import trace_context
 from consumer.core.moments import iso
 from consumer.model import BatchReport, ChainHead, Headers, Operation, Outcome, Record, Work
 
 COMPLIANCE_CHECKS = ("external_id", "phone_e164", "email_rfc5322", "consent", "do_not_call", "consent_conflict")
-"""The rules that every contact of a batch has passed."""
+"""The rules that contacts pass which are sent whole."""
+
+CHECKS_OF_PARTS = COMPLIANCE_CHECKS[:1]
+"""The one that whoever is deleted or amended has passed for sure: a rejected record may have broken all others."""
 
 MAX_PARTS = 2_000
 """Parts that an event tells of: more than four times as many pass the megabyte that brokers take by default."""
@@ -29,8 +32,6 @@ _INNER_PAD, _OUTER_PAD = (bytes(byte ^ pad for byte in range(256)) for pad in (0
 
 _HASH_HEX = slice(-66, -2)
 """Where the hash stands in an event: last, and before `"}`."""
-
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 
 
 class _Source(Struct, gc=False):
@@ -145,7 +146,7 @@ class Auditor:
                 "recordsIn": report.records_in,
                 "recordsOut": report.records_out,
                 "status": "success" if complete else "partial" if report.records_out else "failure",
-                "complianceChecks": COMPLIANCE_CHECKS,
+                "complianceChecks": report.checks,
                 "latencyMs": max(0, int((now - report.started_at) * 1000)),
                 "attempts": report.attempts,
             }
@@ -166,8 +167,8 @@ def event_id(record: Record) -> str:
 def trace_id(headers: Headers) -> str | None:
     """The trace id of a record's `traceparent` header; None without a valid one."""
     for name, value in headers:
-        if name == "traceparent" and value and (match := _TRACEPARENT.fullmatch(value)):
-            return match[1].decode()
+        if name == trace_context.HEADER and value and (parent := trace_context.parse(value)):
+            return parent.trace_id
     return None
 
 

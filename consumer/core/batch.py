@@ -314,7 +314,7 @@ class Lanes:
 
         Alike, those that came to nothing stay apart from those that did not: withdrawals do not wait for what is why.
         """
-        size = sum(len(lane.payload) + 1 for lane in lanes)
+        size = 1 + sum(len(lane.payload) + 1 for lane in lanes)  # brackets, and commas between
         while len(lanes) < limit and (head := queue.head()):
             size += len(self._payload(head)) + 1
             if lanes and (size > self._max_bytes or (alike and _differ(head, lanes[0]))):

@@ -129,10 +129,10 @@ def suppression(event: ChangeEvent, offset: int, contact_list_id: str, number: s
     unreadable = _is_unreadable(event.consent), _is_unreadable(event.do_not_call)
     if not (withdraws or any(unreadable)):
         return None
-    if not isinstance(event.external_id, str) or not event.external_id.strip():
+    if event.named is None:
         return None
     amendment = Amendment(
-        event.external_id,
+        event.named,
         UNCHANGED,
         UNCHANGED,
         False if event.consent is False else UNCHANGED,

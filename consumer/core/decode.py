@@ -111,8 +111,8 @@ def named_by_key(
 ) -> str | None:
     """The external id that the key of a record names, whatever its value is; None when it names nobody for sure."""
     for event in decode([_key_alone(record)], readers, form).results:
-        if isinstance(event, ChangeEvent) and isinstance(event.external_id, str) and event.external_id.strip():
-            return event.external_id
+        if isinstance(event, ChangeEvent) and event.named is not None:
+            return event.named
     return None
 
 
@@ -131,6 +131,6 @@ def _key_alone(record: Record) -> Record:
 
 def _with_named(record: Record, named: Events | DecodeError) -> Record:
     """A record with the external id that its key names as its key, if that names somebody."""
-    if isinstance(named, ChangeEvent) and isinstance(named.external_id, str):
-        return replace(record, key=named.external_id.encode())
+    if isinstance(named, ChangeEvent) and named.named is not None:
+        return replace(record, key=named.named.encode())
     return record

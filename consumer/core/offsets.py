@@ -25,6 +25,10 @@ PART_BYTES = 1024
 """What a contact on its way takes where its record tells of several; the record itself counts once."""
 
 
+HEADER_BYTES = 168
+"""What a header takes in CPython beside its name and value: a pair, a place in the list, and two objects."""
+
+
 class Tracker:
     """The works of one assignment, in offset order, from polled to settled.
 
@@ -107,7 +111,9 @@ class Tracker:
 
 def _size(record: Record) -> int:
     size = len(record.value or b"") + len(record.key or b"")
-    return size + sum(len(name) + len(value or b"") for name, value in record.headers) if record.headers else size
+    if not record.headers:
+        return size
+    return size + sum(HEADER_BYTES + len(name) + len(value or b"") for name, value in record.headers)
 
 
 def _concluded(work: Work) -> bool:

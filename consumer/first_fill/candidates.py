@@ -64,8 +64,7 @@ class Candidates:
         change = changes.of(event, contact, FROM_A_FILE, self._contact_list_id)
         if not isinstance(contact, ValidationError):
             return Candidate(row, contact.external_id, change)
-        external_id = event.external_id if isinstance(event.external_id, str) else None
-        return Candidate(row, external_id, change, contact.reasons, contact.detail)
+        return Candidate(row, event.named, change, contact.reasons, contact.detail)
 
 
 def _rejected(row: FileRow, error: DecodeError) -> Candidate:

@@ -54,8 +54,8 @@ def _named(result: Events | DecodeError) -> Iterator[str]:
     if isinstance(result, DecodeError):
         return
     for event in (result,) if isinstance(result, ChangeEvent) else result:
-        if isinstance(event.external_id, str) and event.external_id.strip():
-            yield event.external_id
+        if event.named is not None:
+            yield event.named
 
 
 def choose(samples: Collection[tuple[bytes, int]], partitions: int, named: str | None) -> Partitioner:

@@ -28,7 +28,7 @@ from msgspec import Struct
 
 from consumer.command_ports import ContactRows, ContactUpload, Scratch
 from consumer.core import changes
-from consumer.core.audit import AuditEvent, Auditor
+from consumer.core.audit import COMPLIANCE_CHECKS, AuditEvent, Auditor
 from consumer.core.changes import Withdrawn
 from consumer.core.delivery import Throttle
 from consumer.core.offsets import Tracker
@@ -273,7 +273,7 @@ class FirstFill:
         )
         await upload.run()
         count = upload.contacts
-        report = BatchReport(self._load.batch_id, count, started_at, 0, count, upload.attempts)
+        report = BatchReport(self._load.batch_id, count, started_at, 0, count, upload.attempts, COMPLIANCE_CHECKS)
         return self._auditor.batch(report, self._times.now())
 
     def _make_settling(self, plan: Plan, settled: Settled, offsets: Mapping[TopicPartition, int]) -> Settling:

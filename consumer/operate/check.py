@@ -224,7 +224,10 @@ async def _schemas(settings: Settings, envelopes: Envelopes) -> AsyncIterator[Li
         yield (last := Line("schemas", holds=True, detail=f"those of {settings.schemas_dir} are valid"))
         if settings.schema_registry_url is not None:
             yield (last := await _registry(settings))
-        for line in await _mappings(settings, envelopes, schemas) if last.holds else ():
+        if not last.holds:
+            yield Line("mappings", holds=True, detail="cannot be looked at without the registry", sure=False)
+            return
+        for line in await _mappings(settings, envelopes, schemas):
             yield line
     finally:
         await schemas.close()
@@ -273,6 +276,9 @@ async def _genesys(settings: Settings) -> AsyncIterator[Line]:
     try:
         yield (token := await _asked("token", inspection.log_in, "the OAuth client is let in"))
         if not token.holds:
+            yield _not_asked("contact list")
+            if settings.genesys_dnc_list is not None:
+                yield _not_asked("do-not-call list")
             return
         async for line in _contact_list(inspection, settings):
             yield line
@@ -281,6 +287,11 @@ async def _genesys(settings: Settings) -> AsyncIterator[Line]:
                 yield line
     finally:
         await inspection.close()
+
+
+def _not_asked(what: str) -> Line:
+    detail = "it and the permissions for it cannot be asked for without a token"
+    return Line(what, holds=True, detail=detail, sure=False)
 
 
 async def _contact_list(inspection: GenesysInspection, settings: Settings) -> AsyncIterator[Line]:

@@ -48,6 +48,7 @@ class Again:
         contact_list_id: Of the list that they are in.
         clock: Monotonic seconds.
         wake: Called when one is due.
+        withdrawal_refused: As of `consumer.ports.Telemetry`.
 
     Attributes:
         apart: Contacts that are tried by themselves.
@@ -62,6 +63,7 @@ class Again:
         contact_list_id: str,
         clock: Callable[[], float],
         wake: Callable[[], None],
+        withdrawal_refused: Callable[[str], None],
     ) -> None:
         self._partitions = partitions
         self._lanes = lanes
@@ -69,6 +71,7 @@ class Again:
         self._contact_list_id = contact_list_id
         self._clock = clock
         self._wake = wake
+        self._withdrawal_refused = withdrawal_refused
         self.apart = Apart(partitions, lanes)
 
     def queued(self, lanes: Sequence[Lane]) -> None:
@@ -107,11 +110,23 @@ class Again:
         if self._admission.blocks and _needs_its_number_read(lane.change.contact):
             remedy += ": unless its number is on the do-not-call list, put it there by hand"
         log.error("withdrawal_refused", code=code, remedy=remedy, record=name(lane))
+        self._withdrawal_refused("contact")
         lane.work.reasons = (*lane.work.reasons, f"genesys:{code}")
         lane.become(as_delete(lane.change, self._contact_list_id))
         lane.answered()
         self._lanes.put_back(Batch(Effect.DELETE, [lane]))
         self.queued([lane])
+
+    def number_refused(self, lane: Lane, code: str) -> None:
+        """The do-not-call list does not take the number of who withdraws: he is not callable, and that is all.
+
+        Told once for each record, however often its request has to be made.
+        """
+        if (reason := f"genesys:{code}") not in lane.work.reasons:
+            remedy = "not callable in this list; put its number on the do-not-call list by hand"
+            log.error("number_refused", code=code, remedy=remedy, record=name(lane))
+            self._withdrawal_refused("number")
+            lane.work.reasons = (*lane.work.reasons, reason)
 
     def postpone_delete(self, lane: Lane, applied_at: float, *, alone: bool) -> None:
         """A contact is in use: it is not callable any more, and deleted later."""

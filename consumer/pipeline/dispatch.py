@@ -14,6 +14,7 @@ from functools import partial
 import structlog
 from msgspec.structs import replace
 
+from consumer.core import trace_context
 from consumer.core.batch import Lanes
 from consumer.core.delivery import Breaker, Gate
 from consumer.core.lane import Batch, Effect, Lane
@@ -75,7 +76,6 @@ class Dispatcher:
         self._lanes = lanes
         self._admission = admission
         self._gate = gate
-        self._requests = Requests(sink)
         self._owns = owns
         self._telemetry = telemetry
         self._reports = reports
@@ -91,7 +91,9 @@ class Dispatcher:
             contact_list_id=sink.contact_list_id,
             clock=times.clock,
             wake=self.wake,
+            withdrawal_refused=telemetry.withdrawal_refused,
         )
+        self._requests = Requests(sink, self._again.number_refused)
         self._list_wait, self._room_wait = for_the_list(lanes, self.wake), for_room(lanes, self.wake)
         self._put_off = PutOff(lanes)
 
@@ -164,7 +166,7 @@ class Dispatcher:
             self._gate.abandoned()
             self._ended()
             return
-        batch_id = self._reports.sent(batch.lanes)
+        batch_id = self._reports.sent(batch.lanes, batch.effect)
         started = self._clock()
         with self._telemetry.batch_span(batch.effect, batch_id, len(batch.lanes), _trace_parents(batch)) as trace_id:
             for lane in batch.lanes:
@@ -409,4 +411,4 @@ class Dispatcher:
 
 def _trace_parents(batch: Batch) -> list[bytes]:
     headers = [header for lane in batch.lanes for header in lane.work.record.headers]
-    return [value for name, value in headers if value and name == "traceparent"]
+    return [value for name, value in headers if value and name == trace_context.HEADER]

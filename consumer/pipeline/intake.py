@@ -191,7 +191,7 @@ class Intake:
         if is_undecoded(event):
             self._reject(work, error)
             return
-        work.external_id = event.external_id if isinstance(event.external_id, str) else None
+        work.external_id = event.named
         work.reasons, work.detail = error.reasons, error.detail
         work.accepted_as = Outcome.REJECTED
         offset = dead_letters.place_in_order(work.record)

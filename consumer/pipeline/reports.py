@@ -3,8 +3,8 @@
 import uuid
 from collections.abc import Callable, Sequence
 
-from consumer.core.audit import AuditEvent, Auditor, event_id
-from consumer.core.lane import Lane
+from consumer.core.audit import CHECKS_OF_PARTS, COMPLIANCE_CHECKS, AuditEvent, Auditor, event_id
+from consumer.core.lane import Effect, Lane
 from consumer.model import BatchReport, Work
 
 BATCH_NAMESPACE = uuid.UUID("5f0f5a4e-55d2-5a53-8a7c-6f3d8f8f3f2a")
@@ -27,12 +27,14 @@ class Reports:
         self._now = now
         self.events: list[AuditEvent] = []
 
-    def sent(self, lanes: Sequence[Lane]) -> str:
+    def sent(self, lanes: Sequence[Lane], effect: Effect) -> str:
         """A request with these contacts starts; the id of its batch, or of the one that it is a part of."""
         fresh = [lane for lane in lanes if lane.report is None]
         if fresh:
             positions = ",".join(_name(lane.work) for lane in fresh)
-            report = BatchReport(str(uuid.uuid5(BATCH_NAMESPACE, positions)), len(fresh), self._now(), len(fresh))
+            batch_id = str(uuid.uuid5(BATCH_NAMESPACE, positions))
+            checks = COMPLIANCE_CHECKS if effect is Effect.UPSERT else CHECKS_OF_PARTS
+            report = BatchReport(batch_id, len(fresh), self._now(), len(fresh), checks=checks)
             for lane in fresh:
                 lane.report = report
         reports = dict.fromkeys(lane.report for lane in lanes if lane.report is not None)

@@ -1,6 +1,7 @@
 """What a batch asks of Genesys, and what of it is done: its effect on the contacts, and on the do-not-call list."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 
 from msgspec import Struct
 
@@ -32,10 +33,12 @@ class Requests:
 
     Args:
         sink: Genesys.
+        number_refused: Told of whom the do-not-call list does not take the number, and Genesys' error code.
     """
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, number_refused: Callable[[Lane, str], None]) -> None:
         self._sink = sink
+        self._number_refused = number_refused
 
     async def make(self, batch: Batch, sure: Sure, *, asks: bool) -> Answer:
         """Have Genesys do what a batch is for.
@@ -71,7 +74,8 @@ class Requests:
         external_ids = [lane.change.contact.external_id for lane in batch.lanes]
         try:
             payloads = [lane.payload for lane in batch.lanes]
-            missing = await self._sink.upsert(payloads, sure, withdrawn, granted, asks=asks)
+            refused = partial(self._refused, batch)
+            missing = await self._sink.upsert(payloads, sure, withdrawn, granted, asks=asks, number_refused=refused)
         except NoneCameBack:
             if all(lane.misses for lane in batch.lanes):
                 return external_ids
@@ -105,7 +109,13 @@ class Requests:
             [lane.change.number for lane in batch.lanes],
             if_held={each for each, lane in lanes.items() if self._is_withheld(lane, self._as_held(lane))},
             asks=asks,
+            number_refused=partial(self._refused, batch),
         )
+
+    def _refused(self, batch: Batch, external_id: str, code: str) -> None:
+        for lane in batch.lanes:
+            if lane.change.contact.external_id == external_id:
+                self._number_refused(lane, code)
 
     def _as_held(self, lane: Lane) -> State:
         """What is known of the contact if Genesys shows it as not callable although its flags let somebody call."""

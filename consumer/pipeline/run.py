@@ -200,8 +200,8 @@ class Pipeline:
 
     @property
     def requests_allowed(self) -> float:
-        """Requests that the client-side limit allows at once."""
-        return self.gate.tokens(self._times.clock())
+        """Requests that the client-side limit allows at once; what follows on from one may be owed."""
+        return max(0.0, self.gate.tokens(self._times.clock()))
 
     @property
     def degraded(self) -> str | None:

@@ -62,7 +62,7 @@ def is_undecoded(event: Told) -> bool:
     """Whether this cannot be carried out and names nobody: at most the key of its record does."""
     if isinstance(event, DecodeError):
         return True
-    return bool(event.flaw) and not (isinstance(event.external_id, str) and event.external_id.strip())
+    return bool(event.flaw) and event.named is None
 
 
 def echoed(partition: Partition, works: Sequence[Work], told: Sequence[Told]) -> Sequence[Told]:

@@ -14,7 +14,7 @@ from typing import TypeVar
 import structlog
 
 from consumer.command_ports import History, MendedList
-from consumer.core.audit import Auditor
+from consumer.core.audit import COMPLIANCE_CHECKS, Auditor
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Gate
 from consumer.core.reconcile import Standing
@@ -173,7 +173,7 @@ class Mender:
 
     async def _suppressed(self, names: Sequence[str]) -> None:
         flags_as_they_are = [Amendment(name, UNCHANGED, UNCHANGED, UNCHANGED, UNCHANGED, {}) for name in names]
-        await self._sink.amend(flags_as_they_are, withheld=names)
+        await self._sink.amend(flags_as_they_are, withheld=names, number_refused=_number_refused)
 
     async def _withdraw_by_delete(self, name: str, code: str) -> None:
         log.error("mending_refused", code=code, remedy="it must not be called: the contact is deleted instead")
@@ -202,7 +202,7 @@ class Mender:
             await self._send_again(waiting, findings)
 
     async def _send_again(self, batch: Sequence[_Resend], findings: Findings) -> None:
-        self._mended.redelivered += await self._send(batch, self._upserted, self._upsert_refused)
+        self._mended.redelivered += await self._send(batch, self._upserted, self._upsert_refused, COMPLIANCE_CHECKS)
         # Whatever else was in the place of these contacts is gone now, and must not be deleted under their ids.
         await findings.drop([of_row(contact_id(change.contact.external_id)) for change, _ in batch])
 
@@ -213,7 +213,7 @@ class Mender:
             for change, finding in batch
         ]
         withdrawn = [change.whole for change, _ in batch if change.withdrawal]
-        if await self._sink.upsert(payloads, withdrawn=withdrawn):
+        if await self._sink.upsert(payloads, withdrawn=withdrawn, number_refused=_number_refused):
             raise SinkUnavailable("the answer leaves contacts out")
 
     async def _upsert_refused(self, resend: _Resend, code: str) -> None:
@@ -246,9 +246,10 @@ class Mender:
         batch: Sequence[T],
         send: Callable[[Sequence[T]], Awaitable[None]],
         refused: Callable[[T, str], Awaitable[None]],
+        checks: Sequence[str] = (),
     ) -> int:
         """Send a batch, by halves where Genesys blames its data or has no room; how many contacts it accepted."""
-        report = BatchReport(self._batch_id(), len(batch), self._now(), len(batch))
+        report = BatchReport(self._batch_id(), len(batch), self._now(), len(batch), checks=checks)
         try:
             await self._insist(lambda: send(batch), report)
         except Withheld as error:
@@ -258,7 +259,7 @@ class Mender:
         except (RefusedByGenesys, NoRoom) as error:  # nobody may make room in the time of a command
             if len(batch) > 1:
                 middle = len(batch) // 2
-                return sum([await self._send(half, send, refused) for half in (batch[:middle], batch[middle:])])
+                return sum([await self._send(half, send, refused, checks) for half in (batch[:middle], batch[middle:])])
             await self._audit(report)
             await refused(batch[0], error.code)
             return 0
@@ -341,6 +342,10 @@ def _due(number: int, changes: Changes, findings: Findings, *, withdrawals: bool
         ):
             due.append((change, finding))
     return due
+
+
+def _number_refused(_: str, code: str) -> None:
+    log.error("number_refused", code=code, remedy="compare who is not callable with the do-not-call list")
 
 
 def _is_removed(finding: Finding) -> bool:

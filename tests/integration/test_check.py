@@ -188,6 +188,7 @@ async def test_all_is_asked_although_nothing_answers(
     )
     wrong = _wrong(lines)
     assert list(wrong) == ["brokers", "registry", "token"]
+    assert [line.what for line in lines.values() if not line.sure] == ["mappings", "contact list", "do-not-call list"]
     assert told[-1] == "brokers"
     assert "KAFKA_BOOTSTRAP_SERVERS" in wrong["brokers"]
     assert "SCHEMA_REGISTRY_URL" in wrong["registry"]
@@ -293,7 +294,7 @@ async def test_records_that_cannot_be_tried_are_no_fault(
     environ["SCHEMA_REGISTRY_URL"] = f"http://127.0.0.1:{unused_tcp_port_factory()}"
     lines = await _checked(environ, monkeypatch)
     told = {line.what: line.detail for line in lines.values() if not line.sure}
-    assert list(told) == [f"record of {empty}", "record of nowhere", f"record of {filled}"]
+    assert list(told) == [f"record of {empty}", "record of nowhere", f"record of {filled}", "mappings"]
     assert told[f"record of {empty}"].startswith("none is among its newest offsets: whether they can be read shows")
     assert told["record of nowhere"] == "not asked, since the topic is missing or may not be read"
     assert told[f"record of {filled}"].startswith("could not be tried: ")

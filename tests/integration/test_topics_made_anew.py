@@ -1,13 +1,14 @@
 """Source topics that are deleted and made anew: the former's offsets say nothing of the records of the new one."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition as NativePartition
+from confluent_kafka.admin import AdminClient
 from structlog.testing import capture_logs
 
 from consumer.adapters.kafka import starts
@@ -259,6 +260,35 @@ async def test_a_topic_that_is_there_again_with_fewer_partitions_ends_the_proces
         await asyncio.to_thread(make, kafka.bootstrap, topic)
         with pytest.raises(FatalError, match="made anew with fewer partitions"):
             await watcher.until(lambda: False)
+
+
+async def test_a_changelog_that_is_made_anew_ends_the_process(
+    kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Producers write on in it, and whoever restores from it would know nothing of what was delivered before.
+
+    One that a broker just does not know ends nobody.
+    """
+    monkeypatch.setattr(starts, "LOOK_EVERY_S", 0.3)
+    chosen = names(kafka)
+    looks: list[str | None] = []
+    ids_of = TopicIds.of
+
+    def noted(self: TopicIds, admin: AdminClient, topics: Collection[str]) -> dict[str, str | None]:
+        ids = ids_of(self, admin, topics)
+        if chosen.kafka_changelog_topic in topics:
+            looks.append(ids.get(chosen.kafka_changelog_topic, "not told"))
+        return ids
+
+    monkeypatch.setattr(TopicIds, "of", noted)
+    async with watched(chosen) as watcher:
+        await watcher.until(lambda: len(looks) > 1 and len(watcher.positions) == 1)
+        await asyncio.to_thread(delete, kafka.bootstrap, chosen.kafka_changelog_topic)
+        await watcher.until(lambda: looks.count(None) > 1)
+        await asyncio.to_thread(make, kafka.bootstrap, chosen.kafka_changelog_topic)
+        with pytest.raises(FatalError, match=f"{chosen.kafka_changelog_topic} was deleted and made anew"):
+            await watcher.until(lambda: False)
+    assert len({*looks} - {None}) == 2, looks
 
 
 async def settled(

@@ -58,7 +58,7 @@ def delivered(offset: int = 0) -> Work:
 
 def report(records_in: int = 3, records_out: int = 3, attempts: int = 1, started_at: float = NOW - 0.25) -> BatchReport:
     """A batch whose every contact has an answer."""
-    return BatchReport(BATCH_ID, records_in, started_at, 0, records_out, attempts)
+    return BatchReport(BATCH_ID, records_in, started_at, 0, records_out, attempts, COMPLIANCE_CHECKS)
 
 
 def told(works: Sequence[Work], head: ChainHead = ChainHead()) -> list[dict[str, Any]]:  # noqa: B008 -- immutable
@@ -261,6 +261,11 @@ def test_a_later_version_of_traceparent_is_read() -> None:
     assert trace_id([("traceparent", f"cc-{TRACE_ID}-00f067aa0ba902b7-01-what-the-future-brings".encode())]) == TRACE_ID
 
 
+def test_blanks_around_a_traceparent_are_as_in_an_http_header() -> None:
+    """OpenTelemetry's own propagator lets them stand, and so do the spans."""
+    assert trace_id([("traceparent", f" \t00-{TRACE_ID}-00f067aa0ba902b7-01 ".encode())]) == TRACE_ID
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -276,7 +281,10 @@ def test_a_later_version_of_traceparent_is_read() -> None:
         f"00-{TRACE_ID}-00f067aa0ba902b7".encode(),
         f"00-{TRACE_ID}-00f067aa0ba902b7-1".encode(),
         f"00-{TRACE_ID}-00f067aa0ba902b7-01\n".encode(),
-        f" 00-{TRACE_ID}-00f067aa0ba902b7-01".encode(),
+        f"00-{'0' * 32}-00f067aa0ba902b7-01".encode(),
+        f"00-{TRACE_ID}-{'0' * 16}-01".encode(),
+        f"ff-{TRACE_ID}-00f067aa0ba902b7-01".encode(),
+        f"00-{TRACE_ID}-00f067aa0ba902b7-01-more".encode(),
         f"00_{TRACE_ID}_00f067aa0ba902b7_01".encode(),
         b"\xff\xfe",
         b'00-"}{"hash":"x-00f067aa0ba902b7-01',

@@ -278,6 +278,16 @@ def test_a_batch_is_cut_by_bytes() -> None:
     assert [len(batch) for batch in drained(on)] == [2, 2, 1]
 
 
+@pytest.mark.parametrize(("spare", "batches"), [(0, 1), (-1, 2)])
+def test_brackets_and_commas_count_too(spare: int, batches: int) -> None:
+    """Genesys counts the body, not the contacts in it."""
+    contacts = [change_of(work(name)).whole for name in "abc"]
+    body = b"[%b]" % b",".join(encode(each, callable_=each.callable) for each in contacts)
+    on = lanes(max_bytes=len(body) + spare)
+    begin(on, *map(work, "abc"))
+    assert len(drained(on)) == batches
+
+
 def test_a_contact_that_is_too_large_goes_alone() -> None:
     """It must not hold up the others for ever: Genesys is asked, and blames it."""
     on = lanes(max_bytes=1000)
@@ -299,7 +309,7 @@ def test_no_batch_is_larger_than_allowed(contacts: list[tuple[bool, int]], max_r
     while batch := on.take(0.0, PLENTY):
         left -= len(batch.lanes)
         assert len(batch.lanes) <= max_records
-        assert len(batch.lanes) == 1 or sum(len(lane.payload) for lane in batch.lanes) <= max_bytes
+        assert len(batch.lanes) == 1 or len(b"[%b]" % b",".join(lane.payload for lane in batch.lanes)) <= max_bytes
     assert left == 0
 
 

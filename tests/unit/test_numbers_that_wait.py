@@ -102,11 +102,11 @@ class _Away(MemorySink):
         self._held = world.list
 
     async def upsert(
-        self, contacts: Any, sure: Any = None, withdrawn: Any = (), *more: Any, asks: bool = True
+        self, contacts: Any, sure: Any = None, withdrawn: Any = (), *more: Any, asks: bool = True, **named: Any
     ) -> Collection[str]:
         cause = self.cause if asks else SinkUnavailable("others wait for it")
         if cause is None or not withdrawn:
-            return await super().upsert(contacts, sure, withdrawn, *more)
+            return await super().upsert(contacts, sure, withdrawn, *more, **named)
         for each in withdrawn:
             self._held[each.external_id]["callable"] = False
         raise Withheld(cause, {each.external_id for each in withdrawn}, asked=asks)
@@ -207,6 +207,7 @@ def test_a_withdrawal_that_is_to_be_told_once_more_gives_its_place_to_a_delete()
     in_life(world, act, **DNC)
 
 
+CONFLICT = "consent_conflicts_with_do_not_call"
 UNREADABLE: dict[str, Any] = {"consent": None, "reasons": ("consent_not_boolean",)}
 
 
@@ -237,11 +238,45 @@ def test_who_is_deleted_before_genesys_told_his_number_is_for_somebody_to_put_on
             arrives(world, life, story.tell(0, Event(f"other-{n}", 1)))
             await passes(2)
         assert "c" not in world.list
+        assert life.telemetry.refused_withdrawals == {"contact": 1}
 
     with capture_logs() as logs:
         in_life(world, act, **settings)
     (refused,) = [line for line in logs if line["event"] == "withdrawal_refused"]
     assert ("put it there by hand" in refused["remedy"]) is by_hand
+
+
+@pytest.mark.usefixtures("partial_events")
+@pytest.mark.parametrize(
+    ("withdrawal", "outcome", "reasons"),
+    [
+        (WITHDRAWN, "delivered", []),
+        (Event("c", 2, phone=OLD, do_not_call=True, reasons=(CONFLICT,)), "rejected", [CONFLICT]),
+        (partly("c", 2, consent=False), "delivered", []),
+    ],
+    ids=["whole", "rejected", "part"],
+)
+def test_whose_number_the_list_refuses_is_told(withdrawal: Event, outcome: str, reasons: list[str]) -> None:
+    """By the position of his record in the log, once, and by Genesys' code in its audit event; he is not callable."""
+    world = known()
+    world.refused_numbers = {OLD}
+    story = Story().tell(0, Event("c", 1, phone=OLD), withdrawal, Event("other", 1, phone=NEW, consent=False))
+
+    async def act(life: Life) -> None:
+        world.answer_lost = True
+        arrives(world, life, story)
+        await until(lambda: life.telemetry.retries["unavailable"] == 2)
+        world.answer_lost = False
+        await until(lambda: world.committed == {P0: 3})
+        assert life.telemetry.refused_withdrawals == {"number": 1}
+
+    with capture_logs() as logs:
+        in_life(world, act, **DNC)
+    assert (world.list["c"]["callable"], world.blocked) == (False, {NEW})
+    told = [(each["outcome"], each["reasons"]) for each in world.events()]
+    assert told[-2:] == [(outcome, [*reasons, "genesys:invalid.value"]), ("delivered", [])]
+    (line,) = [line for line in logs if line["event"] == "number_refused"]
+    assert (line["code"], line["record"]) == ("invalid.value", f"{TOPIC}/0/1")
 
 
 class _TakesNoNumbers(MemorySink):

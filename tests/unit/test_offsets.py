@@ -1,9 +1,11 @@
 """Which offset may be committed: never past a record that is not settled, whatever the order of the answers."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import given, strategies as st
 
-from consumer.core.offsets import PART_BYTES, Tracker
+from consumer.core.offsets import HEADER_BYTES, PART_BYTES, Tracker
 from consumer.model import Assignment, Outcome, Record, TopicPartition, Work
 
 PARTITION = TopicPartition("crm.contacts.changes", 3)
@@ -120,17 +122,31 @@ def test_settling_another_trackers_works_is_refused() -> None:
 
 
 def test_bytes_are_those_of_what_is_held() -> None:
-    """They grow with what is added and shrink with what is settled: values, keys and headers, where there are any."""
+    """They grow with what is added and shrink with what is settled: values, keys and headers, where there are any.
+
+    Many small headers take up more than what they say.
+    """
     tracker = Tracker(ASSIGNMENT, 0)
     headers = [("four", b"four"), ("six666", None)]
     full, bare = Record(*PARTITION, 2, 0, b"key", b"sixsix", headers), Record(*PARTITION, 3, 0, None, b"")
     works = tracker.add([record(0, b"four"), record(1, None), full, bare])
-    assert tracker.bytes == (3 + 4) + 3 + (3 + 6 + 4 + 4 + 6)
+    assert tracker.bytes == (3 + 4) + 3 + (3 + 6 + 4 + 4 + 6 + 2 * HEADER_BYTES)
     decide(*works)
     tracker.settle(works[:2])
-    assert tracker.bytes == 23
+    assert tracker.bytes == 23 + 2 * HEADER_BYTES
     tracker.settle(works[2:])
     assert tracker.bytes == 0
+
+
+def test_headers_count_for_no_less_than_they_take() -> None:
+    """Measured: a record of very many of them is held until it is settled."""
+    tracemalloc.start()
+    headers = [(f"name {number}", b"value %d" % number) for number in range(10_000)]
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    tracker = Tracker(ASSIGNMENT, 0)
+    tracker.add([Record(*PARTITION, 0, 0, None, None, headers)])
+    assert taken <= tracker.bytes <= 1.3 * taken
 
 
 # -- gaps

@@ -150,6 +150,27 @@ def test_one_poison_contact_among_a_hundred_stands_alone() -> None:
     assert batch["attempts"] <= 15
 
 
+def test_a_batch_tells_the_rules_that_its_contacts_have_passed() -> None:
+    """Who is deleted, or withdraws by a record that breaks some, has passed no more than that he has a name."""
+    conflict = "consent_conflicts_with_do_not_call"
+    events = Event("a", 1), Event("a", 2, do_not_call=True, reasons=(conflict,)), Event("a", 3, delete=True)
+    world, story, checks = World(), Story(), list[Sequence[str]]()
+    for event in events:
+        world.append(story.tell(0, event).records()[len(checks) :])
+        live(world)
+        checks.append(world.events("batch")[-1]["complianceChecks"])
+    assert [len(each) for each in checks] == [6, 1, 1]
+    assert {*checks[0]} > {*checks[1]} == {*checks[2]} == {"external_id"}
+
+
+def test_a_contact_without_a_name_has_none_in_its_audit_event() -> None:
+    """All of them would look like one person, by the pseudonym of nothing."""
+    missing = ("external_id_missing",)
+    world = world_of(Story().tell(0, *(Event(name, 1, reasons=missing) for name in ("", " "))))
+    live(world)
+    assert [(each["reasons"], each["contactRef"]) for each in world.events()] == [([*missing], None)] * 2
+
+
 def test_who_is_given_away_by_a_refusal_stands_alone_at_once() -> None:
     """The others are accepted with the next request, which the bad ones are not in."""
     story = Story().tell(0, *_contacts(8))
@@ -471,9 +492,10 @@ class _WithoutDncList(MemorySink):
         granted: Any = (),
         *,
         asks: bool = True,
+        **named: Any,
     ) -> Collection[str]:
         if not withdrawn or (asks and asyncio.get_running_loop().time() >= START + self.until):
-            return await super().upsert(contacts, sure, withdrawn, granted)
+            return await super().upsert(contacts, sure, withdrawn, granted, **named)
         self.tries += asks
         names = {each.external_id for each in withdrawn}
         self.tried.update(names)
@@ -547,13 +569,20 @@ class _SometimesWithoutDncList(_WithoutDncList):
         self.asked: list[float] = []
 
     async def upsert(
-        self, contacts: Any, sure: Any = always, withdrawn: Any = (), granted: Any = (), *, asks: bool = True
+        self,
+        contacts: Any,
+        sure: Any = always,
+        withdrawn: Any = (),
+        granted: Any = (),
+        *,
+        asks: bool = True,
+        **named: Any,
     ) -> Any:
         if withdrawn and asks:
             now = asyncio.get_running_loop().time()
             self.until = 0.0 if len(self.asked) % self.every else now
             self.asked.append(now)
-        return await super().upsert(contacts, sure, withdrawn, granted, asks=asks)
+        return await super().upsert(contacts, sure, withdrawn, granted, asks=asks, **named)
 
 
 def test_who_waits_for_the_do_not_call_list_is_offered_although_others_are_told_to_wait() -> None:
@@ -620,11 +649,18 @@ def test_a_do_not_call_list_that_hangs_takes_the_time_of_nobody_but_those_who_ar
         cause: ConsumerError = SinkUnavailable("no answer")
 
         async def upsert(
-            self, contacts: Any, sure: Any = always, withdrawn: Any = (), granted: Any = (), *, asks: bool = True
+            self,
+            contacts: Any,
+            sure: Any = always,
+            withdrawn: Any = (),
+            granted: Any = (),
+            *,
+            asks: bool = True,
+            **named: Any,
         ) -> Any:
             if withdrawn and asks and asyncio.get_running_loop().time() < START + self.until:
                 await passes(10)
-            return await super().upsert(contacts, sure, withdrawn, granted, asks=asks)
+            return await super().upsert(contacts, sure, withdrawn, granted, asks=asks, **named)
 
     async def act(life: Life) -> None:
         for n, name in enumerate(people):
@@ -818,11 +854,18 @@ def test_a_list_that_is_slow_to_refuse_keeps_nobody_else_waiting() -> None:
         until = 3600.0
 
         async def upsert(
-            self, contacts: Any, sure: Any = always, withdrawn: Any = (), granted: Any = (), *, asks: bool = True
+            self,
+            contacts: Any,
+            sure: Any = always,
+            withdrawn: Any = (),
+            granted: Any = (),
+            *,
+            asks: bool = True,
+            **named: Any,
         ) -> Any:
             if withdrawn and asks:
                 await passes(10)
-            return await super().upsert(contacts, sure, withdrawn, granted, asks=asks)
+            return await super().upsert(contacts, sure, withdrawn, granted, asks=asks, **named)
 
     async def act(life: Life) -> None:
         await until(lambda: len(world.list) == 3000)

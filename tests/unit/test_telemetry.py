@@ -20,7 +20,14 @@ from consumer.ports import SettledRecord
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 LABELLED = ["records", "records_rejected", "batches", "requests", "request_retries", "lag", "request_seconds"]
-LABELLED += ["stalled_seconds", "offset_gaps", "source_overtaken", "source_epochs", "fuse_tripped"]
+LABELLED += [
+    "stalled_seconds",
+    "offset_gaps",
+    "source_overtaken",
+    "source_epochs",
+    "fuse_tripped",
+    "withdrawals_refused",
+]
 PLAIN = ["batch_size", "deliver_seconds", "end_to_end_seconds", "withdrawal_seconds", "settle_seconds", "error_rate"]
 PLAIN += ["breaker_state", "rate_limit_remaining", "in_flight", "store_keys", "store_bytes", "restore_seconds"]
 PLAIN += ["undecodable_suppressions"]
@@ -113,13 +120,14 @@ def test_what_alerts_watch_is_there_before_it_happens() -> None:
 
 
 def test_every_reason_is_counted() -> None:
-    """A record with two reasons must count under both, also when Genesys refused it."""
+    """A record with two reasons must count under both, also when Genesys refused it; one that is delivered does not."""
     subject = telemetry()
     subject.settled(
         [
             record(Outcome.REJECTED, "email_invalid", "phone_not_e164"),
             record(Outcome.REJECTED, "email_invalid"),
             record(Outcome.UNDELIVERABLE, "genesys:bad"),
+            record(Outcome.DELIVERED, "genesys:carried.out.in.another.way"),
         ],
         1001.0,
         0.2,
@@ -129,6 +137,15 @@ def test_every_reason_is_counted() -> None:
     assert found["records_rejected_total phone_not_e164"] == 1
     assert found["records_rejected_total genesys:bad"] == 1
     assert found["records_rejected_total not_decodable"] == 0
+    assert "records_rejected_total genesys:carried.out.in.another.way" not in found
+
+
+def test_refused_withdrawals_are_counted() -> None:
+    """An alert needs them from the start on, at zero."""
+    subject = telemetry()
+    subject.withdrawal_refused("number")
+    found = samples(subject)
+    assert (found["withdrawals_refused_total contact"], found["withdrawals_refused_total number"]) == (0, 1)
 
 
 def test_contacts_suppressed_without_knowing_why_are_counted() -> None:

@@ -4,7 +4,7 @@ Touches Genesys through the client. A number stays although its contact is delet
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Self
 
 import orjson
@@ -59,28 +59,30 @@ class _Action(NamedTuple):
     Attributes:
         endpoint: What Genesys is asked.
         body: Of the request for some numbers.
-        tell: Logs that a number was refused alone, and the code.
     """
 
     endpoint: Endpoint
     body: Callable[[Sequence[str]], bytes]
-    tell: Callable[[str], None]
+
+
+class _Refusal(NamedTuple):
+    """What is known of a number that was refused, alone or with others.
+
+    Attributes:
+        together: With how many numbers it may be asked for at most, itself included; 0: not even alone.
+        code: Genesys' error code.
+    """
+
+    together: int
+    code: str
 
 
 def _removal(numbers: Sequence[str]) -> bytes:
     return orjson.dumps({"action": "Remove", "phoneNumbers": numbers})
 
 
-def _not_added(code: str) -> None:
-    log.error("number_refused", code=code, remedy="add it to the do-not-call list by hand")
-
-
-def _not_removed(code: str) -> None:
-    log.error("number_not_released", code=code, remedy="take it off the do-not-call list by hand")
-
-
-_ADD = _Action(ADD_NUMBERS, orjson.dumps, _not_added)
-_REMOVE = _Action(REMOVE_NUMBERS, _removal, _not_removed)
+_ADD = _Action(ADD_NUMBERS, orjson.dumps)
+_REMOVE = _Action(REMOVE_NUMBERS, _removal)
 
 
 class DncList:
@@ -89,7 +91,7 @@ class DncList:
     def __init__(self, client: Client, list_id: str) -> None:
         self._client = client
         self._path = {"dncListId": list_id}
-        self._halved: dict[tuple[str, str], int] = {}
+        self._refusals: dict[tuple[str, str], _Refusal] = {}
 
     @classmethod
     async def open(cls, client: Client, name_or_id: str) -> Self:
@@ -115,7 +117,7 @@ class DncList:
             raise FatalError(f"Genesys refuses to look up the do-not-call list: {refused.code}") from None
         return None if found is None else _checked(found)
 
-    async def add(self, numbers: Sequence[str], deadline: float, sure: Callable[[], bool]) -> None:
+    async def add(self, numbers: Sequence[str], deadline: float, sure: Callable[[], bool]) -> Mapping[str, str]:
         """Add phone numbers, E.164; those that stand there already are fine.
 
         Args:
@@ -123,13 +125,16 @@ class DncList:
             deadline: When it must be over, on the event loop's clock.
             sure: Asked in the moment in which a request is written; when it says no, nothing is.
 
+        Returns:
+            Those that were refused alone, with Genesys' error codes.
+
         Raises:
             TakesNoNumbers: The list takes none, as when it is full: somebody must act.
             TransientError: Not now.
             FatalError: As for every call.
         """
         await self._do(_ADD, numbers, deadline, sure)
-        self._forget(_ADD, numbers)
+        return self._forget(_ADD, numbers)
 
     async def remove(self, numbers: Sequence[str], deadline: float, sure: Callable[[], bool]) -> None:
         """Take phone numbers off; those that do not stand there are fine.
@@ -145,7 +150,8 @@ class DncList:
         """
         for start in range(0, len(numbers), _REMOVED_AT_ONCE):
             await self._do(_REMOVE, numbers[start : start + _REMOVED_AT_ONCE], deadline, sure)
-        self._forget(_REMOVE, numbers)
+        for code in self._forget(_REMOVE, numbers).values():
+            log.error("number_not_released", code=code, remedy="take it off the do-not-call list by hand")
 
     async def _do(self, action: _Action, numbers: Sequence[str], deadline: float, sure: Callable[[], bool]) -> None:
         """Do it with all numbers but those that Genesys refuses alone, which are found by halves.
@@ -176,8 +182,9 @@ class DncList:
         return None
 
     def _together(self, action: _Action, number: str) -> int:
-        """With how many numbers it may be asked for at most, itself included; 0: not even alone."""
-        return self._halved.get((action.endpoint.operation, number), _ANY_NUMBER)
+        """As `_Refusal.together`."""
+        known = self._refusals.get((action.endpoint.operation, number))
+        return _ANY_NUMBER if known is None else known.together
 
     def _next(self, action: _Action, left: Sequence[str]) -> Sequence[str]:
         """Numbers for one request, the first that is left among them."""
@@ -186,17 +193,15 @@ class DncList:
 
     def _note(self, action: _Action, refused: Sequence[str], code: str) -> None:
         """Remember that numbers were refused together."""
-        if len(refused) == 1:
-            action.tell(code)
         for number in refused:
-            self._halved[action.endpoint.operation, number] = len(refused) // 2
-        while len(self._halved) > _REMEMBERED:
-            del self._halved[next(iter(self._halved))]
+            self._refusals[action.endpoint.operation, number] = _Refusal(len(refused) // 2, code)
+        while len(self._refusals) > _REMEMBERED:
+            del self._refusals[next(iter(self._refusals))]
 
-    def _forget(self, action: _Action, numbers: Sequence[str]) -> None:
-        """Ask for numbers as for any others the next time."""
-        for number in numbers:
-            self._halved.pop((action.endpoint.operation, number), None)
+    def _forget(self, action: _Action, numbers: Sequence[str]) -> dict[str, str]:
+        """Ask for numbers as for any others the next time; what was known of them, as error codes."""
+        known = {number: self._refusals.pop((action.endpoint.operation, number), None) for number in numbers}
+        return {number: refusal.code for number, refusal in known.items() if refusal is not None}
 
 
 async def _create(client: Client, name: str) -> object:

@@ -25,7 +25,7 @@ from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
 from consumer.errors import ConsumerError, InUse, SinkUnavailable, Throttled, Withheld
 from consumer.model import Amendment, Contact, ExportedContact
-from consumer.ports import Amended, Current, Sure, always, whatever_is_there
+from consumer.ports import Amended, Current, NumberRefused, Sure, always, told_nobody, whatever_is_there
 from consumer.settings import Settings
 
 OF_BLOCKING = 0.5
@@ -40,6 +40,10 @@ class _Merged(NamedTuple):
     encoded: bytes
     callable: bool
     number: str
+
+
+_Owner = tuple[str, str | None]
+"""An external id, and the phone number of that contact, if any."""
 
 
 class GenesysSink:
@@ -130,13 +134,15 @@ class GenesysSink:
         granted: Sequence[Contact] = (),
         *,
         asks: bool = True,
+        number_refused: NumberRefused = told_nobody,
     ) -> Collection[str]:
         deadline = self._client.deadline()
         until = _part(deadline)
         kept = await self._numberless(withdrawn, until, deadline, sure)
-        blocked = [each.phone for each in withdrawn] + [each.data.get(PHONE) or "" for each in kept.values()]
+        owners: list[_Owner] = [(each.external_id, each.phone) for each in withdrawn]
+        owners += [(each.external_id, kept[id_].data.get(PHONE)) for id_, each in _by_id(withdrawn, kept).items()]
         try:
-            await self._block(blocked, until, sure, asks=asks)
+            await self._block(owners, until, sure, number_refused, asks=asks)
         except ConsumerError as error:
             held = self._holding.not_callable(withdrawn) | self._holding.as_they_are(kept)
             await self._holding.hold(held, deadline, sure, paid=True)
@@ -145,7 +151,8 @@ class GenesysSink:
         missing = await self._contacts.add(contacts, deadline, sure, paid=True)
         if self._dnc_list is not None:
             released = {number for id_, number in kept_numbers.items() if id_ not in missing}
-            await self._dnc_list.remove(sorted(released.difference(blocked)), deadline, sure)
+            blocked = {number for _, number in owners if number}
+            await self._dnc_list.remove(sorted(released - blocked), deadline, sure)
         return missing
 
     async def delete(self, external_ids: Sequence[str], sure: Sure = always, *, tried: bool = False) -> Collection[str]:
@@ -188,6 +195,7 @@ class GenesysSink:
         *,
         if_held: Collection[str] = (),
         asks: bool = True,
+        number_refused: NumberRefused = told_nobody,
     ) -> Mapping[str, Amended]:
         deadline = self._client.deadline()
         by_id = {contact_id(amendment.external_id): amendment for amendment in amendments}
@@ -197,17 +205,18 @@ class GenesysSink:
             for id_, held in found.items()
         ]
         merged = [self._merged(*each, withheld, if_held) for each in seen if current(each[-1])]
-        withdrawn = [each.number for each in merged if not each.amended.contact.callable]
+        withdrawn = [each for each in merged if not each.amended.contact.callable]
+        owners = [(each.external_id, number) for each, number in zip(amendments, numbers, strict=False)]
+        owners += [(each.amended.contact.external_id, each.number) for each in withdrawn]
         try:
-            await self._block([*numbers, *withdrawn], _part(deadline), sure, asks=asks)
+            await self._block(owners, _part(deadline), sure, number_refused, asks=asks)
         except ConsumerError as error:
             refused = [each.amended.contact for each in merged if not each.callable]
             kept = {id_: found[id_] for id_ in _numberless(refused)}
             held = self._holding.not_callable(refused) | self._holding.as_they_are(kept)
             await self._holding.hold(held, deadline, sure, paid=isinstance(error, Throttled))
             rejected = [each.external_id for each, number in zip(amendments, numbers, strict=False) if number]
-            not_callable = [each.amended.contact for each in merged if not each.amended.contact.callable]
-            waiting = {*rejected, *(each.external_id for each in not_callable)}
+            waiting = {*rejected, *(each.amended.contact.external_id for each in withdrawn)}
             raise Withheld(error, waiting, asked=asks) from error
         changed = [each.encoded for each in merged if each.amended.sent]
         if changed:
@@ -223,13 +232,19 @@ class GenesysSink:
         found = await self._contacts.read_all(list(phones), deadline)
         return {id_: phones[id_] for id_, held in found.items() if held.data.get(PHONE) == phones[id_]}
 
-    async def _block(self, numbers: Sequence[str], deadline: float, sure: Sure, *, asks: bool) -> None:
+    async def _block(
+        self, owners: Sequence[_Owner], deadline: float, sure: Sure, number_refused: NumberRefused, *, asks: bool
+    ) -> None:
         """Put numbers on the do-not-call list, before anything else is done for their contacts."""
-        known = list(dict.fromkeys(filter(None, numbers)))
-        if self._dnc_list is not None and known:
-            if not asks:
-                raise SinkUnavailable("others wait for the do-not-call list already")
-            await self._dnc_list.add(known, deadline, sure)
+        numbers = list(dict.fromkeys(number for _, number in owners if number))
+        if self._dnc_list is None or not numbers:
+            return
+        if not asks:
+            raise SinkUnavailable("others wait for the do-not-call list already")
+        refused = await self._dnc_list.add(numbers, deadline, sure)
+        for external_id, number in owners:
+            if code := refused.get(number or ""):
+                number_refused(external_id, code)
 
     async def _numberless(
         self, withdrawn: Sequence[Contact], until: float, deadline: float, sure: Sure
@@ -263,6 +278,11 @@ class GenesysSink:
         in_any_case = amendment.withdraws or amendment.external_id in withheld
         amended = Amended(contact, in_any_case or differs, is_held)
         return _Merged(amended, self.encode(contact, callable_=callable_), callable_, contact.phone or seen.phone)
+
+
+def _by_id(contacts: Sequence[Contact], ids: Collection[str]) -> dict[str, Contact]:
+    """Those contacts that have one of Genesys' ids, by it."""
+    return {id_: each for each in contacts if (id_ := contact_id(each.external_id)) in ids} if ids else {}
 
 
 def _numberless(contacts: Sequence[Contact]) -> list[str]:

@@ -7,7 +7,6 @@ next process would, so that a crash before its first settlement skips nothing.
 A topic that is deleted and made anew has the same name and another id. An offset of the former says nothing of it.
 """
 
-import time
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import NamedTuple
@@ -39,7 +38,7 @@ RETRY_S = 0.5
 TELL_EVERY_S = 30.0
 """How often it is told that partitions wait: offsets in a dead instance's open transaction are not known yet."""
 LOOK_EVERY_S = 30.0
-"""How often it is asked whether the source topics are still those that they were.
+"""How often it is asked whether the source topics and the changelog are still those that they were.
 
 While one that is gone is not let go of, no settlement that has an offset of it succeeds, and so none of the others. But
 asked every 5 s, the library failed an assertion of its own while a broker died, in one round of chaos.
@@ -117,7 +116,8 @@ class Starts:
         self._answers: Future[_Answers] | None = None
         self._asked: set[TopicPartition] = set()
         self._looking: Future[dict[str, str | None]] | None = None
-        self._look_at = time.monotonic() + LOOK_EVERY_S
+        self._look_at = 0.0  # at once: as the changelog is then, it has to stay
+        self._changelog_id = ""
         self._not_before = 0.0
         self._told_at: float | None = None
         self._unknown = Seldom()
@@ -181,11 +181,15 @@ class Starts:
         return known
 
     def look(self, now: float) -> Mapping[str, str | None]:
-        """As `TopicIds.of` the source topics, now and then; none in between. Asks without waiting for the answer."""
+        """As `TopicIds.of` the source topics, now and then; none in between. Asks without waiting for the answer.
+
+        Raises:
+            FatalError: The changelog is another one.
+        """
         if self._looking is None:
             if now >= self._look_at:
                 self._look_at = now + LOOK_EVERY_S
-                self._looking = self._worker.submit(self._ask_ids, self._topics)
+                self._looking = self._worker.submit(self._ask_ids, (*self._topics, self._changelog))
             return {}
         if not self._looking.done():
             return {}
@@ -194,11 +198,21 @@ class Starts:
             ids = looked.result()
         except (KafkaException, SettingsError):
             ids = {}
+        self._fail_if_another(ids.pop(self._changelog, None))
         missing = tuple(topic for topic in self._topics if ids.get(topic) is None)
         if missing and not self._unknown.told(missing):
             remedy = "asked again; a topic that was deleted must be made anew, or named no longer"
             _log.warning("source_topics_not_told", topics=missing, remedy=remedy)
         return ids
+
+    def _fail_if_another(self, changelog_id: str | None) -> None:
+        """A producer may write on where the changelog was deleted and made anew, and the stores are of the former."""
+        if not changelog_id:
+            return
+        self._changelog_id = self._changelog_id or changelog_id
+        if changelog_id != self._changelog_id:
+            remedy = "pause the campaigns; all counts as new from the next start on"
+            raise FatalError(f"{self._changelog} was deleted and made anew, what was delivered is forgotten: {remedy}")
 
     def _ask_ids(self, topics: Collection[str]) -> dict[str, str | None]:
         with self._admin.client() as client:

@@ -84,6 +84,7 @@ class Metrics:
         )
         self._search_requests = self._counter("search_requests", "Requests spent on finding whom Genesys refuses.")
         self._refused_contacts = self._counter("refused_contacts", "Contacts that Genesys refused alone.")
+        self._withdrawals_refused = self._counter("withdrawals_refused", "Withdrawals that Genesys refused.", "what")
         self._gaps = self._counter("offset_gaps", "Times that offsets did not follow on.", "topic")
         self._epochs = self._counter("source_epochs", "Times that the log of a source began anew.", "topic")
         self._overtaken = self._counter("source_overtaken", "Times that retention overtook the group.", "topic")
@@ -112,6 +113,8 @@ class Metrics:
             self._batches.labels(status)
         for reason_to_retry in ("throttled", "unavailable"):
             self._retries.labels(reason_to_retry)
+        for what in ("contact", "number"):
+            self._withdrawals_refused.labels(what)
         for topic in topics:
             for of_topic in (self._gaps, self._epochs, self._overtaken):
                 of_topic.labels(topic)
@@ -153,6 +156,10 @@ class Metrics:
         if found:
             self._refused_contacts.inc()
 
+    def withdrawal_refused(self, what: str) -> None:
+        """Genesys does not take a withdrawal, whose `contact` is deleted instead, or its `number` to be blocked."""
+        self._withdrawals_refused.labels(what).inc()
+
     def settled(self, records: Sequence[SettledRecord], now: float, seconds: float) -> None:
         self._settle.observe(seconds)
         outcomes = Count(record.outcome for record in records)
@@ -160,7 +167,8 @@ class Metrics:
         for outcome, count in outcomes.items():
             self._outcomes[outcome].inc(count)
         self._last_minute.add(len(records), sum(outcomes[outcome] for outcome in GIVEN_UP))
-        for reason, count in Count(reason for record in records for reason in record.reasons).items():
+        given_up = (record for record in records if record.outcome in GIVEN_UP)
+        for reason, count in Count(reason for record in given_up for reason in record.reasons).items():
             self._rejected.labels(reason).inc(count)
         self._end_to_end.observe([max(0.0, now - each.appended_ms / 1000) for each in records if each.appended_ms >= 0])
         for record in records:

@@ -7,7 +7,6 @@ collector. Importing this costs a third of a second: only who exports does. A sp
 import asyncio
 import logging
 import os
-import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -32,10 +31,11 @@ from opentelemetry.trace import (
 )
 from opentelemetry.util.types import Attributes
 
+from consumer.core import trace_context
+
 _QUEUE_SPANS = 4096
 """Spans that wait for the collector unless OTEL_BSP_MAX_QUEUE_SIZE says otherwise: at most some 100 MB, with links."""
 
-_TRACEPARENT = re.compile(rb"[ \t]*([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?[ \t]*")
 _ROOT = Context()
 
 log = logging.getLogger(__name__)
@@ -168,9 +168,8 @@ def _links(headers: Sequence[bytes]) -> list[Link]:
 
 def _sampled_context(header: bytes) -> SpanContext | None:
     """The context that a header names; None when it is not sampled, or no valid W3C trace context."""
-    match = _TRACEPARENT.fullmatch(header)
-    if match is None or match[1] == b"ff" or (match[1] == b"00" and match[5]):
+    parent = trace_context.parse(header)
+    if parent is None or not parent.sampled:
         return None
-    flags = int(match[4], 16)
-    context = SpanContext(int(match[2], 16), int(match[3], 16), is_remote=True, trace_flags=TraceFlags(flags))
-    return context if context.is_valid and flags & TraceFlags.SAMPLED else None
+    trace_id, span_id = int(parent.trace_id, 16), int(parent.span_id, 16)
+    return SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(parent.flags))
