@@ -5,7 +5,7 @@
     ConsumerError
     ├─ SettingsError                      refuse to start, every bad setting at once        exit 2
     ├─ RecordError(reasons)               this record, for ever: rejected
-    │    ├─ DecodeError ─ ManyChanged(cause)   └─ ValidationError
+    │    ├─ DecodeError ─ ManyChanged(cause), ReaderFailed(error)   └─ ValidationError
     ├─ RefusedByGenesys(code)             the data of a request is blamed: split it until one contact stands alone
     │    ├─ TooLarge                      send fewer bytes at a time
     │    └─ InUse                         this contact later

@@ -1,4 +1,4 @@
-"""What the text of a setting may be, and the value that it becomes; each function parses one kind.
+"""What the text of a setting may be, and the value that it becomes; each parser takes one kind.
 
 Where a rule is broken they raise `BadValueError`; where they read a file also `OSError`, `UnicodeDecodeError` or
 `RecursionError`.
@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -222,15 +223,23 @@ def boolean(raw: str) -> bool:
     return raw.lower() == "true"
 
 
-def integer(low: int, high: int) -> Callable[[str], int]:
-    """A whole number from `low` to `high`."""
+@dataclass(frozen=True, slots=True)
+class Integer:
+    """Parses a whole number, and tells which ones it takes.
 
-    def parse(raw: str) -> int:
-        if not re.fullmatch(r"-?[0-9]{1,18}", raw) or not low <= int(raw) <= high:
-            raise BadValueError(f"must be a whole number from {low} to {high}")
+    Attributes:
+        low: The smallest.
+        high: The largest.
+    """
+
+    low: int
+    high: int
+
+    def __call__(self, raw: str) -> int:
+        """The number that a text is."""
+        if not re.fullmatch(r"-?[0-9]{1,18}", raw) or not self.low <= int(raw) <= self.high:
+            raise BadValueError(f"must be a whole number from {self.low} to {self.high}")
         return int(raw)
-
-    return parse
 
 
 def releases(raw: str) -> dict[str, tuple[int, ...]]:

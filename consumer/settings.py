@@ -143,7 +143,7 @@ class Settings:
     )
     schema_unknown_timeout_s: int = _setting(
         "How long the registry may lag before records of an unknown schema id are rejected",
-        values.integer(0, 86400),
+        values.Integer(0, 86400),
         "60",
     )
     suppress_undecodable: bool = _setting(
@@ -155,7 +155,7 @@ class Settings:
     fuse_deletes: int = _setting(
         "More deletes than this among the last 1,000 change events of a topic stop it until somebody releases it; "
         "0: any number passes",
-        values.integer(0, 999),
+        values.Integer(0, 999),
         "500",
     )
     fuse_releases: dict[str, tuple[int, ...]] = _setting(
@@ -192,23 +192,23 @@ class Settings:
     )
     genesys_requests_per_minute: int = _setting(
         "Client-side limit of requests; a lower one that Genesys tells takes its place",
-        values.integer(1, 100_000),
+        values.Integer(1, 100_000),
         "300",
     )
-    genesys_max_in_flight: int = _setting("Requests sent and unanswered at a time", values.integer(1, 64), "4")
-    genesys_request_timeout_s: int = _setting("Total time limit of a request", values.integer(1, 40), "20")
-    batch_max_records: int = _setting("Contacts in a request", values.integer(1, 1000), "100")
-    batch_max_bytes: int = _setting("Bytes in a request's body", values.integer(1000, 512_000), "500000")
-    batch_linger_ms: int = _setting("Longest wait of a change for its batch to fill", values.integer(0, 60_000), "500")
+    genesys_max_in_flight: int = _setting("Requests sent and unanswered at a time", values.Integer(1, 64), "4")
+    genesys_request_timeout_s: int = _setting("Total time limit of a request", values.Integer(1, 40), "20")
+    batch_max_records: int = _setting("Contacts in a request", values.Integer(1, 1000), "100")
+    batch_max_bytes: int = _setting("Bytes in a request's body", values.Integer(1000, 512_000), "500000")
+    batch_linger_ms: int = _setting("Longest wait of a change for its batch to fill", values.Integer(0, 60_000), "500")
     read_ahead_records: int = _setting(
         "Records held while Genesys is slower than the stream; withdrawals among them go first",
-        values.integer(100, 10_000_000),
+        values.Integer(100, 10_000_000),
         "50000",
     )
-    settle_interval_ms: int = _setting("Longest wait before a transaction", values.integer(1, 60_000), "200")
+    settle_interval_ms: int = _setting("Longest wait before a transaction", values.Integer(1, 60_000), "200")
     state_dir: Path = _setting("Directory of the RocksDB stores", values.path, "./state")
     state_retention_days: int = _setting(
-        "Days after which a contact without changes is forgotten; 0: never", values.integer(0, 36_500), "0"
+        "Days after which a contact without changes is forgotten; 0: never", values.Integer(0, 36_500), "0"
     )
     pseudonym_key: str | None = _setting(
         "Key of the pseudonyms in audit events, 16 characters or more; unset: random, kept in the state directory",
@@ -216,7 +216,7 @@ class Settings:
         secret=True,
     )
     http_address: tuple[str, int] = _setting("Probes, metrics and status page", values.http_address, "0.0.0.0:8080")
-    drain_timeout_s: int = _setting("Time for finishing what is in flight at the end", values.integer(1, 3600), "25")
+    drain_timeout_s: int = _setting("Time for finishing what is in flight at the end", values.Integer(1, 3600), "25")
     log_format: str | None = _setting(
         "`json` or `console`; unset: json off a terminal", values.one_of("json", "console")
     )

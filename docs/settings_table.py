@@ -4,6 +4,7 @@
 import sys
 from collections.abc import Iterator
 
+from consumer.setting_values import Integer
 from consumer.settings import rules
 
 _HEAD = """\
@@ -64,8 +65,10 @@ def page() -> str:
 def _rows() -> Iterator[str]:
     for name, rule in rules().items():
         default = "**required**" if rule.default is None else f"`{rule.default}`" if rule.default else ""
-        meaning = f"{rule.help}; also as `{name}_FILE`" if rule.secret else rule.help
-        yield f"| `{name}` | {default} | {meaning} |\n"
+        parse = rule.parse
+        bounds = f"; from {parse.low} to {parse.high}" if isinstance(parse, Integer) else ""
+        file = f"; also as `{name}_FILE`" if rule.secret else ""
+        yield f"| `{name}` | {default} | {rule.help}{bounds}{file} |\n"
 
 
 if __name__ == "__main__":

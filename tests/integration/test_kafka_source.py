@@ -915,11 +915,15 @@ async def test_retention_that_overtook_the_group_at_rest_is_told(kafka: KafkaClu
     commit(kafka.bootstrap, chosen, tp, 2)
     delete_records(kafka.bootstrap, tp, 6)
     told: list[TopicPartition] = []
-    async with watched(chosen, overtaken=told) as watcher:
-        await watcher.until(lambda: len(watcher.records) == 4)
-        assert watcher.values() == numbered(4, 6)
-        assert watcher.assigned[0].positions == {tp: 6}
-        assert told == [tp]
+    with capture_logs() as logs:
+        async with watched(chosen, overtaken=told) as watcher:
+            await watcher.until(lambda: len(watcher.records) == 4)
+            assert watcher.values() == numbered(4, 6)
+            assert watcher.assigned[0].positions == {tp: 6}
+            assert told == [tp]
+    (remedy,) = [entry["remedy"] for entry in logs if entry["event"] == "retention_overtook_the_group"]
+    assert "pause the campaigns" in remedy  # withdrawals may be among what is gone, and `reconcile` cannot tell
+    assert "reconcile" not in remedy
 
 
 async def test_retention_that_overtakes_the_group_at_work_is_told(kafka: KafkaCluster) -> None:

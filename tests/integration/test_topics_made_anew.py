@@ -66,6 +66,8 @@ async def test_a_crash_after_a_settlement_of_the_former_skips_nothing(
             assert watcher.values() == numbered(30)
     (line,) = [entry for entry in logs if entry["event"] == "source_topic_made_anew"]
     assert (line["log_level"], line["partition"], line["expected"], line["resumed"]) == ("error", tp, 20, 0)
+    assert "pause the campaigns" in line["remedy"]  # whether a withdrawal was lost nobody can tell, `reconcile` neither
+    assert "reconcile" not in line["remedy"]
     assert told == [tp]
 
 

@@ -92,6 +92,19 @@ def test_settings_page_is_what_the_script_prints() -> None:
     assert (DOCS / "settings.md").read_text(encoding="utf-8") == done.stdout
 
 
+def test_numbers_are_told_with_their_bounds() -> None:
+    """Who sets a number need not try out which ones are taken: docs/settings.md says so of each that has bounds."""
+    text = (DOCS / "settings.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `(\w+)` \|.*; from (-?\d+) to (-?\d+) \|$", text, re.MULTILINE)
+    assert {"FUSE_DELETES", "GENESYS_MAX_IN_FLIGHT", "BATCH_MAX_BYTES"} <= {name for name, *_ in told}
+    for name, low, high in told:
+        parse = rules()[name].parse
+        assert [parse(low), parse(high)] == [int(low), int(high)]
+        for outside in (int(low) - 1, int(high) + 1):
+            with pytest.raises(ValueError, match="must be a whole number"):
+                parse(str(outside))
+
+
 def test_readme_is_short() -> None:
     """A reader must get through the README: it has fewer lines than its limit."""
     assert len(README.splitlines()) < README_LINES

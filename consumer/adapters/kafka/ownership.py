@@ -25,6 +25,9 @@ Add = Callable[[list[TopicPartition]], None]
 Overtaken = Callable[[TopicPartition], None]
 _log = structlog.get_logger(__name__)
 
+_PERHAPS = "withdrawals may be among it: pause the campaigns, have the CRM send its contacts again"
+"""What to do where something is gone that nobody has read."""
+
 
 class Ownership:
     """The partitions of one member of the group.
@@ -138,10 +141,10 @@ class Ownership:
             return
         told = {"partition": partition, "expected": start.expected.offset, "resumed": start.offset}
         if start.made_anew:
-            remedy = "what was not read of the former topic is gone: have the CRM send it again, reconcile"
+            remedy = f"what was not read of the former topic is gone; {_PERHAPS}"
             _log.error("source_topic_made_anew", **told, remedy=remedy)
         else:
-            remedy = "records between are gone: raise the topic's retention, reconcile"
+            remedy = f"what stood between is gone; {_PERHAPS}; raise the topic's retention"
             _log.error("retention_overtook_the_group", **told, remedy=remedy)
         self._handoff.call(self._on_overtaken, partition)
 
