@@ -236,7 +236,7 @@ class Api:
             message = f"Only {DELETE_MAX} contacts can be deleted at once."
             raise ApiError(400, "too.many.contacts.added", message, field="contactIds")
         for contact_id in ids:
-            check_id(contact_id)
+            check_id(contact_id, too_long="invalid.contact.id")
         free = [contact_id for contact_id in ids if contact_id not in self.contacts_in_use]
         self._lists.tally["deleted"] += sum(map(contacts.remove, free))
         return Done(contact_ids=tuple(ids))

@@ -30,6 +30,7 @@ _REPLACEABLE_FIELDS = _WRITABLE_FIELDS | {
     "name", "selfUri", "callRecords", "contactColumnTimeZones", "configurationOverrides",
 }  # fmt: skip
 
+_BAD_UPDATE = "invalid.update"
 _POISON_CODE = "contact.datum.length.limit.exceeded"
 
 Contact = dict[str, Any]
@@ -75,10 +76,10 @@ class Poison:
         """Poison where any value contains the marker."""
         return cls(lambda data: any(marker in value for value in data.values()), code, kind)
 
-    def check(self, data: Mapping[str, str]) -> None:
-        """Refuse the contact, or break at it, if it is one of them."""
+    def check(self, data: Mapping[str, str], code: str | None = None) -> None:
+        """Refuse the contact, or break at it, if it is one of them; `code` is for endpoints that lack its own."""
         if self.kind is PoisonKind.REFUSED and self.matches(data):
-            raise ApiError(400, self.code, "The contact data is refused.")
+            raise ApiError(400, code or self.code, "The contact data is refused.")
         if self.kind is PoisonKind.BREAKS and self.matches(data):
             raise ApiError(500, "internal.server.error", "The server met an unexpected error.")
 
@@ -91,13 +92,13 @@ class Poison:
         return self.kind is PoisonKind.LEFT_OUT and self.matches(data)
 
 
-def check_id(contact_id: object) -> None:
-    """Refuse an id that no contact can have."""
+def check_id(contact_id: object, too_long: str = "contact.id.length.limit.exceeded") -> None:
+    """Refuse an id that no contact can have; `too_long` is the code of one that has too many characters."""
     if not isinstance(contact_id, str):
         raise invalid_value("id", "a string")
     if len(contact_id) > ID_LENGTH_MAX:
         message = f"The contact id is longer than {ID_LENGTH_MAX} characters."
-        raise ApiError(400, "contact.id.length.limit.exceeded", message, field="id")
+        raise ApiError(400, too_long, message, field="id")
     if not _ID.fullmatch(contact_id):
         raise ApiError(400, "invalid.contact.id", "The contact id has special characters.", field="id")
 
@@ -168,7 +169,7 @@ class Contacts:
         if contact.get("id") is not None:
             check_id(contact["id"])
         self._check_status(contact)
-        self._check_data(contact.get("data"), poison)
+        self._check_data(contact.get("data"), poison, _BAD_UPDATE if replaces else "invalid.contact.columns")
         return contact
 
     def _check_status(self, contact: Contact) -> None:
@@ -178,24 +179,24 @@ class Contacts:
             if type(contact[field]) not in (dict, type(None)):
                 raise invalid_value(field, "an object")
 
-    def _check_data(self, data: object, poison: Poison | None) -> None:
+    def _check_data(self, data: object, poison: Poison | None, unknown_column: str) -> None:
         if not data:
             raise ApiError(400, "contact.missing.data", "A contact has no data.", field="data")
         if type(data) is not dict:
             raise invalid_value("data", "an object of strings")
         if data.keys() != self._column_set:
-            raise self._wrong_columns(data.keys())
+            raise self._wrong_columns(data.keys(), unknown_column)
         for value in data.values():
             if type(value) is not str or len(value) > VALUE_LENGTH_MAX:
                 raise _wrong_value(data)
         if poison is not None:
             poison.check(data)
 
-    def _wrong_columns(self, given: Iterable[str]) -> ApiError:
+    def _wrong_columns(self, given: Iterable[str], unknown_column: str) -> ApiError:
         unknown = sorted(set(given) - self._column_set)
         if unknown:
             message = "The contact has columns that the contact list does not have."
-            return ApiError(400, "invalid.contact.columns", message, field=unknown[0])
+            return ApiError(400, unknown_column, message, field=unknown[0])
         missing = next(column for column in self._columns if column not in set(given))
         message = f"The contact has no value for column '{missing}'."
         return ApiError(400, "contact.missing.columns", message, field=missing)
@@ -207,17 +208,17 @@ class Contacts:
             ApiError: It may not.
         """
         if type(given) is not dict:
-            raise ApiError(400, "invalid.update", "A bulk update needs a contact.", field="contact")
+            raise ApiError(400, _BAD_UPDATE, "A bulk update needs a contact.", field="contact")
         if not given.keys() <= _REPLACEABLE_FIELDS:
             raise invalid_property(min(given.keys() - _REPLACEABLE_FIELDS))
         self._check_status(given)
         data = given.get("data") or {}
         if type(data) is not dict or not data.keys() <= self._column_set:
-            raise ApiError(400, "invalid.update", "The contact has columns that the list does not have.", field="data")
+            raise ApiError(400, _BAD_UPDATE, "The contact has columns that the list does not have.", field="data")
         if any(type(value) is not str or len(value) > VALUE_LENGTH_MAX for value in data.values()):
-            raise _wrong_value(data)
+            raise ApiError(400, _BAD_UPDATE, "A value is no string, or is too long.", field="data")
         if poison is not None:
-            poison.check(data)
+            poison.check(data, _BAD_UPDATE)
         return given | {"data": data}
 
     def patch(self, contact_id: str, patch: Contact) -> bool:

@@ -196,6 +196,16 @@ def test_a_contact_in_use_is_not_deleted():
     assert bench.notes().keys() == {"a"}
 
 
+def test_each_endpoint_refuses_with_the_codes_that_it_has():
+    """The same fault has another one where contacts are deleted or replaced than where they are added."""
+    bench = Bench()
+    bench.ask(ADD, body=[bench.contact("a")])
+    unknown = {"id": "a", "contactListId": bench.list.id, "data": {"phone": "", "note": "", "x": ""}}
+    assert bench.refusal(ADD, body=[unknown])["code"] == "invalid.contact.columns"
+    assert bench.refusal(Operation.UPDATE_CONTACT, "a", unknown)["code"] == "invalid.update"
+    assert bench.refusal(Operation.DELETE_CONTACTS, contactIds="i" * 101)["code"] == "invalid.contact.id"
+
+
 def test_the_organisation_has_room_for_so_many_contacts(monkeypatch: pytest.MonkeyPatch):
     """Contacts of all lists count; updates of known ones need no room."""
     monkeypatch.setattr(lists_module, "CONTACTS_MAX", 2)
