@@ -46,6 +46,15 @@ COUNTER_STORIES = {
         "82m 90m",
         "50m 92m",
     ),
+    "after a quick restart, as often as before": ("1x40 1x40", "100x40 1300x40", "21m 25m 29m", "12m 20m 33m"),
+    "after a quick restart, as often as before, between two answers": (
+        "1x40 stale 1x40",
+        "100x40 stale 1300x40",
+        "22m 25m 29m",
+        "12m 20m 33m",
+    ),
+    "after a quick restart, less often than before": ("9x40 4x40", "100x40 1300x40", "21m 25m 29m", "12m 20m 33m"),
+    "nothing since a quick restart": ("1x40 0x40", "100x40 1300x40", "", "12m 20m 21m 25m 33m"),
     "shortly before a restart": ("0x40 1x4 stale 0x40", "100x45 stale 1400x40", "21m 24m 29m", "19m 33m"),
     "shortly before the pod went": ("0x40 1x4 stale", "100x45 stale", "21m 24m 29m", "19m 33m"),
 }
@@ -107,6 +116,26 @@ def test_slow_withdrawals_are_an_alert(
     _told(promtool, tmp_path, alert_rules(helm), _story(series, start, alerts, fire, do_not))
 
 
+LAG_STORIES = {
+    "a few more each minute, in the morning": ("0x20 0+2x99", "", "30m 45m 59m"),
+    "many, and ever more": ("0x20 0+50x99", "36m 45m 59m", "12m 20m 34m"),
+    "many, and ever fewer": ("9000-50x119", "", "30m 45m 59m"),
+    "many, and as many": ("9000x119", "", "30m 45m 59m"),
+}
+"""How many records wait in a partition as Prometheus sees them every 30 s; when the alert fires, and when not."""
+
+
+@pytest.mark.parametrize("story", LAG_STORIES.values(), ids=LAG_STORIES.keys())
+def test_a_lag_that_grows_is_an_alert_once_it_is_one(
+    helm: Helm, promtool: Path, tmp_path: Path, story: tuple[str, str, str]
+) -> None:
+    """What comes in faster than it goes out, and not only for as long as nobody notices."""
+    waiting, fire, do_not = story
+    series = {'genesys_consumer_lag{topic="changes",partition="0",': waiting}
+    alerts = ["GenesysConsumerLagGrows"]
+    _told(promtool, tmp_path, alert_rules(helm), _story(series, "100x120", alerts, fire, do_not))
+
+
 REJECTED_STORIES = {
     "one every three minutes, each": (
         " ".join(f"{n}x5" for n in range(40)),
@@ -157,7 +186,11 @@ def _story(series: dict[str, str], start: str, alerts: Iterable[str], fire: str,
     return {
         "input_series": [{"series": f"{name}{OF_POD}}}", "values": values} for name, values in seen.items()],
         "promql_expr_test": [
-            {"expr": f'count(ALERTS{{alertname="{alert}"}})', "eval_time": time, "exp_samples": expected}
+            {
+                "expr": f'count(ALERTS{{alertname="{alert}",alertstate="firing"}})',
+                "eval_time": time,
+                "exp_samples": expected,
+            }
             for alert in alerts
             for times, expected in ((fire, [{"labels": "{}", "value": 1}]), (do_not, []))
             for time in times.split()
