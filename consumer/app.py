@@ -23,6 +23,7 @@ from consumer.adapters.dedupe_store.store import RocksStore
 from consumer.adapters.health import StatusServer
 from consumer.adapters.kafka.source import KafkaSource
 from consumer.adapters.kafka.topics import ensure
+from consumer.adapters.schema_registry.login import is_readable
 from consumer.adapters.schema_registry.registry import opened
 from consumer.adapters.telemetry.adapter import Telemetry
 from consumer.adapters.telemetry.metrics import Levels
@@ -124,6 +125,8 @@ class App:
         outside = Outside(settings, self._telemetry, self._throttle, closing)
         schemas = opened(settings)
         closing.push_async_callback(schemas.close)
+        if is_readable(settings):
+            log.warning("registry_login_readable", remedy="name SCHEMA_REGISTRY_URL by https://")
         await self._check_mappings(schemas)
         outside.occupy()
         key = outside.pseudonym_key()

@@ -19,6 +19,7 @@ from consumer.adapters.kafka.inspection import Inspected, Inspection as KafkaIns
 from consumer.adapters.kafka.topics import partition_counts
 from consumer.adapters.kafka.worker import Worker
 from consumer.adapters.schema_registry import confluent
+from consumer.adapters.schema_registry.login import is_readable
 from consumer.adapters.schema_registry.registry import opened
 from consumer.adapters.schema_registry.transport import Transport
 from consumer.core.envelopes.choice import DEFAULT, Envelopes
@@ -222,6 +223,9 @@ async def _schemas(settings: Settings, envelopes: Envelopes) -> AsyncIterator[Li
         return
     try:
         yield (last := Line("schemas", holds=True, detail=f"those of {settings.schemas_dir} are valid"))
+        if is_readable(settings):
+            detail = "user and password can be read by anyone on the way: name SCHEMA_REGISTRY_URL by https://"
+            yield Line("registry login", holds=True, detail=detail, sure=False)
         if settings.schema_registry_url is not None:
             yield (last := await _registry(settings))
         if not last.holds:

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import AclOperation  # type: ignore[attr-defined]  # missing in the stubs' __all__
+from structlog.testing import capture_logs
 
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.inspection import CHANGELOG_RIGHTS, GROUP_RIGHTS, Inspection
+from consumer.adapters.schema_registry.login import is_readable
+from consumer.app import App
 from consumer.operate import check
 from consumer.operate.line import Line
 from tests.kafka_clients import WITHIN_S
-from tests.lives import settings
+from tests.lives import NATIVE, settings
 
 
 def _inspection() -> Inspection:
@@ -87,6 +90,44 @@ def test_a_slip_in_the_environment_is_no_valid_setting(monkeypatch: pytest.Monke
     (line,) = check._settings()
     assert not line.holds
     assert "SUPPRESS_UNDECODEABLE" in line.detail
+
+
+READABLE = {"schema_registry_url": "http://registry.invalid:8081", "schema_registry_username": "ann"}
+
+
+async def test_a_password_that_anyone_can_read_may_be_meant(tmp_path: Path) -> None:
+    """As within a cluster: it is told, and by itself keeps nobody from starting."""
+    chosen = settings(**READABLE, state_dir=tmp_path)
+    schemas, login = [await anext(lines) for lines in [check._schemas(chosen, NATIVE)] for _ in range(2)]
+    assert (schemas.what, schemas.holds) == ("schemas", True)
+    assert (login.what, login.holds, login.mark) == ("registry login", True, "\u2013")
+    assert "name SCHEMA_REGISTRY_URL by https://" in login.detail
+
+
+async def test_a_password_that_anyone_can_read_is_told_at_start(tmp_path: Path) -> None:
+    """Whoever starts it may never have run `check`."""
+    stop = asyncio.Event()
+    stop.set()
+    with capture_logs() as lines:
+        await App(settings(**READABLE, state_dir=tmp_path, http_address="127.0.0.1:0")).run(stop)
+    (line,) = [line for line in lines if line["event"] == "registry_login_readable"]
+    assert line["log_level"] == "warning"
+
+
+@pytest.mark.parametrize(
+    ("url", "more", "readable"),
+    [
+        ("http://registry:8081", {}, False),
+        ("http://registry:8081", {"schema_registry_username": "ann"}, True),
+        ("http://ann:geheim@registry:8081", {}, True),
+        ("https://ann:geheim@registry:8081", {}, False),
+        ("http://ann:geheim@127.0.0.1:8081", {}, False),
+        ("http://ann:geheim@[::1]:8081", {}, False),
+    ],
+)
+def test_who_can_read_a_password(url: str, more: dict[str, str], *, readable: bool) -> None:
+    """Nobody on the way, where there is none, or no way."""
+    assert is_readable(settings(schema_registry_url=url, **more)) is readable
 
 
 def test_what_blocks_does_not_hold_up_the_end() -> None:

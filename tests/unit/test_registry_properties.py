@@ -159,9 +159,17 @@ def test_what_another_setting_contradicts_is_told(
     assert told in problem
 
 
+@pytest.mark.parametrize("token", [GIVEN, FETCHED], ids=["given", "fetched"])
+def test_tokens_go_to_the_registry_where_nobody_reads_them(tmp_path: Path, token: list[str]) -> None:
+    """Who has one is let in until it expires: plain http goes to loopback alone, as with tokens of Genesys."""
+    (problem,) = problems(tmp_path, *token, SCHEMA_REGISTRY_URL="http://registry.example.com:8081")
+    assert problem == "a token goes over plain http only to loopback: name SCHEMA_REGISTRY_URL by https://"
+    assert chosen(tmp_path, *token, SCHEMA_REGISTRY_URL="http://[::1]:8081")
+
+
 def test_certificates_are_for_tls(tmp_path: Path, authority: Authority) -> None:
     """Over plain http nobody is asked for one; the token endpoint may still be behind that authority."""
-    trusted, plain = f"ssl.ca.location={authority.certificate}", "http://registry:8081"
+    trusted, plain = f"ssl.ca.location={authority.certificate}", "http://localhost:8081"
     (problem,) = problems(tmp_path, trusted, SCHEMA_REGISTRY_URL=plain)
     assert problem == "ssl.ca.location cannot be used, since SCHEMA_REGISTRY_URL is plain http"
     assert "ssl.ca.location" in chosen(tmp_path, trusted, *FETCHED, SCHEMA_REGISTRY_URL=plain)

@@ -13,6 +13,7 @@ from yarl import URL
 from consumer import properties
 from consumer.access_token import AccessToken
 from consumer.adapters.schema_registry.tokens import TokenEndpoint
+from consumer.settings import Settings
 
 _USER = (
     "SCHEMA_REGISTRY_USERNAME, SCHEMA_REGISTRY_PASSWORD or SCHEMA_REGISTRY_PROPERTIES_FILE, and what that user may read"
@@ -25,6 +26,13 @@ _FETCHED = (
 
 _FRESH_S = 30.0
 """A token of this age or younger that is refused would only be followed by one that is refused as well."""
+
+
+def is_readable(settings: Settings) -> bool:
+    """Whether user and password of the settings can be read by anyone on the way to the registry."""
+    base = URL(settings.schema_registry_url or "")
+    user = settings.schema_registry_username or base.user
+    return bool(user) and base.scheme == "http" and base.host not in properties.LOOPBACK
 
 
 class Login(Protocol):
