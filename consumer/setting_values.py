@@ -63,7 +63,7 @@ OWN_PROPERTIES = {
 """Properties of librdkafka on which the guarantees rest, and where to turn instead."""
 
 _BROKER = re.compile(
-    r"((plaintext|ssl|sasl_plaintext|sasl_ssl)://)?([^\s/:\[\]]+|\[[^\s\]]+\])(:(?P<port>[0-9]{1,5}))?", re.IGNORECASE
+    r"((plaintext|ssl|sasl_plaintext|sasl_ssl)://)?([^\s/:@\[\]]+|\[[^\s\]]+\])(:(?P<port>[0-9]{1,5}))?", re.IGNORECASE
 )
 _LAST_PORT = 65_535
 
@@ -162,9 +162,8 @@ def brokers(raw: str) -> str:
     for address in names(name(raw)):
         found = _BROKER.fullmatch(address)
         if found is None or not 0 < int(found["port"] or 1) <= _LAST_PORT:
-            raise BadValueError(
-                f"{address[:_SHOWN]} is no broker: must be HOST:PORT, comma-separated, for example kafka:9092"
-            )
+            shown = "what holds @, perhaps a password," if "@" in raw else address[:_SHOWN]
+            raise BadValueError(f"{shown} is no broker: must be HOST:PORT, comma-separated, for example kafka:9092")
     return raw
 
 

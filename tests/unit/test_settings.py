@@ -495,6 +495,23 @@ def test_addresses_of_brokers_are_taken_as_they_are(brokers: str) -> None:
     assert read(KAFKA_BOOTSTRAP_SERVERS=brokers).kafka_bootstrap_servers == brokers
 
 
+@pytest.mark.parametrize(
+    "brokers",
+    [
+        "ann:geheim@kafka:9092",
+        "geheim@kafka",
+        "a:1,SASL_SSL://ann:geheim@kafka:9092",
+        "geheim@kafka:0",
+        "ann:geheim,is@kafka:9092",
+    ],
+)
+def test_what_may_hold_a_password_is_not_shown(brokers: str) -> None:
+    """No broker has a user in its address: who writes one there writes the password too."""
+    (problem,) = problems(KAFKA_BOOTSTRAP_SERVERS=brokers)
+    assert problem.startswith("KAFKA_BOOTSTRAP_SERVERS: what holds @, perhaps a password, is no broker: must be HOST")
+    assert "geheim" not in problem
+
+
 @pytest.mark.parametrize("text", ["kafka_grup_id = 'x'", "[kafka]\ngrup_id = 'x'", "[kafka.grup]\nid = 'x'"])
 def test_an_unknown_key_of_the_file_is_refused(tmp_path: Path, text: str) -> None:
     """A typing error must not silently leave the default in place."""
