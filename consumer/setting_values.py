@@ -281,12 +281,12 @@ def toml(raw: str) -> dict[str, Any]:
         raise BadValueError(f"is no TOML: {error}") from None
 
 
-def http_address(raw: str) -> tuple[str, int]:
-    """Host and port to listen at."""
+def http_address(raw: str) -> tuple[str | None, int]:
+    """Host and port to listen at; no host: at every address of the machine, of IPv4 and of IPv6."""
     host, _, port = raw.rpartition(":")
     if not re.fullmatch(r"[^\s/]+", host) or not re.fullmatch("[0-9]{1,5}", port) or int(port) > _LAST_PORT:
-        raise BadValueError("must be HOST:PORT, for example 0.0.0.0:8080")
-    return host.strip("[]"), int(port)
+        raise BadValueError("must be HOST:PORT, for example 0.0.0.0:8080, or *:8080 for IPv4 and IPv6")
+    return None if host == "*" else host.strip("[]"), int(port)
 
 
 def url(raw: str) -> str:

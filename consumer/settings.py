@@ -215,7 +215,11 @@ class Settings:
         values.key,
         secret=True,
     )
-    http_address: tuple[str, int] = _setting("Probes, metrics and status page", values.http_address, "0.0.0.0:8080")
+    http_address: tuple[str | None, int] = _setting(
+        "Probes, metrics and status page; `*:8080`: at all addresses, of IPv4 and of IPv6",
+        values.http_address,
+        "0.0.0.0:8080",
+    )
     drain_timeout_s: int = _setting("Time for finishing what is in flight at the end", values.Integer(1, 3600), "25")
     log_format: str | None = _setting(
         "`json` or `console`; unset: json off a terminal", values.one_of("json", "console")

@@ -35,7 +35,7 @@ class StatusServer:
     """Serves `/livez`, `/readyz`, `/metrics`, `/status` and `/`.
 
     Args:
-        address: Host and port; port 0 takes a free one.
+        address: Host, or None for all addresses of IPv4 and IPv6, and port; port 0 takes a free one.
         live: Checks that must hold for the process to be worth keeping, by name.
         ready: Checks that must hold for it to be at work, by name.
         status: What the status page shows, as JSON knows it.
@@ -47,7 +47,7 @@ class StatusServer:
 
     def __init__(
         self,
-        address: tuple[str, int],
+        address: tuple[str | None, int],
         *,
         live: Callable[[], Mapping[str, bool]],
         ready: Callable[[], Mapping[str, bool]],
@@ -85,8 +85,8 @@ class StatusServer:
         except OSError as error:
             await self._runner.cleanup()
             raise FatalError(
-                f"HTTP_ADDRESS: cannot listen on {self._host}:{self.port} ({_why(error)}); choose another address, "
-                "or stop what uses this one"
+                f"HTTP_ADDRESS: cannot listen on {self._host or '*'}:{self.port} ({_why(error)}); choose another "
+                "address, or stop what uses this one"
             ) from error
         self.port = self._runner.addresses[0][1]
 

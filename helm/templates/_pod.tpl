@@ -22,7 +22,7 @@
 {{- define "genesys-consumer.environment" -}}
 {{- include "genesys-consumer.checkFiles" . -}}
 DRAIN_TIMEOUT_S: {{ int64 .Values.drain.timeoutSeconds | quote }}
-HTTP_ADDRESS: "0.0.0.0:8080"
+HTTP_ADDRESS: "*:8080"
 STATE_DIR: {{ include "genesys-consumer.stateDir" . }}
 {{- range $name, $value := .Values.settings }}
 {{- /* Helm reads numbers as floats, which print as 1e+07. */}}

@@ -169,7 +169,7 @@ def test_the_program_accepts_what_the_pod_gets(helm: Helm, values: Path, tmp_pat
     loaded = settings.load(environ)
     assert loaded.genesys_oauth_client_secret == SECRET
     assert str(loaded.state_dir) == STATE
-    assert loaded.http_address == ("0.0.0.0", manifests.container["ports"][0]["containerPort"])  # noqa: S104
+    assert loaded.http_address == (None, manifests.container["ports"][0]["containerPort"])
     files = {f"{name}_FILE" for name, rule in settings.rules().items() if rule.secret}
     assert not {name for name in environ if not name.startswith("OTEL_")} - settings.rules().keys() - files
 

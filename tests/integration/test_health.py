@@ -149,6 +149,45 @@ async def test_a_busy_port_is_said_clearly() -> None:
     assert str(caught.value).count("Address already in use") == 1
 
 
+async def test_without_a_host_both_families_are_answered(told: Told) -> None:
+    """Probes come to the address of a pod, which may be of either; `::` alone would serve IPv6 and nobody else."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = StatusServer((None, port), live=lambda: told.live, ready=dict, status=dict, metrics=lambda _: (b"", ""))
+    await server.start()
+    try:
+        assert await _is_live("127.0.0.1", port)
+        if not _has("::1"):
+            pytest.skip("this machine has no ::1: whether IPv6 is served was NOT tried")
+        assert await _is_live("[::1]", port)
+    finally:
+        await server.stop()
+
+
+async def _is_live(host: str, port: int) -> bool:
+    async with aiohttp.ClientSession() as session, session.get(f"http://{host}:{port}/livez") as response:
+        return response.status == 200
+
+
+def _has(address: str) -> bool:
+    """Whether this machine has an address of IPv6."""
+    try:
+        with socket.socket(socket.AF_INET6) as tried:
+            tried.bind((address, 0))
+    except OSError:
+        return False
+    return True
+
+
+async def test_all_addresses_are_said_when_the_port_is_busy() -> None:
+    """As they are written in the setting."""
+    with socket.create_server(("0.0.0.0", 0)) as taken:  # noqa: S104 -- another would not be in the way
+        port = taken.getsockname()[1]
+        server = StatusServer((None, port), live=dict, ready=dict, status=dict, metrics=lambda _: (b"", ""))
+        with pytest.raises(FatalError, match=rf"cannot listen on \*:{port} .Address already in use"):
+            await server.start()
+
+
 async def test_a_host_that_is_none_is_said_clearly() -> None:
     """A host name that does not resolve must stop the start as clearly."""
     server = StatusServer(("host.invalid", 0), live=dict, ready=dict, status=dict, metrics=lambda _: (b"", ""))

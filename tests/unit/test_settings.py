@@ -289,6 +289,7 @@ def test_a_bad_value_is_refused_with_its_rule(name: str, raw: str, rule: str) ->
         ("HTTP_ADDRESS", "127.0.0.1:0", ("127.0.0.1", 0)),
         ("HTTP_ADDRESS", "[::1]:8080", ("::1", 8080)),
         ("HTTP_ADDRESS", "::1:8080", ("::1", 8080)),
+        ("HTTP_ADDRESS", "*:8080", (None, 8080)),
         ("SCHEMA_REGISTRY_URL", "http://registry:8081/", "http://registry:8081"),
         ("STATE_DIR", "/var/lib/consumer", Path("/var/lib/consumer")),
         ("PSEUDONYM_KEY", "sixteen letters!", "sixteen letters!"),
