@@ -152,6 +152,7 @@ volumeMounts:
 {{- define "genesys-consumer.podCommon" -}}
 serviceAccountName: {{ include "genesys-consumer.serviceAccountName" . | quote }}
 automountServiceAccountToken: false
+terminationGracePeriodSeconds: {{ add .Values.drain.timeoutSeconds .Values.drain.marginSeconds }}
 # Otherwise a Service in the namespace could set variables that look like settings.
 enableServiceLinks: false
 {{- with .Values.imagePullSecrets }}
@@ -214,7 +215,6 @@ metadata:
     {{- merge (include "genesys-consumer.labels" . | fromYaml) .Values.podLabels | toYaml | nindent 4 }}
 spec:
   {{- include "genesys-consumer.podCommon" . | nindent 2 }}
-  terminationGracePeriodSeconds: {{ add .Values.drain.timeoutSeconds .Values.drain.marginSeconds }}
   containers:
     - {{ include "genesys-consumer.container" . | nindent 6 | trim }}
   volumes:

@@ -235,6 +235,15 @@ BAD_VALUES = {
     "misspelt setting": ("settings: {KAFKA_SOURCE_TOPIC: crm}", "KAFKA_SOURCE_TOPIC"),
     "secret among the settings": ("settings: {GENESYS_OAUTH_CLIENT_SECRET: x}", "GENESYS_OAUTH_CLIENT_SECRET"),
     "token among the settings": ("settings: {OTEL_EXPORTER_OTLP_HEADERS: x}", "OTEL_EXPORTER_OTLP_HEADERS"),
+    "token of traces among the settings": (
+        "settings: {OTEL_EXPORTER_OTLP_TRACES_HEADERS: x}",
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+    ),
+    "token as an extra variable": ("extraEnv: [{name: OTEL_EXPORTER_OTLP_HEADERS, value: x}]", "/extraEnv/0/name"),
+    "token of traces as an extra variable": (
+        "extraEnv: [{name: OTEL_EXPORTER_OTLP_TRACES_HEADERS, value: x}]",
+        "/extraEnv/0/name",
+    ),
     "password in the registry's URL": ("settings: {SCHEMA_REGISTRY_URL: 'https://a:b@r'}", "SCHEMA_REGISTRY_URL"),
     "secret as an extra variable": ("extraEnv: [{name: PSEUDONYM_KEY, value: x}]", "/extraEnv/0/name"),
     "extra variable without a value": ("extraEnv: [{name: TZ}]", "/extraEnv/0"),
@@ -648,7 +657,7 @@ def test_a_job_gets_what_the_pods_get(helm: Helm, values: Path) -> None:
     assert given.pop("state")["emptyDir"] == {}
     assert given.pop("claim")["persistentVolumeClaim"] == {"claimName": "contacts", "readOnly": True}
     assert [*given.values()] == [volume for volume in release.pod["volumes"] if volume["name"] != "state"]
-    own = {"containers", "volumes", "restartPolicy", "terminationGracePeriodSeconds", "topologySpreadConstraints"}
+    own = {"containers", "volumes", "restartPolicy", "topologySpreadConstraints"}
     assert {key: spec[key] for key in spec.keys() - own} == {key: release.pod[key] for key in release.pod.keys() - own}
     assert (spec["restartPolicy"], job["spec"]["backoffLimit"]) == ("Never", 0)
 
