@@ -561,6 +561,19 @@ def test_scheduling_reaches_the_pods(helm: Helm) -> None:
     assert manifests["PodDisruptionBudget"]["spec"]["maxUnavailable"] == "50%"
 
 
+def test_the_documented_patch_keeps_pods_whose_fuse_has_tripped(helm: Helm) -> None:
+    """With it no pod that is unready may be evicted, be it one of many or all of them."""
+    told = (PROJECT / "docs" / "procedures.md").read_text(encoding="utf-8")
+    ((name, patch),) = re.findall(r"kubectl patch poddisruptionbudget (\S+) --type merge \\\n +--patch '(.+?)'\n", told)
+    budget = helm.render(DEFAULT)["PodDisruptionBudget"]
+    assert budget["metadata"]["name"] == name
+    assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+    patched = budget["spec"] | json.loads(patch)["spec"]
+    assert (patched["maxUnavailable"], patched["unhealthyPodEvictionPolicy"]) == (0, "IfHealthyBudget")
+    for version in KUBERNETES_VERSIONS:
+        kubernetes_validate.validate(budget | {"spec": patched}, version, strict=True)
+
+
 def test_the_network_lets_through_what_is_named(helm: Helm) -> None:
     """To the pods of the release, from whom the values name; from them, where the values say and to DNS."""
     values = CHART / "ci" / "network-values.yaml"
