@@ -29,6 +29,7 @@ def promtool() -> Path:
 
 COUNTERS = {
     "GenesysConsumerRecordsLost": ("source_overtaken_total", 'topic="changes",'),
+    "GenesysConsumerWithdrawalRefused": ("withdrawals_refused_total", 'what="contact",'),
     "GenesysConsumerSourceEpochBegan": ("source_epochs_total", 'topic="changes",'),
     "GenesysConsumerUndeliverable": ("records_total", 'outcome="undeliverable",'),
     "GenesysConsumerUndecodableSuppressed": ("undecodable_suppressions_total", ""),

@@ -455,7 +455,7 @@ def test_alerts_count_as_the_document_says(helm: Helm) -> None:
     counted = {
         rule["alert"]: rule["expr"] for rule in alert_rules(helm) if re.search(r"_(total|bucket)\{", rule["expr"])
     }
-    assert len(counted) == 6
+    assert len(counted) == 7
     for alert, expression in counted.items():
         found = [str(selector) for selector, _ in _selectors(promql_parser.parse(expression))]
         start = next(each for each in found if each.startswith("process_start_time_seconds{"))
