@@ -53,7 +53,14 @@ def _told(each: job.Judged, topic: str) -> KafkaPublishMessage:
 
 
 async def _run(task: job.Task) -> None:
-    broker = KafkaBroker(task.bootstrap, allow_auto_create_topics=False, apply_types=False, logger=None)
+    broker = KafkaBroker(
+        task.bootstrap,
+        allow_auto_create_topics=False,
+        compression_type=job.COMPRESSION,
+        linger_ms=job.LINGER_MS,
+        apply_types=False,
+        logger=None,
+    )
     store, posts = _Store(task), Posts(task)
 
     @broker.subscriber(
@@ -61,7 +68,7 @@ async def _run(task: job.Task) -> None:
         group_id=task.group,
         auto_offset_reset="earliest",
         batch=True,
-        max_records=job.AT_ONCE * job.BATCH,
+        max_records=job.AT_A_TIME,
         polling_interval=task.linger_s,
         ack_policy=AckPolicy.NACK_ON_ERROR,
         decoder=_decode,

@@ -17,6 +17,8 @@ from bench.peers import job
 from bench.peers.posts import Posts
 
 PARTITIONS = 4
+LIBRDKAFKA_BATCH_BYTES = 1_000_000
+"""What the others' client gathers for a partition at the most."""
 
 
 class _Avro(codecs.Codec):
@@ -38,6 +40,8 @@ app = faust.App(
     topic_replication_factor=1,
     topic_disable_leader=True,
     web_enabled=False,
+    producer_linger=job.LINGER_MS / 1000,
+    producer_max_batch_size=LIBRDKAFKA_BATCH_BYTES,
 )
 changes = app.topic(task.source, key_type=bytes, value_serializer="contact_change")
 audit = app.topic(task.audit, key_type=bytes, value_type=bytes, value_serializer="raw")
@@ -48,7 +52,7 @@ seen = app.Table("seen", key_type=bytes, value_type=bytes, partitions=PARTITIONS
 async def deliver(stream: Any) -> None:
     """Offsets may be committed when the body of the loop is through."""
     posts = Posts(task)
-    async for events in stream.take_events(job.AT_ONCE * job.BATCH, within=task.linger_s):
+    async for events in stream.take_events(job.AT_A_TIME, within=task.linger_s):
         records = _judged(events)
         await posts.deliver(job.latest(records))
         _remember(events, records)

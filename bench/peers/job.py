@@ -23,6 +23,12 @@ AT_ONCE = 8
 """Requests that are under way together."""
 BATCH = 100
 """Contacts in a request."""
+AT_A_TIME = 40 * BATCH
+"""Records that are taken together where a library takes as many as it is told: five times the requests under way."""
+LINGER_MS = 5
+"""How long the library's producer gathers records, as ours does."""
+COMPRESSION = "lz4"
+"""Of the library's producer, as of ours."""
 
 _SCHEMA_FILE = Path(__file__).resolve().parents[2] / "schemas" / "crm_contact_change.avsc"
 _SCHEMA = fastavro.parse_schema(orjson.loads(_SCHEMA_FILE.read_bytes()))
@@ -176,9 +182,9 @@ def audit_event(each: Judged, topic: str) -> dict[str, Any]:
     }
 
 
-def batches(contacts: Sequence[dict[str, Any]]) -> list[Sequence[dict[str, Any]]]:
-    """As many contacts as a request takes."""
-    return [contacts[start : start + BATCH] for start in range(0, len(contacts), BATCH)]
+def batches(changed: Sequence[Judged]) -> list[Sequence[Judged]]:
+    """As many changes as a request takes contacts."""
+    return [changed[start : start + BATCH] for start in range(0, len(changed), BATCH)]
 
 
 def check(answer: bytes, contacts: int) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import aiohttp
 import orjson
@@ -26,11 +25,12 @@ class Posts:
 
     async def deliver(self, changed: Iterable[job.Judged]) -> None:
         """Send the contacts; any error is the caller's."""
-        contacts = [job.contact(each.change, self._task.list_id) for each in changed]
-        await asyncio.gather(*map(self._post, job.batches(contacts)))
+        await asyncio.gather(*map(self._post, job.batches(list(changed))))
 
-    async def _post(self, contacts: Sequence[dict[str, Any]]) -> None:
-        url, body = self._task.contacts_url, orjson.dumps(contacts)
-        async with self._slots, self._session.post(url, data=body, headers=_HEADERS) as answer:
-            answer.raise_for_status()
-            job.check(await answer.read(), len(contacts))
+    async def _post(self, changed: Sequence[job.Judged]) -> None:
+        """Encodes its contacts when it is its turn, while others are under way."""
+        async with self._slots:
+            body = orjson.dumps([job.contact(each.change, self._task.list_id) for each in changed])
+            async with self._session.post(self._task.contacts_url, data=body, headers=_HEADERS) as answer:
+                answer.raise_for_status()
+                job.check(await answer.read(), len(changed))

@@ -5,7 +5,6 @@ Reads and writes Kafka and the state through the library; sends contacts with `r
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import orjson
 import requests
@@ -37,6 +36,7 @@ class _ContactList(BaseSink):
         self._task = task
         self._waiting: list[job.Judged] = []
         self._session = requests.Session()
+        self._session.trust_env = False  # it would look for proxies and a password file with every request
         self._session.mount("http://", HTTPAdapter(pool_maxsize=job.AT_ONCE))
         self._threads = ThreadPoolExecutor(job.AT_ONCE)
 
@@ -45,14 +45,14 @@ class _ContactList(BaseSink):
 
     def flush(self) -> None:
         changed, self._waiting = job.latest(self._waiting), []
-        contacts = [job.contact(each.change, self._task.list_id) for each in changed]
-        for _ in self._threads.map(self._post, job.batches(contacts)):
+        for _ in self._threads.map(self._post, job.batches(changed)):
             pass
 
-    def _post(self, contacts: Sequence[dict[str, Any]]) -> None:
-        answer = self._session.post(self._task.contacts_url, orjson.dumps(contacts), headers=_HEADERS, timeout=30)
+    def _post(self, changed: Sequence[job.Judged]) -> None:
+        body = orjson.dumps([job.contact(each.change, self._task.list_id) for each in changed])
+        answer = self._session.post(self._task.contacts_url, body, headers=_HEADERS, timeout=30)
         answer.raise_for_status()
-        job.check(answer.content, len(contacts))
+        job.check(answer.content, len(changed))
 
 
 def _judge(change: job.Change, state: State) -> job.Judged:
@@ -77,6 +77,7 @@ def main() -> None:
         commit_interval=task.linger_s,
         state_dir=task.state,
         processing_guarantee="exactly-once",
+        producer_extra_config={"linger.ms": job.LINGER_MS, "compression.type": job.COMPRESSION},
         loglevel="WARNING",
     )
     source = app.topic(task.source, value_deserializer=_Avro())
