@@ -1,6 +1,7 @@
 """How long the command takes to start: from the process' start to the first contact that is delivered, and its import.
 
-The topic is full, the group, the state directory and the contact list are new. The linger of the first batch counts.
+The topic has ten batches, which nobody has to wait for to fill; the group, the state directory and the contact list are
+new.
 """
 
 import statistics
