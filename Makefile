@@ -60,7 +60,7 @@ lock: $(VENV)/.dev ## requirements/*.txt from pyproject.toml (ARGS="--upgrade" f
 	$(subst pyproject.toml,,$(LOCK)) $(ARGS) --group build -c requirements/dev.txt -o requirements/build.txt
 	$(subst pyproject.toml,,$(LOCK)) $(ARGS) --group peers -o requirements/peers.txt
 
-bench: $(VENV)/.dev $(PEERS)/.installed ## benchmarks, beside three stream libraries: an hour
+bench: $(VENV)/.dev $(PEERS)/.installed ## benchmarks, beside three stream libraries: eighty minutes
 	$(BIN)/python -m bench $(ARGS)
 
 chaos: $(VENV)/.dev ## 200 rounds of kills, broken networks and full disks on three brokers: fifty minutes
@@ -91,6 +91,8 @@ $(BIN)/python:
 	PYTHON=$(PYTHON) .ci/setup-debian python
 	$(PYTHON) -m venv $(VENV)
 
+$(VENV)/pyvenv.cfg: | $(BIN)/python ;
+
 $(VENV)/.runtime: pyproject.toml requirements/build.txt requirements/runtime.txt | $(BIN)/python
 	$(PIP) --require-hashes -r requirements/build.txt -r requirements/runtime.txt
 	$(PIP) --no-build-isolation --editable .
@@ -100,8 +102,8 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
 	$(PIP) --require-hashes -r requirements/dev.txt
 	@touch $@
 
-# The peers' versions do not go with ours: an environment of their own.
-$(PEERS)/.installed: requirements/peers.txt | $(VENV)/.dev
-	$(PYTHON) -m venv --clear $(PEERS)
+# The peers' versions do not go with ours: an environment of their own, of the Python of ours, made anew when that is.
+$(PEERS)/.installed: requirements/peers.txt $(VENV)/pyvenv.cfg | $(VENV)/.dev
+	$(BIN)/python -m venv --clear $(PEERS)
 	$(PEERS)/bin/python -m pip --quiet --disable-pip-version-check install --no-deps --require-hashes -r $<
 	@touch $@

@@ -72,7 +72,11 @@ def _end_to_end(arguments: argparse.Namespace) -> Sequence[Any]:
 
 def _latency(arguments: argparse.Namespace) -> Sequence[Any]:
     with KafkaCluster() as kafka:
-        return [latency.measure(kafka, program, arguments.seconds) for program in programs.COMPARED]
+        return [
+            latency.measure(kafka, workload, program, arguments.seconds)
+            for workload in latency.WORKLOADS
+            for program in programs.COMPARED
+        ]
 
 
 def _memory(arguments: argparse.Namespace) -> Sequence[Any]:
@@ -145,18 +149,19 @@ def main() -> None:
     """Measure what is asked for, tell it, and keep it."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"of {', '.join(PARTS)} (default: all)")
-    parser.add_argument("--events", type=int, default=30_000, help="events of each workload (default 30000)")
+    parser.add_argument("--events", type=int, default=32_000, help="events of each workload (default 32000)")
     parser.add_argument("--runs", type=int, default=5, help="runs of each program on each workload (default 5)")
-    parser.add_argument("--seconds", type=int, default=60, help="that latency is measured for (default 60)")
+    parser.add_argument("--seconds", type=int, default=30, help="that each latency is measured for (default 30)")
     parser.add_argument("--backlog", type=int, default=5_000_000, help="events of the backlog (default 5000000)")
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - PARTS.keys():
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    where = machine.described() | {"peers": programs.peer_versions()}
     for name in arguments.parts:
         machine.stay_on(machine.OTHER_CORE)
         found = PARTS[name](arguments)
         _tell(name, found)
-        _keep(name, found)
+        _keep(name, where, found)
         _draw(name, found)
 
 
@@ -174,9 +179,8 @@ def _text(figure: object) -> str:
     return f"{figure:,}" if isinstance(figure, int | float) and not isinstance(figure, bool) else str(figure)
 
 
-def _keep(name: str, found: Sequence[Any]) -> None:
+def _keep(name: str, where: Mapping[str, str], found: Sequence[Any]) -> None:
     kept = orjson.loads(RESULTS.read_bytes()) if RESULTS.exists() else {}
-    where = machine.described() | {"peers": programs.peer_versions()}
     kept[name] = {"machine": where, "figures": list(map(asdict, found))}
     RESULTS.write_bytes(orjson.dumps(kept, option=orjson.OPT_INDENT_2) + b"\n")
 
@@ -201,11 +205,14 @@ def _draw_end_to_end(runs: Sequence[end_to_end.Run]) -> Mapping[str, str]:
 
 
 def _draw_latency(found: Sequence[latency.Latency]) -> Mapping[str, str]:
+    mixed, alone = ([each for each in found if each.workload == workload] for workload in latency.WORKLOADS)
     groups = {
-        "changes, p50": {each.program: each.p50_ms for each in found},
-        "changes, p99": {each.program: each.p99_ms for each in found},
-        "withdrawals, p50": {each.program: each.withdrawal_p50_ms for each in found},
-        "withdrawals, p99": {each.program: each.withdrawal_p99_ms for each in found},
+        "changes alone, p50": {each.program: each.p50_ms for each in alone},
+        "changes alone, p99": {each.program: each.p99_ms for each in alone},
+        "among others, p50": {each.program: each.p50_ms for each in mixed},
+        "among others, p99": {each.program: each.p99_ms for each in mixed},
+        "withdrawals, p50": {each.program: each.withdrawal_p50_ms or 0.0 for each in mixed},
+        "withdrawals, p99": {each.program: each.withdrawal_p99_ms or 0.0 for each in mixed},
     }
     return {"latency.svg": plots.bars("Milliseconds from append to applied, less is better", groups)}
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from socket import create_connection, create_server
@@ -16,6 +17,10 @@ from bench.programs import Program
 
 MEASURED = ("confluent-kafka", "fastavro", "msgspec", "orjson", "rocksdict", "aiohttp")
 
+_PROJECT = Path(__file__).resolve().parents[1]
+_WRITTEN = (":!bench/*.json", ":!bench/plots")
+"""What the benchmarks write themselves."""
+
 LOOK_EVERY_S = 0.05
 
 CORES = len(os.sched_getaffinity(0))
@@ -24,15 +29,32 @@ CONSUMER_CORE, OTHER_CORE = (min(os.sched_getaffinity(0)), max(os.sched_getaffin
 
 
 def described() -> dict[str, str]:
-    """The machine and the versions that the figures belong to."""
+    """Day, commit, machine and versions that the figures belong to; no commit where this is not a git repository."""
     model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
     libraries = ", ".join(f"{name} {version(name)}" for name in MEASURED)
     return {
+        "date": datetime.now(UTC).date().isoformat(),
+        **_commit(),
         "cpu": model.partition(":")[2].strip(),
         "cores": str(CORES),
         "python": platform.python_version(),
         "libraries": libraries,
     }
+
+
+def _commit() -> dict[str, str]:
+    if not (_PROJECT / ".git").exists():
+        return {}
+    with suppress(OSError, subprocess.CalledProcessError):  # no git here, or it does not trust who owns the files
+        commit = _git("rev-parse", "--short=12", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *_WRITTEN)
+        return {"commit": f"{commit}-dirty" if changed else commit}
+    return {}
+
+
+def _git(*command: str) -> str:
+    git = ("git", "-C", str(_PROJECT), *command)
+    return subprocess.run(git, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603 -- ours
 
 
 def stay_on(core: int) -> None:

@@ -3,15 +3,19 @@
 The peers have an environment of their own, which `make bench` makes.
 """
 
-import re
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 _PROJECT = Path(__file__).resolve().parents[1]
 _PEERS_PYTHON = str(_PROJECT / ".cache" / "peers" / "bin" / "python")
-_PEERS_LOCK = _PROJECT / "requirements" / "peers.txt"
 _PEERS_MEASURED = ("quixstreams", "faststream", "faust-streaming", "confluent-kafka", "aiokafka", "rocksdict")
+_TELL_VERSIONS = """
+import platform, sys
+from importlib.metadata import version
+print(", ".join([f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in sys.argv[1:])]))
+"""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,6 @@ ALL = (*COMPARED, FLOOR)
 
 
 def peer_versions() -> str:
-    """What the peers run on, as their lock says."""
-    locked = dict(re.findall(r"^([\w-]+)==([\w.]+)", _PEERS_LOCK.read_text(), re.MULTILINE))
-    return ", ".join(f"{name} {locked[name]}" for name in _PEERS_MEASURED)
+    """What the peers run on, as their environment says."""
+    command = (_PEERS_PYTHON, "-c", _TELL_VERSIONS, *_PEERS_MEASURED)
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603 -- ours
