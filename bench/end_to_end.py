@@ -3,7 +3,8 @@
 Every program finds the same topic, full. The clock is not its own: it runs from when the broker has given it the
 partitions to the sink's last answer or the broker's last audit event, whichever is later. Should its first request come
 later than the linger explains, because it restores its state first, then the clock starts the linger before that. A run
-counts only if every record has one audit event and the sink has of each contact what the last valid event says.
+counts only if every record has one audit event, as many are duplicates and rejected as there are, and the sink has of
+each contact what the last valid event says.
 """
 
 import statistics
@@ -40,12 +41,14 @@ class Loaded(NamedTuple):
         records: How many.
         topic: Where they are.
         contacts: Phone and consent of each contact in the end.
+        unsent: How many records must end with an outcome that sends nothing.
     """
 
     workload: events.Workload
     records: int
     topic: str
     contacts: Mapping[str, tuple[str, str]]
+    unsent: Mapping[str, int]
 
 
 class Seen(NamedTuple):
@@ -111,7 +114,8 @@ def measure(
 def _load(kafka: KafkaCluster, workload: events.Workload, count: int) -> Loaded:
     topic = kafka.create_topic("bench", partitions=PARTITIONS)
     events.produce(kafka.bootstrap, topic, workload.events(count))
-    return Loaded(workload, count, topic, events.contacts_after(workload.events(count)))
+    contacts, unsent = events.contacts_after(workload.events(count)), events.unsent_of(workload.events(count))
+    return Loaded(workload, count, topic, contacts, unsent)
 
 
 def _run(kafka: KafkaCluster, loaded: Loaded, program: Program) -> Run:
@@ -214,6 +218,9 @@ def _check(loaded: Loaded, requests: Sequence[sink.Request], audited: Sequence[M
     positions = {(event["source"]["partition"], event["source"]["offset"]) for event in audited}
     if not len(positions) == len(audited) == loaded.records:
         raise RuntimeError(f"{len(audited)} audit events of {len(positions)} records for {loaded.records} records")
+    outcomes = Counter(event["outcome"] for event in audited)
+    if any(outcomes[outcome] != count for outcome, count in loaded.unsent.items()):
+        raise RuntimeError(f"{dict(outcomes)} where there are {dict(loaded.unsent)}")
     applied = applied_contacts(requests)
     names = loaded.contacts.keys() | applied.keys()
     if wrong := [name for name in names if loaded.contacts.get(name) != applied.get(name)]:

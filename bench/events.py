@@ -2,6 +2,7 @@
 
 import random
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -119,6 +120,19 @@ def contacts_after(events: Iterable[Event]) -> dict[str, tuple[str, str]]:
         for each in events
         if each["phone"] != _BAD_PHONE
     }
+
+
+def unsent_of(events: Iterable[Event]) -> Counter[str]:
+    """How many of the events ask for nothing, by outcome: they break a rule, or repeat the contact's last valid one."""
+    unsent = Counter(duplicate=0, rejected=0)
+    last: dict[str, Event] = {}
+    for each in events:
+        if each["phone"] == _BAD_PHONE:
+            unsent["rejected"] += 1
+        else:
+            unsent["duplicate"] += last.get(each["externalId"]) == each
+            last[each["externalId"]] = each
+    return unsent
 
 
 def records(events: Iterable[Event]) -> Iterator[tuple[bytes, bytes]]:

@@ -5,6 +5,7 @@ is started again with its state directory, and is ready before the next one's tu
 is the time between two settlements of a partition, read from its audit events.
 """
 
+import math
 import signal
 import subprocess
 import tempfile
@@ -121,13 +122,12 @@ def measure(kafka: KafkaCluster, sink: str, protocol: str, *, static: bool) -> R
     settled = _settled(kafka.bootstrap, topic)
     if (found := sum(map(len, settled.values()))) != count():
         raise RuntimeError(f"{found} audit events for {count()} records")
-    before = [_longest(moments, 0, began) for moments in settled.values()]
-    pauses = sorted(_longest(moments, began, ended + STEADY_S) for moments in settled.values())
+    before, pauses = longest_pauses(settled, began)
     return Rolling(
         protocol,
         static,
         restart_s=round(ended - began, 2),
-        steady_pause_s=round(max(before), 2),
+        steady_pause_s=round(before[-1], 2),
         longest_pause_s=round(pauses[-1], 2),
         median_pause_s=round(pauses[len(pauses) // 2], 2),
         records=count(),
@@ -188,6 +188,12 @@ def _settled(bootstrap: str, topic: str) -> dict[int, list[float]]:
             moment = datetime.fromisoformat(event["timestamp"]).timestamp()
             moments[event["source"]["partition"]].append(moment)
     return moments
+
+
+def longest_pauses(settled: Mapping[int, list[float]], began: float) -> tuple[list[float], list[float]]:
+    """Of each partition the longest pause that ended before a moment, and after it, however late; both ascending."""
+    before = sorted(_longest(moments, 0, began) for moments in settled.values())
+    return before, sorted(_longest(moments, began, math.inf) for moments in settled.values())
 
 
 def _longest(moments: list[float], begin: float, end: float) -> float:

@@ -1,6 +1,7 @@
 """The benchmark measures what it says: its events, its clock, its checks, its pictures."""
 
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -8,7 +9,7 @@ from xml.etree import ElementTree as ET
 import orjson
 import pytest
 
-from bench import end_to_end, events, latency, memory, plots, process, programs, sink
+from bench import end_to_end, events, latency, memory, plots, process, programs, rolling, sink
 from bench.peers import job
 from consumer.core.decode import decode
 from consumer.core.envelopes.native import native
@@ -101,12 +102,13 @@ def _request(received: float, *contacts: events.Event) -> sink.Request:
     return sink.Request(received, received + 1, [job.contact(each, "list") for each in contacts])
 
 
-def _audited(offset: int) -> dict[str, Any]:
-    return {"source": {"partition": 0, "offset": offset}}
+def _audited(offset: int, outcome: str = "delivered") -> dict[str, Any]:
+    return {"source": {"partition": 0, "offset": offset}, "outcome": outcome}
 
 
 def _loaded(*loaded: events.Event) -> end_to_end.Loaded:
-    return end_to_end.Loaded(_workload("all new"), len(loaded), "topic", events.contacts_after(loaded))
+    contacts, unsent = events.contacts_after(loaded), events.unsent_of(loaded)
+    return end_to_end.Loaded(_workload("all new"), len(loaded), "topic", contacts, unsent)
 
 
 ONE, OTHER = events.event(1), events.event(2)
@@ -135,6 +137,31 @@ def test_a_run_that_did_another_job_does_not_count(requests, audited):
         end_to_end._check(_loaded(ONE, OTHER), requests, audited)
 
 
+@pytest.mark.parametrize(
+    ("outcomes", "counts"),
+    [
+        (("delivered", "duplicate", "rejected"), True),
+        (("delivered", "delivered", "rejected"), False),
+        (("duplicate", "duplicate", "rejected"), False),
+        (("delivered", "duplicate", "duplicate"), False),
+        (("delivered", "duplicate", "delivered"), False),
+    ],
+    ids=["told apart", "not deduplicated", "too many duplicates", "rejected as a duplicate", "no rules"],
+)
+def test_a_run_whose_outcomes_are_not_the_model_s_does_not_count(outcomes, counts):
+    """A program that sends duplicates again leaves the same list: it must say as many as there are."""
+    loaded = _loaded(ONE, ONE, events.event(2, phone="5550100"))
+    told = [_audited(offset, outcome) for offset, outcome in enumerate(outcomes)]
+    with nullcontext() if counts else pytest.raises(RuntimeError):
+        end_to_end._check(loaded, [_request(1, ONE)], told)
+
+
+def test_a_duplicate_repeats_the_last_valid_event_of_its_contact():
+    """Grant, withdrawal, grant are three changes; what breaks a rule comes between nothing."""
+    withdrawn, bad = events.event(1, consent=False), events.event(1, phone="5550100")
+    assert events.unsent_of([ONE, withdrawn, ONE, bad, ONE, OTHER]) == {"duplicate": 1, "rejected": 1}
+
+
 class _Watch(process.Watched):
     """A program that takes half a core."""
 
@@ -147,7 +174,7 @@ class _Told:
     """An audit event, as Kafka hands it over, of this time in milliseconds."""
 
     def __init__(self, offset: int, milliseconds: int) -> None:
-        self._event = _audited(offset) | {"type": "record", "outcome": "delivered"}
+        self._event = _audited(offset) | {"type": "record"}
         self._milliseconds = milliseconds
 
     def value(self) -> bytes:
@@ -207,6 +234,15 @@ def test_a_change_is_applied_when_it_is_answered_first():
     assert latency.applied_at(requests) == {(name, "true"): 2, (name, "false"): 6}
 
 
+def test_a_change_that_was_never_applied_is_no_figure_left_out():
+    """Each that came in has its wait; one that has none is an error."""
+    name = ONE["externalId"]
+    grant, withdrawal = (name, "true"), (name, "false")
+    assert latency.waits_ms({grant: 1.0}, {grant: 1.5, withdrawal: 9.0}) == {grant: 500}
+    with pytest.raises(RuntimeError, match="1 of 2"):
+        latency.waits_ms({grant: 1.0, withdrawal: 2.0}, {grant: 1.5})
+
+
 @pytest.mark.parametrize(("percent", "figure"), [(50, 50.0), (99, 99.0), (100, 100.0)])
 def test_a_percentile_is_one_of_the_figures(percent, figure):
     """The nearest rank: no figure between two that were measured."""
@@ -216,6 +252,27 @@ def test_a_percentile_is_one_of_the_figures(percent, figure):
 def test_the_slope_is_that_of_the_best_line():
     """Noise that goes up and down alike does not bend it."""
     assert memory.slope([(0, 1), (1, 2), (2, 5), (3, 6)]) == pytest.approx(1.8)
+
+
+def test_a_pause_counts_however_late_it_ends():
+    """One that is still going on when the restart is long over is the longest of all."""
+    settled = {0: [0.0, 1.0, 11.0, 99.0], 1: [0.0, 2.0, 12.0]}
+    assert rolling.longest_pauses(settled, began=5.0) == ([1, 2], [10, 88])
+
+
+def _memory(peak_mb: int, mb_per_minute: float) -> memory.Memory:
+    samples = [
+        process.Sample(second, 0.0, round((peak_mb - mb_per_minute * (9 - second / 60)) * 2**20))
+        for second in range(541)
+    ]
+    return memory._figures(5_000_000, samples)
+
+
+@pytest.mark.parametrize(("peak_mb", "mb_per_minute", "counts"), [(240, 1, True), (260, 1, False), (240, 9, False)])
+def test_memory_that_is_too_much_or_still_rises_does_not_count(peak_mb, mb_per_minute, counts):
+    """Its bound is checked where it is measured."""
+    with nullcontext() if counts else pytest.raises(RuntimeError):
+        memory._check(_memory(peak_mb, mb_per_minute))
 
 
 def test_bars_are_as_long_as_their_figures():
