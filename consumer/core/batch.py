@@ -174,9 +174,10 @@ class Lanes:
         freed: list[Work] = []
         for lane in list(self._lanes.values()):
             waited = len(lane.waiting)
-            lane.waiting = [work for work in lane.waiting if work.assignment is not assignment]
-            lane.superseded = [work for work in lane.superseded if work.assignment is not assignment]
+            if waited:
+                lane.waiting = [work for work in lane.waiting if work.assignment is not assignment]
             if lane.work.assignment is assignment and not lane.sent:
+                lane.superseded = ()  # of the same assignment; where the lane is sent they end with its answer
                 dropped.append(lane)
                 freed += self.close(lane)
             elif len(lane.waiting) < waited:  # what is expected of the contact counted who is gone

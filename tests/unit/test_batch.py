@@ -1022,25 +1022,25 @@ def test_works_of_others_that_waited_come_back() -> None:
     assert len(on) == 0
 
 
-def test_works_of_others_that_were_replaced_come_back() -> None:
-    """What a dropped work had taken the place of is judged again, if its partition stays."""
+def test_what_a_dropped_work_took_the_place_of_goes_with_it() -> None:
+    """Only works of one assignment take each other's place, so nothing of it is anybody else's."""
     on = lanes()
-    works = [work("a", assignment=assignment) for assignment in (OURS, THEIRS, THEIRS)]
+    works = [work("a", assignment=THEIRS) for _ in range(3)]
     (lane,) = begin(on, works[0])
     for newer in works[1:]:
         supersede(on, lane, newer)
-    assert on.drop(THEIRS) == ([lane], [works[0]])
+    assert on.drop(THEIRS) == ([lane], [])
 
 
-def test_replaced_works_of_a_dropped_assignment_are_forgotten() -> None:
-    """A lane that stays does not end what is not ours to end any more."""
+def test_what_a_sent_work_took_the_place_of_ends_with_its_answer() -> None:
+    """Without an outcome of these, nothing behind them could be settled before the partition moves."""
     on = lanes()
-    works = [work("a", assignment=assignment) for assignment in (OURS, THEIRS, OURS)]
+    works = [work("a", assignment=THEIRS) for _ in range(2)]
     (lane,) = begin(on, works[0])
-    for newer in works[1:]:
-        supersede(on, lane, newer)
+    supersede(on, lane, works[1])
+    take(on, LINGER_S)
     assert on.drop(THEIRS) == ([], [])
-    assert on.close(lane) == [works[0]]
+    assert lane.superseded == [works[0]]
 
 
 @pytest.mark.parametrize("sent", [False, True])
@@ -1118,10 +1118,15 @@ class Traffic(RuleBasedStateMachine):
             lane = self.on.get(change.identity)
             if lane is None:
                 self.on.open(each, change, None, self.now)
-            elif lane.sent or lane.waiting or isinstance(change.contact, Amendment):
+            elif lane.sent or lane.waiting or isinstance(change.contact, Amendment) or self.is_foreign(lane, each):
                 self.on.wait(lane, each, STATE, withdraws=change.withdrawal)
             else:
                 supersede(self.on, lane, each)
+
+    @staticmethod
+    def is_foreign(lane: Lane, work: Work) -> bool:
+        """Whether a work is of another assignment than what is under way of its contact: it takes nobody's place."""
+        return lane.mixed or lane.work.assignment is not work.assignment
 
     def end(self, work: Work) -> None:
         """A work has its outcome."""
@@ -1137,7 +1142,9 @@ class Traffic(RuleBasedStateMachine):
 
     def leave(self, lane: Lane) -> None:
         """A contact's partition was lost while its request was under way."""
-        self.end(lane.work)
+        for each in [*lane.superseded, lane.work]:
+            self.end(each)
+        lane.superseded = []
         self.admit(self.on.close(lane))
 
     def answered(self, data: st.DataObject) -> Batch:
@@ -1241,7 +1248,8 @@ class Traffic(RuleBasedStateMachine):
         lost.alive = False
         self.assignments[partition] = Assignment(lost.partition)
         self.admit(self.on.drop(lost)[1])
-        under_way = {lane.work.record.offset for batch in self.under_way for lane in batch.lanes}
+        sent = [lane for batch in self.under_way for lane in batch.lanes]
+        under_way = {each.record.offset for lane in sent for each in [*lane.superseded, lane.work]}
         for each in self.submitted:
             offset = each.record.offset
             if each.assignment is lost and offset not in self.ended and offset not in under_way:

@@ -1610,6 +1610,23 @@ def test_a_revoked_partition_is_settled_before_it_moves_and_goes_on_elsewhere() 
     check(world, story, set())
 
 
+def test_a_revoked_partition_is_settled_beyond_a_change_whose_place_another_took() -> None:
+    """It ends with the answer that its contact's request gets; else all behind it would come again, and be sent again."""
+    others = [Event(f"contact-{n}", 1) for n in range(30)]
+    story = Story().tell(0, Event("twice", 1), *others, Event("twice", 2, phone="+15550177"))
+    world = world_of(story)
+    world.latency = 5.0
+
+    async def act(life: Life) -> None:
+        await until(lambda: life.pipeline.gate.in_flight > 0)
+        await life.source.revoke([P0])
+        assert world.committed == {P0: 32}
+
+    in_life(world, act)
+    assert [len(request) for request in world.requested] == [31]
+    check(world, story, set())
+
+
 def test_what_comes_back_for_a_lost_partition_is_not_settled() -> None:
     """The answer to a request of a lost partition changes neither offsets nor store; the next owner repeats it."""
     story = Story().tell(0, *_contacts(50))
