@@ -204,6 +204,11 @@ class Lanes:
         """Whether there are contacts for which a request came to nothing, beside those that are tried by themselves."""
         return any(lane.failed is not None and not lane.alone for lane in self._lanes.values())
 
+    def put_off(self, seconds: float) -> list[Lane]:
+        """Lanes that Genesys asked to wait with for at least so long, from the first time to the last."""
+        asked = ((lane, lane.put_off) for lane in self._lanes.values())
+        return [lane for lane, first in asked if first is not None and lane.since - first >= seconds]
+
     def busy(self, assignment: Assignment) -> bool:
         """Whether a request with a contact of the assignment is under way."""
         return any(lane.sent and lane.work.assignment is assignment for lane in self._lanes.values())

@@ -266,7 +266,7 @@ class Dispatcher:
         if not (none_done or none_sent):
             self._blame.carried_out(batch)
         for lane in batch.lanes:
-            if lane.put_off or lane.failed:
+            if lane.tried:
                 lane.answered()
 
     def _throttled(self, batch: Batch, error: Throttled) -> None:
@@ -275,10 +275,8 @@ class Dispatcher:
         self._gate.throttled(now, error.retry_after, self._dice())
         self._made_again(batch, error, "throttled")
         batch = self._owned(batch)
-        for lane in batch.lanes:
-            # One endpoint may be busy by itself: whatever else waits by now does not wait for it, also on trial.
-            lane.since, lane.put_off = now, True
-        self._put_off.add(batch.lanes, error)
+        # One endpoint may be busy by itself: whatever else waits by now does not wait for it, also on trial.
+        self._put_off.add(batch.lanes, error, now)
         if batch.search and batch.lanes:
             self._lanes.put_back_as_group(batch.effect, batch.lanes, batch.still_doubted())
         else:

@@ -32,6 +32,7 @@ from consumer.pipeline import settle
 from consumer.pipeline.again import DELETE_RETRY_S
 from consumer.pipeline.late import LATE_S
 from consumer.pipeline.partitions import Partition
+from consumer.pipeline.put_off import LONG_S
 from consumer.pipeline.run import NO_PARTITIONS, NO_PARTITIONS_AFTER_S
 from consumer.pipeline.settle import REBALANCING_RETRY_S
 from consumer.pipeline.waits import OFFERED_EVERY_S
@@ -785,6 +786,30 @@ def test_the_status_tells_whom_genesys_asks_to_wait_with_while_others_go_on() ->
 
     in_life(world, act, sink=sink)
     check(world, story, set())
+
+
+def test_whom_genesys_has_answered_meanwhile_is_not_told_of_as_waiting_all_along() -> None:
+    """Asked to wait once, in use for minutes, and asked to wait once more: that is not again and again."""
+    story = Story().tell(0, Event("contact-0", 1))
+    world = world_of(story)
+    live(world)
+    asked: list[float] = []
+
+    class Busy(MemorySink):
+        async def delete(self, external_ids: Sequence[str], *_: Any, **__: Any) -> Collection[str]:
+            asked.append(asyncio.get_running_loop().time())
+            if len(asked) in {1, 6}:
+                raise Throttled("too many deletes", 1.0)
+            return external_ids
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, Event("contact-0", 2, delete=True)))
+        await until(lambda: len(asked) == 6)
+        await passes(0.5)
+        assert asked[5] - asked[0] > LONG_S
+        assert life.pipeline.degraded is None
+
+    in_life(world, act, sink=Busy(world))
 
 
 def test_who_goes_alone_goes_alone_again_after_too_many_requests() -> None:
