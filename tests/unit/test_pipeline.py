@@ -1858,6 +1858,24 @@ def test_a_group_that_gives_out_nothing_yet_is_the_reason(*, kept_waiting: bool)
     assert told == ([("info", NO_PARTITIONS)] if kept_waiting else [])
 
 
+def test_trouble_with_what_went_with_its_partition_is_not_told_for_ever() -> None:
+    """The next one to own it settles it; a standby has nothing to settle, perhaps for weeks."""
+    world = world_of(Story().tell(0, *_contacts(3)).tell(1, *[Event(f"other-{n}", 1) for n in range(3)]))
+    topics = MemoryTopics(world)
+    topics.failures = [SourceUnavailable("brokers are away")] * 1000
+
+    async def act(life: Life) -> None:
+        await until(lambda: life.pipeline.degraded == "brokers are away")
+        life.source.lose([P0])
+        await passes(60)
+        assert life.pipeline.degraded == "brokers are away"
+        life.source.lose([P1])
+        await passes(60)
+        assert life.pipeline.degraded is None
+
+    in_life(world, act, topics=topics)
+
+
 def test_a_full_disk_stops_settling_and_loses_nothing() -> None:
     """While there is no room nothing more is settled and the state says so; with room it goes on by itself."""
     story = Story().tell(0, *_contacts(20))
