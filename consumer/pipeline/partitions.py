@@ -24,6 +24,7 @@ class Partition:
         since: When it settled something last, or began to have something to do; monotonic seconds.
         overlay: States decided but not yet in the store, by identity.
         expired: Entries of its store to be forgotten with the next settlement, as they were found.
+        walk_at: When it is to be looked through for such entries; monotonic seconds.
         held: Records that wait while it is blocked.
         restored: Whether the store stands.
         changelog_left: Offsets of the changelog that are still to be read for that, None while that is not known.
@@ -49,6 +50,7 @@ class Partition:
     since: float = 0.0
     overlay: dict[bytes, State] = field(default_factory=dict)
     expired: dict[bytes, bytes] = field(default_factory=dict)
+    walk_at: float = 0.0
     held: list[Record] = field(default_factory=list)
     restored: bool = False
     changelog_left: int | None = None

@@ -177,6 +177,7 @@ class Pipeline:
             contact_list_id=self._contact_list_id,
             retention_s=self._settings.state_retention_days * DAY_S,
             now=self._times.now,
+            clock=self._times.clock,
             found=self._settler.wake,
         )
 
