@@ -83,6 +83,7 @@ class Dispatcher:
         self._progress = progress
         self._decided = decided
         self._wake = asyncio.Event()
+        self._has_ended = False
         self._search, self._blame, self._late = Search(lanes), Blame(releases=releases), Late()
         self._again = Again(
             partitions=partitions,
@@ -100,6 +101,10 @@ class Dispatcher:
     def wake(self) -> None:
         """Something may be due."""
         self._wake.set()
+
+    def end(self) -> None:
+        """Begin no more requests."""
+        self._has_ended = True
 
     @property
     def waits_for(self) -> str | None:
@@ -130,6 +135,8 @@ class Dispatcher:
 
     def _delay(self) -> float | None:
         """Seconds until a request may start; None: not before something happens."""
+        if self._has_ended:
+            return None
         now = self._clock()
         due, wait = self._lanes.due(now, self._gate.limit), self._gate.wait(now)
         return None if due is None or wait is None else max(due - now, wait)

@@ -1636,7 +1636,7 @@ def test_a_revoked_partition_is_settled_before_it_moves_and_goes_on_elsewhere() 
 
 
 def test_a_revoked_partition_is_settled_beyond_a_change_whose_place_another_took() -> None:
-    """It ends with the answer that its contact's request gets; else all behind it would come again, and be sent again."""
+    """It ends with the answer to its contact's request; else all behind it would come again, and be sent again."""
     others = [Event(f"contact-{n}", 1) for n in range(30)]
     story = Story().tell(0, Event("twice", 1), *others, Event("twice", 2, phone="+15550177"))
     world = world_of(story)
@@ -1783,6 +1783,41 @@ def test_a_stop_gives_up_at_its_deadline() -> None:
     in_life(world, act, drain_timeout_s=3)
     assert not world.committed
     world.answer = lambda: None
+    live(world)
+    check(world, story, set())
+
+
+def test_a_stop_cuts_no_request_off() -> None:
+    """None begins that may not be over within the time for draining: what it does would not be known, nor settled."""
+    world = world_of(Story().tell(0, *_contacts(200)))
+    world.latency = 20.0
+
+    async def act(life: Life) -> None:
+        await until(lambda: life.pipeline.gate.in_flight > 0)
+        await passes(15)
+
+    in_life(world, act, batch_max_records=10, genesys_max_in_flight=1, drain_timeout_s=25, genesys_request_timeout_s=20)
+    assert len(world.requested) == 2
+    assert world.committed == {P0: 20}
+
+
+def test_a_stop_settles_what_has_its_outcome_though_the_time_is_over() -> None:
+    """One request takes longer than there is time for; what was answered before is not done again."""
+    story = Story().tell(0, *_contacts(20))
+    world = world_of(story)
+
+    class Slowing(MemorySink):
+        async def upsert(self, *arguments: Any, **named: Any) -> Any:
+            answer = await super().upsert(*arguments, **named)
+            world.latency = 60.0
+            return answer
+
+    async def act(_: Life) -> None:
+        await until(lambda: len(world.requested) == 2)
+
+    in_life(world, act, sink=Slowing(world), batch_max_records=10, genesys_max_in_flight=1, settle_interval_ms=60_000)
+    assert world.committed == {P0: 10}
+    world.latency = 0.0
     live(world)
     check(world, story, set())
 
