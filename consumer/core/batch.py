@@ -111,9 +111,9 @@ class Lanes:
         left, lane.superseded, lane.waiting = [*lane.superseded, *lane.waiting], (), ()
         return left
 
-    def put_back(self, batch: Batch) -> None:
+    def put_back(self, lanes: Sequence[Lane]) -> None:
         """Queue sent lanes again, in front: the request may or may not have been applied."""
-        for lane in reversed(batch.lanes):
+        for lane in reversed(lanes):
             self._enqueue(lane, first=True)
 
     def put_behind(self, batch: Batch, now: float) -> None:

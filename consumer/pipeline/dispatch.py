@@ -288,7 +288,7 @@ class Dispatcher:
             self._lanes.put_back_as_group(batch.effect, batch.lanes, batch.still_doubted())
         else:
             self._lanes.relieve(batch.still_doubted())
-            self._lanes.put_back(batch)
+            self._lanes.put_back(batch.lanes)
         self._again.queued(batch.lanes)
 
     def _failed(self, batch: Batch, error: TransientError) -> None:
@@ -342,7 +342,7 @@ class Dispatcher:
         if rest and batch.effect is Effect.AMEND:  # who needs the list shows once it is read: others come with the next
             self._lanes.put_back_as_group(batch.effect, rest)
         else:
-            self._lanes.put_back(Batch(batch.effect, rest))
+            self._lanes.put_back(rest)
         if error.asked:
             self._list_wait.add(waiting, error, for_good=error.for_good)
         else:

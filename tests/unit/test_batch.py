@@ -231,7 +231,7 @@ def test_apart_groups_have_their_turn_too() -> None:
     assert taken is not None
     some.put_back_as_group(UPSERT, grouped[:2])
     some.put_back_as_group(UPSERT, grouped[2:])
-    some.put_back(Batch(UPSERT, taken.lanes[4:]))
+    some.put_back(taken.lanes[4:])
     order = []
     for n in range(6):
         begin(some, work(f"urgent{n}", withdrawal=True))
@@ -593,7 +593,7 @@ def test_what_is_put_back_is_in_front_in_its_order() -> None:
     begin(on, *several("a", 3))
     batch = take(on)
     begin(on, *several("b", 3))
-    on.put_back(batch)
+    on.put_back(batch.lanes)
     assert drained(on) == [["a0", "a1", "a2"], ["b0", "b1", "b2"]]
 
 
@@ -601,7 +601,7 @@ def test_what_is_put_back_does_not_linger_again() -> None:
     """It has waited since it came."""
     on = lanes()
     begin(on, work("a"), now=10.0)
-    on.put_back(take(on, 10.5))
+    on.put_back(take(on, 10.5).lanes)
     assert on.due(11.0, PLENTY) == 11.0
 
 
@@ -611,7 +611,7 @@ def test_of_a_batch_that_is_put_back_withdrawals_stay_ahead() -> None:
     begin(on, work("early"), work("revoked", withdrawal=True), now=10.0)
     batch = take(on, 10.0)
     assert names(batch) == ["revoked", "early"]
-    on.put_back(batch)
+    on.put_back(batch.lanes)
     assert names(take(on, 10.0, limit=1)) == ["revoked"]
     assert on.due(10.0, PLENTY) == 10.5
 
@@ -622,7 +622,7 @@ def test_what_is_put_back_is_encoded_as_its_work_is_now() -> None:
     (lane,) = begin(on, work("a", withdrawal=True))
     batch = take(on)
     lane.become(change_of(work("a", DELETE)))
-    on.put_back(Batch(DELETE, batch.lanes))
+    on.put_back(batch.lanes)
     assert (take(on).effect, lane.payload) == (DELETE, b"")
 
 
@@ -631,7 +631,7 @@ def test_what_is_put_back_may_be_replaced() -> None:
     on = lanes()
     begin(on, work("a"), work("b"))
     batch = take(on, LINGER_S)
-    on.put_back(batch)
+    on.put_back(batch.lanes)
     newer = work("a", size=3)
     supersede(on, batch.lanes[0], newer)
     assert drained(on) == [["a", "b"]]
@@ -995,7 +995,7 @@ def test_what_is_dropped_during_an_outage_is_not_held() -> None:
     for _ in range(3):
         gone = Assignment(THEIRS.partition)
         begin(on, *several("theirs", 3, assignment=gone))
-        on.put_back(take(on, LINGER_S, limit=1))
+        on.put_back(take(on, LINGER_S, limit=1).lanes)
         on.drop(gone)
         assert [each for each in gc.get_objects() if isinstance(each, Lane) and each.work.assignment is gone] == []
     assert drained(on) == [["ours"]]
@@ -1075,7 +1075,7 @@ def test_busy_is_who_has_a_request_under_way() -> None:
     batch = take(on, LINGER_S)
     assert on.busy(OURS)
     assert not on.busy(THEIRS)
-    on.put_back(batch)
+    on.put_back(batch.lanes)
     assert not on.busy(OURS)
     on.close(take(on, LINGER_S).lanes[0])
     assert not on.busy(OURS)
@@ -1204,7 +1204,7 @@ class Traffic(RuleBasedStateMachine):
             self.on.put_back_as_group(batch.effect, batch.lanes, batch.still_doubted())
         else:
             self.on.relieve(batch.still_doubted())
-            self.on.put_back(batch)
+            self.on.put_back(batch.lanes)
         for lane in batch.lanes:
             waiting, lane.waiting = lane.waiting, []
             self.admit(waiting)
