@@ -169,9 +169,8 @@ class Dispatcher:
         """Make one request and act on its answer. Nothing of an assignment that is over is sent."""
         batch = await self._surely_owned(batch)
         if not batch.lanes:
-            self._lanes.relieve(batch.still_doubted())
             self._gate.abandoned()
-            self._ended()
+            self._ended(batch)
             return
         batch_id = self._reports.sent(batch.lanes, batch.effect)
         started = self._clock()
@@ -187,10 +186,14 @@ class Dispatcher:
                 self._refused(batch, error, self._clock() - started)
             else:
                 self._accepted(batch, answer, self._clock() - started)
-        self._ended()
+        self._ended(batch)
 
-    def _ended(self) -> None:
-        """A request has its answer, and with it works may have their outcome: told once for all of them."""
+    def _ended(self, batch: Batch) -> None:
+        """A request has its answer, and with it works may have their outcome: told once for all of them.
+
+        Who is doubted and does not wait for another request by now goes on.
+        """
+        self._lanes.relieve(batch.still_doubted())
         self._progress.made()
         self._decided()
         self.wake()
@@ -287,7 +290,6 @@ class Dispatcher:
         if batch.search and batch.lanes:
             self._lanes.put_back_as_group(batch.effect, batch.lanes, batch.still_doubted())
         else:
-            self._lanes.relieve(batch.still_doubted())
             self._lanes.put_back(batch.lanes)
         self._again.queued(batch.lanes)
 
@@ -309,7 +311,6 @@ class Dispatcher:
             self._lanes.put_behind(batch, now)
             self._again.queued(batch.lanes)
             return
-        self._lanes.relieve(batch.still_doubted())
         if blamed is Blamed.ONE_OF_SEVERAL:
             self._search.part_behind(batch, now)
             self._again.queued(batch.lanes)
@@ -333,7 +334,6 @@ class Dispatcher:
         else:
             self._works()
         self._telemetry.on_retry("throttled" if error.throttles else "unavailable")
-        self._lanes.relieve(batch.still_doubted())
         waiting, rest = list[Lane](), list[Lane]()
         for lane in self._owned(batch).lanes:
             (waiting if lane.change.contact.external_id in error.external_ids else rest).append(lane)
@@ -364,7 +364,6 @@ class Dispatcher:
             return
         self._works()
         self._telemetry.on_retry("unavailable")
-        self._lanes.relieve(batch.still_doubted())
         lanes = self._owned(batch).lanes
         alone = len(batch.lanes) == 1
         new = [lane for lane in lanes if alone or lane.change.contact.external_id in error.absent]
@@ -393,7 +392,6 @@ class Dispatcher:
         """Genesys blames the data: split, or decide what becomes of the contact that was alone in the request."""
         self._works()
         self._telemetry.batch_sent(len(batch.lanes), "failure", seconds)
-        self._lanes.relieve(batch.still_doubted())
         alone = len(batch.lanes) == 1
         if alone or not isinstance(error, TooLarge):
             self._telemetry.searched(found=alone)
