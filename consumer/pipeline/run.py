@@ -276,17 +276,23 @@ class Pipeline:
 
     async def _ended(self, stop: asyncio.Event, *, until_caught_up: bool) -> None:
         """Wait for the reason to end."""
-        stopped = asyncio.create_task(stop.wait())
+        if not until_caught_up:
+            await stop.wait()
+            return
+        reasons = [asyncio.create_task(stop.wait()), asyncio.create_task(self._nothing_left())]
         try:
-            while not stop.is_set():
-                pulse = self._progress.next
-                if until_caught_up and (self._caught_up() or self._waits_in_vain()):
-                    return
-                progress = asyncio.create_task(pulse.wait())
-                await asyncio.wait({stopped, progress}, return_when=asyncio.FIRST_COMPLETED)
-                progress.cancel()
+            done, _ = await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
+            for reason in done:
+                reason.result()
         finally:
-            stopped.cancel()
+            for reason in reasons:
+                reason.cancel()
+
+    async def _nothing_left(self) -> bool:
+        """Come back when all is settled, or nothing is left to do until somebody does something."""
+        while not (self._caught_up() or self._waits_in_vain()):
+            await self._progress.wait()
+        return True
 
     def _caught_up(self) -> bool:
         return self.ready and all(partition.caught_up for partition in self.partitions.values())
