@@ -4,7 +4,7 @@ Unless a method says otherwise it raises nothing but `TransientError` (nothing h
 again) and `FatalError` (stop).
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -175,7 +175,7 @@ class EventTopics(Protocol):
         """
         ...
 
-    def changelog(self, partition: TopicPartition, start: int) -> AsyncIterator[ChangelogChunk]:
+    def changelog(self, partition: TopicPartition, start: int) -> AsyncGenerator[ChangelogChunk, None]:
         """Read the changelog of a source partition from `start` to its end at the time of the call.
 
         The end includes whatever a transaction that is still open at the call leaves behind. While that is waited for,

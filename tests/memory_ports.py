@@ -6,7 +6,7 @@ Every effect passes `World.step`, where a test may let the process die before or
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -252,7 +252,7 @@ class MemoryTopics:
             self._world.committed.update(settlement.offsets)
         return {key: len(self._world.changelog[key]) for key, _, _ in settlement.changelog}
 
-    async def changelog(self, partition: TopicPartition, start: int) -> AsyncIterator[ChangelogChunk]:
+    async def changelog(self, partition: TopicPartition, start: int) -> AsyncGenerator[ChangelogChunk, None]:
         entries = self._world.changelog[partition]
         if start < len(entries):
             yield ChangelogChunk([], start, len(entries))  # nothing comes before a consumer is connected

@@ -111,9 +111,9 @@ class Lanes:
         left, lane.superseded, lane.waiting = [*lane.superseded, *lane.waiting], (), ()
         return left
 
-    def put_back(self, batch: Batch) -> None:
+    def put_back(self, lanes: Sequence[Lane]) -> None:
         """Queue sent lanes again, in front: the request may or may not have been applied."""
-        for lane in reversed(batch.lanes):
+        for lane in reversed(lanes):
             self._enqueue(lane, first=True)
 
     def put_behind(self, batch: Batch, now: float) -> None:
@@ -174,9 +174,10 @@ class Lanes:
         freed: list[Work] = []
         for lane in list(self._lanes.values()):
             waited = len(lane.waiting)
-            lane.waiting = [work for work in lane.waiting if work.assignment is not assignment]
-            lane.superseded = [work for work in lane.superseded if work.assignment is not assignment]
+            if waited:
+                lane.waiting = [work for work in lane.waiting if work.assignment is not assignment]
             if lane.work.assignment is assignment and not lane.sent:
+                lane.superseded = ()  # of the same assignment; where the lane is sent they end with its answer
                 dropped.append(lane)
                 freed += self.close(lane)
             elif len(lane.waiting) < waited:  # what is expected of the contact counted who is gone
@@ -202,6 +203,11 @@ class Lanes:
     def failing(self) -> bool:
         """Whether there are contacts for which a request came to nothing, beside those that are tried by themselves."""
         return any(lane.failed is not None and not lane.alone for lane in self._lanes.values())
+
+    def put_off(self, seconds: float) -> list[Lane]:
+        """Lanes that Genesys asked to wait with for at least so long, from the first time to the last."""
+        asked = ((lane, lane.put_off) for lane in self._lanes.values())
+        return [lane for lane, first in asked if first is not None and lane.since - first >= seconds]
 
     def busy(self, assignment: Assignment) -> bool:
         """Whether a request with a contact of the assignment is under way."""

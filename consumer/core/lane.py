@@ -83,7 +83,7 @@ class Lane(Struct, eq=False):
         blind: Whether an urgent amendment was merged into something else than what was accepted last.
         replaced: State of the contact with all that the work took the place of; None when it took none.
         failed: Requests of its kind until one with it came to nothing last; None where none did since it was answered.
-        put_off: Whether Genesys asked to wait with it, and has not answered it since.
+        put_off: Since when Genesys asks to wait with it, and has not answered it; None where it does not.
         carried_out: Requests of any kind that were carried out until then.
         alone: How often it came to nothing all by itself since it is under suspicion.
         blamed: How often others of its kind were carried out between two of these.
@@ -108,7 +108,7 @@ class Lane(Struct, eq=False):
     blind: bool = False
     replaced: State | None = None
     failed: Tally | None = None
-    put_off: bool = False
+    put_off: float | None = None
     carried_out: int = 0
     alone: int = 0
     blamed: int = 0
@@ -122,7 +122,7 @@ class Lane(Struct, eq=False):
 
     def answered(self) -> None:
         """It is under no suspicion: Genesys has answered, or it is not the same any more."""
-        self.failed, self.put_off, self.alone, self.blamed, self.unproven = None, False, 0, 0, 0
+        self.failed, self.put_off, self.alone, self.blamed, self.unproven = None, None, 0, 0, 0
 
     @property
     def beneath(self) -> State | None:
@@ -137,7 +137,7 @@ class Lane(Struct, eq=False):
     @property
     def tried(self) -> bool:
         """Whether a request with it was made for nothing since it was answered."""
-        return self.put_off or self.failed is not None
+        return self.put_off is not None or self.failed is not None
 
     @property
     def sent(self) -> bool:

@@ -52,7 +52,7 @@ class Tracker:
         """Begin to track records that follow on."""
         works = [Work(record, self._assignment) for record in records]
         self._works.extend(works)
-        self.bytes += sum(map(_size, records))
+        self.bytes += sum(map(size_of, records))
         if works:
             self.expected = works[-1].record.offset + 1
         return works
@@ -106,10 +106,11 @@ class Tracker:
             if self._works.popleft() is not work:
                 raise AssertionError("settled out of order")
             self.committable = work.record.offset + 1
-            self.bytes -= _size(work.record) + PART_BYTES * len(work.parts)
+            self.bytes -= size_of(work.record) + PART_BYTES * len(work.parts)
 
 
-def _size(record: Record) -> int:
+def size_of(record: Record) -> int:
+    """What a record holds: value, key, headers; bytes."""
     size = len(record.value or b"") + len(record.key or b"")
     if not record.headers:
         return size

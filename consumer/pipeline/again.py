@@ -13,7 +13,7 @@ import structlog
 from consumer.core.audit import event_id
 from consumer.core.batch import Lanes
 from consumer.core.changes import as_delete
-from consumer.core.lane import Batch, Effect, Lane
+from consumer.core.lane import Effect, Lane
 from consumer.errors import NoRoom, TransientError
 from consumer.model import Amendment, Contact
 from consumer.pipeline.admission import Admission
@@ -114,7 +114,7 @@ class Again:
         lane.work.reasons = (*lane.work.reasons, f"genesys:{code}")
         lane.become(as_delete(lane.change, self._contact_list_id))
         lane.answered()
-        self._lanes.put_back(Batch(Effect.DELETE, [lane]))
+        self._lanes.put_back([lane])
         self.queued([lane])
 
     def number_refused(self, lane: Lane, code: str) -> None:

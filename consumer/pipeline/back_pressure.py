@@ -66,4 +66,4 @@ class BackPressure:
     def _fill(self, partition: Partition) -> float:
         """How much of its share of the allowed records and bytes a partition holds."""
         records = partition.unsettled / self._read_ahead_records
-        return max(records, partition.tracker.bytes / READ_AHEAD_BYTES) * len(self._partitions)
+        return max(records, partition.bytes / READ_AHEAD_BYTES) * len(self._partitions)

@@ -83,6 +83,7 @@ class Dispatcher:
         self._progress = progress
         self._decided = decided
         self._wake = asyncio.Event()
+        self._has_ended = False
         self._search, self._blame, self._late = Search(lanes), Blame(releases=releases), Late()
         self._again = Again(
             partitions=partitions,
@@ -100,6 +101,10 @@ class Dispatcher:
     def wake(self) -> None:
         """Something may be due."""
         self._wake.set()
+
+    def end(self) -> None:
+        """Begin no more requests."""
+        self._has_ended = True
 
     @property
     def waits_for(self) -> str | None:
@@ -130,6 +135,8 @@ class Dispatcher:
 
     def _delay(self) -> float | None:
         """Seconds until a request may start; None: not before something happens."""
+        if self._has_ended:
+            return None
         now = self._clock()
         due, wait = self._lanes.due(now, self._gate.limit), self._gate.wait(now)
         return None if due is None or wait is None else max(due - now, wait)
@@ -162,9 +169,8 @@ class Dispatcher:
         """Make one request and act on its answer. Nothing of an assignment that is over is sent."""
         batch = await self._surely_owned(batch)
         if not batch.lanes:
-            self._lanes.relieve(batch.still_doubted())
             self._gate.abandoned()
-            self._ended()
+            self._ended(batch)
             return
         batch_id = self._reports.sent(batch.lanes, batch.effect)
         started = self._clock()
@@ -180,10 +186,14 @@ class Dispatcher:
                 self._refused(batch, error, self._clock() - started)
             else:
                 self._accepted(batch, answer, self._clock() - started)
-        self._ended()
+        self._ended(batch)
 
-    def _ended(self) -> None:
-        """A request has its answer, and with it works may have their outcome: told once for all of them."""
+    def _ended(self, batch: Batch) -> None:
+        """A request has its answer, and with it works may have their outcome: told once for all of them.
+
+        Who is doubted and does not wait for another request by now goes on.
+        """
+        self._lanes.relieve(batch.still_doubted())
         self._progress.made()
         self._decided()
         self.wake()
@@ -266,7 +276,7 @@ class Dispatcher:
         if not (none_done or none_sent):
             self._blame.carried_out(batch)
         for lane in batch.lanes:
-            if lane.put_off or lane.failed:
+            if lane.tried:
                 lane.answered()
 
     def _throttled(self, batch: Batch, error: Throttled) -> None:
@@ -275,15 +285,12 @@ class Dispatcher:
         self._gate.throttled(now, error.retry_after, self._dice())
         self._made_again(batch, error, "throttled")
         batch = self._owned(batch)
-        for lane in batch.lanes:
-            # One endpoint may be busy by itself: whatever else waits by now does not wait for it, also on trial.
-            lane.since, lane.put_off = now, True
-        self._put_off.add(batch.lanes, error)
+        # One endpoint may be busy by itself: whatever else waits by now does not wait for it, also on trial.
+        self._put_off.add(batch.lanes, error, now)
         if batch.search and batch.lanes:
             self._lanes.put_back_as_group(batch.effect, batch.lanes, batch.still_doubted())
         else:
-            self._lanes.relieve(batch.still_doubted())
-            self._lanes.put_back(batch)
+            self._lanes.put_back(batch.lanes)
         self._again.queued(batch.lanes)
 
     def _failed(self, batch: Batch, error: TransientError) -> None:
@@ -304,7 +311,6 @@ class Dispatcher:
             self._lanes.put_behind(batch, now)
             self._again.queued(batch.lanes)
             return
-        self._lanes.relieve(batch.still_doubted())
         if blamed is Blamed.ONE_OF_SEVERAL:
             self._search.part_behind(batch, now)
             self._again.queued(batch.lanes)
@@ -328,7 +334,6 @@ class Dispatcher:
         else:
             self._works()
         self._telemetry.on_retry("throttled" if error.throttles else "unavailable")
-        self._lanes.relieve(batch.still_doubted())
         waiting, rest = list[Lane](), list[Lane]()
         for lane in self._owned(batch).lanes:
             (waiting if lane.change.contact.external_id in error.external_ids else rest).append(lane)
@@ -337,7 +342,7 @@ class Dispatcher:
         if rest and batch.effect is Effect.AMEND:  # who needs the list shows once it is read: others come with the next
             self._lanes.put_back_as_group(batch.effect, rest)
         else:
-            self._lanes.put_back(Batch(batch.effect, rest))
+            self._lanes.put_back(rest)
         if error.asked:
             self._list_wait.add(waiting, error, for_good=error.for_good)
         else:
@@ -359,7 +364,6 @@ class Dispatcher:
             return
         self._works()
         self._telemetry.on_retry("unavailable")
-        self._lanes.relieve(batch.still_doubted())
         lanes = self._owned(batch).lanes
         alone = len(batch.lanes) == 1
         new = [lane for lane in lanes if alone or lane.change.contact.external_id in error.absent]
@@ -388,7 +392,6 @@ class Dispatcher:
         """Genesys blames the data: split, or decide what becomes of the contact that was alone in the request."""
         self._works()
         self._telemetry.batch_sent(len(batch.lanes), "failure", seconds)
-        self._lanes.relieve(batch.still_doubted())
         alone = len(batch.lanes) == 1
         if alone or not isinstance(error, TooLarge):
             self._telemetry.searched(found=alone)

@@ -92,7 +92,7 @@ class Feed:
         if partition.idle:
             partition.since = self._clock()
         if partition.blocked:
-            partition.held.extend(records)
+            partition.hold(records)
             return
         missing = await self._intake.take(partition, records)
         self._fuses.heed(partition)
@@ -106,7 +106,7 @@ class Feed:
         while not partition.fused:
             if missing is not None:
                 await self._learn(partition, missing)
-            records, partition.held = partition.held, []
+            records = partition.let_in()
             if not records or partition.closing:
                 break
             missing = await self._intake.take(partition, records)

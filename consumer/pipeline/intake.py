@@ -94,7 +94,7 @@ class Intake:
             size = min(CHUNK, max(1, 2 * taken))  # what is decoded and not taken is decoded again
             if missing is not None or partition.fused:
                 # In front: what was polled meanwhile may be held already.
-                partition.held[:0] = records[start:]
+                partition.hold(records[start:], first=True)
                 return missing
             for _ in range(TURNS if self._saturated() else 1):
                 await asyncio.sleep(0)

@@ -1,13 +1,13 @@
 """What the pipeline holds of each assigned partition. Values only; the other modules of the pipeline act on them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from consumer.core.audit import AuditEvent
 from consumer.core.epochs import Epochs
 from consumer.core.fuse import Fuse
-from consumer.core.offsets import Tracker
+from consumer.core.offsets import Tracker, size_of
 from consumer.model import Assignment, ChainHead, ChangeEvent, Record, State, TopicPartition
 
 
@@ -24,7 +24,8 @@ class Partition:
         since: When it settled something last, or began to have something to do; monotonic seconds.
         overlay: States decided but not yet in the store, by identity.
         expired: Entries of its store to be forgotten with the next settlement, as they were found.
-        held: Records that wait while it is blocked.
+        walk_at: When it is to be looked through for such entries; monotonic seconds.
+        held: Records that wait while it is blocked, put there by `hold`.
         restored: Whether the store stands.
         changelog_left: Offsets of the changelog that are still to be read for that, None while that is not known.
         blocked: Whether new records have to wait: for the store, for a schema, behind held ones, or since the fuse has
@@ -49,7 +50,9 @@ class Partition:
     since: float = 0.0
     overlay: dict[bytes, State] = field(default_factory=dict)
     expired: dict[bytes, bytes] = field(default_factory=dict)
+    walk_at: float = 0.0
     held: list[Record] = field(default_factory=list)
+    _held_bytes: int = 0
     restored: bool = False
     changelog_left: int | None = None
     blocked: bool = True
@@ -73,6 +76,17 @@ class Partition:
         """Whether it is ours, and not about to move away."""
         return self.assignment.alive and not self.closing
 
+    def hold(self, records: Sequence[Record], *, first: bool = False) -> None:
+        """Have records wait, behind those that do or before them."""
+        self._held_bytes += sum(map(size_of, records))
+        at = 0 if first else len(self.held)
+        self.held[at:at] = records
+
+    def let_in(self) -> list[Record]:
+        """The records that waited: they do so no more."""
+        records, self.held, self._held_bytes = self.held, [], 0
+        return records
+
     @property
     def fused(self) -> bool:
         """Whether the fuse of its topic has tripped: nothing is taken in, of this partition or of the others."""
@@ -92,6 +106,11 @@ class Partition:
     def unsettled(self) -> int:
         """Records held in memory."""
         return len(self.tracker) + len(self.held)
+
+    @property
+    def bytes(self) -> int:
+        """Size of these."""
+        return self.tracker.bytes + self._held_bytes
 
     @property
     def lag(self) -> int:

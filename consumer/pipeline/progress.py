@@ -14,11 +14,6 @@ class Progress:
         pulse, self._next = self._next, asyncio.Event()
         pulse.set()
 
-    @property
-    def next(self) -> asyncio.Event:
-        """The next pulse, to take before looking at what may change."""
-        return self._next
-
     async def wait(self) -> None:
-        """Wait for the next pulse."""
+        """Wait for the next pulse: whoever has just looked misses none."""
         await self._next.wait()

@@ -7,6 +7,7 @@ import is waited for: it cannot be called back, and would come after what is sen
 
 import asyncio
 from collections.abc import Callable
+from contextlib import aclosing
 
 import structlog
 
@@ -82,16 +83,17 @@ class Restorer:
 
     async def _replay(self, partition: Partition, position: int) -> None:
         told_at = self._clock()
-        async for chunk in self._topics.changelog(partition.key, position):
-            if not partition.stays():
-                return
-            if chunk.position > position:
-                await self._store.write((partition.key, chunk.entries, chunk.position))
-                position = chunk.position
-            partition.changelog_left = chunk.end - chunk.position
-            if self._clock() - told_at >= TELL_EVERY_S:
-                told_at = self._clock()
-                _tell(partition, chunk)
+        async with aclosing(self._topics.changelog(partition.key, position)) as chunks:
+            async for chunk in chunks:
+                if not partition.stays():
+                    return
+                if chunk.position > position:
+                    await self._store.write((partition.key, chunk.entries, chunk.position))
+                    position = chunk.position
+                partition.changelog_left = chunk.end - chunk.position
+                if self._clock() - told_at >= TELL_EVERY_S:
+                    told_at = self._clock()
+                    _tell(partition, chunk)
 
     async def _await_import(self, partition: Partition) -> bytes | None:
         """Come back when no file is on its way any more, or the partition is about to go; one asks for all.

@@ -30,6 +30,8 @@ MOST = 10 * SLICE
 """Entries found that wait for a settlement; while none succeeds, the walk stands still."""
 
 WALK_EVERY_S = 3600.0
+LOOK_EVERY_S = 60.0
+"""How often it is looked for partitions whose turn it is, as those that were restored: some stay for minutes only."""
 
 
 class Retention:
@@ -41,6 +43,7 @@ class Retention:
         contact_list_id: Part of fingerprints.
         retention_s: How long an entry is kept after it was last settled, seconds.
         now: Seconds since the epoch.
+        clock: Monotonic seconds.
         found: Called when a partition has something to forget.
     """
 
@@ -52,6 +55,7 @@ class Retention:
         contact_list_id: str,
         retention_s: float,
         now: Callable[[], float],
+        clock: Callable[[], float],
         found: Callable[[], None],
     ) -> None:
         self._partitions = partitions
@@ -59,14 +63,17 @@ class Retention:
         self._contact_list_id = contact_list_id
         self._retention_s = retention_s
         self._now = now
+        self._clock = clock
         self._found = found
 
     async def run(self) -> None:
-        """Walk through all stores every hour, until cancelled."""
+        """Walk through each store soon after it stands, and then every hour, until cancelled."""
         while True:
             for partition in list(self._partitions.values()):
-                await self._walk(partition)
-            await asyncio.sleep(WALK_EVERY_S)
+                if partition.restored and self._clock() >= partition.walk_at:
+                    await self._walk(partition)
+                    partition.walk_at = self._clock() + WALK_EVERY_S
+            await asyncio.sleep(LOOK_EVERY_S)
 
     async def _walk(self, partition: Partition) -> None:
         """Look at every entry of a partition's store, as long as that is ours."""

@@ -55,6 +55,9 @@ LONG_WAIT_S = 30.0
 REVOKE_MARGIN_S = 5
 """What a revocation may take beyond the time limit of a request."""
 
+DRAIN_MARGIN_S = 4
+"""What settling may take beyond the time for draining, of the 40 s that a pod is given for this and for every close."""
+
 DAY_S = 86_400
 
 NO_PARTITIONS_AFTER_S = 5.0
@@ -177,6 +180,7 @@ class Pipeline:
             contact_list_id=self._contact_list_id,
             retention_s=self._settings.state_retention_days * DAY_S,
             now=self._times.now,
+            clock=self._times.clock,
             found=self._settler.wake,
         )
 
@@ -272,17 +276,23 @@ class Pipeline:
 
     async def _ended(self, stop: asyncio.Event, *, until_caught_up: bool) -> None:
         """Wait for the reason to end."""
-        stopped = asyncio.create_task(stop.wait())
+        if not until_caught_up:
+            await stop.wait()
+            return
+        reasons = [asyncio.create_task(stop.wait()), asyncio.create_task(self._nothing_left())]
         try:
-            while not stop.is_set():
-                pulse = self._progress.next
-                if until_caught_up and (self._caught_up() or self._waits_in_vain()):
-                    return
-                progress = asyncio.create_task(pulse.wait())
-                await asyncio.wait({stopped, progress}, return_when=asyncio.FIRST_COMPLETED)
-                progress.cancel()
+            done, _ = await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
+            for reason in done:
+                reason.result()
         finally:
-            stopped.cancel()
+            for reason in reasons:
+                reason.cancel()
+
+    async def _nothing_left(self) -> bool:
+        """Come back when all is settled, or nothing is left to do until somebody does something."""
+        while not (self._caught_up() or self._waits_in_vain()):
+            await self._progress.wait()
+        return True
 
     def _caught_up(self) -> bool:
         return self.ready and all(partition.caught_up for partition in self.partitions.values())
@@ -299,29 +309,46 @@ class Pipeline:
         return self.fuses.reason if self.fuses.tripped else None
 
     async def _drain(self) -> None:
-        """Finish what is in flight and send what waits, within the deadline, and settle it."""
+        """Send what waits, finish what is in flight, and settle it.
+
+        No request begins that might not be over within the time for all this: it would be cut off.
+        """
         self.lanes.draining = True
         self._feed.end()
         self._dispatcher.wake()
+        deadline_s, request_s = self._settings.drain_timeout_s, self._settings.genesys_request_timeout_s
+        await self._wait_while(self._under_way, max(0, deadline_s - request_s))
+        self._dispatcher.end()
         partitions = list(self.partitions.values())
-        await self._finish(partitions, self._under_way, self._settings.drain_timeout_s)
+        await self._finish(partitions, self._requests_under_way, min(request_s, deadline_s), DRAIN_MARGIN_S)
 
     def _under_way(self) -> bool:
         """Whether contacts are on their way, and not all of them in vain."""
         return len(self.lanes) > 0 and not self._dispatcher.in_vain
 
-    async def _finish(self, partitions: Sequence[Partition], under_way: Callable[[], bool], deadline: float) -> None:
-        """Wait until nothing of these is under way, then settle them; give up at the deadline, seconds.
+    def _requests_under_way(self) -> bool:
+        return self.gate.in_flight > 0
 
-        A settlement is never cancelled: whether its transaction committed must be known before the next one.
+    async def _finish(
+        self, partitions: Sequence[Partition], under_way: Callable[[], bool], within_s: float, margin_s: float
+    ) -> None:
+        """Wait until nothing of these is under way, or for so many seconds; then settle what has its outcome.
+
+        That is waited for until the margin has passed as well. A settlement is never cancelled: whether its transaction
+        committed must be known before the next one.
         """
         with suppress(TimeoutError):
-            async with asyncio.timeout(deadline):
-                while under_way():
-                    await self._progress.wait()
+            async with asyncio.timeout(within_s + margin_s):
+                await self._wait_while(under_way, within_s)
                 settled = asyncio.Event()
                 self._spawn(self._settle(partitions, settled))
                 await settled.wait()
+
+    async def _wait_while(self, under_way: Callable[[], bool], within_s: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while under_way():
+                    await self._progress.wait()
 
     async def _settle(self, partitions: Sequence[Partition], settled: asyncio.Event) -> None:
         await self._settler.settle(partitions)
@@ -403,7 +430,8 @@ class Pipeline:
         await self._finish(
             leaving,
             lambda: any(self.lanes.busy(partition.assignment) for partition in leaving),
-            self._settings.genesys_request_timeout_s + REVOKE_MARGIN_S,
+            self._settings.genesys_request_timeout_s,
+            REVOKE_MARGIN_S,
         )
         await self._lose(leaving)
         release()

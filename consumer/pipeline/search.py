@@ -33,13 +33,13 @@ class Search:
         size = sum(len(lane.payload) for lane in batch.lanes)
         if isinstance(error, TooLarge) and size:
             self._lanes.shrink(_smaller(size, error.limit))
-            self._lanes.put_back(batch)
+            self._lanes.put_back(batch.lanes)
         elif isinstance(error, TooLarge):
             self._part(batch.effect, _in_the_middle(batch.lanes))
         elif suspects:
             for lane in suspects:
                 self._lanes.put_back_as_group(batch.effect, [lane])
-            self._lanes.put_back(Batch(batch.effect, [lane for lane in batch.lanes if lane not in suspects]))
+            self._lanes.put_back([lane for lane in batch.lanes if lane not in suspects])
         else:
             self.halve(batch.effect, batch.lanes)
 

@@ -222,6 +222,7 @@ class Settler:
     async def _settle(self, shares: Sequence[_Share]) -> bool:
         """The order of effects; a step that fails for now is taken again before the next. Whether there is more."""
         if not shares:
+            self._see_whether_it_is_left()
             return False
         started = self._clock()
         more = any(len(share.works) == self._most_of_one for share in shares)
@@ -246,6 +247,11 @@ class Settler:
             self._rejections.note(share.partition.key.topic, share.works)
         self._progress.made()
         return more
+
+    def _see_whether_it_is_left(self) -> None:
+        """What could not be settled may have gone with its partition: then nobody waits for it any more."""
+        if self.degraded is not None and not self._shares(self._partitions.values()):
+            self.degraded = self._told = None
 
     def _keep(self, shares: Sequence[_Share]) -> None:
         """Remember what readers may have seen of a settlement that failed."""

@@ -20,6 +20,7 @@ from consumer.adapters.kafka import event_topics, source
 from consumer.adapters.telemetry.adapter import Telemetry
 from consumer.adapters.telemetry.metrics import Levels
 from consumer.model import TopicPartition
+from consumer.pipeline import run
 from tests.integration.helm import CHART, NAMESPACE, RELEASE, Helm, alert_rules
 from tests.integration.tools import PROJECT, ToolFailedError
 
@@ -362,6 +363,7 @@ def test_grace_period_covers_the_drain(helm: Helm, override: Path, drain: str, g
 def test_the_margin_covers_every_close() -> None:
     """The smallest margin is no less than all deadlines of the program's end together, so that no close is killed."""
     closes = [
+        run.DRAIN_MARGIN_S,  # for the last settlement
         source.CLOSE_WITHIN_S,  # as the pipeline ends
         source.CLOSE_WITHIN_S,  # again with everything else: it waits once more if the first did not succeed
         event_topics.CLOSE_WITHIN_S,

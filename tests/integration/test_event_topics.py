@@ -848,7 +848,7 @@ async def test_the_next_chunk_is_read_while_this_one_is_written(
         for _ in range(2):
             assert await asyncio.to_thread(read_so_far.acquire, timeout=WITHIN_S)
         assert not read_so_far.acquire(blocking=False)
-        await chunks.aclose()  # type: ignore[attr-defined]  # an async generator
+        await chunks.aclose()
 
 
 @pytest.mark.parametrize(

@@ -224,6 +224,22 @@ async def test_a_revocation_does_not_wait_for_ever(kafka: KafkaCluster, attentiv
             assert old.lost[0].partitions == old.revoked[0].partitions == list(new.positions)
 
 
+async def test_a_revocation_has_its_time_whenever_the_coordinator_answered_last(
+    kafka: KafkaCluster, tmp_path: Path
+) -> None:
+    """Also the whole time for which anybody is sure: what passed since the last answer is not taken off it."""
+    topic = kafka.create_topic(partitions=2)
+    brief = properties(tmp_path, session_timeout_ms=9000, heartbeat_interval_ms=200)
+    chosen = settings(kafka.bootstrap, topic, KAFKA_PROPERTIES_FILE=brief)
+    with capture_logs() as logs:
+        async with watched(chosen, revoke_timeout_s=6.0) as old:
+            await old.until(lambda: len(old.positions) == 2)
+            async with watched(chosen) as new:
+                await both(old, new, lambda: old.lost)
+    (said,) = [each for each in logs if each["event"] == "revoked_without_release"]
+    assert 5.8 <= said["seconds"] <= 6.1
+
+
 async def test_a_member_that_was_silent_for_too_long_hears_that_it_lost_everything(
     kafka: KafkaCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,9 @@ def partition(key: TopicPartition, tracked: Sequence[Record] = (), held: Sequenc
     tracker = Tracker(Assignment(key), 0)
     for work in tracker.add(tracked):
         work.outcome = Outcome.DELIVERED
-    return Partition(Assignment(key), tracker, 0, held=list(held), blocked=bool(held))
+    made = Partition(Assignment(key), tracker, 0, blocked=bool(held))
+    made.hold(held)
+    return made
 
 
 def pressure(*assigned: Partition, read_ahead: int = 100) -> tuple[BackPressure, MemorySource]:
@@ -52,6 +54,18 @@ def test_beyond_its_share_of_the_bytes_a_partition_is_paused(megabytes: int, pau
     back_pressure, source = pressure(partition(P0, records(megabytes, MIB)), partition(P1), read_ahead=10**6)
     back_pressure.hold_back()
     assert source.paused == paused
+
+
+@pytest.mark.parametrize(("megabytes", "paused"), [(64, set()), (65, {P0})])
+def test_what_waits_counts_by_its_bytes_too(megabytes: int, paused: set[TopicPartition]) -> None:
+    """As while a schema cannot be had: it is in memory like what was taken in; let in, it is counted there."""
+    waiting = partition(P0, held=records(megabytes - 1, MIB))
+    waiting.hold(records(1, MIB), first=True)
+    back_pressure, source = pressure(waiting, partition(P1), read_ahead=10**6)
+    back_pressure.hold_back()
+    assert source.paused == paused
+    assert len(waiting.let_in()) == megabytes
+    assert waiting.bytes == 0
 
 
 @pytest.mark.parametrize(("left", "paused"), [(80, {P0}), (79, set())])

@@ -231,7 +231,7 @@ def test_apart_groups_have_their_turn_too() -> None:
     assert taken is not None
     some.put_back_as_group(UPSERT, grouped[:2])
     some.put_back_as_group(UPSERT, grouped[2:])
-    some.put_back(Batch(UPSERT, taken.lanes[4:]))
+    some.put_back(taken.lanes[4:])
     order = []
     for n in range(6):
         begin(some, work(f"urgent{n}", withdrawal=True))
@@ -593,7 +593,7 @@ def test_what_is_put_back_is_in_front_in_its_order() -> None:
     begin(on, *several("a", 3))
     batch = take(on)
     begin(on, *several("b", 3))
-    on.put_back(batch)
+    on.put_back(batch.lanes)
     assert drained(on) == [["a0", "a1", "a2"], ["b0", "b1", "b2"]]
 
 
@@ -601,7 +601,7 @@ def test_what_is_put_back_does_not_linger_again() -> None:
     """It has waited since it came."""
     on = lanes()
     begin(on, work("a"), now=10.0)
-    on.put_back(take(on, 10.5))
+    on.put_back(take(on, 10.5).lanes)
     assert on.due(11.0, PLENTY) == 11.0
 
 
@@ -611,7 +611,7 @@ def test_of_a_batch_that_is_put_back_withdrawals_stay_ahead() -> None:
     begin(on, work("early"), work("revoked", withdrawal=True), now=10.0)
     batch = take(on, 10.0)
     assert names(batch) == ["revoked", "early"]
-    on.put_back(batch)
+    on.put_back(batch.lanes)
     assert names(take(on, 10.0, limit=1)) == ["revoked"]
     assert on.due(10.0, PLENTY) == 10.5
 
@@ -622,7 +622,7 @@ def test_what_is_put_back_is_encoded_as_its_work_is_now() -> None:
     (lane,) = begin(on, work("a", withdrawal=True))
     batch = take(on)
     lane.become(change_of(work("a", DELETE)))
-    on.put_back(Batch(DELETE, batch.lanes))
+    on.put_back(batch.lanes)
     assert (take(on).effect, lane.payload) == (DELETE, b"")
 
 
@@ -631,7 +631,7 @@ def test_what_is_put_back_may_be_replaced() -> None:
     on = lanes()
     begin(on, work("a"), work("b"))
     batch = take(on, LINGER_S)
-    on.put_back(batch)
+    on.put_back(batch.lanes)
     newer = work("a", size=3)
     supersede(on, batch.lanes[0], newer)
     assert drained(on) == [["a", "b"]]
@@ -995,7 +995,7 @@ def test_what_is_dropped_during_an_outage_is_not_held() -> None:
     for _ in range(3):
         gone = Assignment(THEIRS.partition)
         begin(on, *several("theirs", 3, assignment=gone))
-        on.put_back(take(on, LINGER_S, limit=1))
+        on.put_back(take(on, LINGER_S, limit=1).lanes)
         on.drop(gone)
         assert [each for each in gc.get_objects() if isinstance(each, Lane) and each.work.assignment is gone] == []
     assert drained(on) == [["ours"]]
@@ -1022,25 +1022,25 @@ def test_works_of_others_that_waited_come_back() -> None:
     assert len(on) == 0
 
 
-def test_works_of_others_that_were_replaced_come_back() -> None:
-    """What a dropped work had taken the place of is judged again, if its partition stays."""
+def test_what_a_dropped_work_took_the_place_of_goes_with_it() -> None:
+    """Only works of one assignment take each other's place, so nothing of it is anybody else's."""
     on = lanes()
-    works = [work("a", assignment=assignment) for assignment in (OURS, THEIRS, THEIRS)]
+    works = [work("a", assignment=THEIRS) for _ in range(3)]
     (lane,) = begin(on, works[0])
     for newer in works[1:]:
         supersede(on, lane, newer)
-    assert on.drop(THEIRS) == ([lane], [works[0]])
+    assert on.drop(THEIRS) == ([lane], [])
 
 
-def test_replaced_works_of_a_dropped_assignment_are_forgotten() -> None:
-    """A lane that stays does not end what is not ours to end any more."""
+def test_what_a_sent_work_took_the_place_of_ends_with_its_answer() -> None:
+    """Without an outcome of these, nothing behind them could be settled before the partition moves."""
     on = lanes()
-    works = [work("a", assignment=assignment) for assignment in (OURS, THEIRS, OURS)]
+    works = [work("a", assignment=THEIRS) for _ in range(2)]
     (lane,) = begin(on, works[0])
-    for newer in works[1:]:
-        supersede(on, lane, newer)
+    supersede(on, lane, works[1])
+    take(on, LINGER_S)
     assert on.drop(THEIRS) == ([], [])
-    assert on.close(lane) == [works[0]]
+    assert lane.superseded == [works[0]]
 
 
 @pytest.mark.parametrize("sent", [False, True])
@@ -1075,7 +1075,7 @@ def test_busy_is_who_has_a_request_under_way() -> None:
     batch = take(on, LINGER_S)
     assert on.busy(OURS)
     assert not on.busy(THEIRS)
-    on.put_back(batch)
+    on.put_back(batch.lanes)
     assert not on.busy(OURS)
     on.close(take(on, LINGER_S).lanes[0])
     assert not on.busy(OURS)
@@ -1118,10 +1118,15 @@ class Traffic(RuleBasedStateMachine):
             lane = self.on.get(change.identity)
             if lane is None:
                 self.on.open(each, change, None, self.now)
-            elif lane.sent or lane.waiting or isinstance(change.contact, Amendment):
+            elif lane.sent or lane.waiting or isinstance(change.contact, Amendment) or self.is_foreign(lane, each):
                 self.on.wait(lane, each, STATE, withdraws=change.withdrawal)
             else:
                 supersede(self.on, lane, each)
+
+    @staticmethod
+    def is_foreign(lane: Lane, work: Work) -> bool:
+        """Whether a work is of another assignment than what is under way of its contact: it takes nobody's place."""
+        return lane.mixed or lane.work.assignment is not work.assignment
 
     def end(self, work: Work) -> None:
         """A work has its outcome."""
@@ -1137,7 +1142,9 @@ class Traffic(RuleBasedStateMachine):
 
     def leave(self, lane: Lane) -> None:
         """A contact's partition was lost while its request was under way."""
-        self.end(lane.work)
+        for each in [*lane.superseded, lane.work]:
+            self.end(each)
+        lane.superseded = []
         self.admit(self.on.close(lane))
 
     def answered(self, data: st.DataObject) -> Batch:
@@ -1197,7 +1204,7 @@ class Traffic(RuleBasedStateMachine):
             self.on.put_back_as_group(batch.effect, batch.lanes, batch.still_doubted())
         else:
             self.on.relieve(batch.still_doubted())
-            self.on.put_back(batch)
+            self.on.put_back(batch.lanes)
         for lane in batch.lanes:
             waiting, lane.waiting = lane.waiting, []
             self.admit(waiting)
@@ -1241,7 +1248,8 @@ class Traffic(RuleBasedStateMachine):
         lost.alive = False
         self.assignments[partition] = Assignment(lost.partition)
         self.admit(self.on.drop(lost)[1])
-        under_way = {lane.work.record.offset for batch in self.under_way for lane in batch.lanes}
+        sent = [lane for batch in self.under_way for lane in batch.lanes]
+        under_way = {each.record.offset for lane in sent for each in [*lane.superseded, lane.work]}
         for each in self.submitted:
             offset = each.record.offset
             if each.assignment is lost and offset not in self.ended and offset not in under_way:

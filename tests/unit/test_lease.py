@@ -83,3 +83,31 @@ def test_while_the_library_joins_no_answer_counts(joining: list[bool]) -> None:
     for taken_at in (106.0, 109.0):
         lease.observe(statistics(taken_at, silent_s=0.0), taken_at)
     assert lease.silent_s(109.0) == pytest.approx(3.0)
+
+
+def test_a_revocation_begins_the_time_anew() -> None:
+    """The group waits for it, and no statistics come meanwhile; what the last ones showed counts, it was no loss."""
+    lease = Lease(LASTS_S)
+    lease.observe(statistics(100.0, silent_s=1.0), 100.0)
+    lease.renew_if_recent(103.0)
+    assert lease.silent_s(103.0) == 0.0
+
+
+def test_a_revocation_proves_nothing_of_a_coordinator_that_is_silent() -> None:
+    """The library takes partitions by itself where a topic is gone: the group may have put the member out meanwhile."""
+    lease = Lease(LASTS_S)
+    lease.renew(100.0)
+    lease.renew_if_recent(111.0)
+    assert lease.silent_s(111.0) == pytest.approx(11.0)
+    lease.renew_if_recent(150.0)
+    assert not lease.holds(150.0)
+
+
+def test_the_group_counts_on_when_the_time_of_a_revocation_ends() -> None:
+    """However late it begins: the time is two thirds of a session."""
+    session_s = 1.5 * LASTS_S
+    for silent_s in range(int(LASTS_S)):
+        lease = Lease(LASTS_S)
+        lease.renew(0.0)
+        lease.renew_if_recent(silent_s)
+        assert not lease.holds(session_s - 1.0)

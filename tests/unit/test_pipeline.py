@@ -32,6 +32,7 @@ from consumer.pipeline import settle
 from consumer.pipeline.again import DELETE_RETRY_S
 from consumer.pipeline.late import LATE_S
 from consumer.pipeline.partitions import Partition
+from consumer.pipeline.put_off import LONG_S
 from consumer.pipeline.run import NO_PARTITIONS, NO_PARTITIONS_AFTER_S
 from consumer.pipeline.settle import REBALANCING_RETRY_S
 from consumer.pipeline.waits import OFFERED_EVERY_S
@@ -785,6 +786,30 @@ def test_the_status_tells_whom_genesys_asks_to_wait_with_while_others_go_on() ->
 
     in_life(world, act, sink=sink)
     check(world, story, set())
+
+
+def test_whom_genesys_has_answered_meanwhile_is_not_told_of_as_waiting_all_along() -> None:
+    """Asked to wait once, in use for minutes, and asked to wait once more: that is not again and again."""
+    story = Story().tell(0, Event("contact-0", 1))
+    world = world_of(story)
+    live(world)
+    asked: list[float] = []
+
+    class Busy(MemorySink):
+        async def delete(self, external_ids: Sequence[str], *_: Any, **__: Any) -> Collection[str]:
+            asked.append(asyncio.get_running_loop().time())
+            if len(asked) in {1, 6}:
+                raise Throttled("too many deletes", 1.0)
+            return external_ids
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, Event("contact-0", 2, delete=True)))
+        await until(lambda: len(asked) == 6)
+        await passes(0.5)
+        assert asked[5] - asked[0] > LONG_S
+        assert life.pipeline.degraded is None
+
+    in_life(world, act, sink=Busy(world))
 
 
 def test_who_goes_alone_goes_alone_again_after_too_many_requests() -> None:
@@ -1610,6 +1635,23 @@ def test_a_revoked_partition_is_settled_before_it_moves_and_goes_on_elsewhere() 
     check(world, story, set())
 
 
+def test_a_revoked_partition_is_settled_beyond_a_change_whose_place_another_took() -> None:
+    """It ends with the answer to its contact's request; else all behind it would come again, and be sent again."""
+    others = [Event(f"contact-{n}", 1) for n in range(30)]
+    story = Story().tell(0, Event("twice", 1), *others, Event("twice", 2, phone="+15550177"))
+    world = world_of(story)
+    world.latency = 5.0
+
+    async def act(life: Life) -> None:
+        await until(lambda: life.pipeline.gate.in_flight > 0)
+        await life.source.revoke([P0])
+        assert world.committed == {P0: 32}
+
+    in_life(world, act)
+    assert [len(request) for request in world.requested] == [31]
+    check(world, story, set())
+
+
 def test_what_comes_back_for_a_lost_partition_is_not_settled() -> None:
     """The answer to a request of a lost partition changes neither offsets nor store; the next owner repeats it."""
     story = Story().tell(0, *_contacts(50))
@@ -1745,6 +1787,41 @@ def test_a_stop_gives_up_at_its_deadline() -> None:
     check(world, story, set())
 
 
+def test_a_stop_cuts_no_request_off() -> None:
+    """None begins that may not be over within the time for draining: what it does would not be known, nor settled."""
+    world = world_of(Story().tell(0, *_contacts(200)))
+    world.latency = 20.0
+
+    async def act(life: Life) -> None:
+        await until(lambda: life.pipeline.gate.in_flight > 0)
+        await passes(15)
+
+    in_life(world, act, batch_max_records=10, genesys_max_in_flight=1, drain_timeout_s=25, genesys_request_timeout_s=20)
+    assert len(world.requested) == 2
+    assert world.committed == {P0: 20}
+
+
+def test_a_stop_settles_what_has_its_outcome_though_the_time_is_over() -> None:
+    """One request takes longer than there is time for; what was answered before is not done again."""
+    story = Story().tell(0, *_contacts(20))
+    world = world_of(story)
+
+    class Slowing(MemorySink):
+        async def upsert(self, *arguments: Any, **named: Any) -> Any:
+            answer = await super().upsert(*arguments, **named)
+            world.latency = 60.0
+            return answer
+
+    async def act(_: Life) -> None:
+        await until(lambda: len(world.requested) == 2)
+
+    in_life(world, act, sink=Slowing(world), batch_max_records=10, genesys_max_in_flight=1, settle_interval_ms=60_000)
+    assert world.committed == {P0: 10}
+    world.latency = 0.0
+    live(world)
+    check(world, story, set())
+
+
 def test_a_failed_transaction_is_made_again_without_repeats() -> None:
     """Three failed settlements leave one audit event for each record."""
     story = Story().tell(0, *_contacts(20))
@@ -1814,6 +1891,24 @@ def test_a_group_that_gives_out_nothing_yet_is_the_reason(*, kept_waiting: bool)
         in_life(world, act)
     told = [(line["log_level"], line["reason"]) for line in logs if line["event"] == "waiting_for_partitions"]
     assert told == ([("info", NO_PARTITIONS)] if kept_waiting else [])
+
+
+def test_trouble_with_what_went_with_its_partition_is_not_told_for_ever() -> None:
+    """The next one to own it settles it; a standby has nothing to settle, perhaps for weeks."""
+    world = world_of(Story().tell(0, *_contacts(3)).tell(1, *[Event(f"other-{n}", 1) for n in range(3)]))
+    topics = MemoryTopics(world)
+    topics.failures = [SourceUnavailable("brokers are away")] * 1000
+
+    async def act(life: Life) -> None:
+        await until(lambda: life.pipeline.degraded == "brokers are away")
+        life.source.lose([P0])
+        await passes(60)
+        assert life.pipeline.degraded == "brokers are away"
+        life.source.lose([P1])
+        await passes(60)
+        assert life.pipeline.degraded is None
+
+    in_life(world, act, topics=topics)
 
 
 def test_a_full_disk_stops_settling_and_loses_nothing() -> None:

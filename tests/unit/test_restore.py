@@ -1,7 +1,7 @@
 """How stores are brought up to their changelogs, and what is told meanwhile."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -40,7 +40,7 @@ class _Changelog(MemoryTopics):
         self.asks_to_wait_s: float | None = None
         self.starts: list[int] = []
 
-    async def changelog(self, partition: TopicPartition, start: int) -> AsyncIterator[ChangelogChunk]:
+    async def changelog(self, partition: TopicPartition, start: int) -> AsyncGenerator[ChangelogChunk, None]:
         self.starts.append(start)
         for begin in range(start, 10 * CHUNKS, 10):
             await asyncio.sleep(CHUNK_S)
@@ -133,10 +133,33 @@ def test_a_partition_that_is_lost_meanwhile_is_not_ready() -> None:
     assert logs == []
 
 
+def test_whoever_is_lost_meanwhile_lets_go_of_the_changelog_before_anything_else() -> None:
+    """Its reader is a consumer of its own, which the next one for the partition would stand beside."""
+    let_go: list[TopicPartition] = []
+
+    class Noted(_Changelog):
+        async def changelog(self, partition: TopicPartition, start: int) -> AsyncGenerator[ChangelogChunk, None]:
+            try:
+                async for chunk in super().changelog(partition, start):
+                    yield chunk
+            finally:
+                let_go.append(partition)
+
+    async def main() -> None:
+        world, partition = World(), Partition(Assignment(P0), Tracker(Assignment(P0), 0), 0)
+        clock = asyncio.get_running_loop().time
+        restorer = Restorer(Noted(world), MemoryStore(world), MemorySink(world), SilentTelemetry(), clock)
+        asyncio.get_running_loop().call_later(1.5 * CHUNK_S, setattr, partition, "closing", True)
+        await restorer.restore(partition)
+        assert let_go == [P0]
+
+    virtual_time.run(main())
+
+
 class _Silent(MemoryTopics):
     """Changelogs of which nothing comes, except that of P0."""
 
-    async def changelog(self, partition: TopicPartition, start: int) -> AsyncIterator[ChangelogChunk]:
+    async def changelog(self, partition: TopicPartition, start: int) -> AsyncGenerator[ChangelogChunk, None]:
         while partition != P0:
             await asyncio.sleep(CHUNK_S / 10)
             yield ChangelogChunk([], start, 10 * CHUNKS)
@@ -169,7 +192,7 @@ def test_a_partition_that_goes_while_nothing_comes_makes_room_for_others(how: st
 class _Halting(_Changelog):
     """Nothing comes for a moment before each chunk."""
 
-    async def changelog(self, partition: TopicPartition, start: int) -> AsyncIterator[ChangelogChunk]:
+    async def changelog(self, partition: TopicPartition, start: int) -> AsyncGenerator[ChangelogChunk, None]:
         position = start
         async for chunk in super().changelog(partition, start):
             yield ChangelogChunk([], position, chunk.end)
@@ -193,7 +216,7 @@ def test_other_partitions_work_meanwhile() -> None:
     ready: list[bool] = []
 
     class _OneSlow(MemoryTopics):
-        async def changelog(self, partition: TopicPartition, start: int) -> AsyncIterator[ChangelogChunk]:
+        async def changelog(self, partition: TopicPartition, start: int) -> AsyncGenerator[ChangelogChunk, None]:
             if partition == P0:
                 await until(lambda: world.committed.get(P1) == 1)
             async for chunk in super().changelog(partition, start):
@@ -217,7 +240,7 @@ class _Overtaken(MemoryTopics):
         super().__init__(world)
         self.starts: list[int] = []
 
-    async def changelog(self, partition: TopicPartition, start: int) -> AsyncIterator[ChangelogChunk]:
+    async def changelog(self, partition: TopicPartition, start: int) -> AsyncGenerator[ChangelogChunk, None]:
         self.starts.append(start)
         if start > 0:
             raise ChangelogOvertaken
@@ -327,7 +350,7 @@ def test_a_partition_whose_store_does_not_stand_is_not_settled() -> None:
     stands = asyncio.Event()
 
     class _Waits(MemoryTopics):
-        async def changelog(self, partition: TopicPartition, start: int) -> AsyncIterator[ChangelogChunk]:
+        async def changelog(self, partition: TopicPartition, start: int) -> AsyncGenerator[ChangelogChunk, None]:
             if partition == P0:
                 await stands.wait()
             async for chunk in super().changelog(partition, start):

@@ -29,6 +29,7 @@ DAYS = 30
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Walks every second: an hour of virtual time has millions of turns."""
     monkeypatch.setattr(retention, "WALK_EVERY_S", 1.0)
+    monkeypatch.setattr(retention, "LOOK_EVERY_S", 1.0)
 
 
 def identity(name: str) -> bytes:
@@ -97,6 +98,24 @@ def test_what_is_old_is_forgotten_in_store_and_changelog_alike() -> None:
     assert remembered(world) == {identity("young")}
     assert world.changelog[P0][-2:][0] == (identity("old"), None)
     assert CHAIN_KEY in world.stores[P0][0]
+    check_without_outcomes(world, story, set())
+
+
+def test_a_partition_that_stays_for_minutes_is_walked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once when its store stands, and then every hour: where partitions move often, each would have begun anew."""
+    monkeypatch.undo()
+    story, world = delivered("old", "older")
+    aged(world, ["old"])
+
+    async def act(_: Life) -> None:
+        await passes(3 * retention.LOOK_EVERY_S)
+        assert remembered(world) == {identity("older")}
+        aged(world, ["older"])
+        await passes(retention.WALK_EVERY_S / 2)
+        assert remembered(world) == {identity("older")}
+        await until(lambda: not remembered(world))
+
+    in_life(world, act, state_retention_days=DAYS)
     check_without_outcomes(world, story, set())
 
 

@@ -6,7 +6,7 @@ aborted one. Touches the changelog topic; it joins no group and commits nothing.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
@@ -58,7 +58,7 @@ def prefix_of(source: TopicPartition) -> bytes:
 
 async def read(
     connection: Connection, admin: Admin, settings: Settings, source: TopicPartition, start: int
-) -> AsyncIterator[ChangelogChunk]:
+) -> AsyncGenerator[ChangelogChunk, None]:
     """Chunks of the changelog of a source partition, as `EventTopics.changelog` has them.
 
     Args:

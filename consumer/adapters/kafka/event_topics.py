@@ -10,8 +10,8 @@ once a commit was asked for and nobody knows whether it happened: the works woul
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from typing import TypeVar
 
 import structlog
@@ -97,11 +97,13 @@ class KafkaEventTopics:
         await self._commit(membership.marked(settlement.offsets))  # a topic may have been made anew meanwhile
         return positions
 
-    async def changelog(self, partition: TopicPartition, start: int) -> AsyncIterator[ChangelogChunk]:
+    async def changelog(self, partition: TopicPartition, start: int) -> AsyncGenerator[ChangelogChunk, None]:
         try:
             with _at_work():
-                async for chunk in changelog.read(self._connection, self._admin, self._settings, partition, start):
-                    yield chunk
+                reading = changelog.read(self._connection, self._admin, self._settings, partition, start)
+                async with aclosing(reading) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
         except changelog.PartitionMissing:
             with _at_work():
                 await ensure(self._connection, self._settings)

@@ -20,7 +20,7 @@ from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
 from consumer.adapters.kafka.group_offsets import committed
 from consumer.adapters.kafka.messages import polled, record_of
 from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, know_leaders, open_ends, stable_ends
-from consumer.adapters.kafka.worker import Worker
+from consumer.adapters.kafka.worker import Worker, in_a_thread
 from consumer.errors import FatalError, SourceUnavailable
 from consumer.model import Record, TopicPartition
 from consumer.ports import ChangelogChunk, ChangelogOvertaken
@@ -59,7 +59,7 @@ class KafkaHistory:
 
     async def committed(self) -> Mapping[TopicPartition, int]:
         partitions = await self._ask("cannot ask for the source topics", self._partitions)
-        found = await asyncio.to_thread(committed, self._connection, self._group, partitions)
+        found = await in_a_thread("kafka-history", committed, self._connection, self._group, partitions)
         return dict.fromkeys(partitions, 0) | found
 
     async def ends(self) -> Mapping[TopicPartition, int]:
@@ -96,7 +96,7 @@ class KafkaHistory:
             with self._admin.asking(what) as client:
                 return ask(client)
 
-        return await asyncio.to_thread(answer)
+        return await in_a_thread("kafka-history", answer)
 
     def _partitions(self, client: AdminClient) -> list[TopicPartition]:
         known = client.list_topics(timeout=ANSWER_WITHIN_S).topics

@@ -14,6 +14,13 @@ COORDINATOR = "GroupCoordinator"
 """What the library's statistics call its connection for membership, whichever broker it leads to."""
 
 
+RECENT_SHARE = 1 / 3
+"""Within this share of its time the coordinator must have answered for a revocation to begin it anew.
+
+The time is two thirds of a session, so the group counts on for a ninth of one when it ends.
+"""
+
+
 class Lease:
     """Time that is counted from the coordinator's last good answer.
 
@@ -30,6 +37,17 @@ class Lease:
     def renew(self, now: float) -> None:
         """The group has just assigned partitions."""
         self._answered_at = now
+
+    def renew_if_recent(self, now: float) -> None:
+        """Partitions are being taken in an orderly way, for which the member has the whole time.
+
+        Mostly the coordinator has just said so, and meanwhile no statistics come. But the library decides
+        it too, as where a topic is gone, and so does a member that joins anew. So by itself it proves only that the
+        library has not heard of a loss: what its last statistics showed counts, and that must be recent.
+        """
+        self._answered_at = max(self._answered_at, self._perhaps_at)
+        if self.silent_s(now) <= RECENT_SHARE * self._lasts_s:
+            self._answered_at = now
 
     def observe(self, statistics: Mapping[str, Any], now: float, *, joining: bool = False) -> None:
         """Take in the library's statistics, parsed.

@@ -341,6 +341,7 @@ class Poller:
         self._subscribe()
 
     def _on_revoke(self, _: Consumer, partitions: Sequence[NativePartition]) -> None:
+        self._lease.renew_if_recent(self.last_poll)
         leaving = [of_native(partition) for partition in partitions]
         announced = [partition for partition in leaving if partition in self.ownership.partitions]
         try:
@@ -359,10 +360,11 @@ class Poller:
             self._handoff.wake()
 
         self._handoff.emit(Revoked(partitions, release))
-        deadline = time.monotonic() + self._revoke_timeout_s
+        begun = time.monotonic()
         while not released.is_set() and not self.closing:
-            if time.monotonic() >= deadline or not self.is_sure():
-                _log.warning("revoked_without_release", partitions=partitions, seconds=self._revoke_timeout_s)
+            waited_s = time.monotonic() - begun
+            if waited_s >= self._revoke_timeout_s or not self.is_sure():
+                _log.warning("revoked_without_release", partitions=partitions, seconds=round(waited_s, 1))
                 self._handoff.emit(Lost(partitions))
                 return
             self.last_poll = time.monotonic()

@@ -4,7 +4,6 @@ Answers for: output topics that fit the source topics before the first record is
 they cannot be had. Touches the cluster's topics.
 """
 
-import asyncio
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from consumer.adapters.kafka.connection import Admin, Connection
 from consumer.adapters.kafka.failures import error_of, policy
+from consumer.adapters.kafka.worker import in_a_thread
 from consumer.errors import FatalError, SourceUnavailable, Unauthorized
 from consumer.settings import Settings
 
@@ -94,7 +94,7 @@ async def ensure(connection: Connection, settings: Settings) -> Mapping[str, int
         SourceUnavailable: The brokers do not answer.
         FatalError: A source topic is missing, or an output topic that may not be created; the message has the remedy.
     """
-    return await asyncio.to_thread(_ensure, connection, settings)
+    return await in_a_thread("kafka-topics", _ensure, connection, settings)
 
 
 def _ensure(connection: Connection, settings: Settings) -> Mapping[str, int]:
@@ -125,7 +125,7 @@ def _ensured(admin: AdminClient, connection: Connection, settings: Settings) -> 
 
 async def changelog_id(connection: Connection, settings: Settings) -> str:
     """As `topic_id` of the changelog."""
-    return await asyncio.to_thread(topic_id, connection, settings.kafka_changelog_topic)
+    return await in_a_thread("kafka-topics", topic_id, connection, settings.kafka_changelog_topic)
 
 
 def topic_id(connection: Connection, name: str) -> str:

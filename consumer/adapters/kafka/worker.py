@@ -4,6 +4,7 @@ Answers for: running calls one after the other, in order, in a thread that canno
 no outside system itself.
 """
 
+import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -39,6 +40,15 @@ class Worker:
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
             job()
+
+
+async def in_a_thread(name: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Wait for one call, in a thread of its own. Whoever is cancelled leaves it behind."""
+    worker = Worker(name)
+    try:
+        return await asyncio.wrap_future(worker.submit(call, *args, **kwargs))
+    finally:
+        worker.stop()
 
 
 def carry_out(future: Future[T], call: Callable[[], T]) -> None:
