@@ -13,7 +13,7 @@ heading = @printf '\n==> %s\n' "$(1)"
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint types imports chart unit integration format lock bench chaos soak faults alerts fuzz clean machine
+.PHONY: help demo test lint types imports chart unit fetch integration format lock bench chaos soak faults alerts fuzz clean machine
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -23,7 +23,7 @@ demo: $(VENV)/.runtime ## see it work, everything embedded (ARGS="--faults" brea
 	$(BIN)/genesys-consumer demo $(ARGS)
 
 test: cover := --cov --cov-report=term
-test: machine lint types imports chart unit integration ## everything CI checks
+test: machine lint types imports chart alerts unit integration ## everything CI checks
 
 lint: $(VENV)/.dev ## ruff: rules and format
 	$(call heading,Lint)
@@ -42,11 +42,19 @@ chart: $(VENV)/.dev ## tests of the Helm chart
 	$(call heading,Chart tests)
 	$(PYTEST) -m helm $(ARGS)
 
+alerts: $(VENV)/.dev ## the chart's alerts, played through Prometheus' promtool, which Go builds the first time
+	$(call heading,Alerts)
+	$(PYTEST) tests/alerts $(ARGS)
+
 unit: $(VENV)/.dev ## quick tests only: no process outside
 	$(call heading,Unit tests)
 	$(PYTEST) tests/unit -m "not helm" --numprocesses auto $(cover) $(ARGS)
 
-integration: $(VENV)/.dev ## tests with real parts, Apache Kafka among them
+fetch: $(VENV)/.dev ## what tests with real parts need of Maven, which takes minutes the first time
+	$(call heading,Real parts)
+	$(BIN)/python -m tests.fetch
+
+integration: fetch ## tests with real parts, Apache Kafka among them
 	$(call heading,Integration tests)
 	$(PYTEST) tests/integration -m "not helm" --numprocesses 2 --dist loadfile $(ARGS)
 
@@ -68,9 +76,6 @@ chaos: $(VENV)/.dev ## 200 rounds of kills, broken networks and full disks on th
 
 soak: $(VENV)/.dev ## four hours of steady work, and whether anything grows (ARGS="--minutes 30": fewer)
 	$(BIN)/python -m tests.soak --json bench/soak.json $(ARGS)
-
-alerts: $(VENV)/.dev ## the chart's alerts, played through Prometheus' promtool, which Go builds the first time
-	$(BIN)/pytest tests/alerts $(ARGS)
 
 faults: $(VENV)/.dev ## 100,000 changes through a Genesys that fails in every way: six minutes
 	$(BIN)/python -m tests.faults --json bench/faults.json $(ARGS)

@@ -41,7 +41,7 @@ class Apicurio:
 
     def __enter__(self) -> Self:
         try:
-            self._start(_jar())
+            self._start(jar())
         except BaseException:
             self.stop()
             raise
@@ -94,12 +94,17 @@ class Apicurio:
             return False
 
 
-def _jar() -> Path:
+def jar() -> Path:
+    """The registry's jar; Maven fetches it the first time.
+
+    Raises:
+        KafkaMissingError: Java or, for the first time, Maven is not installed.
+    """
     folder = KEPT / VERSION
     if not folder.is_dir():
         _fetch(folder)
-    (jar,) = folder.glob("*-runner.jar")
-    return jar
+    (found,) = folder.glob("*-runner.jar")
+    return found
 
 
 def _fetch(folder: Path) -> None:

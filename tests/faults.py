@@ -127,6 +127,13 @@ async def _live(world: World, simulator: Simulator) -> Life:
     return life
 
 
+def faults_of(figures: Figures) -> list[str]:
+    """What is wrong with a run in which every rule holds; nothing, if all is well."""
+    unseen = sorted({*FaultKind} - figures.faults.keys())
+    overlapping = [f"{figures.overlapping} contacts were in two requests at once"] if figures.overlapping else []
+    return [*overlapping, *(f"{kind} never struck: tell more events" for kind in unseen)]
+
+
 def main() -> int:
     """Run once, and tell the figures."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
@@ -140,7 +147,9 @@ def main() -> int:
     print(told.decode())
     if arguments.json:
         arguments.json.write_bytes(told)
-    return 1 if figures.overlapping else 0
+    for fault in (found := faults_of(figures)):
+        print(fault)
+    return 1 if found else 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
-"""Puts a story on a real topic; brings what is left on the topics and in the list into a `World`, for the checker."""
+"""Puts a story on a real topic; brings what is left on topics, on disks and in the list to the checker."""
 
 import time
-from collections.abc import Callable, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -14,13 +17,18 @@ from confluent_kafka import (
     TopicPartition as Native,
 )
 from msgspec.structs import replace
+from rocksdict import Cache, Rdict
 
+from consumer.adapters.dedupe_store.database import CACHE_BYTES, POSITION_KEY, rocks_options
 from consumer.model import Record, TopicPartition
 from tests.kafka_clients import QUIET
 from tests.memory_ports import World
 
 TRANSACTIONS_END_WITHIN_S = 60.0
 """A producer that is gone for good leaves its transaction to the brokers, which look every ten seconds."""
+
+OURS = "dead-letter."
+"""What the names of headers begin with that the program adds to a dead letter."""
 
 COORDINATED_WITHIN_S = 60.0
 """Until a group whose coordinator died has another one."""
@@ -30,7 +38,14 @@ def produce(producer: Producer, record: Record) -> None:
     """Queue a record where it belongs; wait for room."""
     while True:
         try:
-            producer.produce(record.topic, record.value, record.key, record.partition, timestamp=record.timestamp_ms)
+            producer.produce(
+                record.topic,
+                record.value,
+                record.key,
+                record.partition,
+                timestamp=record.timestamp_ms,
+                headers=list(record.headers),
+            )
         except BufferError:
             producer.poll(0.1)
         else:
@@ -124,22 +139,82 @@ def harvest(
         The messages of the audit topic.
     """
     messages: list[Message] = []
-
-    def letter(message: Message) -> None:
-        headers: dict[str, bytes] = dict(message.headers() or ())  # type: ignore[arg-type]
-        topic, partition, offset = headers["dead-letter.source"].decode().rsplit("/", 2)
-        original = world.log[TopicPartition(topic, int(partition))][int(offset)]
-        record = replace(original, key=message.key(), value=message.value())
-        world.dead_letters.append((record, headers["dead-letter.reason"].decode()))
-
     read(bootstrap, audit_topic, messages.append)
     world.audit = sorted(((m.key() or b"", m.value() or b"") for m in messages), key=_by_chain)
-    read(bootstrap, dead_letter_topic, letter)
+    read(bootstrap, dead_letter_topic, lambda message: world.dead_letters.append(letter(message, world.log)))
     world.committed = _committed_at_last(bootstrap, group, list(world.log))
     for contact in contacts.values():
         data = contact["data"]
         world.list[data["external_id"]] = {"phone": data["phone_number"], "callable": contact["callable"]}
     return messages
+
+
+def changelogs(world: World, *, bootstrap: str, topic: str) -> dict[TopicPartition, list[int]]:
+    """Bring what the changelog topic holds of each source partition into the world; the offsets of these entries."""
+    offsets: dict[TopicPartition, list[int]] = {key: [] for key in world.log}
+
+    def take(message: Message) -> None:
+        source, _, name = (message.key() or b"").partition(b"\0")
+        key = TopicPartition(source.decode(), message.partition() or 0)
+        world.changelog[key].append((name, message.value()))
+        offsets[key].append(message.offset() or 0)
+
+    read(bootstrap, topic, take)
+    return offsets
+
+
+def stores(
+    state_dir: Path, offsets: Mapping[TopicPartition, Sequence[int]]
+) -> Iterator[tuple[TopicPartition, dict[bytes, bytes], int]]:
+    """The stores in a state directory that no process uses any more.
+
+    Args:
+        state_dir: Of a member of the group.
+        offsets: Of the entries of each changelog.
+
+    Returns:
+        The source partition of each, what it holds, and how many entries of the changelog it has seen. What the program
+        would not open is left out: it makes such a store anew.
+    """
+    for key, known in offsets.items():
+        db = _opened(state_dir / key.topic / str(key.partition) / "db")
+        if db is not None:
+            with closing(db):
+                held = dict(_entries(db))
+            position = int.from_bytes(held.pop(POSITION_KEY)[-8:])
+            yield key, held, bisect_left(known, position)
+
+
+def _opened(directory: Path) -> Rdict | None:
+    try:
+        return Rdict(str(directory), rocks_options(Cache(CACHE_BYTES), create=False))
+    except Exception:  # noqa: BLE001 -- all that rocksdict raises
+        return None
+
+
+def _entries(db: Rdict) -> Iterator[tuple[bytes, bytes]]:
+    cursor = db.iter()
+    cursor.seek_to_first()
+    while cursor.valid():
+        yield bytes(cursor.key()), bytes(cursor.value())
+        cursor.next()
+    cursor.status()
+
+
+def letter(message: Message, log: Mapping[TopicPartition, Sequence[Record]]) -> tuple[Record, str]:
+    """The record that a dead letter carries, where it says that it stood, and its reason.
+
+    Args:
+        message: Of the dead letter topic.
+        log: Where the place of a record is looked up: of it, a dead letter has bytes and headers only.
+    """
+    headers: Sequence[tuple[str, bytes]] = message.headers() or ()  # type: ignore[assignment]
+    ours = {name: value.decode() for name, value in headers if name.startswith(OURS)}
+    topic, partition, offset = ours["dead-letter.source"].rsplit("/", 2)
+    original = log[TopicPartition(topic, int(partition))][int(offset)]
+    theirs = tuple(header for header in headers if not header[0].startswith(OURS))
+    record = replace(original, key=message.key(), value=message.value(), headers=theirs)
+    return record, ours["dead-letter.reason"]
 
 
 def _by_chain(event: tuple[bytes, bytes]) -> tuple[int, int]:

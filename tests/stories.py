@@ -14,7 +14,7 @@ from typing import Any
 import fastavro
 import orjson
 
-from consumer.model import Record, TopicPartition
+from consumer.model import Headers, Record, TopicPartition
 
 TOPIC = "crm.contacts.changes"
 SCHEMA = fastavro.parse_schema(
@@ -127,9 +127,9 @@ class Story:
         return self
 
     def records(self) -> list[Record]:
-        """Every record told, partition by partition."""
+        """Every record told, partition by partition, with headers that no other one has."""
         return [
-            Record(*key, offset, event.occurred_at, event.external_id.encode(), event.value())
+            Record(*key, offset, event.occurred_at, event.external_id.encode(), event.value(), _headers(offset))
             for key, told in self.events.items()
             for offset, event in enumerate(told)
         ]
@@ -142,6 +142,11 @@ class Story:
     def positions(self) -> list[tuple[str, int, int]]:
         """Every position of the story."""
         return [(*key, offset) for key, told in self.events.items() for offset in range(len(told))]
+
+
+def _headers(offset: int) -> Headers:
+    """A name may come twice, and a value may be null or empty."""
+    return (("crm-change", b"%d" % offset), ("crm-change", None), ("crm-tenant", b""))
 
 
 class Model:

@@ -2,7 +2,8 @@
 
 A round is drawn from its seed: `--seed 17 --rounds 1` plays the seventeenth again. Two lanes play at a time, each a
 process with a cluster of its own, since most of a round is waiting. A lane that dies is replaced, and its round is
-played again; how often that happened is among the figures.
+played again; how often that happened is among the figures. A consumer that crashes (SIGSEGV, say) fails its round; one
+that the Kafka library ends by itself (SIGABRT) is told at the end.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from typing import Any
 import orjson
 
 from bench import machine
+from tests.chaos.ends import odd_ends, unforgivable
 from tests.chaos.round import Round
 
 LANES = 2
@@ -44,6 +46,7 @@ class Tally:
         done: Faults.
         ends: Exit codes of the consumers; negative ones are signals.
         reasons: Why consumers stopped by themselves.
+        odd: Where consumers crashed: their exit codes and logs, by seed.
     """
 
     rounds: int = 0
@@ -56,10 +59,17 @@ class Tally:
     done: Counter[str] = field(default_factory=Counter)
     ends: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    odd: dict[int, str] = field(default_factory=dict)
 
-    def add(self, figures: Mapping[str, Any]) -> None:
-        """Count a round."""
-        self.rounds += 1
+    def add(self, seed: int, figures: Mapping[str, Any]) -> None:
+        """Count a round, among the failed where a consumer crashed and it was not the Kafka library that ended it."""
+        ends = [*map(int, figures["ends"])]
+        if odd := odd_ends(ends):
+            self.odd[seed] = f"exit codes {odd}, logs in {figures['logs']}"
+        if unforgivable(ends):
+            self.failed.append(seed)
+        else:
+            self.rounds += 1
         self.events += figures["events"]
         self.applied_again += figures["applied_again"]
         self.outcomes.update(figures["outcomes"])
@@ -73,6 +83,7 @@ class Tally:
             "machine": machine.described(),
             "rounds": self.rounds,
             "failed": self.failed,
+            "consumers_crashed": {str(seed): told for seed, told in sorted(self.odd.items())},
             "lanes_died": self.lanes_died,
             "events": self.events,
             "outcomes": dict(self.outcomes.most_common()),
@@ -141,11 +152,10 @@ def _count(seed: int, figures: Mapping[str, Any], tally: Tally) -> None:
         tally.failed.append(seed)
         print(f"round {seed} FAILED, {figures['failed']}", flush=True)
         return
-    tally.add(figures)
+    tally.add(seed, figures)
+    verdict = "FAILED, a consumer crashed," if seed in tally.failed else "ok"
     again = figures["applied_again"]
-    print(f"round {seed} ok in {figures['seconds']:.0f} s, {again} contacts applied again", flush=True)
-    if "odd" in figures:
-        print(f"round {seed}: a consumer ended with {figures['odd']}", flush=True)
+    print(f"round {seed} {verdict} in {figures['seconds']:.0f} s, {again} contacts applied again", flush=True)
 
 
 def _clean_up(seed: int) -> None:
@@ -168,6 +178,8 @@ def main() -> int:
     print(tally.as_json().decode())
     if arguments.json:
         arguments.json.write_bytes(tally.as_json())
+    for seed, told in sorted(tally.odd.items()):
+        print(f"!!! CONSUMERS CRASHED in round {seed}: {told}", flush=True)
     return 1 if tally.failed or not tally.rounds else 0
 
 

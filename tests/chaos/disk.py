@@ -20,14 +20,15 @@ class Disk:
         mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MB}m", "tmpfs", str(folder)]
         self.can_fill = os.geteuid() == 0 and subprocess.run(mount, check=False, capture_output=True).returncode == 0  # noqa: S603
 
-    def fill(self) -> None:
-        """Leave no room at all."""
+    def fill(self) -> bool:
+        """Leave no room at all; whether that could be done."""
         if self.can_fill:
             with self._ballast.open("ab", buffering=0) as out:
                 for piece in (bytes(MIB), bytes(4096)):
                     with suppress(OSError):  # that is the aim
                         while out.write(piece):
                             pass
+        return self.can_fill
 
     def free(self) -> None:
         """Give the room back."""

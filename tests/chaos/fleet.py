@@ -64,9 +64,11 @@ class Member:
             os.kill(self._process.pid, number)
         return True
 
-    def lose_disk(self) -> None:
-        """Die, and find the state directory gone afterwards."""
-        self._loses_its_disk = self.signal(signal.SIGKILL)
+    def lose_disk(self) -> bool:
+        """Die, if it lives, and find the state directory gone afterwards; whether it lived."""
+        lived = self.signal(signal.SIGKILL)
+        self._loses_its_disk |= lived
+        return lived
 
     async def stop(self) -> None:
         """End in an orderly way.

@@ -7,7 +7,6 @@ reached (librdkafka #5347 is one such place), and this one closes many readers w
 
 import asyncio
 import shutil
-import signal
 import sys
 import tempfile
 import traceback
@@ -17,12 +16,9 @@ from pathlib import Path
 import orjson
 
 from tests.chaos.broker_proxy import BrokerProxy
+from tests.chaos.ends import odd_ends
 from tests.chaos.round import Played, play
 from tests.kafka_cluster import PROJECT, KafkaCluster
-
-USUAL_ENDS = {0, 1, -signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM}
-"""Exit codes of consumers, negative ones of signals, the last one of a second SIGTERM: whoever crashed otherwise is to
-be looked at."""
 
 KEPT = PROJECT / ".cache" / "chaos"
 BROKERS = 3
@@ -52,8 +48,8 @@ async def _round(cluster: KafkaCluster, proxies: list[BrokerProxy], seed: int, e
     folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
     try:
         played = await play(cluster, proxies, seed, events, folder)
-        odd = played.ends.keys() - USUAL_ENDS
-        return _figures(played) | ({"odd": f"{sorted(odd)}, its logs are in {_kept(folder, seed)}"} if odd else {})
+        kept = {"logs": str(_kept(folder, seed))} if odd_ends(played.ends) else {}
+        return _figures(played) | kept
     except Exception:  # noqa: BLE001 -- whatever it is, the round is to be looked at, and the others go on
         return {"failed": f"its logs are in {_kept(folder, seed)}\n{traceback.format_exc()}"}
     finally:

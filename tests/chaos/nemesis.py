@@ -1,14 +1,17 @@
-"""What goes wrong in a round: a plan drawn from dice, and how each fault is done and undone."""
+"""What goes wrong in a round: a plan drawn from dice, and how each fault is done and undone.
+
+An act undoes its own fault and no other, so that faults overlap. What is counted as done has had an effect.
+"""
 
 import asyncio
 import random
 import signal
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from consumer.simulator.app import Simulator
-from consumer.simulator.faults import Fault
+from consumer.simulator.faults import Fault, FaultKind
 from tests.chaos.broker_proxy import BrokerProxy
 from tests.chaos.disk import Disk
 from tests.chaos.fleet import Member
@@ -48,12 +51,15 @@ async def kill(scene: Scene) -> None:
 
 
 async def pause(scene: Scene) -> None:
-    """SIGSTOP a consumer, sometimes for longer than its session lasts, then SIGCONT."""
-    member = scene.dice.choice(scene.members)
-    if member.signal(signal.SIGSTOP):
-        scene.done["SIGSTOP"] += 1
+    """SIGSTOP one or two consumers, sometimes for longer than a session lasts, then SIGCONT."""
+    chosen = scene.dice.sample(list(scene.members), scene.dice.randint(1, 2))
+    try:
+        for member in chosen:
+            scene.done["SIGSTOP"] += member.signal(signal.SIGSTOP)
         await asyncio.sleep(scene.dice.choice((0.5, 2.0, 5.0)))
-        member.signal(signal.SIGCONT)
+    finally:
+        for member in chosen:
+            member.signal(signal.SIGCONT)
 
 
 async def roll(scene: Scene) -> None:
@@ -65,9 +71,9 @@ async def roll(scene: Scene) -> None:
 
 async def lose_disk(scene: Scene) -> None:
     """Kill a consumer and remove its state directory."""
-    scene.dice.choice(scene.members).lose_disk()
-    scene.done["SIGKILL"] += 1
-    scene.done["state directory removed"] += 1
+    killed = scene.dice.choice(scene.members).lose_disk()
+    scene.done["SIGKILL"] += killed
+    scene.done["state directory removed"] += killed
 
 
 async def kill_broker(scene: Scene) -> None:
@@ -81,64 +87,90 @@ async def kill_broker(scene: Scene) -> None:
 
 async def cut_brokers(scene: Scene) -> None:
     """Cut every connection to the brokers, and let none in for a moment, sometimes for longer than a session lasts."""
-    scene.done["connections to Kafka cut"] += 1
-    for proxy in scene.broker_proxies:
-        proxy.refuses = True
-        proxy.cut()
-    await asyncio.sleep(scene.dice.choice((0.1, 1.0, 4.0)))
+    try:
+        for proxy in scene.broker_proxies:
+            proxy.refuses = True
+        scene.done["connections to Kafka cut"] += sum(proxy.cut() for proxy in scene.broker_proxies) > 0
+        await asyncio.sleep(scene.dice.choice((0.1, 1.0, 4.0)))
+    finally:
+        for proxy in scene.broker_proxies:
+            proxy.refuses = False
 
 
 async def delay_brokers(scene: Scene) -> None:
     """Make every piece from and to the brokers late."""
     scene.done["Kafka delayed"] += 1
-    for proxy in scene.broker_proxies:
-        proxy.delay_s = scene.dice.choice((0.02, 0.1, 0.3))
-    await asyncio.sleep(scene.dice.uniform(1.0, 3.0))
+    try:
+        for proxy in scene.broker_proxies:
+            proxy.delay_s = scene.dice.choice((0.02, 0.1, 0.3))
+        await asyncio.sleep(scene.dice.uniform(1.0, 3.0))
+    finally:
+        for proxy in scene.broker_proxies:
+            proxy.delay_s = 0.0
 
 
 async def swallow_brokers(scene: Scene) -> None:
     """Let nothing through to one broker or back, without closing anything."""
     scene.done["a broker's packets swallowed"] += 1
-    scene.dice.choice(scene.broker_proxies).swallows = True
-    await asyncio.sleep(scene.dice.choice((1.0, 4.0)))
+    await _swallow(scene.dice.choice(scene.broker_proxies), scene.dice.choice((1.0, 4.0)))
 
 
 async def count_brokers_out(scene: Scene) -> None:
     """Have all clients ask for the cluster anew, and be told of one without brokers: they may forget what they knew."""
-    scene.done["brokers counted out"] += 1
-    for proxy in scene.broker_proxies:
-        proxy.counted_out = True
-        proxy.cut()
-    await asyncio.sleep(scene.dice.choice((1.0, 4.0)))
+    try:
+        for proxy in scene.broker_proxies:
+            proxy.counted_out = True
+        scene.done["brokers counted out"] += sum(proxy.cut() for proxy in scene.broker_proxies) > 0
+        await asyncio.sleep(scene.dice.choice((1.0, 4.0)))
+    finally:
+        for proxy in scene.broker_proxies:
+            proxy.counted_out = False
 
 
 async def cut_genesys(scene: Scene) -> None:
     """Cut the connections to Genesys: what was under way may have been applied."""
     for _ in range(scene.dice.randint(1, 4)):
-        scene.done["connections to Genesys cut"] += 1
-        scene.genesys_proxy.cut()
+        scene.done["connections to Genesys cut"] += scene.genesys_proxy.cut() > 0
         await asyncio.sleep(scene.dice.uniform(0.1, 0.6))
 
 
 async def swallow_genesys(scene: Scene) -> None:
     """Let nothing through to Genesys or back until requests time out."""
     scene.done["Genesys' packets swallowed"] += 1
-    scene.genesys_proxy.swallows = True
-    await asyncio.sleep(2.5)
+    await _swallow(scene.genesys_proxy, 2.5)
+
+
+async def _swallow(proxy: Proxy, seconds: float) -> None:
+    try:
+        proxy.swallows = True
+        await asyncio.sleep(seconds)
+    finally:
+        proxy.swallows = False
 
 
 async def storm(scene: Scene) -> None:
     """Have Genesys answer with faults of every kind, lost replies among them."""
-    scene.done["Genesys faults"] += 1
-    scene.simulator.faults.set_rates(STORM)
-    await asyncio.sleep(scene.dice.uniform(2.0, 4.0))
+    struck = _struck(scene.simulator)
+    try:
+        scene.simulator.faults.set_rates(STORM)
+        await asyncio.sleep(scene.dice.uniform(2.0, 4.0))
+    finally:
+        scene.simulator.faults.set_rates(CALM)
+    scene.done["Genesys faults"] += _struck(scene.simulator) > struck
+
+
+def _struck(simulator: Simulator) -> int:
+    """How many requests something worse than slowness has struck."""
+    return sum(times for kind, times in simulator.stats()["faults"].items() if kind != FaultKind.SLOW)
 
 
 async def fill_disk(scene: Scene) -> None:
     """Leave no room for the stores for a while."""
-    scene.done["disk full"] += 1
-    scene.disk.fill()
-    await asyncio.sleep(scene.dice.uniform(1.0, 3.0))
+    try:
+        scene.done["disk full"] += scene.disk.fill()
+        await asyncio.sleep(scene.dice.uniform(1.0, 3.0))
+    finally:
+        scene.disk.free()
 
 
 async def step_clocks(scene: Scene) -> None:
@@ -176,26 +208,34 @@ def draw(dice: random.Random, lasts_s: float) -> Plan:
 
 
 async def carry_out(plan: Plan, scene: Scene) -> None:
-    """Do all of it, overlapping as it may; in the end everything is healed."""
+    """Do all of it, overlapping as it may; in the end everything is healed.
+
+    Acts of one kind come one after the other: the first to end would end the fault of the next, and with two brokers
+    away at a time nothing could be settled at all.
+    """
     loop = asyncio.get_running_loop()
     started = loop.time()
 
-    async def later(at: float, act: Act) -> None:
-        await asyncio.sleep(started + at - loop.time())
-        await act(scene)
-        heal(scene)
+    async def one_kind(act: Act, moments: Sequence[float]) -> None:
+        for at in moments:
+            await asyncio.sleep(started + at - loop.time())
+            await act(scene)
 
     try:
-        # One broker at a time may be away, or nothing could be settled at all.
-        brokers = [(at, act) for at, act in plan.acts if act is kill_broker][:1]
-        others = [(at, act) for at, act in plan.acts if act is not kill_broker]
-        await asyncio.gather(*(later(at, act) for at, act in brokers + others))
+        await asyncio.gather(*(one_kind(act, moments) for act, moments in _by_kind(plan).items()))
     finally:
         heal(scene)
 
 
+def _by_kind(plan: Plan) -> dict[Act, list[float]]:
+    moments: dict[Act, list[float]] = defaultdict(list)
+    for at, act in plan.acts:
+        moments[act].append(at)
+    return moments
+
+
 def heal(scene: Scene) -> None:
-    """Undo what lasts."""
+    """Undo whatever still lasts, when acts were broken off."""
     for proxy in (*scene.broker_proxies, scene.genesys_proxy):
         proxy.heal()
     scene.disk.free()

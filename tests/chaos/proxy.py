@@ -63,10 +63,11 @@ class Proxy:
         await asyncio.gather(*served, return_exceptions=True)
         await asyncio.sleep(0)  # closed transports end in the next turn of the loop
 
-    def cut(self) -> None:
-        """Close every connection, whatever is under way in it."""
+    def cut(self) -> int:
+        """Close every connection, whatever is under way in it; how many ends there were."""
         for writer in self._writers:
             writer.transport.abort()
+        return len(self._writers)
 
     def heal(self) -> None:
         """Pass everything on again."""

@@ -24,6 +24,7 @@ from tests.chaos.fleet import Member, environ
 from tests.chaos.nemesis import Scene
 from tests.chaos.proxy import Proxy
 from tests.chaos.reckoning import Reckoning, reckon
+from tests.checker import check_store
 from tests.kafka_clients import QUIET
 from tests.kafka_cluster import KafkaCluster
 from tests.memory_ports import World
@@ -141,6 +142,7 @@ async def play(
             await _act(drawn, world, scene)
             await _settled(cluster.bootstrap, topics, world)
         reckoning = await asyncio.to_thread(_reckon, drawn, world, topics, cluster.bootstrap, simulator)
+        await asyncio.to_thread(_check_stores, members, world, topics, cluster.bootstrap)
     await asyncio.to_thread(_delete_topics, cluster.bootstrap, topics)
     ends = sum((member.ends for member in members), Counter[int]())
     return Played(reckoning, scene.done, ends, _reasons(members), time.monotonic() - started)
@@ -280,6 +282,14 @@ def _reckon(drawn: Round, world: World, topics: Topics, bootstrap: str, simulato
         contacts=simulator.contacts(LIST),
     )
     return reckon(world, drawn.story, drawn.poison, simulator.journal, audit)
+
+
+def _check_stores(members: Sequence[Member], world: World, topics: Topics, bootstrap: str) -> None:
+    """Every store that is left, also of partitions that somebody else had in the end."""
+    offsets = harvest.changelogs(world, bootstrap=bootstrap, topic=topics.changelog)
+    for member in members:
+        for key, entries, position in harvest.stores(member.state_dir, offsets):
+            check_store(key, entries, world.changelog[key][:position])
 
 
 def _delete_topics(bootstrap: str, topics: Topics) -> None:

@@ -102,6 +102,10 @@ async def test_killed_in_the_middle_and_finished_every_offset_has_one_audit_even
             dead_letter_topic=f"{topic}.dead-letters",
             contacts=simulator.contacts("end to end"),
         )
+        offsets = harvest.changelogs(world, bootstrap=kafka.bootstrap, topic=f"{topic}-dedupe-changelog")
+        stores = harvest.stores(tmp_path / "state", offsets)
+        world.stores = {key: (entries, position) for key, entries, position in stores}
+        assert world.stores.keys() == world.log.keys()
         check(world, story, poison)
         assert not simulator.journal.overlapping_contacts()
         assert simulator.stats()["contacts"]["requeued"] == 0

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import cast
 
@@ -34,11 +34,12 @@ from consumer.errors import (
     Withheld,
 )
 from consumer.model import UNCHANGED, Amendment, Contact
-from consumer.ports import Amended
+from consumer.ports import Amended, Sink
 from consumer.settings import load
 from consumer.simulator.app import Simulator
-from consumer.simulator.contacts import Poison, PoisonKind
+from consumer.simulator.contacts import ContactView, Poison, PoisonKind
 from consumer.simulator.faults import Fault
+from tests.sink_contract import Held, SinkContract
 from tests.waiting import eventually
 
 JANE = Contact("crm-1", "+15550100001", "jane@example.com", True, False, {"city": "Bern"})
@@ -73,6 +74,28 @@ async def opened(simulator: Simulator, **environ: str) -> AsyncIterator[GenesysS
         yield sink
     finally:
         await sink.close()
+
+
+class TestGenesysSinkKeepsTheContract(SinkContract):
+    @asynccontextmanager
+    async def listed(
+        self, *, refused: Collection[str] = (), left_out: Collection[str] = (), in_use: Collection[str] = ()
+    ) -> AsyncIterator[tuple[Sink, Callable[[], Held]]]:
+        """On a simulator of its own."""
+        kind = PoisonKind.LEFT_OUT if left_out else PoisonKind.REFUSED
+        poison = Poison(lambda data: data["external_id"] in {*refused, *left_out}, kind=kind)
+        async with Simulator(poison=poison) as simulator, opened(simulator, GENESYS_ATTRIBUTE_COLUMNS="") as sink:
+            simulator.contacts_in_use.update(map(contact_id, in_use))
+
+            def held() -> Held:
+                rows = simulator.contacts("People").values()
+                return {row["data"]["external_id"]: _seen(row) for row in rows}
+
+            yield sink, held
+
+
+def _seen(row: ContactView) -> tuple[object, object, object]:
+    return row["data"]["phone_number"], row["data"]["consent_flag"] == "true", row["callable"]
 
 
 async def put(sink: GenesysSink, contact: Contact) -> None:

@@ -467,10 +467,10 @@ async def test_who_could_not_be_deleted_before_is_held_first_and_then_has_all_th
     held = [{"id": contact_id("crm-2"), "callable": True, "data": {"external_id": "crm-2", "phone_number": "+1"}}]
 
     async def late(request: web.Request) -> web.StreamResponse:
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(2.8)
         return await accept(request)
 
-    async with bench.sink(GENESYS_REQUEST_TIMEOUT_S="2") as sink:
+    async with bench.sink(GENESYS_REQUEST_TIMEOUT_S="5") as sink:
         bench.genesys.script = [reply(200, held), accept, late]
         assert await sink.delete(["crm-1", "crm-2"], tried=True) == set()
         read, add, delete, _ = bench.genesys.calls

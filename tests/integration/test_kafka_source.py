@@ -245,14 +245,14 @@ async def test_a_member_that_was_silent_for_too_long_hears_that_it_lost_everythi
 ) -> None:
     """Past max.poll.interval the partitions are lost, without a release, and come back as a new assignment."""
     topic = kafka.create_topic()
-    impatient = properties(tmp_path, session_timeout_ms=1000, max_poll_interval_ms=1000, heartbeat_interval_ms=200)
+    impatient = properties(tmp_path, session_timeout_ms=4000, max_poll_interval_ms=4000, heartbeat_interval_ms=200)
     async with watched(settings(kafka.bootstrap, topic, KAFKA_PROPERTIES_FILE=impatient)) as watcher:
         await watcher.until(lambda: watcher.assigned)
         with monkeypatch.context() as stuck:
             stuck.setattr("consumer.adapters.kafka.handoff.MAX_UNTAKEN", 0)
             begun = watcher.source.last_poll
-            await watcher.until(lambda: watcher.source.last_poll > begun + 1.5)
-        await watcher.until(lambda: len(watcher.assigned) == 2)
+            await watcher.until(lambda: watcher.source.last_poll > begun + 4.5)
+        await watcher.until(lambda: len(watcher.assigned) >= 2)
         assert watcher.lost[0].partitions == [TopicPartition(topic, 0)]
         assert not watcher.revoked
 

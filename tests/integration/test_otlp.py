@@ -309,7 +309,7 @@ def silent() -> Iterator[str]:
 async def test_a_dead_collector_does_not_hold_the_end(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Closing must return at its deadline, with the event loop running meanwhile."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"{silent}/v1/traces")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "5")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "10")
     telemetry = Telemetry(["changes"], "group")
     with telemetry.settle_span(1):
         pass
@@ -318,7 +318,7 @@ async def test_a_dead_collector_does_not_hold_the_end(silent: str, monkeypatch: 
     await asyncio.sleep(0)
     assert not closing.done()
     await closing
-    assert 0.4 < time.monotonic() - started < 2
+    assert 0.4 < time.monotonic() - started < 8
 
 
 def test_a_dead_collector_does_not_hold_the_exit(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:

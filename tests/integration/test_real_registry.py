@@ -179,6 +179,9 @@ VERSIONS = {
 }
 """Schemas in the order in which their records come."""
 
+REJECTED = ("enum grown and used", "required field renamed")
+"""Those whose records are no change events any more; records of all others are read."""
+
 
 def event(number: int, step: str) -> dict[str, Any]:
     """Fields for any of the schemas."""
@@ -246,14 +249,14 @@ async def test_schemas_change_in_mid_stream(apicurio, schemas):
     results, begun = await taken(records, readers, fetches)
     assert len(begun) == 1, "all schemas of what is held are fetched at once"
     by_step = dict(zip(VERSIONS, zip(results[::2], results[1::2], strict=True), strict=True))
-    for step in ("enum grown and used", "required field renamed"):
+    for step in REJECTED:
         assert all(isinstance(result, DecodeError) for result in by_step[step])
     assert by_step["enum grown and used"][0].reasons == (Reason.NOT_DECODABLE,)
     assert by_step["required field renamed"][0].reasons == (Reason.ENVELOPE_UNKNOWN,)
-    good = {step: pair for step, pair in by_step.items() if isinstance(pair[0], ChangeEvent)}
     for number, (step, pair) in enumerate(by_step.items()):
         for offset, found in enumerate(pair):
-            if step in good:
+            if step not in REJECTED:
+                assert isinstance(found, ChangeEvent), (step, found)
                 assert (found.external_id, found.version) == (f"c-{2 * number + offset}", 2 * number + offset)
                 assert (found.change_type, found.phone, found.consent) == ("UPDATE", "+14155550100", True)
                 assert found.email == (None if step in {"field removed", "field renamed"} else "a@example.com")

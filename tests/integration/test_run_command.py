@@ -66,23 +66,24 @@ async def _running(environ: Mapping[str, str], port: int, *arguments: str) -> As
 async def test_a_signal_lets_it_finish_what_it_has(kafka: KafkaCluster, tmp_path: Path, unused_tcp_port: int) -> None:
     """Ready once it works; after SIGTERM what was read is delivered and settled, and the exit code is 0."""
     topic = kafka.create_topic("run")
-    produce(kafka.bootstrap, topic, EVENTS)
+    half_a_batch = [Event(f"another-{n}", 1).value() for n in range(50)]
+    produce(kafka.bootstrap, topic, [*EVENTS, *half_a_batch])
     async with Simulator() as simulator:
         environ = commands.environ(kafka.bootstrap, topic, simulator, tmp_path, BATCH_LINGER_MS="60000")
         async with _running(environ, unused_tcp_port) as consumer:
             await consumer.until("/readyz", 200)
             await consumer.until("/livez", 200)
             assert "genesys_consumer_records_total" in await consumer.until("/metrics", 200)
-            while (await consumer.until("/status", 200))["records_held"] == 0:
-                assert simulator.stats()["contacts"].get("applied", 0) <= len(EVENTS)
-                if simulator.stats()["contacts"].get("applied", 0) == len(EVENTS):
-                    break
+            await eventually(lambda: simulator.stats()["contacts"].get("applied") == len(EVENTS), within_s=40)
+            while (await consumer.until("/status", 200))["records_held"] != len(half_a_batch):
+                pass
             consumer.process.send_signal(signal.SIGTERM)
             assert await consumer.process.wait() == 0, await consumer.said()
-        assert len(simulator.contacts("list")) == len(EVENTS)
+        told = len(EVENTS) + len(half_a_batch)
+        assert len(simulator.contacts("list")) == told
         assert simulator.stats()["requests"]["get_limits"] == {"200": 1}
         chosen = settings(kafka.bootstrap, topic)
-        assert committed(kafka.bootstrap, chosen, TopicPartition(topic, 0)) == [len(EVENTS)]
+        assert committed(kafka.bootstrap, chosen, TopicPartition(topic, 0)) == [told]
 
 
 async def test_the_last_line_counts_how_records_ended(kafka: KafkaCluster, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any, cast
 import orjson
 import pytest
 from confluent_kafka import Message
+from msgspec.structs import replace
 
 from consumer.core.contact_id import contact_id
 from consumer.simulator.journal import Entry, Journal
@@ -137,6 +138,24 @@ def lose_a_dead_letter(played: Round) -> None:
     played.world.dead_letters.pop()
 
 
+def lose_a_dead_letters_headers(played: Round) -> None:
+    """A refused record whose headers are gone."""
+    record, reason = played.world.dead_letters[0]
+    played.world.dead_letters[0] = (replace(record, headers=()), reason)
+
+
+def give_another_reason(played: Round) -> None:
+    """A dead letter that does not say why."""
+    record, _ = played.world.dead_letters[0]
+    played.world.dead_letters[0] = (record, "email_invalid")
+
+
+def forget_in_a_store(played: Round) -> None:
+    """A store that lost what it was given."""
+    entries, _ = next(iter(played.world.stores.values()))
+    del entries[next(iter(entries))]
+
+
 def commit_too_little(played: Round) -> None:
     """A record that would come again."""
     played.world.committed[next(iter(played.world.committed))] -= 1
@@ -163,6 +182,9 @@ BREACHES: dict[Callable[[Round], None], str] = {
     let_a_stale_write_win: "contacts differ",
     call_who_withdrew: "contacts differ",
     lose_a_dead_letter: "dead letters",
+    lose_a_dead_letters_headers: "not what came",
+    give_another_reason: "says email_invalid",
+    forget_in_a_store: "not its changelog",
     commit_too_little: "committed offsets",
     send_a_contact_twice_at_once: "two requests at once",
     write_after_the_end: "after its last settlement",
