@@ -23,7 +23,7 @@ demo: $(VENV)/.runtime ## see it work, everything embedded (ARGS="--faults" brea
 	$(BIN)/genesys-consumer demo $(ARGS)
 
 test: cover := --cov --cov-report=term
-test: machine lint types imports chart alerts unit integration ## everything CI checks
+test: machine lint types imports chart unit integration ## everything CI checks
 
 lint: $(VENV)/.dev ## ruff: rules and format
 	$(call heading,Lint)
