@@ -45,6 +45,7 @@ class Outside:
         self._throttle = throttle
         self._closing = closing
         self.connection = Connection.of(settings)
+        self._changelog_id = ""
 
     def occupy(self) -> None:
         """Keep other processes out of the state directory: what stands there makes this process the instance it is.
@@ -79,14 +80,14 @@ class Outside:
             FatalError: They refuse.
         """
         settings = self._settings
-        changelog = await changelog_id(self.connection, settings)
-        identity = f"{settings.kafka_group_id}/{settings.kafka_changelog_topic}/{changelog}"
+        self._changelog_id = await changelog_id(self.connection, settings)
+        identity = f"{settings.kafka_group_id}/{settings.kafka_changelog_topic}/{self._changelog_id}"
         store = RocksStore(settings.state_dir, identity)
         self._closing.push_async_callback(store.close_all)
         return store
 
     def source(self, settings: Settings, revoke_timeout_s: float) -> KafkaSource:
-        """The group consumer; it polls from now on.
+        """The group consumer; it polls from now on, and ends the process where the changelog of the stores is another.
 
         Args:
             settings: Topics, group, start.
@@ -97,6 +98,7 @@ class Outside:
             settings,
             revoke_timeout_s=revoke_timeout_s,
             on_overtaken=self._telemetry.source_overtaken,
+            changelog_id=self._changelog_id,
         )
         self._closing.push_async_callback(source.close)
         return source

@@ -267,6 +267,7 @@ async def watched(
     resume: bool = True,
     revoke_timeout_s: float = WITHIN_S,
     overtaken: list[TopicPartition] | None = None,
+    changelog_id: str = "",
 ) -> AsyncIterator[Watcher]:
     """A source with its watcher, closed at the end."""
     source = KafkaSource(
@@ -274,6 +275,7 @@ async def watched(
         settings,
         revoke_timeout_s=revoke_timeout_s,
         on_overtaken=([] if overtaken is None else overtaken).append,
+        changelog_id=changelog_id,
     )
     try:
         yield Watcher(source, resume=resume)

@@ -118,13 +118,13 @@ def size_of(record: Record) -> int:
 
 
 def _concluded(work: Work) -> bool:
-    """Whether a work ends because all its parts have: as the weightiest of them, with the reasons of all."""
+    """Whether a work ends because all its parts have: as the weightiest of them, with its reasons before others'."""
     if not work.parts or any(part.outcome is None for part in work.parts):
         return False
     decisive = next(part for outcome in _BY_WEIGHT for part in work.parts if part.outcome is outcome)
     work.outcome, work.operation = decisive.outcome, decisive.operation
     work.batch_id, work.trace_id = decisive.batch_id, decisive.trace_id
     work.applied_at = max((part.applied_at for part in work.parts if part.applied_at is not None), default=None)
-    work.reasons = tuple(dict.fromkeys(reason for part in work.parts for reason in part.reasons))
+    work.reasons = tuple(dict.fromkeys(reason for part in (decisive, *work.parts) for reason in part.reasons))
     work.detail = decisive.detail
     return True

@@ -120,12 +120,14 @@ class Again:
     def number_refused(self, lane: Lane, code: str) -> None:
         """The do-not-call list does not take the number of who withdraws: he is not callable, and that is all.
 
-        Told once for each record, however often its request has to be made.
+        Told once for each record, however often its request has to be made, and an alarm once: each later change of who
+        withdrew before asks for his number again.
         """
         if (reason := f"genesys:{code}") not in lane.work.reasons:
             remedy = "not callable in this list; put its number on the do-not-call list by hand"
             log.error("number_refused", code=code, remedy=remedy, record=name(lane))
-            self._withdrawal_refused("number")
+            if lane.base is None or lane.base.callable is not False:
+                self._withdrawal_refused("number")
             lane.work.reasons = (*lane.work.reasons, reason)
 
     def postpone_delete(self, lane: Lane, applied_at: float, *, alone: bool) -> None:

@@ -210,9 +210,12 @@ class Dispatcher:
                 self._failed(batch, error)
 
     async def _surely_owned(self, batch: Batch) -> Batch:
-        """What is left of the batch once the source is sure of it."""
+        """What is left of the batch once the source is sure of it; nothing where no request may begin any more."""
         batch = self._owned(batch)
         while not self._is_ours(batch):
+            if self._has_ended:
+                self._lanes.put_back(batch.lanes)
+                return replace(batch, lanes=[])
             await asyncio.sleep(LOOK_AGAIN_S)
             batch = self._owned(batch)
         return batch

@@ -315,9 +315,10 @@ class Pipeline:
         """
         self.lanes.draining = True
         self._feed.end()
-        self._dispatcher.wake()
         deadline_s, request_s = self._settings.drain_timeout_s, self._settings.genesys_request_timeout_s
-        await self._wait_while(self._under_way, max(0, deadline_s - request_s))
+        if deadline_s > request_s:
+            self._dispatcher.wake()
+            await self._wait_while(self._under_way, deadline_s - request_s)
         self._dispatcher.end()
         partitions = list(self.partitions.values())
         await self._finish(partitions, self._requests_under_way, min(request_s, deadline_s), DRAIN_MARGIN_S)

@@ -617,6 +617,27 @@ async def test_refused_numbers_that_one_try_cannot_find_are_found_by_several(cha
     assert client.done == set(numbers)
 
 
+async def test_calls_at_the_same_time_tell_each_what_was_refused():
+    """One call may be over, and have forgotten the number, before the other one is."""
+    waits, goes_on = asyncio.Event(), asyncio.Event()
+
+    class Refusing:
+        async def call(self, *_: object, body: bytes, **__: object) -> None:
+            numbers = orjson.loads(body)
+            if numbers == ["+2"]:
+                waits.set()
+                await goes_on.wait()
+            if "+1" in numbers:
+                raise RefusedByGenesys("invalid.value")
+
+    dnc_list = DncList(cast("Client", Refusing()), "id")
+    first = asyncio.create_task(dnc_list.add(["+1", "+2"], 0.0, lambda: True))
+    await waits.wait()
+    assert await dnc_list.add(["+1", "+3"], 0.0, lambda: True) == {"+1": "invalid.value"}
+    goes_on.set()
+    assert await first == {"+1": "invalid.value"}
+
+
 @pytest.mark.parametrize(
     "code",
     ["dnc.records.per.list.limit.exceeded", "dnc.source.operation.not.supported", "dnc.list.not.found"],

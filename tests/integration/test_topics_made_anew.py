@@ -13,8 +13,9 @@ from structlog.testing import capture_logs
 
 from consumer.adapters.kafka import starts
 from consumer.adapters.kafka.changelog import prefix_of
+from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.event_topics import KafkaEventTopics
-from consumer.adapters.kafka.topics import TopicIds
+from consumer.adapters.kafka.topics import TopicIds, topic_id
 from consumer.errors import FatalError, TransientError
 from consumer.model import TopicPartition
 from tests.integration.test_event_topics import first_of, held_settlements, names, opened
@@ -283,7 +284,7 @@ async def test_a_changelog_that_is_made_anew_ends_the_process(
         return ids
 
     monkeypatch.setattr(TopicIds, "of", noted)
-    async with watched(chosen) as watcher:
+    async with watched(chosen, changelog_id=topic_id(Connection.of(chosen), chosen.kafka_changelog_topic)) as watcher:
         await watcher.until(lambda: len(looks) > 1 and len(watcher.positions) == 1)
         await asyncio.to_thread(delete, kafka.bootstrap, chosen.kafka_changelog_topic)
         await watcher.until(lambda: looks.count(None) > 1)

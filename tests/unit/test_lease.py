@@ -103,6 +103,15 @@ def test_a_revocation_proves_nothing_of_a_coordinator_that_is_silent() -> None:
     assert not lease.holds(150.0)
 
 
+def test_one_revocation_behind_the_other_proves_no_more() -> None:
+    """Each is measured from the coordinator's last answer: the library may have taken partitions both times."""
+    lease = Lease(LASTS_S)
+    lease.renew(100.0)
+    for began_at in (109.0, 118.0, 127.0):
+        lease.renew_if_recent(began_at)
+    assert lease.silent_s(127.0) == pytest.approx(18.0)
+
+
 def test_the_group_counts_on_when_the_time_of_a_revocation_ends() -> None:
     """However late it begins: the time is two thirds of a session."""
     session_s = 1.5 * LASTS_S

@@ -279,6 +279,23 @@ def test_whose_number_the_list_refuses_is_told(withdrawal: Event, outcome: str, 
     assert (line["code"], line["record"]) == ("invalid.value", f"{TOPIC}/0/1")
 
 
+def test_a_refused_number_alarms_once() -> None:
+    """Whoever put it on the list by hand can do no more, and it is asked for with each later change of that person."""
+    world = known()
+    world.refused_numbers = {OLD}
+    story = Story().tell(0, Event("c", 1, phone=OLD), WITHDRAWN)
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story)
+        await until(lambda: world.committed == {P0: 2})
+        arrives(world, life, story.tell(0, Event("c", 3, phone=OLD, consent=False, do_not_call=True)))
+        await until(lambda: world.committed == {P0: 3})
+        assert life.telemetry.refused_withdrawals == {"number": 1}
+
+    in_life(world, act, **DNC)
+    assert [each["reasons"] for each in world.events()][-2:] == [["genesys:invalid.value"]] * 2
+
+
 class _TakesNoNumbers(MemorySink):
     """One without its do-not-call list: of a request with somebody who is not callable then, no more is done."""
 

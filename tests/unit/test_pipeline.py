@@ -1787,7 +1787,8 @@ def test_a_stop_gives_up_at_its_deadline() -> None:
     check(world, story, set())
 
 
-def test_a_stop_cuts_no_request_off() -> None:
+@pytest.mark.parametrize(("drain_timeout_s", "requests"), [(25, 2), (20, 1)])
+def test_a_stop_cuts_no_request_off(drain_timeout_s: int, requests: int) -> None:
     """None begins that may not be over within the time for draining: what it does would not be known, nor settled."""
     world = world_of(Story().tell(0, *_contacts(200)))
     world.latency = 20.0
@@ -1796,9 +1797,10 @@ def test_a_stop_cuts_no_request_off() -> None:
         await until(lambda: life.pipeline.gate.in_flight > 0)
         await passes(15)
 
-    in_life(world, act, batch_max_records=10, genesys_max_in_flight=1, drain_timeout_s=25, genesys_request_timeout_s=20)
-    assert len(world.requested) == 2
-    assert world.committed == {P0: 20}
+    limits = {"drain_timeout_s": drain_timeout_s, "genesys_request_timeout_s": 20, "genesys_max_in_flight": 1}
+    in_life(world, act, None, batch_max_records=10, **limits)
+    assert len(world.requested) == requests
+    assert world.committed == {P0: 10 * requests}
 
 
 def test_a_stop_settles_what_has_its_outcome_though_the_time_is_over() -> None:

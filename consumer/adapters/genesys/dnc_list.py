@@ -133,8 +133,9 @@ class DncList:
             TransientError: Not now.
             FatalError: As for every call.
         """
-        await self._do(_ADD, numbers, deadline, sure)
-        return self._forget(_ADD, numbers)
+        refused = await self._do(_ADD, numbers, deadline, sure)
+        self._forget(_ADD, numbers)
+        return refused
 
     async def remove(self, numbers: Sequence[str], deadline: float, sure: Callable[[], bool]) -> None:
         """Take phone numbers off; those that do not stand there are fine.
@@ -148,18 +149,23 @@ class DncList:
             TransientError: Not now.
             FatalError: As for every call.
         """
+        refused: dict[str, str] = {}
         for start in range(0, len(numbers), _REMOVED_AT_ONCE):
-            await self._do(_REMOVE, numbers[start : start + _REMOVED_AT_ONCE], deadline, sure)
-        for code in self._forget(_REMOVE, numbers).values():
+            refused |= await self._do(_REMOVE, numbers[start : start + _REMOVED_AT_ONCE], deadline, sure)
+        self._forget(_REMOVE, numbers)
+        for code in refused.values():
             log.error("number_not_released", code=code, remedy="take it off the do-not-call list by hand")
 
-    async def _do(self, action: _Action, numbers: Sequence[str], deadline: float, sure: Callable[[], bool]) -> None:
-        """Do it with all numbers but those that Genesys refuses alone, which are found by halves.
+    async def _do(
+        self, action: _Action, numbers: Sequence[str], deadline: float, sure: Callable[[], bool]
+    ) -> dict[str, str]:
+        """Do it with all numbers but those that Genesys refuses alone, which are found by halves; those, with codes.
 
         A try that comes to no end leaves behind how far it came: begun anew each time, the search might never end.
+        Other calls go on at the same time, and may forget of a number what this one has seen.
         """
-        left = list(numbers)
-        while left := [number for number in left if self._together(action, number)]:
+        left, alone = list(numbers), dict[str, str]()
+        while left := self._askable(action, left, alone):
             asked = self._next(action, left)
             refused = await self._asked(action, asked, deadline, sure)
             self._forget(action, asked)
@@ -168,6 +174,7 @@ class DncList:
                 left = [number for number in left if number not in done]
             else:
                 self._note(action, asked, refused.code)
+        return alone
 
     async def _asked(
         self, action: _Action, numbers: Sequence[str], deadline: float, sure: Callable[[], bool]
@@ -180,6 +187,12 @@ class DncList:
                 raise TakesNoNumbers(f"the do-not-call list takes no numbers: {refused.code}") from None
             return refused
         return None
+
+    def _askable(self, action: _Action, numbers: Sequence[str], alone: dict[str, str]) -> list[str]:
+        """The numbers without those that were refused alone, which are noted."""
+        refusals = {number: self._refusals.get((action.endpoint.operation, number)) for number in numbers}
+        alone.update({number: known.code for number, known in refusals.items() if known and not known.together})
+        return [number for number in numbers if number not in alone]
 
     def _together(self, action: _Action, number: str) -> int:
         """As `_Refusal.together`."""
@@ -198,10 +211,10 @@ class DncList:
         while len(self._refusals) > _REMEMBERED:
             del self._refusals[next(iter(self._refusals))]
 
-    def _forget(self, action: _Action, numbers: Sequence[str]) -> dict[str, str]:
-        """Ask for numbers as for any others the next time; what was known of them, as error codes."""
-        known = {number: self._refusals.pop((action.endpoint.operation, number), None) for number in numbers}
-        return {number: refusal.code for number, refusal in known.items() if refusal is not None}
+    def _forget(self, action: _Action, numbers: Sequence[str]) -> None:
+        """Ask for numbers as for any others the next time."""
+        for number in numbers:
+            self._refusals.pop((action.endpoint.operation, number), None)
 
 
 async def _create(client: Client, name: str) -> object:

@@ -30,13 +30,13 @@ class Lease:
 
     def __init__(self, lasts_s: float) -> None:
         self._lasts_s = lasts_s
-        self._answered_at = -math.inf
+        self._answered_at = self._counts_from = -math.inf
         self._perhaps_at = -math.inf
         self._clocks_differ_s = math.inf
 
     def renew(self, now: float) -> None:
         """The group has just assigned partitions."""
-        self._answered_at = now
+        self._answered_at = self._counts_from = now
 
     def renew_if_recent(self, now: float) -> None:
         """Partitions are being taken in an orderly way, for which the member has the whole time.
@@ -45,9 +45,9 @@ class Lease:
         it too, as where a topic is gone, and so does a member that joins anew. So by itself it proves only that the
         library has not heard of a loss: what its last statistics showed counts, and that must be recent.
         """
-        self._answered_at = max(self._answered_at, self._perhaps_at)
-        if self.silent_s(now) <= RECENT_SHARE * self._lasts_s:
-            self._answered_at = now
+        self._take(self._perhaps_at)
+        if now - self._answered_at <= RECENT_SHARE * self._lasts_s:
+            self._counts_from = max(self._counts_from, now)
 
     def observe(self, statistics: Mapping[str, Any], now: float, *, joining: bool = False) -> None:
         """Take in the library's statistics, parsed.
@@ -62,7 +62,7 @@ class Lease:
             joining: Whether the library is on its way to become a member, again or for the first time.
         """
         if not joining:
-            self._answered_at = max(self._answered_at, self._perhaps_at)
+            self._take(self._perhaps_at)
         self._perhaps_at = -math.inf
         taken_at = statistics["ts"] / 1e6
         self._clocks_differ_s = min(self._clocks_differ_s, now - taken_at)  # what is above is time spent waiting
@@ -75,5 +75,9 @@ class Lease:
         return self.silent_s(now) < self._lasts_s
 
     def silent_s(self, now: float) -> float:
-        """Seconds since the last answer that counts."""
-        return now - self._answered_at
+        """Seconds since the last answer that counts, or since a revocation began that followed one soon."""
+        return now - self._counts_from
+
+    def _take(self, answered_at: float) -> None:
+        self._answered_at = max(self._answered_at, answered_at)
+        self._counts_from = max(self._counts_from, answered_at)

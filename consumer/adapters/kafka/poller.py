@@ -103,6 +103,7 @@ class Poller:
         handoff: To the event loop.
         revoke_timeout_s: How long a revocation waits to be released.
         on_overtaken: Told on the event loop when the broker no longer has the expected offset of a partition.
+        changelog_id: As that of `Starts`.
 
     Attributes:
         ownership: The partitions that are ours.
@@ -118,6 +119,7 @@ class Poller:
         *,
         revoke_timeout_s: float,
         on_overtaken: Overtaken,
+        changelog_id: str,
     ) -> None:
         self._connection = connection
         self._settings = settings
@@ -131,7 +133,7 @@ class Poller:
         self._name = StaticName(settings.kafka_group_instance_id)
         self._consumer: Consumer
         self.closing = False
-        self.ownership = Ownership(Starts(connection, settings), handoff, on_overtaken)
+        self.ownership = Ownership(Starts(connection, settings, changelog_id), handoff, on_overtaken)
         self.reach = Reach(connection, settings.kafka_source_topics[0])
         self.last_poll = time.monotonic()
 

@@ -37,14 +37,26 @@ class KafkaSource:
         settings: Topics, group, start.
         revoke_timeout_s: How long a revocation waits to be released.
         on_overtaken: Told on the event loop when retention overtook the group at a partition.
+        changelog_id: That of the changelog to which the stores belong, and which has to stay; "" where it is not known.
     """
 
     def __init__(
-        self, connection: Connection, settings: Settings, *, revoke_timeout_s: float, on_overtaken: Overtaken
+        self,
+        connection: Connection,
+        settings: Settings,
+        *,
+        revoke_timeout_s: float,
+        on_overtaken: Overtaken,
+        changelog_id: str = "",
     ) -> None:
         self._handoff = Handoff()
         self._poller = Poller(
-            connection, settings, self._handoff, revoke_timeout_s=revoke_timeout_s, on_overtaken=on_overtaken
+            connection,
+            settings,
+            self._handoff,
+            revoke_timeout_s=revoke_timeout_s,
+            on_overtaken=on_overtaken,
+            changelog_id=changelog_id,
         )
         self._ended = asyncio.Event()
         threading.Thread(target=self._run, name="kafka-poll", daemon=True).start()

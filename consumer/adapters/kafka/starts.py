@@ -7,6 +7,7 @@ next process would, so that a crash before its first settlement skips nothing.
 A topic that is deleted and made anew has the same name and another id. An offset of the former says nothing of it.
 """
 
+import time
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import NamedTuple
@@ -99,9 +100,10 @@ class Starts:
     Args:
         connection: To the brokers.
         settings: Group and KAFKA_START.
+        changelog_id: That of the changelog to which the stores belong; "" where it is not known.
     """
 
-    def __init__(self, connection: Connection, settings: Settings) -> None:
+    def __init__(self, connection: Connection, settings: Settings, changelog_id: str = "") -> None:
         self._connection = connection
         self._settings = settings
         self._admin = Admin(connection)
@@ -109,15 +111,14 @@ class Starts:
         self._group = GroupOffsets(connection, settings.kafka_group_id)
         self._latest = settings.kafka_start == "latest"
         self._topics = settings.kafka_source_topics
-        self._changelog = settings.kafka_changelog_topic
+        self._changelog, self._changelog_id = settings.kafka_changelog_topic, changelog_id
         self._pending: dict[TopicPartition, Mark | None] = {}
         self._gone: set[TopicPartition] = set()
         self._worker = Worker("kafka-starts")
         self._answers: Future[_Answers] | None = None
         self._asked: set[TopicPartition] = set()
         self._looking: Future[dict[str, str | None]] | None = None
-        self._look_at = 0.0  # at once: as the changelog is then, it has to stay
-        self._changelog_id = ""
+        self._look_at = time.monotonic() + LOOK_EVERY_S
         self._not_before = 0.0
         self._told_at: float | None = None
         self._unknown = Seldom()
@@ -207,12 +208,8 @@ class Starts:
 
     def _fail_if_another(self, changelog_id: str | None) -> None:
         """A producer may write on where the changelog was deleted and made anew, and the stores are of the former."""
-        if not changelog_id:
-            return
-        self._changelog_id = self._changelog_id or changelog_id
-        if changelog_id != self._changelog_id:
-            remedy = "pause the campaigns; all counts as new from the next start on"
-            raise FatalError(f"{self._changelog} was deleted and made anew, what was delivered is forgotten: {remedy}")
+        if changelog_id and self._changelog_id and changelog_id != self._changelog_id:
+            raise FatalError(f"{self._changelog} was deleted and made anew: what was delivered is not known")
 
     def _ask_ids(self, topics: Collection[str]) -> dict[str, str | None]:
         with self._admin.client() as client:
