@@ -68,7 +68,7 @@ lock: $(VENV)/.dev ## requirements/*.txt from pyproject.toml (ARGS="--upgrade" f
 	$(subst pyproject.toml,,$(LOCK)) $(ARGS) --group build -c requirements/dev.txt -o requirements/build.txt
 	$(subst pyproject.toml,,$(LOCK)) $(ARGS) --group peers -o requirements/peers.txt
 
-bench: $(VENV)/.dev $(PEERS)/.installed ## benchmarks, beside three stream libraries: eighty minutes
+bench: $(VENV)/.dev $(PEERS)/.installed ## benchmarks, beside three stream libraries: an hour
 	$(BIN)/python -m bench $(ARGS)
 
 chaos: $(VENV)/.dev ## 200 rounds of kills, broken networks and full disks on three brokers: fifty minutes

@@ -19,7 +19,7 @@ from confluent_kafka import (
 from msgspec.structs import replace
 from rocksdict import Cache, Rdict
 
-from consumer.adapters.dedupe_store.database import CACHE_BYTES, POSITION_KEY, rocks_options
+from consumer.adapters.dedupe_store.database import CACHE_BYTES, MARKER, POSITION_KEY, rocks_options
 from consumer.model import Record, TopicPartition
 from tests.kafka_clients import QUIET
 from tests.memory_ports import World
@@ -177,7 +177,8 @@ def stores(
         would not open is left out: it makes such a store anew.
     """
     for key, known in offsets.items():
-        db = _opened(state_dir / key.topic / str(key.partition) / "db")
+        directory = state_dir / key.topic / str(key.partition)
+        db = _opened(directory / "db") if (directory / MARKER).exists() else None
         if db is not None:
             with closing(db):
                 held = dict(_entries(db))

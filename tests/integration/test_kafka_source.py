@@ -237,7 +237,7 @@ async def test_a_revocation_has_its_time_whenever_the_coordinator_answered_last(
             async with watched(chosen) as new:
                 await both(old, new, lambda: old.lost)
     (said,) = [each for each in logs if each["event"] == "revoked_without_release"]
-    assert 5.8 <= said["seconds"] <= 6.1
+    assert 5.4 <= said["seconds"] < 9, "of 6.0; without its whole time, 4 s and less"
 
 
 async def test_a_member_that_was_silent_for_too_long_hears_that_it_lost_everything(
@@ -251,7 +251,7 @@ async def test_a_member_that_was_silent_for_too_long_hears_that_it_lost_everythi
         with monkeypatch.context() as stuck:
             stuck.setattr("consumer.adapters.kafka.handoff.MAX_UNTAKEN", 0)
             begun = watcher.source.last_poll
-            await watcher.until(lambda: watcher.source.last_poll > begun + 4.5)
+            await watcher.until(lambda: watcher.source.last_poll > begun + 6)
         await watcher.until(lambda: len(watcher.assigned) >= 2)
         assert watcher.lost[0].partitions == [TopicPartition(topic, 0)]
         assert not watcher.revoked
