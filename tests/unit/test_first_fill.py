@@ -819,14 +819,7 @@ def test_a_load_does_not_wait_for_somebody_to_mend_the_do_not_call_list(
 
     class Refusing(MemorySink):
         async def upsert(
-            self,
-            contacts: Any,
-            sure: Any = always,
-            withdrawn: Any = (),
-            granted: Any = (),
-            *,
-            asks: bool = True,
-            **named: Any,
+            self, contacts: Any, sure: Any = always, withdrawn: Any = (), *more: Any, asks: bool = True, **named: Any
         ) -> Any:
             await super().upsert(contacts, sure)
             raise Withheld(cause, {each.external_id for each in withdrawn}, asked=asks)

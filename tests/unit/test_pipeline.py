@@ -570,20 +570,13 @@ class _SometimesWithoutDncList(_WithoutDncList):
         self.asked: list[float] = []
 
     async def upsert(
-        self,
-        contacts: Any,
-        sure: Any = always,
-        withdrawn: Any = (),
-        granted: Any = (),
-        *,
-        asks: bool = True,
-        **named: Any,
+        self, contacts: Any, sure: Any = always, withdrawn: Any = (), *more: Any, asks: bool = True, **named: Any
     ) -> Any:
         if withdrawn and asks:
             now = asyncio.get_running_loop().time()
             self.until = 0.0 if len(self.asked) % self.every else now
             self.asked.append(now)
-        return await super().upsert(contacts, sure, withdrawn, granted, asks=asks, **named)
+        return await super().upsert(contacts, sure, withdrawn, *more, asks=asks, **named)
 
 
 def test_who_waits_for_the_do_not_call_list_is_offered_although_others_are_told_to_wait() -> None:
@@ -650,18 +643,11 @@ def test_a_do_not_call_list_that_hangs_takes_the_time_of_nobody_but_those_who_ar
         cause: ConsumerError = SinkUnavailable("no answer")
 
         async def upsert(
-            self,
-            contacts: Any,
-            sure: Any = always,
-            withdrawn: Any = (),
-            granted: Any = (),
-            *,
-            asks: bool = True,
-            **named: Any,
+            self, contacts: Any, sure: Any = always, withdrawn: Any = (), *more: Any, asks: bool = True, **named: Any
         ) -> Any:
             if withdrawn and asks and asyncio.get_running_loop().time() < START + self.until:
                 await passes(10)
-            return await super().upsert(contacts, sure, withdrawn, granted, asks=asks, **named)
+            return await super().upsert(contacts, sure, withdrawn, *more, asks=asks, **named)
 
     async def act(life: Life) -> None:
         for n, name in enumerate(people):
@@ -879,18 +865,11 @@ def test_a_list_that_is_slow_to_refuse_keeps_nobody_else_waiting() -> None:
         until = 3600.0
 
         async def upsert(
-            self,
-            contacts: Any,
-            sure: Any = always,
-            withdrawn: Any = (),
-            granted: Any = (),
-            *,
-            asks: bool = True,
-            **named: Any,
+            self, contacts: Any, sure: Any = always, withdrawn: Any = (), *more: Any, asks: bool = True, **named: Any
         ) -> Any:
             if withdrawn and asks:
                 await passes(10)
-            return await super().upsert(contacts, sure, withdrawn, granted, asks=asks, **named)
+            return await super().upsert(contacts, sure, withdrawn, *more, asks=asks, **named)
 
     async def act(life: Life) -> None:
         await until(lambda: len(world.list) == 3000)

@@ -727,18 +727,11 @@ class _ListAway(MemorySink):
     away = True
 
     async def upsert(
-        self,
-        contacts: Any,
-        sure: Any = always,
-        withdrawn: Any = (),
-        granted: Any = (),
-        *,
-        asks: bool = True,
-        **named: Any,
+        self, contacts: Any, sure: Any = always, withdrawn: Any = (), *more: Any, asks: bool = True, **named: Any
     ) -> Any:
         if withdrawn and (self.away or not asks):
             raise Withheld(FatalError("no permission"), {each.external_id for each in withdrawn}, asked=asks)
-        return await super().upsert(contacts, sure, withdrawn, granted, **named)
+        return await super().upsert(contacts, sure, withdrawn, *more, **named)
 
 
 def test_who_was_deleted_in_vain_is_held_before_the_next_delete() -> None:
