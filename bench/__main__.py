@@ -67,7 +67,9 @@ def _end_to_end(arguments: argparse.Namespace) -> Sequence[Any]:
         return [
             run
             for workload in events.WORKLOADS
-            for run in end_to_end.measure(kafka, programs.ALL, workload, arguments.events, arguments.runs)
+            for run in end_to_end.measure(
+                kafka, programs.ALL, workload, workload.times * arguments.events, arguments.runs
+            )
         ]
 
 

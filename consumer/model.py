@@ -403,7 +403,7 @@ class Work(Struct, eq=False):
         reasons: Codes: of `Reason`, or `genesys:<error code>`.
         detail: What to look at, without contact data.
         state: What is to be remembered of the contact from now on, None when nothing new.
-        told: If another work took its place: the contact's state, had everything up to this work been accepted.
+        expected: If another work took its place: the contact's state, had everything up to this work been accepted.
         batch_id: Of the batch that took it to Genesys.
         trace_id: Hex id of the trace of that batch.
         applied_at: Seconds since the epoch when Genesys answered.
@@ -422,7 +422,7 @@ class Work(Struct, eq=False):
     reasons: Sequence[str] = ()
     detail: str = ""
     state: State | None = None
-    told: State | None = None
+    expected: State | None = None
     batch_id: str | None = None
     trace_id: str | None = None
     applied_at: float | None = None

@@ -216,8 +216,8 @@ class Admission:
         """
         rejected = work.accepted_as is Outcome.REJECTED  # its record is bad, whatever took its place
         work.outcome = Outcome.REJECTED if rejected else Outcome.SUPERSEDED
-        if work.told is not None:
-            work.state = dedupe.forgotten(work.told, self._contact_list_id)
+        if work.expected is not None:
+            work.state = dedupe.forgotten(work.expected, self._contact_list_id)
 
     # -- judging
 
@@ -249,7 +249,7 @@ class Admission:
         verdict = dedupe.judge(change, before)
         if verdict is _CHANGED and self._may_be_replaced(lane, change):
             change = _behind(work, change, before)
-            lane.work.told = before
+            lane.work.expected = before
             self._lanes.replace(lane, work, change)
             lane.replaced = before
         else:

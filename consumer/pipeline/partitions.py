@@ -36,7 +36,7 @@ class Partition:
         beyond: How often it was read on for that although it holds its share, since it last had room.
         closing: Whether it is about to move away: nothing more is taken in.
         head: End of its chain of audit events.
-        told: Events behind it that readers may have seen although their settlement failed.
+        exposed: Events behind it that readers may have seen although their settlement failed.
         epochs: Of its source's log, as far as its records were taken in.
         fuse: That of its topic.
         deleted: The last record that was taken in, with what it tells, if that is a delete.
@@ -62,7 +62,7 @@ class Partition:
     beyond: int = 0
     closing: bool = False
     head: ChainHead = field(default_factory=ChainHead)
-    told: list[AuditEvent] = field(default_factory=list)
+    exposed: list[AuditEvent] = field(default_factory=list)
     epochs: Epochs = field(default_factory=Epochs)
     fuse: Fuse = field(default_factory=Fuse)
     deleted: tuple[Record, ChangeEvent] | None = None

@@ -187,9 +187,9 @@ class Settler:
 
     def _events(self, partition: Partition, works: Sequence[Work], now: float) -> tuple[list[AuditEvent], ChainHead]:
         """Events of these works; those that may have been told already are the same again, or the chain would fork."""
-        told = partition.told[: len(works)]
-        events, head = self._auditor.records(works[len(told) :], audit.head_behind(partition.head, told), now)
-        return [*told, *events], head
+        exposed = partition.exposed[: len(works)]
+        events, head = self._auditor.records(works[len(exposed) :], audit.head_behind(partition.head, exposed), now)
+        return [*exposed, *events], head
 
     def _entries(self, partition: Partition, works: Sequence[Work], now_ms: int) -> list[StoreEntry]:
         """States as they are to be remembered."""
@@ -232,7 +232,7 @@ class Settler:
                 positions = await self._topics.settle(self._settlement(shares, batch_events))
             except TransientError as error:
                 self._keep(shares)
-                await self._put_off(error)
+                await self._try_later(error)
                 return True
             self._limit = min(MAX_RECORDS, 2 * self._limit)
             del self._batch_events[: len(batch_events)]
@@ -256,10 +256,10 @@ class Settler:
     def _keep(self, shares: Sequence[_Share]) -> None:
         """Remember what readers may have seen of a settlement that failed."""
         for share in shares if self._repeats else ():
-            told = share.partition.told
-            told += share.events[len(told) :]
+            exposed = share.partition.exposed
+            exposed += share.events[len(exposed) :]
 
-    async def _put_off(self, error: TransientError) -> None:
+    async def _try_later(self, error: TransientError) -> None:
         """Wait until it is worth another try."""
         if isinstance(error, Rebalancing):
             log.info("settle_postponed", error=str(error), remedy="made again in a moment")
@@ -307,7 +307,7 @@ class Settler:
         partition = share.partition
         partition.tracker.settle(share.works)
         partition.head = share.head
-        del partition.told[: len(share.works)]
+        del partition.exposed[: len(share.works)]
         for identity in share.expired:
             del partition.expired[identity]
         for part in _parts(share.works):

@@ -58,7 +58,7 @@ class Wait:
         self._why = ""
         self._next_s = FIRST_OFFER_S
         self._timer: asyncio.TimerHandle | None = None
-        self._put_off = False
+        self._postponed = False
         self._for_good = False
 
     @property
@@ -109,19 +109,19 @@ class Wait:
     def _plan(self, at_least_s: float) -> None:
         """Offer some when it is time for it.
 
-        What is planned already is put off where it comes too soon, but once only: whoever comes meanwhile may be told
+        What is planned already is postponed where it comes too soon, but once only: whoever comes meanwhile may be told
         to wait again and again, and then nobody would ever be offered.
         """
         loop = asyncio.get_running_loop()
         if self._timer is None:
             at_least_s = max(self._next_s, at_least_s)
             self._next_s = min(2 * self._next_s, OFFERED_EVERY_S)
-            self._put_off = False
-        elif self._put_off or self._timer.when() >= loop.time() + at_least_s:
+            self._postponed = False
+        elif self._postponed or self._timer.when() >= loop.time() + at_least_s:
             return
         else:
             self._timer.cancel()
-            self._put_off = True
+            self._postponed = True
         self._timer = loop.call_later(at_least_s, self._offer)
 
     def taken(self, effect: Effect, lanes: Iterable[Lane]) -> None:

@@ -702,7 +702,7 @@ def test_new_contacts_that_waited_for_the_list_do_not_wait_for_room() -> None:
     in_life(world, act, sink=sink, genesys_dnc_list="do not call")
 
 
-def test_an_offer_is_put_off_once_however_often_somebody_is_told_to_wait() -> None:
+def test_an_offer_is_postponed_once_however_often_somebody_is_told_to_wait() -> None:
     """As by requests that had to be made meanwhile."""
 
     async def main() -> None:
