@@ -3,14 +3,15 @@
 from collections.abc import Collection
 from concurrent.futures import Future
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition as NativePartition, Uuid
 
+from consumer.adapters.kafka import topics
 from consumer.adapters.kafka.group_offsets import Mark, Membership
 from consumer.adapters.kafka.starts import Start
-from consumer.adapters.kafka.topics import TopicIds
+from consumer.adapters.kafka.topics import TopicIds, id_of_seen
 from consumer.model import TopicPartition
 
 P0, P1 = TopicPartition("t", 0), TopicPartition("t", 1)
@@ -97,3 +98,28 @@ def test_what_keeps_all_from_being_told_is_an_error() -> None:
     refused = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
     with pytest.raises(KafkaException, match="TOPIC_AUTHORIZATION_FAILED"):
         ids(["gone", "secret"], Admin(gone=UNKNOWN, secret=refused))
+
+
+class Behind(Admin):
+    """A broker that knows a topic only when it is asked for the third time."""
+
+    asked = 0
+
+    def describe_topics(self, topics: TopicCollection, request_timeout: float) -> dict[str, Future[object]]:
+        self.asked += 1
+        told = Uuid(1, 2) if self.asked == 3 else UNKNOWN
+        return Admin(made=told).describe_topics(topics, request_timeout)
+
+
+def test_a_broker_that_does_not_know_what_was_just_made_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the first start ends wherever two brokers tell of the changelog at different moments."""
+    monkeypatch.setattr(topics, "LOOK_AGAIN_S", 0.0)
+    assert id_of_seen(cast("Any", Behind()), "made") == str(Uuid(1, 2))
+
+
+@pytest.mark.parametrize("code", [KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED])
+def test_what_is_refused_or_never_known_is_an_error(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have been deleted in that moment."""
+    monkeypatch.setattr(topics, "VISIBLE_WITHIN_S", 0.0 if code == UNKNOWN.code() else 1e9)
+    with pytest.raises(KafkaException, match=KafkaError(code).name()):
+        id_of_seen(cast("Any", Admin(made=KafkaError(code))), "made")

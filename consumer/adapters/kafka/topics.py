@@ -129,7 +129,7 @@ async def changelog_id(connection: Connection, settings: Settings) -> str:
 
 
 def topic_id(connection: Connection, name: str) -> str:
-    """What tells a topic from another one of its name; always the same where brokers give topics no ids. Blocks.
+    """What tells a topic that was seen from another one of its name; always the same where brokers give none. Blocks.
 
     Raises:
         SourceUnavailable: The brokers do not answer.
@@ -138,8 +138,24 @@ def topic_id(connection: Connection, name: str) -> str:
     with Admin(connection).asking(f"cannot describe {name}") as admin:
         if _is_mock(_known(admin)):
             return ""
+        return id_of_seen(admin, name)
+
+
+def id_of_seen(admin: AdminClient, name: str) -> str:
+    """The id of a topic that a broker told of: one that does not know it yet is asked again for a while.
+
+    Raises:
+        KafkaException: It cannot be had.
+    """
+    deadline = time.monotonic() + VISIBLE_WITHIN_S
+    while True:
         asked = admin.describe_topics(TopicCollection([name]), request_timeout=ANSWER_WITHIN_S)
-        return str(asked[name].result().topic_id)
+        try:
+            return str(asked[name].result().topic_id)
+        except KafkaException as failure:
+            if not _is_missing(failure) or time.monotonic() >= deadline:
+                raise
+        time.sleep(LOOK_AGAIN_S)
 
 
 def _is_missing(failure: BaseException) -> bool:
