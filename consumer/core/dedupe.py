@@ -34,9 +34,13 @@ def repeats(offset: int, imprint: bytes, state: State) -> bool:
     """Whether a record is what its contact was accepted with, byte for byte, and no older: a duplicate for sure.
 
     Read in the same way it is the same change, with the same version and content, and nothing came between. One that
-    stands before the accepted one may be stale; of a file nobody knows where its rows stand.
+    stands before the accepted one may be stale; of a file nobody knows where its rows stand. Behind it, a repeat moves
+    the place of what has no version, and of a withdrawal.
     """
-    return imprint != b"" and imprint == state.imprint and offset >= state.offset != FROM_A_FILE
+    if imprint == b"" or imprint != state.imprint or state.offset == FROM_A_FILE:
+        return False
+    grants = state.callable is True and not state.deleted
+    return offset == state.offset or (offset > state.offset and state.versioned and grants)
 
 
 def is_told_again(change: Change, state: State) -> bool:
@@ -57,9 +61,11 @@ def judge(change: Change, state: State | None) -> Verdict:
         return _STALE
     if change.fingerprint == state.fingerprint:
         return _DUPLICATE
-    if order is not _UNKNOWN or change.withdrawal or change.occurred_at > state.occurred_at:
+    if order is not _UNKNOWN or change.withdrawal:
         return _CHANGED
-    return _CHANGED if _is_made_anew(change, state) else _STALE
+    if change.replayed and change.offset < state.offset:
+        return _STALE
+    return _CHANGED if change.occurred_at > state.occurred_at or _is_made_anew(change, state) else _STALE
 
 
 def _is_made_anew(change: Change, state: State) -> bool:
@@ -234,12 +240,13 @@ def from_a_file(state: State) -> State:
 
 
 def advanced(change: Change, state: State) -> State | None:
-    """The state after a duplicate: a newer version is remembered, or that a later file says the same; else None."""
+    """The state after a duplicate: a newer version is remembered, or a later place of what has none; else None."""
     if change.version is None:
-        later = change.offset == FROM_A_FILE and change.occurred_at > state.occurred_at
-        return from_a_file(replace(state, versioned=False, occurred_at=change.occurred_at)) if later else None
+        return _said_again(change, state)
     epoch = _epoch(change, state)
-    if state.version is not None and (epoch, change.version) <= (state.epoch, state.version):
+    if (epoch, change.version) == (state.epoch, state.version):
+        return _withdrawn_again(change, state)
+    if state.version is not None and (epoch, change.version) < (state.epoch, state.version):
         return None
     if change.concurrent and change.occurred_at < state.occurred_at:
         return None  # of a snapshot that did not see what is known: all that was committed since would apply anew
@@ -256,13 +263,44 @@ def advanced(change: Change, state: State) -> State | None:
     return _held_by_a_file(_in_its_order(made, change, state), change, state)
 
 
-def _in_its_order(made: State, change: Change, before: State) -> State:
-    """The state after a withdrawal or a repeat that has an earlier time, and cannot be ordered against what is known.
+def _said_again(change: Change, state: State) -> State | None:
+    """The state after a duplicate without a version, None where it stays: what stood before comes after it no more.
 
-    Perhaps it is sent again: then so is what followed it, which has to find what is known with its order and time.
+    Of a grant beside a version nobody knows where it stands. What cannot be decoded tells no time.
     """
-    unknown = before.version is not None and not _is_apart(change, before) and _order(change, before) is _UNKNOWN
-    if not unknown or change.occurred_at >= before.occurred_at:
+    if change.offset == FROM_A_FILE:
+        later = change.occurred_at > state.occurred_at
+        return from_a_file(replace(state, versioned=False, occurred_at=change.occurred_at)) if later else None
+    if not change.offset > state.offset != FROM_A_FILE or (state.versioned and not change.withdrawal):
+        return None
+    if change.undecoded:
+        return replace(state, offset=change.offset)
+    kafkas = change.tombstone and state.version is not None
+    time = state.occurred_at if kafkas else max(change.occurred_at, state.occurred_at)
+    return replace(state, versioned=False, occurred_at=time, offset=change.offset, imprint=change.imprint)
+
+
+def _withdrawn_again(change: Change, state: State) -> State | None:
+    """The state after a duplicate of the same version: of a withdrawal it stands where that was told last.
+
+    Of a grant it does not: a topic that is written once more would have each of them remembered anew.
+    """
+    if change.withdrawal and state.versioned and change.offset > state.offset != FROM_A_FILE:
+        return replace(state, offset=change.offset, imprint=change.imprint)
+    return None
+
+
+def _in_its_order(made: State, change: Change, before: State) -> State:
+    """The state after a withdrawal or a repeat that cannot be ordered against what is known, and is earlier.
+
+    By its time it may be sent again: then so is what followed it, which has to find what is known with its order and
+    time. Replayed from before what is known, what stood between is replayed too.
+    """
+    if _is_apart(change, before) or _order(change, before) is not _UNKNOWN:
+        return made
+    if change.replayed and change.offset < before.offset:
+        return replace(made, versioned=before.versioned, occurred_at=before.occurred_at, offset=before.offset)
+    if change.occurred_at >= before.occurred_at:
         return made
     return replace(made, versioned=before.versioned, occurred_at=before.occurred_at)
 

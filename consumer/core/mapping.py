@@ -245,8 +245,8 @@ def deletion(external_id: object, when: When) -> ChangeEvent:
 
 
 def gap(external_id: object, when: When) -> ChangeEvent:
-    """The change event of a contact that changed nobody knows how: until that is told, it has no consent."""
-    fields = (UNCHANGED, UNCHANGED, False, UNCHANGED)
+    """The change event of a contact that changed nobody knows how: no consent, and not known whether not to call."""
+    fields = (UNCHANGED, UNCHANGED, False, None)
     return _made(ChangeType.GAP, external_id, when, fields, {}, partial=True)
 
 

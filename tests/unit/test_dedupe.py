@@ -455,7 +455,7 @@ def test_a_noted_suppression_stops_older_grants_of_a_contact_that_is_not_in_gene
 
 @pytest.mark.parametrize(
     ("version", "known", "moves"),
-    [(6, 5, True), (5, 5, False), (4, 5, False), (0, None, True), (None, 5, False), (None, None, False)],
+    [(6, 5, True), (5, 5, False), (4, 5, False), (0, None, True), (None, 5, False)],
 )
 def test_a_duplicate_moves_the_version_forward_only(version, known, moves):
     """A newer version is remembered with its time and offset, the content stays; otherwise nothing is written."""
@@ -463,6 +463,29 @@ def test_a_duplicate_moves_the_version_forward_only(version, known, moves):
     after = advanced(change(version=version, at=2000, offset=20), before)
     expected = State(before.fingerprint, version, True, 2000, 20, deleted=False) if moves else None
     assert after == expected
+
+
+def test_a_duplicate_moves_the_place_where_that_is_the_order():
+    """What stood between the two is older than the second one."""
+    before = state(version=None, versioned=False)
+    after = advanced(change(version=None, at=2000, offset=20), before)
+    assert after == replace(before, occurred_at=2000, offset=20)
+    assert advanced(change(version=None, at=2000, offset=9), before) is None
+
+
+def test_a_record_that_nobody_can_read_again_moves_its_place_alone():
+    """What follows is compared with what was read last."""
+    held = accepted(precaution("c-1", 20, LIST), accepted(change(), None))
+    assert advanced(precaution("c-1", 30, LIST), held) == replace(held, offset=30)
+    assert held.versioned
+
+
+def test_a_second_tombstone_moves_its_place_and_no_time():
+    """Its time is Kafka's: a row that is made at once may be earlier."""
+    gone = replace(change(kind=ChangeType.DELETE, version=None, at=3000, offset=20), tombstone=True)
+    deleted = accepted(gone, state())
+    assert deleted.occurred_at == state().occurred_at
+    assert advanced(replace(gone, occurred_at=9000, offset=30), deleted) == replace(deleted, offset=30)
 
 
 def test_a_duplicate_does_not_bring_a_deleted_contact_back():

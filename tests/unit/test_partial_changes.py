@@ -186,6 +186,18 @@ def test_a_part_does_not_end_a_precaution(parts: Sequence[dict[str, Any]]) -> No
     assert callable_ == [True, *[False] * (len(parts) + 1), True]
 
 
+@pytest.mark.parametrize("part", [{"consent": True}, {"do_not_call": False}, {"phone": NEW}], ids=str)
+def test_a_part_does_not_end_a_gap(part: dict[str, Any]) -> None:
+    """What was missed may have been either flag: only who tells both says who may be called."""
+    gap = Event("c", 2, delete=True, occurred_at=-1, reasons=("resync_needed",))
+    world = one_after_the_other(Event("c", 1), gap)
+    assert outcomes(world)[-1] == "rejected"
+    next_comes(world, partly("c", 3, **part))
+    assert world.list["c"]["callable"] is False
+    next_comes(world, partly("c", 4, consent=True, do_not_call=False))
+    assert world.list["c"]["callable"] is True
+
+
 def test_a_part_that_withdraws_and_is_refused_is_carried_out_as_a_delete() -> None:
     """As with whole contacts."""
     world = one_after_the_other(Event("c", 1))
