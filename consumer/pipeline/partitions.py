@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from consumer.core.audit import AuditEvent
+from consumer.core.deleted import Deleted
 from consumer.core.epochs import Epochs
 from consumer.core.fuse import Fuse
 from consumer.core.offsets import Tracker, size_of
-from consumer.model import Assignment, ChainHead, ChangeEvent, Record, State, TopicPartition
+from consumer.model import Assignment, ChainHead, Record, State, TopicPartition
 
 
 @dataclass(eq=False, slots=True)
@@ -39,7 +40,9 @@ class Partition:
         exposed: Events behind it that readers may have seen although their settlement failed.
         epochs: Of its source's log, as far as its records were taken in.
         fuse: That of its topic.
-        deleted: The last record that was taken in, with what it tells, if that is a delete.
+        deleted: The last record that was taken in, if that is a delete.
+        deletes: Such of those that are not settled, by offset.
+        ends_in_delete: Whether the last settled record is known to be one.
     """
 
     assignment: Assignment
@@ -65,7 +68,9 @@ class Partition:
     exposed: list[AuditEvent] = field(default_factory=list)
     epochs: Epochs = field(default_factory=Epochs)
     fuse: Fuse = field(default_factory=Fuse)
-    deleted: tuple[Record, ChangeEvent] | None = None
+    deleted: Deleted | None = None
+    deletes: dict[int, Deleted] = field(default_factory=dict)
+    ends_in_delete: bool = False
 
     @property
     def key(self) -> TopicPartition:

@@ -11,10 +11,10 @@ from contextlib import aclosing
 
 import structlog
 
-from consumer.core import audit, epochs
+from consumer.core import audit, deleted, epochs
 from consumer.errors import TransientError
 from consumer.pipeline.partitions import Partition
-from consumer.pipeline.settle import CHAIN_KEY, EPOCHS_KEY, IMPORT_KEY
+from consumer.pipeline.settle import CHAIN_KEY, DELETED_KEY, EPOCHS_KEY, IMPORT_KEY
 from consumer.ports import ChangelogChunk, ChangelogOvertaken, EventTopics, Sink, Store, Telemetry
 
 log = structlog.get_logger(__name__)
@@ -116,8 +116,9 @@ class Restorer:
     def _done(self, partition: Partition, mark: bytes | None, seconds: float) -> None:
         if not partition.stays():
             return
-        head, begun = self._store.read(partition.key, [CHAIN_KEY, EPOCHS_KEY])
+        head, begun, last = self._store.read(partition.key, [CHAIN_KEY, EPOCHS_KEY, DELETED_KEY])
         partition.head, partition.epochs = audit.decode_head(head), epochs.decode(begun)
+        partition.deleted, partition.ends_in_delete = deleted.decode(last), last is not None
         partition.restored = True
         if mark is not None:
             partition.expired[IMPORT_KEY] = mark  # whoever set it is gone

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from consumer.core import audit, state_bytes
+from consumer.core import audit, deleted, state_bytes
 from consumer.core.audit import AuditEvent, Auditor
 from consumer.core.dead_letters import letters_of
 from consumer.errors import Rebalancing, TransientError
@@ -39,6 +39,9 @@ CHAIN_KEY = b"chain"
 
 EPOCHS_KEY = b"epochs"
 """Store key of the epochs of a partition's source, where its versions are positions in a log."""
+
+DELETED_KEY = b"deleted"
+"""Store key of the last settled record of a partition, while that is a delete."""
 
 IMPORT_KEY = b"import"
 """Store key of a mark that stands while a file may be on its way into the list: set before, removed after."""
@@ -180,10 +183,19 @@ class Settler:
         events, head = self._events(partition, works, now)
         entries = self._entries(partition, works, int(now * 1000))
         forgotten = [(identity, None) for identity in self._to_forget(partition)]
-        ends = [(CHAIN_KEY, audit.encode_head(head))]
+        ends = self._ends(partition, works, head)
+        return _Share(partition, works, events, head, [*entries, *forgotten, *ends], list(partition.expired))
+
+    @staticmethod
+    def _ends(partition: Partition, works: Sequence[Work], head: ChainHead) -> list[StoreEntry]:
+        """What whoever goes on behind these works has to know of them."""
+        ends: list[StoreEntry] = [(CHAIN_KEY, audit.encode_head(head))]
         if partition.epochs.known:  # they may be ahead of the works: those come again, and begin nothing again
             ends.append((EPOCHS_KEY, partition.epochs.encode()))
-        return _Share(partition, works, events, head, [*entries, *forgotten, *ends], list(partition.expired))
+        last = partition.deletes.get(works[-1].record.offset) if works else None
+        if last is not None or (works and partition.ends_in_delete):
+            ends.append((DELETED_KEY, deleted.encode(last)))
+        return ends
 
     def _events(self, partition: Partition, works: Sequence[Work], now: float) -> tuple[list[AuditEvent], ChainHead]:
         """Events of these works; those that may have been told already are the same again, or the chain would fork."""
@@ -306,6 +318,7 @@ class Settler:
     def _forget(share: _Share) -> None:
         partition = share.partition
         partition.tracker.settle(share.works)
+        _forget_deletes(partition, share.works)
         partition.head = share.head
         del partition.exposed[: len(share.works)]
         for identity in share.expired:
@@ -313,6 +326,13 @@ class Settler:
         for part in _parts(share.works):
             if part.change and part.state and partition.overlay.get(part.change.identity) is part.state:
                 del partition.overlay[part.change.identity]
+
+
+def _forget_deletes(partition: Partition, works: Sequence[Work]) -> None:
+    if works and (partition.deletes or partition.ends_in_delete):
+        last = works[-1].record.offset
+        partition.ends_in_delete = last in partition.deletes
+        partition.deletes = {offset: each for offset, each in partition.deletes.items() if offset > last}
 
 
 def _parts(works: Sequence[Work]) -> list[Work]:

@@ -9,6 +9,7 @@ from typing import cast
 
 from msgspec.structs import replace
 
+from consumer.core.deleted import Deleted
 from consumer.core.epochs import Epochs
 from consumer.core.offsets import Tracker
 from consumer.errors import DecodeError
@@ -72,27 +73,30 @@ def echoed(partition: Partition, works: Sequence[Work], told: Sequence[Told]) ->
     both again, and come after the row that was made behind them.
     """
     if works and not any(map(_is_tombstone, told)):
-        partition.deleted = _deleted(works[-1].record, told[-1])
+        _note_delete(partition, works[-1].record, told[-1])
         return told
     return [_echo(partition, work.record, event) for work, event in zip(works, told, strict=True)]
 
 
 def _echo(partition: Partition, record: Record, event: Told) -> Told:
-    before, partition.deleted = partition.deleted, _deleted(record, event)
-    if before is None or partition.deleted is None or not _is_tombstone(event) or record.key is None:
+    before = partition.deleted
+    _note_delete(partition, record, event)
+    if before is None or not isinstance(event, ChangeEvent) or not event.tombstone:
         return event
-    (deleted, last), (_, own) = before, partition.deleted
-    if (deleted.offset, deleted.key, last.external_id) != (record.offset - 1, record.key, own.external_id):
+    if not before.is_right_before(record, event):
         return event
-    return replace(own, version=last.version, occurred_at=last.occurred_at, log=last.log)
+    return replace(event, version=before.version, occurred_at=before.occurred_at, log=before.log)
 
 
 def _is_tombstone(event: Told) -> bool:
     return isinstance(event, ChangeEvent) and event.tombstone
 
 
-def _deleted(record: Record, event: Told) -> tuple[Record, ChangeEvent] | None:
-    return (record, event) if isinstance(event, ChangeEvent) and event.change_type is _DELETES else None
+def _note_delete(partition: Partition, record: Record, event: Told) -> None:
+    """Remember the last record if it is a delete, also for whoever goes on behind it."""
+    partition.deleted = None
+    if isinstance(event, ChangeEvent) and event.change_type is _DELETES:
+        partition.deleted = partition.deletes[record.offset] = Deleted.of(record, event)
 
 
 def place_of(event: Told) -> LogPlace | None:

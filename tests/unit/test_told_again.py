@@ -16,7 +16,7 @@ from consumer.model import Assignment, ChangeEvent, Contact, DeadLetter, Record,
 from consumer.pipeline.partitions import Partition
 from consumer.pipeline.quarantine import Quarantine
 from consumer.pipeline.restore import AT_ONCE, Restorer
-from consumer.pipeline.settle import IMPORT_KEY
+from consumer.pipeline.settle import DELETED_KEY, IMPORT_KEY
 from consumer.ports import ChangelogOvertaken
 from tests import virtual_time
 from tests.debezium_rows import PARTITION, ROWS, callable_, reading, schemas
@@ -159,6 +159,58 @@ def test_a_connector_that_sends_delete_tombstone_create_again_loses_nobody(tmp_p
     tell(world, *window, lag=lag)
     live(world, schemas(), **rows)
     assert callable_(world) == {"6": True}
+
+
+@pytest.mark.parametrize("is_disk_kept", [True, False])
+def test_nor_where_another_process_goes_on_at_the_tombstone(tmp_path: Path, *, is_disk_kept: bool) -> None:
+    """What stood right before it is settled with the delete, until something else is settled."""
+    rows = reading(tmp_path)
+    window = [row("d", 5, None, contact(6)), None, row("c", 6, contact(6, phone="+15550199"))]
+    world = tell(World(), row("c", 1, contact(6)))
+    seen = []
+    for value in (*window, *window):
+        tell(world, value)
+        live(world, schemas(), **rows)
+        seen.append(callable_(world))
+        if not is_disk_kept:
+            world.stores.clear()
+    assert seen == [{}, {}, *[{"6": True}] * 4]
+    live(world, schemas(), **rows)
+    assert DELETED_KEY not in world.stores[PARTITION][0]
+
+
+def test_a_delete_is_remembered_until_something_else_is_settled(tmp_path: Path) -> None:
+    """Nothing of those before it is kept."""
+    rows = reading(tmp_path)
+    world = tell(World(), row("c", 1, contact(6)))
+
+    async def act(life: Life) -> None:
+        await until(lambda: world.committed.get(PARTITION) == 1)
+        partition = life.pipeline.partitions[PARTITION]
+        marks = []
+        for value in (row("d", 5, None, contact(6)), None, row("c", 6, contact(6)), row("u", 7, contact(6))):
+            tell(world, value)
+            life.source.wake()
+            await until(lambda: world.committed[PARTITION] == len(world.log[PARTITION]) and not partition.overlay)
+            marks.append((DELETED_KEY in world.stores[PARTITION][0], len(partition.deletes)))
+        assert marks == [(True, 0), (True, 0), (False, 0), (False, 0)]
+        entries = [value is None for key, value in world.changelog[PARTITION] if key == DELETED_KEY]
+        assert entries == [False, False, True], "removed once"
+
+    in_life(world, act, schemas(), **rows)
+
+
+def test_a_tombstone_that_follows_on_another_delete_deletes(tmp_path: Path) -> None:
+    """Of another key, or not right behind it: it is one by itself."""
+    rows = reading(tmp_path)
+    world = tell(World(), row("c", 9, contact(6)), row("c", 2, contact(9)), row("d", 3, None, contact(9)))
+    live(world, schemas(), **rows)
+    world.append([Record(*PARTITION, 3, TIME_MS + 60_000, b"9", None)])
+    live(world, schemas(), **rows)
+    assert callable_(world) == {"6": True}
+    tell(world, None)
+    live(world, schemas(), **rows)
+    assert callable_(world) == {}
 
 
 def test_offsets_set_back_lose_nobody(tmp_path: Path) -> None:
