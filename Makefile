@@ -58,7 +58,7 @@ fetch: $(VENV)/.dev ## what tests with real parts need of Maven, which takes min
 
 integration: fetch ## tests with real parts, Apache Kafka among them
 	$(call heading,Integration tests)
-	$(PYTEST) tests/integration -m "not helm" --numprocesses 2 --dist loadfile $(ARGS)
+	$(PYTEST) tests/integration -m "not helm" --numprocesses 4 --dist worksteal $(ARGS)
 
 format: $(VENV)/.dev ## rewrite the code as ruff wants it
 	$(BIN)/ruff check --fix .
