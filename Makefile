@@ -7,6 +7,8 @@ PEERS := .cache/peers
 # The locks name everything: resolving again could only pick something else.
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --no-deps
 PYTEST := $(BIN)/python -m pytest
+# Images often set it. Every process of the tests, of which there are hundreds, would then compile all it imports.
+unexport PYTHONDONTWRITEBYTECODE
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command "make lock" pyproject.toml
 heading = @printf '\n==> %s\n' "$(1)"
@@ -56,7 +58,7 @@ fetch: $(VENV)/.dev ## what tests with real parts need of Maven, which takes min
 
 integration: fetch ## tests with real parts, Apache Kafka among them
 	$(call heading,Integration tests)
-	$(PYTEST) tests/integration -m "not helm" --numprocesses 2 --dist loadfile $(ARGS)
+	$(PYTEST) tests/integration -m "not helm" --numprocesses 4 --dist worksteal $(ARGS)
 
 format: $(VENV)/.dev ## rewrite the code as ruff wants it
 	$(BIN)/ruff check --fix .

@@ -23,6 +23,16 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Plugin(), "contract-watch")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what may take longest: several processes share the work, and none is to be left with it at the end."""
+    items.sort(key=_time_limit, reverse=True)
+
+
+def _time_limit(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0]) if marker else float(item.config.getini("timeout"))
+
+
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[KafkaCluster]:
     """One broker for the whole run: `kafka.bootstrap`, `kafka.create_topic()`.

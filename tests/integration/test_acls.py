@@ -3,13 +3,16 @@
 import dataclasses
 import json
 import re
+import time
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented there, but not in the stubs' __all__
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
@@ -45,14 +48,19 @@ def allow(
     operations: Iterable[AclOperation] = (),
     pattern: ResourcePatternType = ResourcePatternType.LITERAL,
 ) -> None:
-    """Allow the user that logs in these operations on something, and no others."""
+    """Allow the user that logs in these operations on something, and no others; the broker knows when this returns."""
     allowed = {("User:nobody", AclOperation.ALTER), *((f"User:{LOCKED_USER}", operation) for operation in operations)}
     bindings = [
         AclBinding(kind, name, pattern, user, "*", operation, AclPermissionType.ALLOW) for user, operation in allowed
     ]
     client = AdminClient({"bootstrap.servers": kafka.bootstrap, **QUIET})
     for made in client.create_acls(bindings).values():
-        made.result(WITHIN_S)
+        made.result(WITHIN_S)  # the controller has it: the broker hears of one after the other
+    deadline = time.monotonic() + WITHIN_S
+    anybody: Any = None
+    of_it = AclBindingFilter(kind, name, pattern, anybody, anybody, AclOperation.ANY, AclPermissionType.ANY)
+    while len(client.describe_acls(of_it).result(WITHIN_S)) < len(bindings):
+        assert time.monotonic() < deadline, f"the broker does not know the ACLs of {name}"
 
 
 @pytest.fixture

@@ -411,12 +411,12 @@ def stop_and_go(kafka: KafkaCluster, topics: KafkaEventTopics, call: str) -> Ite
     process = kafka._brokers[1].process
     assert process is not None
     assert topics._producer is not None
-    interfering = Interfering(
-        topics._producer._producer,
-        call,
-        lambda: process.send_signal(signal.SIGSTOP),
-        lambda: process.send_signal(signal.SIGCONT),
-    )
+
+    def stop() -> None:
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)  # until the last of its threads stands still
+
+    interfering = Interfering(topics._producer._producer, call, stop, lambda: process.send_signal(signal.SIGCONT))
     topics._producer._producer = interfering  # type: ignore[assignment]
     try:
         yield interfering

@@ -23,6 +23,7 @@ from tests.waiting import eventually
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(90)]
 
+AGAIN_AFTER_S = 0.02
 EVENTS = [Event(f"contact-{n}", 1).value() for n in range(500)]
 
 
@@ -34,7 +35,8 @@ class Consumer:
         self._url = f"http://127.0.0.1:{port}"
 
     async def get(self, path: str) -> tuple[int, Any]:
-        """Status and body of a page; status 0 while nobody answers."""
+        """Status and body of a page, a moment later, since many ask in a loop; status 0 while nobody answers."""
+        await asyncio.sleep(AGAIN_AFTER_S)
         try:
             async with aiohttp.ClientSession() as session, session.get(self._url + path) as response:
                 body = await (response.json() if response.content_type == "application/json" else response.text())

@@ -347,6 +347,7 @@ def test_records_about_many_contacts_hold_their_partition_back(monkeypatch: pyte
         await until(lambda: bool(world.requested))
         await passes(10)
         held.append(life.pipeline.partitions.unsettled)
+        world.latency = 0.01
         await until(lambda: len(world.list) == 1000)
 
     in_life(world, look, schemas(), source_envelope="salesforce", **QUICK)
