@@ -12,7 +12,7 @@ from consumer.core import state_bytes
 from consumer.errors import SourceUnavailable
 from consumer.model import TopicPartition
 from consumer.pipeline import retention
-from consumer.pipeline.settle import CHAIN_KEY
+from consumer.pipeline.settle import CHAIN_KEY, DELETED_KEY
 from tests import virtual_time
 from tests.checker import check_without_outcomes
 from tests.lives import Life, in_life, live, survive, world_of
@@ -53,7 +53,7 @@ def aged(world: World, names: Collection[str], days: int = DAYS + 1) -> None:
 
 def remembered(world: World) -> set[bytes]:
     """Whose state the store holds."""
-    return set(world.stores[P0][0]) - {CHAIN_KEY}
+    return set(world.stores[P0][0]) - {CHAIN_KEY, DELETED_KEY}
 
 
 def delivered(*names: str) -> tuple[Story, World]:
