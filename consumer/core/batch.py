@@ -10,7 +10,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from consumer.core.lane import MAX_PER_REQUEST, Batch, Effect, Lane, Queue, Works, effect_of
-from consumer.model import Assignment, Change, Contact, State, Work
+from consumer.model import Assignment, Change, Contact, State, TopicPartition, Work
 
 _UPSERT = Effect.UPSERT  # bound once: to find a member in its class takes Python 3.11 longer than all else here
 
@@ -212,6 +212,11 @@ class Lanes:
     def busy(self, assignment: Assignment) -> bool:
         """Whether a request with a contact of the assignment is under way."""
         return any(lane.sent and lane.work.assignment is assignment for lane in self._lanes.values())
+
+    def under_way(self, partitions: Collection[TopicPartition]) -> set[Assignment]:
+        """The assignments of these partitions that are busy, also those that are over."""
+        sent = (lane.work.assignment for lane in self._lanes.values() if lane.sent)
+        return {assignment for assignment in sent if assignment.partition in partitions}
 
     def due(self, now: float, limit: int) -> float | None:
         """When the next batch may be taken, not before `now`; None when nothing waits."""

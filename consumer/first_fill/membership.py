@@ -1,12 +1,12 @@
 """The whole source topic, owned by one member: while a file is loaded, nobody else may work for the group.
 
-Whoever loses a partition stops: its contacts are somebody else's now. While Genesys imports, the new owner is kept
-waiting as long as the group allows, since an import cannot be called back and would come after what the new owner
-sends.
+Whoever loses a partition stops: its contacts are somebody else's now. While requests are under way, or Genesys may
+import, the new owner is kept waiting as long as the group allows, since neither can be called back, and both would come
+after what the new owner sends.
 """
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 import structlog
 
@@ -27,6 +27,9 @@ class Membership:
         source: The group consumer; nothing of it is ever read.
         partitions: All of the source topic.
         group: Its name, for messages.
+
+    Attributes:
+        is_leaving: Partitions are to be let go of: nothing more may begin.
     """
 
     def __init__(self, source: Source, partitions: Collection[TopicPartition], group: str) -> None:
@@ -35,6 +38,7 @@ class Membership:
         self._group = group
         self._uninterruptible = asyncio.Event()
         self._uninterruptible.set()
+        self.is_leaving = False
 
     async def join(self) -> Mapping[TopicPartition, int]:
         """Wait until all partitions are ours.
@@ -67,8 +71,11 @@ class Membership:
             case Polled() | Grown() | Starting():
                 pass
 
-    async def watch(self) -> None:
+    async def watch(self, end_requests: Callable[[], Awaitable[None]]) -> None:
         """Never come back.
+
+        Args:
+            end_requests: Comes back when no request is under way, and begins none; waited for before letting go.
 
         Raises:
             FatalError: A partition is not ours any more.
@@ -77,6 +84,8 @@ class Membership:
             match await self._source.next():
                 case Revoked(_, release):
                     log.warning("load_interrupted", remedy="stop the consumers of the group, then load the file again")
+                    self.is_leaving = True
+                    await end_requests()
                     await self._uninterruptible.wait()
                     release()
                     raise self._not_alone()
@@ -86,11 +95,11 @@ class Membership:
                     pass
 
     def is_sure(self) -> bool:
-        """Whether all partitions are surely ours now."""
-        return all(map(self._source.owns, self._wanted))
+        """Whether all partitions are surely ours now, and are to stay so."""
+        return not self.is_leaving and all(map(self._source.owns, self._wanted))
 
     def importing(self, *, begins: bool) -> None:
-        """Genesys has a whole file and imports it, or is done with it."""
+        """Genesys may have a whole file and import it, or is done with all that it may have."""
         if begins:
             self._uninterruptible.clear()
         else:

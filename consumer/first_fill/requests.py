@@ -4,7 +4,9 @@ A row becomes a work of the pipeline's, which waits, is sent and gets its outcom
 here.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from msgspec import Struct
 
@@ -55,6 +57,14 @@ class Requests(Struct, eq=False):
         for work in works:
             if work.change is not None:
                 self.partitions[work.assignment.partition].overlay.pop(work.change.identity, None)
+
+    async def end(self, within_s: float) -> None:
+        """Begin no more requests; come back when none is under way, or after so many seconds."""
+        self.outbound.dispatcher.end()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while self.outbound.gate.in_flight:
+                    await self.progress.wait()
 
     def check_all_were_taken(self) -> None:
         """Refuse to go on without those that were given up: the next start sends them again.

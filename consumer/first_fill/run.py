@@ -3,8 +3,8 @@
 1. Everything is decided (`plan`), from the file and the stores; nothing is done yet.
 2. What a file cannot tell Genesys goes by request (`requests`): withdrawals first, then other changes.
 3. The rest, contacts that are new and may be called, goes as one file (`upload`), whose import is followed to its end.
-   Before, each partition's changelog gets a mark: whoever restores a partition with it waits until no import is under
-   way, since it would come after what he sends. The mark goes with the first rows that are settled.
+   Before, each partition's changelog gets a mark: whoever restores a partition with it waits until none can be under
+   way (`pipeline.imports`), since it would come after what he sends. The mark goes with the last rows that are settled.
    Crash up to here: nothing is settled. The next run decides the same and sends it once more; ids are derived from the
    CRM's, so Genesys meets the same contacts.
 4. The rows are settled in their order (`settle`), some thousand in a transaction: audit events, dead letters, states,
@@ -12,7 +12,8 @@
    delivered, and sends the rest once more.
 
 Withdrawals go before everything, and a contact is in one request or in the file, never in both. All the while the
-whole source topic is ours (`membership`): whoever loses it stops, and the brokers refuse his transactions.
+whole source topic is ours (`membership`): whoever loses it stops, and the brokers refuse his transactions. Whoever lets
+go of it, or is told to stop, waits for his requests first.
 
 The stream finds the states where it will look for them, marked as a file's. A file has no place in the order of a
 partition. So where versions do not tell, a withdrawal of the stream applies whatever its time, and any other change
@@ -46,6 +47,7 @@ from consumer.pipeline.partitions import Partition, Partitions
 from consumer.pipeline.progress import Progress
 from consumer.pipeline.reports import BATCH_NAMESPACE, Reports
 from consumer.pipeline.restore import Restorer
+from consumer.pipeline.run import REVOKE_MARGIN_S
 from consumer.ports import EventTopics, Sink, Source, Store, Telemetry, TimeAndChance
 from consumer.settings import Settings
 
@@ -162,15 +164,23 @@ class FirstFill:
         """
         async with asyncio.TaskGroup() as tasks:
             offsets = await self._membership.join()
-            beside = [
-                tasks.create_task(self._membership.watch()),
-                tasks.create_task(self._requests.outbound.dispatcher.run()),
-            ]
-            await self._restore(offsets)
-            summary = await self._fill(offsets)
-            for task in beside:
-                task.cancel()
+            watching = tasks.create_task(self._membership.watch(self._end_requests))
+            sending = tasks.create_task(self._requests.outbound.dispatcher.run())
+            try:
+                await self._restore(offsets)
+                summary = await self._fill(offsets)
+            finally:
+                if not sending.cancelling():  # else one of the tasks failed: partitions are lost, or let go of by now
+                    await self._end_requests()
+            watching.cancel()
+            sending.cancel()
         return summary
+
+    async def _end_requests(self) -> None:
+        """Whoever owns the partitions next must not be overtaken by a request that is under way now."""
+        if under_way := self._requests.outbound.gate.in_flight:
+            self._tell("waiting for requests under way", 0, under_way)
+        await self._requests.end(self._settings.genesys_request_timeout_s + REVOKE_MARGIN_S)
 
     async def _restore(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Have the stores stand."""

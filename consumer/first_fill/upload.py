@@ -1,10 +1,13 @@
 """The contacts that are new and may be called, as one file: streamed from the rows, then followed until it is imported.
 
 The file is never anywhere but on the wire: its size is known from the plan, its lines are made as the rows are read
-again. What fails for now is begun anew, as a whole; ids come with the lines, so nothing stands in the list twice.
+again. What fails for now is begun anew, as a whole; ids come with the lines, so nothing stands in the list twice. But
+then several of its imports may follow each other: the last one is over when none has shown for as long as one can take
+to.
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from consumer.command_ports import ContactRows, ContactUpload, ImportStatus
@@ -13,13 +16,11 @@ from consumer.first_fill.membership import Membership
 from consumer.first_fill.patience import insist
 from consumer.first_fill.plan import Plan, Way
 from consumer.model import Contact, FileRow
+from consumer.pipeline.imports import UNSEEN_S
 
 LOOK_S = 0.2
 LOOK_MAX_S = 2.0
 LOOK_GROWTH = 1.5
-
-UNSEEN_S = 30.0
-"""So long after a file arrived it may look as if nothing had: an import that is as large as the last one, and quick."""
 
 Tell = Callable[[str, int, int | None], None]
 """Told of each step: the phase, how much of it is done, and of how much."""
@@ -57,6 +58,8 @@ class Upload:
         self._tell = tell
         self._clock = clock
         self._broken: Exception | None = None
+        self._is_whole = self._is_repeated = False
+        self._quiet_since = math.inf
         self.attempts = 0
 
     @property
@@ -71,8 +74,8 @@ class Upload:
             FatalError: Genesys does not take the file, or does not import what was sent.
         """
         before = await self._idle()
-        await insist(self._send)
         try:
+            await insist(self._send)
             self._verify(await self._imported(before))
         finally:
             self._membership.importing(begins=False)
@@ -85,22 +88,31 @@ class Upload:
         return status
 
     async def _send(self) -> None:
-        if not self._membership.is_sure():
-            raise SourceUnavailable("partitions may have moved away: no file is sent before that is known")
+        if self._membership.is_leaving:
+            return  # what may have arrived is waited for, and nothing more is sent
+        self._check_sure()
         self.attempts += 1
+        self._is_repeated = self._is_repeated or self._is_whole
+        self._broken, self._is_whole = None, False
         size = len(self._uploads.header) + self._plan.upload_bytes
         try:
             await self._uploads.upload(size, self._body)
         except TransientError:
-            self._membership.importing(begins=False)
             if self._broken is not None:
                 raise self._broken from None
             raise
         except RefusedByGenesys as refused:
             raise FatalError(f"Genesys does not take the file: {refused.code}") from None
 
+    def _check_sure(self) -> None:
+        if not self._membership.is_sure():
+            raise SourceUnavailable("partitions may have moved away: no file is sent before that is known")
+
     async def _body(self) -> AsyncIterator[bytes]:
-        """The lines of the file; why they end too soon is kept, since the HTTP library does not tell."""
+        """The lines of the file; why they end too soon is kept, since the HTTP library does not tell.
+
+        Whoever may have lost his partitions breaks it off: then it is not imported.
+        """
         try:
             yield self._uploads.header
             sent = 0
@@ -108,11 +120,18 @@ class Upload:
                 lines = self._lines(chunk, rows)
                 sent += len(lines)
                 self._tell("uploading", sent, self.contacts)
+                self._check_sure()
+                if sent == self.contacts:
+                    self._may_have_arrived()
                 yield b"".join(lines)
         except Exception as error:
             self._broken = error
             raise
-        self._membership.importing(begins=True)  # from here on it may have arrived, whatever the answer is
+
+    def _may_have_arrived(self) -> None:
+        """The last bytes are about to be written: from here on Genesys may import, whatever the answer is."""
+        self._is_whole = True
+        self._membership.importing(begins=True)
 
     def _lines(self, chunk: int, rows: Sequence[FileRow]) -> list[bytes]:
         chosen = self._plan.chosen(chunk, rows, (Way.UPLOAD,))
@@ -120,18 +139,32 @@ class Upload:
         return [self._uploads.encode(contact) or b"" for contact in contacts if isinstance(contact, Contact)]
 
     async def _imported(self, before: ImportStatus) -> ImportStatus:
-        """The status of our import, once it is over: seen twice, since it may not have been the last word."""
-        arrived_at = self._clock()
+        """The status of our import, once it is over: seen twice, since it may not have been the last word.
+
+        Of a file that was sent again, what shows may be the import of the one before.
+        """
+        self._quiet_since = self._clock()
         delay, begun, last = LOOK_S, False, before
         while True:
-            status = await insist(self._uploads.import_status)
+            status = await insist(self._look)
             self._tell("importing", status.completed, self.contacts)
-            begun = begun or status != before or self._clock() - arrived_at > UNSEEN_S
+            shows = status != before and not self._is_repeated
+            begun = begun or shows or self._clock() - self._quiet_since > UNSEEN_S
             if begun and not status.under_way and status == last:
                 return status
             last = status
             await asyncio.sleep(delay)
             delay = min(delay * LOOK_GROWTH, LOOK_MAX_S)
+
+    async def _look(self) -> ImportStatus:
+        """What Genesys says now; what it did not tell meanwhile may have been an import."""
+        try:
+            status = await self._uploads.import_status()
+        except TransientError:
+            self._quiet_since = math.inf
+            raise
+        self._quiet_since = math.inf if status.under_way else min(self._quiet_since, self._clock())
+        return status
 
     def _verify(self, status: ImportStatus) -> None:
         if status.failure:

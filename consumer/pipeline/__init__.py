@@ -1,7 +1,8 @@
 """The flow: which stage follows which, and the order of effects. Calls the core and the ports, knows no adapter.
 
 - `run` owns the life of the pipeline: assignments come and go, drain, the end.
-- `partitions` is what it holds of each assigned partition; `restore` brings its store up to date, `retention` forgets.
+- `partitions` is what it holds of each assigned partition; `restore` brings its store up to date, `imports` waits
+  for what a load may have left on its way, `retention` forgets.
 - `mapping_check` holds mappings against the registered schemas, before the first record.
 - `feed` hands over what was polled, each partition as far as it may be judged now; `back_pressure` pauses partitions
   that hold their share of the memory, `fuses` stop topics.

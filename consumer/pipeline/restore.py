@@ -13,6 +13,7 @@ import structlog
 
 from consumer.core import audit, deleted, epochs
 from consumer.errors import TransientError
+from consumer.pipeline.imports import Imports
 from consumer.pipeline.partitions import Partition
 from consumer.pipeline.settle import CHAIN_KEY, DELETED_KEY, EPOCHS_KEY, IMPORT_KEY
 from consumer.ports import ChangelogChunk, ChangelogOvertaken, EventTopics, Sink, Store, Telemetry
@@ -23,10 +24,6 @@ AT_ONCE = 8
 """Partitions being restored: each holds what was read ahead of it. The others wait for their turn."""
 
 TELL_EVERY_S = 5.0
-
-IMPORT_LOOK_S = 2.0
-IMPORT_LOOKS = 2
-"""An import counts as over after so many looks in a row without one: one that has just been sent may not show yet."""
 
 _RETRY_S = 1.0
 _RETRY_MAX_S = 60.0
@@ -53,7 +50,7 @@ class Restorer:
         self._telemetry = telemetry
         self._clock = clock
         self._turns = asyncio.Semaphore(AT_ONCE)
-        self._asking = asyncio.Lock()
+        self._imports = Imports(sink, clock)
 
     async def restore(self, partition: Partition) -> None:
         """Come back when the store stands, or the partition is about to go."""
@@ -62,7 +59,7 @@ class Restorer:
             try:
                 async with self._turns:
                     await self._bring_up(partition)
-                    mark = await self._await_import(partition)
+                mark = await self._await_import(partition)  # takes no turn: it can be long, and holds nothing
             except TransientError as error:
                 log.warning("restore_failed", partition=partition.key, error=str(error))
                 await asyncio.sleep(min(error.retry_after or _RETRY_S, _RETRY_MAX_S))
@@ -96,22 +93,14 @@ class Restorer:
                     _tell(partition, chunk)
 
     async def _await_import(self, partition: Partition) -> bytes | None:
-        """Come back when no file is on its way any more, or the partition is about to go; one asks for all.
+        """Come back when no file is on its way any more, or the partition is about to go.
 
         Returns:
             The mark of a file that is surely not on its way any more; None where there is none.
         """
         if not partition.stays() or (mark := self._store.read(partition.key, [IMPORT_KEY])[0]) is None:
             return None
-        async with self._asking:
-            looks = 0
-            while looks < IMPORT_LOOKS and partition.stays():
-                importing = await self._sink.is_importing()
-                looks = 0 if importing else looks + 1
-                if importing:
-                    log.info("waiting_for_import", partition=partition.key)
-                await asyncio.sleep(IMPORT_LOOK_S)
-        return mark if looks == IMPORT_LOOKS else None
+        return mark if await self._imports.are_over(partition) else None
 
     def _done(self, partition: Partition, mark: bytes | None, seconds: float) -> None:
         if not partition.stays():

@@ -422,15 +422,19 @@ class Pipeline:
         await self._feed.unblock(partition, None)
 
     async def _revoke(self, keys: Sequence[TopicPartition], release: Callable[[], None]) -> None:
-        """Let go of partitions in an orderly way, within a deadline longer than any request may take."""
+        """Let go of partitions in an orderly way, within a deadline longer than any request may take.
+
+        Of those that have just begun anew, or are about to, there may be requests under way from before.
+        """
         leaving = [self.partitions[key] for key in keys if key in self.partitions]
         for partition in leaving:
             partition.closing = True
         for partition in leaving:
             self._admission.drop(partition.assignment)
+        concerned = self.lanes.under_way(keys) | {partition.assignment for partition in leaving}
         await self._finish(
             leaving,
-            lambda: any(self.lanes.busy(partition.assignment) for partition in leaving),
+            lambda: any(map(self.lanes.busy, concerned)),
             self._settings.genesys_request_timeout_s,
             REVOKE_MARGIN_S,
         )

@@ -141,7 +141,7 @@ async def test_killed_half_way_it_goes_on_when_it_is_started_again(
     """While Genesys takes the file, or between two transactions: one event for each row, and the list complete."""
     topic = kafka.create_topic("load", partitions=PARTITIONS)
     file = contacts(tmp_path)
-    faults = [Fault.parse("slow=20@upload_file")] if moment == "upload" else []
+    faults = [Fault.parse("slow=10@upload_file")] if moment == "upload" else []
     async with Simulator(script=faults) as simulator:
         chosen = _environ(kafka, topic, simulator, tmp_path / "state")
         arguments = ("load", str(file), "--partitioner", "murmur2", "--output", "json")

@@ -1009,6 +1009,8 @@ def test_what_is_sent_stays_until_its_answer() -> None:
     assert on.drop(THEIRS) == ([], [])
     assert on.get(lane.change.identity) is lane
     assert on.busy(THEIRS)
+    assert on.under_way([OURS.partition, THEIRS.partition]) == {THEIRS}
+    assert on.under_way([OURS.partition]) == set()
 
 
 def test_works_of_others_that_waited_come_back() -> None:

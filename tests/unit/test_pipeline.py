@@ -36,7 +36,7 @@ from consumer.pipeline.put_off import LONG_S
 from consumer.pipeline.run import NO_PARTITIONS, NO_PARTITIONS_AFTER_S
 from consumer.pipeline.settle import REBALANCING_RETRY_S
 from consumer.pipeline.waits import OFFERED_EVERY_S
-from consumer.ports import Grown, Starting, StoreWrite, Sure, always
+from consumer.ports import Grown, Revoked, Starting, StoreWrite, Sure, always
 from tests import virtual_time
 from tests.checker import check
 from tests.lives import Life, arrives, in_life, live, world_of
@@ -1629,6 +1629,31 @@ def test_a_revoked_partition_is_settled_beyond_a_change_whose_place_another_took
     in_life(world, act)
     assert [len(request) for request in world.requested] == [31]
     check(world, story, set())
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_partition_that_begins_anew_moves_only_when_no_request_from_before_is_under_way(*, begun: bool) -> None:
+    """As where its topic is made anew: the next owner may send what is newer for the same contact."""
+    story = Story().tell(0, *_contacts(20))
+    world = world_of(story)
+    world.latency = 15.0
+
+    async def act(life: Life) -> None:
+        await until(lambda: life.pipeline.gate.in_flight > 0)
+        asked_at = asyncio.get_running_loop().time()
+        life.source.lose([P0])
+        if begun:
+            life.source.assign([P0])
+            await until(lambda: P0 in life.pipeline.partitions)
+        released = asyncio.Event()
+        life.source._positions.pop(P0, None)
+        life.source._events.put_nowait(Revoked([P0], released.set))
+        life.source.wake()
+        await released.wait()
+        assert asyncio.get_running_loop().time() - asked_at == pytest.approx(15, abs=1)
+        assert len(world.list) == 20
+
+    in_life(world, act)
 
 
 def test_what_comes_back_for_a_lost_partition_is_not_settled() -> None:

@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from consumer.core.offsets import Tracker
-from consumer.errors import SourceUnavailable
+from consumer.errors import SinkUnavailable, SourceUnavailable
 from consumer.model import Assignment, TopicPartition
+from consumer.pipeline.imports import LOOK_S, UNSEEN_S
 from consumer.pipeline.partitions import Partition
-from consumer.pipeline.restore import AT_ONCE, IMPORT_LOOK_S, IMPORT_LOOKS, TELL_EVERY_S, Restorer
+from consumer.pipeline.restore import AT_ONCE, TELL_EVERY_S, Restorer
 from consumer.pipeline.settle import CHAIN_KEY, IMPORT_KEY
 from consumer.ports import ChangelogChunk, ChangelogOvertaken
 from tests import virtual_time
@@ -264,28 +266,109 @@ def test_a_store_that_the_changelog_does_not_know_is_rebuilt() -> None:
     check(world, story, set())
 
 
-class _ShowsLate(MemorySink):
-    """An import that cannot be seen at the first look."""
+LATE_S = UNSEEN_S - 1
 
-    looks = 0
+
+class _Late(MemorySink):
+    """Imports that show at certain times after the sink was made, and between them nothing does.
+
+    Attributes:
+        looks: When it was asked, seconds.
+        failures: Raised by the next looks.
+    """
+
+    def __init__(self, world: World, *shown: tuple[float, float]) -> None:
+        super().__init__(world)
+        self._shown = shown
+        self._begun = asyncio.get_running_loop().time()
+        self.looks: list[float] = []
+        self.failures: list[Exception] = []
 
     async def is_importing(self) -> bool:
-        self.looks += 1
-        return self.looks > 1 and await super().is_importing()
+        now = asyncio.get_running_loop().time() - self._begun
+        self.looks.append(now)
+        if self.failures:
+            raise self.failures.pop(0)
+        return any(begins <= now < ends for begins, ends in self._shown)
 
 
-def test_an_import_that_does_not_show_at_once_is_waited_for() -> None:
+async def _stand_after(sink: _Late, world: World, partitions: int = 1, *, come_every_s: float = 0.0) -> list[float]:
+    """Restore marked partitions, which come one after the other; seconds from when each came until it stood."""
+    clock = asyncio.get_running_loop().time
+    restorer = Restorer(MemoryTopics(world), MemoryStore(world), sink, SilentTelemetry(), clock)
+
+    async def stands(number: int) -> float:
+        key = TopicPartition(TOPIC, number)
+        world.changelog[key] = [(IMPORT_KEY, b"mark")]
+        partition = Partition(Assignment(key), Tracker(Assignment(key), 0), 0)
+        await passes(number * come_every_s)
+        came_at = clock()
+        await restorer.restore(partition)
+        assert (partition.restored, partition.expired) == (True, {IMPORT_KEY: b"mark"})
+        return clock() - came_at
+
+    return list(await asyncio.gather(*map(stands, range(partitions))))
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        [],
+        [(LATE_S, 40.0)],
+        [(LATE_S, LATE_S + 600)],
+        [(8.0, 10.0), (10.0 + LATE_S, 60.0)],
+    ],
+    ids=["none", "late", "long", "two that follow each other"],
+)
+def test_an_import_that_does_not_show_at_once_is_waited_for(shown: list[tuple[float, float]]) -> None:
     """Its file has just been sent, and whoever sent it is gone: what is withdrawn now comes after it."""
-    story = Story().tell(0, Event("a", 1, consent=False))
-    world = world_of(story)
-    world.changelog[P0] = [(IMPORT_KEY, b"mark")]
-    imported = {"external_id": "a", "phone": "+15550100", "consent": True, "do_not_call": False}
-    world.pending_import = (1, [imported])
-    live(world, sink=_ShowsLate(world))
-    while world.import_goes_on() or world.pending_import[1]:
-        pass
-    assert (world.list["a"]["callable"], world.list["a"]["consent"]) == (False, False)
-    check(world, story, set())
+
+    async def main() -> None:
+        world = World()
+        (seconds,) = await _stand_after(_Late(world, *shown), world)
+        over_at = max((ends for _, ends in shown), default=0.0)
+        assert over_at + UNSEEN_S - 2 * LOOK_S < seconds < over_at + UNSEEN_S + 2 * LOOK_S
+
+    virtual_time.run(main())
+
+
+def test_all_partitions_wait_for_an_import_together() -> None:
+    """However many were marked, Genesys is asked as often as for one, and they stand at the same time."""
+
+    async def main() -> None:
+        world = World()
+        sink = _Late(world, (LATE_S, 40.0))
+        seconds = await _stand_after(sink, world, 8 * AT_ONCE)
+        assert max(seconds) < 40 + UNSEEN_S + 2 * LOOK_S
+        assert all(after - before >= LOOK_S for before, after in pairwise(sink.looks))
+
+    virtual_time.run(main())
+
+
+def test_what_was_seen_before_a_partition_came_does_not_count_for_it() -> None:
+    """Its former owner may have sent his file in the last moment."""
+
+    async def main() -> None:
+        world = World()
+        seconds = await _stand_after(_Late(world), world, 3, come_every_s=20.0)
+        assert min(seconds) >= UNSEEN_S
+
+    virtual_time.run(main())
+
+
+def test_who_is_not_told_of_imports_waits_anew() -> None:
+    """What came and went meanwhile may have been the first of two."""
+
+    async def main() -> None:
+        world = World()
+        sink = _Late(world)
+        asking = asyncio.create_task(_stand_after(sink, world))
+        await passes(LATE_S)
+        sink.failures = [SinkUnavailable("away")]
+        (seconds,) = await asking
+        assert seconds >= LATE_S + UNSEEN_S
+
+    virtual_time.run(main())
 
 
 IMPORT_LASTS = 10_000
@@ -334,7 +417,7 @@ def test_who_goes_before_the_looks_are_over_takes_no_mark_away() -> None:
         clock = asyncio.get_running_loop().time
         restorer = Restorer(MemoryTopics(world), MemoryStore(world), MemorySink(world), SilentTelemetry(), clock)
         restoring = [asyncio.create_task(restorer.restore(partition)) for partition in partitions]
-        await passes(IMPORT_LOOK_S * (IMPORT_LOOKS - 0.5))
+        await passes(LATE_S)
         for partition in partitions:
             partition.closing = True
         await asyncio.gather(*restoring)

@@ -129,6 +129,7 @@ class Poller:
         session_ms = int(connection.properties.get("session.timeout.ms", SESSION_TIMEOUT_MS))
         self._sure_for_s = SURE_SHARE * session_ms / 1000
         self._lease = Lease(self._sure_for_s)
+        _tell_too_long_requests(settings.genesys_request_timeout_s, self._sure_for_s)
         self._errors = Seldom()
         self._name = StaticName(settings.kafka_group_instance_id)
         self._consumer: Consumer
@@ -345,16 +346,18 @@ class Poller:
     def _on_revoke(self, _: Consumer, partitions: Sequence[NativePartition]) -> None:
         self._lease.renew_if_recent(self.last_poll)
         leaving = [of_native(partition) for partition in partitions]
-        announced = [partition for partition in leaving if partition in self.ownership.partitions]
         try:
-            if announced and not self.closing:
+            if leaving and not self.closing:
                 self.ownership.publish()
-                self._await_release(announced)
+                self._await_release(leaving)
         finally:
             self.ownership.let_go(leaving)
 
     def _await_release(self, partitions: Sequence[TopicPartition]) -> None:
-        """Have the pipeline settle what it can of these partitions; the group waits meanwhile."""
+        """Have the pipeline settle what it can of these partitions; the group waits meanwhile.
+
+        Also of those that have not begun: where they begin anew, requests from before may be under way.
+        """
         released = threading.Event()
 
         def release() -> None:
@@ -392,6 +395,13 @@ def _ends(topics: Mapping[str, Any]) -> Iterator[tuple[TopicPartition, int]]:
     for topic, told in topics.items():
         for number, partition in told["partitions"].items():
             yield TopicPartition(topic, int(number)), partition["hi_offset"]
+
+
+def _tell_too_long_requests(request_s: int, revocation_s: float) -> None:
+    """Say where a revocation, for which somebody is sure for so long at most, may end before a request does."""
+    if request_s > revocation_s:
+        remedy = "have GENESYS_REQUEST_TIMEOUT_S be at most two thirds of session.timeout.ms"
+        _log.warning("requests_outlast_revocations", request_s=request_s, revocation_s=revocation_s, remedy=remedy)
 
 
 def _unexpected(error: Exception) -> FatalError:

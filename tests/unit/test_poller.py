@@ -1,0 +1,103 @@
+"""What the poll thread does in the library's callbacks, without brokers: how partitions are taken in an orderly way."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from confluent_kafka import TopicPartition as NativePartition
+from structlog.testing import capture_logs
+
+from consumer.adapters.kafka.connection import Connection, native
+from consumer.adapters.kafka.handoff import Handoff
+from consumer.adapters.kafka.poller import Poller
+from consumer.model import TopicPartition
+from consumer.ports import Revoked, SourceEvent
+from tests.lives import settings
+
+WITHIN_S = 5
+P0, P1 = TopicPartition("changes", 0), TopicPartition("changes", 1)
+
+
+class _Client:
+    """A group consumer that notes nothing and fetches nothing."""
+
+    def incremental_assign(self, partitions: list[NativePartition]) -> None: ...
+
+    def incremental_unassign(self, partitions: list[NativePartition]) -> None: ...
+
+    def pause(self, partitions: list[NativePartition]) -> None: ...
+
+    def consumer_group_metadata(self) -> bytes:
+        return b""
+
+
+def _poller(handoff: Handoff, request_s: int = 20, **properties: str) -> Poller:
+    poller = Poller(
+        Connection("127.0.0.1:1", {name.replace("_", "."): value for name, value in properties.items()}),
+        settings(genesys_request_timeout_s=request_s),
+        handoff,
+        revoke_timeout_s=30.0,
+        on_overtaken=lambda _: None,
+        changelog_id="",
+    )
+    poller.ownership.use(_Client())  # type: ignore[arg-type]
+    return poller
+
+
+async def _next(handoff: Handoff, wanted: type[SourceEvent]) -> Any:
+    async with asyncio.timeout(WITHIN_S):
+        while not isinstance(event := await handoff.next(), wanted):
+            pass
+    return event
+
+
+async def _revoked(act: Callable[[Poller], None]) -> None:
+    """A member to which something happens, and whose partitions are then taken: it waits until they are released."""
+    handoff = Handoff()
+    poller = _poller(handoff)
+    client: Any = None
+    poller._lease.renew(time.monotonic())
+    poller.ownership.partitions |= {P0, P1}
+    act(poller)
+    revoking = asyncio.create_task(asyncio.to_thread(poller._on_revoke, client, [native(P0), native(P1)]))
+    revoked = await _next(handoff, Revoked)
+    assert set(revoked.partitions) == {P0, P1}
+    assert not revoking.done()
+    revoked.release()
+    await revoking
+    poller.ownership.close()
+
+
+async def test_partitions_are_taken_when_they_are_released() -> None:
+    """The group waits meanwhile."""
+    await _revoked(lambda _: None)
+
+
+async def test_partitions_that_begin_anew_are_taken_when_they_are_released_too() -> None:
+    """Their topic was made anew, or is gone: of the former one requests may be under way.
+
+    Neither those of which something is under way, nor those of which only the beginning is not known yet.
+    """
+
+    def begin_anew(poller: Poller) -> None:
+        poller.ownership.start_over([P0])
+        poller.ownership.let_go([P1])
+        poller.ownership.take([P1])
+
+    await _revoked(begin_anew)
+
+
+@pytest.mark.parametrize(
+    ("request_s", "session_ms", "told"),
+    [(20, None, False), (30, None, False), (31, None, True), (20, "29999", True), (20, "30000", False)],
+)
+async def test_requests_that_outlast_a_revocation_are_told_at_start(
+    request_s: int, session_ms: str | None, *, told: bool
+) -> None:
+    """The new owner may have sent what is newer by the time such a one is done."""
+    properties = {"session_timeout_ms": session_ms} if session_ms else {}
+    with capture_logs() as logs:
+        _poller(Handoff(), request_s, **properties)
+    assert ("requests_outlast_revocations" in [line["event"] for line in logs]) is told
