@@ -42,7 +42,7 @@ class Partition:
         fuse: That of its topic.
         deleted: The last record that was taken in, if that is a delete.
         deletes: Such of those that are not settled, by offset.
-        ends_in_delete: Whether the last settled record is known to be one.
+        ends_in_delete: Whether the last settled record is known to be one; also where its settlement may have failed.
     """
 
     assignment: Assignment

@@ -270,6 +270,7 @@ class Settler:
         for share in shares if self._repeats else ():
             exposed = share.partition.exposed
             exposed += share.events[len(exposed) :]
+            share.partition.ends_in_delete |= DELETED_KEY in dict(share.entries)
 
     async def _try_later(self, error: TransientError) -> None:
         """Wait until it is worth another try."""

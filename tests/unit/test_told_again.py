@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from consumer.core import dead_letters, framing
 from consumer.core.offsets import Tracker
 from consumer.errors import SinkUnavailable, SourceUnavailable
 from consumer.formats import Framing, KeyFormat
-from consumer.model import Assignment, ChangeEvent, Contact, DeadLetter, Record, TopicPartition
+from consumer.model import Assignment, ChangeEvent, Contact, DeadLetter, Record, Settlement, TopicPartition
 from consumer.pipeline.partitions import Partition
 from consumer.pipeline.quarantine import Quarantine
 from consumer.pipeline.restore import AT_ONCE, Restorer
@@ -198,6 +199,37 @@ def test_a_delete_is_remembered_until_something_else_is_settled(tmp_path: Path) 
         assert entries == [False, False, True], "removed once"
 
     in_life(world, act, schemas(), **rows)
+
+
+class SeenTopics(MemoryTopics):
+    """Without transactions: a settlement that ends with a delete is written, and nobody hears of it, once."""
+
+    was_seen = False
+
+    async def settle(self, settlement: Settlement) -> Mapping[TopicPartition, int]:
+        positions = await super().settle(settlement)
+        if not self.was_seen and DELETED_KEY in {key for _, key, _ in settlement.changelog}:
+            self.was_seen = True
+            raise SourceUnavailable("no answer")
+        return positions
+
+
+def test_nor_is_a_delete_that_was_seen_in_a_settlement_that_failed(tmp_path: Path) -> None:
+    """What settles behind it takes the mark away that readers may have seen."""
+    world = tell(World(), row("c", 1, contact(6)))
+    topics = SeenTopics(world)
+
+    async def act(life: Life) -> None:
+        await until(lambda: world.committed.get(PARTITION) == 1)
+        tell(world, row("d", 5, None, contact(6)))
+        life.source.wake()
+        await until(lambda: topics.was_seen)
+        tell(world, row("c", 6, contact(6)))
+        life.source.wake()
+        await until(lambda: DELETED_KEY not in world.stores[PARTITION][0] and world.committed[PARTITION] == 3)
+
+    in_life(world, act, schemas(), topics=topics, kafka_guarantee="at_least_once", **reading(tmp_path))
+    assert dict(world.changelog[PARTITION])[DELETED_KEY] is None
 
 
 def test_a_tombstone_that_follows_on_another_delete_deletes(tmp_path: Path) -> None:
