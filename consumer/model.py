@@ -265,6 +265,13 @@ FROM_A_FILE = -1
 """Offset of a change that stands in no partition: its place says nothing against any other."""
 
 
+class Flag(StrEnum):
+    """What of a contact says whether it may be called."""
+
+    CONSENT = "consent"
+    DO_NOT_CALL = "do_not_call"
+
+
 class Change(Struct, frozen=True, gc=False):
     """A contact with what is needed to judge it against what was delivered before.
 
@@ -291,6 +298,8 @@ class Change(Struct, frozen=True, gc=False):
         imprint: Of the record that asks for it, 16 bytes; empty where a repeat of that could mean something else.
         replayed: Its offset is that of the dead letter that was replayed.
         tombstone: Its record has a key alone: what is told of time is Kafka's.
+        granted: Which flag alone the CRM is known to have granted, once it is known what becomes of the contact; None
+            where it is none, or both.
     """
 
     operation: Operation
@@ -312,6 +321,7 @@ class Change(Struct, frozen=True, gc=False):
     imprint: bytes = b""
     replayed: bool = False
     tombstone: bool = False
+    granted: Flag | None = None
 
     @property
     def whole(self) -> Contact:
@@ -337,6 +347,8 @@ class State(Struct, frozen=True, gc=False):
             None where that is not known.
         imprint: Of the record that asked for all this, 16 bytes; empty where repeats cannot be told by it.
         concurrent: As that of the last accepted change.
+        granted: Of a contact that is not callable, the flag that the CRM is known to have granted when it told it last;
+            None where that is of none.
     """
 
     fingerprint: bytes
@@ -350,6 +362,7 @@ class State(Struct, frozen=True, gc=False):
     callable: bool | None = None
     imprint: bytes = b""
     concurrent: bool = False
+    granted: Flag | None = None
 
 
 class Verdict(StrEnum):

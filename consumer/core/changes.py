@@ -22,6 +22,7 @@ from consumer.model import (
     ChangeEvent,
     ChangeType,
     Contact,
+    Flag,
     Operation,
     Reason,
     State,
@@ -104,6 +105,7 @@ def to_change(
     if isinstance(contact, Amendment):
         return _amending(_UPSERT, event, contact, offset, contact_list_id)
     deletes = event.change_type is _DELETES
+    withdraws = deletes or not contact.callable
     change = Change(
         _DELETE if deletes else _UPSERT,
         contact,
@@ -112,9 +114,10 @@ def to_change(
         event.version,
         event.occurred_at,
         offset,
-        deletes or not contact.callable,
+        withdraws,
         imprint=imprint,
         tombstone=event.tombstone,
+        granted=_one_of(_grants(contact)) if withdraws else None,
     )
     return replace(change, former=identity(event.former)) if isinstance(event.former, str) else change
 
@@ -234,7 +237,7 @@ def merged(
         blind: Whether it was made into something else than what was accepted last.
     """
     content = fingerprint(contact, contact_list_id)
-    hidden = blind and state is not None and state.callable is not True  # by which flag who withdrew, the read may hide
+    hidden = blind and _may_hide(change, contact, state)
     left = _left_unclear(change, state, contact_list_id)
     stays = grants_nothing(change, state)
     if hidden or any(left):
@@ -246,7 +249,52 @@ def merged(
     elif stays and contact.callable:  # whatever the CRM says next differs from that, a grant with this content too
         content = suppressed(contact_list_id, consent=False, do_not_call=False)
     withdrew = change.withdrew or stays or hidden or any(left)
-    return replace(change, contact=contact, fingerprint=content, withdrew=withdrew)
+    granted = None if hidden else _one_of(_granted_then(change, contact, state, left))
+    return replace(change, contact=contact, fingerprint=content, withdrew=withdrew, granted=granted)
+
+
+def _may_hide(change: Change, contact: Contact, state: State | None) -> bool:
+    """Whether what an amendment was made into, perhaps an older read, may hide a flag that the CRM has withdrawn.
+
+    Not one that it tells, nor one that is withdrawn there, nor one that the CRM is known to have granted.
+    """
+    flags = zip(_tells(change.contact), _grants(contact), _known_as_granted(state), strict=True)
+    return any(shown and not (told or known) for told, shown, known in flags)
+
+
+def _granted_then(
+    change: Change, contact: Contact, state: State | None, unclear_flags: tuple[bool, bool]
+) -> tuple[bool, bool]:
+    """Whether consent, and do-not-call, are known as granted by the CRM, after an amendment.
+
+    What Genesys shows of a flag that is not told proves no grant, since somebody may have set it there; it may end one.
+    """
+    flags = zip(_tells(change.contact), _grants(contact), _known_as_granted(state), unclear_flags, strict=True)
+    consent, do_not_call = (shown and (told or known) and not unclear_ for told, shown, known, unclear_ in flags)
+    return consent, do_not_call
+
+
+def _known_as_granted(state: State | None) -> tuple[bool, bool]:
+    """Whether the CRM is known to have granted consent, and do-not-call, when it told these last."""
+    if state is None:
+        return False, False
+    both = state.callable is True
+    return both or state.granted is Flag.CONSENT, both or state.granted is Flag.DO_NOT_CALL
+
+
+def _one_of(granted: tuple[bool, bool]) -> Flag | None:
+    """The flag that alone is granted, of consent and of do-not-call; None where it is none, or both."""
+    return {(True, False): Flag.CONSENT, (False, True): Flag.DO_NOT_CALL}.get(granted)
+
+
+def _grants(contact: Contact) -> tuple[bool, bool]:
+    """Whether consent, and do-not-call, let a contact be called."""
+    return contact.consent, not contact.do_not_call
+
+
+def _tells(contact: Contact | Amendment) -> tuple[bool, bool]:
+    """Whether consent, and do-not-call, are told."""
+    return contact.consent is not UNCHANGED, contact.do_not_call is not UNCHANGED
 
 
 def held_back(change: Change, state: State | None, contact_list_id: str) -> bool:
@@ -264,7 +312,7 @@ def _left_unclear(change: Change, state: State | None, contact_list_id: str) -> 
     flags = _unclear_flags(contact_list_id)
     own = flags.get(change.fingerprint, (False, False))
     before = (False, False) if state is None else flags.get(state.fingerprint, (False, False))
-    told = change.contact.consent is not UNCHANGED, change.contact.do_not_call is not UNCHANGED
+    told = _tells(change.contact)
     return own[0] or (before[0] and not told[0]), own[1] or (before[1] and not told[1])
 
 
@@ -275,7 +323,7 @@ def grants_nothing(change: Change, state: State | None) -> bool:
     """
     if state is None or state.callable is not False or not isinstance(change.contact, Amendment):
         return False
-    return change.contact.consent is UNCHANGED and change.contact.do_not_call is UNCHANGED
+    return not any(_tells(change.contact))
 
 
 def is_applied(change: Change, shown: Contact, state: State, contact_list_id: str) -> bool:
@@ -308,8 +356,16 @@ def under_new_id(change: Change, former: State | None, contact_list_id: str) -> 
         return replace(change, former=None)
     contact = replace(change.contact, consent=False)
     content = fingerprint(contact, contact_list_id)
-    positional = change.version is not None
-    return replace(change, contact=contact, fingerprint=content, withdrawal=True, positional=positional, former=None)
+    positional, granted = change.version is not None, _one_of(_grants(contact))
+    return replace(
+        change,
+        contact=contact,
+        fingerprint=content,
+        withdrawal=True,
+        positional=positional,
+        former=None,
+        granted=granted,
+    )
 
 
 def as_delete(change: Change, contact_list_id: str) -> Change:

@@ -111,6 +111,7 @@ def accepted(change: Change, state: State | None, *, blocks: bool = False) -> St
     if change.undecoded and state is not None:
         return _still_undecoded(change, state)
     epoch, version = _version(change, state)
+    callable_ = _callable(change, state)
     made = State(
         change.fingerprint,
         version,
@@ -120,9 +121,10 @@ def accepted(change: Change, state: State | None, *, blocks: bool = False) -> St
         change.operation is _DELETE,
         blocks and change.withdrawal and change.operation is not _DELETE,
         epoch,
-        _callable(change, state),
+        callable_,
         change.imprint,
         change.concurrent,
+        change.granted if callable_ is False and change.operation is not _DELETE else None,
     )
     if state is None:
         return made
@@ -145,6 +147,7 @@ def _still_undecoded(change: Change, state: State) -> State:
         blocked=False,
         callable=False,
         imprint=b"",
+        granted=None,
     )
 
 
@@ -208,7 +211,7 @@ def is_deleted_by_us(state: State | None, contact_list_id: str) -> bool:
 def forgotten(state: State, contact_list_id: str) -> State:
     """The state of a contact whose content in Genesys nobody knows: whatever the CRM says next is sent."""
     fingerprint = without_content(_UPSERT, contact_list_id)
-    return replace(state, fingerprint=fingerprint, blocked=False, imprint=b"")
+    return replace(state, fingerprint=fingerprint, blocked=False, imprint=b"", granted=None)
 
 
 def given_up(change: Change, state: State | None, contact_list_id: str) -> State:
@@ -218,10 +221,10 @@ def given_up(change: Change, state: State | None, contact_list_id: str) -> State
     """
     state = state or _NOTHING_ACCEPTED
     if held_back(change, state, contact_list_id):
-        return replace(state, imprint=b"")
+        return replace(state, imprint=b"", granted=None)
     callable_ = False if grants_nothing(change, state) else None
     fingerprint = without_content(_UPSERT, contact_list_id)
-    return replace(state, fingerprint=fingerprint, deleted=False, callable=callable_, imprint=b"")
+    return replace(state, fingerprint=fingerprint, deleted=False, callable=callable_, imprint=b"", granted=None)
 
 
 def as_held(state: State | None, contact_list_id: str) -> State:

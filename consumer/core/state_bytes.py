@@ -6,7 +6,7 @@ Touches nothing else. The long form has an epoch and an imprint too.
 import struct
 
 from consumer.errors import FatalError
-from consumer.model import State
+from consumer.model import Flag, State
 
 _STATE = struct.Struct(">BB32sqqqq")
 _EPOCH = struct.Struct(">I")
@@ -14,15 +14,23 @@ IMPRINT_BYTES = 16
 _FORMAT, _LONG_FORMAT = 2, 3
 _SIZES = {_FORMAT: _STATE.size, _LONG_FORMAT: _STATE.size + _EPOCH.size + IMPRINT_BYTES}
 _NO_IMPRINT = bytes(IMPRINT_BYTES)
-_HAS_VERSION, _VERSIONED, _DELETED, _BLOCKED, _WITHDRAWN, _CALLABLE, _CONCURRENT = 1, 2, 4, 8, 16, 32, 64
+_HAS_VERSION, _VERSIONED, _DELETED, _BLOCKED, _WITHDRAWN, _CALLABLE, _CONCURRENT, _GRANTED = 1, 2, 4, 8, 16, 32, 64, 128
+
+_WHETHER_CALLABLE: dict[tuple[bool | None, Flag | None], int] = {
+    (None, None): 0,
+    (True, None): _CALLABLE,
+    (False, None): _WITHDRAWN,
+    (False, Flag.DO_NOT_CALL): _WITHDRAWN | _GRANTED,
+    (False, Flag.CONSENT): _GRANTED,  # who reads it without knowing of it does not know whether the contact is callable
+}
+_OF_FLAGS = {flags: known for known, flags in _WHETHER_CALLABLE.items()}
 
 
 def encode(state: State, settled_ms: int) -> bytes:
     """The state as it stands in the store and in the changelog, with the time at which it was settled."""
     flags = (state.version is not None) * _HAS_VERSION | state.versioned * _VERSIONED
     flags |= state.deleted * _DELETED | state.blocked * _BLOCKED
-    flags |= (state.callable is False) * _WITHDRAWN | (state.callable is True) * _CALLABLE
-    flags |= state.concurrent * _CONCURRENT
+    flags |= state.concurrent * _CONCURRENT | _WHETHER_CALLABLE[state.callable, state.granted]
     format_ = _LONG_FORMAT if state.epoch or state.imprint else _FORMAT
     version = state.version or 0
     packed = _STATE.pack(format_, flags, state.fingerprint, version, state.occurred_at, state.offset, settled_ms)
@@ -38,6 +46,7 @@ def decode(raw: bytes) -> State:
     flags, fingerprint, version, occurred_at, offset, _ = _unpacked(raw)
     (epoch,) = _EPOCH.unpack_from(raw, _STATE.size) if raw[0] == _LONG_FORMAT else (0,)
     imprint = raw[_STATE.size + _EPOCH.size :]
+    callable_, granted = _OF_FLAGS.get(flags & (_WITHDRAWN | _CALLABLE | _GRANTED), (None, None))
     return State(
         fingerprint,
         version if flags & _HAS_VERSION else None,
@@ -47,9 +56,10 @@ def decode(raw: bytes) -> State:
         bool(flags & _DELETED),
         bool(flags & _BLOCKED),
         epoch,
-        bool(flags & _CALLABLE) if flags & (_CALLABLE | _WITHDRAWN) else None,
+        callable_,
         imprint if imprint != _NO_IMPRINT else b"",
         bool(flags & _CONCURRENT),
+        granted,
     )
 
 

@@ -42,6 +42,7 @@ from consumer.model import (
     ChangeEvent,
     ChangeType,
     Contact,
+    Flag,
     Operation,
     State,
     Verdict,
@@ -576,13 +577,15 @@ states = st.builds(
     epoch=st.just(0) | st.integers(0, 2**32 - 1),
     callable=st.none() | st.booleans(),
     imprint=st.just(b"") | st.binary(min_size=16, max_size=16).filter(any),
-)
+    granted=st.none() | st.sampled_from(Flag),
+).map(lambda it: it if it.callable is False else replace(it, granted=None))
 
 
 def as_avro(it):
     """The state as a datum of the schema; without epoch and imprint it is the short format."""
     flags = (it.version is not None) | it.versioned << 1 | it.deleted << 2 | it.blocked << 3
-    flags |= (it.callable is False) << 4 | (it.callable is True) << 5
+    flags |= (it.callable is False and it.granted is not Flag.CONSENT) << 4 | (it.callable is True) << 5
+    flags |= (it.granted is not None) << 7
     more = {"epoch": it.epoch.to_bytes(4, "big"), "imprint": it.imprint or bytes(16)} if is_long(it) else {}
     return more | {
         "format": b"\3" if more else b"\2",
@@ -630,6 +633,14 @@ def test_a_state_that_an_earlier_release_wrote_is_of_the_first_epoch():
     assert state_bytes.decode(raw) == state()
     assert state_bytes.settled_ms(raw) == SETTLED_MS
     assert state_bytes.encode(state(), SETTLED_MS) == raw
+
+
+def test_whether_a_contact_is_callable_is_not_known_by_bits_that_nobody_writes():
+    """As a newer release may set them; nobody is taken for callable."""
+    raw = bytearray(state_bytes.encode(state(), SETTLED_MS))
+    for bits in (0x30, 0xA0, 0xB0):
+        raw[1] = raw[1] & 0x4F | bits
+        assert state_bytes.decode(bytes(raw)) == state()
 
 
 @pytest.mark.parametrize("read", [state_bytes.decode, state_bytes.settled_ms])
@@ -1171,3 +1182,79 @@ def test_a_number_stays_known_as_blocked_when_a_grant_was_given_up(blocked):
     withdrawn_ = replace(accepted(change(consent=False), None), blocked=blocked)
     after = given_up(change(version=6), withdrawn_, LIST)
     assert releases(change(version=7), after) is blocked
+
+
+BY_CONSENT = accepted(change(consent=False), None)
+BY_BOTH = accepted(change(consent=False, do_not_call=True), None)
+LETS_CALL = accepted(change(), None)
+
+
+def suppressed_by(flag, value):
+    """The suppression that a rejected event asks for which tells one flag."""
+    made = suppression(replace(EVENT, **{"consent": UNCHANGED, "do_not_call": UNCHANGED, flag: value}), 10, LIST, "")
+    assert made is not None
+    return made
+
+
+def onto(before, made, *, blind=False, **shown):
+    """The state after an amendment of a contact that Genesys shows with these flags."""
+    return accepted(merged(made, made.contact.onto(replace(CONTACT, **shown)), before, LIST, blind=blind), before)
+
+
+BY_DO_NOT_CALL = onto(LETS_CALL, part(do_not_call=True))
+KNOWN_AS_GRANTED = {
+    "a whole contact that withdraws consent": (BY_CONSENT, Flag.DO_NOT_CALL),
+    "a whole contact that withdraws both": (BY_BOTH, None),
+    "a whole contact that grants": (LETS_CALL, None),
+    "a new id of who was not callable": (accepted(under_new_id(renamed(), WITHDREW, LIST), None), Flag.DO_NOT_CALL),
+    "do-not-call of who consents": (BY_DO_NOT_CALL, Flag.CONSENT),
+    "a suppression of who was callable": (onto(LETS_CALL, suppressed_by("do_not_call", True)), Flag.CONSENT),
+    "an unreadable flag of who was callable": (onto(LETS_CALL, suppressed_by("consent", "no")), Flag.DO_NOT_CALL),
+    "the same told again": (onto(BY_DO_NOT_CALL, part(do_not_call=True), do_not_call=True), Flag.CONSENT),
+    "a phone number": (onto(BY_CONSENT, part(phone="+14155550101"), consent=False), Flag.DO_NOT_CALL),
+    "the other flag too": (onto(BY_CONSENT, part(do_not_call=True), consent=False), None),
+    "one of both back": (onto(BY_BOTH, part(consent=True), consent=False, do_not_call=True), Flag.CONSENT),
+    "what Genesys shows of nobody known": (onto(None, part(do_not_call=True)), None),
+    "what somebody set in Genesys": (onto(BY_BOTH, part(consent=False)), None),
+    "what somebody withdrew in Genesys": (onto(BY_CONSENT, part(consent=False), do_not_call=True), None),
+    "what an older read may hide": (onto(BY_BOTH, part(consent=False), blind=True), None),
+    "a grant behind which it may": (onto(BY_BOTH, part(consent=True), blind=True), None),
+    "an undecodable record": (accepted(precaution("c-1", 20, LIST), BY_CONSENT), None),
+    "a delete": (accepted(change(kind=ChangeType.DELETE, consent=False), BY_CONSENT), None),
+    "a withdrawal as a delete": (accepted(as_delete(change(consent=False), LIST), BY_CONSENT), None),
+    "a change that was given up": (given_up(part(phone="+14155550101"), BY_CONSENT, LIST), None),
+    "content that nobody knows": (forgotten(BY_CONSENT, LIST), None),
+}
+
+
+@pytest.mark.parametrize(("after", "granted"), KNOWN_AS_GRANTED.values(), ids=KNOWN_AS_GRANTED)
+def test_the_state_tells_which_flag_the_crm_granted(after, granted):
+    """By what the CRM told, and not by what Genesys shows; of who is callable both are, and nobody has to say so."""
+    assert after.granted is granted
+    assert state_bytes.decode(state_bytes.encode(after, SETTLED_MS)) == after
+
+
+READS = {
+    "the flag that is not told is known as granted": (
+        BY_CONSENT,
+        part(consent=False),
+        {"phone": "+14155550101"},
+        False,
+    ),
+    "it is, of two": (BY_DO_NOT_CALL, suppressed_by("do_not_call", True), {"phone": "+14155550101"}, False),
+    "it was withdrawn": (BY_BOTH, part(consent=False), {}, True),
+    "it alone was withdrawn": (BY_DO_NOT_CALL, part(consent=False), {}, True),
+    "it is shown as withdrawn": (BY_BOTH, part(consent=False), {"do_not_call": True}, False),
+    "both are told": (BY_BOTH, part(consent=False, do_not_call=False), {}, False),
+    "none is told, and one was granted": (BY_CONSENT, part(email=""), {}, True),
+    "none is told, and the other is shown": (BY_CONSENT, part(email=""), {"consent": False}, False),
+    "nothing is known": (forgotten(BY_CONSENT, LIST), part(consent=False), {}, True),
+    "an earlier release wrote what is known": (WITHDREW, part(consent=False), {}, True),
+    "who was callable withdrew nothing": (LETS_CALL, part(consent=False), {"phone": "+14155550101"}, False),
+}
+
+
+@pytest.mark.parametrize(("before", "made", "shown", "hides"), READS.values(), ids=READS)
+def test_what_an_older_read_may_hide_is_not_known(before, made, shown, hides):
+    """Then only who tells both flags lets anybody call; otherwise the state is of what was made."""
+    assert (onto(before, made, blind=True, **shown).fingerprint == changes.undecoded(LIST)) is hides

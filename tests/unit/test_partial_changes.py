@@ -674,3 +674,71 @@ def test_a_withdrawal_beside_a_flag_that_nobody_can_read_is_no_repeat_of_that(
     world = one_after_the_other(Event("c", 1), *bad, partly("c", 4, **granted))
     assert [event["operation"] for event in world.events()][1:3] == ["suppress", "suppress"]
     assert world.list["c"]["callable"] is False
+
+
+# -- who grants again is called again
+
+
+def rejected(version: int, **more: Any) -> Event:
+    """A record that our rules reject, and which sets do-not-call."""
+    return Event("c", version, do_not_call=True, reasons=CONFLICT, **more)
+
+
+STOP = {"do_not_call": True}
+TWICE = {
+    "parts by consent": [Event("c", 1, consent=False), partly("c", 2, phone=NEW, consent=False)],
+    "parts by do-not-call": [Event("c", 1), partly("c", 2, **STOP), partly("c", 3, phone=NEW, **STOP)],
+    "the same rejected record": [Event("c", 1), rejected(2), rejected(2)],
+    "a newer rejected record": [Event("c", 1), rejected(2), rejected(3, phone=NEW)],
+    "a part behind a rejected record": [Event("c", 1), rejected(2), partly("c", 3, **STOP)],
+    "a rejected record behind a part": [Event("c", 1), partly("c", 2, **STOP), rejected(3)],
+}  # fmt: skip
+BACK = {"consent": True, "do_not_call": False}
+
+
+@pytest.mark.parametrize("told", TWICE.values(), ids=TWICE)
+def test_who_withdrew_twice_by_one_flag_is_called_once_it_is_granted_wherever_the_process_died(
+    told: Sequence[Event],
+) -> None:
+    """The other flag was never withdrawn: what is read back, perhaps the change's own effect, hides nothing."""
+    by = "consent" if told[-1].consent is False else "do_not_call"
+    grant = partly("c", 9, **{by: BACK[by]})
+    steps = [_steps_of(told, grant, after_effect=after_effect) for after_effect in (False, True)]
+    assert min(steps) > 3
+
+
+def _steps_of(told: Sequence[Event], grant: Event, *, after_effect: bool) -> int:
+    """At how many steps of the last withdrawal the process can die; the grant behind it counts in any case."""
+    step, died = 0, True
+    while died:
+        step += 1
+        world = one_after_the_other(*told[:-1])
+        world.append(Story().tell(0, *told).records()[len(told) - 1 :])
+        died = survive(world, step, after_effect=after_effect, genesys_dnc_list="do not call")
+        world.die_at = None
+        next_comes(world, grant)
+        assert world.list["c"]["callable"] is True
+    return step
+
+
+def test_nor_is_a_withdrawal_forgotten_that_somebody_took_back_in_genesys() -> None:
+    """The second rejected record is read back with a consent that the CRM did not give: that is no grant."""
+    world = one_after_the_other(Event("c", 1, consent=False), rejected(2))
+    world.list["c"]["consent"] = True
+    world.append(Story().tell(0, *[rejected(3)] * 3).records()[2:])
+    live(world, genesys_dnc_list="do not call")
+    next_comes(world, partly("c", 4, do_not_call=False))
+    assert world.list["c"]["callable"] is False
+    next_comes(world, partly("c", 5, consent=True))
+    assert world.list["c"]["callable"] is True
+
+
+def test_who_was_taken_out_of_calling_in_genesys_stays_so_until_the_crm_tells_that_flag() -> None:
+    """A withdrawal by the other flag keeps it, and so does the grant behind that."""
+    world = one_after_the_other(Event("c", 1, consent=False))
+    world.list["c"]["do_not_call"] = True
+    next_comes(world, partly("c", 2, phone=NEW, consent=False))
+    next_comes(world, partly("c", 3, consent=True))
+    assert (world.list["c"]["callable"], world.list["c"]["do_not_call"]) == (False, True)
+    next_comes(world, partly("c", 4, do_not_call=False))
+    assert world.list["c"]["callable"] is True
