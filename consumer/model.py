@@ -298,6 +298,9 @@ class Change(Struct, frozen=True, gc=False):
         imprint: Of the record that asks for it, 16 bytes; empty where a repeat of that could mean something else.
         replayed: Its offset is that of the dead letter that was replayed.
         tombstone: Its record has a key alone: what is told of time is Kafka's.
+        told: What it tells, of an amendment that was merged; None of all others, whose contact is that.
+        late: It withdraws flags of which nothing newer was told, and is older than what was accepted last: these alone
+            are changed, and the order of the contact stays as it is.
         granted: Which flag alone the CRM is known to have granted, once it is known what becomes of the contact; None
             where it is none, or both.
     """
@@ -321,6 +324,8 @@ class Change(Struct, frozen=True, gc=False):
     imprint: bytes = b""
     replayed: bool = False
     tombstone: bool = False
+    told: Contact | Amendment | None = None
+    late: bool = False
     granted: Flag | None = None
 
     @property
@@ -329,6 +334,26 @@ class Change(Struct, frozen=True, gc=False):
         if isinstance(self.contact, Contact):
             return self.contact
         raise AssertionError("a partial change has no whole contact")
+
+
+class Place(Struct, frozen=True, gc=False):
+    """Where an accepted change stands in the order of its contact's changes; as those of `State`.
+
+    Attributes:
+        version: Highest version accepted until then.
+        versioned: Whether the change itself carried one.
+        occurred_at: Milliseconds since the epoch, UTC.
+        offset: In its partition; -1 of a row of a file.
+        epoch: Of the version.
+        concurrent: Whether a snapshot read it that does not tell what was committed before it.
+    """
+
+    version: int | None
+    versioned: bool
+    occurred_at: int
+    offset: int
+    epoch: int = 0
+    concurrent: bool = False
 
 
 class State(Struct, frozen=True, gc=False):
@@ -349,6 +374,9 @@ class State(Struct, frozen=True, gc=False):
         concurrent: As that of the last accepted change.
         granted: Of a contact that is not callable, the flag that the CRM is known to have granted when it told it last;
             None where that is of none.
+        consent_at: Place of the change that told consent last, of those that came in their order; None where that is
+            the last accepted one, as always where contacts are told whole.
+        do_not_call_at: Of the one that told do-not-call last.
     """
 
     fingerprint: bytes
@@ -363,6 +391,8 @@ class State(Struct, frozen=True, gc=False):
     imprint: bytes = b""
     concurrent: bool = False
     granted: Flag | None = None
+    consent_at: Place | None = None
+    do_not_call_at: Place | None = None
 
 
 class Verdict(StrEnum):

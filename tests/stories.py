@@ -21,6 +21,9 @@ SCHEMA = fastavro.parse_schema(
     orjson.loads((Path(__file__).parent.parent / "schemas" / "crm_contact_change.avsc").read_bytes())
 )
 
+WITHDRAWN = {"consent": False, "do_not_call": True}
+"""What the flags say of somebody who must not be called."""
+
 PARTIAL = "partial"
 """An attribute that makes a native event a partial one, for want of an envelope."""
 
@@ -74,6 +77,13 @@ class Event:
     def withdraws(self) -> bool:
         """Whether it says that the person must not be called."""
         return self.consent is False or self.do_not_call is True
+
+    @property
+    def told_flags(self) -> list[str]:
+        """Names of the flags that it tells, if only by being all there is: a rejected one tells what it withdraws."""
+        if self.suppresses:
+            return [flag for flag, value in WITHDRAWN.items() if getattr(self, flag) is value]
+        return [flag for flag in WITHDRAWN if self.removes or getattr(self, flag) is not None]
 
     @property
     def tells_nothing(self) -> bool:
@@ -155,6 +165,7 @@ class Model:
     def __init__(self, poison: set[str]) -> None:
         self._contacts: dict[str, Event] = {}
         self._accepted: dict[str, int] = {}
+        self._flags_told: dict[tuple[str, str], int] = {}
         self._poison = poison
 
     @property
@@ -174,9 +185,24 @@ class Model:
             return
         accepted = self._accepted.get(event.external_id, -1)
         if event.version is not None and event.version < accepted:
-            return
-        if self._applies(event):
+            self._withdraw_late(event, event.version)
+        elif self._applies(event):
             self._accepted[event.external_id] = max(accepted, event.version or 0)
+            told = event.told_flags
+            self._flags_told |= {(event.external_id, flag): self._accepted[event.external_id] for flag in told}
+
+    def _withdraw_late(self, event: Event, version: int) -> None:
+        """Of what is older than the last change, flags are withdrawn of which nothing newer was told."""
+        held = self._contacts.get(event.external_id)
+        if held is None or event.removes:
+            return
+        withdrawn = {flag: value for flag, value in WITHDRAWN.items() if getattr(event, flag) is value}
+        flags = {
+            flag: value
+            for flag, value in withdrawn.items()
+            if version >= self._flags_told.get((event.external_id, flag), -1)
+        }
+        self._contacts[event.external_id] = replace(held, **flags)
 
     def _applies(self, event: Event) -> bool:
         """Change the contact, and tell whether the event counts as accepted."""

@@ -134,14 +134,7 @@ def suppression(event: ChangeEvent, offset: int, contact_list_id: str, number: s
         return None
     if event.named is None:
         return None
-    amendment = Amendment(
-        event.named,
-        UNCHANGED,
-        UNCHANGED,
-        False if event.consent is False else UNCHANGED,
-        True if event.do_not_call is True else UNCHANGED,
-        {},
-    )
+    amendment = _without_flags(event.named, event.consent is False, event.do_not_call is True)
     content = _suppressing(contact_list_id, unreadable, _withdraws(amendment))
     suppressing = _amending(Operation.SUPPRESS, event, amendment, offset, contact_list_id)
     return replace(suppressing, fingerprint=content, number=number if withdraws else "", withdrawal=True)
@@ -187,6 +180,40 @@ def withdrawing(change: Change, before: Withdrawn, contact_list_id: str) -> Chan
     )
     content = _suppressing(contact_list_id, unreadable, (consent, do_not_call))
     return replace(change, contact=told, fingerprint=content)
+
+
+def narrowed(change: Change, counts: tuple[bool, bool], contact_list_id: str) -> Change | None:
+    """What a withdrawal, late for all else, still withdraws, or perhaps does; None where that is nothing.
+
+    What it grants beside is late too. So is a delete: a contact that was told of since is there again.
+
+    Args:
+        change: The withdrawal.
+        counts: Whether what it says of consent still counts, and of do-not-call.
+        contact_list_id: Part of the fingerprint.
+    """
+    if change.operation is _DELETE:
+        return None
+    unreadable = _both(counts, _unclear_flags(contact_list_id).get(change.fingerprint, (False, False)))
+    withdrawn = _both(counts, _withdraws(change.contact))
+    if not any((*unreadable, *withdrawn)):
+        return None
+    amendment = _without_flags(change.contact.external_id, *withdrawn)
+    if change.operation is Operation.SUPPRESS:
+        content = _suppressing(contact_list_id, unreadable, withdrawn)
+    else:
+        content = fingerprint(amendment, contact_list_id)
+    return replace(change, contact=amendment, fingerprint=content, imprint=b"", granted=None, late=True)
+
+
+def _both(one: tuple[bool, bool], other: tuple[bool, bool]) -> tuple[bool, bool]:
+    return one[0] and other[0], one[1] and other[1]
+
+
+def _without_flags(external_id: str, consent: bool, do_not_call: bool) -> Amendment:
+    """The amendment that withdraws consent, or sets do-not-call, and tells nothing else."""
+    flags = False if consent else UNCHANGED, True if do_not_call else UNCHANGED
+    return Amendment(external_id, UNCHANGED, UNCHANGED, *flags, {})
 
 
 def _amending(
@@ -250,7 +277,9 @@ def merged(
         content = suppressed(contact_list_id, consent=False, do_not_call=False)
     withdrew = change.withdrew or stays or hidden or any(left)
     granted = None if hidden else _one_of(_granted_then(change, contact, state, left))
-    return replace(change, contact=contact, fingerprint=content, withdrew=withdrew, granted=granted)
+    return replace(
+        change, contact=contact, fingerprint=content, withdrew=withdrew, granted=granted, told=change.contact
+    )
 
 
 def _may_hide(change: Change, contact: Contact, state: State | None) -> bool:

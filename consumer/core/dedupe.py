@@ -6,10 +6,10 @@ contact with the same content; identity alone is never enough, it would swallow 
 
 from enum import IntEnum
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
-from consumer.core.changes import grants_nothing, held_back, undecoded, without_content
-from consumer.model import FROM_A_FILE, MAX_VERSION, Change, Contact, Operation, State, Verdict
+from consumer.core.changes import grants_nothing, held_back, narrowed, undecoded, without_content
+from consumer.model import FROM_A_FILE, MAX_VERSION, UNCHANGED, Change, Contact, Operation, Place, State, Verdict
 
 BEFORE_ALL = -1
 """A time before that of every change, of which the first is 0."""
@@ -68,6 +68,23 @@ def judge(change: Change, state: State | None) -> Verdict:
     return _CHANGED if change.occurred_at > state.occurred_at or _is_made_anew(change, state) else _STALE
 
 
+def judged(change: Change, state: State | None, contact_list_id: str) -> tuple[Change, Verdict]:
+    """As `judge`, and what is to be done: of a stale withdrawal, the flags of which nothing newer was told."""
+    verdict = judge(change, state)
+    if verdict is not _STALE or state is None or not change.withdrawal:
+        return change, verdict
+    counts = _counts(change, state, state.consent_at), _counts(change, state, state.do_not_call_at)
+    late = narrowed(change, counts, contact_list_id)
+    if late is None or late.fingerprint == state.fingerprint:
+        return change, verdict
+    return late, _CHANGED
+
+
+def _counts(change: Change, state: State, place: Place | None) -> bool:
+    """Whether a stale withdrawal is none where the change that told a flag last stands; None: that is the last one."""
+    return place is not None and judge(change, replace(state, **asdict(place))) is not _STALE
+
+
 def _is_made_anew(change: Change, state: State) -> bool:
     """Whether a contact that was deleted without a version comes again behind that, at the same moment.
 
@@ -110,6 +127,8 @@ def accepted(change: Change, state: State | None, *, blocks: bool = False) -> St
     """
     if change.undecoded and state is not None:
         return _still_undecoded(change, state)
+    if change.late and state is not None:
+        return _accepted_late(change, state, blocks=blocks)
     epoch, version = _version(change, state)
     callable_ = _callable(change, state)
     made = State(
@@ -127,22 +146,53 @@ def accepted(change: Change, state: State | None, *, blocks: bool = False) -> St
         change.granted if callable_ is False and change.operation is not _DELETE else None,
     )
     if state is None:
-        return made
+        return _with_places(made, change, _NOTHING_ACCEPTED)
     if change.tombstone and change.version is None and state.version is not None:
         made = replace(made, occurred_at=state.occurred_at)  # Kafka's time, which a row made at once may be before
-    return _held_by_a_file(_in_its_order(made, change, state), change, state)
+    return _with_places(_held_by_a_file(_in_its_order(made, change, state), change, state), change, state)
+
+
+def _accepted_late(change: Change, state: State, *, blocks: bool) -> State:
+    """The state after a late withdrawal. All places stay: what is newer has its own, what is as late does no harm."""
+    deletes = change.operation is _DELETE
+    return replace(
+        state,
+        fingerprint=change.fingerprint,
+        deleted=deletes,
+        blocked=blocks and not deletes,
+        callable=False,
+        imprint=change.imprint,
+        granted=None if deletes else change.granted,
+    )
+
+
+def _with_places(made: State, change: Change, before: State) -> State:
+    """The state after a change, with the places of what told the flags last that it does not tell.
+
+    A delete leaves none: who comes again has to come whole.
+    """
+    told = change.told or change.contact
+    if isinstance(told, Contact) or change.operation is _DELETE:
+        flagged = made.consent_at or made.do_not_call_at
+        return replace(made, consent_at=None, do_not_call_at=None) if flagged else made
+    place = Place(before.version, before.versioned, before.occurred_at, before.offset, before.epoch, before.concurrent)
+    return replace(
+        made,
+        consent_at=before.consent_at or place if told.consent is UNCHANGED else None,
+        do_not_call_at=before.do_not_call_at or place if told.do_not_call is UNCHANGED else None,
+    )
 
 
 def _still_undecoded(change: Change, state: State) -> State:
     """The state after a change that nobody could decode.
 
-    Version and time stay those of what was read last. As it may be a withdrawal, nothing is provably newer than what is
-    known of that.
+    Version and time stay those of what was read last, and a late one does not move the offset back. As it may be a
+    withdrawal, nothing is provably newer than what is known of that.
     """
     return replace(
         state,
         fingerprint=change.fingerprint,
-        offset=FROM_A_FILE if state.offset == FROM_A_FILE else change.offset,
+        offset=FROM_A_FILE if state.offset == FROM_A_FILE else max(change.offset, state.offset),
         deleted=change.operation is _DELETE,
         blocked=False,
         callable=False,
@@ -239,11 +289,25 @@ def as_held(state: State | None, contact_list_id: str) -> State:
 
 def from_a_file(state: State) -> State:
     """The state as the stream is to find it: no offset of a partition stands above or below it."""
-    return replace(state, offset=FROM_A_FILE)
+    consent_at, do_not_call_at = (
+        place and replace(place, offset=FROM_A_FILE) for place in (state.consent_at, state.do_not_call_at)
+    )
+    return replace(state, offset=FROM_A_FILE, consent_at=consent_at, do_not_call_at=do_not_call_at)
 
 
 def advanced(change: Change, state: State) -> State | None:
-    """The state after a duplicate: a newer version is remembered, or a later place of what has none; else None."""
+    """The state after a duplicate: a newer version is remembered, or a later place of what has none; else None.
+
+    So is that a flag was told again, where it was told before what is known.
+    """
+    made = _moved_on(change, state)
+    if made is None and (state.consent_at or state.do_not_call_at) and _order(change, state) is _NEWER:
+        made = state
+    return made if made is None or change.undecoded else _with_places(made, change, state)
+
+
+def _moved_on(change: Change, state: State) -> State | None:
+    """The state after a duplicate, with its order alone; None where that stays."""
     if change.version is None:
         return _said_again(change, state)
     epoch = _epoch(change, state)

@@ -241,12 +241,12 @@ class Admission:
         """Wait behind works of another partition: their offsets and states say nothing of what is known in this one."""
         known = self._delivered(partition, [change.identity])[change.identity]
         change = _behind(work, change, _expected(lane))
-        self._wait(lane, work, change, dedupe.judge(change, known))
+        self._wait(lane, work, *dedupe.judged(change, known, self._contact_list_id))
 
     def _join(self, lane: Lane, work: Work, change: Change) -> None:
         """Take the place of a lane's work that is not sent, the last write wins, or wait behind it."""
         before = _expected(lane)
-        verdict = dedupe.judge(change, before)
+        change, verdict = dedupe.judged(change, before, self._contact_list_id)
         if verdict is _CHANGED and self._may_be_replaced(lane, change):
             change = _behind(work, change, before)
             lane.work.expected = before
@@ -278,7 +278,7 @@ class Admission:
         return change.operation is _DELETE or change.contact.phone != lane.change.contact.phone
 
     def _judge(self, work: Work, change: Change, base: State | None) -> None:
-        verdict = dedupe.judge(change, base)
+        change, verdict = dedupe.judged(change, base, self._contact_list_id)
         if base is not None and verdict is _CHANGED and dedupe.goes_back(change, base):
             remedy = "it applies; if the source counts anew, grants stay stale: see a failover in the operating guide"
             log.warning("source_order_went_back", record=event_id(work.record), remedy=remedy)

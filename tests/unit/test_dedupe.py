@@ -22,12 +22,14 @@ from consumer.core.changes import (
     without_content,
 )
 from consumer.core.dedupe import (
+    BEFORE_ALL,
     accepted,
     advanced,
     forgotten,
     from_a_file,
     given_up,
     judge,
+    judged,
     noted,
     releases,
     repeats,
@@ -44,13 +46,15 @@ from consumer.model import (
     Contact,
     Flag,
     Operation,
+    Place,
     State,
     Verdict,
 )
 
 PUBLISHED = json.loads((Path(__file__).parents[2] / "schemas" / "dedupe_state.avsc").read_text(encoding="utf-8"))
 AVRO = fastavro.parse_schema(PUBLISHED)
-AVRO_OF_FORMAT_2 = fastavro.parse_schema(PUBLISHED | {"fields": PUBLISHED["fields"][:-2]})
+AVRO_OF_FORMAT_3 = fastavro.parse_schema(PUBLISHED | {"fields": PUBLISHED["fields"][:-2]})
+AVRO_OF_FORMAT_2 = fastavro.parse_schema(PUBLISHED | {"fields": PUBLISHED["fields"][:-4]})
 CONTACT = Contact(
     "c-1", "+14155550100", "jane@example.com", consent=True, do_not_call=False, attributes={"a": "1", "b": "2"}
 )
@@ -449,7 +453,10 @@ def test_a_versionless_change_keeps_the_highest_version_known():
 def test_a_noted_suppression_stops_older_grants_of_a_contact_that_is_not_in_genesys():
     """The contact is remembered as not there, with the version of the withdrawal."""
     remembered = noted(suppressed(), None)
-    assert remembered == State(SUPPRESSED, 5, True, 1000, 10, deleted=True, callable=False)
+    never = Place(None, versioned=False, occurred_at=BEFORE_ALL, offset=FROM_A_FILE)  # nothing told of do-not-call
+    assert remembered == State(
+        SUPPRESSED, 5, True, 1000, 10, deleted=True, callable=False, consent_at=None, do_not_call_at=never
+    )
     assert judge(change(version=4), remembered) is Verdict.STALE
     assert judge(change(version=6), remembered) is Verdict.CHANGED
 
@@ -565,6 +572,15 @@ def test_a_number_counts_as_blocked_after_a_withdrawal_alone():
 # ---- bytes ----
 
 longs = st.integers(-(2**63), 2**63 - 1)
+places = st.builds(
+    Place,
+    version=st.none() | longs,
+    versioned=st.booleans(),
+    occurred_at=longs,
+    offset=longs,
+    epoch=st.integers(0, 2**32 - 1),
+    concurrent=st.booleans(),
+)
 states = st.builds(
     State,
     fingerprint=st.binary(min_size=32, max_size=32),
@@ -577,18 +593,25 @@ states = st.builds(
     epoch=st.just(0) | st.integers(0, 2**32 - 1),
     callable=st.none() | st.booleans(),
     imprint=st.just(b"") | st.binary(min_size=16, max_size=16).filter(any),
+    concurrent=st.booleans(),
+    consent_at=st.none() | places,
+    do_not_call_at=st.none() | places,
     granted=st.none() | st.sampled_from(Flag),
 ).map(lambda it: it if it.callable is False else replace(it, granted=None))
 
 
 def as_avro(it):
-    """The state as a datum of the schema; without epoch and imprint it is the short format."""
+    """The state as a datum of the schema; without places it is the long format, without all else the short one."""
     flags = (it.version is not None) | it.versioned << 1 | it.deleted << 2 | it.blocked << 3
-    flags |= (it.callable is False and it.granted is not Flag.CONSENT) << 4 | (it.callable is True) << 5
+    flags |= (
+        (it.callable is False and it.granted is not Flag.CONSENT) << 4 | (it.callable is True) << 5 | it.concurrent << 6
+    )
     flags |= (it.granted is not None) << 7
     more = {"epoch": it.epoch.to_bytes(4, "big"), "imprint": it.imprint or bytes(16)} if is_long(it) else {}
+    if has_places(it):
+        more |= {"consentAt": place_as_avro(it.consent_at), "doNotCallAt": place_as_avro(it.do_not_call_at)}
     return more | {
-        "format": b"\3" if more else b"\2",
+        "format": b"\4" if has_places(it) else b"\3" if more else b"\2",
         "flags": bytes([flags]),
         "fingerprint": it.fingerprint,
         "version": (it.version or 0).to_bytes(8, "big", signed=True),
@@ -598,15 +621,33 @@ def as_avro(it):
     }
 
 
+def place_as_avro(it):
+    """A place as a datum of the schema, zeros where it is the state's own."""
+    it, flags = it or Place(0, False, 0, 0), 0 if it is None else 1 << 7
+    flags |= (flags and it.version is not None) | it.versioned << 1 | it.concurrent << 6
+    return {
+        "flags": bytes([flags]),
+        "version": (it.version or 0).to_bytes(8, "big", signed=True),
+        "occurredAt": it.occurred_at.to_bytes(8, "big", signed=True),
+        "offset": it.offset.to_bytes(8, "big", signed=True),
+        "epoch": it.epoch.to_bytes(4, "big"),
+    }
+
+
+def has_places(it):
+    """Whether a flag was told before what was accepted last."""
+    return it.consent_at is not None or it.do_not_call_at is not None
+
+
 def is_long(it):
     """Whether a state says what the short format has no room for."""
-    return bool(it.epoch or it.imprint)
+    return bool(it.epoch or it.imprint) or has_places(it)
 
 
 @given(states)
 def test_an_avro_reader_and_writer_see_the_same_bytes(it):
-    """What is packed is what fastavro writes and reads with the schema; format 2 lacks its last two fields."""
-    schema = AVRO if is_long(it) else AVRO_OF_FORMAT_2
+    """What is packed is what fastavro writes and reads with the schema; each older format lacks its last two fields."""
+    schema = AVRO if has_places(it) else AVRO_OF_FORMAT_3 if is_long(it) else AVRO_OF_FORMAT_2
     out = BytesIO()
     fastavro.schemaless_writer(out, schema, as_avro(it))
     assert state_bytes.encode(it, SETTLED_MS) == out.getvalue()
@@ -649,6 +690,7 @@ def test_whether_a_contact_is_callable_is_not_known_by_bits_that_nobody_writes()
     [
         *(b"", b"\2", bytes(66), b"\1" + bytes(65), b"\2" + bytes(64), b"\2" + bytes(66)),
         *(b"\2" + bytes(85), b"\3" + bytes(65), b"\3" + bytes(84), b"\3" + bytes(86), b"\4" + bytes(85)),
+        *(b"\4" + bytes(142), b"\4" + bytes(144), b"\5" + bytes(143)),
     ],
 )
 def test_bytes_of_another_format_are_refused(raw, read):
@@ -942,6 +984,87 @@ def test_the_highest_version_of_all_stays_when_one_goes_back():
     after = accepted(positional(version=3, at=2, consent=False), known)
     assert after.version == MAX_VERSION
     assert state_bytes.decode(state_bytes.encode(after, 0)) == after
+
+
+# ---- withdrawals behind newer changes of other fields ----
+
+
+def amending(*, version=3, offset=10, **told):
+    """The change of an event that tells only this."""
+    kept = dict.fromkeys(("phone", "email", "consent", "do_not_call"), UNCHANGED)
+    amendment = Amendment("c-1", **kept | told, attributes={})
+    return to_change(replace(EVENT, version=version, partial=True), amendment, offset, LIST)
+
+
+def late(held, known):
+    """What a late withdrawal comes to."""
+    made, verdict = judged(held, known, LIST)
+    assert verdict is Verdict.CHANGED
+    return made
+
+
+def amended(known=None):
+    """A contact whose phone number changed last, and before that all of it."""
+    return accepted(amending(phone="+14155550199"), known or accepted(change(version=1, offset=5), None))
+
+
+def test_a_late_withdrawal_leaves_the_order_as_it_is():
+    """Nor is what repeats a record taken for a repeat by its imprint."""
+    known = replace(amended(), imprint=b"i" * 16)
+    held = late(replace(change(version=2, offset=7, consent=False), imprint=b"j" * 16), known)
+    assert held.contact == amending(consent=False).contact
+    after = accepted(held, known, blocks=True)
+    assert after == replace(known, fingerprint=held.fingerprint, blocked=True, callable=False, imprint=b"")
+    assert not accepted(held, known).blocked
+
+
+def test_the_flag_that_a_late_withdrawal_leaves_as_granted_is_remembered():
+    """As behind one that comes in its order."""
+    known = replace(amended(), callable=True)
+    held = merged(late(amending(version=2, consent=False), known), replace(CONTACT, consent=False), known, LIST)
+    assert accepted(held, known).granted is Flag.DO_NOT_CALL
+
+
+def test_a_late_withdrawal_that_is_carried_out_as_a_delete_is_remembered_as_one():
+    """With the order of what came before it, on no do-not-call list, and with no flag as granted."""
+    known = amended()
+    held = replace(as_delete(late(amending(version=2, consent=False), known), LIST), granted=Flag.DO_NOT_CALL)
+    after = accepted(held, known, blocks=True)
+    assert after == replace(known, fingerprint=DELETED, deleted=True, callable=False)
+
+
+def test_a_late_precaution_leaves_the_order_as_it_is():
+    """It is none for a flag that was told since, and nothing at all where it is known already."""
+    known = accepted(amending(version=4, offset=12, consent=True), amended())
+    held = late(precaution("c-1", 7, LIST), known)
+    assert held.fingerprint == changes.unclear(LIST, consent=False, do_not_call=True)
+    after = accepted(held, known)
+    assert after == replace(known, fingerprint=held.fingerprint, callable=False)
+    assert judged(precaution("c-1", 7, LIST), after, LIST)[1] is Verdict.STALE
+
+
+def test_what_is_late_for_the_stream_is_not_for_a_file():
+    """Its offset says nothing against those of a file, and so the withdrawal applies."""
+    known = amended(accepted(change(version=None, offset=5), None))
+    held = replace(amending(version=None, offset=4, consent=False), replayed=True)
+    assert judged(held, known, LIST)[1] is Verdict.STALE
+    known = replace(from_a_file(known), offset=known.offset)  # the stream went on
+    assert judged(held, known, LIST)[1] is Verdict.CHANGED
+
+
+def test_a_later_row_that_says_the_same_tells_all():
+    """It was told behind what the stream may send late."""
+    known = replace(accepted(change(version=2, offset=5), None), do_not_call_at=amended().do_not_call_at)
+    row = change(version=None, offset=FROM_A_FILE, at=2000)
+    after = advanced(row, known)
+    assert after is not None
+    assert (after.consent_at, after.do_not_call_at) == (None, None)
+
+
+def test_a_delete_leaves_no_place():
+    """Also that in whose form a withdrawal by one flag is carried out: who comes again comes whole."""
+    after = accepted(as_delete(amending(version=4, consent=False), LIST), amended())
+    assert (after.consent_at, after.do_not_call_at) == (None, None)
 
 
 # ---- epochs of a source's log ----
