@@ -49,10 +49,12 @@ class Assigned:
     Attributes:
         positions: First offset that will be delivered, by partition.
         ends: End offset of each partition when it was assigned (high watermark).
+        topic_ids: What tells its topic from others of the name, by partition, where that is known.
     """
 
     positions: Mapping[TopicPartition, int]
     ends: Mapping[TopicPartition, int]
+    topic_ids: Mapping[TopicPartition, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,13 @@ class Source(Protocol):
 
     def owns(self, partition: TopicPartition) -> bool:
         """Whether the partition is this consumer's now; False while that is not sure. Runs ahead of the events."""
+        ...
+
+    def recall(self, partition: TopicPartition, next_offset: int, topic_id: str) -> None:
+        """Tell up to where the partition was settled before, and of which topic; returns at once.
+
+        Where the group has no offset of it any more nobody else knows, and an alarm is due if its log begins behind.
+        """
         ...
 
 

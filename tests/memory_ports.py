@@ -169,13 +169,16 @@ class MemorySource:
         self.sure = True
         self.connected = True
         self.missing: set[str] = set()
+        self.topic_ids: dict[TopicPartition, str] = {}
+        self.recalled: dict[TopicPartition, tuple[int, str]] = {}
         self._woken = asyncio.Event()
         self.assign(list(world.log))
 
     def assign(self, partitions: Sequence[TopicPartition]) -> None:
         """Give partitions to the consumer."""
         positions = {key: self._world.committed.get(key, 0) for key in partitions}
-        self._events.put_nowait(Assigned(positions, {key: len(self._world.log[key]) for key in partitions}))
+        ends = {key: len(self._world.log[key]) for key in partitions}
+        self._events.put_nowait(Assigned(positions, ends, self.topic_ids))
         self._positions |= positions
         self.paused |= set(partitions)
         self._woken.set()
@@ -231,6 +234,9 @@ class MemorySource:
 
     def owns(self, partition: TopicPartition) -> bool:
         return self.sure and (partition in self._positions or partition in self.leaving)
+
+    def recall(self, partition: TopicPartition, next_offset: int, topic_id: str) -> None:
+        self.recalled[partition] = (next_offset, topic_id)
 
 
 class MemoryTopics:

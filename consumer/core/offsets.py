@@ -7,6 +7,8 @@ nothing else.
 from collections import deque
 from collections.abc import Sequence
 
+import orjson
+
 from consumer.model import Assignment, Outcome, Record, Work
 
 _BY_WEIGHT = (
@@ -115,6 +117,17 @@ def size_of(record: Record) -> int:
     if not record.headers:
         return size
     return size + sum(HEADER_BYTES + len(name) + len(value or b"") for name, value in record.headers)
+
+
+def encode_settled(next_offset: int, topic_id: str) -> bytes:
+    """Up to where a partition is settled as it stands in the store and in the changelog: brokers may forget it."""
+    return orjson.dumps([next_offset, topic_id])
+
+
+def decode_settled(raw: bytes) -> tuple[int, str]:
+    """Read what `encode_settled` wrote: the offset that comes next, and the id of its topic, "" where none is known."""
+    next_offset, topic_id = orjson.loads(raw)
+    return next_offset, topic_id
 
 
 def _concluded(work: Work) -> bool:

@@ -20,6 +20,7 @@ class Partition:
         assignment: The ownership that its works carry.
         tracker: Its works, in order.
         end: Its end offset when it was assigned.
+        topic_id: What tells its topic from others of the name; "" where that is not known.
         reached: Highest offset known to be the end since then, also past control records.
         latest: Its end as the brokers told it with what was fetched last.
         since: When it settled something last, or began to have something to do; monotonic seconds.
@@ -48,6 +49,7 @@ class Partition:
     assignment: Assignment
     tracker: Tracker
     end: int
+    topic_id: str = ""
     reached: int = 0
     latest: int = 0
     since: float = 0.0

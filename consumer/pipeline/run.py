@@ -14,7 +14,7 @@ import structlog
 from consumer.core.audit import AuditEvent, Auditor
 from consumer.core.delivery import Breaker, Throttle
 from consumer.core.envelopes.choice import Envelopes
-from consumer.core.offsets import Tracker
+from consumer.core.offsets import Tracker, decode_settled
 from consumer.errors import FatalError
 from consumer.model import Assignment, TopicPartition
 from consumer.pipeline.feed import Feed
@@ -28,7 +28,7 @@ from consumer.pipeline.readers import Readers, readers_of
 from consumer.pipeline.reports import Reports
 from consumer.pipeline.restore import Restorer
 from consumer.pipeline.retention import Retention
-from consumer.pipeline.settle import Settler
+from consumer.pipeline.settle import SETTLED_KEY, Settler
 from consumer.ports import (
     Assigned,
     Breadcrumbs,
@@ -373,8 +373,8 @@ class Pipeline:
                     await self._feed.take(records, ends)
                 case Grown() | Starting() as told:
                     self._note(told)
-                case Assigned(positions, ends):
-                    self._assign(positions, ends)
+                case Assigned() as assigned:
+                    self._assign(assigned)
                 case Revoked(partitions, release):
                     self._spawn(self._revoke(partitions, release))
                 case Lost(partitions, forgotten):
@@ -405,12 +405,17 @@ class Pipeline:
         if self._waits_for_group:
             log.info("waiting_for_partitions", reason=NO_PARTITIONS)
 
-    def _assign(self, positions: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> None:
+    def _assign(self, assigned: Assigned) -> None:
         self._member = True
-        for key, position in positions.items():
+        for key, position in assigned.positions.items():
             assignment = Assignment(key)
-            fuse = self.fuses.of(key.topic)
-            partition = Partition(assignment, Tracker(assignment, position), ends.get(key, position), fuse=fuse)
+            partition = Partition(
+                assignment,
+                Tracker(assignment, position),
+                assigned.ends.get(key, position),
+                assigned.topic_ids.get(key, ""),
+                fuse=self.fuses.of(key.topic),
+            )
             partition.since = self._times.clock()
             self.partitions[key] = partition
             log.info("assigned", partition=key, offset=position)
@@ -419,7 +424,13 @@ class Pipeline:
     async def _restore(self, partition: Partition) -> None:
         """Have its store stand; then its records may be judged."""
         await self._restorer.restore(partition)
+        self._recall(partition)
         await self._feed.unblock(partition, None)
+
+    def _recall(self, partition: Partition) -> None:
+        """Tell the source up to where it was settled, as its store has it."""
+        if partition.stays() and (raw := self._store.read(partition.key, [SETTLED_KEY])[0]) is not None:
+            self._source.recall(partition.key, *decode_settled(raw))
 
     async def _revoke(self, keys: Sequence[TopicPartition], release: Callable[[], None]) -> None:
         """Let go of partitions in an orderly way, within a deadline longer than any request may take.

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from consumer.core import audit, deleted, state_bytes
+from consumer.core import audit, deleted, offsets, state_bytes
 from consumer.core.audit import AuditEvent, Auditor
 from consumer.core.dead_letters import letters_of
 from consumer.errors import Rebalancing, TransientError
@@ -42,6 +42,9 @@ EPOCHS_KEY = b"epochs"
 
 DELETED_KEY = b"deleted"
 """Store key of the last settled record of a partition, while that is a delete."""
+
+SETTLED_KEY = b"settled"
+"""Store key of the offset up to which a partition is settled: brokers forget that of a group that was away for long."""
 
 IMPORT_KEY = b"import"
 """Store key of a mark that stands while a file may be on its way into the list: set before, removed after."""
@@ -79,7 +82,7 @@ class _Share:
     @property
     def next_offset(self) -> int:
         """Where its source goes on. Without works it is said again: only with an offset is a former owner refused."""
-        return self.works[-1].record.offset + 1 if self.works else self.partition.tracker.committable
+        return _next_offset(self.partition, self.works)
 
 
 class Settler:
@@ -189,7 +192,8 @@ class Settler:
     @staticmethod
     def _ends(partition: Partition, works: Sequence[Work], head: ChainHead) -> list[StoreEntry]:
         """What whoever goes on behind these works has to know of them."""
-        ends: list[StoreEntry] = [(CHAIN_KEY, audit.encode_head(head))]
+        settled = offsets.encode_settled(_next_offset(partition, works), partition.topic_id)
+        ends: list[StoreEntry] = [(CHAIN_KEY, audit.encode_head(head)), (SETTLED_KEY, settled)]
         if partition.epochs.known:  # they may be ahead of the works: those come again, and begin nothing again
             ends.append((EPOCHS_KEY, partition.epochs.encode()))
         last = partition.deletes.get(works[-1].record.offset) if works else None
@@ -334,6 +338,11 @@ def _forget_deletes(partition: Partition, works: Sequence[Work]) -> None:
         last = works[-1].record.offset
         partition.ends_in_delete = last in partition.deletes
         partition.deletes = {offset: each for offset, each in partition.deletes.items() if offset > last}
+
+
+def _next_offset(partition: Partition, works: Sequence[Work]) -> int:
+    """Where the source of a partition goes on once these are settled."""
+    return works[-1].record.offset + 1 if works else partition.tracker.committable
 
 
 def _parts(works: Sequence[Work]) -> list[Work]:

@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from structlog.testing import capture_logs
 
 from consumer.adapters.kafka import group_offsets, orphans, poller, reach, starts, static_name
+from consumer.adapters.kafka.changelog import prefix_of
 from consumer.adapters.kafka.connection import Connection, native
 from consumer.adapters.kafka.group_offsets import GroupOffsets, Mark, Told
 from consumer.adapters.kafka.handoff import MAX_UNTAKEN
@@ -940,6 +941,66 @@ async def test_retention_that_overtook_the_group_at_rest_is_told(kafka: KafkaClu
     (remedy,) = [entry["remedy"] for entry in logs if entry["event"] == "retention_overtook_the_group"]
     assert "pause the campaigns" in remedy  # withdrawals may be among what is gone, and `reconcile` cannot tell
     assert "reconcile" not in remedy
+
+
+@pytest.mark.parametrize("start", ["earliest", "latest"])
+async def test_retention_that_overtook_a_group_whose_offsets_brokers_forgot_is_told(
+    kafka: KafkaCluster, start: str
+) -> None:
+    """What was settled once tells what should have come first; the group itself is as a new one."""
+    topic, log = kafka.create_topic(), kafka.create_topic()
+    produce(kafka.bootstrap, topic, numbered(10))
+    produce(kafka.bootstrap, log, [b"state"], key=prefix_of(TopicPartition(topic, 0)) + b"chain")
+    chosen = settings(kafka.bootstrap, topic, KAFKA_START=start, KAFKA_CHANGELOG_TOPIC=log)
+    tp = TopicPartition(topic, 0)
+    delete_records(kafka.bootstrap, tp, 6)
+    told: list[TopicPartition] = []
+    with capture_logs() as logs:
+        async with watched(chosen, overtaken=told) as watcher:
+            await watcher.until(lambda: len(watcher.records) == 4)
+            assert watcher.assigned[0].positions == {tp: 6}
+            for _ in range(2):
+                watcher.source.recall(tp, 3, watcher.assigned[0].topic_ids[tp])
+            await watcher.stay(lambda: True, polls_for=0.5)
+            assert told == [tp]
+    (line,) = [entry for entry in logs if entry["event"] == "retention_overtook_the_group"]
+    assert (line["log_level"], line["partition"], line["expected"], line["resumed"]) == ("error", tp, 3, 6)
+    (forgotten,) = [entry for entry in logs if entry["event"] == "offsets_forgotten"]
+    assert (forgotten["log_level"], list(forgotten["topics"])) == ("warning", [topic])
+
+
+@pytest.mark.parametrize("told_of", ["more than is gone", "a former topic", "another partition"])
+async def test_what_was_settled_once_alarms_nobody_where_nothing_is_gone(kafka: KafkaCluster, told_of: str) -> None:
+    """What is still there comes again; offsets of a former topic say nothing of this one."""
+    topic = kafka.create_topic()
+    produce(kafka.bootstrap, topic, numbered(10))
+    chosen, tp = settings(kafka.bootstrap, topic), TopicPartition(topic, 0)
+    delete_records(kafka.bootstrap, tp, 6)
+    told: list[TopicPartition] = []
+    async with watched(chosen, overtaken=told) as watcher:
+        await watcher.until(lambda: len(watcher.records) == 4)
+        if told_of == "more than is gone":
+            watcher.source.recall(tp, 8, watcher.assigned[0].topic_ids[tp])
+        elif told_of == "a former topic":
+            watcher.source.recall(tp, 3, "AAAAAAAAAAAAAAAAAAAAAA")
+        else:
+            watcher.source.recall(TopicPartition(topic, 1), 3, "")
+        await watcher.stay(lambda: not told, polls_for=0.5)
+
+
+async def test_what_was_settled_once_does_not_count_where_the_group_has_an_offset(kafka: KafkaCluster) -> None:
+    """An operator may have set it: what is passed over then is meant to be."""
+    topic = kafka.create_topic()
+    produce(kafka.bootstrap, topic, numbered(10))
+    chosen, tp = settings(kafka.bootstrap, topic), TopicPartition(topic, 0)
+    commit(kafka.bootstrap, chosen, tp, 8)
+    told: list[TopicPartition] = []
+    with capture_logs() as logs:
+        async with watched(chosen, overtaken=told) as watcher:
+            await watcher.until(lambda: len(watcher.records) == 2)
+            watcher.source.recall(tp, 3, watcher.assigned[0].topic_ids[tp])
+            await watcher.stay(lambda: not told, polls_for=0.5)
+    assert "offsets_forgotten" not in {entry["event"] for entry in logs}
 
 
 async def test_retention_that_overtakes_the_group_at_work_is_told(kafka: KafkaCluster) -> None:

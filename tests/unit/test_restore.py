@@ -449,3 +449,30 @@ def test_a_partition_whose_store_does_not_stand_is_not_settled() -> None:
     in_life(world, act, topics=_Waits(world))
     assert world.changelog[P0] == []
     assert P0 not in world.committed
+
+
+def test_the_source_is_told_up_to_where_a_partition_was_settled() -> None:
+    """Brokers may have forgotten that. It outlives the disk too, being in the changelog; a new partition has none."""
+    story = Story().tell(0, *[Event(f"old-{n}", 1) for n in range(5)])
+    world = world_of(story)
+
+    def settle(topic_id: str, forgotten: TopicPartition) -> dict[TopicPartition, tuple[int, str]]:
+        recalled: dict[TopicPartition, tuple[int, str]] = {}
+
+        async def main() -> None:
+            life = Life(world)
+            life.source.topic_ids[P0] = topic_id
+            world.committed.pop(forgotten, None)
+            await life.run()
+            recalled.update(life.source.recalled)
+
+        virtual_time.run(main())
+        return recalled
+
+    assert settle("first", P0) == {}
+    world.stores.clear()
+    assert settle("second", P1) == {P0: (5, "first")}
+    story.tell(0, Event("new", 1))
+    world.append(story.records()[5:])
+    assert settle("second", P1) == {P0: (5, "first")}
+    assert settle("second", P1) == {P0: (6, "second")}

@@ -12,7 +12,7 @@ from consumer.core import state_bytes
 from consumer.errors import SourceUnavailable
 from consumer.model import TopicPartition
 from consumer.pipeline import retention
-from consumer.pipeline.settle import CHAIN_KEY, DELETED_KEY
+from consumer.pipeline.settle import CHAIN_KEY, DELETED_KEY, SETTLED_KEY
 from tests import virtual_time
 from tests.checker import check_without_outcomes
 from tests.lives import Life, in_life, live, survive, world_of
@@ -53,7 +53,7 @@ def aged(world: World, names: Collection[str], days: int = DAYS + 1) -> None:
 
 def remembered(world: World) -> set[bytes]:
     """Whose state the store holds."""
-    return set(world.stores[P0][0]) - {CHAIN_KEY, DELETED_KEY}
+    return set(world.stores[P0][0]) - {CHAIN_KEY, DELETED_KEY, SETTLED_KEY}
 
 
 def delivered(*names: str) -> tuple[Story, World]:
@@ -96,7 +96,7 @@ def test_what_is_old_is_forgotten_in_store_and_changelog_alike() -> None:
     aged(world, ["young"], days=DAYS - 1)
     in_life(world, lambda _: until(lambda: len(remembered(world)) == 1), state_retention_days=DAYS)
     assert remembered(world) == {identity("young")}
-    assert world.changelog[P0][-2:][0] == (identity("old"), None)
+    assert world.changelog[P0][-3:][0] == (identity("old"), None)
     assert CHAIN_KEY in world.stores[P0][0]
     check_without_outcomes(world, story, set())
 

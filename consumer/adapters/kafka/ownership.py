@@ -125,7 +125,8 @@ class Ownership:
         self.publish()
         if announced:
             positions = {p: start.offset for p, start in announced.items()}
-            self._handoff.emit(Assigned(positions, {p: start.end for p, start in announced.items()}))
+            ends, topic_ids = {p: s.end for p, s in announced.items()}, {p: s.topic_id for p, s in announced.items()}
+            self._handoff.emit(Assigned(positions, ends, topic_ids))
         self.tell_starting()
 
     def _rewind(self, partition: TopicPartition, start: Start) -> None:
@@ -147,6 +148,15 @@ class Ownership:
             remedy = f"what stood between is gone; {_PERHAPS}; raise the topic's retention"
             _log.error("retention_overtook_the_group", **told, remedy=remedy)
         self._handoff.call(self._on_overtaken, partition)
+
+    def recall(self, partition: TopicPartition, settled: Mark) -> None:
+        """Up to here it was settled once: if the group has forgotten that, what stood up to its first record is gone.
+
+        What is still there comes again.
+        """
+        start = self._starts.recall(partition, settled) if partition in self.partitions else None
+        if start is not None and start.offset > settled.offset:
+            self._tell_overtaken(partition, start)
 
     def _leave_gone(self, topics: Collection[str]) -> None:
         """Give up what is under way of these: nobody can settle it, nor anything else together with it."""

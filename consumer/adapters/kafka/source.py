@@ -13,7 +13,7 @@ import structlog
 from confluent_kafka import TopicPartition as NativePartition
 
 from consumer.adapters.kafka.connection import Connection
-from consumer.adapters.kafka.group_offsets import Membership
+from consumer.adapters.kafka.group_offsets import Mark, Membership
 from consumer.adapters.kafka.handoff import Handoff
 from consumer.adapters.kafka.ownership import Overtaken
 from consumer.adapters.kafka.poller import Poller
@@ -87,6 +87,10 @@ class KafkaSource:
 
     def owns(self, partition: TopicPartition) -> bool:
         return self._poller.owns(partition)
+
+    def recall(self, partition: TopicPartition, next_offset: int, topic_id: str) -> None:
+        settled = Mark(next_offset, topic_id)
+        self._handoff.command(lambda: self._poller.ownership.recall(partition, settled))
 
     def group_metadata(self, partitions: Collection[TopicPartition]) -> Membership:
         """What a transaction needs to commit offsets of these partitions. May be called from any thread.

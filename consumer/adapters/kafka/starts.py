@@ -114,6 +114,7 @@ class Starts:
         self._changelog, self._changelog_id = settings.kafka_changelog_topic, changelog_id
         self._pending: dict[TopicPartition, Mark | None] = {}
         self._gone: set[TopicPartition] = set()
+        self._unmarked: dict[TopicPartition, Start] = {}  # how those begin of which the group has no offset
         self._worker = Worker("kafka-starts")
         self._answers: Future[_Answers] | None = None
         self._asked: set[TopicPartition] = set()
@@ -133,7 +134,10 @@ class Starts:
 
     def add(self, partitions: Iterable[TopicPartition], expected: Mark | None = None) -> None:
         """Find out where these begin; `expected` is where to go on instead of at the committed offset."""
-        self._pending.update(dict.fromkeys(partitions, expected))
+        added = dict.fromkeys(partitions, expected)
+        self._pending.update(added)
+        for partition in self._unmarked.keys() & added:
+            del self._unmarked[partition]
 
     def add_gone(self, partitions: Iterable[TopicPartition], was: Mark | None) -> None:
         """Find out where these begin once their topic is there again; `was` came next in the one that is gone.
@@ -142,6 +146,18 @@ class Starts:
         """
         self.add(partitions, was)
         self._gone.update(partitions)
+
+    def recall(self, partition: TopicPartition, settled: Mark) -> Start | None:
+        """How a partition began of which the group had no offset, with this as what should have come first; once.
+
+        None where it had one, or where what was settled is of a former topic.
+        """
+        start = self._unmarked.pop(partition, None)
+        if start is None:
+            return None
+        if not self._latest and not self._unknown.told(("forgotten", partition.topic)):  # else it was told before
+            self._tell_forgotten([partition.topic])
+        return start._replace(expected=settled) if settled.is_of(start.topic_id) else None
 
     def discard(self, partitions: Iterable[TopicPartition]) -> None:
         """They are not ours any more; if they come back, answers on the way are too old for them."""
@@ -270,9 +286,12 @@ class Starts:
         others = [topic for topic in self._topics if topic not in begun]
         forgotten = [topic for topic in others if not begun or self._was_settled(topic, delivered)]
         if forgotten:
-            remedy = "none needed: all is read again, what was delivered is duplicate; see offsets.retention.minutes"
-            _log.warning("offsets_forgotten", topics=forgotten, changelog=self._changelog, remedy=remedy)
+            self._tell_forgotten(forgotten)
         return begun | {*forgotten}
+
+    def _tell_forgotten(self, topics: Collection[str]) -> None:
+        remedy = "none needed: all is read again, what was delivered is duplicate; see offsets.retention.minutes"
+        _log.warning("offsets_forgotten", topics=topics, changelog=self._changelog, remedy=remedy)
 
     def _was_settled(self, topic: str, delivered: Offsets) -> bool:
         """Whether anything of a topic stands in the changelog, in any of the partitions that the topic may have had."""
@@ -288,7 +307,9 @@ class Starts:
             expected = self._expected(partition, topic_id) or answers.committed[partition]
             if expected is not None or not self._latest or partition.topic in answers.begun:
                 low, high = answers.low[partition], answers.high[partition]
-                known[partition] = Start(_first(expected, topic_id, low, high), high, expected, topic_id)
+                start = known[partition] = Start(_first(expected, topic_id, low, high), high, expected, topic_id)
+                if expected is None:
+                    self._unmarked[partition] = start
             elif partition.partition == 0:
                 with self._admin.client() as admin:
                     _commit_latest(consumer, admin, partition.topic, topic_id)
