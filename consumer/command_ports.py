@@ -113,6 +113,10 @@ class History(Protocol):
         """The next offset of the group, for each partition of the source topics; 0 where it has none."""
         ...
 
+    async def empty(self) -> Collection[TopicPartition]:
+        """Partitions of the source topics in which nothing stands, nor is being written."""
+        ...
+
     async def ends(self) -> Mapping[TopicPartition, int]:
         """The end of each partition, open transactions left out."""
         ...

@@ -537,6 +537,9 @@ class MemoryHistory:
     async def committed(self) -> Mapping[TopicPartition, int]:
         return {key: self._world.committed.get(key, 0) for key in self._world.log}
 
+    async def empty(self) -> Collection[TopicPartition]:
+        return [key for key, log in self._world.log.items() if not log]
+
     async def ends(self) -> Mapping[TopicPartition, int]:
         return {key: log[-1].offset + 1 if log else 0 for key, log in self._world.log.items()}
 

@@ -248,12 +248,15 @@ async def test_history_has_what_a_partition_still_holds(kafka: KafkaCluster) -> 
     history = KafkaHistory(Connection.of(chosen), chosen)
     ends = await history.ends()
     assert ends == {tp: 5, TopicPartition(topic, 1): 0}
+    assert await history.empty() == [TopicPartition(topic, 1)]
     found = [record async for records in history.read(tp, 0, ends[tp]) for record in records]
     assert [(record.offset, record.value, list(record.headers)) for record in found] == [
         (1, b"1", [("h", b"1")]),
         (2, b"2", [("h", b"1")]),
     ]
     assert [record.offset async for records in history.read(tp, 0, 2) for record in records] == [1]
+    delete_records(kafka.bootstrap, tp, 5)
+    assert set(await history.empty()) == {tp, TopicPartition(topic, 1)}
 
 
 async def test_history_sees_what_is_written_into_the_changelog(kafka: KafkaCluster) -> None:

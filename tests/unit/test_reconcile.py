@@ -545,6 +545,14 @@ def test_a_group_whose_offsets_expired_is_refused() -> None:
         reconcile(world)
 
 
+def test_a_partition_without_offset_in_which_nothing_stands_is_caught_up() -> None:
+    """Nothing of it can be on its way, and without a record nobody ever commits an offset there."""
+    world = planted()
+    del world.committed[P1]
+    world.log[P1] = []
+    assert reconcile(world).pending == 0
+
+
 def test_more_than_half_of_the_list_is_never_deleted() -> None:
     """The wrong list, probably: nothing at all is changed."""
     world = delivered_world()

@@ -6,7 +6,7 @@ group's offsets, all only to look: no group is joined, nothing is committed, no 
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 import structlog
@@ -19,7 +19,7 @@ from consumer.adapters.kafka.connection import Admin, Connection, native
 from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
 from consumer.adapters.kafka.group_offsets import committed
 from consumer.adapters.kafka.messages import polled, record_of
-from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, know_leaders, open_ends, stable_ends
+from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, know_leaders, low_and_high, open_ends, stable_ends
 from consumer.adapters.kafka.worker import Worker, in_a_thread
 from consumer.errors import FatalError, SourceUnavailable
 from consumer.model import Record, TopicPartition
@@ -61,6 +61,9 @@ class KafkaHistory:
         partitions = await self._ask("cannot ask for the source topics", self._partitions)
         found = await in_a_thread("kafka-history", committed, self._connection, self._group, partitions)
         return dict.fromkeys(partitions, 0) | found
+
+    async def empty(self) -> Collection[TopicPartition]:
+        return await self._ask("cannot ask for the first offsets of the source topics", self._empty)
 
     async def ends(self) -> Mapping[TopicPartition, int]:
         return await self._ask("cannot ask for the ends of the source topics", self._ends)
@@ -106,6 +109,10 @@ class KafkaHistory:
                 f"source topics missing, or not to be described: {', '.join(missing)} (KAFKA_SOURCE_TOPICS)"
             )
         return [TopicPartition(topic, number) for topic in self._topics for number in known[topic].partitions]
+
+    def _empty(self, client: AdminClient) -> list[TopicPartition]:
+        low, high = low_and_high(client, self._partitions(client))
+        return [partition for partition, first in low.items() if first == high[partition]]
 
     def _ends(self, client: AdminClient) -> dict[TopicPartition, int]:
         partitions = self._partitions(client)
