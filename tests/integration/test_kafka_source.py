@@ -877,6 +877,19 @@ async def test_latest_holds_for_a_topic_that_joins_the_others(kafka: KafkaCluste
         assert watcher.positions == {TopicPartition(former, 0): 2, TopicPartition(added, 0): 5}
 
 
+async def test_a_partition_that_is_added_is_noticed_as_often_as_the_client_looks(
+    kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default twice a minute, here more often; left to the library it would take five minutes."""
+    monkeypatch.setitem(poller.DEFAULTS, "topic.metadata.refresh.interval.ms", 200)
+    topic = kafka.create_topic()
+    async with watched(settings(kafka.bootstrap, topic)) as watcher:
+        await watcher.until(lambda: watcher.assigned)
+        grow(kafka.bootstrap, topic, 2)
+        produce(kafka.bootstrap, topic, numbered(2), partition=1)
+        await watcher.until(lambda: len(watcher.records) == 2)
+
+
 async def test_latest_reads_a_partition_that_was_added_later_from_its_beginning(
     kafka: KafkaCluster, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException
 from structlog.testing import LogCapture
 
-from consumer.adapters.kafka import connection
+from consumer.adapters.kafka import connection, poller
 from consumer.adapters.kafka.connection import Admin, ClientLog, Connection
 from consumer.adapters.kafka.failures import error_of
 from consumer.errors import SettingsError, SourceUnavailable
@@ -84,6 +84,16 @@ def client(subject: Connection, kind: str) -> object:
     if kind == "Consumer":
         return subject.consumer({}, {"group.id": "group"})
     return subject.producer({}, {}) if kind == "Producer" else subject.admin()
+
+
+def test_partitions_that_are_added_are_noticed_within_half_a_minute_or_as_the_file_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Until then nobody reads them, and no lag tells. What brokers have told ages as slowly as ever."""
+    interval, age = "topic.metadata.refresh.interval.ms", "metadata.max.age.ms"
+    for file, expected in (({}, 30_000), ({interval: "5000"}, "5000")):
+        given = made(monkeypatch, "Consumer", lambda file=file: connected(file).consumer(poller.DEFAULTS, {}))  # type: ignore[misc]
+        assert (given[interval], given[age]) == (expected, 900_000)
 
 
 # -- secrets

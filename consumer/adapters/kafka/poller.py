@@ -87,6 +87,9 @@ DEFAULTS = {
     "queued.min.messages": 5_000,
     "fetch.queue.backoff.ms": 20,
     "fetch.wait.max.ms": 100,
+    # Until then nobody has a partition that was added, nor counts its lag. A small request; by itself every 5 minutes.
+    "topic.metadata.refresh.interval.ms": 30_000,
+    "metadata.max.age.ms": 900_000,  # as ever: left alone it would follow, and age while brokers are away
     "partition.assignment.strategy": "cooperative-sticky",
 }
 OF_THE_CLASSIC_PROTOCOL = {"heartbeat.interval.ms", "session.timeout.ms", "partition.assignment.strategy"}
