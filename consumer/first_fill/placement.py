@@ -6,6 +6,7 @@ once more, older grants too, so there is none: who cannot tell says so.
 """
 
 from collections.abc import AsyncIterable, Collection, Iterator, Sequence
+from typing import NamedTuple
 
 from consumer.core.decode import decode
 from consumer.core.envelopes.choice import TopicEnvelope
@@ -18,8 +19,22 @@ from consumer.ports import Schemas
 
 _ASK = f"name it with --partitioner ({', '.join(PARTITIONERS)})"
 
-Samples = list[tuple[bytes, int]]
-"""External ids, as bytes, with the partitions in which they stand."""
+
+class Sample(NamedTuple):
+    """Where a contact stands.
+
+    Attributes:
+        external_id: In UTF-8.
+        partition: In which a record tells of it.
+        place: Of that record: topic/partition/offset.
+    """
+
+    external_id: bytes
+    partition: int
+    place: str
+
+
+Samples = Collection[Sample]
 
 
 async def sampled(
@@ -38,14 +53,15 @@ async def sampled(
         FatalError: They never will.
     """
     known = without_registry(envelope)
-    samples: Samples = []
+    samples: list[Sample] = []
     async for some in records:
         results, missing = decode(some, known, form)
         while missing is not None:
             known[missing] = await fetched(missing, envelope, schemas)
             results, missing = decode(some, known, form)
         for record, result in zip(some, results, strict=True):
-            samples += [(external_id.encode(), record.partition) for external_id in _named(result)]
+            place = f"{record.topic}/{record.partition}/{record.offset}"
+            samples += [Sample(external_id.encode(), record.partition, place) for external_id in _named(result)]
     return samples
 
 
@@ -58,11 +74,11 @@ def _named(result: Events | DecodeError) -> Iterator[str]:
             yield event.named
 
 
-def choose(samples: Collection[tuple[bytes, int]], partitions: int, named: str | None) -> Partitioner:
+def choose(samples: Samples, partitions: int, named: str | None) -> Partitioner:
     """The partitioner of a topic.
 
     Args:
-        samples: External ids with the partitions in which they stand.
+        samples: Whom records of it tell of.
         partitions: Of the topic.
         named: What `--partitioner` says, None when it was not given.
 
@@ -71,15 +87,28 @@ def choose(samples: Collection[tuple[bytes, int]], partitions: int, named: str |
     """
     if partitions == 1:
         return PARTITIONERS["murmur2"]  # there is only one answer
-    fit = fitting(samples, partitions)
+    fit = fitting([(sample.external_id, sample.partition) for sample in samples], partitions)
     if not fit:
-        raise FatalError(
-            f"the contacts of the source topic are spread over its {partitions} partitions in no known way: "
-            "were partitions added, or are its keys not external ids as text?"
-        )
+        raise FatalError(_no_known_way(samples, partitions))
     if named is not None and named not in fit:
         raise FatalError(f"the source topic is not filled by {named}: its records fit {', '.join(fit)}")
     if named is None and len(fit) > 1:
         few = "no record of a contact" if not samples else f"too few records of contacts ({len(samples)})"
         raise FatalError(f"the source topic has {few} to tell by which partitioner it is filled: {_ASK}")
     return PARTITIONERS[named or fit[0]]
+
+
+def _misfits(samples: Samples, of: Partitioner, partitions: int) -> list[Sample]:
+    """Those that this partitioner would have put elsewhere."""
+    return [sample for sample in samples if of(sample.external_id, partitions) != sample.partition]
+
+
+def _no_known_way(samples: Samples, partitions: int) -> str:
+    """How far that is from a way that is known, and a record that is to blame: it may be a single one."""
+    misfits = {name: _misfits(samples, of, partitions) for name, of in PARTITIONERS.items()}
+    best, odd = min(misfits.items(), key=lambda each: len(each[1]))
+    return (
+        f"the contacts of the source topic are spread over its {partitions} partitions in no known way: {best} comes "
+        f"closest, with {len(samples) - len(odd)} of the newest {len(samples)}, and not with {odd[0].place} "
+        "(check --explain shows that record); were partitions added, or are its keys not external ids as text?"
+    )
