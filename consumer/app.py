@@ -68,7 +68,8 @@ class App:
         self._throttle = Throttle(settings.genesys_requests_per_minute)
         self._pipeline: Pipeline | None = None
         self._source: KafkaSource | None = None
-        self._starting: str | None = "reaching Kafka and Genesys"
+        self._starting: str | None = "reading the settings"
+        self._answers: dict[str, bool | None] = {"kafka": None, "genesys": None}  # None: not asked yet
         self.server = StatusServer(
             settings.http_address,
             live=self._live,
@@ -169,7 +170,8 @@ class App:
         """Refuse mappings that can read nothing; a registry that cannot tell, or too late, holds up nobody."""
         for problem in unmatched(self._settings, self._envelopes):
             log.warning("mapping_columns_differ", problem=problem)
-        self._starting = "asking the registry for the latest schemas"
+        if self._settings.schema_registry_url is not None:
+            self._starting = "asking the registry for the latest schemas"
         try:
             async with asyncio.timeout(MAPPINGS_S):
                 findings = await look(self._settings, self._envelopes, schemas)
@@ -190,14 +192,18 @@ class App:
     async def _reached(self, what: str, reach: Callable[[], Awaitable[T]]) -> T:
         """Try until the other side is there."""
         delay = 1.0
+        self._starting = f"reaching {what.capitalize()}"
         while True:
             try:
-                return await reach()
+                reached = await reach()
             except TransientError as error:
-                self._starting = f"{what}: {error}"
+                self._answers[what], self._starting = False, f"{what}: {error}"
                 log.warning("waiting_for", what=what, error=str(error), retry_s=delay)
                 await asyncio.sleep(error.retry_after or delay)
                 delay = min(delay * 2, _RETRY_MAX_S)
+            else:
+                self._answers[what] = True
+                return reached
 
     # -- what the outside may know
 
@@ -205,14 +211,16 @@ class App:
         polling = self._source is None or time.monotonic() - self._source.last_poll < STUCK_S
         return {"event_loop": True, "poll_loop": polling}
 
-    def _ready(self) -> Mapping[str, bool]:
-        pipeline = self._pipeline
+    def _ready(self) -> Mapping[str, bool | None]:
+        pipeline, source = self._pipeline, self._source
+        if pipeline is None or source is None:
+            return {"started": False, "assigned": False, **self._answers, "fuse": True}
         return {
-            "started": self._starting is None,
-            "assigned": pipeline is not None and pipeline.ready,
-            "kafka": self._source is not None and self._source.connected,
-            "genesys": pipeline is not None and pipeline.genesys_answers,
-            "fuse": pipeline is None or not pipeline.fuses.tripped,
+            "started": True,
+            "assigned": pipeline.ready,
+            "kafka": source.connected,
+            "genesys": pipeline.genesys_answers,
+            "fuse": not pipeline.fuses.tripped,
         }
 
     def status(self) -> Mapping[str, object]:

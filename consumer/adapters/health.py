@@ -37,7 +37,7 @@ class StatusServer:
     Args:
         address: Host, or None for all addresses of IPv4 and IPv6, and port; port 0 takes a free one.
         live: Checks that must hold for the process to be worth keeping, by name.
-        ready: Checks that must hold for it to be at work, by name.
+        ready: Checks that must hold for it to be at work, by name; None: nobody knows yet, so that it is not.
         status: What the status page shows, as JSON knows it.
         metrics: Makes the metrics and their content type from an `Accept` header.
 
@@ -50,7 +50,7 @@ class StatusServer:
         address: tuple[str | None, int],
         *,
         live: Callable[[], Mapping[str, bool]],
-        ready: Callable[[], Mapping[str, bool]],
+        ready: Callable[[], Mapping[str, bool | None]],
         status: Callable[[], Mapping[str, object]],
         metrics: Callable[[str], tuple[bytes, str]],
     ) -> None:
@@ -117,7 +117,7 @@ async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = "genesys-consumer"
 
 
-def _probe(checks: Mapping[str, bool]) -> web.Response:
+def _probe(checks: Mapping[str, bool | None]) -> web.Response:
     passed = all(checks.values())
     return _json({"status": "ok" if passed else "failing", "checks": dict(checks)}, 200 if passed else 503)
 

@@ -33,7 +33,7 @@ class Told:
     """What the server under test tells."""
 
     live: dict[str, bool] = field(default_factory=lambda: {"event_loop": True, "poll_loop": True})
-    ready: dict[str, bool] = field(default_factory=lambda: {"assigned": True, "restored": True})
+    ready: dict[str, bool | None] = field(default_factory=lambda: {"assigned": True, "restored": True})
     asked: int = 0
     answers: int = 1000
 
@@ -93,6 +93,13 @@ async def test_a_probe_names_its_checks(probe: str, server: StatusServer, told: 
     answer = await get(server, f"/{probe}z")
     assert (answer.status, json.loads(answer.text)) == (503, {"status": "failing", "checks": checks})
     assert json.loads(answer.text)["checks"][name] is False
+
+
+async def test_what_nobody_has_asked_yet_is_neither_well_nor_ill(server: StatusServer, told: Told) -> None:
+    """It keeps a process from being ready, and must not look like what is away."""
+    told.ready["kafka"] = None
+    answer = await get(server, "/readyz")
+    assert (answer.status, json.loads(answer.text)["checks"]["kafka"]) == (503, None)
 
 
 async def test_probes_do_not_share_their_checks(server: StatusServer, told: Told) -> None:

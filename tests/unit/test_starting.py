@@ -1,0 +1,84 @@
+"""What the probes and the status page tell while the outside is reached, step by step."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumer import app
+from consumer.app import App
+from consumer.errors import SinkUnavailable, SourceUnavailable
+from consumer.outside import Outside
+from tests.lives import settings
+
+STEPS = ("registry", "genesys", "kafka")
+
+
+class Steps:
+    """What is reached at start, each waiting until the test lets it come back, or fail."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, asyncio.Queue[asyncio.Future[Any]]] = {name: asyncio.Queue() for name in STEPS}
+
+    async def come(self, name: str) -> Any:
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.asked[name].put_nowait(answer)
+        return await answer
+
+
+@asynccontextmanager
+async def starting(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, **more: str
+) -> AsyncIterator[tuple[App, Mapping[str, asyncio.Queue[asyncio.Future[Any]]]]]:
+    """A consumer that starts, and what it waits for."""
+    steps, stop = Steps(), asyncio.Event()
+    monkeypatch.setattr(app, "look", lambda *_: steps.come("registry"))
+    monkeypatch.setattr(Outside, "sink", lambda _: steps.come("genesys"))
+    monkeypatch.setattr(app, "ensure", lambda *_: steps.come("kafka"))
+    subject = App(settings(state_dir=folder, http_address="127.0.0.1:0", **more))
+    running = asyncio.create_task(subject.run(stop))
+    yield subject, steps.asked
+    stop.set()
+    await running
+
+
+async def test_each_step_tells_itself_and_checks_that_nobody_has_asked_are_unknown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without a registry none is named; nothing of a step stays while the next one runs."""
+
+    def told() -> tuple[object, object, object]:
+        assert subject.status() == {"state": "starting", "reason": subject.status()["reason"]}
+        ready = subject._ready()
+        assert (ready["started"], ready["assigned"], ready["fuse"]) == (False, False, True)
+        return subject.status()["reason"], ready["genesys"], ready["kafka"]
+
+    async with starting(monkeypatch, tmp_path) as (subject, asked):
+        schemas = await asked["registry"].get()
+        assert told() == ("reading the settings", None, None)
+        schemas.set_result([])
+        genesys = await asked["genesys"].get()
+        assert told() == ("reaching Genesys", None, None)
+        genesys.set_exception(SinkUnavailable("nobody there", 0.01))
+        genesys = await asked["genesys"].get()
+        assert told() == ("genesys: nobody there", False, None)
+        genesys.set_result(None)
+        kafka = await asked["kafka"].get()
+        assert told() == ("reaching Kafka", True, None)
+        kafka.set_exception(SourceUnavailable("no broker", 0.01))
+        _ = await asked["kafka"].get()
+        assert told() == ("kafka: no broker", True, False)
+
+
+async def test_a_registry_is_told_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is asked first, for what is registered for the topics."""
+    registry = "http://127.0.0.1:1"
+    async with starting(monkeypatch, tmp_path, schema_registry_url=registry) as (subject, asked):
+        schemas = await asked["registry"].get()
+        assert subject.status()["reason"] == "asking the registry for the latest schemas"
+        schemas.set_result([])
+        _ = await asked["genesys"].get()
+        assert subject.status()["reason"] == "reaching Genesys"
