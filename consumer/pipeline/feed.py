@@ -19,6 +19,13 @@ from consumer.pipeline.progress import Progress
 from consumer.pipeline.readers import reference
 from consumer.ports import Source, Telemetry
 
+_ASK_IT = "have the registry answer, and know it; schema_not_available says why it does not answer"
+_ADD_IT = (
+    "set SCHEMA_REGISTRY_URL, or add it to SCHEMAS_DIR, and restart; "
+    "what was rejected by then for schema_unknown can be replayed"
+)
+"""Without a registry: what a directory has is read at start alone."""
+
 TOLD_AFTER_S = 1.0
 """A registry that is there answers sooner: until then nobody is told that a partition waits for a schema."""
 
@@ -34,6 +41,7 @@ class Feed:
         intake: Where records go.
         fuses: Asked whether a topic has to stop.
         read_ahead_records: Records held at the most.
+        has_registry: Whether schemas come from a registry, and not from a directory alone.
         telemetry: Spans of polls.
         progress: Tells that there may be room again; told when a partition flows again.
         spawn: Lets a task go on beside the rest.
@@ -48,6 +56,7 @@ class Feed:
         intake: Intake,
         fuses: Fuses,
         read_ahead_records: int,
+        has_registry: bool,
         telemetry: Telemetry,
         progress: Progress,
         spawn: Callable[[Coroutine[object, object, None]], None],
@@ -58,6 +67,7 @@ class Feed:
         self._intake = intake
         self._fuses = fuses
         self._back_pressure = BackPressure(partitions, source, read_ahead_records)
+        self._remedy = _ASK_IT if has_registry else _ADD_IT
         self._telemetry = telemetry
         self._progress = progress
         self._spawn = spawn
@@ -131,8 +141,8 @@ class Feed:
             return
         partition.lacks = str(reference(missing))
         topic, number = partition.key.topic, partition.key.partition
-        remedy = "have the registry answer, and know it; schema_not_available says why it does not answer"
-        log.warning("waiting_for_schema", topic=topic, partition=number, schema_id=partition.lacks, remedy=remedy)
+        schema_id, remedy = partition.lacks, self._remedy
+        log.warning("waiting_for_schema", topic=topic, partition=number, schema_id=schema_id, remedy=remedy)
 
     async def balance(self) -> None:
         """Whenever something got done there may be room again."""

@@ -79,7 +79,7 @@ class _OfTopic:
             detail=detail,
             record=position,
             remedy=f"see check --explain {position}: do SOURCE_FRAMING, SOURCE_ENVELOPE and SOURCE_MAPPING fit? "
-            "Then replay the dead letters",
+            f"Then dead-letters replay --topic {self._topic}, without --reason: one cause has letters of several",
         )
         self._tell_at = self._clock() + TOLD_EVERY_S
         self._forget()

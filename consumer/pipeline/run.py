@@ -151,6 +151,7 @@ class Pipeline:
             intake=intake,
             fuses=self.fuses,
             read_ahead_records=self._settings.read_ahead_records,
+            has_registry=self._settings.schema_registry_url is not None,
             telemetry=self._telemetry,
             progress=self._progress,
             spawn=self._spawn,

@@ -49,7 +49,7 @@ def test_it_is_said_with_the_commonest_reason_and_where_to_look() -> None:
         "detail": "what is wrong at 5",
         "record": "a/3/5",
         "remedy": "see check --explain a/3/5: do SOURCE_FRAMING, SOURCE_ENVELOPE and SOURCE_MAPPING fit? "
-        "Then replay the dead letters",
+        "Then dead-letters replay --topic a, without --reason: one cause has letters of several",
     }
 
 
