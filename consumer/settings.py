@@ -225,7 +225,9 @@ class Settings:
         "`json` or `console`; unset: json off a terminal", values.one_of("json", "console")
     )
     log_level: str = _setting(
-        "`debug`, `info`, `warning` or `error`", values.one_of("debug", "info", "warning", "error"), "info"
+        "`debug`, `info`, `warning` or `error`; `debug` adds only what `debug=…` makes the Kafka clients say",
+        values.one_of("debug", "info", "warning", "error"),
+        "info",
     )
 
 
