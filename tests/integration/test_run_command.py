@@ -16,7 +16,7 @@ from consumer.adapters.kafka.topics import ensure
 from consumer.model import TopicPartition
 from consumer.simulator.app import Simulator
 from tests import commands
-from tests.kafka_clients import committed, delete, produce, properties, settings
+from tests.kafka_clients import committed, delete, delete_records, forget, produce, properties, settings
 from tests.kafka_cluster import KafkaCluster
 from tests.stories import Event
 from tests.waiting import eventually
@@ -98,6 +98,33 @@ async def test_the_last_line_counts_how_records_ended(kafka: KafkaCluster, tmp_p
     last = json.loads(out.splitlines()[-1])
     assert (code, last["event"], last["delivered"], last["rejected"]) == (0, "stopped", len(EVENTS), 1)
     assert "stale" not in last
+
+
+async def test_what_retention_removed_while_brokers_forgot_the_group_is_told(
+    kafka: KafkaCluster, tmp_path: Path
+) -> None:
+    """An outage of a week: the default of both. The next process has no offset, and its disk may be a new one."""
+    topic = kafka.create_topic("run")
+    chosen, tp = settings(kafka.bootstrap, topic), TopicPartition(topic, 0)
+
+    async def run(disk: str) -> list[Any]:
+        environ = commands.environ(kafka.bootstrap, topic, simulator, tmp_path / disk, LOG_FORMAT="json")
+        code, out, _ = await commands.ended(environ, "run", "--until-caught-up")
+        assert code == 0
+        return [json.loads(line) for line in out.splitlines()]
+
+    async with Simulator() as simulator:
+        produce(kafka.bootstrap, topic, EVENTS[:50])
+        await run("lost")
+        produce(kafka.bootstrap, topic, EVENTS[50:70])
+        delete_records(kafka.bootstrap, tp, 60)
+        forget(kafka.bootstrap, chosen)
+        lines = await run("new")
+        assert len(simulator.contacts("list")) == 60
+    (lost,) = [line for line in lines if line["event"] == "retention_overtook_the_group"]
+    assert (lost["level"], lost["expected"], lost["resumed"]) == ("error", 50, 60)
+    (forgotten,) = [line for line in lines if line["event"] == "offsets_forgotten"]
+    assert forgotten["topics"] == [topic]
 
 
 async def test_a_changelog_made_anew_is_not_taken_for_the_old_one(
