@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from consumer.cli import options, output
+from consumer.errors import SettingsError
 
 if TYPE_CHECKING:
     from consumer.operate.dead_letters import Query
@@ -56,7 +57,9 @@ def _add_replay(family: options.Commands) -> None:
 
 
 def _add_query(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--reason", metavar="R", help="only those with this reason, such as phone_not_e164")
+    parser.add_argument(
+        "--reason", type=options.reason, metavar="R", help="only those with this reason, such as phone_not_e164"
+    )
     parser.add_argument("--topic", metavar="T", help="only those from this source topic")
     parser.add_argument(
         "--since", type=options.moment, metavar="TIME", help="only those given up then or later (ISO 8601)"
@@ -94,6 +97,9 @@ def _replay(arguments: argparse.Namespace) -> int:
     from consumer.operate.dead_letters import Replay
 
     with output.beside(arguments) as settings:
+        if arguments.topic not in {None, *settings.kafka_source_topics}:
+            topics = ", ".join(settings.kafka_source_topics)
+            raise SettingsError([f"--topic: {arguments.topic} is not in KAFKA_SOURCE_TOPICS ({topics})"])
         replay = Replay(settings, _query(arguments), max_attempts=arguments.max_attempts, dry_run=arguments.dry_run)
         replay.run()
         replay.print_result(arguments.output)

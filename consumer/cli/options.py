@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from consumer.core.moments import milliseconds
 from consumer.errors import SettingsError
+from consumer.model import Reason
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 -- it has no public name
 """Where commands are added: to the program, or to a family of commands."""
@@ -68,6 +69,13 @@ def port(text: str) -> int:
     if not re.fullmatch("[0-9]{1,5}", text) or int(text) > _LAST_PORT:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port: a whole number up to {_LAST_PORT}")
     return int(text)
+
+
+def reason(text: str) -> str:
+    """A code for which records are given up: one of ours, or Genesys' own behind `genesys:`."""
+    if text not in {*Reason} and not text.startswith("genesys:"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no reason: {', '.join(Reason)} or genesys:<error code>")
+    return text
 
 
 def refuse_backwards(first: str, since: int | None, last: str, until: int | None) -> None:

@@ -164,7 +164,8 @@ def list_letters(settings: Settings, query: Query, *, records: bool, output: str
                 _print_record(found, found.letter, output, replayed=was_replayed)
             if summary.letters == query.limit:
                 break
-    _print_list(summary, unreadable, untold, output)
+    unknown = query.topic if query.topic not in {None, *settings.kafka_source_topics} else None
+    _print_list(summary, unreadable, untold, unknown, output)
 
 
 def _recalled(connection: Connection, settings: Settings) -> tuple[Replayed | None, str]:
@@ -206,7 +207,7 @@ def _print_record(found: Found, letter: Letter, output: str, *, replayed: bool |
         )
 
 
-def _print_list(summary: Summary, unreadable: int, untold: str, output: str) -> None:
+def _print_list(summary: Summary, unreadable: int, untold: str, unknown: str | None, output: str) -> None:
     if output == "json":
         why = {"replayedUnknown": untold} if untold else {}
         printing.document({"letters": summary.letters, "unreadable": unreadable, **why, "groups": summary.document()})
@@ -214,7 +215,7 @@ def _print_list(summary: Summary, unreadable: int, untold: str, output: str) -> 
     if summary.letters:
         summary.print_table()
     else:
-        printing.line("no dead letters")
+        printing.line("no dead letters" + (f": {unknown} is not in KAFKA_SOURCE_TOPICS either" if unknown else ""))
     if untold:
         printing.line(f"which of them were replayed cannot be told: {untold}")
     if unreadable:

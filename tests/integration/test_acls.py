@@ -206,8 +206,10 @@ def test_marks_that_may_not_be_described_are_told_at_once(
     create(Connection.of(chosen), marks)
     monkeypatch.setattr(topics, "VISIBLE_WITHIN_S", 0.0)
     allow(kafka, ResourceType.TOPIC, marks.name)
-    with pytest.raises(Unauthorized, match=f"{marks.name} may not be described: allow Read and Write on it"):
+    told = f"{marks.name} may not be described: allow Read and Write on it: {RUN} {kafka.locked_bootstrap} --add"
+    with pytest.raises(Unauthorized, match=told) as refused:
         _replay(chosen)
+    assert str(refused.value).endswith(f" User:… --operation Read --operation Write --topic {marks.name}")
 
 
 @pytest.mark.parametrize(

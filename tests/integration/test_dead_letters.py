@@ -146,6 +146,20 @@ def test_each_letter_has_a_line_without_what_it_holds(kafka: KafkaCluster, capsy
     assert CANARY.decode() not in capsys.readouterr().out
 
 
+def test_a_topic_of_which_nobody_knows_is_told(kafka: KafkaCluster, capsys: pytest.CaptureFixture[str]) -> None:
+    """It may be misspelt; letters of a former source topic are listed as any."""
+    chosen = _settings(kafka)
+    _bury(chosen, [_letter(chosen, 1, topic="former")])
+    for topic, told in (
+        ("misspelt", "no dead letters: misspelt is not in KAFKA_SOURCE_TOPICS either"),
+        (chosen.kafka_source_topics[0], "no dead letters"),
+    ):
+        list_letters(chosen, Query(topic=topic), records=False, output="text")
+        assert capsys.readouterr().out.splitlines() == [told]
+    list_letters(chosen, Query(topic="former"), records=False, output="text")
+    assert capsys.readouterr().out.splitlines()[1].split()[:3] == ["phone_not_e164", "former", "1"]
+
+
 def test_letters_are_chosen_by_time(kafka: KafkaCluster, capsys: pytest.CaptureFixture[str]) -> None:
     """From a moment on, and up to another."""
     chosen = _settings(kafka)

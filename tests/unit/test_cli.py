@@ -1,5 +1,6 @@
 """The command line: help, usage errors and exit codes, without anything outside."""
 
+import argparse
 import os
 import re
 import signal
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from consumer import cli
-from consumer.cli import output as printed
+from consumer.cli import options, output as printed
 from consumer.errors import FatalError, RefusedByGenesys, SettingsError, SourceUnavailable
+from consumer.model import Reason
 from consumer.operate.line import Line
 
 QUERY = ["--reason", "--topic", "--since", "--until", "--limit", "--config", "--output"]
@@ -73,6 +75,7 @@ def test_help_lists_the_commands_and_says_where_to_begin(capsys: pytest.CaptureF
         ["dead-letters"],
         ["dead-letters", "replay", "--max-attempts", "0"],
         ["dead-letters", "list", "--since", "yesterday"],
+        ["dead-letters", "replay", "--reason", "nonsense"],
         ["audit", "verify", "--from", "08:00"],
         ["simulate-genesys", "--port", "99999"],
     ],
@@ -102,6 +105,23 @@ def test_a_time_that_ends_before_it_begins_is_exit_code_2(command: str, since: s
     arguments = [*command.split(), since, "2026-02-01", until, "2026-01-01"]
     ended = python("-m", "consumer", *arguments, KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
     assert (ended.returncode, f"{until} must be after {since}" in ended.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("code", [*Reason, "genesys:contact.not.found"])
+def test_a_reason_is_one_for_which_records_are_given_up(code: str) -> None:
+    """By any other no letter is found, which must not pass for none being left."""
+    assert options.reason(code) == code
+    with pytest.raises(argparse.ArgumentTypeError, match=r"not_decodable, .* or genesys:<error code>"):
+        options.reason(code[1:])
+
+
+def test_a_replay_of_a_topic_that_is_no_source_topic_is_refused() -> None:
+    """None of its letters would be put back."""
+    ended = python(
+        "-m", "consumer", "dead-letters", "replay", "--topic", "misspelt", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1"
+    )
+    told = "--topic: misspelt is not in KAFKA_SOURCE_TOPICS (crm.contacts.changes)"
+    assert (ended.returncode, told in ended.stderr) == (2, True)
 
 
 def test_a_slip_in_the_environment_is_told() -> None:

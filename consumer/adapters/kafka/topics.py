@@ -209,7 +209,7 @@ def exists(connection: Connection, name: str) -> bool:
         FatalError: It may not be described, so that nobody can tell; the message has the remedy.
     """
     with Admin(connection).asking("cannot list topics") as admin:
-        return bool(_described(admin, name, "Read").topics[name].partitions)
+        return bool(_described(admin, connection, name, "Read").topics[name].partitions)
 
 
 def create(connection: Connection, topic: Wanted) -> None:
@@ -220,7 +220,7 @@ def create(connection: Connection, topic: Wanted) -> None:
         FatalError: It may not be created, or not be described; the message has the remedy.
     """
     with Admin(connection).asking("cannot list topics") as admin:
-        if topic.name not in _counts(_described(admin, topic.name, "Read and Write")):
+        if topic.name not in _counts(_described(admin, connection, topic.name, "Read", "Write")):
             _create(admin, connection, [topic])
             _await_visible(admin, [topic], topic)
 
@@ -238,12 +238,15 @@ def _known(admin: AdminClient) -> ClusterMetadata:
     return admin.list_topics(timeout=ANSWER_WITHIN_S)
 
 
-def _described(admin: AdminClient, name: str, rights: str) -> ClusterMetadata:
+def _described(admin: AdminClient, connection: Connection, name: str, *rights: str) -> ClusterMetadata:
     """What the brokers tell of a topic, to whoever may have it described."""
     known = admin.list_topics(name, timeout=ANSWER_WITHIN_S)
     error = known.topics[name].error
     if error is not None and error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-        raise Unauthorized(f"{name} may not be described: allow {rights} on it")
+        command = f"kafka-acls.sh --bootstrap-server {connection.bootstrap} --add --allow-principal User:…"
+        operations = " ".join(f"--operation {right}" for right in rights)
+        told = f"{name} may not be described: allow {' and '.join(rights)} on it"
+        raise Unauthorized(f"{told}: {command} {operations} --topic {name}")
     return known
 
 
