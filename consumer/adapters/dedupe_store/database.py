@@ -21,7 +21,7 @@ MARKER = "store.json"
 """File beside the database: a store without it is set aside."""
 
 POSITION_KEY = b"\0position"
-"""Cannot be an entry's: those are the 32 bytes of an identity, `chain`, `epochs`, `settled`, `deleted`, `import`."""
+"""Cannot be an entry's: those are the 32 bytes of an identity, or words, as `chain` and `load-<id>`."""
 
 CACHE_BYTES = 8 << 20
 """Of the block cache that all databases share; it fills up. More serves little: keys are hashes, each read alone."""
