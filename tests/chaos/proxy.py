@@ -6,6 +6,9 @@ from contextlib import suppress
 
 CHUNK_BYTES = 65_536
 
+GIVEN_UP_FIRST_S = 0.2
+"""By so much what a client has given up is ahead of what others wait for, once it is passed on after all."""
+
 Change = Callable[[bytes], bytes]
 """Makes of a piece what is passed on."""
 
@@ -105,12 +108,23 @@ class Proxy:
         """What becomes of the pieces of a new connection, one way and the other."""
         return _unchanged, _unchanged
 
+    async def _pass_again(self, reader: asyncio.StreamReader) -> None:
+        """Come back when a piece is to be passed on, late.
+
+        A request that nobody waits for any more arrives all the same, and is over when its end is seen. Who repeats it
+        meanwhile can do nothing about that, so he arrives behind it: else both would be under way at once.
+        """
+        await self._passing.wait()
+        if not reader.at_eof():
+            await asyncio.sleep(GIVEN_UP_FIRST_S)
+
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, change: Change) -> None:
         with suppress(OSError):
             while piece := await reader.read(CHUNK_BYTES):
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
-                await self._passing.wait()
+                if self.swallows:
+                    await self._pass_again(reader)
                 writer.write(change(piece))
                 await writer.drain()
         writer.close()
