@@ -170,7 +170,8 @@ class FirstFill:
                 await self._restore(offsets)
                 summary = await self._fill(offsets)
             finally:
-                if not sending.cancelling():  # else one of the tasks failed: partitions are lost, or let go of by now
+                # Not if one of the tasks failed: partitions are lost, or let go of by now, or nobody takes answers.
+                if not (sending.done() or sending.cancelling()):
                     await self._end_requests()
             watching.cancel()
             sending.cancel()

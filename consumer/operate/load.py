@@ -18,6 +18,7 @@ from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.history import KafkaHistory
 from consumer.adapters.kafka.sampling import newest_records
 from consumer.adapters.kafka.topics import ensure
+from consumer.adapters.kafka.worker import in_a_thread
 from consumer.adapters.schema_registry.registry import opened
 from consumer.adapters.scratch import Scratch
 from consumer.adapters.telemetry.adapter import Telemetry
@@ -35,7 +36,10 @@ from consumer.pipeline.readers import envelopes_of, form_of
 from consumer.settings import Settings
 
 REVOKE_S = 80.0
-"""How long the group waits while an import goes on: a member that lets it wait for 90 s is put out."""
+"""How long the group waits at most while an import goes on: a member that lets it wait for 90 s is put out.
+
+It waits no longer than this process is sure of its partitions, two thirds of the session time-out.
+"""
 
 LOOK_S = 1.0
 
@@ -84,7 +88,7 @@ class Loading:
         """Reach everything outside; the file first, since most mistakes are there."""
         settings, topic = self._settings, self._topic()
         outside = Outside(settings, self._telemetry, self._throttle, closing)
-        rows = await asyncio.to_thread(ContactFile, self._path, settings.genesys_attribute_columns)
+        rows = await in_a_thread("contact-file", ContactFile, self._path, settings.genesys_attribute_columns)
         if rows.left_out:
             _log.warning("columns_left_out", columns=rows.left_out, remedy="GENESYS_ATTRIBUTE_COLUMNS names attributes")
         if rows.emptied:

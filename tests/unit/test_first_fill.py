@@ -28,6 +28,7 @@ from consumer.first_fill.run import AT_ONCE
 from consumer.model import FROM_A_FILE, FileRow, Record, Settlement, TopicPartition, Work
 from consumer.pipeline.settle import IMPORT_KEY
 from consumer.ports import always
+from tests import virtual_time
 from tests.fills import WRITTEN_MS, Fill, MemoryRows, Row, empty_world, fill, partition_of, row, survive
 from tests.lives import live
 from tests.memory_ports import MemorySink, MemoryTopics, World, outage
@@ -835,6 +836,26 @@ def test_a_load_does_not_wait_for_somebody_to_mend_the_do_not_call_list(
         fill(world, rows)
     assert caught.group_contains(FatalError, match=str(cause), depth=None)
     assert [contact["callable"] for contact in world.list.values()] == [False] * len(rows)
+
+
+def test_a_load_that_genesys_refuses_for_good_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody takes answers any more, so no request is waited for."""
+    ended_at: list[float] = []
+
+    class Refusing(MemorySink):
+        async def upsert(self, *_: Any, **__: Any) -> Any:
+            ended_at.append(asyncio.get_running_loop().time())
+            raise FatalError("no permission")
+
+    async def main() -> None:
+        run = Fill(empty_world(), MemoryRows([row("somebody", consent=False)]))
+        with pytest.raises(ExceptionGroup) as caught:
+            await run.first_fill.run()
+        assert caught.group_contains(FatalError, match="no permission", depth=None)
+        assert asyncio.get_running_loop().time() - ended_at[0] < 1
+
+    monkeypatch.setattr("tests.fills.MemorySink", Refusing)
+    virtual_time.run(main())
 
 
 def test_a_load_does_not_wait_for_proof_that_does_not_come() -> None:

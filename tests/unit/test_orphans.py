@@ -11,12 +11,13 @@ from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
 from consumer.adapters.kafka import orphans
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.orphans import LOOK_AGAIN_S, PATIENCE_S, Orphans
+from consumer.errors import SettingsError
 from consumer.model import TopicPartition
 from tests.lives import settings
 
 LEFT = {TopicPartition("contacts", 3)}
 BOTH = [TopicPartition("one", 0), TopicPartition("two", 0)]
-Answer = set[TopicPartition] | KafkaError | None
+Answer = set[TopicPartition] | KafkaError | SettingsError | None
 
 
 class _Inline:
@@ -29,7 +30,7 @@ class _Inline:
         future = Future[Any]()
         try:
             future.set_result(call())
-        except KafkaException as failure:
+        except (KafkaException, SettingsError) as failure:
             future.set_exception(failure)
         return future
 
@@ -45,6 +46,8 @@ def watched(monkeypatch: pytest.MonkeyPatch, *answers: Answer) -> tuple[Orphans,
         answer = told.pop(0) if len(told) > 1 else told[0]
         if isinstance(answer, KafkaError):
             raise KafkaException(answer)
+        if isinstance(answer, SettingsError):
+            raise answer
         return answer
 
     monkeypatch.setattr(orphans, "Worker", _Inline)
@@ -119,3 +122,10 @@ def test_whoever_may_not_ask_stops(monkeypatch: pytest.MonkeyPatch, code: int, f
     subject, rejoined = watched(monkeypatch, KafkaError(code))
     assert rejoined == []
     assert subject.finished is finished
+
+
+def test_files_that_are_being_exchanged_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No client can be made with half of a certificate; whoever runs on has one."""
+    subject, rejoined = watched(monkeypatch, SettingsError(["KAFKA_PROPERTIES_FILE: no such file"]), LEFT)
+    assert rejoined
+    assert not subject.finished

@@ -18,6 +18,7 @@ from consumer.adapters.kafka.connection import Connection, of_native
 from consumer.adapters.kafka.failures import error_of, is_hopeless
 from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, partitions_of
 from consumer.adapters.kafka.worker import Worker
+from consumer.errors import SettingsError
 from consumer.model import TopicPartition
 from consumer.settings import Settings
 
@@ -68,6 +69,9 @@ class Orphans:
             return self._decide(answer.result(), now)
         except KafkaException as failure:
             self._not_told(error_of(failure))
+            return set()
+        except SettingsError as error:  # a file that was good at start is being exchanged
+            _log.warning("group_not_described", error=str(error), remedy="none needed: asked again")
             return set()
 
     def _not_told(self, error: KafkaError) -> None:
