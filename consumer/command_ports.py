@@ -6,7 +6,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from consumer.model import Contact, ExportedContact, FileRow, Record, TopicPartition
-from consumer.ports import ChangelogChunk, Sink
+from consumer.ports import ChangelogChunk, Sink, Sure, always
 
 
 class ContactRows(Protocol):
@@ -94,8 +94,8 @@ A file that breaks off ends it with a `TransientError`: what was read then count
 class MendedList(Sink, Protocol):
     """The contact list, of which contacts can be deleted too whom nobody knows by more than Genesys' id."""
 
-    async def remove(self, contact_ids: Sequence[str]) -> Collection[str]:
-        """Delete contacts by Genesys' own ids, as `delete` does.
+    async def remove(self, contact_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
+        """Delete contacts by Genesys' own ids, as `delete` does; `sure` is that of `Sink`.
 
         Returns:
             The ids of those that are still there.

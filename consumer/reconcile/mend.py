@@ -2,12 +2,14 @@
 
 Nothing of the state changes by it, since what is sent is what was delivered already; so no partition need be owned. But
 a consumer at work could send a newer change of the same contact at the same time. Therefore the group must have no
-members, and is asked again before each request. Whoever came and went meanwhile, a load or a consumer, has settled what
-he sent, and may have withdrawn what would be sent again: so the changelog must end where it did before it was read;
-mending writes nothing there. Every request that Genesys answered leaves a batch event on the audit topic.
+members, and is asked again before each request, once more where this process stood still since. Whoever came and went
+meanwhile, a load or a consumer, has settled what he sent, and may have withdrawn what would be sent again: so the
+changelog must end where it did before it was read; mending writes nothing there. Every request that Genesys answered
+leaves a batch event on the audit topic.
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -43,6 +45,12 @@ _RETRY_S = 1.0
 
 IN_USE_RETRY_S = 30.0
 """Seconds until a contact in use is sent again: a call takes minutes."""
+
+ALONE_FOR_S = 20.0
+"""For how long a request may be written once the brokers said that nobody else is at work; as long as it takes at most.
+
+So a process that was stopped or slept in between asks them again.
+"""
 
 WITHHELD_TRIES = 3
 """How often the do-not-call list is asked to take numbers, before who waits for it is left as not callable."""
@@ -92,6 +100,7 @@ class Mender:
         self._batches = 0
         self._mended = Mended()
         self._ends: Mapping[TopicPartition, int] = {}
+        self._asked_at = -math.inf
         self._withheld: str | None = None
 
     async def begin(self) -> None:
@@ -173,7 +182,7 @@ class Mender:
 
     async def _suppressed(self, names: Sequence[str]) -> None:
         flags_as_they_are = [Amendment(name, UNCHANGED, UNCHANGED, UNCHANGED, UNCHANGED, {}) for name in names]
-        await self._sink.amend(flags_as_they_are, withheld=names, number_refused=_number_refused)
+        await self._sink.amend(flags_as_they_are, withheld=names, number_refused=_number_refused, sure=self._is_alone)
 
     async def _withdraw_by_delete(self, name: str, code: str) -> None:
         log.error("mending_refused", code=code, remedy="it must not be called: the contact is deleted instead")
@@ -213,7 +222,10 @@ class Mender:
             for change, finding in batch
         ]
         withdrawn = [change.whole for change, _ in batch if change.withdrawal]
-        if await self._sink.upsert(payloads, withdrawn=withdrawn, number_refused=_number_refused):
+        left_out = await self._sink.upsert(
+            payloads, withdrawn=withdrawn, number_refused=_number_refused, sure=self._is_alone
+        )
+        if left_out:
             raise SinkUnavailable("the answer leaves contacts out")
 
     async def _upsert_refused(self, resend: _Resend, code: str) -> None:
@@ -233,7 +245,7 @@ class Mender:
             self._mended.deleted += removed - (self._mended.in_use - before)
 
     async def _removed(self, ids: Sequence[str]) -> None:
-        self._mended.in_use += len(await self._sink.remove(ids))
+        self._mended.in_use += len(await self._sink.remove(ids, self._is_alone))
 
     async def _refused(self, _: object, code: str) -> None:
         log.error("mending_refused", code=code, remedy="look at the contact in Genesys, and run it again")
@@ -307,8 +319,12 @@ class Mender:
         """Wait until a request may start; then make sure that nobody else is at work, or was."""
         while wait := self._gate.wait(self._clock()):  # noqa: ASYNC110 -- the gate says how long
             await asyncio.sleep(wait)
+        self._asked_at = self._clock()
         await self._check_alone()
         self._gate.started(self._clock())
+
+    def _is_alone(self) -> bool:
+        return self._clock() - self._asked_at < ALONE_FOR_S
 
     def _batch_id(self) -> str:
         self._batches += 1

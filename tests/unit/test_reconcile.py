@@ -39,7 +39,7 @@ from consumer.model import (
 )
 from consumer.pipeline.settle import IMPORT_KEY
 from consumer.ports import TimeAndChance, always
-from consumer.reconcile.mend import AT_ONCE, IN_USE_RETRY_S, WITHHELD_TRIES, Mender
+from consumer.reconcile.mend import ALONE_FOR_S, AT_ONCE, IN_USE_RETRY_S, WITHHELD_TRIES, Mender
 from consumer.reconcile.report import Mended, Report
 from consumer.reconcile.run import EXPORTS, Reconciliation
 from consumer.reconcile.source import SourceTopics
@@ -474,6 +474,32 @@ def test_what_was_withdrawn_between_reading_and_mending_is_not_granted_again(vis
         reconcile(world, apply=True, history=Visited(world, visit))
     assert not world.list[GRANTED]["callable"]
     assert reconcile(world, apply=True).drift == 0
+    assert not world.list[GRANTED]["callable"]
+
+
+class StoodStill(Visited):
+    """This process is stopped once it has heard that nobody is at work, right before it mends; somebody comes then."""
+
+    calls = 0
+
+    async def ends(self) -> Mapping[TopicPartition, int]:
+        return await MemoryHistory.ends(self)
+
+    async def changelog_ends(self) -> Mapping[TopicPartition, int]:
+        ends = await super().changelog_ends()
+        self.calls += 1
+        if self.calls == 2:
+            await self._visit(self._world)
+            await asyncio.sleep(ALONE_FOR_S)
+        return ends
+
+
+def test_who_stood_still_asks_again_whether_nobody_else_is_at_work() -> None:
+    """What he heard before is of another time: nothing is sent."""
+    world = delivered_world()
+    edit(world, GRANTED, phone="+15550999")
+    with pytest.raises(FatalError, match="moved on"):
+        reconcile(world, apply=True, history=StoodStill(world, consume_withdrawal))
     assert not world.list[GRANTED]["callable"]
 
 
