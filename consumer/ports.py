@@ -147,7 +147,10 @@ class Source(Protocol):
         ...
 
     def owns(self, partition: TopicPartition) -> bool:
-        """Whether the partition is this consumer's now; False while that is not sure. Runs ahead of the events."""
+        """Whether the partition is this consumer's, and surely so until a request is over that begins now.
+
+        Runs ahead of the events.
+        """
         ...
 
     def recall(self, partition: TopicPartition, next_offset: int, topic_id: str) -> None:

@@ -101,3 +101,35 @@ async def test_requests_that_outlast_a_revocation_are_told_at_start(
     with capture_logs() as logs:
         _poller(Handoff(), request_s, **properties)
     assert ("requests_outlast_revocations" in [line["event"] for line in logs]) is told
+
+
+CONSUMER = {"group_protocol": "consumer"}
+
+
+@pytest.mark.parametrize(
+    ("request_s", "properties", "begins_within_s"),
+    [
+        (20, {}, 24),
+        (20, {"heartbeat_interval_ms": "3000"}, 22),
+        (20, CONSUMER, 20),
+        (5, {}, 30),
+        (20, {"session_timeout_ms": "90000"}, 60),
+        (40, {}, 15),
+    ],
+)
+async def test_requests_that_begin_are_over_before_the_session_is(
+    request_s: int, properties: dict[str, str], begins_within_s: float
+) -> None:
+    """Who is cut off from the group goes on for a while: the new owner must find none of his requests under way."""
+    poller = _poller(Handoff(), request_s, **properties)
+    poller.ownership.partitions.add(P0)
+    poller.ownership.publish()
+    now = time.monotonic()
+    poller._lease.renew(now - begins_within_s + WITHIN_S)
+    assert poller.owns(P0)
+    poller._lease.renew(now - begins_within_s)
+    assert not poller.owns(P0)
+    poller._lease.renew(now)
+    poller.last_poll = now - begins_within_s
+    assert not poller.owns(P0)
+    poller.ownership.close()

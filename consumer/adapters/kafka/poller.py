@@ -73,12 +73,15 @@ IDLE = "init"
 They say it of a client too that the group does not let in.
 """
 
+HEARTBEAT_MS, BROKERS_HEARTBEAT_MS = 1_000, 5_000
+"""How often a member is heard: our default, and with the `consumer` protocol the brokers'."""
+
 SESSION_TIMEOUT_MS = 45_000
 """The default; with the `consumer` protocol it is the brokers' setting, of which this is the default and the least."""
 
 DEFAULTS = {
     "session.timeout.ms": SESSION_TIMEOUT_MS,
-    "heartbeat.interval.ms": 1_000,  # a member learns with its next heartbeat that partitions are to move
+    "heartbeat.interval.ms": HEARTBEAT_MS,  # a member learns with its next heartbeat that partitions are to move
     # Longer than any revocation. With the `consumer` protocol it is also for how long the group waits for a member that
     # missed an answer: the library does not ask for its assignment again.
     "max.poll.interval.ms": 90_000,
@@ -129,8 +132,11 @@ class Poller:
         self._handoff = handoff
         self._revoke_timeout_s = revoke_timeout_s
         self._orphans: Orphans | None = None
-        session_ms = int(connection.properties.get("session.timeout.ms", SESSION_TIMEOUT_MS))
-        self._sure_for_s = SURE_SHARE * session_ms / 1000
+        session_s = _seconds(connection.properties.get("session.timeout.ms", SESSION_TIMEOUT_MS))
+        by_default_ms = BROKERS_HEARTBEAT_MS if self._new_protocol else HEARTBEAT_MS
+        heartbeat_s = _seconds(connection.properties.get("heartbeat.interval.ms", by_default_ms))
+        self._sure_for_s = SURE_SHARE * session_s
+        self._begins_within_s = _begins_within_s(session_s, heartbeat_s, settings.genesys_request_timeout_s)
         self._lease = Lease(self._sure_for_s)
         _tell_too_long_requests(settings.genesys_request_timeout_s, self._sure_for_s)
         self._errors = Seldom()
@@ -142,8 +148,11 @@ class Poller:
         self.last_poll = time.monotonic()
 
     def owns(self, partition: TopicPartition) -> bool:
-        """Whether the partition is ours, and that is sure. May be called from any thread."""
-        if not self.is_sure():  # asked first: whoever was not sure lets go before he is again
+        """Whether the partition is ours, and surely so until a request is over that begins now.
+
+        May be called from any thread.
+        """
+        if self._silent_s() >= self._begins_within_s:  # asked first: whoever was not sure lets go before he is again
             return False
         membership = self.ownership.membership
         return membership is not None and partition in membership.owned
@@ -153,8 +162,11 @@ class Poller:
 
         May be called from any thread.
         """
+        return self._silent_s() < self._sure_for_s
+
+    def _silent_s(self) -> float:
         now = time.monotonic()
-        return now - self.last_poll < self._sure_for_s and self._lease.holds(now)
+        return max(now - self.last_poll, self._lease.silent_s(now))
 
     # -- the thread
 
@@ -398,6 +410,20 @@ def _ends(topics: Mapping[str, Any]) -> Iterator[tuple[TopicPartition, int]]:
     for topic, told in topics.items():
         for number, partition in told["partitions"].items():
             yield TopicPartition(topic, int(number)), partition["hi_offset"]
+
+
+def _seconds(milliseconds: str | int) -> float:
+    return int(milliseconds) / 1000
+
+
+def _begins_within_s(session_s: float, heartbeat_s: float, request_s: float) -> float:
+    """For how long who stands still or hears nothing may begin requests: they are over before the session is.
+
+    The group counts from the last heartbeat, which may have been one interval before the last answer. Never less than a
+    third of the session, or nothing would ever begin: requests for which that is too long are told at start.
+    """
+    shortest, longest = (1 - SURE_SHARE) * session_s, SURE_SHARE * session_s
+    return max(shortest, min(longest, session_s - heartbeat_s - request_s))
 
 
 def _tell_too_long_requests(request_s: int, revocation_s: float) -> None:
