@@ -164,6 +164,24 @@ async def test_contacts_are_removed_by_their_own_ids() -> None:
         assert not left["callable"]
 
 
+async def test_contacts_that_show_after_their_removal_are_not_added_each_time() -> None:
+    """Reads lag behind deletes: whom the first left as not callable the second removes, and the third sees gone."""
+    now, ids = [0.0], [contact_id("crm-1")]
+    async with (
+        Simulator(faults=[Fault.parse("lag=20")], clock=lambda: now[0]) as simulator,
+        opened(simulator.url) as sink,
+    ):
+        await put(sink, JANE)
+        now[0] = 100
+        assert list(await sink.remove(ids)) == ids
+        assert not simulator.contacts("People")[ids[0]]["callable"]
+        now[0] = 130
+        assert list(await sink.remove(ids, held=ids)) == ids
+        assert simulator.contacts("People") == {}
+        now[0] = 160
+        assert not await sink.remove(ids, held=ids)
+
+
 # -- where the file is
 
 

@@ -755,7 +755,7 @@ class _FailingDeletes(MemorySink):
         super().__init__(world)
         self.tried: list[bool] = []
 
-    async def delete(self, external_ids: Any, sure: Any = always, *, tried: bool = False) -> Any:
+    async def delete(self, external_ids: Any, sure: Any = always, *, tried: bool = False, held: Any = ()) -> Any:
         self.tried.append(tried)
         raise Throttled("busy", 1.0) if len(self.tried) % 2 else SinkUnavailable("no usable answer")
 
