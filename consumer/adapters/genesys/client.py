@@ -59,6 +59,9 @@ class Client:
     ) -> None:
         self.throttle = throttle
         self._api_url = settings.genesys_api_url
+        region_url = f"https://api.{settings.genesys_region}"  # also named where a proxy stands before it
+        self._origins = {URL(url).origin() for url in (settings.genesys_api_url, region_url)}
+        self._new_until: dict[str, float] = {}
         self._timeout_s = settings.genesys_request_timeout_s
         self._transport = Transport(
             timeout_s=settings.genesys_request_timeout_s,
@@ -162,7 +165,8 @@ class Client:
     async def download(self, endpoint: Endpoint, address: str) -> AsyncIterator[AsyncIterator[bytes]]:
         """The file at an address that an answer gave, as it comes.
 
-        The token goes to the API alone, not to where that redirects: a signed URL needs none.
+        The token goes to the API alone, at its own host or the one of the settings, and not to where that redirects: a
+        signed URL needs none.
 
         Raises:
             SinkUnavailable: There is no file, or it broke off.
@@ -170,7 +174,7 @@ class Client:
         """
         url = _checked_address(address)
         headers = {}
-        if url.origin() == URL(self._api_url).origin():
+        if url.origin() in self._origins:
             await self._turn(self.deadline())
             headers["Authorization"] = f"Bearer {await self._token(self.deadline())}"
         async with self._transport.stream(Request(endpoint, url, headers)) as response:
@@ -254,5 +258,5 @@ def _check_file(response: aiohttp.ClientResponse) -> None:
     """
     if response.status != 200:  # noqa: PLR2004 -- a file, whole
         raise SinkUnavailable(f"no file where Genesys said there is one (status {response.status})")
-    if response.content_length is None and response.headers.get("Transfer-Encoding") != "chunked":
+    if response.content_length is None and response.headers.get("Transfer-Encoding", "").lower() != "chunked":
         raise SinkUnavailable("a file came without its length: nobody can tell whether it is whole")
