@@ -94,8 +94,10 @@ A file that breaks off ends it with a `TransientError`: what was read then count
 class MendedList(Sink, Protocol):
     """The contact list, of which contacts can be deleted too whom nobody knows by more than Genesys' id."""
 
-    async def remove(self, contact_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
-        """Delete contacts by Genesys' own ids, as `delete` does; `sure` is that of `Sink`.
+    async def remove(
+        self, contact_ids: Sequence[str], sure: Sure = always, *, held: Collection[str] = ()
+    ) -> Collection[str]:
+        """Delete contacts by Genesys' own ids, as `delete` does; `sure` is that of `Sink`, and `held` that of `delete`.
 
         Returns:
             The ids of those that are still there.

@@ -383,7 +383,7 @@ class Sink(Protocol):
         refuses alone is told `number_refused`: all else is done for that contact.
 
         Returns:
-            Genesys' ids of those that its answer leaves out, or shows as callable otherwise than they were sent.
+            Genesys' ids of those that its answer leaves out, or shows as callable where they were not sent so.
             Nothing of them may be counted as applied, and all of the others.
 
         Raises:
@@ -392,13 +392,22 @@ class Sink(Protocol):
         """
         ...
 
-    async def delete(self, external_ids: Sequence[str], sure: Sure = always, *, tried: bool = False) -> Collection[str]:
+    async def delete(
+        self,
+        external_ids: Sequence[str],
+        sure: Sure = always,
+        *,
+        tried: bool = False,
+        held: Collection[str] = (),
+    ) -> Collection[str]:
         """Delete contacts, at most 50; unknown ones are fine.
 
         Those of whom some were tried in vain are made not callable first: deletes alone may take long, or be throttled.
+        Those held were not callable any more after an earlier delete: only who shows as callable is made so again,
+        since what is read may lag behind a delete, and to write a contact is to add it.
 
         Returns:
-            Those that are still there, since a campaign uses them: they are not callable any more.
+            Those that are still there, since a campaign uses them, or show yet: they are not callable any more.
 
         Raises:
             RefusedByGenesys: Also where none of several was deleted, since a campaign uses one: what Genesys shows of

@@ -38,6 +38,9 @@ JOURNAL = 1_000_000
 
 _SECONDS = {FaultKind.SLOW: 0.05, FaultKind.DRIP: 0.005, FaultKind.THROTTLED: 1, FaultKind.UNAVAILABLE: 1}
 
+UNFELT = {FaultKind.LAG}
+"""No request fails by it: what is read is another thing, and a delete that shows it waits for 30 s."""
+
 PERSISTENT = {FaultKind.BULK_JOB, FaultKind.IMPORTING, FaultKind.CLEARING}
 """Each asks for five seconds of patience: one of them stands for all, or a run would only wait."""
 
@@ -71,7 +74,7 @@ class Figures:
 
 def every_kind(share: float = FAULTS, lost: float = LOST) -> list[Fault]:
     """Faults that strike such shares of the requests: of every kind together, and by losing the answer."""
-    kinds = [kind for kind in FaultKind if kind not in {FaultKind.LOST_REPLY, *PERSISTENT}]
+    kinds = [kind for kind in FaultKind if kind not in {FaultKind.LOST_REPLY, *PERSISTENT, *UNFELT}]
     faults = [Fault(kind, share / len(kinds), _SECONDS.get(kind)) for kind in kinds]
     return [*faults, Fault(FaultKind.LOST_REPLY, lost)]
 
@@ -129,7 +132,7 @@ async def _live(world: World, simulator: Simulator) -> Life:
 
 def faults_of(figures: Figures) -> list[str]:
     """What is wrong with a run in which every rule holds; nothing, if all is well."""
-    unseen = sorted({*FaultKind} - figures.faults.keys())
+    unseen = sorted({*FaultKind} - UNFELT - figures.faults.keys())
     overlapping = [f"{figures.overlapping} contacts were in two requests at once"] if figures.overlapping else []
     return [*overlapping, *(f"{kind} never struck: tell more events" for kind in unseen)]
 

@@ -71,6 +71,8 @@ class World:
         delete_refusal: What it says of every delete; None does them.
         unseen: External ids that cannot be read back yet.
         lagging: What is read back of contacts that have changed since.
+        read_lag: Seconds for which a delete that reads back sees contacts as they were before a write.
+        clock: Monotonic seconds, for that.
         blocked: Numbers on the do-not-call list.
         refused_numbers: Those that it refuses.
         answer: Called for each request before its effect; may raise.
@@ -103,6 +105,9 @@ class World:
         self.delete_refusal: RefusedByGenesys | None = None
         self.unseen: set[str] = set()
         self.lagging: dict[str, dict[str, object]] = {}
+        self.read_lag = 0.0
+        self.clock: Callable[[], float] = lambda: asyncio.get_running_loop().time()
+        self._shows: dict[str, list[tuple[float, dict[str, object] | None]]] = defaultdict(list)
         self.blocked: set[str] = set()
         self.refused_numbers: set[str] = set()
         self.answer: Callable[[], None] = lambda: None
@@ -135,6 +140,21 @@ class World:
         """Put records on the source topic."""
         for record in records:
             self.log.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
+
+    def write(self, external_id: str, entry: dict[str, object] | None) -> None:
+        """Put an entry into the list, or delete it; reads may lag behind that."""
+        if self.read_lag:
+            before = self.list.get(external_id)
+            self._shows[external_id].append((self.clock() + self.read_lag, before and dict(before)))
+        if entry is None:
+            self.list.pop(external_id, None)
+        else:
+            self.list[external_id] = entry
+
+    def shown(self, external_id: str) -> dict[str, object] | None:
+        """An entry as a read has it: before the first write that it does not know of yet."""
+        unknown = [before for until, before in self._shows[external_id] if until > self.clock()]
+        return unknown[0] if unknown else self.list.get(external_id)
 
     def silence(self, external_ids: Collection[str]) -> None:
         """Give no usable answer if it is one of those contacts."""
@@ -384,34 +404,43 @@ class MemorySink:
             self._world.blocked -= {each.phone for each in kept} - blocked
             for external_id in bodies.keys() - left_out:
                 body = bodies[external_id]
-                self._world.list[external_id] = {"callable": body["callable"], **body["data"]}
+                self._world.write(external_id, {"callable": body["callable"], **body["data"]})
         if self._world.answer_lost:
             raise SinkUnavailable("no answer, and applied")
         if left_out and left_out == bodies.keys():
             raise NoneCameBack("all left out")
         return {contact_id(external_id) for external_id in left_out}
 
-    async def delete(self, external_ids: Sequence[str], sure: Sure = always, *, tried: bool = False) -> Collection[str]:
+    async def delete(
+        self,
+        external_ids: Sequence[str],
+        sure: Sure = always,
+        *,
+        tried: bool = False,
+        held: Collection[str] = (),
+    ) -> Collection[str]:
         async with self._request("delete", external_ids, sure):
             if self._world.delete_refusal is not None:
                 raise self._world.delete_refusal
-            left = self._world.in_use & self._world.list.keys() & set(external_ids)
-            none_deleted = bool(left) and self._world.refuses_in_use
-            if none_deleted:
-                left = self._world.list.keys() & set(external_ids)
-            for external_id in external_ids:
-                if external_id in left:
-                    self._world.list[external_id]["callable"] = False
-                else:
-                    self._world.list.pop(external_id, None)
+            kept = self._world.in_use & self._world.list.keys() & set(external_ids)
+            none_deleted = bool(kept) and self._world.refuses_in_use
+            for external_id in () if none_deleted else set(external_ids) - kept:
+                self._world.write(external_id, None)
+            left = {name: shown for name in external_ids if (shown := self._world.shown(name)) is not None}
+            for external_id, shown in left.items():
+                if external_id not in held or shown["callable"]:
+                    self._world.write(external_id, {**shown, "callable": False})
             if none_deleted and len(external_ids) > 1:
                 raise InUse
-        return left
+        return left.keys()
 
-    async def remove(self, contact_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
+    async def remove(
+        self, contact_ids: Sequence[str], sure: Sure = always, *, held: Collection[str] = ()
+    ) -> Collection[str]:
         by_id = {id_of(name, entry): name for name, entry in self._world.list.items()}
-        left = await self.delete([by_id[id_] for id_ in contact_ids if id_ in by_id], sure)
-        return {id_ for id_ in contact_ids if by_id.get(id_) in left}
+        known = [id_ for id_ in contact_ids if id_ in by_id]
+        left = await self.delete([by_id[id_] for id_ in known], sure, held=[by_id[id_] for id_ in known if id_ in held])
+        return {id_ for id_ in known if by_id[id_] in left}
 
     async def absent(self, external_ids: Sequence[str]) -> Collection[str]:
         await passes(self._world.latency)

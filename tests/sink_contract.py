@@ -1,5 +1,6 @@
 """What every `consumer.ports.Sink` promises, as tests: Genesys' sink, on the simulator, and the fake run them."""
 
+import time
 from collections.abc import Callable, Collection
 from contextlib import AbstractAsyncContextManager
 
@@ -29,7 +30,13 @@ class SinkContract:
     """Inherit it, and override `listed`."""
 
     def listed(
-        self, *, refused: Collection[str] = (), left_out: Collection[str] = (), in_use: Collection[str] = ()
+        self,
+        *,
+        refused: Collection[str] = (),
+        left_out: Collection[str] = (),
+        in_use: Collection[str] = (),
+        lag_s: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> AbstractAsyncContextManager[tuple[Sink, Callable[[], Held]]]:
         """A sink on an empty list, and what the list holds.
 
@@ -37,6 +44,8 @@ class SinkContract:
             refused: External ids whose data is refused.
             left_out: External ids that an answer leaves out; of them nothing is done.
             in_use: External ids that cannot be deleted now.
+            lag_s: For how long reads show contacts as they were before a write, seconds.
+            clock: Of that.
         """
         raise NotImplementedError
 
@@ -88,6 +97,31 @@ class SinkContract:
             await sink.upsert(encoded(sink, ANN))
             assert {*await sink.delete(["ann"])} == {"ann"}
             assert held() == {"ann": (ANN.phone, True, False)}
+
+    @pytest.mark.parametrize("lag_s", [10.0, 45.0, 100.0])
+    async def test_who_shows_after_a_delete_is_gone_once_reads_have_caught_up(self, lag_s):
+        """Not callable until then: to make him so is to add him, and is not done again with each delete."""
+        now = [0.0]
+        async with self.listed(lag_s=lag_s, clock=lambda: now[0]) as (sink, held):
+            await sink.upsert(encoded(sink, ANN, BEN))
+            now[0] += 200
+            left = {*await sink.delete(["ann"])}
+            while left:
+                assert now[0] < 200 + 3 * lag_s + 60
+                assert not held().get("ann", (None, None, False))[2]
+                now[0] += 30
+                left = {*await sink.delete(["ann"], held=left)}
+            assert held().keys() == {"ben"}
+
+    async def test_who_is_in_use_and_callable_again_is_not_so_after_the_next_delete(self):
+        """Whoever made him so, and however often he was deleted before."""
+        async with self.listed(in_use={"ann"}) as (sink, held):
+            await sink.upsert(encoded(sink, ANN))
+            assert {*await sink.delete(["ann"])} == {"ann"}
+            for _ in range(2):
+                await sink.upsert(encoded(sink, ANN))
+                assert {*await sink.delete(["ann"], held=["ann"])} == {"ann"}
+                assert held() == {"ann": (ANN.phone, True, False)}
 
     async def test_an_amendment_changes_what_it_says_and_nothing_else(self):
         """The answer is the contact as it is now; who is unknown is missing there, and left alone."""

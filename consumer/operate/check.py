@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from consumer.adapters.genesys.inspection import Inspection as GenesysInspection, Probe
+from consumer.adapters.genesys.named_lists import FoundList
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.inspection import Inspected, Inspection as KafkaInspection
 from consumer.adapters.kafka.topics import partition_counts
@@ -39,6 +40,12 @@ ANY_SCHEMA = 1
 _ANOTHER_LIST = (
     "missing, although this group has filled a list, which has another name: name that one in GENESYS_CONTACT_LIST; "
     "for a new one see docs/procedures.md, Filling a list from the topic"
+)
+_BLOCKS_NOBODY = "a new one blocks nobody until it is assigned to the campaigns"
+
+_ANOTHER_DNC_LIST = (
+    "missing, although this group has filled a list: if it had a do-not-call list, that has another name, and is the "
+    f"one to name in GENESYS_DNC_LIST. Otherwise it is created at start; {_BLOCKS_NOBODY}"
 )
 
 
@@ -287,7 +294,7 @@ async def _genesys(settings: Settings) -> AsyncIterator[Line]:
         async for line in _contact_list(inspection, settings):
             yield line
         if settings.genesys_dnc_list is not None:
-            async for line in _dnc_list(inspection, settings.genesys_dnc_list):
+            async for line in _dnc_list(inspection, settings):
                 yield line
     finally:
         await inspection.close()
@@ -304,6 +311,17 @@ async def _contact_list(inspection: GenesysInspection, settings: Settings) -> As
         yield line._replace(holds=False, detail=_ANOTHER_LIST) if is_another else line
 
 
+async def _dnc_list(inspection: GenesysInspection, settings: Settings) -> AsyncIterator[Line]:
+    what, name = "do-not-call list", settings.genesys_dnc_list or ""
+    async for line in _list(what, lambda: inspection.dnc_list(name), inspection, inspection.dnc_probes):
+        if line != _missing(what):
+            yield line
+        elif await _blocking(lambda: _has_begun(settings)):
+            yield line._replace(detail=_ANOTHER_DNC_LIST, sure=False)
+        else:
+            yield line._replace(detail=f"{line.detail}; {_BLOCKS_NOBODY}")
+
+
 def _has_begun(settings: Settings) -> bool:
     """Whether the group has filled a list; not where the brokers do not tell, of whom other lines speak."""
     try:
@@ -312,27 +330,24 @@ def _has_begun(settings: Settings) -> bool:
         return False
 
 
-def _dnc_list(inspection: GenesysInspection, name: str) -> AsyncIterator[Line]:
-    return _list("do-not-call list", lambda: inspection.dnc_list(name), inspection, inspection.dnc_probes)
-
-
 async def _list(
     what: str,
-    find: Callable[[], Awaitable[str | None]],
+    find: Callable[[], Awaitable[FoundList | None]],
     inspection: GenesysInspection,
     probes: Callable[[str], list[Probe]],
 ) -> AsyncIterator[Line]:
     """A list, and the permissions for what is in it."""
     try:
-        list_id = await find()
+        found = await find()
     except ConsumerError as error:
         yield Line(what, holds=False, detail=str(error))
         return
-    if list_id is None:
+    if found is None:
         yield _missing(what)
         return
-    yield Line(what, holds=True, detail=f"{list_id} is as it must be")
-    for probe in probes(list_id):
+    detail = f"{found.list_id}: {found.doubt}" if found.doubt else f"{found.list_id} is as it must be"
+    yield Line(what, holds=True, detail=detail, sure=not found.doubt)
+    for probe in probes(found.list_id):
         yield await _permission(inspection, probe)
 
 

@@ -12,9 +12,9 @@
 - `outbound` puts together what lies between a change and its answer, for the stream and for the first fill.
 - `dispatch` sends batches to Genesys: `requests` says what each asks of it, `search` and `blame` find the contact for
   which a request comes to nothing, `again` decides how a contact goes on for which one was not enough. `apart` knows
-  those that are tried by themselves, `late` requests that nobody answered, `put_off` those with which
-  Genesys asks to wait again and again, `waits` withdrawals for which the do-not-call list takes no numbers, and new
-  contacts for which there is no room.
+  those that are tried by themselves, `busy` those that are in use, `late` requests that nobody answered, `put_off`
+  those with which Genesys asks to wait again and again, `waits` withdrawals for which the do-not-call list takes no
+  numbers, and new contacts for which there is no room.
 - `reports` keep account of batches.
 - `settle` makes outcomes visible: the order of effects is written there. `rejections` says when a
   topic's records are mostly rejected.

@@ -19,6 +19,7 @@ from consumer.model import Amendment, Contact
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.apart import Apart
 from consumer.pipeline.blame import is_given_up, retry_s
+from consumer.pipeline.busy import Busy
 from consumer.pipeline.partitions import Partitions
 
 log = structlog.get_logger(__name__)
@@ -52,6 +53,7 @@ class Again:
 
     Attributes:
         apart: Contacts that are tried by themselves.
+        busy: Contacts that Genesys neither changes nor deletes now.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Again:
         self._wake = wake
         self._withdrawal_refused = withdrawal_refused
         self.apart = Apart(partitions, lanes)
+        self.busy = Busy(lanes)
 
     def queued(self, lanes: Sequence[Lane]) -> None:
         """Forget what belongs to partitions that move away, and let newer changes take the place of the rest."""
@@ -134,12 +137,21 @@ class Again:
         """A contact is in use: it is not callable any more, and deleted later."""
         lane.work.applied_at = lane.work.applied_at or applied_at
         log.warning("delete_postponed", record=name(lane), remedy="none needed: not callable, deleted later")
-        self.later(lane, DELETE_RETRY_S, alone=alone)
+        self._busy(lane, "it shows yet after its delete, as one does that a campaign uses", alone=alone)
+
+    def delete_refused(self, lane: Lane, code: str) -> None:
+        """A delete is never given up."""
+        log.error("delete_refused", code=code, record=name(lane), remedy="it is tried again")
+        self._busy(lane, f"its delete is refused: {code}", alone=True)
 
     def in_use(self, lane: Lane) -> None:
         """A contact can be changed later, as it is to be: a delete in place of a withdrawal would meet the same."""
         log.warning("contact_in_use", record=name(lane), remedy="none needed: it is tried again by itself")
-        self.later(lane, DELETE_RETRY_S, alone=True, urgent=lane.urgent)
+        self._busy(lane, "a campaign uses it", alone=True, urgent=lane.urgent)
+
+    def _busy(self, lane: Lane, why: str, *, alone: bool, urgent: bool = False) -> None:
+        self.busy.add(lane, why, self._clock())
+        self.later(lane, DELETE_RETRY_S, alone=alone, urgent=urgent)
 
     def missed(self, lane: Lane, applied_at: float) -> None:
         """Genesys does not show the contact, or not as it was accepted: reads may lag behind writes."""

@@ -21,7 +21,7 @@ from consumer.core.lane import Batch, Effect, Lane
 from consumer.errors import InUse, NoRoom, RefusedByGenesys, Throttled, TooLarge, TransientError, Withheld
 from consumer.model import TopicPartition
 from consumer.pipeline.admission import Admission
-from consumer.pipeline.again import DELETE_RETRY_S, Again, name
+from consumer.pipeline.again import Again
 from consumer.pipeline.blame import Blame, Blamed, is_under_suspicion
 from consumer.pipeline.late import Late
 from consumer.pipeline.partitions import Partitions
@@ -108,8 +108,8 @@ class Dispatcher:
 
     @property
     def waits_for(self) -> str | None:
-        """What some contacts wait for while others go on: the do-not-call list, room, an answer; None: none does."""
-        waits = (self._list_wait, self._room_wait, self._again.apart, self._put_off)
+        """What some contacts wait for while others go on: the do-not-call list, room, an answer, a call's end; None."""
+        waits = (self._list_wait, self._room_wait, self._again.apart, self._again.busy, self._put_off)
         return "; ".join(filter(None, (wait.reason for wait in waits))) or None
 
     @property
@@ -118,7 +118,7 @@ class Dispatcher:
 
         Who may be made callable by what nobody answered is told again, when that is over.
         """
-        waits, now = (self._list_wait, self._room_wait, self._again.apart), self._clock()
+        waits, now = (self._list_wait, self._room_wait, self._again.apart, self._again.busy), self._clock()
         lanes = [lane for wait in waits for lane in wait.in_vain()]
         waiting = {id(lane) for lane in lanes if not self._late.left(lane, now)}
         return bool(waiting) and len(waiting) == len(self._lanes)
@@ -405,8 +405,7 @@ class Dispatcher:
             self._search.split(batch, error)
             self._again.queued(batch.lanes)
         elif batch.effect is Effect.DELETE:
-            log.error("delete_refused", code=error.code, record=name(batch.lanes[0]), remedy="it is tried again")
-            self._again.later(batch.lanes[0], DELETE_RETRY_S, alone=True)
+            self._again.delete_refused(batch.lanes[0], error.code)
         elif isinstance(error, InUse):
             self._again.in_use(batch.lanes[0])
         elif batch.lanes[0].change.withdrawal:

@@ -56,8 +56,7 @@ class Requests:
             case Effect.UPSERT:
                 return Answer(await self._upsert(batch, sure, asks=asks))
             case Effect.DELETE:
-                tried = any(lane.tried for lane in batch.lanes)
-                return Answer(await self._sink.delete([each.external_id for each in contacts], sure, tried=tried))
+                return Answer(await self._delete(batch, sure))
             case Effect.AMEND:
                 amended = await self._amend(batch, sure, asks=asks)
                 return Answer({contact.external_id for contact in contacts} - amended.keys(), amended)
@@ -83,6 +82,12 @@ class Requests:
         except NoRoom as error:
             raise NoRoom(str(error), error.code, await self._absent(batch)) from error
         return {each for each in external_ids if contact_id(each) in missing} if missing else ()
+
+    async def _delete(self, batch: Batch, sure: Sure) -> Collection[str]:
+        """Delete contacts; the external ids of those that show yet. Who was applied before is not callable since."""
+        external_ids = [lane.change.contact.external_id for lane in batch.lanes]
+        held = [lane.change.contact.external_id for lane in batch.lanes if lane.work.applied_at is not None]
+        return await self._sink.delete(external_ids, sure, tried=any(lane.tried for lane in batch.lanes), held=held)
 
     async def _absent(self, batch: Batch) -> Collection[str]:
         """Whom of a batch Genesys does not have; whom nobody delivered as far as is known it may have all the same.

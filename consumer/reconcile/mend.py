@@ -32,7 +32,7 @@ from consumer.errors import (
 )
 from consumer.model import UNCHANGED, Amendment, BatchReport, Change, Settlement, TopicPartition
 from consumer.ports import EventTopics, TimeAndChance
-from consumer.reconcile.findings import Finding, Findings, of_contact, of_row
+from consumer.reconcile.findings import Finding, Findings, Found, of_contact, of_row
 from consumer.reconcile.report import Mended, Report
 from consumer.reconcile.source import Changes, SourceTopics
 
@@ -51,6 +51,9 @@ ALONE_FOR_S = 20.0
 
 So a process that was stopped or slept in between asks them again.
 """
+
+REMOVED_AGAIN = 2
+"""How often a contact is deleted once more that Genesys shows yet: it is in use, or what is read lags behind."""
 
 WITHHELD_TRIES = 3
 """How often the do-not-call list is asked to take numbers, before who waits for it is left as not callable."""
@@ -173,7 +176,7 @@ class Mender:
     async def _suppress(self, findings: Findings) -> None:
         """Make not callable what the CRM withdrew or deleted, as Genesys has it: its record is not needed for that."""
         async for found in _picked(findings, self._is_suppressed):
-            names = [finding.name for finding in found]
+            names = [finding.name for _, finding in found]
             self._mended.suppressed += await self._send(names, self._suppressed, self._withdraw_by_delete)
 
     def _is_suppressed(self, finding: Finding) -> bool:
@@ -238,11 +241,33 @@ class Mender:
     # -- what is too many
 
     async def _remove(self, findings: Findings) -> None:
+        """Delete it; who shows yet is deleted once more later, and is not callable meanwhile."""
+        left = await self._remove_all(findings, again=False)
+        for _ in range(REMOVED_AGAIN):
+            if left:
+                await asyncio.sleep(IN_USE_RETRY_S)
+                left = await self._remove_all(findings, again=True)
+        self._mended.in_use += left
+
+    async def _remove_all(self, findings: Findings, *, again: bool) -> int:
+        """Delete all that is left of it; how many are still there."""
+        left = 0
         async for found in _picked(findings, _is_removed):
-            ids = [finding.contact_id for finding in found]
-            before = self._mended.in_use
-            removed = await self._send(ids, self._removed, self._refused)
-            self._mended.deleted += removed - (self._mended.in_use - before)
+            left += await self._remove_some(findings, found, again=again)
+        return left
+
+    async def _remove_some(self, findings: Findings, found: Sequence[Found], *, again: bool) -> int:
+        """Delete some, and forget the findings of those that are gone or refused; how many are still there."""
+        keys = {finding.contact_id: key for key, finding in found}
+        left: set[str] = set()
+
+        async def remove(ids: Sequence[str]) -> None:
+            left.update(await self._sink.remove(ids, self._is_alone, held=ids if again else ()))
+
+        removed = await self._send([*keys], remove, self._refused)
+        self._mended.deleted += removed - len(left)
+        await findings.drop([key for id_, key in keys.items() if id_ not in left])
+        return len(left)
 
     async def _removed(self, ids: Sequence[str]) -> None:
         self._mended.in_use += len(await self._sink.remove(ids, self._is_alone))
@@ -370,11 +395,11 @@ def _is_removed(finding: Finding) -> bool:
     )
 
 
-async def _picked(findings: Findings, wanted: Callable[[Finding], bool]) -> AsyncIterator[list[Finding]]:
+async def _picked(findings: Findings, wanted: Callable[[Finding], bool]) -> AsyncIterator[list[Found]]:
     """Those that are wanted, as many at a time as a request may have."""
-    waiting: list[Finding] = []
+    waiting: list[Found] = []
     async for found in findings.all():
-        waiting += [finding for _, finding in found if wanted(finding)]
+        waiting += [(key, finding) for key, finding in found if wanted(finding)]
         while len(waiting) >= AT_ONCE:
             yield waiting[:AT_ONCE]
             waiting = waiting[AT_ONCE:]

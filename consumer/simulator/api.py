@@ -11,6 +11,7 @@ import orjson
 from consumer.simulator.contacts import Contact, Contacts, Poison, check_id
 from consumer.simulator.errors import ApiError, invalid_parameter, invalid_value, unsupported_media_type
 from consumer.simulator.filters import selection
+from consumer.simulator.lag import Lag
 from consumer.simulator.lists import ContactLists
 from consumer.simulator.operations import CONTACT_LISTS_PATH, Operation
 from consumer.simulator.sorts import ordering
@@ -177,6 +178,7 @@ class Api:
         self._lists = lists
         self._poison = poison
         self.contacts_in_use = set(contacts_in_use)
+        self._lag = Lag(lists.now)
         self._actions: dict[Operation, Action] = {
             Operation.ADD_CONTACTS: self._add_contacts,
             Operation.DELETE_CONTACTS: self._delete_contacts,
@@ -189,13 +191,29 @@ class Api:
         for actions in others:
             self._actions |= actions
 
-    def carry_out(self, operation: Operation, call: Call) -> Done:
+    def carry_out(self, operation: Operation, call: Call, *, lag_s: float = 0.0) -> Done:
         """Carry out an operation.
+
+        Args:
+            operation: Which.
+            call: What is asked.
+            lag_s: For so many seconds afterwards reads show the contacts that it names as they are now.
 
         Raises:
             ApiError: It is refused, and nothing has changed.
         """
-        return self._actions[operation](call)
+        before = self._named(operation, call) if lag_s else {}
+        done = self._actions[operation](call)
+        self._lag.note(call.list_id, before, lag_s)
+        return done
+
+    def _named(self, operation: Operation, call: Call) -> dict[str, Contact | None]:
+        contacts = self._lists.find(call.list_id).contacts
+        return {contact_id: contacts.get(contact_id) for contact_id in named_contacts(operation, call)}
+
+    def _shown(self, contacts: Contacts, call: Call, contact_id: str) -> Contact | None:
+        """A contact of a list as a read shows it."""
+        return self._lag.shown(call.list_id, contact_id, contacts.get(contact_id))
 
     def _add_contacts(self, call: Call) -> Done:
         flags = call.flags()
@@ -248,7 +266,8 @@ class Api:
             raise ApiError(400, "too.many.contacts.requested", f"Only {READ_MAX} contacts can be read at once.")
         if not all(isinstance(contact_id, str) for contact_id in ids):
             raise ApiError(400, "bad.request", "A contact id must be a string.")
-        return Done(orjson.dumps([found for contact_id in ids if (found := contacts.get(contact_id)) is not None]))
+        shown = (self._shown(contacts, call, contact_id) for contact_id in ids)
+        return Done(orjson.dumps([contact for contact in shown if contact is not None]))
 
     def _search_contacts(self, call: Call) -> Done:
         contact_list = self._lists.find(call.list_id)
@@ -266,7 +285,7 @@ class Api:
         return Done(orjson.dumps(body | {"contactsCount": total}))
 
     def _get_contact(self, call: Call) -> Done:
-        contact = self._lists.find(call.list_id).contacts.get(call.contact_id)
+        contact = self._shown(self._lists.find(call.list_id).contacts, call, call.contact_id)
         if contact is None:
             raise ApiError(404, "resource.not.found", "The contact was not found.")
         return Done(orjson.dumps(contact))

@@ -59,6 +59,10 @@ def _busy(code: str, state: str) -> ApiError:
     return ApiError(400, code, f"The contact list {state}.")
 
 
+def _lag_s(fault: Fault | None) -> float:
+    return fault.seconds or 0.0 if fault is not None and fault.kind is FaultKind.LAG else 0.0
+
+
 def _whole(seconds: float | None) -> int | None:
     return None if seconds is None else math.ceil(seconds)
 
@@ -264,7 +268,7 @@ class Exchanges:
         refusal = await self._before(fault, request)
         if refusal is not None:
             return _Answer(refusal)
-        done = self._api.carry_out(route.operation, call)
+        done = self._api.carry_out(route.operation, call, lag_s=_lag_s(fault))
         entry.applied = True
         entry.contact_ids = done.contact_ids or entry.contact_ids
         entry.dnc_entries = done.dnc_entries

@@ -28,6 +28,7 @@ class FaultKind(StrEnum):
     RESET = "reset"
     LOST_REPLY = "lost_reply"
     SLOW = "slow"
+    LAG = "lag"
     HANG = "hang"
     TRUNCATED = "truncated"
     BAD_JSON = "bad_json"
@@ -39,8 +40,11 @@ class FaultKind(StrEnum):
 T = TypeVar("T", bound=StrEnum)
 
 _FULL = 1 + 1e-9  # sums of decimals are not exact
-_NEEDS_SECONDS = {FaultKind.SLOW, FaultKind.DRIP}
+_NEEDS_SECONDS = {FaultKind.SLOW, FaultKind.LAG, FaultKind.DRIP}
 _TAKES_SECONDS = _NEEDS_SECONDS | {FaultKind.THROTTLED, FaultKind.UNAVAILABLE}
+_WRITES = frozenset(
+    {Operation.ADD_CONTACTS, Operation.UPDATE_CONTACT, Operation.DELETE_CONTACTS, Operation.DELETE_CONTACT}
+)
 _SPELLING = re.compile(
     r"(?P<kind>\w+)(?:=(?P<seconds>\d+(?:\.\d+)?))?(?:@(?P<operation>[a-z_]+))?(?::(?P<rate>\d*\.?\d+))?"
 )
@@ -53,8 +57,10 @@ class Fault:
     Attributes:
         kind: What goes wrong.
         rate: Share of the matching requests it strikes, above 0 and at most 1; a script ignores it.
-        seconds: The delay of `slow`, the time from one byte to the next of `drip`, or the `Retry-After` of 429 and 503.
-        operation: The only operation it strikes; None is every one except the token's.
+        seconds: The delay of `slow`, for how long reads lag behind a write, the time from one byte to the next of
+            `drip`, or the `Retry-After` of 429 and 503.
+        operation: The only operation it strikes; None is every one except the token's, of `lag` every one that writes
+            contacts.
     """
 
     kind: FaultKind
@@ -69,6 +75,8 @@ class Fault:
             raise ValueError(f"fault {self.kind} takes no seconds")
         if self.kind in _NEEDS_SECONDS and self.seconds is None:
             raise ValueError(f"fault {self.kind} needs seconds, as in {self.kind}=0.2")
+        if self.kind is FaultKind.LAG and self.operation not in {None, *_WRITES}:
+            raise ValueError(f"fault {self.kind} strikes only {', '.join(sorted(_WRITES))}")
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -90,6 +98,8 @@ class Fault:
 
     def strikes(self, operation: Operation) -> bool:
         """Whether it can strike this operation at all."""
+        if self.kind is FaultKind.LAG and operation not in _WRITES:
+            return False
         return operation is not Operation.TOKEN if self.operation is None else operation is self.operation
 
 

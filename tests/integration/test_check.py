@@ -134,6 +134,8 @@ async def test_what_a_start_would_make_is_not_made(
     lines = await _checked(environ, monkeypatch)
     assert _wrong(lines) == {}
     assert "is created at start" in lines["contact list"].detail
+    assert "blocks nobody until it is assigned" in lines["do-not-call list"].detail
+    assert lines["do-not-call list"].sure
     assert simulator.stats()["contacts"].get("applied", 0) == 0
     known = AdminClient({"bootstrap.servers": kafka.bootstrap, **QUIET}).list_topics(timeout=WITHIN_S).topics
     assert {name for name in known if name.startswith(environ["KAFKA_SOURCE_TOPICS"])} == {
@@ -152,6 +154,34 @@ async def test_a_list_that_is_missing_after_another_was_filled_is_told(
     wrong = _wrong(await _checked(environ | {"GENESYS_CONTACT_LIST": "List"}, monkeypatch))
     assert list(wrong) == ["contact list"]
     assert "GENESYS_CONTACT_LIST" in wrong["contact list"]
+
+
+async def test_a_do_not_call_list_that_is_missing_after_a_list_was_filled_is_told(
+    kafka: KafkaCluster, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be a new setting, or a name with another letter: whoever withdrew would stay on the list of before."""
+    environ = _environ(kafka, simulator)
+    await _set_up(environ)
+    commit(kafka.bootstrap, load(environ), TopicPartition(environ["KAFKA_SOURCE_TOPICS"], 1), 0)
+    lines = await _checked(environ | {"GENESYS_DNC_LIST": "Numbers"}, monkeypatch)
+    assert _wrong(lines) == {}
+    assert not lines["do-not-call list"].sure
+    assert "GENESYS_DNC_LIST" in lines["do-not-call list"].detail
+
+
+async def test_columns_that_may_not_take_what_is_sent_are_told(
+    kafka: KafkaCluster, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Types are fixed when a list is made: better told before it is filled."""
+    environ = _environ(kafka, simulator)
+    await _set_up(environ)
+    (listed,) = simulator._lists.all()
+    specified = [{"columnName": name, "columnDataType": "NUMERIC"} for name in ("email", "do_not_call")]
+    listed.definition["columnDataTypeSpecifications"] = specified
+    lines = await _checked(environ, monkeypatch)
+    assert _wrong(lines) == {}
+    assert (lines["contact list"].sure, lines["do-not-call list"].sure) == (False, True)
+    assert "the columns email, do_not_call are" in lines["contact list"].detail
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from opentelemetry.trace import NoOpTracer
 
 from consumer.adapters.genesys import exports
 from consumer.adapters.genesys.sink import GenesysSink
+from consumer.adapters.genesys.transport import Request
 from consumer.columns import values_of
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
@@ -164,6 +165,24 @@ async def test_contacts_are_removed_by_their_own_ids() -> None:
         assert not left["callable"]
 
 
+async def test_contacts_that_show_after_their_removal_are_not_added_each_time() -> None:
+    """Reads lag behind deletes: whom the first left as not callable the second removes, and the third sees gone."""
+    now, ids = [0.0], [contact_id("crm-1")]
+    async with (
+        Simulator(faults=[Fault.parse("lag=20")], clock=lambda: now[0]) as simulator,
+        opened(simulator.url) as sink,
+    ):
+        await put(sink, JANE)
+        now[0] = 100
+        assert list(await sink.remove(ids)) == ids
+        assert not simulator.contacts("People")[ids[0]]["callable"]
+        now[0] = 130
+        assert list(await sink.remove(ids, held=ids)) == ids
+        assert simulator.contacts("People") == {}
+        now[0] = 160
+        assert not await sink.remove(ids, held=ids)
+
+
 # -- where the file is
 
 
@@ -283,3 +302,73 @@ async def test_contacts_come_over_tls_or_loopback_only(location: str) -> None:
     async with serving(api(location)) as url, opened(url) as sink:
         with pytest.raises(FatalError, match="https"):
             await exported(sink)
+
+
+def signing_anew(asked: list[str]) -> object:
+    """An API that signs the URI of an export for each who asks; the one that was ordered comes at the fourth time."""
+    answer = api("")
+
+    async def with_another_uri(request: web.Request) -> web.Response:
+        if (request.method, request.path.rsplit("/", 1)[-1]) == ("GET", "export"):
+            asked.append(when := "old" if len(asked) < 3 else "new")
+            uri = f"http://{request.host}/downloads/{when}?signature={len(asked)}"
+            return web.json_response({"uri": uri, "exportTimestamp": when})
+        if request.path.startswith("/downloads"):
+            return web.Response(body=FILE + f"x,{request.path.rsplit('/', 1)[-1]},,,,,,1\r\n".encode())
+        return await answer(request)  # type: ignore[operator, no-any-return]
+
+    return with_another_uri
+
+
+@pytest.mark.off_contract
+async def test_an_older_export_under_another_uri_is_not_taken_either() -> None:
+    """Its time tells, where there is one."""
+    asked: list[str] = []
+    async with serving(signing_anew(asked)) as url, opened(url) as sink:
+        assert (await exported(sink)).keys() == {"new"}
+    assert asked == ["old", "old", "old", "new"]
+
+
+@pytest.mark.off_contract
+@pytest.mark.parametrize(
+    ("address", "with_token"),
+    [
+        ("https://api.mypurecloud.de/api/v2/downloads/1", True),
+        ("https://api.mypurecloud.de:8443/api/v2/downloads/1", False),
+        ("https://api.mypurecloud.com/api/v2/downloads/1", False),
+        ("https://api.mypurecloud.de.example.com/api/v2/downloads/1", False),
+        ("https://files.example.com/api.mypurecloud.de", False),
+    ],
+)
+async def test_behind_a_proxy_the_regions_own_api_gets_the_token_too(
+    address: str, with_token: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Genesys names itself, whatever `GENESYS_API_URL` is; no other host is Genesys."""
+    seen: list[Request] = []
+
+    def stream(request: Request) -> None:
+        seen.append(request)
+        raise SinkUnavailable("no network")
+
+    async with Simulator() as simulator, opened(simulator.url, GENESYS_REGION="eu-central-1") as sink:
+        monkeypatch.setattr(sink._client._transport, "stream", stream)
+        with pytest.raises(SinkUnavailable, match="no network"):
+            async with sink._client.download(exports._DOWNLOAD, address):
+                pass
+    assert ["Authorization" in request.headers for request in seen] == [with_token]
+
+
+@pytest.mark.off_contract
+async def test_a_file_in_chunks_is_read_however_that_is_spelled() -> None:
+    """Names of transfer codings have no case."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(FILE), FILE))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as files:
+        location = "http://{}:{}/signed".format(*files.sockets[0].getsockname())
+        async with serving(api(location)) as url, opened(url) as sink:
+            assert await exported(sink) == {}

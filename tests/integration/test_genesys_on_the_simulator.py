@@ -3,6 +3,7 @@
 import asyncio
 import math
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import cast
@@ -38,7 +39,7 @@ from consumer.ports import Amended, Sink
 from consumer.settings import load
 from consumer.simulator.app import Simulator
 from consumer.simulator.contacts import ContactView, Poison, PoisonKind
-from consumer.simulator.faults import Fault
+from consumer.simulator.faults import Fault, FaultKind
 from tests.sink_contract import Held, SinkContract
 from tests.waiting import eventually
 
@@ -79,12 +80,22 @@ async def opened(simulator: Simulator, **environ: str) -> AsyncIterator[GenesysS
 class TestGenesysSinkKeepsTheContract(SinkContract):
     @asynccontextmanager
     async def listed(
-        self, *, refused: Collection[str] = (), left_out: Collection[str] = (), in_use: Collection[str] = ()
+        self,
+        *,
+        refused: Collection[str] = (),
+        left_out: Collection[str] = (),
+        in_use: Collection[str] = (),
+        lag_s: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> AsyncIterator[tuple[Sink, Callable[[], Held]]]:
         """On a simulator of its own."""
         kind = PoisonKind.LEFT_OUT if left_out else PoisonKind.REFUSED
         poison = Poison(lambda data: data["external_id"] in {*refused, *left_out}, kind=kind)
-        async with Simulator(poison=poison) as simulator, opened(simulator, GENESYS_ATTRIBUTE_COLUMNS="") as sink:
+        lags = [Fault(FaultKind.LAG, seconds=lag_s)] if lag_s else []
+        async with (
+            Simulator(poison=poison, faults=lags, clock=clock) as simulator,
+            opened(simulator, GENESYS_ATTRIBUTE_COLUMNS="") as sink,
+        ):
             simulator.contacts_in_use.update(map(contact_id, in_use))
 
             def held() -> Held:

@@ -1142,6 +1142,102 @@ async def test_missing_list_is_created(bench):
     }
 
 
+async def test_a_new_list_says_what_cannot_be_changed_later(bench):
+    """It has no time zones: whoever calls across zones learns of it before the list is full."""
+    bench.genesys.script = [page(1, 0)]
+    with capture_logs() as said:
+        async with bench.sink():
+            pass
+    (told,) = [line for line in said if line["event"] == "contact_list_created"]
+    assert "time zones" in told["remedy"]
+
+
+def _typed(**types: Any) -> dict[str, Any]:
+    """The contact list, with a type for each of its columns: TEXT of 512 characters unless one says otherwise."""
+    text = {"columnDataType": "TEXT", "maxLength": 512}
+    specified = [{"columnName": name, **text, **types.get(name, {})} for name in COLUMNS]
+    return {**CONTACT_LIST, "columnDataTypeSpecifications": specified}
+
+
+@pytest.mark.parametrize(
+    ("types", "doubted"),
+    [
+        ({}, None),
+        ({"city": {"maxLength": 1}, "phone_number": {"maxLength": 16}, "do_not_call": {"maxLength": 5}}, None),
+        ({"external_id": {"maxLength": 20}}, "external_id"),
+        (
+            {"phone_number": {"columnDataType": "NUMERIC"}, "consent_flag": {"maxLength": 4}},
+            "phone_number, consent_flag",
+        ),
+        ({"city": {"columnDataType": "TIMESTAMP"}}, "city"),
+    ],
+)
+async def test_a_list_whose_columns_may_not_take_what_is_sent_is_told(bench, types, doubted):
+    """Contacts would be given up one by one; the warning names the columns, since types cannot be changed."""
+    bench.genesys.script = [page(1, 1, _typed(**types))]
+    with capture_logs() as said:
+        async with bench.sink():
+            pass
+    told = [line["remedy"] for line in said if line["event"] == "contact_list_doubted"]
+    assert [remedy.startswith(f"the columns {doubted} are") for remedy in told] == ([True] if doubted else [])
+
+
+async def test_a_new_do_not_call_list_says_that_it_blocks_nobody_yet(bench):
+    """It has to be assigned to campaigns by hand; a mistyped name would make one that nobody looks at."""
+    made = {"id": "dnc", "name": "Nobody", "dncSourceType": "rds", "contactMethod": "Phone"}
+    first, later = [page(1, 0), reply(200, made)], [page(1, 1, made)]
+    bench.genesys.script = [page(1, 1, CONTACT_LIST), *first, page(1, 1, CONTACT_LIST), *later]
+    for lines in (1, 0):
+        with capture_logs() as said:
+            async with bench.sink(GENESYS_DNC_LIST="Nobody"):
+                pass
+        told = [line for line in said if line["event"] == "dnc_list_created"]
+        assert len(told) == lines
+        for line in told:
+            assert (line["dnc_list_id"], line["name"], line["log_level"]) == ("dnc", "Nobody", "warning")
+            assert "assign it to the campaigns" in line["remedy"]
+
+
+GONE = error(404, "contact.list.not.found")
+
+
+@pytest.mark.parametrize("code", ["not.found", "resource.not.found"])
+@pytest.mark.parametrize(
+    ("looked_up", "expected"),
+    [(accept, SinkUnavailable), (GONE, FatalError), (error(404, "resource.not.found"), FatalError),
+     (error(503, "service.unavailable"), SinkUnavailable), (error(400, "invalid.value"), SinkUnavailable)],
+    ids=["there", "gone", "not found", "away", "refused"],
+)  # fmt: skip
+async def test_what_is_not_there_need_not_be_the_list(bench, code, looked_up, expected):
+    """It is looked for, once; only where it is gone the program ends."""
+    for effect in ("upsert", "delete", "amend"):
+        async with bench.sink() as sink:
+            effects = {
+                "upsert": lambda sink=sink: sink.upsert([sink.encode(JOHN, callable_=False)]),
+                "delete": lambda sink=sink: sink.delete(["crm-2"]),
+                "amend": lambda sink=sink: sink.amend([WITHDRAWN]),
+            }
+            bench.genesys.script = [error(404, code), looked_up]
+            with pytest.raises(expected):
+                await effects[effect]()
+            assert bench.genesys.seen[-1 if effect != "delete" or expected is FatalError else -2].method == "GET"
+
+
+async def test_a_list_that_was_just_made_is_not_taken_for_gone(bench, monkeypatch):
+    """Reads may lag behind: for a minute it is waited for, then it is gone."""
+    bench.genesys.script = [page(1, 0)]
+    async with bench.sink() as sink:
+        bench.genesys.script = [GONE, error(404, "not.found"), GONE]
+        for _ in range(2):
+            with pytest.raises(SinkUnavailable):
+                await sink.upsert([sink.encode(JOHN, callable_=False)])
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(sink._client, "_new_until", {LIST_ID: loop.time()})
+        bench.genesys.script = [GONE]
+        with pytest.raises(FatalError):
+            await sink.upsert([sink.encode(JOHN, callable_=False)])
+
+
 async def test_list_that_another_consumer_created_meanwhile_is_taken(bench):
     """Of two consumers that start together one is refused the name, and finds the other's list."""
     bench.genesys.script = [page(1, 0), error(400, "duplicate.name"), page(1, 1, CONTACT_LIST)]
@@ -1201,16 +1297,29 @@ def _came_back(external_id, **more):
         ([_came_back("crm-2"), _came_back("crm-2")], {"crm-canary-1"}),
         ([_came_back("crm-2"), _came_back("crm-3")], {"crm-canary-1"}),
         ([_came_back("crm-canary-1"), _came_back("crm-2", callable=True)], {"crm-2"}),
-        ([_came_back("crm-canary-1", callable=False), _came_back("crm-2", callable=False)], {"crm-canary-1"}),
+        ([_came_back("crm-canary-1", callable=False), _came_back("crm-2", callable=False)], set()),
     ],
     ids=["as sent", "another order", "one fewer", "one twice", "another", "callable", "not callable"],
 )
 async def test_an_answer_tells_who_was_taken(bench, answer, missing):
-    """Who is left out, or can be called where it was sent as not callable, or the other way round, was not."""
+    """Who is left out, or can be called where it was sent as not callable, was not."""
     async with bench.sink() as sink:
         bench.genesys.script = [reply(200, answer)]
         told = await sink.upsert([sink.encode(JANE, callable_=True), sink.encode(JOHN, callable_=False)])
     assert told == {contact_id(each) for each in missing}
+
+
+async def test_who_is_not_callable_in_genesys_is_taken_and_counted(bench):
+    """An agent's wrap-up or a campaign may have made him so: one line tells how many, also of one alone."""
+    async with bench.sink() as sink:
+        for sent in ([JANE, replace(JANE, external_id="crm-3"), JOHN], [JANE]):
+            answer = [_came_back(each.external_id, callable=False) for each in sent]
+            bench.genesys.script = [reply(200, answer)]
+            with capture_logs() as logs:
+                assert await sink.upsert([sink.encode(each, callable_=each.callable) for each in sent]) == set()
+            assert [(line["event"], line["contacts"]) for line in logs] == [
+                ("held_in_genesys", sum(each.callable for each in sent))
+            ]
 
 
 @pytest.mark.parametrize("answer", [[None, None], [{}, {}], ["x"], [{"id": 5}]])

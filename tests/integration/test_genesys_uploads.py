@@ -244,6 +244,26 @@ async def test_the_file_store_gets_the_headers_of_the_url_and_no_token(monkeypat
     assert not {"authorization", "traceparent", "transfer-encoding"} & {name.lower() for name in request.headers}
 
 
+@pytest.mark.off_contract
+@pytest.mark.parametrize("more", [{}, {"headers": None}], ids=["none named", "null"])
+async def test_a_place_may_need_no_headers(more: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file goes there all the same."""
+    seen: list[web.Request] = []
+
+    async def take(request: web.Request) -> web.Response:
+        await request.read()
+        seen.append(request)
+        return web.Response()
+
+    async with store_of(take) as store, Simulator() as simulator, uploads_to(simulator) as uploads:
+        monkeypatch.setattr(uploads._client, "call", _always({"url": f"{store}/file", **more}))
+        await send(uploads, JANE)
+        monkeypatch.setattr(uploads._client, "call", _always({"url": f"{store}/file", "headers": ["a"]}))
+        with pytest.raises(SinkUnavailable, match="headers"):
+            await send(uploads, JANE)
+    assert len(seen) == 1
+
+
 def _says(status: int, code: str = "AccessDenied") -> tuple[Handler, list[web.Request]]:
     """A file store that answers this to each file, in S3's words; and what it was asked."""
     asked: list[web.Request] = []

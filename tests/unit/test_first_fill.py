@@ -16,6 +16,7 @@ from consumer.core.rows import Rows
 from consumer.errors import (
     ConsumerError,
     FatalError,
+    InUse,
     RefusedByGenesys,
     SinkUnavailable,
     SourceUnavailable,
@@ -868,5 +869,20 @@ def test_a_load_does_not_wait_for_proof_that_does_not_come() -> None:
     assert caught.group_contains(FatalError, match="no usable answer for the contact of", depth=None)
     assert len(world.list) == 4
     world.unanswered = set()
+    fill(world, rows)
+    assert len(world.list) == 5
+
+
+def test_a_load_does_not_wait_for_ever_for_whom_a_campaign_uses() -> None:
+    """After ten minutes it ends; who is free by the next start is told then."""
+    world = empty_world()
+    rows = [row(f"contact-{n}", consent=False) for n in range(5)]
+    world.poison, world.refusal = {"contact-2"}, InUse()
+    with pytest.raises(ExceptionGroup) as caught:
+        fill(world, rows)
+    told = "neither changes nor deletes the contact of .*: a campaign uses it"
+    assert caught.group_contains(FatalError, match=told, depth=None)
+    assert len(world.list) == 4
+    world.poison = set()
     fill(world, rows)
     assert len(world.list) == 5

@@ -719,6 +719,29 @@ def test_a_contact_in_use_is_told() -> None:
     assert not world.list["stranger"]["callable"]
 
 
+@pytest.mark.parametrize("read_lag", [0.0, 20.0])
+def test_who_shows_yet_is_removed_with_the_next_try(read_lag: float) -> None:
+    """In use for a moment, or deleted and shown all the same: neither is told as in use, and nobody is added anew."""
+    world = delivered_world()
+    kept = {*world.list}
+    for n in range(30):
+        put(world, f"stranger-{n}")
+    world.read_lag = read_lag
+    world.in_use = set() if read_lag else {"stranger-7"}
+
+    made: list[float] = []
+
+    def answer() -> None:
+        made.append(asyncio.get_running_loop().time())
+        if made[-1] - made[0] >= IN_USE_RETRY_S:
+            world.in_use = set()
+
+    world.answer = answer
+    report = reconcile(world, apply=True, delete_extra=True)
+    assert report.mended == Mended(deleted=30)
+    assert world.list.keys() == kept
+
+
 def test_a_contact_in_use_does_not_keep_others_from_being_removed() -> None:
     """Genesys refuses the whole request for it: what can be deleted is, and it alone is told."""
     world = delivered_world()
@@ -826,10 +849,10 @@ def test_a_refusal_of_a_delete_is_told() -> None:
         put(world, f"stranger-{n}")
 
     class Refusing(MemorySink):
-        async def remove(self, contact_ids: Sequence[str], *more: Any) -> Any:
+        async def remove(self, contact_ids: Sequence[str], *more: Any, **named: Any) -> Any:
             if contact_id("stranger-1") in contact_ids:
                 raise RefusedByGenesys("invalid.delete")
-            return await super().remove(contact_ids, *more)
+            return await super().remove(contact_ids, *more, **named)
 
     report = reconcile(world, apply=True, delete_extra=True, sink=Refusing(world))
     assert report.mended == Mended(deleted=2, refused=1)

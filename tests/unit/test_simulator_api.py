@@ -28,6 +28,7 @@ class Bench:
         self.lists = ContactLists(**limits)
         self.api = Api(self.lists, poison, in_use, ListApi(self.lists).actions)
         self.list = self.add_list(NAME)
+        self.lag_s = 0.0
 
     def add_list(self, name: str, **changes: Any) -> ContactList:
         phone = {"columnName": "phone", "type": "cell"}
@@ -45,7 +46,7 @@ class Bench:
     def do(self, operation: Operation, contact_id: str = "", body: Any = None, **query: str) -> Done:
         values = {name: [value] for name, value in query.items()}
         call = Call(self.list.id, contact_id, values, body=json.dumps(body).encode())
-        return self.api.carry_out(operation, call)
+        return self.api.carry_out(operation, call, lag_s=self.lag_s)
 
     def refusal(self, operation: Operation, contact_id: str = "", body: Any = None, **query: str) -> dict[str, Any]:
         with pytest.raises(ApiError) as refused:
@@ -194,6 +195,43 @@ def test_a_contact_in_use_is_not_deleted():
     assert bench.refusal(Operation.DELETE_CONTACT, "a")["code"] == "contact.in.use"
     bench.ask(Operation.DELETE_CONTACTS, contactIds="a,b")
     assert bench.notes().keys() == {"a"}
+
+
+def test_reads_may_lag_behind_writes():
+    """They show what was there before the first write that they do not know of; what is not struck shows at once."""
+    now = [0.0]
+    bench = Bench(clock=lambda: now[0])
+    bench.do(ADD, body=[bench.contact("a", "old"), bench.contact("b")])
+    bench.lag_s = 5
+    bench.do(ADD, body=[bench.contact("a", "new")])
+    now[0] = 2
+    bench.do(Operation.DELETE_CONTACTS, contactIds="a,b")
+    bench.lag_s = 0
+    bench.do(ADD, body=[bench.contact("c")])
+
+    def shown() -> dict[str, str]:
+        read = bench.ask(Operation.READ_CONTACTS, body=["a", "b", "c"])
+        return {contact["id"]: contact["data"]["note"] for contact in read}
+
+    assert bench.notes().keys() == {"c"}
+    assert shown() == {"a": "old", "b": "", "c": ""}
+    now[0] = 6
+    assert shown() == {"a": "new", "b": "", "c": ""}
+    assert bench.ask(Operation.GET_CONTACT, "b")["id"] == "b"
+    now[0] = 7
+    assert shown() == {"c": ""}
+
+
+def test_a_refused_write_is_nothing_to_lag_behind():
+    """It has changed nothing; the next one shows at once."""
+    bench = Bench(poison=Poison.marked("bad"), clock=lambda: 0.0)
+    bench.do(ADD, body=[bench.contact("a", "old")])
+    bench.lag_s = 5
+    with pytest.raises(ApiError):
+        bench.do(ADD, body=[bench.contact("a", "bad")])
+    bench.lag_s = 0
+    bench.do(ADD, body=[bench.contact("a", "new")])
+    assert bench.ask(Operation.GET_CONTACT, "a")["data"]["note"] == "new"
 
 
 def test_each_endpoint_refuses_with_the_codes_that_it_has():

@@ -21,6 +21,7 @@ GET = Operation.GET_CONTACT
         ("hang@add_contacts", Fault(FaultKind.HANG, operation=ADD)),
         ("drip=0.01@get_contact", Fault(FaultKind.DRIP, seconds=0.01, operation=GET)),
         ("bulk_job:0.2", Fault(FaultKind.BULK_JOB, 0.2)),
+        ("lag=5@delete_contacts", Fault(FaultKind.LAG, seconds=5, operation=Operation.DELETE_CONTACTS)),
     ],
 )
 def test_a_fault_is_read_as_it_is_spelled(text: str, fault: Fault):
@@ -41,6 +42,8 @@ def test_a_fault_is_read_as_it_is_spelled(text: str, fault: Fault):
         "hang=3:0.1",
         "503@nothing:0.1",
         "503:0.1:0.2",
+        "lag",
+        "lag=5@read_contacts",
     ],
 )
 def test_a_fault_that_makes_no_sense_is_refused(text: str):
@@ -92,6 +95,13 @@ def test_rates_are_shares_of_the_requests():
     struck = Counter(fault.kind for _ in range(10_000) if (fault := plan.draw(ADD)))
     assert struck[FaultKind.UNAVAILABLE] == pytest.approx(1_000, rel=0.1)
     assert struck[FaultKind.RESET] == pytest.approx(2_000, rel=0.1)
+
+
+def test_a_lag_strikes_writes_of_contacts_alone():
+    """Reads show it; they are not struck themselves."""
+    plan = FaultPlan([Fault.parse("lag=5")])
+    struck = {operation for operation in Operation if plan.draw(operation) is not None}
+    assert struck == {ADD, Operation.UPDATE_CONTACT, Operation.DELETE_CONTACTS, Operation.DELETE_CONTACT}
 
 
 def test_a_seed_repeats_its_faults():

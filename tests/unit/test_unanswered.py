@@ -629,6 +629,102 @@ def test_a_contact_in_use_holds_up_nobody_and_is_changed_later(in_flight: int, c
     assert {event["operation"] for event in world.events()} == {"upsert"}
 
 
+def be_busy(world: World, what: str) -> None:
+    """Have Genesys neither change nor delete the first of the known contacts, or no more."""
+    world.unanswered = set()
+    world.in_use = {KNOWN[0]} if what == "used" else set()
+    world.delete_refusal = RefusedByGenesys("invalid.delete") if what == "refused" else None
+    world.poison, world.refusal = {KNOWN[0]} if what == "changed" else set(), InUse()
+
+
+each_busy = pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("used", "it shows yet after its delete, as one does that a campaign uses"),
+        ("refused", "its delete is refused: invalid.delete"),
+        ("changed", "a campaign uses it"),
+    ],
+)
+
+
+@each_busy
+def test_the_status_tells_who_is_in_use_for_long(what: str, why: str) -> None:
+    """By the position of the record, once it was tried for a minute; a call is over by then, most are."""
+    story, world = begun()
+    be_busy(world, what)
+
+    async def act(life: Life) -> None:
+        change = {"phone": "+15550199"} if what == "changed" else {"delete": True}
+        arrives(world, life, story.tell(0, Event(KNOWN[0], 2, **change), Event("behind", 1)))
+        await passes(45)
+        assert not life.pipeline.degraded
+        await passes(45)
+        record = f"{TOPIC}/0/{len(KNOWN)}"
+        assert life.pipeline.degraded == f"Genesys neither changes nor deletes the contact of {record}: {why}"
+        assert life.pipeline.status()["state"] == "degraded"
+        be_busy(world, "no more")
+        await passes(31)
+        assert life.pipeline.degraded is None
+
+    in_life(world, act)
+    assert world.committed[P0] == len(KNOWN) + 2
+
+
+@each_busy
+def test_a_run_that_is_to_end_does_not_wait_for_ever_for_whom_a_campaign_uses(what: str, why: str) -> None:
+    """It ends after ten minutes, with all else settled up to the contact; the next start takes it up again."""
+    story, world = begun()
+    told = len(story.records())
+    change = {"phone": "+15550199"} if what == "changed" else {"delete": True}
+    story.tell(0, Event("before", 1), Event(KNOWN[0], 2, **change), Event("behind", 1))
+    world.append(story.records()[told:])
+    be_busy(world, what)
+    with pytest.raises(FatalError, match=f"the contact of {TOPIC}/0/{told + 1}: {why}"):
+        live(world)
+    assert {"before", "behind"} <= world.list.keys()
+    assert world.committed == {P0: told + 1}
+    be_busy(world, "no more")
+    live(world)
+    check(world, story, set())
+
+
+def test_a_newer_change_of_who_is_in_use_begins_anew() -> None:
+    """What took the place of a delete has been tried for no time yet."""
+    story, world = begun()
+    be_busy(world, "used")
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, Event(KNOWN[0], 2, delete=True)))
+        await passes(100)
+        assert life.pipeline.degraded
+        arrives(world, life, story.tell(0, Event(KNOWN[0], 3), Event(KNOWN[0], 4, delete=True)))
+        await passes(1)
+        assert life.pipeline.status()["reason"] is None
+        be_busy(world, "no more")
+        await passes(31)
+
+    in_life(world, act)
+    assert KNOWN[0] not in world.list
+
+
+def test_what_becomes_of_a_newer_change_is_told_and_not_what_was_before() -> None:
+    """A grant that gets no answer takes the place of a delete: nobody is told any more that this was in vain."""
+    story, world = begun()
+    be_busy(world, "used")
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, Event(KNOWN[0], 2, delete=True)))
+        await passes(100)
+        assert life.pipeline.degraded
+        world.unanswered = {KNOWN[0]}
+        arrives(world, life, story.tell(0, Event(KNOWN[0], 3)))
+        await passes(3)
+        assert "neither changes nor deletes" not in (life.pipeline.degraded or "")
+        assert len(life.pipeline.lanes) == 1
+
+    in_life(world, act, drain_timeout_s=1)
+
+
 # -- an organisation that is full
 
 
@@ -755,7 +851,7 @@ class _FailingDeletes(MemorySink):
         super().__init__(world)
         self.tried: list[bool] = []
 
-    async def delete(self, external_ids: Any, sure: Any = always, *, tried: bool = False) -> Any:
+    async def delete(self, external_ids: Any, sure: Any = always, *, tried: bool = False, held: Any = ()) -> Any:
         self.tried.append(tried)
         raise Throttled("busy", 1.0) if len(self.tried) % 2 else SinkUnavailable("no usable answer")
 

@@ -46,6 +46,8 @@ _NOT_MADE_YET = "no.available.list.export.uri"
 NO_CONTACT = "contact.not.found"
 """Says nothing against the list."""
 
+_NO_LIST = frozenset({"contact.list.not.found", "dnc.list.not.found"})
+
 _NO_ROOM = "contacts.per.org.limit.exceeded"
 _NOT_THE_DATA = frozenset({"uploads.black.listed", "internal.error"})
 """Codes of a 400 that no other data would avoid: splitting would only dead-letter what somebody can still put right."""
@@ -71,6 +73,14 @@ _SECONDS_IN_TEXT = re.compile(r"\[(\d{1,6})\] seconds")
 
 class NotMadeYet(SinkUnavailable):
     """What was ordered is still being made."""
+
+
+class ListGone(FatalError):
+    """There is no such list, or whatever else was asked for by its name."""
+
+
+class NotThere(SinkUnavailable):
+    """Something is not there, and it need not be the list."""
 
 
 Parse = Callable[[bytes], object]
@@ -184,7 +194,9 @@ def _not_found(code: str, endpoint: Endpoint, about: str) -> ConsumerError:
         return NotMadeYet(f"the export is not there yet{about}")
     if code == NO_CONTACT:
         return RefusedByGenesys(code)
-    return FatalError(f"there is no such {endpoint.asks_for}{about}")
+    if endpoint.within is not None and code not in _NO_LIST:
+        return NotThere(f"Genesys has not all that it was asked for{about}")
+    return ListGone(f"there is no such {endpoint.asks_for}{about}")
 
 
 def _refusal(answer: Answer, code: str, endpoint: Endpoint, about: str, now: float) -> ConsumerError:

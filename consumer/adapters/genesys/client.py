@@ -7,7 +7,7 @@ limit of requests is kept here, since it is one for all that ask.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from urllib.parse import quote
 
@@ -18,11 +18,11 @@ from yarl import URL
 
 from consumer.access_token import AccessToken
 from consumer.adapters.genesys.addresses import safe
-from consumer.adapters.genesys.answers import Parse, checked
+from consumer.adapters.genesys.answers import ListGone, NotThere, Parse, checked
 from consumer.adapters.genesys.oauth import ClientCredentials
 from consumer.adapters.genesys.transport import Answer, Endpoint, FileBody, OnRequest, Request, Transport
 from consumer.core.delivery import Throttle
-from consumer.errors import FatalError, SinkUnavailable, Throttled, TooLarge
+from consumer.errors import FatalError, RefusedByGenesys, SinkUnavailable, Throttled, TooLarge
 from consumer.settings import Settings
 
 _JSON = {"Content-Type": "application/json"}
@@ -32,6 +32,9 @@ SLOWEST_UPLOAD = 100_000
 
 NOT_TOO_LARGE_BYTES = 32_768
 """A body that no limit of Genesys forbids: the one known is 15 times as high, and one contact hardly takes more."""
+
+CREATED_S = 60.0
+"""So long after a list was made nobody believes that it is not there: reads may lag behind."""
 
 _LEAST_S = 0.001
 """A limit of zero would be none at all."""
@@ -59,6 +62,9 @@ class Client:
     ) -> None:
         self.throttle = throttle
         self._api_url = settings.genesys_api_url
+        region_url = f"https://api.{settings.genesys_region}"  # also named where a proxy stands before it
+        self._origins = {URL(url).origin() for url in (settings.genesys_api_url, region_url)}
+        self._new_until: dict[str, float] = {}
         self._timeout_s = settings.genesys_request_timeout_s
         self._transport = Transport(
             timeout_s=settings.genesys_request_timeout_s,
@@ -87,6 +93,10 @@ class Client:
             TransientError: It cannot tell now.
         """
         await self._token(self.deadline())
+
+    def created(self, list_id: str) -> None:
+        """A list has just been made: that it is not there is not believed for a while."""
+        self._new_until[list_id] = asyncio.get_running_loop().time() + CREATED_S
 
     def deadline(self) -> float:
         """When a call that starts now must be over, on the event loop's clock."""
@@ -136,6 +146,27 @@ class Client:
             raise
         except TooLarge as too_large:
             raise _believed(too_large, len(body or b"")) from None
+        except ListGone as gone:
+            raise self._if_believed(gone, path) from None
+        except NotThere:
+            await self._find_list(endpoint, path, deadline)
+            raise
+
+    def _if_believed(self, gone: ListGone, path: Mapping[str, str]) -> FatalError | SinkUnavailable:
+        now = asyncio.get_running_loop().time()
+        is_new = any(self._new_until.get(name, 0.0) > now for name in path.values())
+        return SinkUnavailable(str(gone)) if is_new else FatalError(str(gone))
+
+    async def _find_list(self, endpoint: Endpoint, path: Mapping[str, str], deadline: float) -> None:
+        """Look whether the list is there that something was asked of.
+
+        Raises:
+            FatalError: It is not.
+            TransientError: Nobody can tell now.
+        """
+        if endpoint.within is not None:
+            with suppress(RefusedByGenesys):  # no contact was asked for that could be to blame
+                await self.call(endpoint.within, deadline=deadline, path=path)
 
     async def send_file(
         self, endpoint: Endpoint, url: URL, headers: Mapping[str, str], body: FileBody, *, with_token: bool
@@ -162,7 +193,8 @@ class Client:
     async def download(self, endpoint: Endpoint, address: str) -> AsyncIterator[AsyncIterator[bytes]]:
         """The file at an address that an answer gave, as it comes.
 
-        The token goes to the API alone, not to where that redirects: a signed URL needs none.
+        The token goes to the API alone, at its own host or the one of the settings, and not to where that redirects: a
+        signed URL needs none.
 
         Raises:
             SinkUnavailable: There is no file, or it broke off.
@@ -170,7 +202,7 @@ class Client:
         """
         url = _checked_address(address)
         headers = {}
-        if url.origin() == URL(self._api_url).origin():
+        if url.origin() in self._origins:
             await self._turn(self.deadline())
             headers["Authorization"] = f"Bearer {await self._token(self.deadline())}"
         async with self._transport.stream(Request(endpoint, url, headers)) as response:
@@ -254,5 +286,5 @@ def _check_file(response: aiohttp.ClientResponse) -> None:
     """
     if response.status != 200:  # noqa: PLR2004 -- a file, whole
         raise SinkUnavailable(f"no file where Genesys said there is one (status {response.status})")
-    if response.content_length is None and response.headers.get("Transfer-Encoding") != "chunked":
+    if response.content_length is None and response.headers.get("Transfer-Encoding", "").lower() != "chunked":
         raise SinkUnavailable("a file came without its length: nobody can tell whether it is whole")

@@ -3,16 +3,17 @@
 Touches Genesys through the client. Columns cannot be changed after creation, so a list with others is not mended.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 import orjson
 import structlog
 
 from consumer.adapters.genesys.client import Client
-from consumer.adapters.genesys.named_lists import ListKind, find, look_up
+from consumer.adapters.genesys.named_lists import FoundList, ListKind, find, look_up
 from consumer.adapters.genesys.transport import Endpoint
-from consumer.columns import EMAIL, OWN, PHONE
+from consumer.columns import CONSENT, DO_NOT_CALL, EMAIL, EXTERNAL_ID, OWN, PHONE
+from consumer.core.validate import MAX_EMAIL_CHARACTERS, MAX_PHONE_CHARACTERS
 from consumer.errors import ContactListMismatch, FatalError, RefusedByGenesys, SinkUnavailable
 from consumer.settings import Settings
 
@@ -20,9 +21,18 @@ LISTS_PATH = "/api/v2/outbound/contactlists"
 LIST_PATH = f"{LISTS_PATH}/{{contactListId}}"
 
 _FIND = Endpoint("list_contact_lists", "GET", LISTS_PATH, "outbound:contactList:view")
-_READ = Endpoint("get_contact_list", "GET", LIST_PATH, "outbound:contactList:view")
-_LISTS = ListKind(_FIND, _READ, "contactListId")
+READ_LIST = Endpoint("get_contact_list", "GET", LIST_PATH, "outbound:contactList:view")
+_LISTS = ListKind(_FIND, READ_LIST, "contactListId")
 _CREATE = Endpoint("create_contact_list", "POST", LISTS_PATH, "outbound:contactList:add")
+
+_LONGEST: Mapping[str, int] = {
+    EXTERNAL_ID: 36,
+    PHONE: MAX_PHONE_CHARACTERS,
+    EMAIL: MAX_EMAIL_CHARACTERS,
+    CONSENT: 5,
+    DO_NOT_CALL: 5,
+}
+"""Characters that a column has to take: a UUID, what the rules let through, `false`; of attributes nobody knows."""
 
 _log = structlog.get_logger(__name__)
 
@@ -47,7 +57,7 @@ async def open_list(client: Client, settings: Settings, *, create: bool) -> str:
     try:
         found = await look_up(client, _LISTS, settings.genesys_contact_list)
         if found is not None:
-            return _checked(found, wanted)
+            return _told(found, wanted)
         if create:
             return await _create(client, settings.genesys_contact_list, wanted)
     except RefusedByGenesys as refused:
@@ -55,13 +65,16 @@ async def open_list(client: Client, settings: Settings, *, create: bool) -> str:
     raise FatalError(f"there is no contact list named {settings.genesys_contact_list}: check GENESYS_CONTACT_LIST")
 
 
-async def find_list(client: Client, settings: Settings) -> str | None:
-    """The id of the list, None when there is none of the name; otherwise as `open_list`, and nothing is created."""
+async def find_list(client: Client, settings: Settings) -> FoundList | None:
+    """The list, None when there is none of the name; otherwise as `open_list`, and nothing is created."""
     try:
         found = await look_up(client, _LISTS, settings.genesys_contact_list)
     except RefusedByGenesys as refused:
         raise _not_found_out(refused) from None
-    return None if found is None else _checked(found, columns(settings))
+    if found is None:
+        return None
+    wanted = columns(settings)
+    return FoundList(_checked(found, wanted), _doubt(found, wanted))
 
 
 def _not_found_out(refused: RefusedByGenesys) -> FatalError:
@@ -73,9 +86,15 @@ async def _create(client: Client, name: str, wanted: Sequence[str]) -> str:
     try:
         created = await client.call(_CREATE, deadline=client.deadline(), body=_creation(name, wanted))
     except RefusedByGenesys as refused:
-        return _checked(await _created_by_another(client, name, refused.code), wanted)
+        list_id = _told(await _created_by_another(client, name, refused.code), wanted)
+        client.created(list_id)
+        return list_id
     list_id = _checked(created, wanted)
-    remedy = "none where a new list is wanted; otherwise correct GENESYS_CONTACT_LIST, letter by letter"
+    client.created(list_id)
+    remedy = (
+        "none where a new list is wanted, and one without time zones will do: these are fixed now, so make the list "
+        "yourself where you call across zones; otherwise correct GENESYS_CONTACT_LIST, letter by letter"
+    )
     _log.warning("contact_list_created", contact_list_id=list_id, name=name, remedy=remedy)
     return list_id
 
@@ -102,6 +121,35 @@ def _creation(name: str, wanted: Sequence[str]) -> bytes:
             "emailColumns": [{"columnName": EMAIL, "type": "Personal"}],
         }
     )
+
+
+def _told(listed: object, wanted: Sequence[str]) -> str:
+    """The id of a list as it must be; a warning where it may not take what is sent."""
+    list_id = _checked(listed, wanted)
+    if doubt := _doubt(listed, wanted):
+        _log.warning("contact_list_doubted", contact_list_id=list_id, remedy=doubt)
+    return list_id
+
+
+def _doubt(listed: object, wanted: Sequence[str]) -> str:
+    """Which managed columns may not take what is sent, as far as the list tells; "" where it tells of none."""
+    match listed:
+        case {"columnDataTypeSpecifications": list(told)}:
+            specified = {each.get("columnName"): each for each in told if isinstance(each, dict)}
+        case _:
+            specified = {}
+    if not (names := [name for name in wanted if _is_narrow(name, specified.get(name, {}))]):
+        return ""
+    return (
+        f"the columns {', '.join(names)} are of another type than TEXT, or too short: contacts whose values they do "
+        "not take are refused one by one. If there may be such, name another list: types cannot be changed"
+    )
+
+
+def _is_narrow(name: str, specified: Mapping[str, object]) -> bool:
+    longest = specified.get("maxLength")
+    is_short = isinstance(longest, int) and longest < _LONGEST.get(name, 0)
+    return specified.get("columnDataType", "TEXT") != "TEXT" or is_short
 
 
 def _checked(listed: object, wanted: Sequence[str]) -> str:

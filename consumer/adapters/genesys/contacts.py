@@ -7,19 +7,26 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
 import orjson
+import structlog
 from msgspec import Struct
 from msgspec.json import Decoder, Encoder
 
 from consumer.adapters.genesys.answers import NO_CONTACT
 from consumer.adapters.genesys.client import Client
-from consumer.adapters.genesys.contact_list import LIST_PATH
+from consumer.adapters.genesys.contact_list import LIST_PATH, READ_LIST
 from consumer.adapters.genesys.transport import Endpoint
 from consumer.errors import NoneCameBack, RefusedByGenesys, SinkUnavailable
 from consumer.ports import Sure
 
-ADD_CONTACTS = Endpoint("add_contacts", "POST", f"{LIST_PATH}/contacts", "outbound:contact:add")
-DELETE_CONTACTS = Endpoint("delete_contacts", "DELETE", f"{LIST_PATH}/contacts", "outbound:contact:delete")
-READ_CONTACTS = Endpoint("read_contacts", "POST", f"{LIST_PATH}/contacts/bulk", "outbound:contact:view")
+log = structlog.get_logger(__name__)
+
+ADD_CONTACTS = Endpoint("add_contacts", "POST", f"{LIST_PATH}/contacts", "outbound:contact:add", within=READ_LIST)
+DELETE_CONTACTS = Endpoint(
+    "delete_contacts", "DELETE", f"{LIST_PATH}/contacts", "outbound:contact:delete", within=READ_LIST
+)
+READ_CONTACTS = Endpoint(
+    "read_contacts", "POST", f"{LIST_PATH}/contacts/bulk", "outbound:contact:view", within=READ_LIST
+)
 
 KEEP_QUEUE = {"doNotQueue": "true"}
 """A contact that was dialled already is not dialled again because its data came again."""
@@ -127,9 +134,10 @@ class Contacts:
             _does_not_match()
 
     async def add(self, contacts: Sequence[bytes], deadline: float, sure: Sure, *, paid: bool) -> Collection[str]:
-        """Add contacts; the ids of those that do not come back, or come back as callable otherwise than they were sent.
+        """Add contacts; the ids of those that do not come back, or come back callable where they were not sent so.
 
-        Where an answer does not tell whether they are callable, it is taken for what was sent.
+        Where an answer does not tell whether they are callable, it is taken for what was sent. Who comes back not
+        callable is taken: an agent or a campaign has made him so.
 
         Raises:
             NoneCameBack: Not one of them.
@@ -152,7 +160,8 @@ class Contacts:
         if added == sent:  # as they nearly always are
             return set()
         told = {each.id: each.callable for each in added}
-        missing = {each.id for each in sent if told.get(each.id, not each.callable) is (not each.callable)}
+        missing = {each.id for each in sent if each.id not in told or (told[each.id] and not each.callable)}
+        _tell_held(sum(bool(each.callable) and told.get(each.id) is False for each in sent))
         if missing and len(missing) == len(contacts):
             raise NoneCameBack(_DOES_NOT_MATCH)
         return missing
@@ -180,6 +189,12 @@ class Contacts:
     def complete(self, has: Mapping[str, str | None]) -> dict[str, str]:
         """Data as it was read, with a value in every column: Genesys takes no other."""
         return {column: str(has.get(column) or "") for column in self._columns}
+
+
+def _tell_held(contacts: int) -> None:
+    if contacts:
+        remedy = "none where an agent or a campaign did that; the CRM learns of it by other ways only"
+        log.info("held_in_genesys", contacts=contacts, remedy=remedy)
 
 
 def _does_not_match() -> NoReturn:

@@ -25,8 +25,12 @@ _FIND = Endpoint("list_dnc_lists", "GET", _LISTS_PATH, "outbound:dncList:view", 
 _READ = Endpoint("get_dnc_list", "GET", _LIST_PATH, "outbound:dncList:view", _SETTING)
 _LISTS = ListKind(_FIND, _READ, "dncListId")
 _CREATE = Endpoint("create_dnc_list", "POST", _LISTS_PATH, "outbound:dncList:add", _SETTING)
-ADD_NUMBERS = Endpoint("add_dnc_numbers", "POST", f"{_LIST_PATH}/phonenumbers", "outbound:dnc:add", _SETTING)
-REMOVE_NUMBERS = Endpoint("remove_dnc_numbers", "PATCH", f"{_LIST_PATH}/phonenumbers", "outbound:dnc:edit", _SETTING)
+ADD_NUMBERS = Endpoint(
+    "add_dnc_numbers", "POST", f"{_LIST_PATH}/phonenumbers", "outbound:dnc:add", _SETTING, within=_READ
+)
+REMOVE_NUMBERS = Endpoint(
+    "remove_dnc_numbers", "PATCH", f"{_LIST_PATH}/phonenumbers", "outbound:dnc:edit", _SETTING, within=_READ
+)
 
 _REMOVED_AT_ONCE = 250
 """As many as Genesys takes off in one request."""
@@ -104,7 +108,7 @@ class DncList:
         """
         try:
             found = await look_up(client, _LISTS, name_or_id)
-            return cls(client, _checked(await _create(client, name_or_id) if found is None else found))
+            return cls(client, await _create(client, name_or_id) if found is None else _checked(found))
         except RefusedByGenesys as refused:
             raise FatalError(f"Genesys refuses to look up or create the do-not-call list: {refused.code}") from None
 
@@ -217,14 +221,20 @@ class DncList:
             self._refusals.pop((action.endpoint.operation, number), None)
 
 
-async def _create(client: Client, name: str) -> object:
+async def _create(client: Client, name: str) -> str:
+    """The id of a new list, which is told: it keeps nobody from being called before somebody has assigned it."""
     body = orjson.dumps({"name": name, "dncSourceType": _INTERNAL, "contactMethod": "Phone"})
     try:
-        return await client.call(_CREATE, deadline=client.deadline(), body=body)
+        created = await client.call(_CREATE, deadline=client.deadline(), body=body)
     except RefusedByGenesys as refused:
         if refused.code != "duplicate.name":
             raise
         raise SinkUnavailable("a do-not-call list of this name has just been made: it is looked up again") from None
+    list_id = _checked(created)
+    client.created(list_id)
+    remedy = "assign it to the campaigns: it blocks nobody before; or correct GENESYS_DNC_LIST, letter by letter"
+    log.warning("dnc_list_created", dnc_list_id=list_id, name=name, remedy=remedy)
+    return list_id
 
 
 def _checked(listed: object) -> str:

@@ -6,6 +6,7 @@ Touches Genesys through the client. An older export that is still there is not t
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 from consumer.adapters.genesys.answers import NotMadeYet
 from consumer.adapters.genesys.client import Client
@@ -23,8 +24,25 @@ _START = Endpoint("start_export", "POST", f"{LIST_PATH}/export", _PERMISSIONS)
 _FIND = Endpoint("get_export", "GET", f"{LIST_PATH}/export", _PERMISSIONS)
 _DOWNLOAD = Endpoint("get_download", "GET", "/api/v2/downloads/{downloadId}")
 
-_Made = tuple[str, str]
-"""Where an export is, and when it was made."""
+
+class _Made(NamedTuple):
+    """An export that is there.
+
+    Attributes:
+        uri: Where; it may be signed anew for each who asks.
+        when: When it was made; None where Genesys does not say.
+    """
+
+    uri: str
+    when: str | None
+
+    def is_another_than(self, before: "_Made | None") -> bool:
+        """Whether it was made after the one that was there before, if any."""
+        if before is None:
+            return True
+        if self.when is None or before.when is None:
+            return self.uri != before.uri
+        return self.when != before.when
 
 
 async def exported(
@@ -45,9 +63,9 @@ async def exported(
     with suppress(NotMadeYet):
         before = await _find(client, path)
     await _ask(client, _START, path, body=b"{}")
-    address, _ = await _made(client, path, before)
+    made = await _made(client, path, before)
     file = ExportFile(columns)
-    async with client.download(_DOWNLOAD, address) as parts:
+    async with client.download(_DOWNLOAD, made.uri) as parts:
         async for part in parts:
             yield file.feed(part)
     yield file.end()
@@ -61,7 +79,7 @@ async def _made(client: Client, path: Mapping[str, str], before: _Made | None) -
                 await asyncio.sleep(LOOK_EVERY_S)
                 with suppress(NotMadeYet):
                     found = await _find(client, path)
-                    if found != before:
+                    if found.is_another_than(before):
                         return found
     except TimeoutError:
         raise SinkUnavailable(f"Genesys made no export within {MADE_WITHIN_S:.0f} s") from None
@@ -70,7 +88,8 @@ async def _made(client: Client, path: Mapping[str, str], before: _Made | None) -
 async def _find(client: Client, path: Mapping[str, str]) -> _Made:
     match await _ask(client, _FIND, path, query={"download": "false"}):
         case {"uri": str(uri), **more}:
-            return uri, str(more.get("exportTimestamp"))
+            when = more.get("exportTimestamp")
+            return _Made(uri, None if when is None else str(when))
         case _:
             raise SinkUnavailable("the answer does not match: it names no export")
 

@@ -16,6 +16,7 @@ from consumer.adapters.genesys.client import Client
 from consumer.adapters.genesys.contact_list import find_list
 from consumer.adapters.genesys.contacts import ADD_CONTACTS, DELETE_CONTACTS, KEEP_QUEUE, READ_CONTACTS
 from consumer.adapters.genesys.dnc_list import ADD_NUMBERS, REMOVE_NUMBERS, DncList
+from consumer.adapters.genesys.named_lists import FoundList
 from consumer.adapters.genesys.transport import Endpoint
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
@@ -80,8 +81,8 @@ class Inspection:
         """
         await self._client.log_in()
 
-    async def contact_list(self) -> str | None:
-        """Id of the contact list, None when it has to be created.
+    async def contact_list(self) -> FoundList | None:
+        """The contact list, None when it has to be created.
 
         Raises:
             ContactListMismatch: It has other columns than the settings ask for.
@@ -90,9 +91,10 @@ class Inspection:
         """
         return await find_list(self._client, self._settings)
 
-    async def dnc_list(self, name_or_id: str) -> str | None:
-        """Id of the do-not-call list, None when it has to be created. Raises as `contact_list`."""
-        return await DncList.find(self._client, name_or_id)
+    async def dnc_list(self, name_or_id: str) -> FoundList | None:
+        """The do-not-call list, None when it has to be created. Raises as `contact_list`."""
+        list_id = await DncList.find(self._client, name_or_id)
+        return None if list_id is None else FoundList(list_id)
 
     @staticmethod
     def contact_probes(list_id: str) -> list[Probe]:

@@ -29,6 +29,18 @@ class ListKind(NamedTuple):
     id_name: str
 
 
+class FoundList(NamedTuple):
+    """A list that is there.
+
+    Attributes:
+        list_id: Its id.
+        doubt: Why it may not take all that is sent, and the remedy; "" where nothing is known against it.
+    """
+
+    list_id: str
+    doubt: str = ""
+
+
 async def look_up(client: Client, kind: ListKind, name_or_id: str) -> object:
     """The list of this name or id; None when there is none of the name."""
     if _ID.fullmatch(name_or_id):

@@ -155,22 +155,40 @@ class GenesysSink:
             await self._dnc_list.remove(sorted(released - blocked), deadline, sure)
         return missing
 
-    async def delete(self, external_ids: Sequence[str], sure: Sure = always, *, tried: bool = False) -> Collection[str]:
+    async def delete(
+        self,
+        external_ids: Sequence[str],
+        sure: Sure = always,
+        *,
+        tried: bool = False,
+        held: Collection[str] = (),
+    ) -> Collection[str]:
         by_id = {contact_id(external_id): external_id for external_id in external_ids}
-        return {by_id[id_] for id_ in await self._remove(list(by_id), sure, tried=tried)}
+        left = await self._remove(list(by_id), sure, tried=tried, held={*map(contact_id, held)})
+        return {by_id[id_] for id_ in left}
 
-    async def remove(self, contact_ids: Sequence[str], sure: Sure = always) -> Collection[str]:
-        return await self._remove(contact_ids, sure, tried=False)
+    async def remove(
+        self, contact_ids: Sequence[str], sure: Sure = always, *, held: Collection[str] = ()
+    ) -> Collection[str]:
+        return await self._remove(contact_ids, sure, tried=False, held=held)
 
-    async def _remove(self, contact_ids: Sequence[str], sure: Sure, *, tried: bool) -> Collection[str]:
+    async def _remove(
+        self, contact_ids: Sequence[str], sure: Sure, *, tried: bool, held: Collection[str]
+    ) -> Collection[str]:
+        """Delete contacts; who shows yet is held, and told.
+
+        Whoever is written is added where the delete was done and what is read lags behind it. So whom an earlier delete
+        held is written again only where he is callable: else each delete would add anew whom it has to delete.
+        """
         deadline = self._client.deadline()
-        held = tried and await self._holding.is_held(contact_ids, _part(deadline), sure)
-        failed = await self._contacts.delete(contact_ids, deadline if held else _part(deadline), sure)
-        if isinstance(failed, SinkUnavailable) and (held or not sure()):
+        are_held = tried and await self._holding.is_held(contact_ids, _part(deadline), sure)
+        failed = await self._contacts.delete(contact_ids, deadline if are_held else _part(deadline), sure)
+        if isinstance(failed, SinkUnavailable) and (are_held or not sure()):
             raise failed  # they are held, or may be somebody else's by now, who asks for the same
         left = await self._contacts.read(contact_ids, deadline, paid=False)
-        if left:
-            await self._contacts.add_all([*self._holding.as_they_are(left).values()], deadline, sure)
+        callable_ = {id_: each for id_, each in left.items() if id_ not in held or each.callable is not False}
+        if callable_:
+            await self._contacts.add_all([*self._holding.as_they_are(callable_).values()], deadline, sure)
         in_use_alone = isinstance(failed, InUse) and len(contact_ids) == 1
         if failed is not None and not (in_use_alone and left):
             raise failed  # others can be deleted; and one that does not show may be there, and as it was

@@ -41,6 +41,7 @@ class Endpoint(NamedTuple):
         template: Path, with names in braces where ids go.
         permission: What the OAuth client's role needs for it.
         asks_for: What does not exist when Genesys answers so, and where to look.
+        within: Reads the list that it is about, where an answer that something is not there need not mean the list.
     """
 
     operation: str
@@ -48,6 +49,7 @@ class Endpoint(NamedTuple):
     template: str
     permission: str = ""
     asks_for: str = "contact list: check GENESYS_CONTACT_LIST"
+    within: "Endpoint | None" = None
 
 
 class FileBody(NamedTuple):

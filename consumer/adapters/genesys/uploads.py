@@ -121,8 +121,8 @@ class GenesysUploads:
         request = {"contentType": _CSV, "id": self._list_id, "contactIdName": ID_COLUMN}
         answer = await self._client.call(_URL, deadline=self._client.deadline(), body=orjson.dumps(request))
         match answer:
-            case {"url": str(text), "headers": dict(headers)} if url := safe(text):
-                return _Place(url, {str(name): str(value) for name, value in headers.items()})
+            case {"url": str(text), **more} if url := safe(text):
+                return _Place(url, _headers(more.get("headers")))
             case _:
                 raise SinkUnavailable("the answer does not match: it is no place for a file")
 
@@ -151,6 +151,21 @@ class GenesysUploads:
             if answer.status in _REFUSED:
                 raise FatalError(f"{refusal}, and in the older form {unexplained}") from None
             raise
+
+
+def _headers(told: object) -> Mapping[str, str]:
+    """The headers that a place names; it may need none.
+
+    Raises:
+        SinkUnavailable: They are something else.
+    """
+    match told:
+        case dict(headers):
+            return {str(name): str(value) for name, value in headers.items()}
+        case None:
+            return {}
+        case _:
+            raise SinkUnavailable("the answer does not match: a place for a file has headers by name")
 
 
 async def import_status(client: Client, list_id: str) -> ImportStatus:
