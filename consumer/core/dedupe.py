@@ -373,14 +373,17 @@ def _in_its_order(made: State, change: Change, before: State) -> State:
 
 
 def _held_by_a_file(made: State, change: Change, before: State) -> State:
-    """The state that a change made, without the change's offset while the stream is behind the file in time.
+    """The state that a change made while the stream is behind the file in time.
 
     A withdrawal applies also then, and a duplicate does no harm. But neither begins the order of the partition: the
-    grant that follows there may be as old, and must not come after what the file says.
+    grant that follows there may be as old, and must not come after a file that withdraws. After one that grants, a
+    withdrawal does begin it: what followed there led to what the file says.
     """
     held = before.offset == FROM_A_FILE and change.occurred_at <= before.occurred_at
     if not held or _order(change, before) is not _UNKNOWN:
         return made
+    if change.withdrawal and before.callable:
+        return replace(made, occurred_at=before.occurred_at)
     return replace(made, versioned=False, occurred_at=before.occurred_at, offset=FROM_A_FILE)
 
 

@@ -898,8 +898,12 @@ def test_a_stream_that_is_no_later_than_a_file_grants_nothing_that_the_file_with
 
 @given(streamed, versioned_how)
 def test_a_withdrawal_of_the_stream_applies_to_what_a_file_grants(history, version_of):
-    """Once something of the stream withdraws, the contact is withdrawn until something later than the file grants."""
+    """Once something of the stream withdraws, its order counts: who granted again, behind that, is callable.
+
+    Where that order is not known, with versions now and then, he is withdrawn until something later than the file.
+    """
     remembered, withdrawn = of_file(consent=True), False
+    mixed = version_of(0) != version_of(1) is None
     for offset, (at, consent, phone) in enumerate(history):
         made = change(at=at, offset=offset, version=version_of(offset), consent=consent, phone=phone)
         verdict = judge(made, remembered)
@@ -907,7 +911,11 @@ def test_a_withdrawal_of_the_stream_applies_to_what_a_file_grants(history, versi
             remembered, withdrawn = accepted(made, remembered), made.withdrawal
         elif verdict is Verdict.DUPLICATE:
             remembered = advanced(made, remembered) or remembered
-        assert withdrawn is any(not consent for _, consent, _ in history[: offset + 1])
+        told = [consent for _, consent, _ in history[: offset + 1]]
+        if not mixed:
+            assert withdrawn is (False in told and not told[-1])
+        elif not told[-1]:
+            assert withdrawn
 
 
 @pytest.mark.parametrize(("version", "verdict"), [(4, "stale"), (5, "stale"), (6, "changed")])
@@ -1144,8 +1152,8 @@ def test_a_grant_of_a_newer_epoch_lets_no_number_off_the_do_not_call_list():
 
 def test_a_file_keeps_holding_back_an_older_grant_of_a_newer_epoch():
     """A withdrawal that is no later than the file applies, and does not begin the order of the partition."""
-    known = of_file(version=900)
-    after = accepted(of_epoch(1, version=3, at=1000, offset=3, consent=False), known)
+    known = of_file(version=900, consent=False)
+    after = accepted(of_epoch(1, version=3, at=1000, offset=3, consent=False, phone="+14155550101"), known)
     assert judge(of_epoch(1, version=4, at=1000, offset=4), after) is Verdict.STALE
     assert judge(of_epoch(1, version=5, at=1001, offset=5), after) is Verdict.CHANGED
 

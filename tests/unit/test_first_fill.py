@@ -185,6 +185,36 @@ def test_a_withdrawal_of_the_stream_always_applies(version: int | None) -> None:
     assert world.list["a"]["callable"] is False
 
 
+@pytest.mark.parametrize("versions", [(None, None, None, None), (1, 2, 3, 4)], ids=str)
+@pytest.mark.parametrize("deletes", [False, True])
+def test_who_withdrew_and_granted_again_before_the_file_is_callable(
+    versions: tuple[int | None, ...], *, deletes: bool
+) -> None:
+    """The stream comes to what the file says by the same way as the CRM; the same for who was deleted and made anew."""
+    world = empty_world()
+    fill(world, [row("a")])
+    told = [
+        Event("a", version, consent=n != 1, delete=deletes and n == 1, occurred_at=WRITTEN_MS - 40 + 10 * n)
+        for n, version in enumerate(versions)
+    ]
+    _tell(world, *told)
+    live(world)
+    assert _streamed(world) == ["duplicate", "superseded", "delivered", "duplicate"]
+    assert world.list["a"]["callable"] is True
+    fill(world, [row("a")])
+    assert world.list["a"]["callable"] is True
+
+
+def test_a_row_that_is_loaded_once_more_does_not_grant_what_the_stream_withdrew_since() -> None:
+    """What the row says is as old as before, whatever time its withdrawal has."""
+    world = empty_world()
+    fill(world, [row("a")])
+    _tell(world, Event("a", 2, consent=False, occurred_at=WRITTEN_MS - 10))
+    live(world)
+    fill(world, [row("a"), row("b")])
+    assert world.list["a"]["callable"] is False
+
+
 @pytest.mark.parametrize("versions", [(None, None, None), (1, 2, 3), (None, 2, None), (1, None, 3)], ids=str)
 def test_a_stream_from_before_the_file_does_not_grant_what_the_file_withdraws(versions: tuple[int | None, ...]) -> None:
     """Grant, withdraw, grant, all older than the file: nobody may be called at any time; what is newer grants again."""
