@@ -232,8 +232,8 @@ class Store(Protocol):
         """Make writes in their order, each atomically and durably; where one fails, those before it are made."""
         ...
 
-    async def close(self, partition: TopicPartition) -> None:
-        """Close the store of a partition; a closed or unknown one is left alone."""
+    async def close(self, *partitions: TopicPartition) -> None:
+        """Close the stores of partitions, those that do so in time; closed or unknown ones are left alone."""
         ...
 
 

@@ -333,8 +333,8 @@ class MemoryStore:
                     held[key] = value
             self._world.stores[partition] = (held, position)
 
-    async def close(self, partition: TopicPartition) -> None:
-        self._open.discard(partition)
+    async def close(self, *partitions: TopicPartition) -> None:
+        self._open.difference_update(partitions)
 
 
 class MemorySchemas:

@@ -1,1 +1,4 @@
-"""The outside systems, one each. Adapters implement the ports and never import each other."""
+"""The outside systems, one each. Adapters implement the ports and never import each other.
+
+`worker` is of none of them: a thread for calls that block.
+"""

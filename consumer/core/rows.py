@@ -33,6 +33,8 @@ _WITHDRAWING = {"consent": False, "doNotCall": True}
 _WORDS = {"true": True, "false": False}
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
 _LONG = range(-(2**63), 2**63)
+_VALUE = re.compile(r"(?:^|,)(?:true|false)(?:,|$)|\S@\S|(?<!\w)\d(?:\W?\d){6}", re.IGNORECASE | re.MULTILINE)
+"""A flag, an address or a number: no name of a column, and not to be repeated."""
 
 T = TypeVar("T")
 
@@ -67,9 +69,10 @@ class Rows:
         return [field for field in ("email", *sorted(attributes)) if field not in fields]
 
     def doubled(self, names: Iterable[str]) -> list[str]:
-        """Fields and attributes for which more than one of the names of a file stands."""
+        """Fields and attributes for which more than one of the names of a file stands; others go by their place."""
         fields = [self._field(name) for name in names]
-        return sorted({field for field in fields if fields.count(field) > 1})
+        twice = {field for field in fields if fields.count(field) > 1}
+        return sorted(each if self._is_known(each) else f"the name in place {fields.index(each) + 1}" for each in twice)
 
     def misspelt(self, names: Iterable[str]) -> list[str]:
         """Names that would be left out, and are a known one but for case and what stands between words."""
@@ -77,8 +80,16 @@ class Rows:
         return [f"{name!r} (is it {known[_bare(name)]}?)" for name in self.left_out(names) if _bare(name) in known]
 
     def left_out(self, names: Iterable[str]) -> list[str]:
-        """Names that stand for no field, and for no attribute that is configured."""
-        return [name for name in names if self._field(name) not in _FIELDS and name not in self._attributes]
+        """Names that stand for no field, and for no attribute that is configured; without those that are `values`."""
+        return [name for name in names if not (self._is_known(name) or _VALUE.search(name))]
+
+    def values(self, names: Iterable[str]) -> list[int]:
+        """Places, from 1, of names that must be values: in a header they are those of a row, which it swallowed."""
+        places = enumerate(names, start=1)
+        return [place for place, name in places if not self._is_known(name) and _VALUE.search(name)]
+
+    def _is_known(self, name: str) -> bool:
+        return self._field(name) in _FIELDS or name in self._attributes
 
     def _field(self, name: str) -> str:
         return _COLUMNS.get(name) or self._attributes.get(name, name)

@@ -18,11 +18,11 @@ from consumer.adapters.genesys.named_lists import FoundList
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.inspection import Inspected, Inspection as KafkaInspection
 from consumer.adapters.kafka.topics import partition_counts
-from consumer.adapters.kafka.worker import Worker
 from consumer.adapters.schema_registry import confluent
 from consumer.adapters.schema_registry.login import is_readable
 from consumer.adapters.schema_registry.registry import opened
 from consumer.adapters.schema_registry.transport import Transport
+from consumer.adapters.worker import Worker
 from consumer.core.envelopes.choice import DEFAULT, Envelopes
 from consumer.errors import ConsumerError, DecodeError, SettingsError
 from consumer.operate import newest, printing

@@ -18,10 +18,10 @@ from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.history import KafkaHistory
 from consumer.adapters.kafka.sampling import newest_records
 from consumer.adapters.kafka.topics import ensure
-from consumer.adapters.kafka.worker import in_a_thread
 from consumer.adapters.schema_registry.registry import opened
 from consumer.adapters.scratch import Scratch
 from consumer.adapters.telemetry.adapter import Telemetry
+from consumer.adapters.worker import in_a_thread
 from consumer.core.delivery import Throttle
 from consumer.errors import FatalError
 from consumer.first_fill.membership import JOINED_WITHIN_S

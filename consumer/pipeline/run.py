@@ -56,7 +56,7 @@ REVOKE_MARGIN_S = 5
 """What a revocation may take beyond the time limit of a request."""
 
 DRAIN_MARGIN_S = 4
-"""What settling may take beyond the time for draining, of the 40 s that a pod is given for this and for every close."""
+"""What settling may take beyond the time for draining, of the 50 s that a pod is given for this and for every close."""
 
 DAY_S = 86_400
 
@@ -265,7 +265,8 @@ class Pipeline:
             await self._drain()
             for task in self._spawned:
                 task.cancel()
-        await self._close()
+        for partition in self.partitions.values():  # their stores stay open: the member is to leave the group first
+            partition.assignment.alive = False
         if until_caught_up and not stop.is_set() and (left := self._left()):
             raise FatalError(left)
 
@@ -355,11 +356,6 @@ class Pipeline:
     async def _settle(self, partitions: Sequence[Partition], settled: asyncio.Event) -> None:
         await self._settler.settle(partitions)
         settled.set()
-
-    async def _close(self) -> None:
-        for partition in self.partitions.values():
-            partition.assignment.alive = False
-            await self._store.close(partition.key)
 
     def _on_decided(self) -> None:
         self._settler.wake()
@@ -460,6 +456,7 @@ class Pipeline:
 
     async def _lose(self, partitions: Sequence[Partition]) -> None:
         """Forget partitions: from here on nothing of them is sent or settled."""
+        gone = []
         for partition in partitions:
             partition.assignment.alive = False
             partition.closing = True
@@ -467,7 +464,8 @@ class Pipeline:
             if self.partitions.of(partition.assignment):  # else the fuse counts what came of another assignment
                 partition.fuse.forget(partition.key.partition)
                 del self.partitions[partition.key]
-                await self._store.close(partition.key)
+                gone.append(partition.key)
                 log.info("let_go", partition=partition.key, offset=partition.tracker.committable)
+        await self._store.close(*gone)
         self._member = self._member and bool(self.partitions)  # else the group will say what this one is to have
         self._progress.made()

@@ -178,7 +178,7 @@ class Api:
         self._lists = lists
         self._poison = poison
         self.contacts_in_use = set(contacts_in_use)
-        self._lag = Lag(lists.now)
+        self._lag = Lag(lists.pace.clock)
         self._actions: dict[Operation, Action] = {
             Operation.ADD_CONTACTS: self._add_contacts,
             Operation.DELETE_CONTACTS: self._delete_contacts,

@@ -30,7 +30,7 @@ from consumer.simulator.list_jobs import ListJobs
 from consumer.simulator.lists import CONTACTS_PER_LIST_MAX, ContactLists
 from consumer.simulator.operations import API_ROUTES, FETCH_FILE, UPLOAD_FILE, UPLOAD_FORM
 from consumer.simulator.page import add_page
-from consumer.simulator.tasks import Tasks
+from consumer.simulator.tasks import Pace, Tasks
 from consumer.simulator.transfers import Transfers
 from consumer.simulator.uploads import Uploads
 
@@ -61,7 +61,7 @@ class Simulator:
         job_seconds: The least that a clear, an import, an export or a bulk operation takes.
         rows_per_second: Contacts that they handle in a second.
         clock: Seconds that only grow, for all that takes time here.
-        wall_clock: Seconds since 1970, for what expires in do-not-call lists.
+        wall_clock: Seconds since 1970, for dates and for what expires in do-not-call lists.
 
     Attributes:
         faults: What goes wrong; faults can be injected and rates replaced while it runs.
@@ -90,14 +90,9 @@ class Simulator:
     ) -> None:
         self.faults = FaultPlan(faults, script, seed)
         self.journal = Journal(journal_limit)
-        self._lists = ContactLists(clock, job_seconds, rows_per_second, contacts_per_list)
-        self._dnc_lists = DncLists(
-            wall_clock,
-            clock=clock,
-            job_seconds=job_seconds,
-            rows_per_second=rows_per_second,
-            refused=refused_numbers,
-        )
+        pace = Pace(clock, job_seconds, rows_per_second)
+        self._lists = ContactLists(wall_clock, pace=pace, per_list_max=contacts_per_list)
+        self._dnc_lists = DncLists(wall_clock, pace=pace, refused=refused_numbers)
         self._access = Access(
             clock,
             clients=clients,

@@ -5,20 +5,17 @@ it chooses: entries are kept as they are given, whatever they look like; an expi
 until it is deleted; an expiration lies in the future, within 180 days.
 """
 
-import math
-import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
-from uuid import uuid4
 
 from consumer.simulator.definitions import Definition, check_name, checked_fields, refused
 from consumer.simulator.errors import ApiError, invalid_value
 from consumer.simulator.operations import DNC_LISTS_PATH
-from consumer.simulator.organisation import HOME_DIVISION, Lists
-from consumer.simulator.tasks import Tasks
+from consumer.simulator.organisation import Lists, OneList, spelled
+from consumer.simulator.tasks import AT_ONCE, Pace, Tasks
 
 RECORDS_PER_LIST_MAX = 1_000_000
 RECORDS_PER_ORGANIZATION_MAX = 2_000_000
@@ -107,39 +104,15 @@ def expiration(text: str, now: float) -> float | None:
     return expires.timestamp()
 
 
-def spelled(now: float) -> str:
-    """A time, in seconds since 1970, as Genesys writes it."""
-    return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-class DncList:
-    """One do-not-call list: its definition, its entries with the time at which each expires, and what goes on in it."""
+class DncList(OneList):
+    """One do-not-call list, with its entries and the time at which each expires."""
 
     def __init__(self, definition: Definition, now: float, tasks: Tasks) -> None:
-        list_id, made_at = str(uuid4()), spelled(now)
-        made = {"id": list_id, "dateCreated": made_at, "dateModified": made_at, "version": 1}
-        uri = {"selfUri": f"{DNC_LISTS_PATH}/{list_id}"}
-        self.definition: Definition = {"division": HOME_DIVISION} | definition | made | uri
+        super().__init__(definition, DNC_LISTS_PATH, now, tasks)
         self.entries: dict[EntryKind, dict[str, float | None]] = {kind: {} for kind in EntryKind}
-        self.tasks = tasks
 
-    def __len__(self) -> int:
+    def __len__(self) -> int:  # type: ignore[explicit-override]  # typing.override is of Python 3.12
         return sum(map(len, self.entries.values()))
-
-    @property
-    def id(self) -> str:
-        """Its id."""
-        return str(self.definition["id"])
-
-    @property
-    def name(self) -> str:
-        """Its name, unique in the organisation."""
-        return str(self.definition["name"])
-
-    def body(self, *, with_size: bool, with_import_status: bool = False) -> Definition:
-        """The list as Genesys describes it."""
-        body = self.definition | {"size": len(self)} if with_size else self.definition
-        return body | {"importStatus": self.tasks.import_status()} if with_import_status else body
 
     def view(self, *, with_size: bool, with_import_status: bool = False) -> Definition:
         """The little that those see of it who may only search."""
@@ -188,9 +161,7 @@ class DncLists(Lists[DncList]):
 
     Args:
         now: The wall clock, in seconds since 1970.
-        clock: Seconds that only grow, for what takes time.
-        job_seconds: The least that an import or an export takes.
-        rows_per_second: Records that they handle in a second.
+        pace: How long things take in them.
         per_list_max: How many entries a list may have.
         per_organization_max: How many entries all lists may have.
         refused: Entries that no list takes, whatever they look like.
@@ -203,18 +174,12 @@ class DncLists(Lists[DncList]):
         self,
         now: Callable[[], float],
         *,
-        clock: Callable[[], float] = time.monotonic,
-        job_seconds: float = 0.0,
-        rows_per_second: float = math.inf,
+        pace: Pace = AT_ONCE,
         per_list_max: int = RECORDS_PER_LIST_MAX,
         per_organization_max: int = RECORDS_PER_ORGANIZATION_MAX,
         refused: Collection[str] = (),
     ) -> None:
-        super().__init__("do-not-call list", "dnc.list.not.found")
-        self.now = now
-        self._clock = clock
-        self._job_seconds = job_seconds
-        self._rows_per_second = rows_per_second
+        super().__init__("do-not-call list", "dnc.list.not.found", now, pace)
         self._per_list_max = per_list_max
         self._per_organization_max = per_organization_max
         self._refused = frozenset(refused)
@@ -227,8 +192,7 @@ class DncLists(Lists[DncList]):
             ApiError: The name is taken, or there are too many lists.
         """
         self.check_new(definition["name"])
-        tasks = Tasks(self._clock, self._job_seconds, self._rows_per_second, "dnc.list")
-        return self.put(DncList(definition, self.now(), tasks))
+        return self.put(DncList(definition, self.now(), Tasks(self.pace, "dnc.list")))
 
     def update(self, list_id: str, body: Any) -> DncList:
         """Replace the definition of a list.

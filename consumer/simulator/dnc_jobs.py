@@ -6,11 +6,12 @@ from functools import partial
 import orjson
 
 from consumer.simulator.api import Action, Call, Done
-from consumer.simulator.dnc import DncList, DncLists, EntryKind, spelled
+from consumer.simulator.dnc import DncList, DncLists, EntryKind
 from consumer.simulator.dnc_files import Columns, DncStaging, begin_import, column_names, export, snapshot
 from consumer.simulator.downloads import available_export
 from consumer.simulator.errors import ApiError, invalid_property, invalid_value
 from consumer.simulator.operations import DNC_LISTS_PATH, Operation
+from consumer.simulator.organisation import spelled
 from consumer.simulator.tasks import Export
 from consumer.simulator.uploads import URL_LIFETIME_S, Incoming, Uploads, check_url_request
 

@@ -192,16 +192,10 @@ class Exchanges:
         """Answer the file store's request: an exported file is fetched from a presigned URL."""
 
         async def answer(request: web.Request, entry: Entry) -> _Answer:
-            fault = self._draw(entry)
-            refusal = await self._before(fault, request)
-            if refusal is not None:
-                return _Answer(refusal)
             try:
-                reply = self._transfers.fetch(request)
+                return await self._worked(request, entry, self._draw(entry), lambda: self._transfers.fetch(request))
             except StorageRefusal as error:
                 return _Answer(error.reply())
-            entry.applied = True
-            return await self._after(fault, reply)
 
         return await self._exchange(request, Operation.FETCH_FILE, answer)
 
@@ -245,18 +239,15 @@ class Exchanges:
 
     async def _issue(self, request: web.Request, entry: Entry) -> _Answer:
         call = await _read(request)
-        fault = self._draw(entry)
-        if fault is not None and fault.kind in _TOKEN_REFUSALS:
-            return _Answer(_TOKEN_REFUSALS[fault.kind].reply())
-        refusal = await self._before(fault, request)
-        if refusal is not None:
-            return _Answer(refusal)
+        login = request.headers.get("Authorization", "")
+
+        def issue() -> Reply:
+            return Reply(200, self._access.issue(login, call.content_type, call.body))
+
         try:
-            token = self._access.issue(request.headers.get("Authorization", ""), call.content_type, call.body)
+            return await self._worked(request, entry, self._draw(entry), issue)
         except OAuthRefusal as error:
             return _Answer(error.reply())
-        entry.applied = True
-        return await self._after(fault, Reply(200, token))
 
     async def _operate(self, route: Route, request: web.Request, entry: Entry) -> _Answer:
         self._access.admit(request.headers.get("Authorization", ""), route.permission)
@@ -265,17 +256,15 @@ class Exchanges:
             call.check_media_type()
         self._note(entry, call)
         fault = self._draw(entry)
-        refusal = await self._before(fault, request)
-        if refusal is not None:
-            return _Answer(refusal)
-        done = self._api.carry_out(route.operation, call, lag_s=_lag_s(fault))
-        entry.applied = True
-        entry.contact_ids = done.contact_ids or entry.contact_ids
-        entry.dnc_entries = done.dnc_entries
-        if done.cut:
-            raise _Cut
-        headers = {"Location": done.location} if done.location else {}
-        return await self._after(fault, Reply(done.status, done.body, headers))
+
+        def carry_out() -> Reply | None:
+            done = self._api.carry_out(route.operation, call, lag_s=_lag_s(fault))
+            entry.contact_ids = done.contact_ids or entry.contact_ids
+            entry.dnc_entries = done.dnc_entries
+            headers = {"Location": done.location} if done.location else {}
+            return None if done.cut else Reply(done.status, done.body, headers)
+
+        return await self._worked(request, entry, fault, carry_out)
 
     async def _receive(self, receive: Receive, request: web.Request, entry: Entry) -> _Answer:
         try:
@@ -285,13 +274,25 @@ class Exchanges:
         except (ConnectionError, web.RequestPayloadError):
             raise _Cut from None
         entry.list_id = arrived.list_id
-        fault = self._draw(entry)
-        refusal = await self._before(fault, request)
+
+        def take() -> Reply:
+            arrived.arrive()
+            return Reply(200, b"")
+
+        return await self._worked(request, entry, self._draw(entry), take)
+
+    async def _worked(
+        self, request: web.Request, entry: Entry, fault: Fault | None, work: Callable[[], Reply | None]
+    ) -> _Answer:
+        """Do the work, unless the fault comes before it; a work without a reply is cut off instead of answered."""
+        refusal = await self._before(fault, request, entry.operation)
         if refusal is not None:
             return _Answer(refusal)
-        arrived.arrive()
+        reply = work()
         entry.applied = True
-        return await self._after(fault, Reply(200, b""))
+        if reply is None:
+            raise _Cut
+        return await self._after(fault, reply)
 
     def _note(self, entry: Entry, call: Call) -> None:
         if self._journal.kept:
@@ -306,9 +307,11 @@ class Exchanges:
             self.struck[fault.kind.value] += 1
         return fault
 
-    async def _before(self, fault: Fault | None, request: web.Request) -> Reply | None:
+    async def _before(self, fault: Fault | None, request: web.Request, operation: Operation) -> Reply | None:
         if fault is None:
             return None
+        if operation is Operation.TOKEN and fault.kind in _TOKEN_REFUSALS:
+            return _TOKEN_REFUSALS[fault.kind].reply()
         if fault.kind is FaultKind.RESET:
             raise _Cut(reset=True)
         if fault.kind is FaultKind.HANG:

@@ -6,7 +6,7 @@ preview is in the default window.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import orjson
 
@@ -15,6 +15,7 @@ from consumer.simulator.definitions import Definition, check_definition, check_r
 from consumer.simulator.errors import ApiError, invalid_value
 from consumer.simulator.lists import ContactList, ContactLists, name_filter
 from consumer.simulator.operations import CONTACT_LISTS_PATH, DIVISION_VIEWS_PATH, Operation
+from consumer.simulator.organisation import OneList
 
 LIST_IDS_MAX = 100
 LISTS_DELETE_MAX = 100
@@ -38,21 +39,7 @@ def _view(contact_list: ContactList, call: Call) -> Definition:
     return shown | {"selfUri": f"{DIVISION_VIEWS_PATH}/{contact_list.id}"}
 
 
-class Listed(Protocol):
-    """What a listing asks of a list."""
-
-    definition: Definition
-
-    @property
-    def id(self) -> str:
-        """Its id."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-
-
-AnyList = TypeVar("AnyList", bound=Listed)
+AnyList = TypeVar("AnyList", bound=OneList)
 
 
 def selected(call: Call, lists: Iterable[AnyList], ids: Sequence[str] = ()) -> list[AnyList]:
@@ -170,7 +157,7 @@ class ListApi:
         except ApiError as error:
             told = {"code": error.code, "message": str(error), "status": error.status, "retryable": False}
             return {"id": list_id, "success": False, "status": error.status, "error": told}
-        contact_list.change(changes)
+        contact_list.change(changes, self._lists.now())
         return {"id": list_id, "success": True, "status": 200, "entity": contact_list.body(with_size=False)}
 
     def _preview_time_zones(self, call: Call) -> Done:
@@ -178,6 +165,6 @@ class ListApi:
         if not contact_list.definition.get("automaticTimeZoneMapping"):
             message = "The contact list has no automatic time zone mapping."
             raise ApiError(400, "not.automatic.time.zone.mapping", message)
-        size = len(contact_list.contacts)
+        size = len(contact_list)
         named = {field: contact_list.definition[field] for field in ("id", "name", "selfUri")}
         return Done(orjson.dumps({"contactList": named, "contactsInDefaultWindow": size, "contactListSize": size}))

@@ -17,8 +17,9 @@ from consumer.simulator.downloads import available_export
 from consumer.simulator.errors import ApiError, invalid_property, invalid_value
 from consumer.simulator.exports import export
 from consumer.simulator.filters import selection
-from consumer.simulator.lists import ContactList, ContactLists, timestamp
+from consumer.simulator.lists import ContactList, ContactLists
 from consumer.simulator.operations import CONTACT_LISTS_PATH, Operation
+from consumer.simulator.organisation import spelled
 from consumer.simulator.tasks import Export, Job
 
 _SELECTORS = frozenset({"contactListFilterId", "criteria"})
@@ -93,7 +94,8 @@ class ListJobs:
         match = selection(request, contact_list.definition["columnNames"])
         rows = _matching(contact_list, match, _given_ids(request))
         chunks = partial(export, contact_list.definition, rows)
-        contact_list.tasks.export = Export(chunks, contact_list.tasks.end_of(len(rows)), timestamp())
+        made = spelled(self._lists.now())
+        contact_list.tasks.export = Export(chunks, contact_list.tasks.end_of(len(rows)), made)
         return Done(orjson.dumps({"id": contact_list.id, "selfUri": f"{CONTACT_LISTS_PATH}/{contact_list.id}/export"}))
 
     def _get_export(self, call: Call) -> Done:

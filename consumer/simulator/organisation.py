@@ -1,14 +1,17 @@
 """Answers for what all lists of an organisation have in common: how many there may be, their names, how they are found.
 
-Touches nothing.
+The clocks are arguments. Touches nothing.
 """
 
-from collections.abc import Collection
-from typing import Generic, Protocol, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime
+from typing import Generic, TypeVar
+from uuid import uuid4
 
-from consumer.simulator.definitions import refused
+from consumer.simulator.definitions import Definition, refused
 from consumer.simulator.errors import ApiError
-from consumer.simulator.tasks import Tasks
+from consumer.simulator.tasks import Pace, Tasks
 
 LISTS_MAX = 1_000
 
@@ -19,25 +22,53 @@ HOME_DIVISION = {
 }
 
 
-class Listed(Protocol):
+def spelled(now: float) -> str:
+    """A time, in seconds since 1970, as Genesys writes it."""
+    return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class OneList(ABC):
     """A list, as all of them are.
 
+    Args:
+        definition: What a client says of it, checked.
+        path: Of the lists of its kind.
+        now: When it is made, in seconds since 1970.
+        tasks: What goes on in it.
+
     Attributes:
+        definition: What it is.
         tasks: What goes on in it.
     """
 
-    tasks: Tasks
+    def __init__(self, definition: Definition, path: str, now: float, tasks: Tasks) -> None:
+        list_id, made_at = str(uuid4()), spelled(now)
+        made = {"id": list_id, "dateCreated": made_at, "dateModified": made_at, "version": 1}
+        uri = {"selfUri": f"{path}/{list_id}"}
+        self.definition: Definition = {"division": HOME_DIVISION} | definition | made | uri
+        self.tasks = tasks
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How much it holds."""
 
     @property
     def id(self) -> str:
         """Its id."""
+        return str(self.definition["id"])
 
     @property
     def name(self) -> str:
         """Its name, unique among its kind."""
+        return str(self.definition["name"])
+
+    def body(self, *, with_size: bool, with_import_status: bool = False) -> Definition:
+        """The list as Genesys describes it."""
+        body = self.definition | {"size": len(self)} if with_size else self.definition
+        return body | {"importStatus": self.tasks.import_status()} if with_import_status else body
 
 
-L = TypeVar("L", bound=Listed)
+L = TypeVar("L", bound=OneList)
 
 
 class Lists(Generic[L]):
@@ -46,11 +77,19 @@ class Lists(Generic[L]):
     Args:
         kind: What one of them is called.
         absent: The code when there is none; some operations have another one.
+        now: The wall clock, in seconds since 1970.
+        pace: How long things take in them.
+
+    Attributes:
+        now: The wall clock.
+        pace: How long things take.
     """
 
-    def __init__(self, kind: str, absent: str) -> None:
+    def __init__(self, kind: str, absent: str, now: Callable[[], float], pace: Pace) -> None:
         self._kind = kind
         self._absent = absent
+        self.now = now
+        self.pace = pace
         self._lists: dict[str, L] = {}
 
     def all(self) -> list[L]:

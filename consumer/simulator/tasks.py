@@ -4,17 +4,36 @@ The clock is an argument. Nothing runs by itself: whoever looks at a list first 
 (`Tasks.catch_up`), so that a test with a clock of its own sees every moment of it.
 """
 
+import math
 import secrets
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from consumer.simulator.errors import ApiError
 
 JOBS_SHOWN = 10
+
+
+class Pace(NamedTuple):
+    """How long things take.
+
+    Attributes:
+        clock: Seconds that only grow.
+        job_seconds: The least that a clear, an import, an export or a bulk operation takes.
+        rows_per_second: Records that they handle in a second.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    job_seconds: float = 0.0
+    rows_per_second: float = math.inf
+
+
+AT_ONCE = Pace()
 
 
 class Task:
@@ -103,9 +122,7 @@ class Tasks:
     """The clear, imports, bulk jobs and export of one list.
 
     Args:
-        clock: Seconds that only grow.
-        seconds: The least that anything takes.
-        rows_per_second: Records that are handled in a second.
+        pace: How long they take.
         subject: What the list is called in the codes of refusals.
 
     Attributes:
@@ -114,12 +131,8 @@ class Tasks:
         export: The latest export.
     """
 
-    def __init__(
-        self, clock: Callable[[], float], seconds: float, rows_per_second: float, subject: str = "contact.list"
-    ) -> None:
-        self._clock = clock
-        self._seconds = seconds
-        self._rows_per_second = rows_per_second
+    def __init__(self, pace: Pace, subject: str = "contact.list") -> None:
+        self._pace = pace
         self._subject = subject
         self._clear: Task | None = None
         self.imports: deque[Import] = deque()
@@ -129,14 +142,14 @@ class Tasks:
     @property
     def now(self) -> float:
         """The time."""
-        return self._clock()
+        return self._pace.clock()
 
     def end_of(self, total: int) -> float:
         """When so many records that begin now are handled."""
         return self.now + self._lasts(total)
 
     def _lasts(self, total: int) -> float:
-        return max(self._seconds, total / self._rows_per_second)
+        return max(self._pace.job_seconds, total / self._pace.rows_per_second)
 
     def catch_up(self) -> float:
         """Let happen what is due; the time until which it was."""

@@ -16,9 +16,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from consumer import cli, outside, setting_values, settings
 from consumer.adapters import health
+from consumer.adapters.dedupe_store import store
 from consumer.adapters.kafka import event_topics, source
 from consumer.adapters.telemetry.adapter import Telemetry
 from consumer.adapters.telemetry.metrics import Levels
+from consumer.cli import output
 from consumer.model import TopicPartition
 from consumer.pipeline import run
 from tests.integration.helm import CHART, NAMESPACE, RELEASE, Helm, alert_rules
@@ -249,7 +251,7 @@ BAD_VALUES = {
     "secret as an extra variable": ("extraEnv: [{name: PSEUDONYM_KEY, value: x}]", "/extraEnv/0/name"),
     "extra variable without a value": ("extraEnv: [{name: TZ}]", "/extraEnv/0"),
     "drain time among the settings": ("settings: {DRAIN_TIMEOUT_S: 60}", "DRAIN_TIMEOUT_S"),
-    "margin too small for the end": ("drain: {marginSeconds: 39}", "marginSeconds"),
+    "margin too small for the end": ("drain: {marginSeconds: 49}", "marginSeconds"),
     "grace period shorter than the drain": ("terminationGracePeriodSeconds: 10", "terminationGracePeriodSeconds"),
     "unknown region": ("settings: {GENESYS_REGION: mars-1}", "GENESYS_REGION"),
     "plain http to Genesys": ("settings: {GENESYS_API_URL: 'http://api.example.com'}", "GENESYS_API_URL"),
@@ -351,7 +353,7 @@ def test_files_and_further_secrets_are_where_settings_look_for_them(helm: Helm) 
         assert mounted[f"/etc/genesys-consumer/extra/{name}"]["secret"]["secretName"] == name
 
 
-@pytest.mark.parametrize(("drain", "grace"), [("{}", 65), ("{timeoutSeconds: 60, marginSeconds: 60}", 120)])
+@pytest.mark.parametrize(("drain", "grace"), [("{}", 75), ("{timeoutSeconds: 60, marginSeconds: 60}", 120)])
 def test_grace_period_covers_the_drain(helm: Helm, override: Path, drain: str, grace: int) -> None:
     """The pod's grace period is the drain time that the program gets, and the margin for what follows."""
     override.write_text(f"drain: {drain}")
@@ -367,8 +369,10 @@ def test_the_margin_covers_every_close() -> None:
         source.CLOSE_WITHIN_S,  # as the pipeline ends
         source.CLOSE_WITHIN_S,  # again with everything else: it waits once more if the first did not succeed
         event_topics.CLOSE_WITHIN_S,
+        store.CLOSE_WITHIN_S,
         health._LAST_ANSWERS_S,
         outside.EXPORT_S,
+        output.LAST_LINES_S,
     ]
     assert _schema()["properties"]["drain"]["properties"]["marginSeconds"]["minimum"] >= sum(closes)
 

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -22,11 +23,16 @@ from rocksdict import Options, Rdict
 from structlog.testing import capture_logs
 from typing_extensions import override
 
+from consumer.adapters.breadcrumbs import FileBreadcrumbs
 from consumer.adapters.dedupe_store import store as stores
+from consumer.adapters.dedupe_store.database import Handle
 from consumer.adapters.dedupe_store.files import instance_id, occupied, pseudonym_key
 from consumer.adapters.dedupe_store.store import RocksStore
+from consumer.adapters.schema_registry.registry import RegistrySchemas, opened
 from consumer.errors import FatalError, TransientError
 from consumer.model import TopicPartition
+from consumer.ports import Breadcrumb
+from tests.lives import settings
 from tests.store_contract import OTHER, PARTITION, StoreContract, identity
 
 PROJECT = Path(__file__).parents[2]
@@ -65,6 +71,27 @@ store = RocksStore(Path(sys.argv[1]), IDENTITY)
 print(asyncio.run(store.open(PARTITION)), flush=True)
 sys.stdin.read()
 """
+
+
+HANGING = """
+import asyncio, sys, threading
+from pathlib import Path
+from consumer.adapters.dedupe_store import store as stores
+from consumer.adapters.dedupe_store.database import Handle
+from tests.integration.test_dedupe_store import IDENTITY, PARTITION
+stores.CLOSE_WITHIN_S = 0.05
+Handle.close = lambda handle: threading.Event().wait()
+
+async def main():
+    store = stores.RocksStore(Path(sys.argv[1]), IDENTITY)
+    await store.open(PARTITION)
+    await store.close_all()
+
+asyncio.run(main())
+print("ends")
+"""
+
+OPERATIONS = (PROJECT / "docs" / "operations.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -541,7 +568,65 @@ class TestSecondProcess:
             pass
 
 
+class TestHangingVolume:
+    async def test_who_closes_stores_waits_no_longer_than_for_one(self, make_store, monkeypatch):
+        """So that the member can leave its group. They are closed when the volume answers, before one is opened."""
+        answers, close = threading.Event(), Handle.close
+
+        def hang(handle: Handle) -> None:
+            answers.wait()
+            close(handle)
+
+        monkeypatch.setattr(Handle, "close", hang)
+        monkeypatch.setattr(stores, "CLOSE_WITHIN_S", 0.05)
+        store = make_store()
+        await fill(store, 2)
+        await fill(store, 1, OTHER)
+        with capture_logs() as told:
+            closing = asyncio.create_task(store.close(PARTITION, OTHER))
+            await asyncio.wait([closing], timeout=5.0)
+        opening = asyncio.create_task(store.open(PARTITION))
+        await asyncio.sleep(0)
+        answers.set()
+        assert await opening == 2
+        await closing
+        assert [(line["event"], line["log_level"], line["partitions"]) for line in told] == [
+            ("store_not_closed", "error", 2)
+        ]
+        assert "volume of STATE_DIR" in told[0]["remedy"]
+
+    def test_a_process_whose_stores_do_not_close_ends(self, tmp_path):
+        """The interpreter waits for no thread of theirs."""
+        command = [sys.executable, "-c", HANGING, str(tmp_path)]
+        ended = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=30)  # noqa: S603 -- ours
+        assert (ended.returncode, ended.stdout.splitlines()[-1:]) == (0, ["ends"]), ended.stderr
+
+
 class TestPlace:
+    async def test_what_stands_in_the_state_directory_is_told(self, tmp_path, make_store):
+        """Whoever looks into it finds each file in docs/operations.md, and none there that is not made."""
+        told = {
+            part if part is parts[0] else parts[0][: parts[0].rfind("/") + 1] + part
+            for line in re.findall(r"^ {4}STATE_DIR/([^\s,]+(?:, [^\s,]+)*) ", OPERATIONS, re.MULTILINE)
+            for parts in [line.split(", ")]
+            for part in parts
+        }
+        with occupied(tmp_path):
+            instance_id(tmp_path)
+            pseudonym_key(tmp_path)
+        registry = opened(settings(state_dir=tmp_path, schema_registry_url="http://127.0.0.1:1"))
+        assert isinstance(registry, RegistrySchemas)
+        registry._cache.put(1, "{}")
+        FileBreadcrumbs(tmp_path).lay(Breadcrumb("topic", 0, 0, 0, 0, alone=True))
+        FileBreadcrumbs(tmp_path)  # what it finds, a process has died on
+        store = make_store(tmp_path)
+        await store.open(PARTITION)
+        await store.reset(PARTITION)
+        partition = f"{PARTITION.topic}/{PARTITION.partition}"
+        named = {path.replace("<topic>/<partition>", partition).replace("<n>", "1") for path in told}
+        assert [path for path in sorted(named) if not (tmp_path / path).exists()] == []
+        assert {path.name for path in tmp_path.iterdir()} == {path.split("/")[0] for path in named}
+
     @pytest.mark.parametrize("topic", ["", ".", "..", "a/b", "../up", "a b", "a\n", "x" * 250])
     async def test_a_topic_that_is_no_directory_name_is_refused(self, tmp_path, make_store, topic):
         """Nothing outside the state directory can be named."""

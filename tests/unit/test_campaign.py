@@ -152,9 +152,9 @@ class StormyStore(MemoryStore):
                 raise TransientError("no space left")
             await super().write(*writes)
 
-    async def close(self, partition: TopicPartition) -> None:
+    async def close(self, *partitions: TopicPartition) -> None:
         async with self._thread:
-            await super().close(partition)
+            await super().close(*partitions)
 
 
 def _tell(story: Story, dice: random.Random, kinds: dict[str, tuple[int, dict[str, Any]]]) -> None:

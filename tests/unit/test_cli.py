@@ -1,6 +1,7 @@
 """The command line: help, usage errors and exit codes, without anything outside."""
 
 import argparse
+import asyncio
 import os
 import re
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from consumer import cli
@@ -15,6 +17,8 @@ from consumer.cli import options, output as printed
 from consumer.errors import FatalError, RefusedByGenesys, SettingsError, SourceUnavailable
 from consumer.model import Reason
 from consumer.operate.line import Line
+from consumer.simulator.serve import serve
+from tests.waiting import eventually
 
 QUERY = ["--reason", "--topic", "--since", "--until", "--limit", "--config", "--output"]
 OPTIONS = {
@@ -27,6 +31,7 @@ OPTIONS = {
     "check": ["--explain", "--topic", "--key", "--config", "--output"],
     "audit verify": ["--from", "--to", "--config", "--output"],
     "reconcile": ["--apply", "--delete-extra", "--config", "--output"],
+    "load": ["FILE", "--partitioner", "--config", "--output"],
 }
 
 
@@ -94,6 +99,73 @@ def test_a_fault_that_is_none_is_exit_code_2(fault: str, capsys: pytest.CaptureF
     """It is named, without a trace."""
     assert cli.main(["simulate-genesys", "--port", "0", "--fault", fault]) == 2
     assert fault.partition(":")[0] in capsys.readouterr().err
+
+
+def test_the_demo_has_ten_thousand_records_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no faults, no page that stays, and words for people."""
+    made: list[dict[str, object]] = []
+
+    class Noted:
+        def __init__(self, records: int, **options: object) -> None:
+            made.append({"records": records, **options})
+
+        async def run(self) -> bool:
+            return True
+
+    monkeypatch.setattr("consumer.demo.run.Demo", Noted)
+    assert [cli.main(["demo"]), cli.main(["demo", "--records", "7"])] == [0, 0]
+    assert made == [{"records": records, "faults": False, "hold": False, "output": "text"} for records in (10_000, 7)]
+
+
+def test_the_simulator_is_at_its_usual_port_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There it lets any client in, without a limit and without faults."""
+    served: list[tuple[object, ...]] = []
+
+    async def noted(*options: object) -> None:
+        served.append(options)
+
+    monkeypatch.setattr("consumer.simulator.serve.serve", noted)
+    told = ["--port", "8091", "--rate-limit", "7", "--client", "a:b", "--client", "c:d", "--fault", "slow=1"]
+    assert [cli.main(["simulate-genesys"]), cli.main(["simulate-genesys", *told])] == [0, 0]
+    assert served == [(8090, None, [], []), (8091, 7, ["slow=1"], ["a:b", "c:d"])]
+
+
+async def test_the_simulator_serves_loopback_with_the_limit_and_for_the_clients_it_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whoever else asks gets no token, and the limit is of a minute."""
+    serving = asyncio.create_task(serve(0, 2, [], ["suite:right"]))
+    told = ""
+
+    def tells() -> bool:
+        nonlocal told
+        told += capsys.readouterr().out
+        return told.endswith("/\n")
+
+    await eventually(tells, 10.0)
+    try:
+        match = re.search(r" at (http://127\.0\.0\.1:\d+)\n", told)
+        assert match is not None
+        async with aiohttp.ClientSession(match[1]) as http:
+            assert [await _token(http, secret) for secret in ("wrong", "")] == ["", ""]
+            token = await _token(http, "right")
+            assert [await _lists(http, token) for _ in range(3)] == [200, 200, 429]
+    finally:
+        signal.raise_signal(signal.SIGTERM)
+        await serving
+
+
+async def _token(http: aiohttp.ClientSession, secret: str) -> str:
+    """What the client `suite` gets for this secret."""
+    form, headers = {"grant_type": "client_credentials"}, {"Authorization": aiohttp.encode_basic_auth("suite", secret)}
+    async with http.post("/oauth/token", data=form, headers=headers) as answer:
+        return str((await answer.json()).get("access_token", ""))
+
+
+async def _lists(http: aiohttp.ClientSession, token: str) -> int:
+    """The status of a request with this token."""
+    async with http.get("/api/v2/outbound/contactlists", headers={"Authorization": f"Bearer {token}"}) as answer:
+        return answer.status
 
 
 @pytest.mark.parametrize(

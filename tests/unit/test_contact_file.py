@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from io import BytesIO
@@ -156,7 +157,8 @@ def test_a_row_of_several_lines_that_is_no_row_ends_it(tmp_path: Path, bad: str)
     [
         ("externalId,phone\n", "lacks consent, doNotCall"),
         ("name;phone;consent\n", "lacks externalId, consent, doNotCall"),
-        ("externalId,external_id,consent,doNotCall\n", "more than one column for externalId"),
+        ("externalId,external_id,phone,consent,doNotCall\n", "more than one column for externalId"),
+        ("externalId,phone,consent,doNotCall,Anna,Anna\n", "more than one column for the name in place 5"),
         ("externalId,consent,doNotCall,Phone\n", "'Phone' (is it phone?)"),
         ("externalId,consent,doNotCall,occurred at\n", "'occurred at' (is it occurredAt?)"),
         ("externalId,consent,doNotCall,Segment\n", "'Segment' (is it segment?)"),
@@ -172,7 +174,41 @@ def test_a_header_that_no_row_could_fit_ends_it(tmp_path: Path, header: str, say
     assert says in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("4711,+4930123456,+4930123456,true,false\n", "lacks externalId, consent, doNotCall, phone"),
+        (
+            "externalId,phone,consent,doNotCall,4711,+4930123456,true,FALSE,+4930123456\n",
+            "values instead of names in column 6, 7, 8, 9: if a row",
+        ),
+        ("externalId,phone,consent,doNotCall,4711,,ada@example.org\n", "values instead of names in column 7"),
+        ('externalId,phone,consent,doNotCall,"note\n4711,+49 30/123 456,x"\n', "values instead of names in column 5"),
+        ('externalId,phone,consent,doNotCall,"note\n4711,,,false,true"\n', "values instead of names in column 5"),
+    ],
+    ids=["no header", "a row behind it", "a row of an address", "a row in a name", "a row of flags"],
+)
+def test_a_row_in_place_of_names_is_not_repeated(tmp_path: Path, line: str, says: str) -> None:
+    """What ends the program is on standard error, and Kubernetes keeps it: no place for a number or an address."""
+    with pytest.raises(FatalError) as caught:
+        file(tmp_path, line)
+    assert says in str(caught.value)
+    assert not re.search(r"4711|30.?123|example", str(caught.value))
+
+
+def test_names_that_are_no_values_are_taken(tmp_path: Path) -> None:
+    """Whatever else a table has them for."""
+    names = ["cost_center_1002003", "2nd phone", "@id", "true positive", "Straße/Nr.", ""]
+    assert file(tmp_path, f"externalId,phone,consent,doNotCall,{','.join(names)}\n{',' * 9}\n").left_out == names
+
+
 # -- JSON objects
+
+
+def test_a_value_as_a_name_is_not_told(tmp_path: Path) -> None:
+    """Those that nothing is made of are logged."""
+    row = b'{"externalId": "a", "phone": null, "consent": true, "doNotCall": false, "tier": 1, "+4930123456": true}'
+    assert file(tmp_path, row).left_out == ["tier"]
 
 
 def test_json_objects_one_a_line(tmp_path: Path) -> None:

@@ -18,6 +18,28 @@ RECORD = Record("crm.contacts.changes", 0, 0, 1_700_000_000_000, b"c-1", b"")
 MISSING = object()
 
 
+PROMISED = [
+    ("eventId", "string"),
+    ("changeType", {"type": "enum", "name": "ChangeType", "symbols": ["CREATE", "UPDATE", "DELETE", "UNDELETE"]}),
+    ("externalId", "string"),
+    ("occurredAt", {"type": "long", "logicalType": "timestamp-millis"}),
+    ("version", ["null", "long"], None),
+    ("phone", ["null", "string"], None),
+    ("email", ["null", "string"], None),
+    ("consent", ["null", "boolean"], None),
+    ("doNotCall", ["null", "boolean"], None),
+    ("attributes", {"type": "map", "values": "string"}, {}),
+]
+"""Name, type and default of each field, on which every producer of change events relies."""
+
+
+def test_the_native_change_event_is_what_producers_were_promised():
+    """A default that goes makes a reader refuse what was written without the field."""
+    told = ("name", "type", "default")
+    assert (NATIVE["type"], NATIVE["namespace"], NATIVE["name"]) == ("record", "crm.contacts", "ContactChange")
+    assert [tuple(field[key] for key in told if key in field) for field in NATIVE["fields"]] == PROMISED
+
+
 def schema_with(**types):
     """The native schema with other types for some fields; MISSING takes a field out, a new name adds one."""
     fields = {field["name"]: field["type"] for field in NATIVE["fields"]} | types

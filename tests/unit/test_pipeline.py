@@ -1671,6 +1671,27 @@ def test_a_revoked_partition_is_settled_before_it_moves_and_goes_on_elsewhere() 
     check(world, story, set())
 
 
+def test_stores_of_partitions_that_move_are_closed_together_and_none_at_the_end() -> None:
+    """A volume that hangs costs a deadline, not one for each; at the end the member leaves its group before it may."""
+    closed: list[set[TopicPartition]] = []
+
+    class _Noting(MemoryStore):
+        async def close(self, *partitions: TopicPartition) -> None:
+            closed.append({*partitions})
+            await super().close(*partitions)
+
+    world = world_of(Story().tell(0, *_contacts(20)).tell(1, Event("other", 1)))
+
+    async def act(life: Life) -> None:
+        await until(lambda: world.committed == {P0: 20, P1: 1})
+        await life.source.revoke([P0, P1])
+        life.source.assign([P0, P1])
+        await until(lambda: life.pipeline.ready and len(life.pipeline.partitions) == 2)
+
+    in_life(world, act, store=_Noting(world))
+    assert closed == [{P0, P1}]
+
+
 def test_a_revoked_partition_is_settled_beyond_a_change_whose_place_another_took() -> None:
     """It ends with the answer to its contact's request; else all behind it would come again, and be sent again."""
     others = [Event(f"contact-{n}", 1) for n in range(30)]

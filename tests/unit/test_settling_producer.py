@@ -12,6 +12,7 @@ from consumer.adapters.kafka.group_offsets import Membership
 from consumer.adapters.kafka.settling_producer import SettlingProducer
 from consumer.errors import FatalError, SettingsError, SourceUnavailable
 from consumer.model import TopicPartition
+from consumer.settings import Settings
 from tests.kafka_clients import settings, settlement
 
 PARTITION = TopicPartition("crm", 0)
@@ -47,13 +48,19 @@ class Library:
 
 
 class Made:
-    """A connection that gives these producers, one after the other, or fails."""
+    """A connection that gives these producers, one after the other, or fails.
+
+    Attributes:
+        own: The properties that the program relies on, of each producer.
+    """
 
     def __init__(self, *producers: Library | SettingsError) -> None:
         self._producers = iter(producers)
+        self.own: list[Mapping[str, object]] = []
 
-    def producer(self, *_: object) -> Library:
+    def producer(self, _: object, own: Mapping[str, object]) -> Library:
         """The next one."""
+        self.own.append(own)
         made = next(self._producers)
         if isinstance(made, SettingsError):
             raise made
@@ -67,10 +74,10 @@ class Made:
 CHOSEN = settings("127.0.0.1:1", PARTITION.topic)
 
 
-def event_topics(connection: Any) -> KafkaEventTopics:
+def event_topics(connection: Any, chosen: Settings = CHOSEN) -> KafkaEventTopics:
     """Those of a member that owns the partition."""
     return KafkaEventTopics(
-        connection, CHOSEN, transactional_id="t", group_metadata=lambda _: MEMBERSHIP, commit=lambda _: never()
+        connection, chosen, transactional_id="t", group_metadata=lambda _: MEMBERSHIP, commit=lambda _: never()
     )
 
 
@@ -105,6 +112,16 @@ def test_a_changelog_that_is_gone_ends_the_consumer() -> None:
     gone = Library({"send_offsets_to_transaction": UNKNOWN}, undelivered=KafkaError(KafkaError._PURGE_QUEUE))
     with pytest.raises(FatalError, match="UNKNOWN_TOPIC_OR_PART"):
         SettlingProducer(Made(gone), CHOSEN, "t", threading.Event()).transact(ATTEMPT, MEMBERSHIP)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("guarantee", "name"), [("exactly_once", "t"), ("at_least_once", None)])
+async def test_what_the_library_sends_again_is_not_written_twice(guarantee: str, name: str | None) -> None:
+    """Nor in another order, also without transactions: an audit event would be there twice, an older state last."""
+    connection = Made(Library({}))
+    topics = event_topics(connection, settings("127.0.0.1:1", PARTITION.topic, KAFKA_GUARANTEE=guarantee))
+    await topics.open()
+    await topics.close()
+    assert [(own["enable.idempotence"], own.get("transactional.id")) for own in connection.own] == [(True, name)]
 
 
 async def test_a_file_that_is_being_exchanged_is_waited_for_once_it_was_good() -> None:

@@ -16,6 +16,7 @@ from consumer.simulator.errors import ApiError
 from consumer.simulator.list_api import ListApi
 from consumer.simulator.lists import ContactList, ContactLists
 from consumer.simulator.operations import Operation
+from consumer.simulator.tasks import Pace
 
 ADD = Operation.ADD_CONTACTS
 NAME = "customers"
@@ -200,7 +201,7 @@ def test_a_contact_in_use_is_not_deleted():
 def test_reads_may_lag_behind_writes():
     """They show what was there before the first write that they do not know of; what is not struck shows at once."""
     now = [0.0]
-    bench = Bench(clock=lambda: now[0])
+    bench = Bench(pace=Pace(lambda: now[0]))
     bench.do(ADD, body=[bench.contact("a", "old"), bench.contact("b")])
     bench.lag_s = 5
     bench.do(ADD, body=[bench.contact("a", "new")])
@@ -224,7 +225,7 @@ def test_reads_may_lag_behind_writes():
 
 def test_a_refused_write_is_nothing_to_lag_behind():
     """It has changed nothing; the next one shows at once."""
-    bench = Bench(poison=Poison.marked("bad"), clock=lambda: 0.0)
+    bench = Bench(poison=Poison.marked("bad"), pace=Pace(lambda: 0.0))
     bench.do(ADD, body=[bench.contact("a", "old")])
     bench.lag_s = 5
     with pytest.raises(ApiError):

@@ -17,6 +17,7 @@ from consumer.simulator.errors import ApiError
 from consumer.simulator.imports import MISSING_COLUMNS, NOT_A_CSV
 from consumer.simulator.lists import ContactLists
 from consumer.simulator.operations import Operation
+from consumer.simulator.tasks import Pace
 from consumer.simulator.uploads import Uploads
 
 PHONES, EMAILS = EntryKind.PHONE_NUMBERS, EntryKind.EMAIL_ADDRESSES
@@ -30,7 +31,7 @@ class Bench:
 
     def __init__(self, **limits: Any) -> None:
         self.now = 0.0
-        self.lists = DncLists(lambda: JUNE_1, clock=lambda: self.now, job_seconds=1.0, rows_per_second=1.0, **limits)
+        self.lists = DncLists(lambda: JUNE_1, pace=Pace(lambda: self.now, 1.0, rows_per_second=1.0), **limits)
         self.uploads = Uploads(ContactLists(), None, lambda: self.now)
         self.jobs = DncJobs(self.lists, self.uploads)
         self.list = self.make()

@@ -3,7 +3,6 @@
 import csv
 import io
 import itertools
-import math
 import tracemalloc
 from collections.abc import Sequence
 
@@ -23,7 +22,7 @@ from consumer.simulator.imports import (
     Staging,
 )
 from consumer.simulator.lists import ContactList, ContactLists
-from consumer.simulator.tasks import Tasks
+from consumer.simulator.tasks import Pace, Tasks
 
 COLUMNS = ("phone", "note")
 
@@ -140,7 +139,7 @@ def rows_of(count: int) -> Staging:
 def test_an_import_goes_by_the_clock():
     """Half of the time, half of the rows, state IN_PROGRESS; at the end no state and a hundred percent."""
     clock = Clock()
-    lists = ContactLists(clock, job_seconds=1.0, rows_per_second=10)
+    lists = ContactLists(pace=Pace(clock, 1.0, rows_per_second=10))
     made = make_list(lists)
     lists.begin_import(made, rows_of(100))
     seen = []
@@ -159,7 +158,7 @@ def test_an_import_goes_by_the_clock():
 def test_files_are_imported_one_after_the_other_and_after_a_clear():
     """A clear that goes on ends before the first row comes; the second file waits for the first."""
     clock = Clock()
-    lists = ContactLists(clock, job_seconds=10.0, rows_per_second=math.inf)
+    lists = ContactLists(pace=Pace(clock, job_seconds=10.0))
     made = make_list(lists)
     made.contacts.put("old", {"data": {"phone": "0", "note": "old"}}, afresh=False)
     made.tasks.begin_clear(made.contacts.clear)
@@ -203,7 +202,7 @@ def test_no_import_is_larger_than_the_organisation(monkeypatch: pytest.MonkeyPat
 def test_what_goes_on_refuses_what_would_disturb_it():
     """Each thing that runs has the code that says so, until it is over."""
     clock = Clock()
-    tasks = Tasks(clock, 1.0, math.inf)
+    tasks = Tasks(Pace(clock, job_seconds=1.0))
     tasks.begin_clear(list)
     tasks.begin_import(iter(()), 0, "")
     with pytest.raises(ApiError, match="cleared"):
@@ -286,7 +285,7 @@ def test_no_file_is_held_whole():
 def test_an_import_that_is_over_is_complete() -> None:
     """However time passes between two looks at the clock."""
     ticks = itertools.count()
-    tasks = Tasks(lambda: next(ticks) * 0.1, seconds=1.0, rows_per_second=1000.0)
+    tasks = Tasks(Pace(lambda: next(ticks) * 0.1, job_seconds=1.0, rows_per_second=1000.0))
     tasks.begin_import(iter([True]), 1, "")
     tasks.catch_up()
     while "state" in (status := tasks.import_status()):

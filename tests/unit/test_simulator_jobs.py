@@ -12,6 +12,7 @@ from consumer.simulator.errors import ApiError
 from consumer.simulator.list_jobs import ListJobs
 from consumer.simulator.lists import ContactLists
 from consumer.simulator.operations import Operation
+from consumer.simulator.tasks import Pace
 
 
 class Bench:
@@ -19,7 +20,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.lists = ContactLists(lambda: self.now, job_seconds=10.0)
+        self.lists = ContactLists(pace=Pace(lambda: self.now, job_seconds=10.0))
         poison = Poison.marked("poison")
         self.api = Api(self.lists, poison, (), ListJobs(self.lists, poison).actions)
         phone = {"columnName": "phone", "type": "cell"}

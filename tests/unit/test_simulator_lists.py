@@ -32,6 +32,15 @@ def test_a_put_forgets_what_it_leaves_out():
     assert (answer["division"]["id"], answer["dateCreated"], answer["emailColumns"]) == ("north", made, [])
 
 
+def test_dates_go_by_the_wall_clock_that_is_given():
+    """As those of do-not-call lists: a test that has a clock of its own sees the dates of that."""
+    now = iter((0.0, 86_400.0))
+    bench = Bench(now=lambda: next(now))
+    put(bench)
+    dates = [bench.list.definition[field] for field in ("dateCreated", "dateModified")]
+    assert dates == ["1970-01-01T00:00:00.000Z", "1970-01-02T00:00:00.000Z"]
+
+
 def test_a_put_without_a_version_is_a_conflict():
     """A client that did not read may not write."""
     bench = Bench()

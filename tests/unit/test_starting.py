@@ -1,11 +1,14 @@
-"""What the probes and the status page tell while the outside is reached, step by step."""
+"""What the probes and the status page tell while the outside is reached, step by step, and the probes afterwards."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import aiohttp
 import pytest
 
 from consumer import app
@@ -82,3 +85,50 @@ async def test_a_registry_is_told_where_there_is_one(monkeypatch: pytest.MonkeyP
         schemas.set_result([])
         _ = await asked["genesys"].get()
         assert subject.status()["reason"] == "reaching Genesys"
+
+
+class Started:
+    """A consumer that has started, with what its probes ask.
+
+    Attributes:
+        pipeline: Well.
+        source: Well.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.subject = App(settings(state_dir=folder, http_address="127.0.0.1:0"))
+        self.pipeline = SimpleNamespace(ready=True, genesys_answers=True, fuses=SimpleNamespace(tripped=False))
+        self.source = SimpleNamespace(connected=True, last_poll=time.monotonic())
+        self.subject._pipeline, self.subject._source = self.pipeline, self.source  # type: ignore[assignment]
+
+    async def probe(self, path: str) -> tuple[int, dict[str, bool]]:
+        """Status and checks, as Kubernetes is told."""
+        await self.subject.server.start()
+        try:
+            async with (
+                aiohttp.ClientSession() as http,
+                http.get(f"http://127.0.0.1:{self.subject.server.port}{path}") as answer,
+            ):
+                return answer.status, (await answer.json())["checks"]
+        finally:
+            await self.subject.server.stop()
+
+
+@pytest.mark.parametrize(("ago_s", "status"), [(app.STUCK_S - 30, 200), (app.STUCK_S + 1, 503)])
+async def test_a_poll_loop_that_does_not_go_round_is_not_live(tmp_path: Path, ago_s: float, status: int) -> None:
+    """Kubernetes restarts the pod: nothing else would make it go round again."""
+    started = Started(tmp_path)
+    started.source.last_poll = time.monotonic() - ago_s
+    assert await started.probe("/livez") == (status, {"event_loop": True, "poll_loop": status == 200})
+
+
+@pytest.mark.parametrize("failing", [None, "assigned", "kafka", "genesys", "fuse"])
+async def test_who_has_started_is_ready_as_long_as_all_is_well(tmp_path: Path, failing: str | None) -> None:
+    """Each check has its own reason to fail."""
+    started = Started(tmp_path)
+    started.pipeline.ready = failing != "assigned"
+    started.source.connected = failing != "kafka"
+    started.pipeline.genesys_answers = failing != "genesys"
+    started.pipeline.fuses.tripped = failing == "fuse"
+    checks = {check: check != failing for check in ("started", "assigned", "kafka", "genesys", "fuse")}
+    assert await started.probe("/readyz") == (503 if failing else 200, checks)

@@ -19,15 +19,15 @@ from consumer.ports import SettledRecord
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
-LABELLED = ["records", "records_rejected", "batches", "requests", "request_retries", "lag", "request_seconds"]
-LABELLED += [
-    "stalled_seconds",
-    "offset_gaps",
-    "source_overtaken",
-    "source_epochs",
-    "fuse_tripped",
-    "withdrawals_refused",
-]
+LABELS = {
+    "records": ("outcome",), "records_rejected": ("reason",), "batches": ("status",),
+    "requests": ("operation", "status"), "request_retries": ("reason",), "lag": ("topic", "partition"),
+    "request_seconds": ("operation",), "stalled_seconds": ("topic", "partition"), "offset_gaps": ("topic",),
+    "source_overtaken": ("topic",), "source_epochs": ("topic",), "fuse_tripped": ("topic",),
+    "withdrawals_refused": ("what",),
+}  # fmt: skip
+"""Names of the labels that a metric has, as dashboards and alerts group by them."""
+
 PLAIN = ["batch_size", "deliver_seconds", "end_to_end_seconds", "withdrawal_seconds", "settle_seconds", "error_rate"]
 PLAIN += ["breaker_state", "rate_limit_remaining", "in_flight", "store_keys", "store_bytes", "restore_seconds"]
 PLAIN += ["undecodable_suppressions"]
@@ -82,6 +82,15 @@ def samples(of: Telemetry) -> dict[str, float]:
     }
 
 
+def labels(of: Telemetry) -> dict[str, set[str]]:
+    """Names of the labels of each metric that has samples; the bounds of a histogram's buckets are none."""
+    return {
+        family.name.removeprefix("genesys_consumer_"): {name for s in family.samples for name in s.labels} - {"le"}
+        for family in text_string_to_metric_families(of.render(OPENMETRICS)[0].decode())
+        if family.name.startswith("genesys_consumer_")
+    }
+
+
 def test_it_is_the_port() -> None:
     """The adapter must have every method of the port, with its signature: mypy reads the annotation."""
     port: ports.Telemetry = telemetry()
@@ -89,12 +98,14 @@ def test_it_is_the_port() -> None:
 
 
 def test_every_promised_metric_is_there() -> None:
-    """Dashboards rely on the names: each must be in the output, even before anything happened."""
+    """Dashboards rely on the names: each must be in the output, even before anything happened, and has its labels."""
     subject = telemetry()
     subject.bind(levels())
     text = subject.render(OPENMETRICS)[0].decode()
     families = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE genesys_consumer_")}
-    assert families == {f"genesys_consumer_{name}" for name in LABELLED + PLAIN}
+    assert families == {f"genesys_consumer_{name}" for name in (*LABELS, *PLAIN)}
+    subject.on_request("add_contacts", "200", 0.1)
+    assert labels(subject) == {name: set(LABELS.get(name, ())) for name in (*LABELS, *PLAIN)}
 
 
 def test_outcomes_are_counted_from_zero() -> None:

@@ -107,14 +107,20 @@ def _row(number: int, values: list[str] | None, taken: _Lines, header: Sequence[
 
 
 def _header(names: list[str] | None, rows: Rows) -> list[str]:
+    """The names of the columns. What is refused may be a row: of it nothing is told that could be a person's."""
     if names is None:
         raise FatalError("the file has no CSV header")
     if len(names) > MAX_COLUMNS:
         raise FatalError(f"the header names {len(names):,} columns, {MAX_COLUMNS:,} at most can be read")
-    if doubled := rows.doubled(names):
-        raise FatalError(f"the CSV header has more than one column for {', '.join(doubled)}")
     if misspelt := rows.misspelt(names):
         raise FatalError(f"the CSV header has columns with other names than fields: {', '.join(misspelt)}")
     if missing := rows.missing(names):
         raise FatalError(f"the CSV header lacks {', '.join(missing)}: it must name the fields, separated by commas")
+    if places := rows.values(names):
+        raise FatalError(
+            f"the CSV header has values instead of names in column {', '.join(map(str, places))}: if a row stands on "
+            "its line, put that on one of its own, or else rename the columns"
+        )
+    if doubled := rows.doubled(names):
+        raise FatalError(f"the CSV header has more than one column for {', '.join(doubled)}")
     return names

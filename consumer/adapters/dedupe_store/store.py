@@ -18,6 +18,7 @@ What a failure becomes:
   once; `FatalError` when that fails too. Repeating is harmless: an entry is a whole value.
 - A failed read, or corruption met in a write: `FatalError`, and the marker is removed, so that the restart rebuilds.
 - The store is open in another process: `FatalError`; nothing is set aside.
+- The volume hangs: who closes a store waits no longer than `CLOSE_WITHIN_S`, so that the member can leave the group.
 """
 
 import asyncio
@@ -26,7 +27,6 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -46,12 +46,15 @@ from consumer.adapters.dedupe_store.database import (
     rocks_options,
 )
 from consumer.adapters.dedupe_store.files import file_errors, write_durably
+from consumer.adapters.worker import Worker
 from consumer.errors import FatalError, TransientError
 from consumer.model import TopicPartition
 from consumer.ports import StoreWrite
 
 FORMAT = 2
 """Changes with every change in how entries or the position are laid down; another one is set aside."""
+
+CLOSE_WITHIN_S = 5.0
 
 _UNFLUSHED_BYTES = 64 << 20
 _UNFLUSHED_BYTES_OF_ONE = 2 << 20
@@ -78,7 +81,7 @@ class RocksStore:
         self._identity = identity
         self._cache = Cache(CACHE_BYTES)
         self._handles: dict[TopicPartition, Handle] = {}
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._worker = Worker("store")
 
     async def open(self, partition: TopicPartition) -> int:
         return await self._run(lambda: self._open(partition))
@@ -100,14 +103,21 @@ class RocksStore:
     async def write(self, *writes: StoreWrite) -> None:
         await self._run(lambda: self._write_in_turn(writes))
 
-    async def close(self, partition: TopicPartition) -> None:
-        await self._run(lambda: self._close(partition))
+    async def close(self, *partitions: TopicPartition) -> None:
+        if not partitions:
+            return
+        closing = self._begun(lambda: self._close_in_turn(partitions))
+        await asyncio.wait([closing], timeout=CLOSE_WITHIN_S)
+        if closing.done():
+            await closing
+        else:
+            remedy = "see whether the volume of STATE_DIR answers; nothing is lost, the changelog has all of it"
+            log.error("store_not_closed", partitions=len(partitions), seconds=CLOSE_WITHIN_S, remedy=remedy)
 
     async def close_all(self) -> None:
-        """Close every store and end the thread; nothing can be opened afterwards."""
-        for partition in list(self._handles):
-            await self.close(partition)
-        self._worker.shutdown()
+        """Close every store, for no longer than one, and end the thread; nothing can be opened afterwards."""
+        await self.close(*self._handles)
+        self._worker.stop()
 
     def size(self) -> tuple[int, int]:
         """Number of keys and bytes on disk of the open stores.
@@ -122,7 +132,10 @@ class RocksStore:
         return keys, size
 
     async def _run(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._worker, file_errors()(work))
+        return await self._begun(work)
+
+    def _begun(self, work: Callable[[], _T]) -> "asyncio.Future[_T]":
+        return asyncio.wrap_future(self._worker.submit(file_errors()(work)))
 
     def _directory(self, partition: TopicPartition) -> Path:
         topic = partition.topic
@@ -221,6 +234,10 @@ class RocksStore:
                 handle.db = self._database(handle.directory, create=False)
             except TransientError as error:  # what is closed cannot be written to: the restart waits for room
                 raise FatalError(f"the store cannot be reopened: {error}") from error
+
+    def _close_in_turn(self, partitions: Sequence[TopicPartition]) -> None:
+        for partition in partitions:
+            self._close(partition)
 
     def _close(self, partition: TopicPartition) -> None:
         handle = self._handles.pop(partition, None)

@@ -15,7 +15,7 @@ from consumer.adapters.kafka.connection import Admin, Connection, native
 from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
 from consumer.adapters.kafka.messages import polled
 from consumer.adapters.kafka.watermarks import low_and_high
-from consumer.adapters.kafka.worker import Worker
+from consumer.adapters.worker import Worker
 from consumer.errors import SourceUnavailable
 from consumer.model import TopicPartition
 from consumer.ports import ChangelogChunk, ChangelogOvertaken

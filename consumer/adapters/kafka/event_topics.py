@@ -22,7 +22,7 @@ from consumer.adapters.kafka.connection import Admin, Connection
 from consumer.adapters.kafka.group_offsets import Membership
 from consumer.adapters.kafka.settling_producer import SettlingProducer
 from consumer.adapters.kafka.topics import ensure
-from consumer.adapters.kafka.worker import Worker
+from consumer.adapters.worker import Worker
 from consumer.errors import FatalError, SettingsError, SourceUnavailable, TransientError
 from consumer.model import Settlement, TopicPartition
 from consumer.ports import ChangelogChunk

@@ -20,7 +20,7 @@ from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
 from consumer.adapters.kafka.group_offsets import committed
 from consumer.adapters.kafka.messages import polled, record_of
 from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, know_leaders, low_and_high, open_ends, stable_ends
-from consumer.adapters.kafka.worker import Worker, in_a_thread
+from consumer.adapters.worker import Worker, in_a_thread
 from consumer.errors import FatalError, SourceUnavailable
 from consumer.model import Record, TopicPartition
 from consumer.ports import ChangelogChunk, ChangelogOvertaken

@@ -17,7 +17,7 @@ from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
 from consumer.adapters.kafka.connection import Connection, of_native
 from consumer.adapters.kafka.failures import error_of, is_hopeless
 from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, partitions_of
-from consumer.adapters.kafka.worker import Worker
+from consumer.adapters.worker import Worker
 from consumer.errors import SettingsError
 from consumer.model import TopicPartition
 from consumer.settings import Settings

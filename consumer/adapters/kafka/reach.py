@@ -13,7 +13,7 @@ import structlog
 from confluent_kafka import Consumer
 
 from consumer.adapters.kafka.connection import Connection, another_reaches, reaches
-from consumer.adapters.kafka.worker import Worker
+from consumer.adapters.worker import Worker
 from consumer.errors import FatalError
 
 PROBE_EVERY_S = 5.0

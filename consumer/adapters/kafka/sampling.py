@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaError, Message
 from consumer.adapters.kafka.connection import Admin, Connection, native
 from consumer.adapters.kafka.messages import polled, record_of
 from consumer.adapters.kafka.watermarks import low_and_high
-from consumer.adapters.kafka.worker import Worker
+from consumer.adapters.worker import Worker
 from consumer.errors import SourceUnavailable
 from consumer.model import Record, TopicPartition
 

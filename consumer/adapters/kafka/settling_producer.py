@@ -26,7 +26,7 @@ from consumer.adapters.kafka.failures import (
     policy,
 )
 from consumer.adapters.kafka.group_offsets import Membership
-from consumer.adapters.kafka.worker import Worker
+from consumer.adapters.worker import Worker
 from consumer.core import dead_letters
 from consumer.errors import ConsumerError, FatalError, Rebalancing, SourceUnavailable
 from consumer.model import DeadLetter, Settlement, TopicPartition

@@ -17,7 +17,7 @@ from consumer.adapters.kafka.group_offsets import Mark, Membership
 from consumer.adapters.kafka.handoff import Handoff
 from consumer.adapters.kafka.ownership import Overtaken
 from consumer.adapters.kafka.poller import Poller
-from consumer.adapters.kafka.worker import carry_out
+from consumer.adapters.worker import carry_out
 from consumer.errors import Rebalancing, SourceUnavailable
 from consumer.model import TopicPartition
 from consumer.ports import SourceEvent

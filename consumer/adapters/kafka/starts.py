@@ -30,7 +30,7 @@ from consumer.adapters.kafka.watermarks import (
     stable_ends,
     told_low_and_high,
 )
-from consumer.adapters.kafka.worker import Worker
+from consumer.adapters.worker import Worker
 from consumer.errors import FatalError, SettingsError, TransientError
 from consumer.model import TopicPartition
 from consumer.settings import Settings

@@ -16,7 +16,7 @@ from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from consumer.adapters.kafka.connection import Admin, Connection
 from consumer.adapters.kafka.failures import error_of, policy
-from consumer.adapters.kafka.worker import in_a_thread
+from consumer.adapters.worker import in_a_thread
 from consumer.errors import FatalError, SourceUnavailable, Unauthorized
 from consumer.settings import Settings
 

@@ -18,7 +18,7 @@ from consumer.adapters.schema_registry import answers
 from consumer.adapters.schema_registry.failures import why
 from consumer.errors import SourceUnavailable, TransientError
 
-_TIMEOUT = aiohttp.ClientTimeout(total=10, connect=5)
+_TIMEOUT = aiohttp.ClientTimeout(total=10, connect=5, sock_read=10)
 _USUAL_LIFE_S = 300.0
 """Taken when the endpoint does not say."""
 

@@ -23,7 +23,7 @@ from consumer.adapters.schema_registry.login import login
 from consumer.errors import SourceUnavailable, TransientError
 from consumer.settings import Settings
 
-_TIMEOUT = aiohttp.ClientTimeout(total=10, connect=5)
+_TIMEOUT = aiohttp.ClientTimeout(total=10, connect=5, sock_read=10)
 _HEADERS = {"Accept": "application/vnd.schemaregistry.v1+json, application/json, */*;q=0.1"}
 
 IsUnknown = Callable[[Mapping[str, Any]], bool]

@@ -19,7 +19,7 @@ class Worker:
     """A daemon thread with a queue of calls.
 
     Not an executor: the interpreter waits for an executor's threads at its end, and a call to librdkafka can block for
-    as long as the brokers are gone.
+    as long as the brokers are gone, one to RocksDB for as long as its volume hangs.
     """
 
     def __init__(self, name: str) -> None:
