@@ -328,7 +328,7 @@ class Lanes:
         size = 1 + sum(len(lane.payload) + 1 for lane in lanes)  # brackets, and commas between
         while len(lanes) < limit and (head := queue.head()):
             size += len(self._payload(head)) + 1
-            if lanes and (size > self._max_bytes or (alike and _differ(head, lanes[0]))):
+            if lanes and (size > self._max_bytes or (alike and head.tried is not lanes[0].tried)):
                 break
             self._leave(head)
             queue.popleft()
@@ -369,10 +369,6 @@ class Lanes:
         if isinstance(lane.queue, _Calm):
             lane.queue.records -= 1
         lane.queue = None
-
-
-def _differ(lane: Lane, other: Lane) -> bool:
-    return lane.tried is not other.tried
 
 
 def _fresh_first(queue: Queue) -> None:

@@ -81,7 +81,6 @@ class Lane(Struct, eq=False):
         misses: How often Genesys did not know the contact, although it should, left it out of an answer, or had
             no room for it.
         blind: Whether an urgent amendment was merged into something else than what was accepted last.
-        replaced: State of the contact with all that the work took the place of; None when it took none.
         failed: Requests of its kind until one with it came to nothing last; None where none did since it was answered.
         put_off: Since when Genesys asks to wait with it, and has not answered it; None where it does not.
         carried_out: Requests of any kind that were carried out until then.
@@ -106,7 +105,6 @@ class Lane(Struct, eq=False):
     report: BatchReport | None = None
     misses: int = 0
     blind: bool = False
-    replaced: State | None = None
     failed: Tally | None = None
     put_off: float | None = None
     carried_out: int = 0
@@ -127,7 +125,7 @@ class Lane(Struct, eq=False):
     @property
     def beneath(self) -> State | None:
         """What the work is accepted on top of: all that it took the place of counts as told."""
-        return self.base if self.replaced is None else self.replaced
+        return self.superseded[-1].expected if self.superseded else self.base
 
     @property
     def withdraws(self) -> bool:

@@ -202,13 +202,13 @@ class Admission:
     def _end(self, lane: Lane, *, accepted: bool) -> None:
         """End a lane, and with it what it superseded; whatever waited behind it is judged now."""
         for work in lane.superseded:
-            self._supersede(lane, work)
+            self._supersede(work)
         lane.superseded = ()
         self._reports.answered(lane, accepted=accepted)
         if left := self._lanes.close(lane):
             self._readmit(left)
 
-    def _supersede(self, lane: Lane, work: Work) -> None:
+    def _supersede(self, work: Work) -> None:
         """End a work whose place another one took.
 
         Where it is settled before that one, and that one comes again, its version was told, and nobody knows what is
@@ -251,7 +251,6 @@ class Admission:
             change = _behind(work, change, before)
             lane.work.expected = before
             self._lanes.replace(lane, work, change)
-            lane.replaced = before
         else:
             self._wait(lane, work, change, verdict)
 
