@@ -90,12 +90,14 @@ class Requests:
         return await self._sink.delete(external_ids, sure, tried=any(lane.tried for lane in batch.lanes), held=held)
 
     async def _absent(self, batch: Batch) -> Collection[str]:
-        """Whom of a batch Genesys does not have; whom nobody delivered as far as is known it may have all the same.
+        """Whom of a batch Genesys does not have. Of one that stands alone, the answer says so.
 
-        Where it does not tell, they are taken for new.
+        Whom nobody delivered as far as is known it may have all the same; where it does not tell, that one is new.
         """
+        if len(batch.lanes) == 1:
+            return [batch.lanes[0].change.contact.external_id]
         new = [lane.change.contact.external_id for lane in batch.lanes if lane.base is None or lane.base.deleted]
-        if not new or len(batch.lanes) == 1:
+        if not new:
             return new
         try:
             return await self._sink.absent(new)

@@ -1023,6 +1023,7 @@ def test_who_is_not_there_any_more_waits_for_room_by_itself() -> None:
         await passes(5)
         assert {name for name in KNOWN if world.list.get(name, {}).get("phone") != "+15550199"} == {KNOWN[7]}
         assert life.pipeline.gate.breaker(now()) is Breaker.CLOSED
+        assert life.pipeline.degraded == "new contacts wait for room in Genesys: no room"
         world.full = False
         await passes(65)
 
