@@ -55,25 +55,13 @@ class Withdrawn(IntFlag):
 def of(
     event: ChangeEvent, judged: Contact | Amendment | ValidationError, offset: int, contact_list_id: str
 ) -> Change | None:
-    """The change that an event asks for, rejected or not: as `of_rejected` or `to_change`."""
+    """The change that an event asks for, rejected or not: as `suppression` or `to_change`."""
     if isinstance(judged, ValidationError):
-        return of_rejected(event, judged, offset, contact_list_id)
+        return suppression(event, offset, contact_list_id, valid_number(event, judged))
     return to_change(event, judged, offset, contact_list_id)
 
 
-def of_rejected(event: ChangeEvent, error: ValidationError, offset: int, contact_list_id: str) -> Change | None:
-    """The change that a rejected event still asks for; None for one that withdraws nothing.
-
-    Args:
-        event: What happened.
-        error: What is wrong with it.
-        offset: Its place in the order of its partition.
-        contact_list_id: Part of the fingerprint.
-    """
-    return suppression(event, offset, contact_list_id, _valid_number(event, error))
-
-
-def _valid_number(event: ChangeEvent, error: ValidationError) -> str:
+def valid_number(event: ChangeEvent, error: ValidationError) -> str:
     """The phone number of a rejected event, if that is not among what is wrong with it."""
     return event.phone if isinstance(event.phone, str) and Reason.PHONE_NOT_E164 not in error.reasons else ""
 
@@ -125,8 +113,14 @@ def to_change(
 def suppression(event: ChangeEvent, offset: int, contact_list_id: str, number: str) -> Change | None:
     """The change that a rejected event still asks for: one that withdraws consent or sets do-not-call suppresses.
 
-    Its number, if it has a valid one, is for the do-not-call list alone: nothing else of a rejected event is trusted.
-    One that tells a flag which is neither true nor false suppresses as a precaution: perhaps it withdraws.
+    One that tells a flag which is neither true nor false suppresses as a precaution: perhaps it withdraws. All others,
+    and those that name nobody, ask for nothing: None.
+
+    Args:
+        event: What happened.
+        offset: Its place in the order of its partition.
+        contact_list_id: Part of the fingerprint.
+        number: Its `valid_number`, for the do-not-call list alone: nothing else of a rejected event is trusted.
     """
     withdraws = event.consent is False or event.do_not_call is True
     unreadable = _is_unreadable(event.consent), _is_unreadable(event.do_not_call)

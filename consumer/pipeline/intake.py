@@ -195,7 +195,7 @@ class Intake:
         work.reasons, work.detail = error.reasons, error.detail
         work.accepted_as = Outcome.REJECTED
         offset = dead_letters.place_in_order(work.record)
-        change = changes.of_rejected(event, error, offset, self._contact_list_id)
+        change = changes.suppression(event, offset, self._contact_list_id, changes.valid_number(event, error))
         if change is None:
             work.outcome = Outcome.REJECTED
         else:
