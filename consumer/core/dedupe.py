@@ -8,7 +8,8 @@ from enum import IntEnum
 
 from msgspec.structs import asdict, replace
 
-from consumer.core.changes import grants_nothing, held_back, narrowed, undecoded, without_content
+from consumer.core.changes import grants_nothing, held_back, narrowed
+from consumer.core.fingerprints import Flags, no_content, undecoded, unknown_content
 from consumer.model import FROM_A_FILE, MAX_VERSION, UNCHANGED, Change, Contact, Operation, Place, State, Verdict
 
 BEFORE_ALL = -1
@@ -24,7 +25,7 @@ class _Order(IntEnum):
 
 # Bound once, since each record needs them: to find a member in its class takes Python 3.11 longer than a comparison.
 _NEW, _CHANGED, _DUPLICATE, _STALE = Verdict
-_UPSERT, _DELETE = Operation.UPSERT, Operation.DELETE
+_DELETE = Operation.DELETE
 _OLDER, _NEWER, _UNKNOWN = _Order.OLDER, _Order.NEWER, _Order.UNKNOWN
 
 _NOTHING_ACCEPTED = State(b"", None, versioned=False, occurred_at=BEFORE_ALL, offset=FROM_A_FILE, deleted=False)
@@ -73,7 +74,7 @@ def judged(change: Change, state: State | None, contact_list_id: str) -> tuple[C
     verdict = judge(change, state)
     if verdict is not _STALE or state is None or not change.withdrawal:
         return change, verdict
-    counts = _counts(change, state, state.consent_at), _counts(change, state, state.do_not_call_at)
+    counts = Flags(_counts(change, state, state.consent_at), _counts(change, state, state.do_not_call_at))
     late = narrowed(change, counts, contact_list_id)
     if late is None or late.fingerprint == state.fingerprint:
         return change, verdict
@@ -255,12 +256,12 @@ def is_deleted_by_us(state: State | None, contact_list_id: str) -> bool:
 
     Who was only noted may be in Genesys by now: by another partition or group, or by somebody's import.
     """
-    return state is not None and state.deleted and state.fingerprint == without_content(_DELETE, contact_list_id)
+    return state is not None and state.deleted and state.fingerprint == no_content(contact_list_id)
 
 
 def forgotten(state: State, contact_list_id: str) -> State:
     """The state of a contact whose content in Genesys nobody knows: whatever the CRM says next is sent."""
-    fingerprint = without_content(_UPSERT, contact_list_id)
+    fingerprint = unknown_content(contact_list_id)
     return replace(state, fingerprint=fingerprint, blocked=False, imprint=b"", granted=None)
 
 
@@ -273,7 +274,7 @@ def given_up(change: Change, state: State | None, contact_list_id: str) -> State
     if held_back(change, state, contact_list_id):
         return replace(state, imprint=b"", granted=None)
     callable_ = False if grants_nothing(change, state) else None
-    fingerprint = without_content(_UPSERT, contact_list_id)
+    fingerprint = unknown_content(contact_list_id)
     return replace(state, fingerprint=fingerprint, deleted=False, callable=callable_, imprint=b"", granted=None)
 
 

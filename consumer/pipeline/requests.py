@@ -5,9 +5,10 @@ from functools import partial
 
 from msgspec import Struct
 
-from consumer.core.changes import grants_nothing, held_back, is_applied, is_content
+from consumer.core.changes import grants_nothing, held_back, is_applied
 from consumer.core.contact_id import contact_id
 from consumer.core.dedupe import as_held
+from consumer.core.fingerprints import is_content
 from consumer.core.lane import Batch, Effect, Lane
 from consumer.errors import ConsumerError, NoneCameBack, NoRoom
 from consumer.model import Amendment, Contact, Operation, State
