@@ -11,7 +11,7 @@ from operator import attrgetter
 import structlog
 from msgspec.structs import replace
 
-from consumer.core import changes, dedupe, state_bytes
+from consumer.core import changes, dedupe, order, state_bytes
 from consumer.core.audit import event_id
 from consumer.core.batch import Lanes
 from consumer.core.lane import Lane
@@ -278,7 +278,7 @@ class Admission:
 
     def _judge(self, work: Work, change: Change, base: State | None) -> None:
         change, verdict = dedupe.judged(change, base, self._contact_list_id)
-        if base is not None and verdict is _CHANGED and dedupe.goes_back(change, base):
+        if base is not None and verdict is _CHANGED and order.goes_back(change, base):
             remedy = "it applies; if the source counts anew, grants stay stale: see a failover in the operating guide"
             log.warning("source_order_went_back", record=event_id(work.record), remedy=remedy)
         if change.operation is _SUPPRESS:
