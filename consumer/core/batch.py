@@ -159,7 +159,7 @@ class Lanes:
             self._requeue(lane)
 
     def release_alone(self, lane: Lane, now: float, *, urgent: bool = False) -> None:
-        """As `release`; but it is sent with nobody else, and unless it is urgent by turns with what lingers."""
+        """`release`, into a group of its own; unless `urgent` it takes turns with what lingers."""
         if lane.queue is self._parked:
             lane.since, lane.urgent = now, urgent
             self.put_back_as_group(effect_of(lane.change), [lane])

@@ -73,7 +73,10 @@ def judged(change: Change, state: State | None, contact_list_id: str) -> tuple[C
 
 
 def _counts(change: Change, state: State, place: Place | None) -> bool:
-    """Whether a stale withdrawal is none where the change that told a flag last stands; None: that is the last one."""
+    """Whether a withdrawal, stale against the last accepted change, counts against the one that told this flag last.
+
+    `place` None: that is the same change, so it does not.
+    """
     return place is not None and judge(change, replace(state, **asdict(place))) is not _STALE
 
 
@@ -109,31 +112,37 @@ def accepted(change: Change, state: State | None, *, blocks: bool = False) -> St
         state: What was known before.
         blocks: Whether there is a do-not-call list.
     """
-    if change.undecoded and state is not None:
+    if state is None:
+        return _with_places(_made(change, None, blocks=blocks), change, _NOTHING_ACCEPTED)
+    if change.undecoded:
         return _still_undecoded(change, state)
-    if change.late and state is not None:
+    if change.late:
         return _accepted_late(change, state, blocks=blocks)
+    made = _made(change, state, blocks=blocks)
+    if change.tombstone and change.version is None and state.version is not None:
+        made = replace(made, occurred_at=state.occurred_at)  # Kafka's time, which a row made at once may be before
+    return _with_places(_held_by_a_file(_in_its_order(made, change, state), change, state), change, state)
+
+
+def _made(change: Change, state: State | None, *, blocks: bool) -> State:
+    """The state that a change leaves, as far as its place in the order and its content go."""
     epoch, version = _version(change, state)
     callable_ = _callable(change, state)
-    made = State(
+    deletes = change.operation is _DELETE
+    return State(
         change.fingerprint,
         version,
         change.version is not None and (state is None or epoch_of(change, state) == epoch),
         change.occurred_at,
         change.offset,
-        change.operation is _DELETE,
-        blocks and change.withdrawal and change.operation is not _DELETE,
+        deletes,
+        blocks and change.withdrawal and not deletes,
         epoch,
         callable_,
         change.imprint,
         change.concurrent,
-        change.granted if callable_ is False and change.operation is not _DELETE else None,
+        change.granted if callable_ is False and not deletes else None,
     )
-    if state is None:
-        return _with_places(made, change, _NOTHING_ACCEPTED)
-    if change.tombstone and change.version is None and state.version is not None:
-        made = replace(made, occurred_at=state.occurred_at)  # Kafka's time, which a row made at once may be before
-    return _with_places(_held_by_a_file(_in_its_order(made, change, state), change, state), change, state)
 
 
 def _accepted_late(change: Change, state: State, *, blocks: bool) -> State:

@@ -103,7 +103,7 @@ class Fuse:
             self._count(*chunk)
 
     def _passing(self, records: Sequence[Record], results: _Results, noted: Sequence[int]) -> int:
-        """As above, of results of which none says that many changed, or may say so."""
+        """`passing`, once no result says that many changed."""
         events, deleting = len(results) - len(noted), dict[int, int]()
         for place, told, deletes in self._counted(records, results, noted):
             events += told

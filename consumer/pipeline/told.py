@@ -67,10 +67,10 @@ def is_undecoded(event: Told) -> bool:
 
 
 def echoed(partition: Partition, works: Sequence[Work], told: Sequence[Told]) -> Sequence[Told]:
-    """What is told, with tombstones as what they are: one right behind a delete of its key is that delete once more.
+    """What is told; a tombstone right behind the delete of its key becomes that delete again, with all that orders it.
 
-    It has the version, the time and the log of that. By Kafka's time alone it would apply anew when a connector sends
-    both again, and come after the row that was made behind them.
+    That is version, time and place in the log. With Kafka's time it would count as a newer delete, and undo a row made
+    in between when both are sent again.
     """
     if works and not any(map(_is_tombstone, told)):
         _note_delete(partition, works[-1].record, told[-1])
