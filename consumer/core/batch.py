@@ -86,7 +86,7 @@ class Lanes:
         """Let a newer work take the place of the one that waits."""
         lane.superseded = _with(lane.superseded, lane.work)
         lane.work, lane.change, lane.expected = work, change, None
-        lane.urgent, lane.withheld, lane.misses = change.withdrawal, False, 0
+        lane.urgent, lane.muted, lane.misses = change.withdrawal, False, 0
         lane.answered()
         self._requeue(lane)
 
@@ -97,7 +97,7 @@ class Lanes:
         lane.expected = expected
         deletes = effect_of(lane.change) is Effect.DELETE
         if withdraws and not (lane.sent or lane.urgent or deletes):
-            lane.urgent = lane.withheld = True
+            lane.urgent = lane.muted = True
             lane.answered()
             self._requeue(lane)
 
@@ -361,7 +361,7 @@ class Lanes:
         change = lane.change
         if not lane.payload and effect_of(change) is _UPSERT:
             contact = change.whole
-            lane.payload = self._encode(contact, callable_=contact.callable and not lane.withheld)
+            lane.payload = self._encode(contact, callable_=contact.callable and not lane.muted)
         return lane.payload
 
     def _leave(self, lane: Lane) -> None:

@@ -40,7 +40,7 @@ from consumer.model import (
 
 # Bound once, since each record needs them: to find a member in its class takes Python 3.11 longer than a comparison.
 _UPSERT, _DELETE, _SUPPRESS = Operation
-_DELETES = ChangeType.DELETE
+_DELETE_EVENT = ChangeType.DELETE
 
 
 class Withdrawn(IntFlag):
@@ -89,7 +89,7 @@ def to_change(
     """
     if isinstance(contact, Amendment):
         return _amending(_UPSERT, event, contact, offset, contact_list_id)
-    deletes = event.change_type is _DELETES
+    deletes = event.change_type is _DELETE_EVENT
     withdraws = deletes or not contact.callable
     change = Change(
         _DELETE if deletes else _UPSERT,
@@ -327,7 +327,7 @@ def _tells(contact: Contact | Amendment) -> Flags:
     return Flags(contact.consent is not UNCHANGED, contact.do_not_call is not UNCHANGED)
 
 
-def held_back(change: Change, state: State | None, contact_list_id: str) -> bool:
+def is_precaution(change: Change, state: State | None, contact_list_id: str) -> bool:
     """Whether an amendment leaves its contact not callable, as a precaution.
 
     A record that nobody could decode may have changed either flag: only who tells both of them says who may be called.

@@ -6,7 +6,7 @@ contact with the same content; identity alone is never enough, it would swallow 
 
 from msgspec.structs import asdict, replace
 
-from consumer.core.changes import grants_nothing, held_back, narrowed
+from consumer.core.changes import grants_nothing, is_precaution, narrowed
 from consumer.core.fingerprints import Flags, no_content, undecoded, unknown_content
 from consumer.core.order import Order, epoch_of, goes_back, is_apart, is_committed_since, order_of
 from consumer.model import FROM_A_FILE, MAX_VERSION, UNCHANGED, Change, Contact, Operation, Place, State, Verdict
@@ -246,7 +246,7 @@ def given_up(change: Change, state: State | None, contact_list_id: str) -> State
     One that lets nobody call has not done so either: a precaution holds on, and so does a withdrawal.
     """
     state = state or _NOTHING_ACCEPTED
-    if held_back(change, state, contact_list_id):
+    if is_precaution(change, state, contact_list_id):
         return replace(state, imprint=b"", granted=None)
     callable_ = False if grants_nothing(change, state) else None
     fingerprint = unknown_content(contact_list_id)

@@ -43,10 +43,10 @@ class Throttle:
         self._own = requests_per_minute
         self._refilled_at = 0.0
         self._not_before = 0.0
-        self.limit(requests_per_minute)
+        self.go_by(requests_per_minute)
         self._tokens = self._capacity
 
-    def limit(self, told: int) -> None:
+    def go_by(self, told: int) -> None:
         """Go by the limit that Genesys tells from now on, or by our own where that is lower."""
         requests_per_minute = min(self._own, told)
         self._capacity = max(1.0, requests_per_minute / 60 * _BURST_S)

@@ -5,7 +5,7 @@ from functools import partial
 
 from msgspec import Struct
 
-from consumer.core.changes import grants_nothing, held_back, is_applied
+from consumer.core.changes import grants_nothing, is_applied, is_precaution
 from consumer.core.contact_id import contact_id
 from consumer.core.dedupe import as_held
 from consumer.core.fingerprints import is_content
@@ -132,8 +132,8 @@ class Requests:
     def _is_withheld(self, lane: Lane, base: State | None) -> bool:
         """Whether the contact is not callable whatever its flags say then, with what is known of it."""
         not_callable = grants_nothing(lane.change, base)
-        held = not_callable or held_back(lane.change, base, self._sink.contact_list_id)
-        return held or lane.withheld or suppresses(lane)
+        held = not_callable or is_precaution(lane.change, base, self._sink.contact_list_id)
+        return held or lane.muted or suppresses(lane)
 
     def _is_current(self, lane: Lane, shown: Contact) -> bool:
         """Whether the contact may be amended as it is shown: older content, sent again, could undo a withdrawal.

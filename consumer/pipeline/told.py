@@ -16,7 +16,8 @@ from consumer.errors import DecodeError
 from consumer.model import ChangeEvent, ChangeType, Events, LogPlace, Outcome, Record, Work
 from consumer.pipeline.partitions import Partition
 
-_DELETES = ChangeType.DELETE  # bound once: to find a member in its class takes Python 3.11 longer than a comparison
+# Bound once: to find a member in its class takes Python 3.11 longer than a comparison.
+_DELETE_EVENT = ChangeType.DELETE
 
 CONTACTS_AT_ONCE = 2_000
 """Contacts that are judged before other tasks get a turn, where records tell of several."""
@@ -95,7 +96,7 @@ def _is_tombstone(event: Told) -> bool:
 def _note_delete(partition: Partition, record: Record, event: Told) -> None:
     """Remember the last record if it is a delete, also for whoever goes on behind it."""
     partition.deleted = None
-    if isinstance(event, ChangeEvent) and event.change_type is _DELETES:
+    if isinstance(event, ChangeEvent) and event.change_type is _DELETE_EVENT:
         partition.deleted = partition.deletes[record.offset] = Deleted.of(record, event)
 
 

@@ -235,7 +235,7 @@ def test_a_precaution_ends_when_what_was_unclear_is_told(unclear, told):
     flags = (True if told.consent else UNCHANGED, False if told.do_not_call else UNCHANGED)
     amending = replace(change(version=6), contact=Amendment("c-1", "+15550199", UNCHANGED, *flags, {}))
     left = Flags(unclear.consent and not told.consent, unclear.do_not_call and not told.do_not_call)
-    assert changes.held_back(amending, state, LIST) is left.any
+    assert changes.is_precaution(amending, state, LIST) is left.any
     after = merged(amending, replace(CONTACT, phone="+15550199"), state, LIST)
     assert (after.fingerprint == fingerprints.unclear(LIST, left)) is left.any
     assert accepted(after, state).callable is not left.any
