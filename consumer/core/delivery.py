@@ -20,9 +20,6 @@ THROTTLED_DEFAULT_S = 5.0
 _SHRINK = 10
 _BURST_S = 2.0
 
-VALUE_CHARACTERS = 512
-"""Longest value of a contact that Genesys takes."""
-
 
 class Breaker(IntEnum):
     """State of the breaker, as the metric tells it."""
