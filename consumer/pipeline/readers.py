@@ -58,8 +58,11 @@ def form_of(topic: str, settings: Settings) -> Form:
 
 def without_registry(envelope: TopicEnvelope, on_schema: OnSchema = ignored) -> dict[ReaderName, Reader | DecodeError]:
     """The readers of what no registry knows; `on_schema` is called with each schema that records in JSON bring."""
-    json_keys = partial(keys.read_json, fields=envelope.key_fields)
-    return {framing.JSON: _of_values(JsonReader(envelope, on_schema), envelope), KeySchema(framing.JSON): json_keys}
+    return {
+        framing.JSON: _of_values(JsonReader(envelope, on_schema), envelope),
+        KeySchema(framing.JSON): partial(keys.read_json, fields=envelope.key_fields),
+        KeySchema(framing.TEXT): keys.read_text,
+    }
 
 
 def reader(name: ReaderName, text: str, envelope: TopicEnvelope) -> Reader | DecodeError:

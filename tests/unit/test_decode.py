@@ -17,13 +17,14 @@ from consumer.core.avro import (
     MAX_SCHEMA_NODES,
     WriterSchema,
 )
-from consumer.core.decode import decode
+from consumer.core.decode import decode as decoded_by
 from consumer.core.envelopes.native import native
 from consumer.core.envelopes.schema import Fields
 from consumer.core.framing import MAX_VALUE_BYTES
 from consumer.core.mapping_tables import CHANGE_TYPES
 from consumer.errors import DecodeError, ReaderFailed
 from consumer.model import ChangeEvent, ChangeType, Reason, Record
+from tests.envelopes import CONFLUENT, TEXT_KEYS
 
 ROOT = Path(__file__).parents[2]
 AVRO = ROOT / "tests/data/avro"
@@ -49,6 +50,11 @@ NATIVE_FIELDS = st.fixed_dictionaries(
         "attributes": st.dictionaries(TEXT, TEXT),
     }
 )
+
+
+def decode(records, readers):
+    """What becomes of records in Confluent's framing."""
+    return decoded_by(records, TEXT_KEYS | readers, CONFLUENT)
 
 
 def record_of(*fields, **properties):

@@ -16,7 +16,6 @@ from consumer import reconcile_app
 from consumer.core import dedupe, fingerprints, state_bytes
 from consumer.core.audit import Auditor
 from consumer.core.contact_id import contact_id
-from consumer.core.decode import CONFLUENT
 from consumer.core.delivery import Gate, Throttle
 from consumer.core.framing import form
 from consumer.errors import (
@@ -43,6 +42,7 @@ from consumer.reconcile.report import Mended, Report
 from consumer.reconcile.run import EXPORTS, Reconciliation
 from consumer.reconcile.source import SourceTopics
 from tests import virtual_time
+from tests.envelopes import CONFLUENT
 from tests.fills import Fill, MemoryRows, fill, row
 from tests.lives import NATIVE, Life, live, settings, world_of
 from tests.memory_ports import MemoryHistory, MemorySchemas, MemorySink, MemoryStore, MemoryTopics, World, outage
