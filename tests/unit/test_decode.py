@@ -10,13 +10,8 @@ import fastavro
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from consumer.core.avro import (
-    MAX_MEMORY_BYTES,
-    MAX_SCHEMA_CHARACTERS,
-    MAX_SCHEMA_DEPTH,
-    MAX_SCHEMA_NODES,
-    WriterSchema,
-)
+from consumer.core.avro import WriterSchema
+from consumer.core.avro_schema import MAX_MEMORY_BYTES, MAX_SCHEMA_CHARACTERS, MAX_SCHEMA_DEPTH, MAX_SCHEMA_NODES
 from consumer.core.decode import decode as decoded_by
 from consumer.core.envelopes.native import native
 from consumer.core.envelopes.schema import Fields
