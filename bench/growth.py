@@ -22,7 +22,7 @@ from bench import events
 from bench.stages import RUNS, STORE_WRITE, Flow
 from consumer.adapters.dedupe_store.store import RocksStore
 from consumer.adapters.kafka.poller import MAX_POLL_RECORDS
-from consumer.core import changes, state_bytes
+from consumer.core import fingerprints, state_bytes
 from consumer.model import Record, State, TopicPartition
 from consumer.pipeline.settle import MAX_RECORDS
 
@@ -160,9 +160,9 @@ def _identities(partition: int, keys: int) -> Iterator[bytes]:
     """So many; they are as evenly spread as hashes are."""
     known = min(keys, CHANGED * RUNS // PARTITIONS)
     for number in range(known):
-        yield changes.identity(events.event(FIRST_KNOWN + number * PARTITIONS + partition)["externalId"])
+        yield fingerprints.identity(events.event(FIRST_KNOWN + number * PARTITIONS + partition)["externalId"])
     for _ in range(keys - known):
-        yield os.urandom(changes.IDENTITY_BYTES)
+        yield os.urandom(fingerprints.IDENTITY_BYTES)
 
 
 def _spread(

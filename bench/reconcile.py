@@ -27,10 +27,10 @@ from consumer.adapters.kafka.changelog import prefix_of
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.topics import ensure
 from consumer.columns import values_of
-from consumer.core import changes, state_bytes
+from consumer.core import fingerprints, state_bytes
 from consumer.core.contact_id import contact_id
 from consumer.core.delivery import Throttle
-from consumer.model import Contact, Operation, State, TopicPartition
+from consumer.model import Contact, State, TopicPartition
 from consumer.settings import Settings, load
 from consumer.simulator.app import Simulator
 from consumer.simulator.contacts import Contacts
@@ -111,7 +111,7 @@ def _prepare(settings: Settings, contacts: int) -> None:
     for number, (key, value) in enumerate(events.records(events.all_new(contacts))):
         source = TopicPartition(topic, number % PARTITIONS)
         producer.produce(topic, value, key, source.partition)
-        name = prefix_of(source) + changes.identity(key.decode())
+        name = prefix_of(source) + fingerprints.identity(key.decode())
         producer.produce(settings.kafka_changelog_topic, _state(number, list_id), name, source.partition)
         if number % IN_THE_QUEUE == 0:
             producer.flush(60)
@@ -125,12 +125,12 @@ async def _topics(settings: Settings) -> None:
 
 
 def _state(number: int, list_id: str) -> bytes:
-    fingerprint = (
-        changes.without_content(Operation.SUPPRESS, list_id)
+    content = (
+        fingerprints.suppressed(list_id, fingerprints.NEITHER)
         if _is_suppressed(number)
-        else changes.fingerprint(_contact(number), list_id)
+        else fingerprints.fingerprint(_contact(number), list_id)
     )
-    state = State(fingerprint, 1, True, events.FIRST_MOMENT_MS, number // PARTITIONS, False)
+    state = State(content, 1, True, events.FIRST_MOMENT_MS, number // PARTITIONS, False)
     return state_bytes.encode(state, events.FIRST_MOMENT_MS)
 
 

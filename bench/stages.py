@@ -31,10 +31,12 @@ from consumer.core.audit import Auditor
 from consumer.core.batch import Lanes
 from consumer.core.decode import Reader, ReaderName, decode
 from consumer.core.envelopes.native import native
+from consumer.core.framing import form
 from consumer.core.lane import Batch
 from consumer.core.offsets import Tracker
 from consumer.core.validate import validate
 from consumer.errors import DecodeError
+from consumer.formats import Framing, KeyFormat
 from consumer.model import Assignment, ChainHead, Change, ChangeEvent, Contact, Record, TopicPartition, Work
 from consumer.pipeline.admission import Admission
 from consumer.pipeline.intake import CHUNK
@@ -44,6 +46,7 @@ from consumer.pipeline.reports import Reports
 from consumer.settings import Settings, load, packaged_schemas
 
 SOURCE = TopicPartition("crm.contacts.changes", 0)
+FORM = form(SOURCE.topic, Framing.CONFLUENT, KeyFormat.STRING)
 SCHEMA = (packaged_schemas() / "crm_contact_change.avsc").read_text()
 STORE_WRITE = 5_000
 NOW = 1_800_000_000.0
@@ -110,7 +113,7 @@ class Flow:
 
     def decode(self) -> None:
         for chunk in _chunks(self.records, self.chunk):
-            self.events += cast("list[ChangeEvent]", decode(chunk, self.readers).results)
+            self.events += cast("list[ChangeEvent]", decode(chunk, self.readers, FORM).results)
 
     def validate(self) -> None:
         self.contacts = cast("list[Contact]", validate(self.events, ()))

@@ -17,6 +17,9 @@ EXTERNAL_ID, PHONE, EMAIL, CONSENT, DO_NOT_CALL = (
 )
 OWN: Final = (EXTERNAL_ID, PHONE, EMAIL, CONSENT, DO_NOT_CALL)
 
+VALUE_CHARACTERS = 512
+"""Longest value of a contact that Genesys takes."""
+
 _TEXTS: Final = {True: "true", False: "false"}
 _FLAGS: Final = {"true": True, "false": False}
 _NOT_SET = frozenset({"", "false"})

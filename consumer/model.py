@@ -1,8 +1,8 @@
 """The values that travel through the pipeline, in the order of the flow.
 
-Record -> ChangeEvent -> Contact -> Change -> Outcome. All are immutable and cheap to make, except `Work`, which
-gathers what becomes of a record. None knows where it came from or goes to, and none of the immutable ones can be part
-of a cycle, so that the garbage collector may skip them. This module imports nothing of the project.
+Record -> ChangeEvent -> Contact -> Change -> Outcome. None knows where it came from or goes to. `Work`, `Assignment`
+and `BatchReport` change; all else is immutable and in no cycle, so that the garbage collector skips it. This module
+imports nothing of the project.
 """
 
 from collections.abc import Mapping, Sequence
@@ -290,15 +290,15 @@ class Change(Struct, frozen=True, gc=False):
         number: Of a suppression, the valid number that the rejected record names, "" if none: for the do-not-call list.
         epoch: Of the source's log, within which versions are compared.
         read: It was read by a snapshot: its time is not that of a change.
-        concurrent: So it was, of a log in which changes stand where they were made: what stands before it may have been
-            committed after it.
+        concurrent: `read`, from a log whose positions are not in the order of commits (PostgreSQL): what has a lower
+            version may have been committed later.
         former: Identity that the contact had before; None if it never had another, or once that one was looked up.
         withdrew: The contact is not callable whatever the change says: a delete takes the place of a withdrawal, or an
             amendment tells neither flag of somebody who withdrew.
         imprint: Of the record that asks for it, 16 bytes; empty where a repeat of that could mean something else.
         replayed: Its offset is that of the dead letter that was replayed.
         tombstone: Its record has a key alone: what is told of time is Kafka's.
-        told: What it tells, of an amendment that was merged; None of all others, whose contact is that.
+        told: Of a merged amendment, what it told before merging; None: `contact` is what was told.
         late: It withdraws flags of which nothing newer was told, and is older than what was accepted last: these alone
             are changed, and the order of the contact stays as it is.
         granted: Which flag alone the CRM is known to have granted, once it is known what becomes of the contact; None

@@ -378,8 +378,8 @@ class Sink(Protocol):
         """Add or replace encoded contacts, at most 1000. Each stands in the list once.
 
         Where there is a do-not-call list, the numbers of those withdrawn among them are on it before. Where it may be
-        shortened, those of the granted, which withdrew before, are taken off it afterwards. Unless it `asks`, that list
-        counts as one that takes no numbers: it might take half of the time of the call to say so. Whose number it
+        shortened, those of the granted, which withdrew before, are taken off it afterwards. With `asks` False it is not
+        called, and counts as one that takes no numbers: to ask it may use half of the time limit. Whose number it
         refuses alone is told `number_refused`: all else is done for that contact.
 
         Returns:

@@ -8,15 +8,25 @@ from typing import Any
 
 import fastavro
 
+from consumer.core import keys
 from consumer.core.avro import WriterSchema
+from consumer.core.decode import Reader, ReaderName
 from consumer.core.envelopes.choice import Envelopes
-from consumer.formats import EnvelopeName, PerTopic
+from consumer.core.framing import TEXT, KeySchema, form
+from consumer.errors import DecodeError
+from consumer.formats import EnvelopeName, Framing, KeyFormat, PerTopic
 from consumer.model import ChangeEvent, Headers, Record
 from consumer.settings import ready_made_mappings
 
 AVRO = Path(__file__).parent / "data" / "avro"
 TOPIC = "crm.public.customers"
 TIME_MS = 1_700_000_000_000
+
+CONFLUENT = form(TOPIC, Framing.CONFLUENT, KeyFormat.STRING)
+"""Confluent's framing, and tombstones whose key is text."""
+
+TEXT_KEYS: dict[ReaderName, Reader | DecodeError] = {KeySchema(TEXT): keys.read_text}
+"""What those are read with."""
 
 Table = dict[str, Any]
 

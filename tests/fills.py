@@ -7,8 +7,9 @@ from typing import Any
 import orjson
 from msgspec.structs import asdict
 
+from consumer.columns import VALUE_CHARACTERS
 from consumer.command_ports import ImportStatus
-from consumer.core.delivery import VALUE_CHARACTERS, Throttle
+from consumer.core.delivery import Throttle
 from consumer.core.partitioner import PARTITIONERS
 from consumer.errors import TransientError
 from consumer.first_fill.run import FirstFill, Summary

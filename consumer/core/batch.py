@@ -86,7 +86,7 @@ class Lanes:
         """Let a newer work take the place of the one that waits."""
         lane.superseded = _with(lane.superseded, lane.work)
         lane.work, lane.change, lane.expected = work, change, None
-        lane.urgent, lane.withheld, lane.misses = change.withdrawal, False, 0
+        lane.urgent, lane.muted, lane.misses = change.withdrawal, False, 0
         lane.answered()
         self._requeue(lane)
 
@@ -97,7 +97,7 @@ class Lanes:
         lane.expected = expected
         deletes = effect_of(lane.change) is Effect.DELETE
         if withdraws and not (lane.sent or lane.urgent or deletes):
-            lane.urgent = lane.withheld = True
+            lane.urgent = lane.muted = True
             lane.answered()
             self._requeue(lane)
 
@@ -159,7 +159,7 @@ class Lanes:
             self._requeue(lane)
 
     def release_alone(self, lane: Lane, now: float, *, urgent: bool = False) -> None:
-        """As `release`; but it is sent with nobody else, and unless it is urgent by turns with what lingers."""
+        """`release`, into a group of its own; unless `urgent` it takes turns with what lingers."""
         if lane.queue is self._parked:
             lane.since, lane.urgent = now, urgent
             self.put_back_as_group(effect_of(lane.change), [lane])
@@ -328,7 +328,7 @@ class Lanes:
         size = 1 + sum(len(lane.payload) + 1 for lane in lanes)  # brackets, and commas between
         while len(lanes) < limit and (head := queue.head()):
             size += len(self._payload(head)) + 1
-            if lanes and (size > self._max_bytes or (alike and _differ(head, lanes[0]))):
+            if lanes and (size > self._max_bytes or (alike and head.tried is not lanes[0].tried)):
                 break
             self._leave(head)
             queue.popleft()
@@ -361,7 +361,7 @@ class Lanes:
         change = lane.change
         if not lane.payload and effect_of(change) is _UPSERT:
             contact = change.whole
-            lane.payload = self._encode(contact, callable_=contact.callable and not lane.withheld)
+            lane.payload = self._encode(contact, callable_=contact.callable and not lane.muted)
         return lane.payload
 
     def _leave(self, lane: Lane) -> None:
@@ -369,10 +369,6 @@ class Lanes:
         if isinstance(lane.queue, _Calm):
             lane.queue.records -= 1
         lane.queue = None
-
-
-def _differ(lane: Lane, other: Lane) -> bool:
-    return lane.tried is not other.tried
 
 
 def _fresh_first(queue: Queue) -> None:

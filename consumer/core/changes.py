@@ -1,19 +1,28 @@
-"""What a change event asks for, and the fingerprints by which contents are told apart.
+"""What a change event asks for, and what an amendment comes to.
 
-Answers for identity and fingerprint, and for every withdrawal becoming a change, also one of an event that breaks a
-rule or that nobody can decode. Touches nothing else.
+Answers for every withdrawal becoming a change, also one of an event that breaks a rule or that nobody can decode, and
+for nothing granting what it does not tell. Touches nothing else.
 """
 
-import hashlib
-from collections.abc import Mapping
 from enum import IntFlag
-from functools import cache, reduce
-from itertools import product
+from functools import reduce
 from operator import or_
 
-import orjson
-from msgspec.structs import astuple, replace
+from msgspec.structs import replace
 
+from consumer.core.fingerprints import (
+    BOTH,
+    NEITHER,
+    Flags,
+    fingerprint,
+    identity,
+    is_content,
+    no_content,
+    suppressed,
+    unclear,
+    unclear_flags,
+    undecoded,
+)
 from consumer.errors import ValidationError
 from consumer.model import (
     UNCHANGED,
@@ -29,11 +38,9 @@ from consumer.model import (
     Unchanged,
 )
 
-IDENTITY_BYTES = 32
-
 # Bound once, since each record needs them: to find a member in its class takes Python 3.11 longer than a comparison.
-_UPSERT, _DELETE = Operation.UPSERT, Operation.DELETE
-_DELETES = ChangeType.DELETE
+_UPSERT, _DELETE, _SUPPRESS = Operation
+_DELETE_EVENT = ChangeType.DELETE
 
 
 class Withdrawn(IntFlag):
@@ -55,37 +62,15 @@ class Withdrawn(IntFlag):
 def of(
     event: ChangeEvent, judged: Contact | Amendment | ValidationError, offset: int, contact_list_id: str
 ) -> Change | None:
-    """The change that an event asks for, rejected or not: as `of_rejected` or `to_change`."""
+    """The change that an event asks for, rejected or not: as `suppression` or `to_change`."""
     if isinstance(judged, ValidationError):
-        return of_rejected(event, judged, offset, contact_list_id)
+        return suppression(event, offset, contact_list_id, valid_number(event, judged))
     return to_change(event, judged, offset, contact_list_id)
 
 
-def of_rejected(event: ChangeEvent, error: ValidationError, offset: int, contact_list_id: str) -> Change | None:
-    """The change that a rejected event still asks for; None for one that withdraws nothing.
-
-    Args:
-        event: What happened.
-        error: What is wrong with it.
-        offset: Its place in the order of its partition.
-        contact_list_id: Part of the fingerprint.
-    """
-    return suppression(event, offset, contact_list_id, _valid_number(event, error))
-
-
-def _valid_number(event: ChangeEvent, error: ValidationError) -> str:
+def valid_number(event: ChangeEvent, error: ValidationError) -> str:
     """The phone number of a rejected event, if that is not among what is wrong with it."""
     return event.phone if isinstance(event.phone, str) and Reason.PHONE_NOT_E164 not in error.reasons else ""
-
-
-def identity(external_id: str) -> bytes:
-    """What a contact is known by in the store: SHA-256 of its external id."""
-    return hashlib.sha256(external_id.encode()).digest()
-
-
-def identity_of_key(key: bytes | None) -> bytes:
-    """The identity that a record's key gives, where the key is the external id."""
-    return hashlib.sha256(key or b"").digest()
 
 
 def to_change(
@@ -104,13 +89,13 @@ def to_change(
     """
     if isinstance(contact, Amendment):
         return _amending(_UPSERT, event, contact, offset, contact_list_id)
-    deletes = event.change_type is _DELETES
+    deletes = event.change_type is _DELETE_EVENT
     withdraws = deletes or not contact.callable
     change = Change(
         _DELETE if deletes else _UPSERT,
         contact,
         identity(contact.external_id),
-        without_content(_DELETE, contact_list_id) if deletes else fingerprint(contact, contact_list_id),
+        no_content(contact_list_id) if deletes else fingerprint(contact, contact_list_id),
         event.version,
         event.occurred_at,
         offset,
@@ -125,19 +110,23 @@ def to_change(
 def suppression(event: ChangeEvent, offset: int, contact_list_id: str, number: str) -> Change | None:
     """The change that a rejected event still asks for: one that withdraws consent or sets do-not-call suppresses.
 
-    Its number, if it has a valid one, is for the do-not-call list alone: nothing else of a rejected event is trusted.
-    One that tells a flag which is neither true nor false suppresses as a precaution: perhaps it withdraws.
+    One that tells a flag which is neither true nor false suppresses as a precaution: perhaps it withdraws. All others,
+    and those that name nobody, ask for nothing: None.
+
+    Args:
+        event: What happened.
+        offset: Its place in the order of its partition.
+        contact_list_id: Part of the fingerprint.
+        number: Its `valid_number`, for the do-not-call list alone: nothing else of a rejected event is trusted.
     """
-    withdraws = event.consent is False or event.do_not_call is True
-    unreadable = _is_unreadable(event.consent), _is_unreadable(event.do_not_call)
-    if not (withdraws or any(unreadable)):
+    withdrawn = Flags(event.consent is False, event.do_not_call is True)
+    unreadable = Flags(_is_unreadable(event.consent), _is_unreadable(event.do_not_call))
+    if event.named is None or not (withdrawn.any or unreadable.any):
         return None
-    if event.named is None:
-        return None
-    amendment = _without_flags(event.named, event.consent is False, event.do_not_call is True)
-    content = _suppressing(contact_list_id, unreadable, _withdraws(amendment))
-    suppressing = _amending(Operation.SUPPRESS, event, amendment, offset, contact_list_id)
-    return replace(suppressing, fingerprint=content, number=number if withdraws else "", withdrawal=True)
+    amendment = _without_flags(event.named, withdrawn)
+    content = _suppressing(contact_list_id, unreadable, withdrawn)
+    suppressing = _amending(_SUPPRESS, event, amendment, offset, contact_list_id)
+    return replace(suppressing, fingerprint=content, number=number if withdrawn.any else "", withdrawal=True)
 
 
 def _is_unreadable(flag: object) -> bool:
@@ -154,66 +143,66 @@ def withdrawn(change: Change, contact_list_id: str, before: Withdrawn = Withdraw
     """
     if change.operation is _DELETE:
         return Withdrawn.CONTACT
-    consent, do_not_call = _unclear_flags(contact_list_id).get(change.fingerprint, (False, False))
+    plainly, perhaps = _withdraws(change.contact), _unclear_flags_of(change, contact_list_id)
     told = {
-        Withdrawn.CONSENT: change.contact.consent is False,
-        Withdrawn.DO_NOT_CALL: change.contact.do_not_call is True,
-        Withdrawn.PERHAPS_CONSENT: consent,
-        Withdrawn.PERHAPS_NOT_TO_BE_CALLED: do_not_call,
+        Withdrawn.CONSENT: plainly.consent,
+        Withdrawn.DO_NOT_CALL: plainly.do_not_call,
+        Withdrawn.PERHAPS_CONSENT: perhaps.consent,
+        Withdrawn.PERHAPS_NOT_TO_BE_CALLED: perhaps.do_not_call,
     }
-    kept = before if change.operation is Operation.SUPPRESS else Withdrawn.NOTHING
+    kept = before if change.operation is _SUPPRESS else Withdrawn.NOTHING
     return reduce(or_, (flag for flag, holds in told.items() if holds), kept)
 
 
 def withdrawing(change: Change, before: Withdrawn, contact_list_id: str) -> Change:
     """A suppression by its own flags, and by those by which what it takes the place of withdrew; others as they are."""
     amendment = change.contact
-    if change.operation is not Operation.SUPPRESS or not isinstance(amendment, Amendment):
+    if change.operation is not _SUPPRESS or not isinstance(amendment, Amendment):
         return change
-    flags = withdrawn(change, contact_list_id, before)
-    consent, do_not_call = Withdrawn.CONSENT in flags, Withdrawn.DO_NOT_CALL in flags
-    unreadable = Withdrawn.PERHAPS_CONSENT in flags, Withdrawn.PERHAPS_NOT_TO_BE_CALLED in flags
+    all_withdrawn = withdrawn(change, contact_list_id, before)
+    plainly = Flags(Withdrawn.CONSENT in all_withdrawn, Withdrawn.DO_NOT_CALL in all_withdrawn)
+    perhaps = Flags(Withdrawn.PERHAPS_CONSENT in all_withdrawn, Withdrawn.PERHAPS_NOT_TO_BE_CALLED in all_withdrawn)
     told = replace(
         amendment,
-        consent=False if consent else amendment.consent,
-        do_not_call=True if do_not_call else amendment.do_not_call,
+        consent=False if plainly.consent else amendment.consent,
+        do_not_call=True if plainly.do_not_call else amendment.do_not_call,
     )
-    content = _suppressing(contact_list_id, unreadable, (consent, do_not_call))
-    return replace(change, contact=told, fingerprint=content)
+    return replace(change, contact=told, fingerprint=_suppressing(contact_list_id, perhaps, plainly))
 
 
-def narrowed(change: Change, counts: tuple[bool, bool], contact_list_id: str) -> Change | None:
+def narrowed(change: Change, counts: Flags, contact_list_id: str) -> Change | None:
     """What a withdrawal, late for all else, still withdraws, or perhaps does; None where that is nothing.
 
     What it grants beside is late too. So is a delete: a contact that was told of since is there again.
 
     Args:
         change: The withdrawal.
-        counts: Whether what it says of consent still counts, and of do-not-call.
+        counts: Whether what it says of a flag still counts.
         contact_list_id: Part of the fingerprint.
     """
     if change.operation is _DELETE:
         return None
-    unreadable = _both(counts, _unclear_flags(contact_list_id).get(change.fingerprint, (False, False)))
-    withdrawn = _both(counts, _withdraws(change.contact))
-    if not any((*unreadable, *withdrawn)):
+    plainly = _in_both(counts, _withdraws(change.contact))
+    perhaps = _in_both(counts, _unclear_flags_of(change, contact_list_id))
+    if not (plainly.any or perhaps.any):
         return None
-    amendment = _without_flags(change.contact.external_id, *withdrawn)
-    if change.operation is Operation.SUPPRESS:
-        content = _suppressing(contact_list_id, unreadable, withdrawn)
+    amendment = _without_flags(change.contact.external_id, plainly)
+    if change.operation is _SUPPRESS:
+        content = _suppressing(contact_list_id, perhaps, plainly)
     else:
         content = fingerprint(amendment, contact_list_id)
     return replace(change, contact=amendment, fingerprint=content, imprint=b"", granted=None, late=True)
 
 
-def _both(one: tuple[bool, bool], other: tuple[bool, bool]) -> tuple[bool, bool]:
-    return one[0] and other[0], one[1] and other[1]
+def _in_both(one: Flags, other: Flags) -> Flags:
+    return Flags(one.consent and other.consent, one.do_not_call and other.do_not_call)
 
 
-def _without_flags(external_id: str, consent: bool, do_not_call: bool) -> Amendment:
+def _without_flags(external_id: str, withdrawn: Flags) -> Amendment:
     """The amendment that withdraws consent, or sets do-not-call, and tells nothing else."""
-    flags = False if consent else UNCHANGED, True if do_not_call else UNCHANGED
-    return Amendment(external_id, UNCHANGED, UNCHANGED, *flags, {})
+    consent = False if withdrawn.consent else UNCHANGED
+    do_not_call = True if withdrawn.do_not_call else UNCHANGED
+    return Amendment(external_id, UNCHANGED, UNCHANGED, consent, do_not_call, {})
 
 
 def _amending(
@@ -237,7 +226,7 @@ def precaution(external_id: str, offset: int, contact_list_id: str) -> Change:
     The flags of the contact are not withdrawn: only what can be read withdraws them.
     """
     return Change(
-        Operation.SUPPRESS,
+        _SUPPRESS,
         Amendment(external_id, UNCHANGED, UNCHANGED, UNCHANGED, UNCHANGED, {}),
         identity(external_id),
         undecoded(contact_list_id),
@@ -263,23 +252,32 @@ def merged(
         contact_list_id: Part of the fingerprint.
         blind: Whether it was made into something else than what was accepted last.
     """
-    content = fingerprint(contact, contact_list_id)
-    hidden = blind and _may_hide(change, contact, state)
-    left = _left_unclear(change, state, contact_list_id)
+    hides = blind and _may_hide(change, contact, state)
+    left = BOTH if hides else _left_unclear(change, state, contact_list_id)
     stays = grants_nothing(change, state)
-    if hidden or any(left):
+    if hides:
         content = undecoded(contact_list_id)
-        if not hidden:
-            content = unclear(contact_list_id, *left, *_withdraws(change.contact))
-    elif change.operation is Operation.SUPPRESS:
-        content = change.fingerprint
-    elif stays and contact.callable:  # whatever the CRM says next differs from that, a grant with this content too
-        content = suppressed(contact_list_id, consent=False, do_not_call=False)
-    withdrew = change.withdrew or stays or hidden or any(left)
-    granted = None if hidden else _one_of(_granted_then(change, contact, state, left))
+    else:
+        content = _merged_content(change, contact, contact_list_id, left, stays=stays)
     return replace(
-        change, contact=contact, fingerprint=content, withdrew=withdrew, granted=granted, told=change.contact
+        change,
+        contact=contact,
+        fingerprint=content,
+        withdrew=change.withdrew or stays or left.any,
+        granted=_one_of(_granted_then(change, contact, state, left)),
+        told=change.contact,
     )
+
+
+def _merged_content(change: Change, contact: Contact, contact_list_id: str, left: Flags, *, stays: bool) -> bytes:
+    """The fingerprint of what an amendment came to, of which these flags are left unclear; `stays` not callable."""
+    if left.any:
+        return unclear(contact_list_id, left, _withdraws(change.contact))
+    if change.operation is _SUPPRESS:
+        return change.fingerprint
+    if stays and contact.callable:  # whatever the CRM says next differs from that, a grant with this content too
+        return suppressed(contact_list_id, NEITHER)
+    return fingerprint(contact, contact_list_id)
 
 
 def _may_hide(change: Change, contact: Contact, state: State | None) -> bool:
@@ -287,62 +285,71 @@ def _may_hide(change: Change, contact: Contact, state: State | None) -> bool:
 
     Not one that it tells, nor one that is withdrawn there, nor one that the CRM is known to have granted.
     """
-    flags = zip(_tells(change.contact), _grants(contact), _known_as_granted(state), strict=True)
-    return any(shown and not (told or known) for told, shown, known in flags)
+    told, shown, known = _tells(change.contact), _grants(contact), _known_as_granted(state)
+    consent = shown.consent and not (told.consent or known.consent)
+    return consent or (shown.do_not_call and not (told.do_not_call or known.do_not_call))
 
 
-def _granted_then(
-    change: Change, contact: Contact, state: State | None, unclear_flags: tuple[bool, bool]
-) -> tuple[bool, bool]:
-    """Whether consent, and do-not-call, are known as granted by the CRM, after an amendment.
+def _granted_then(change: Change, contact: Contact, state: State | None, left_unclear: Flags) -> Flags:
+    """Which flags are known as granted by the CRM, after an amendment.
 
     What Genesys shows of a flag that is not told proves no grant, since somebody may have set it there; it may end one.
     """
-    flags = zip(_tells(change.contact), _grants(contact), _known_as_granted(state), unclear_flags, strict=True)
-    consent, do_not_call = (shown and (told or known) and not unclear_ for told, shown, known, unclear_ in flags)
-    return consent, do_not_call
+    told, shown, known = _tells(change.contact), _grants(contact), _known_as_granted(state)
+    return Flags(
+        shown.consent and (told.consent or known.consent) and not left_unclear.consent,
+        shown.do_not_call and (told.do_not_call or known.do_not_call) and not left_unclear.do_not_call,
+    )
 
 
-def _known_as_granted(state: State | None) -> tuple[bool, bool]:
-    """Whether the CRM is known to have granted consent, and do-not-call, when it told these last."""
+def _known_as_granted(state: State | None) -> Flags:
+    """Which flags the CRM is known to have granted when it told them last."""
     if state is None:
-        return False, False
+        return NEITHER
     both = state.callable is True
-    return both or state.granted is Flag.CONSENT, both or state.granted is Flag.DO_NOT_CALL
+    return Flags(both or state.granted is Flag.CONSENT, both or state.granted is Flag.DO_NOT_CALL)
 
 
-def _one_of(granted: tuple[bool, bool]) -> Flag | None:
-    """The flag that alone is granted, of consent and of do-not-call; None where it is none, or both."""
-    return {(True, False): Flag.CONSENT, (False, True): Flag.DO_NOT_CALL}.get(granted)
+def _one_of(granted: Flags) -> Flag | None:
+    """The flag that alone is granted; None where it is none, or both."""
+    if granted.consent is granted.do_not_call:
+        return None
+    return Flag.CONSENT if granted.consent else Flag.DO_NOT_CALL
 
 
-def _grants(contact: Contact) -> tuple[bool, bool]:
-    """Whether consent, and do-not-call, let a contact be called."""
-    return contact.consent, not contact.do_not_call
+def _grants(contact: Contact) -> Flags:
+    """Which flags let a contact be called."""
+    return Flags(contact.consent, not contact.do_not_call)
 
 
-def _tells(contact: Contact | Amendment) -> tuple[bool, bool]:
-    """Whether consent, and do-not-call, are told."""
-    return contact.consent is not UNCHANGED, contact.do_not_call is not UNCHANGED
+def _tells(contact: Contact | Amendment) -> Flags:
+    """Which flags are told."""
+    return Flags(contact.consent is not UNCHANGED, contact.do_not_call is not UNCHANGED)
 
 
-def held_back(change: Change, state: State | None, contact_list_id: str) -> bool:
+def is_precaution(change: Change, state: State | None, contact_list_id: str) -> bool:
     """Whether an amendment leaves its contact not callable, as a precaution.
 
     A record that nobody could decode may have changed either flag: only who tells both of them says who may be called.
     """
-    return any(_left_unclear(change, state, contact_list_id))
+    return _left_unclear(change, state, contact_list_id).any
 
 
-def _left_unclear(change: Change, state: State | None, contact_list_id: str) -> tuple[bool, bool]:
-    """Whether nobody knows what the CRM says of consent, and of do-not-call, once a change was made of its contact."""
+def _left_unclear(change: Change, state: State | None, contact_list_id: str) -> Flags:
+    """Of which flags nobody knows what the CRM says, once a change was made of its contact."""
     if not isinstance(change.contact, Amendment):
-        return False, False
-    flags = _unclear_flags(contact_list_id)
-    own = flags.get(change.fingerprint, (False, False))
-    before = (False, False) if state is None else flags.get(state.fingerprint, (False, False))
-    told = _tells(change.contact)
-    return own[0] or (before[0] and not told[0]), own[1] or (before[1] and not told[1])
+        return NEITHER
+    own, told = _unclear_flags_of(change, contact_list_id), _tells(change.contact)
+    before = NEITHER if state is None else _unclear_flags_of(state, contact_list_id)
+    return Flags(
+        own.consent or (before.consent and not told.consent),
+        own.do_not_call or (before.do_not_call and not told.do_not_call),
+    )
+
+
+def _unclear_flags_of(it: Change | State, contact_list_id: str) -> Flags:
+    """Which flags nobody could read of what was asked for, or accepted."""
+    return unclear_flags(contact_list_id).get(it.fingerprint, NEITHER)
 
 
 def grants_nothing(change: Change, state: State | None) -> bool:
@@ -352,7 +359,7 @@ def grants_nothing(change: Change, state: State | None) -> bool:
     """
     if state is None or state.callable is not False or not isinstance(change.contact, Amendment):
         return False
-    return not any(_tells(change.contact))
+    return not _tells(change.contact).any
 
 
 def is_applied(change: Change, shown: Contact, state: State, contact_list_id: str) -> bool:
@@ -365,7 +372,7 @@ def is_applied(change: Change, shown: Contact, state: State, contact_list_id: st
         for consent in _before(shown.consent, amendment.consent)
         for do_not_call in _before(shown.do_not_call, amendment.do_not_call)
     ]
-    return any(fingerprint(contact, contact_list_id) == state.fingerprint for contact in before)
+    return any(is_content(contact, state, contact_list_id) for contact in before)
 
 
 def _before(shown: bool, told: bool | Unchanged) -> tuple[bool, ...]:
@@ -400,82 +407,17 @@ def under_new_id(change: Change, former: State | None, contact_list_id: str) -> 
 def as_delete(change: Change, contact_list_id: str) -> Change:
     """The same withdrawal, carried out as a delete."""
     withdrew = change.withdrew or change.operation is not _DELETE
-    fingerprint = without_content(_DELETE, contact_list_id)
-    return replace(change, operation=_DELETE, fingerprint=fingerprint, withdrew=withdrew, imprint=b"")
+    content = no_content(contact_list_id)
+    return replace(change, operation=_DELETE, fingerprint=content, withdrew=withdrew, imprint=b"")
 
 
-def is_content(contact: Contact, state: State, contact_list_id: str) -> bool:
-    """Whether a contact is as it was accepted last; nobody can tell of one that was suppressed."""
-    return fingerprint(contact, contact_list_id) == state.fingerprint
+def _suppressing(contact_list_id: str, unreadable: Flags, withdrawn: Flags) -> bytes:
+    """Fingerprint of a contact that a rejected event suppresses, by what it says of the flags."""
+    if unreadable.any:
+        return unclear(contact_list_id, unreadable, withdrawn)
+    return suppressed(contact_list_id, withdrawn)
 
 
-def fingerprint(contact: Contact | Amendment, contact_list_id: str) -> bytes:
-    """SHA-256 of all that Genesys is told of a contact, and of the list in which it is told."""
-    content = orjson.dumps((contact_list_id, *astuple(contact)), option=orjson.OPT_SORT_KEYS)
-    return hashlib.sha256(content).digest()
-
-
-def without_content(operation: Operation, contact_list_id: str) -> bytes:
-    """Fingerprint of no content, or of unknown content: whatever the CRM says next differs from it, and is sent."""
-    return hashlib.sha256(f"{operation} {contact_list_id}".encode()).digest()
-
-
-def suppressed(contact_list_id: str, *, consent: bool, do_not_call: bool) -> bytes:
-    """Fingerprint of a contact of which only withdrawals are known: by consent, by do-not-call, or both.
-
-    One by the other flag differs, and is sent: a grant of one flag must find the other as the CRM has it.
-    """
-    told = f"{Operation.SUPPRESS} {contact_list_id}" + " consent" * consent + " do_not_call" * do_not_call
-    return hashlib.sha256(told.encode()).digest()
-
-
-def _suppressing(contact_list_id: str, unreadable: tuple[bool, bool], withdrawn: tuple[bool, bool]) -> bytes:
-    """Fingerprint of a contact that a rejected event suppresses, by what it says of consent and of do-not-call."""
-    if any(unreadable):
-        return unclear(contact_list_id, *unreadable, *withdrawn)
-    consent, do_not_call = withdrawn
-    return suppressed(contact_list_id, consent=consent, do_not_call=do_not_call)
-
-
-def _withdraws(contact: Contact | Amendment) -> tuple[bool, bool]:
-    """Whether consent and do-not-call are plainly withdrawn."""
-    return contact.consent is False, contact.do_not_call is True
-
-
-def unclear(
-    contact_list_id: str,
-    consent: bool,
-    do_not_call: bool,
-    consent_withdrawn: bool = False,
-    do_not_call_withdrawn: bool = False,
-) -> bytes:
-    """Fingerprint of a contact that is not callable as a precaution, since nobody could read these flags of it.
-
-    What is plainly withdrawn beside them is part of it: another one by another flag differs, and is sent.
-    """
-    which = "" if consent and do_not_call else " consent" if consent else " do_not_call"
-    beside = " withdrawn consent" * consent_withdrawn + " withdrawn do_not_call" * do_not_call_withdrawn
-    return hashlib.sha256(f"precaution {contact_list_id}{which}{beside}".encode()).digest()
-
-
-def undecoded(contact_list_id: str) -> bytes:
-    """Fingerprint of a contact of whom nobody could read anything; no content has it."""
-    return unclear(contact_list_id, consent=True, do_not_call=True)
-
-
-@cache
-def _unclear_flags(contact_list_id: str) -> Mapping[bytes, tuple[bool, bool]]:
-    """Which flags are unclear, by fingerprint."""
-    return {
-        unclear(contact_list_id, *flags, *beside): flags
-        for flags in ((True, True), (True, False), (False, True))
-        for beside in product((False, True), repeat=2)
-    }
-
-
-@cache
-def withheld(contact_list_id: str) -> frozenset[bytes]:
-    """The fingerprints of contacts that are not callable whatever their flags in Genesys say."""
-    both = product((False, True), repeat=2)
-    suppressions = [suppressed(contact_list_id, consent=consent, do_not_call=flag) for consent, flag in both]
-    return frozenset([*suppressions, *_unclear_flags(contact_list_id)])
+def _withdraws(contact: Contact | Amendment) -> Flags:
+    """Which flags are plainly withdrawn."""
+    return Flags(contact.consent is False, contact.do_not_call is True)

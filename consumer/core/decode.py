@@ -9,15 +9,15 @@ an envelope's mapping. Touches nothing else.
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from consumer.core import framing, keys
+from consumer.core import framing
 from consumer.core.framing import Form, KeySchema
 from consumer.errors import DecodeError, ReaderFailed
-from consumer.formats import Framing, KeyFormat, SchemaReference
+from consumer.formats import SchemaReference
 from consumer.model import ChangeEvent, Events, Record
 
 Reader = Callable[[bytes, Record], Events]
@@ -42,14 +42,6 @@ class ByKey(Struct, frozen=True):
 ReaderName = SchemaReference | KeySchema
 """Names a reader: by the schema of values, or of keys."""
 
-CONFLUENT: Final = framing.form("", Framing.CONFLUENT, KeyFormat.STRING)
-"""Confluent's framing, and tombstones whose key is text."""
-
-_WITHOUT_SCHEMA: dict[ReaderName, Reader] = {
-    KeySchema(framing.TEXT): keys.read_text,
-    KeySchema(framing.JSON): keys.read_json,
-}
-
 
 class Decoded(NamedTuple):
     """How far `decode` came.
@@ -64,9 +56,7 @@ class Decoded(NamedTuple):
     missing: ReaderName | None
 
 
-def decode(
-    records: Iterable[Record], readers: Mapping[ReaderName, Reader | DecodeError], form: Form = CONFLUENT
-) -> Decoded:
+def decode(records: Iterable[Record], readers: Mapping[ReaderName, Reader | DecodeError], form: Form) -> Decoded:
     """Decode records up to the first that has no reader.
 
     Args:
@@ -78,7 +68,7 @@ def decode(
     for record in records:
         try:
             name, body = form(record)
-            reader = readers.get(name) or _WITHOUT_SCHEMA.get(name)
+            reader = readers.get(name)
             if reader is None:
                 return Decoded(results, name)
             if type(reader) is ByKey:
@@ -96,19 +86,17 @@ def decode(
     return Decoded(results, None)
 
 
-def reader_names(records: Iterable[Record], form: Form = CONFLUENT) -> set[ReaderName]:
+def reader_names(records: Iterable[Record], form: Form) -> set[ReaderName]:
     """Everything that these records, and their keys, have to be read with."""
     found: set[ReaderName] = set()
     for record in records:
         for each in (record, _key_alone(record)):
             with suppress(DecodeError):
                 found.add(form(each)[0])
-    return found - _WITHOUT_SCHEMA.keys()
+    return found
 
 
-def named_by_key(
-    record: Record, readers: Mapping[ReaderName, Reader | DecodeError], form: Form = CONFLUENT
-) -> str | None:
+def named_by_key(record: Record, readers: Mapping[ReaderName, Reader | DecodeError], form: Form) -> str | None:
     """The external id that the key of a record names, whatever its value is; None when it names nobody for sure."""
     for event in decode([_key_alone(record)], readers, form).results:
         if isinstance(event, ChangeEvent) and event.named is not None:
@@ -117,7 +105,7 @@ def named_by_key(
 
 
 def missing_for_key(
-    record: Record, readers: Mapping[ReaderName, Reader | DecodeError], form: Form = CONFLUENT
+    record: Record, readers: Mapping[ReaderName, Reader | DecodeError], form: Form
 ) -> ReaderName | None:
     """What the key of a record has to be read with before `named_by_key` can tell; None when there is a reader."""
     return decode([_key_alone(record)], readers, form).missing

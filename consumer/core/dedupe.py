@@ -1,31 +1,23 @@
 """Judges a change against what was delivered for its contact before: new, changed, duplicate or stale.
 
-Answers for the order of changes, and for the state that each leaves. Touches nothing else. A duplicate is the same
+Answers for the verdict, and for the state that each change leaves. Touches nothing else. A duplicate is the same
 contact with the same content; identity alone is never enough, it would swallow a withdrawn consent.
 """
 
-from enum import IntEnum
-
 from msgspec.structs import asdict, replace
 
-from consumer.core.changes import grants_nothing, held_back, narrowed, undecoded, without_content
+from consumer.core.changes import grants_nothing, is_precaution, narrowed
+from consumer.core.fingerprints import Flags, no_content, undecoded, unknown_content
+from consumer.core.order import Order, epoch_of, goes_back, is_apart, is_committed_since, order_of
 from consumer.model import FROM_A_FILE, MAX_VERSION, UNCHANGED, Change, Contact, Operation, Place, State, Verdict
 
 BEFORE_ALL = -1
 """A time before that of every change, of which the first is 0."""
 
-
-class _Order(IntEnum):
-    OLDER = -1
-    SAME = 0
-    NEWER = 1
-    UNKNOWN = 2
-
-
 # Bound once, since each record needs them: to find a member in its class takes Python 3.11 longer than a comparison.
 _NEW, _CHANGED, _DUPLICATE, _STALE = Verdict
-_UPSERT, _DELETE = Operation.UPSERT, Operation.DELETE
-_OLDER, _NEWER, _UNKNOWN = _Order.OLDER, _Order.NEWER, _Order.UNKNOWN
+_DELETE = Operation.DELETE
+_OLDER, _NEWER, _UNKNOWN = Order.OLDER, Order.NEWER, Order.UNKNOWN
 
 _NOTHING_ACCEPTED = State(b"", None, versioned=False, occurred_at=BEFORE_ALL, offset=FROM_A_FILE, deleted=False)
 
@@ -56,8 +48,8 @@ def judge(change: Change, state: State | None) -> Verdict:
     """Compare a change with the state of its contact; None: nothing was delivered yet."""
     if state is None:
         return _NEW
-    order = _order(change, state)
-    if order is _OLDER and not (goes_back(change, state) or _is_committed_since(change, state)):
+    order = order_of(change, state)
+    if order is _OLDER and not (goes_back(change, state) or is_committed_since(change, state)):
         return _STALE
     if change.fingerprint == state.fingerprint:
         return _DUPLICATE
@@ -73,7 +65,7 @@ def judged(change: Change, state: State | None, contact_list_id: str) -> tuple[C
     verdict = judge(change, state)
     if verdict is not _STALE or state is None or not change.withdrawal:
         return change, verdict
-    counts = _counts(change, state, state.consent_at), _counts(change, state, state.do_not_call_at)
+    counts = Flags(_counts(change, state, state.consent_at), _counts(change, state, state.do_not_call_at))
     late = narrowed(change, counts, contact_list_id)
     if late is None or late.fingerprint == state.fingerprint:
         return change, verdict
@@ -81,7 +73,10 @@ def judged(change: Change, state: State | None, contact_list_id: str) -> tuple[C
 
 
 def _counts(change: Change, state: State, place: Place | None) -> bool:
-    """Whether a stale withdrawal is none where the change that told a flag last stands; None: that is the last one."""
+    """Whether a withdrawal, stale against the last accepted change, counts against the one that told this flag last.
+
+    `place` None: that is the same change, so it does not.
+    """
     return place is not None and judge(change, replace(state, **asdict(place))) is not _STALE
 
 
@@ -98,14 +93,6 @@ def _is_made_anew(change: Change, state: State) -> bool:
     return change.occurred_at == state.occurred_at and change.offset > state.offset != FROM_A_FILE
 
 
-def goes_back(change: Change, state: State) -> bool:
-    """Whether a withdrawal came later by time and earlier by a position in a log: that may have begun anew unseen."""
-    if not change.positional or change.version is None or state.version is None or change.epoch != state.epoch:
-        return False
-    earlier = change.version < state.version and change.occurred_at > state.occurred_at
-    return earlier and not _is_committed_since(change, state)
-
-
 def releases(change: Change, state: State | None) -> bool:
     """Whether a change lets its contact's number off the do-not-call list: a grant that is provably the newer one.
 
@@ -114,7 +101,7 @@ def releases(change: Change, state: State | None) -> bool:
     if state is None or not state.blocked or change.withdrawal:  # whatever is no upsert is one
         return False
     ordered = change.version is not None or change.offset > state.offset
-    return ordered and _order(change, state) is _NEWER
+    return ordered and order_of(change, state) is _NEWER
 
 
 def accepted(change: Change, state: State | None, *, blocks: bool = False) -> State:
@@ -125,31 +112,37 @@ def accepted(change: Change, state: State | None, *, blocks: bool = False) -> St
         state: What was known before.
         blocks: Whether there is a do-not-call list.
     """
-    if change.undecoded and state is not None:
+    if state is None:
+        return _with_places(_made(change, None, blocks=blocks), change, _NOTHING_ACCEPTED)
+    if change.undecoded:
         return _still_undecoded(change, state)
-    if change.late and state is not None:
+    if change.late:
         return _accepted_late(change, state, blocks=blocks)
+    made = _made(change, state, blocks=blocks)
+    if change.tombstone and change.version is None and state.version is not None:
+        made = replace(made, occurred_at=state.occurred_at)  # Kafka's time, which a row made at once may be before
+    return _with_places(_held_by_a_file(_in_its_order(made, change, state), change, state), change, state)
+
+
+def _made(change: Change, state: State | None, *, blocks: bool) -> State:
+    """The state that a change leaves, as far as its place in the order and its content go."""
     epoch, version = _version(change, state)
     callable_ = _callable(change, state)
-    made = State(
+    deletes = change.operation is _DELETE
+    return State(
         change.fingerprint,
         version,
-        change.version is not None and (state is None or _epoch(change, state) == epoch),
+        change.version is not None and (state is None or epoch_of(change, state) == epoch),
         change.occurred_at,
         change.offset,
-        change.operation is _DELETE,
-        blocks and change.withdrawal and change.operation is not _DELETE,
+        deletes,
+        blocks and change.withdrawal and not deletes,
         epoch,
         callable_,
         change.imprint,
         change.concurrent,
-        change.granted if callable_ is False and change.operation is not _DELETE else None,
+        change.granted if callable_ is False and not deletes else None,
     )
-    if state is None:
-        return _with_places(made, change, _NOTHING_ACCEPTED)
-    if change.tombstone and change.version is None and state.version is not None:
-        made = replace(made, occurred_at=state.occurred_at)  # Kafka's time, which a row made at once may be before
-    return _with_places(_held_by_a_file(_in_its_order(made, change, state), change, state), change, state)
 
 
 def _accepted_late(change: Change, state: State, *, blocks: bool) -> State:
@@ -220,29 +213,12 @@ def _version(change: Change, state: State | None) -> tuple[int, int | None]:
     """
     if state is None or state.version is None:
         return change.epoch, change.version
-    epoch = _epoch(change, state)
+    epoch = epoch_of(change, state)
     if change.version is None or epoch < state.epoch:
         return state.epoch, state.version
     if goes_back(change, state):
         return state.epoch, min(state.version + 1, MAX_VERSION)
     return epoch, change.version
-
-
-def _is_committed_since(change: Change, state: State) -> bool:
-    """Whether a change stands before what a snapshot read, and was committed after that: the snapshot did not see it.
-
-    Then its record came behind that of the snapshot. What came before was committed before, whatever its time: clocks
-    differ.
-    """
-    if not state.concurrent or change.version is None or change.read:
-        return False
-    later = change.offset > state.offset and change.occurred_at > state.occurred_at
-    return later and change.epoch == state.epoch
-
-
-def _epoch(change: Change, state: State) -> int:
-    """In which epoch a change's version counts: a row of a file stands in no log, and so in the one that is known."""
-    return state.epoch if change.offset == FROM_A_FILE else change.epoch
 
 
 def noted(change: Change, state: State | None) -> State:
@@ -255,12 +231,12 @@ def is_deleted_by_us(state: State | None, contact_list_id: str) -> bool:
 
     Who was only noted may be in Genesys by now: by another partition or group, or by somebody's import.
     """
-    return state is not None and state.deleted and state.fingerprint == without_content(_DELETE, contact_list_id)
+    return state is not None and state.deleted and state.fingerprint == no_content(contact_list_id)
 
 
 def forgotten(state: State, contact_list_id: str) -> State:
     """The state of a contact whose content in Genesys nobody knows: whatever the CRM says next is sent."""
-    fingerprint = without_content(_UPSERT, contact_list_id)
+    fingerprint = unknown_content(contact_list_id)
     return replace(state, fingerprint=fingerprint, blocked=False, imprint=b"", granted=None)
 
 
@@ -270,10 +246,10 @@ def given_up(change: Change, state: State | None, contact_list_id: str) -> State
     One that lets nobody call has not done so either: a precaution holds on, and so does a withdrawal.
     """
     state = state or _NOTHING_ACCEPTED
-    if held_back(change, state, contact_list_id):
+    if is_precaution(change, state, contact_list_id):
         return replace(state, imprint=b"", granted=None)
     callable_ = False if grants_nothing(change, state) else None
-    fingerprint = without_content(_UPSERT, contact_list_id)
+    fingerprint = unknown_content(contact_list_id)
     return replace(state, fingerprint=fingerprint, deleted=False, callable=callable_, imprint=b"", granted=None)
 
 
@@ -301,7 +277,7 @@ def advanced(change: Change, state: State) -> State | None:
     So is that a flag was told again, where it was told before what is known.
     """
     made = _moved_on(change, state)
-    if made is None and (state.consent_at or state.do_not_call_at) and _order(change, state) is _NEWER:
+    if made is None and (state.consent_at or state.do_not_call_at) and order_of(change, state) is _NEWER:
         made = state
     return made if made is None or change.undecoded else _with_places(made, change, state)
 
@@ -310,7 +286,7 @@ def _moved_on(change: Change, state: State) -> State | None:
     """The state after a duplicate, with its order alone; None where that stays."""
     if change.version is None:
         return _said_again(change, state)
-    epoch = _epoch(change, state)
+    epoch = epoch_of(change, state)
     if (epoch, change.version) == (state.epoch, state.version):
         return _withdrawn_again(change, state)
     if state.version is not None and (epoch, change.version) < (state.epoch, state.version):
@@ -363,7 +339,7 @@ def _in_its_order(made: State, change: Change, before: State) -> State:
     By its time it may be sent again: then so is what followed it, which has to find what is known with its order and
     time. Replayed from before what is known, what stood between is replayed too.
     """
-    if _is_apart(change, before) or _order(change, before) is not _UNKNOWN:
+    if is_apart(change, before) or order_of(change, before) is not _UNKNOWN:
         return made
     if change.replayed and change.offset < before.offset:
         return replace(made, versioned=before.versioned, occurred_at=before.occurred_at, offset=before.offset)
@@ -380,62 +356,8 @@ def _held_by_a_file(made: State, change: Change, before: State) -> State:
     withdrawal does begin it: what followed there led to what the file says.
     """
     held = before.offset == FROM_A_FILE and change.occurred_at <= before.occurred_at
-    if not held or _order(change, before) is not _UNKNOWN:
+    if not held or order_of(change, before) is not _UNKNOWN:
         return made
     if change.withdrawal and before.callable:
         return replace(made, occurred_at=before.occurred_at)
     return replace(made, versioned=False, occurred_at=before.occurred_at, offset=FROM_A_FILE)
-
-
-def _order(change: Change, state: State) -> _Order:
-    """How the change stands to the accepted one: by version, else by the order of the partition."""
-    if change.version is None:
-        by_offset = change.undecoded or change.replayed or not state.versioned
-        return _partition_order(change, state) if by_offset else _UNKNOWN
-    if state.version is None:
-        return _UNKNOWN
-    if change.epoch != state.epoch and change.offset != FROM_A_FILE:
-        return _order_of_epochs(change, state)
-    if change.version < state.version or _was_read_before(change, state):
-        return _OLDER
-    if not state.versioned or (change.version == state.version and _is_apart(change, state)):
-        return _UNKNOWN
-    return _NEWER if change.version > state.version else _sign(change.offset - state.offset)
-
-
-def _was_read_before(change: Change, state: State) -> bool:
-    """Whether a snapshot read a grant before the known change was committed, which may stand before it all the same."""
-    return change.concurrent and not change.withdrawal and change.occurred_at < state.occurred_at
-
-
-def _order_of_epochs(change: Change, state: State) -> _Order:
-    """Versions of two epochs say nothing of each other: a withdrawal applies, and a grant needs the later time.
-
-    What is of the older epoch and stands before is an old one told again; behind, a clock may have been set back, or
-    the contact be of another shard now. What a snapshot read is no grant: a restored database has forgotten who
-    withdrew.
-    """
-    if change.epoch < state.epoch and change.offset < state.offset:
-        return _OLDER
-    return _OLDER if change.read and not change.withdrawal else _UNKNOWN
-
-
-def _partition_order(change: Change, state: State) -> _Order:
-    """Offsets decide, except that a later time wins over a lower offset: then the topic was made anew.
-
-    What is replayed has the lower offset in any case, and its time says nothing.
-    """
-    if _is_apart(change, state):
-        return _UNKNOWN
-    if change.offset < state.offset and change.occurred_at > state.occurred_at and not change.replayed:
-        return _NEWER
-    return _sign(change.offset - state.offset)
-
-
-def _is_apart(change: Change, state: State) -> bool:
-    """Whether one of them came from a file: then they have no common order but versions."""
-    return FROM_A_FILE in (change.offset, state.offset)
-
-
-def _sign(difference: int) -> _Order:
-    return _Order((difference > 0) - (difference < 0))

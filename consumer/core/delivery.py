@@ -20,9 +20,6 @@ THROTTLED_DEFAULT_S = 5.0
 _SHRINK = 10
 _BURST_S = 2.0
 
-VALUE_CHARACTERS = 512
-"""Longest value of a contact that Genesys takes."""
-
 
 class Breaker(IntEnum):
     """State of the breaker, as the metric tells it."""
@@ -43,10 +40,10 @@ class Throttle:
         self._own = requests_per_minute
         self._refilled_at = 0.0
         self._not_before = 0.0
-        self.limit(requests_per_minute)
+        self.go_by(requests_per_minute)
         self._tokens = self._capacity
 
-    def limit(self, told: int) -> None:
+    def go_by(self, told: int) -> None:
         """Go by the limit that Genesys tells from now on, or by our own where that is lower."""
         requests_per_minute = min(self._own, told)
         self._capacity = max(1.0, requests_per_minute / 60 * _BURST_S)

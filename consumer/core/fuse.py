@@ -20,7 +20,7 @@ from consumer.model import ChangeEvent, ChangeType, Events, FuseCause, Record
 WINDOW = 1000
 """Change events among which deletes are counted."""
 
-_DELETE: Final = ChangeType.DELETE
+_DELETE_EVENT: Final = ChangeType.DELETE
 _LAST_MS = MAX_MS // 1000 * 1000
 """The last whole second that has a date: a producer may say anything, and a release must be able to name it."""
 
@@ -80,15 +80,15 @@ class Fuse:
             results: What they tell, from the first record on.
         """
         noted = [
-            place
-            for place, result in enumerate(results)
-            if type(result) is not ChangeEvent or result.change_type is _DELETE
+            index
+            for index, result in enumerate(results)
+            if type(result) is not ChangeEvent or result.change_type is _DELETE_EVENT
         ]
-        for place in noted:
-            record, result = records[place], results[place]
+        for index in noted:
+            record, result = records[index], results[index]
             if isinstance(result, ManyChanged) and not (self._lets_through(record) or self._is_replayed(record)):
-                before = self.passing(records, results[:place])
-                return before if self.trip else self._blow(result.cause, records, place)
+                before = self.passing(records, results[:index])
+                return before if self.trip else self._blow(result.cause, records, index)
         if results:
             return self._passing(records, results, noted)
         return 0
@@ -103,12 +103,12 @@ class Fuse:
             self._count(*chunk)
 
     def _passing(self, records: Sequence[Record], results: _Results, noted: Sequence[int]) -> int:
-        """As above, of results of which none says that many changed, or may say so."""
+        """`passing`, once no result says that many changed."""
         events, deleting = len(results) - len(noted), dict[int, int]()
-        for place, told, deletes in self._counted(records, results, noted):
+        for index, told, deletes in self._counted(records, results, noted):
             events += told
             if deletes:
-                deleting[place] = deletes
+                deleting[index] = deletes
         self._count(records[0].partition, events, sum(deleting.values()))
         if deleting and self._is_mass:
             return self._blow(FuseCause.DELETES, records, min(deleting))
@@ -117,19 +117,19 @@ class Fuse:
     def _counted(
         self, records: Sequence[Record], results: _Results, noted: Sequence[int]
     ) -> Iterator[tuple[int, int, int]]:
-        """Place, change events and deletes of those that count: neither what is let through nor an echo.
+        """Index, change events and deletes of those that count: neither what is let through nor an echo.
 
         An echo is the tombstone that follows a delete of the same key, as Debezium sends it.
         """
         last, key = -1, self._deleted.pop(records[0].partition, None)
-        for place in noted:
-            record, told = records[place], _events(results[place])
-            deletes = sum(event.change_type is _DELETE for event in told)
-            echo = key is not None and (place, record.key) == (last + 1, key) and _is_tombstone(results[place])
+        for index in noted:
+            record, told = records[index], _events(results[index])
+            deletes = sum(event.change_type is _DELETE_EVENT for event in told)
+            echo = key is not None and (index, record.key) == (last + 1, key) and _is_tombstone(results[index])
             if deletes:
-                last, key = place, record.key
+                last, key = index, record.key
             if not (echo or self._lets_through(record)):
-                yield place, len(told), deletes
+                yield index, len(told), deletes
         if key is not None and last == len(results) - 1:
             self._deleted[records[0].partition] = key
 
@@ -151,10 +151,10 @@ class Fuse:
         """One chunk may have more change events than the window: then it is their share that counts."""
         return 0 < self._max_deletes * max(self._events, WINDOW) < self._deletes * WINDOW
 
-    def _blow(self, cause: FuseCause, records: Sequence[Record], place: int) -> int:
-        record = records[place]
+    def _blow(self, cause: FuseCause, records: Sequence[Record], index: int) -> int:
+        record = records[index]
         self.trip = Trip(cause, record.partition, record.offset, record.timestamp_ms)
-        return place
+        return index
 
 
 def is_released(timestamp_ms: int, released_ms: Collection[int]) -> bool:

@@ -21,18 +21,18 @@ class Effect(StrEnum):
 
 
 # Bound once, since each record needs them: to find a member in its class takes Python 3.11 longer than all else here.
-_UPSERT, _DELETE, _AMEND = Effect
-_DELETES = Operation.DELETE
+_UPSERT, _DELETE_EFFECT, _AMEND = Effect
+_DELETE = Operation.DELETE
 
 
 def effect_of(change: Change) -> Effect:
     """The effect that carries out a change."""
-    if change.operation is _DELETES:
-        return _DELETE
+    if change.operation is _DELETE:
+        return _DELETE_EFFECT
     return _AMEND if isinstance(change.contact, Amendment) else _UPSERT
 
 
-MAX_PER_REQUEST = {_DELETE: 50, _AMEND: 50}
+MAX_PER_REQUEST = {_DELETE_EFFECT: 50, _AMEND: 50}
 """Contacts in a request where they are read back, of which Genesys allows fewer than in an upsert."""
 
 
@@ -72,7 +72,7 @@ class Lane(Struct, eq=False):
         payload: The encoded contact of an upsert once somebody asked: until then a newer work may take its place.
         since: When the work began to wait, seconds of the monotonic clock.
         urgent: Goes ahead of everything that is not.
-        withheld: A withdrawal waits behind this change: it is sent as not callable.
+        muted: A withdrawal waits behind this change: it is sent as not callable.
         waiting: Later works of the contact, judged once this one has its answer.
         superseded: Earlier works whose place the work took. They end with it, not before: one of them may have been
             applied, and must come again together with the work if that is not delivered.
@@ -81,7 +81,6 @@ class Lane(Struct, eq=False):
         misses: How often Genesys did not know the contact, although it should, left it out of an answer, or had
             no room for it.
         blind: Whether an urgent amendment was merged into something else than what was accepted last.
-        replaced: State of the contact with all that the work took the place of; None when it took none.
         failed: Requests of its kind until one with it came to nothing last; None where none did since it was answered.
         put_off: Since when Genesys asks to wait with it, and has not answered it; None where it does not.
         carried_out: Requests of any kind that were carried out until then.
@@ -98,7 +97,7 @@ class Lane(Struct, eq=False):
     since: float
     urgent: bool
     payload: bytes = b""
-    withheld: bool = False
+    muted: bool = False
     expected: State | None = None
     waiting: Works = ()
     superseded: Works = ()
@@ -106,7 +105,6 @@ class Lane(Struct, eq=False):
     report: BatchReport | None = None
     misses: int = 0
     blind: bool = False
-    replaced: State | None = None
     failed: Tally | None = None
     put_off: float | None = None
     carried_out: int = 0
@@ -127,12 +125,12 @@ class Lane(Struct, eq=False):
     @property
     def beneath(self) -> State | None:
         """What the work is accepted on top of: all that it took the place of counts as told."""
-        return self.base if self.replaced is None else self.replaced
+        return self.superseded[-1].expected if self.superseded else self.base
 
     @property
     def withdraws(self) -> bool:
         """Whether a withdrawal is what counts of it: that of the work, or one that waits behind it."""
-        return self.withheld or self.change.withdrawal
+        return self.muted or self.change.withdrawal
 
     @property
     def tried(self) -> bool:

@@ -8,12 +8,11 @@ nothing else.
 import hashlib
 from collections.abc import Sequence
 from enum import StrEnum
-from functools import cache
 
 from consumer.columns import contact_of, is_consent, is_do_not_call, values_of
-from consumer.core import changes
 from consumer.core.contact_id import contact_id
-from consumer.model import Contact, ExportedContact, Operation, State
+from consumer.core.fingerprints import identity, is_content, not_callable_contents, unknown_content
+from consumer.model import Contact, ExportedContact, State
 
 DIGEST_BYTES = 8
 
@@ -40,7 +39,7 @@ class Standing(StrEnum):
 def owner(row: ExportedContact) -> bytes | None:
     """The identity whose contact a row is; None where its id is not the one that its external id gives."""
     external_id = row.values[0]
-    return changes.identity(external_id) if external_id and contact_id(external_id) == row.contact_id else None
+    return identity(external_id) if external_id and contact_id(external_id) == row.contact_id else None
 
 
 def standing(
@@ -51,10 +50,10 @@ def standing(
         return Standing.FOREIGN
     if state.deleted:
         return Standing.CALLABLE if row.callable else Standing.DELETED
-    if state.fingerprint in changes.withheld(contact_list_id):
+    if state.fingerprint in not_callable_contents(contact_list_id):
         return Standing.CALLABLE if row.callable else Standing.IN_STEP
     against_its_flags = row.callable and state.callable is not True and not _lets_call(row)
-    if state.fingerprint == _forgotten(contact_list_id):
+    if state.fingerprint == unknown_content(contact_list_id):
         return Standing.CALLABLE if against_its_flags else Standing.UNKNOWN
     if against_its_flags or (row.callable and state.callable is False):
         return Standing.CALLABLE
@@ -63,7 +62,7 @@ def standing(
 
 def _of_content(row: ExportedContact, state: State, contact_list_id: str, attribute_columns: Sequence[str]) -> Standing:
     contact = contact_of(row.values, attribute_columns)
-    if contact is None or changes.fingerprint(contact, contact_list_id) != state.fingerprint:
+    if contact is None or not is_content(contact, state, contact_list_id):
         return Standing.DRIFTED
     if row.callable == contact.callable:
         return Standing.IN_STEP
@@ -75,7 +74,7 @@ def has_drifted(row: ExportedContact, state: State, contact_list_id: str, attrib
     if not is_missed(state, contact_list_id):
         return False
     contact = contact_of(row.values, attribute_columns)
-    return contact is None or changes.fingerprint(contact, contact_list_id) != state.fingerprint
+    return contact is None or not is_content(contact, state, contact_list_id)
 
 
 def _lets_call(row: ExportedContact) -> bool:
@@ -86,14 +85,8 @@ def _lets_call(row: ExportedContact) -> bool:
 
 def is_missed(state: State, contact_list_id: str) -> bool:
     """Whether a contact without a row should have one. One that was suppressed may be gone: nobody calls it."""
-    without_content = changes.withheld(contact_list_id) | {_forgotten(contact_list_id)}
+    without_content = not_callable_contents(contact_list_id) | {unknown_content(contact_list_id)}
     return not state.deleted and state.fingerprint not in without_content
-
-
-@cache
-def _forgotten(contact_list_id: str) -> bytes:
-    """The fingerprint of a contact of which nobody knows what was delivered."""
-    return changes.without_content(Operation.UPSERT, contact_list_id)
 
 
 def digests(of: Sequence[str], key: bytes) -> bytes:

@@ -44,7 +44,8 @@ _COMMON_ADDRESS = re.compile(
 No character can be matched by two neighbouring parts, so a mismatch is found in one pass.
 """
 
-_DELETE = ChangeType.DELETE  # bound once: to find a member in its class takes Python 3.11 longer than a comparison
+# Bound once: to find a member in its class takes Python 3.11 longer than a comparison.
+_DELETE_EVENT = ChangeType.DELETE
 
 _WITHOUT_CONTENT = {
     ChangeType.DELETE: [],
@@ -89,7 +90,7 @@ def _validated(event: ChangeEvent, columns: Sequence[tuple[str, str]]) -> Contac
     if violations:
         return ValidationError([reason for reason, _ in violations], "; ".join(detail for _, detail in violations))
     valid = cast("_Valid", event)
-    if event.change_type is _DELETE:
+    if event.change_type is _DELETE_EVENT:
         return Contact(valid.external_id, "", "", consent=False, do_not_call=False, attributes={})
     if event.partial:
         return _amendment(cast("_ValidPart", event), columns)

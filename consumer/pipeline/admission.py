@@ -11,7 +11,7 @@ from operator import attrgetter
 import structlog
 from msgspec.structs import replace
 
-from consumer.core import changes, dedupe, state_bytes
+from consumer.core import changes, dedupe, order, state_bytes
 from consumer.core.audit import event_id
 from consumer.core.batch import Lanes
 from consumer.core.lane import Lane
@@ -202,13 +202,13 @@ class Admission:
     def _end(self, lane: Lane, *, accepted: bool) -> None:
         """End a lane, and with it what it superseded; whatever waited behind it is judged now."""
         for work in lane.superseded:
-            self._supersede(lane, work)
+            self._supersede(work)
         lane.superseded = ()
         self._reports.answered(lane, accepted=accepted)
         if left := self._lanes.close(lane):
             self._readmit(left)
 
-    def _supersede(self, lane: Lane, work: Work) -> None:
+    def _supersede(self, work: Work) -> None:
         """End a work whose place another one took.
 
         Where it is settled before that one, and that one comes again, its version was told, and nobody knows what is
@@ -251,7 +251,6 @@ class Admission:
             change = _behind(work, change, before)
             lane.work.expected = before
             self._lanes.replace(lane, work, change)
-            lane.replaced = before
         else:
             self._wait(lane, work, change, verdict)
 
@@ -279,7 +278,7 @@ class Admission:
 
     def _judge(self, work: Work, change: Change, base: State | None) -> None:
         change, verdict = dedupe.judged(change, base, self._contact_list_id)
-        if base is not None and verdict is _CHANGED and dedupe.goes_back(change, base):
+        if base is not None and verdict is _CHANGED and order.goes_back(change, base):
             remedy = "it applies; if the source counts anew, grants stay stale: see a failover in the operating guide"
             log.warning("source_order_went_back", record=event_id(work.record), remedy=remedy)
         if change.operation is _SUPPRESS:

@@ -137,9 +137,9 @@ class Blame:
 def releases_number(lane: Lane) -> bool:
     """Whether what is sent is a grant that is provably newer than the withdrawal for which the number was blocked.
 
-    Of what it superseded, which may have been applied, nobody compared it with that; a withheld one is no grant.
+    Of what it superseded, which may have been applied, nobody compared it with that; a muted one is no grant.
     """
-    return not lane.superseded and not lane.withheld and releases(lane.change, lane.base)
+    return not lane.superseded and not lane.muted and releases(lane.change, lane.base)
 
 
 def is_under_suspicion(batch: Batch) -> bool:

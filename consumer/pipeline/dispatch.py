@@ -368,9 +368,8 @@ class Dispatcher:
         self._works()
         self._telemetry.on_retry("unavailable")
         lanes = self._owned(batch).lanes
-        alone = len(batch.lanes) == 1
-        new = [lane for lane in lanes if alone or lane.change.contact.external_id in error.absent]
-        known = [lane for lane in lanes if not (alone or lane.change.contact.external_id in error.absent)]
+        new = [lane for lane in lanes if lane.change.contact.external_id in error.absent]
+        known = [lane for lane in lanes if lane.change.contact.external_id not in error.absent]
         if new and known:  # with what is new among all that came meanwhile, these would be refused again
             self._lanes.put_back_as_group(batch.effect, known)
         elif known:  # one of them is not there any more

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 import structlog
 from msgspec.structs import replace
 
-from consumer.core import changes, dead_letters, dedupe
+from consumer.core import changes, dead_letters, dedupe, fingerprints
 from consumer.core.audit import event_id
 from consumer.core.decode import ReaderName
 from consumer.core.validate import validate
@@ -157,7 +157,7 @@ class Intake:
         """
         if not readers.keyed:
             return set(), {}
-        identities = [changes.identity_of_key(record.key) for record in records]
+        identities = [fingerprints.identity_of_key(record.key) for record in records]
         known = self._admission.look_up(partition, identities)
         repeated, unsure = set[int](), set[bytes]()
         if not any(known.values()):
@@ -195,7 +195,7 @@ class Intake:
         work.reasons, work.detail = error.reasons, error.detail
         work.accepted_as = Outcome.REJECTED
         offset = dead_letters.place_in_order(work.record)
-        change = changes.of_rejected(event, error, offset, self._contact_list_id)
+        change = changes.suppression(event, offset, self._contact_list_id, changes.valid_number(event, error))
         if change is None:
             work.outcome = Outcome.REJECTED
         else:

@@ -58,8 +58,11 @@ def form_of(topic: str, settings: Settings) -> Form:
 
 def without_registry(envelope: TopicEnvelope, on_schema: OnSchema = ignored) -> dict[ReaderName, Reader | DecodeError]:
     """The readers of what no registry knows; `on_schema` is called with each schema that records in JSON bring."""
-    json_keys = partial(keys.read_json, fields=envelope.key_fields)
-    return {framing.JSON: _of_values(JsonReader(envelope, on_schema), envelope), KeySchema(framing.JSON): json_keys}
+    return {
+        framing.JSON: _of_values(JsonReader(envelope, on_schema), envelope),
+        KeySchema(framing.JSON): partial(keys.read_json, fields=envelope.key_fields),
+        KeySchema(framing.TEXT): keys.read_text,
+    }
 
 
 def reader(name: ReaderName, text: str, envelope: TopicEnvelope) -> Reader | DecodeError:
@@ -119,8 +122,6 @@ class Readers:
         form: How its records are split.
         envelope: What stands around a contact in them.
         schemas: Where writer schemas come from.
-        has_positions: Whether versions are positions in a database's log.
-        keyed: Whether keys are the external ids of contacts.
         way: All that decides what a record becomes, besides its bytes and its schema.
         unknown_timeout: How long the registry may lag, seconds.
         clock: Monotonic seconds.
@@ -129,8 +130,8 @@ class Readers:
 
     Attributes:
         form: As given.
-        has_positions: As given.
-        keyed: As given; nobody relies on it any more once a key was something else.
+        has_positions: As its envelope says.
+        keyed: So too, until a key was something else: nobody relies on it any more.
         known: By what they read; an error is the result of every record that would be read so.
     """
 
@@ -140,8 +141,6 @@ class Readers:
         *,
         envelope: TopicEnvelope,
         schemas: Schemas,
-        has_positions: bool,
-        keyed: bool,
         way: bytes,
         unknown_timeout: float,
         clock: Callable[[], float],
@@ -149,8 +148,7 @@ class Readers:
         on_schema: OnSchema = ignored,
     ) -> None:
         self.form = form
-        self.has_positions = has_positions
-        self.keyed = keyed
+        self.has_positions, self.keyed = envelope.has_positions, envelope.keyed
         self._way = way
         self._seeds: dict[ReaderName, bytes] = {}
         self.known = without_registry(envelope, on_schema)
@@ -246,8 +244,6 @@ def readers_of(
         return Readers(
             form_of(topic, settings),
             envelope=envelopes.of_topic(topic),
-            has_positions=envelopes.has_positions(topic),
-            keyed=envelopes.is_keyed(topic),
             way=way,
             schemas=schemas,
             unknown_timeout=settings.schema_unknown_timeout_s,

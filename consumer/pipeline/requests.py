@@ -5,9 +5,10 @@ from functools import partial
 
 from msgspec import Struct
 
-from consumer.core.changes import grants_nothing, held_back, is_applied, is_content
+from consumer.core.changes import grants_nothing, is_applied, is_precaution
 from consumer.core.contact_id import contact_id
 from consumer.core.dedupe import as_held
+from consumer.core.fingerprints import is_content
 from consumer.core.lane import Batch, Effect, Lane
 from consumer.errors import ConsumerError, NoneCameBack, NoRoom
 from consumer.model import Amendment, Contact, Operation, State
@@ -90,12 +91,14 @@ class Requests:
         return await self._sink.delete(external_ids, sure, tried=any(lane.tried for lane in batch.lanes), held=held)
 
     async def _absent(self, batch: Batch) -> Collection[str]:
-        """Whom of a batch Genesys does not have; whom nobody delivered as far as is known it may have all the same.
+        """Whom of a batch Genesys does not have. Of one that stands alone, the answer says so.
 
-        Where it does not tell, they are taken for new.
+        Whom nobody delivered as far as is known it may have all the same; where it does not tell, that one is new.
         """
+        if len(batch.lanes) == 1:
+            return [batch.lanes[0].change.contact.external_id]
         new = [lane.change.contact.external_id for lane in batch.lanes if lane.base is None or lane.base.deleted]
-        if not new or len(batch.lanes) == 1:
+        if not new:
             return new
         try:
             return await self._sink.absent(new)
@@ -129,8 +132,8 @@ class Requests:
     def _is_withheld(self, lane: Lane, base: State | None) -> bool:
         """Whether the contact is not callable whatever its flags say then, with what is known of it."""
         not_callable = grants_nothing(lane.change, base)
-        held = not_callable or held_back(lane.change, base, self._sink.contact_list_id)
-        return held or lane.withheld or suppresses(lane)
+        held = not_callable or is_precaution(lane.change, base, self._sink.contact_list_id)
+        return held or lane.muted or suppresses(lane)
 
     def _is_current(self, lane: Lane, shown: Contact) -> bool:
         """Whether the contact may be amended as it is shown: older content, sent again, could undo a withdrawal.

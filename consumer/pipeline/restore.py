@@ -46,7 +46,6 @@ class Restorer:
     ) -> None:
         self._topics = topics
         self._store = store
-        self._sink = sink
         self._telemetry = telemetry
         self._clock = clock
         self._turns = asyncio.Semaphore(AT_ONCE)

@@ -12,9 +12,8 @@ from collections.abc import Callable
 
 import structlog
 
-from consumer.core import changes, state_bytes
+from consumer.core import fingerprints, state_bytes
 from consumer.errors import TransientError
-from consumer.model import Operation
 from consumer.pipeline.partitions import Partition, Partitions
 from consumer.ports import Store
 
@@ -97,12 +96,13 @@ class Retention:
 
     def _is_old(self, key: bytes, raw: bytes) -> bool:
         """Whether an entry is to be forgotten. Not so who is not callable although Genesys' flags may let him be."""
-        settled_ms = state_bytes.settled_ms(raw) if len(key) == changes.IDENTITY_BYTES else None
+        settled_ms = state_bytes.settled_ms(raw) if len(key) == fingerprints.IDENTITY_BYTES else None
         if settled_ms is None or settled_ms / 1000 >= self._now() - self._retention_s:
             return False
         state, list_id = state_bytes.decode(raw), self._contact_list_id
-        unknown = state.fingerprint == changes.without_content(Operation.UPSERT, list_id)
-        return not (state.fingerprint in changes.withheld(list_id) or (unknown and state.callable is False))
+        never_callable = state.fingerprint in fingerprints.not_callable_contents(list_id)
+        unknown = state.fingerprint == fingerprints.unknown_content(list_id)
+        return not (never_callable or (unknown and state.callable is False))
 
     def _forget(self, partition: Partition, entries: list[tuple[bytes, bytes]]) -> int:
         partition.expired.update(entries)

@@ -124,7 +124,7 @@ class Pipeline:
         self.lanes, self.gate = outbound.lanes, outbound.gate
         self._admission, self._dispatcher = outbound.admission, outbound.dispatcher
         readers = readers_of(settings, envelopes, schemas, sink.contact_list_id, clock=times.clock, spawn=self._spawn)
-        self._feed = self._make_feed(self._make_intake(readers, Quarantine(breadcrumbs), sink.contact_list_id))
+        self._feed = self._make_feed(self._make_intake(readers, Quarantine(breadcrumbs)))
         self._settler = self._make_settler(topics, auditor, reports.events)
         self._restorer = Restorer(topics, store, sink, telemetry, times.clock)
         self._retention = self._make_retention()
@@ -132,13 +132,13 @@ class Pipeline:
         self._spawned: set[asyncio.Task[None]] = set()
         self._member = self._is_late = False
 
-    def _make_intake(self, readers: Callable[[str], Readers], quarantine: Quarantine, contact_list_id: str) -> Intake:
+    def _make_intake(self, readers: Callable[[str], Readers], quarantine: Quarantine) -> Intake:
         return Intake(
             readers=readers,
             quarantine=quarantine,
             admission=self._admission,
             telemetry=self._telemetry,
-            contact_list_id=contact_list_id,
+            contact_list_id=self._contact_list_id,
             columns=self._settings.genesys_attribute_columns,
             suppress_undecodable=self._settings.suppress_undecodable,
             saturated=self.gate.saturated,

@@ -7,9 +7,9 @@ the queue. Where there was no answer, both halves are tried. Touches nothing but
 
 from collections.abc import Sequence
 
+from consumer.columns import VALUE_CHARACTERS
 from consumer.core.batch import Lanes
 from consumer.core.contact_id import contact_id
-from consumer.core.delivery import VALUE_CHARACTERS
 from consumer.core.lane import Batch, Effect, Lane
 from consumer.errors import RefusedByGenesys, TooLarge
 from consumer.model import Amendment, Contact

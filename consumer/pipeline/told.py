@@ -16,7 +16,8 @@ from consumer.errors import DecodeError
 from consumer.model import ChangeEvent, ChangeType, Events, LogPlace, Outcome, Record, Work
 from consumer.pipeline.partitions import Partition
 
-_DELETES = ChangeType.DELETE  # bound once: to find a member in its class takes Python 3.11 longer than a comparison
+# Bound once: to find a member in its class takes Python 3.11 longer than a comparison.
+_DELETE_EVENT = ChangeType.DELETE
 
 CONTACTS_AT_ONCE = 2_000
 """Contacts that are judged before other tasks get a turn, where records tell of several."""
@@ -67,10 +68,10 @@ def is_undecoded(event: Told) -> bool:
 
 
 def echoed(partition: Partition, works: Sequence[Work], told: Sequence[Told]) -> Sequence[Told]:
-    """What is told, with tombstones as what they are: one right behind a delete of its key is that delete once more.
+    """What is told; a tombstone right behind the delete of its key becomes that delete again, with all that orders it.
 
-    It has the version, the time and the log of that. By Kafka's time alone it would apply anew when a connector sends
-    both again, and come after the row that was made behind them.
+    That is version, time and place in the log. With Kafka's time it would count as a newer delete, and undo a row made
+    in between when both are sent again.
     """
     if works and not any(map(_is_tombstone, told)):
         _note_delete(partition, works[-1].record, told[-1])
@@ -95,7 +96,7 @@ def _is_tombstone(event: Told) -> bool:
 def _note_delete(partition: Partition, record: Record, event: Told) -> None:
     """Remember the last record if it is a delete, also for whoever goes on behind it."""
     partition.deleted = None
-    if isinstance(event, ChangeEvent) and event.change_type is _DELETES:
+    if isinstance(event, ChangeEvent) and event.change_type is _DELETE_EVENT:
         partition.deleted = partition.deletes[record.offset] = Deleted.of(record, event)
 
 

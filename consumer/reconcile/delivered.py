@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from msgspec import Struct
 
 from consumer.command_ports import History
-from consumer.core import changes, state_bytes
+from consumer.core import fingerprints, state_bytes
 from consumer.model import State, TopicPartition
 from consumer.pipeline.settle import IMPORT_KEY
 from consumer.ports import Store
@@ -90,7 +90,7 @@ class Delivered:
 
     async def _take(self, source: int, entries: Entries) -> bool:
         """Take over the last word on each contact, among partitions that which settled last; whether there was any."""
-        last = {key: raw for key, raw in entries if len(key) == changes.IDENTITY_BYTES}
+        last = {key: raw for key, raw in entries if len(key) == fingerprints.IDENTITY_BYTES}
         held = self.find(list(last))
         writes: list[tuple[bytes, bytes | None]] = []
         for (identity, raw), before in zip(last.items(), held, strict=True):

@@ -7,7 +7,7 @@ came, where that is still there and says the same. Touches the source topics and
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 
 from consumer.command_ports import History
-from consumer.core import changes, decode
+from consumer.core import changes, decode, fingerprints
 from consumer.core.decode import Reader, ReaderName
 from consumer.core.envelopes.choice import Envelopes
 from consumer.core.framing import Form
@@ -73,7 +73,7 @@ class SourceTopics:
         """The identities of all contacts that these records may be about, by what they say or by their keys."""
         named = set(await self.keyed(records))
         named.update(
-            changes.identity(event.external_id)
+            fingerprints.identity(event.external_id)
             for _, event in await self._events(records)
             if isinstance(event.external_id, str)
         )
@@ -82,13 +82,13 @@ class SourceTopics:
     async def keyed(self, records: Sequence[Record]) -> list[bytes]:
         """For each record the identity that its key gives, whatever its value is."""
         if not records or records[0].topic not in self._framed_keys:
-            return [changes.identity_of_key(record.key) for record in records]
+            return [fingerprints.identity_of_key(record.key) for record in records]
         known = self._known(records)
         for name in decode.reader_names(records, self._form) - known.keys():
             await self._learn(name, records)
         named = [decode.named_by_key(record, known, self._form) for record in records]
         return [
-            changes.identity_of_key(record.key) if external_id is None else changes.identity(external_id)
+            fingerprints.identity_of_key(record.key) if external_id is None else fingerprints.identity(external_id)
             for record, external_id in zip(records, named, strict=True)
         ]
 

@@ -239,8 +239,6 @@ async def test_schemas_change_in_mid_stream(apicurio, schemas):
         form(TOPIC, Framing.CONFLUENT, KeyFormat.STRING),
         envelope=TopicEnvelope(native, ANY_FIELD),
         schemas=schemas,
-        has_positions=False,
-        keyed=False,
         way=b"",
         unknown_timeout=60,
         clock=asyncio.get_running_loop().time,

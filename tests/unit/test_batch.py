@@ -540,7 +540,7 @@ def test_before_a_withdrawal_nothing_goes_out_as_callable() -> None:
     on.wait(lane, withdrawal, STATE, withdraws=change_of(withdrawal).withdrawal)
     batch = take(on, 10.0)
     assert (batch.effect, names(batch)) == (UPSERT, ["a", "early"])
-    assert (lane.payload, lane.withheld) == (b"a:no", True)
+    assert (lane.payload, lane.muted) == (b"a:no", True)
     assert on.close(lane) == [withdrawal]
 
 
@@ -551,7 +551,7 @@ def test_a_grant_that_waits_changes_nothing() -> None:
     again = work("a")
     on.wait(lane, again, STATE, withdraws=change_of(again).withdrawal)
     assert on.due(10.0, PLENTY) == 10.5
-    assert (take(on, 10.5).lanes[0].payload, lane.withheld, lane.urgent) == (b"a:yes", False, False)
+    assert (take(on, 10.5).lanes[0].payload, lane.muted, lane.urgent) == (b"a:yes", False, False)
 
 
 def test_a_withdrawal_behind_a_request_under_way_leaves_it_alone() -> None:
@@ -574,14 +574,14 @@ def test_a_withdrawal_behind_a_withdrawal_leaves_its_place() -> None:
     assert drained(on) == [["a", "b"]]
 
 
-def test_a_change_in_the_place_of_a_withheld_one_is_sent_as_it_is() -> None:
+def test_a_change_in_the_place_of_a_muted_one_is_sent_as_it_is() -> None:
     """Withholding belongs to the work that it was for."""
     on = lanes()
     (lane,) = begin(on, work("a"))
     withdrawal = work("a", AMEND)
     on.wait(lane, withdrawal, STATE, withdraws=change_of(withdrawal).withdrawal)
     supersede(on, lane, work("a"))
-    assert (take(on, LINGER_S).lanes[0].payload, lane.withheld, lane.urgent) == (b"a:yes", False, False)
+    assert (take(on, LINGER_S).lanes[0].payload, lane.muted, lane.urgent) == (b"a:yes", False, False)
 
 
 # -- requests that are made again
@@ -878,9 +878,9 @@ def test_a_group_of_withdrawals_is_one() -> None:
     assert drained(on, 2.0) == [["revoked0", "revoked1"], ["gone"], ["plain0", "plain1"]]
 
 
-@pytest.mark.parametrize("leaves", ["closed", "replaced", "withheld", "dropped"])
+@pytest.mark.parametrize("leaves", ["closed", "replaced", "muted", "dropped"])
 def test_a_contact_may_leave_its_group(leaves: str) -> None:
-    """What ends, is replaced, is withheld or loses its partition is not sent with the group any more."""
+    """What ends, is replaced, is muted or loses its partition is not sent with the group any more."""
     on = lanes()
     begin(on, work("a"), work("b", assignment=THEIRS), now=10.0)
     first, second = take(on, 10.5).lanes
@@ -891,7 +891,7 @@ def test_a_contact_may_leave_its_group(leaves: str) -> None:
             on.close(second)
         case "replaced":
             supersede(on, second, work("b", DELETE))
-        case "withheld":
+        case "muted":
             on.wait(second, withdrawal, STATE, withdraws=change_of(withdrawal).withdrawal)
         case _:
             on.drop(THEIRS)
@@ -1277,11 +1277,11 @@ class Traffic(RuleBasedStateMachine):
 
     @invariant()
     def what_is_encoded_is_what_waits(self) -> None:
-        """Nothing of a work that was replaced, or withheld since, is sent."""
+        """Nothing of a work that was replaced, or muted since, is sent."""
         for lane in self.on._lanes.values():
             if lane.payload and not lane.sent:
                 contact = change_of(lane.work).whole
-                assert lane.payload == encode(contact, callable_=contact.callable and not lane.withheld)
+                assert lane.payload == encode(contact, callable_=contact.callable and not lane.muted)
 
     @invariant()
     def whoever_waits_stands_in_its_queue(self) -> None:

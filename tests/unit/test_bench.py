@@ -19,6 +19,7 @@ from consumer.errors import ValidationError
 from consumer.model import ChangeEvent, Record
 from consumer.pipeline.readers import make_reader
 from consumer.settings import packaged_schemas
+from tests.envelopes import CONFLUENT
 
 COUNT = 10_000
 WITHOUT_RULES = {Kind.DELETE, Kind.TOMBSTONE, Kind.UNDECODABLE}
@@ -92,7 +93,8 @@ def test_the_peers_have_our_six_rules():
     reader = make_reader(schema, native)
     samples = [each for each in Samples(seed=3).take(2_000) if each.kind not in WITHOUT_RULES]
     records = [Record("topic", 0, offset, 0, each.key, each.value) for offset, each in enumerate(samples)]
-    ours = validate([each for each in decode(records, {1: reader}).results if isinstance(each, ChangeEvent)], ())
+    decoded = decode(records, {1: reader}, CONFLUENT)
+    ours = validate([each for each in decoded.results if isinstance(each, ChangeEvent)], ())
     expected = [list(each.reasons) if isinstance(each, ValidationError) else [] for each in ours]
     assert [job.violations(job.decoded(each.value or b"")) for each in samples] == expected
     assert {len(each) for each in expected} == {0, 1}

@@ -10,20 +10,16 @@ import fastavro
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from consumer.core.avro import (
-    MAX_MEMORY_BYTES,
-    MAX_SCHEMA_CHARACTERS,
-    MAX_SCHEMA_DEPTH,
-    MAX_SCHEMA_NODES,
-    WriterSchema,
-)
-from consumer.core.decode import decode
+from consumer.core.avro import WriterSchema
+from consumer.core.avro_schema import MAX_MEMORY_BYTES, MAX_SCHEMA_CHARACTERS, MAX_SCHEMA_DEPTH, MAX_SCHEMA_NODES
+from consumer.core.decode import decode as decoded_by
 from consumer.core.envelopes.native import native
 from consumer.core.envelopes.schema import Fields
 from consumer.core.framing import MAX_VALUE_BYTES
 from consumer.core.mapping_tables import CHANGE_TYPES
 from consumer.errors import DecodeError, ReaderFailed
 from consumer.model import ChangeEvent, ChangeType, Reason, Record
+from tests.envelopes import CONFLUENT, TEXT_KEYS
 
 ROOT = Path(__file__).parents[2]
 AVRO = ROOT / "tests/data/avro"
@@ -49,6 +45,11 @@ NATIVE_FIELDS = st.fixed_dictionaries(
         "attributes": st.dictionaries(TEXT, TEXT),
     }
 )
+
+
+def decode(records, readers):
+    """What becomes of records in Confluent's framing."""
+    return decoded_by(records, TEXT_KEYS | readers, CONFLUENT)
 
 
 def record_of(*fields, **properties):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, strategies as st
 from msgspec.structs import replace
 
-from consumer.core import changes, state_bytes
+from consumer.core import changes, fingerprints, state_bytes
 from consumer.core.changes import (
     Withdrawn,
     as_delete,
@@ -19,7 +19,6 @@ from consumer.core.changes import (
     under_new_id,
     withdrawing,
     withdrawn,
-    without_content,
 )
 from consumer.core.dedupe import (
     BEFORE_ALL,
@@ -34,6 +33,7 @@ from consumer.core.dedupe import (
     releases,
     repeats,
 )
+from consumer.core.fingerprints import Flags
 from consumer.errors import FatalError
 from consumer.model import (
     FROM_A_FILE,
@@ -71,8 +71,8 @@ EVENT = ChangeEvent(
 )
 LIST = "list-a"
 SETTLED_MS = 1_800_000_000_123
-DELETED = without_content(Operation.DELETE, LIST)
-SUPPRESSED = changes.suppressed(LIST, consent=True, do_not_call=False)
+DELETED = fingerprints.no_content(LIST)
+SUPPRESSED = fingerprints.suppressed(LIST, Flags(consent=True, do_not_call=False))
 
 
 def suppressed(*, version=5, offset=10):
@@ -201,20 +201,20 @@ def test_a_rejected_event_suppresses_when_it_withdraws(consent, do_not_call, exp
 @pytest.mark.parametrize(
     ("consent", "do_not_call", "unclear", "number"),
     [
-        (None, False, (True, False), ""),
-        ("false", UNCHANGED, (True, False), ""),
-        (True, None, (False, True), ""),
-        (0, "no", (True, True), ""),
-        (False, "maybe", (False, True), "+15550100"),
-        (None, True, (True, False), "+15550100"),
+        (None, False, Flags(True, False), ""),
+        ("false", UNCHANGED, Flags(True, False), ""),
+        (True, None, Flags(False, True), ""),
+        (0, "no", Flags(True, True), ""),
+        (False, "maybe", Flags(False, True), "+15550100"),
+        (None, True, Flags(True, False), "+15550100"),
     ],
 )
 def test_a_flag_that_nobody_can_read_suppresses_as_a_precaution(consent, do_not_call, unclear, number):
     """Perhaps it withdraws: the flag stays as Genesys has it, and no number is blocked for that alone."""
     made = suppression(replace(EVENT, consent=consent, do_not_call=do_not_call), 3, LIST, "+15550100")
     assert made is not None
-    beside = {"consent_withdrawn": consent is False, "do_not_call_withdrawn": do_not_call is True}
-    assert made.fingerprint == changes.unclear(LIST, *unclear, **beside)
+    beside = Flags(consent is False, do_not_call is True)
+    assert made.fingerprint == fingerprints.unclear(LIST, unclear, beside)
     known = accepted(merged(made, CONTACT, accepted(change(version=4), None), LIST), None)
     again = suppression(replace(EVENT, version=6, consent=consent, do_not_call=do_not_call), 4, LIST, "")
     assert again is not None
@@ -224,33 +224,33 @@ def test_a_flag_that_nobody_can_read_suppresses_as_a_precaution(consent, do_not_
     assert (made.contact.consent, made.contact.do_not_call) == told
 
 
-FLAGS = [(consent, do_not_call) for consent in (False, True) for do_not_call in (False, True)]
+FLAGS = [Flags(consent, do_not_call) for consent in (False, True) for do_not_call in (False, True)]
 
 
 @pytest.mark.parametrize("unclear", FLAGS[1:], ids=str)
 @pytest.mark.parametrize("told", FLAGS, ids=str)
 def test_a_precaution_ends_when_what_was_unclear_is_told(unclear, told):
     """By as many changes as it takes; what is still unclear then is known."""
-    state = replace(accepted(change(), None), fingerprint=changes.unclear(LIST, *unclear), callable=False)
-    flags = (True if told[0] else UNCHANGED, False if told[1] else UNCHANGED)
+    state = replace(accepted(change(), None), fingerprint=fingerprints.unclear(LIST, unclear), callable=False)
+    flags = (True if told.consent else UNCHANGED, False if told.do_not_call else UNCHANGED)
     amending = replace(change(version=6), contact=Amendment("c-1", "+15550199", UNCHANGED, *flags, {}))
-    left = (unclear[0] and not told[0], unclear[1] and not told[1])
-    assert changes.held_back(amending, state, LIST) is any(left)
+    left = Flags(unclear.consent and not told.consent, unclear.do_not_call and not told.do_not_call)
+    assert changes.is_precaution(amending, state, LIST) is left.any
     after = merged(amending, replace(CONTACT, phone="+15550199"), state, LIST)
-    assert (after.fingerprint == changes.unclear(LIST, *left)) is any(left)
-    assert accepted(after, state).callable is not any(left)
+    assert (after.fingerprint == fingerprints.unclear(LIST, left)) is left.any
+    assert accepted(after, state).callable is not left.any
 
 
 @pytest.mark.parametrize("first", ["consent", "do_not_call"])
 def test_precautions_add_up(first):
     """One for consent and one for do-not-call: either flag may have been withdrawn."""
-    content = changes.unclear(LIST, consent=first == "consent", do_not_call=first != "consent")
+    content = fingerprints.unclear(LIST, Flags(consent=first == "consent", do_not_call=first != "consent"))
     state = replace(accepted(change(), None), fingerprint=content)
     second = {"do_not_call": "no"} if first == "consent" else {"consent": "yes"}
     other = suppression(replace(EVENT, version=6, **second), 11, LIST, "")
     assert other is not None
     assert judge(other, state) is Verdict.CHANGED
-    assert merged(other, CONTACT, state, LIST).fingerprint == changes.undecoded(LIST)
+    assert merged(other, CONTACT, state, LIST).fingerprint == fingerprints.undecoded(LIST)
 
 
 def test_a_suppression_keeps_identity_and_order_but_no_contact_data():
@@ -1045,7 +1045,7 @@ def test_a_late_precaution_leaves_the_order_as_it_is():
     """It is none for a flag that was told since, and nothing at all where it is known already."""
     known = accepted(amending(version=4, offset=12, consent=True), amended())
     held = late(precaution("c-1", 7, LIST), known)
-    assert held.fingerprint == changes.unclear(LIST, consent=False, do_not_call=True)
+    assert held.fingerprint == fingerprints.unclear(LIST, Flags(consent=False, do_not_call=True))
     after = accepted(held, known)
     assert after == replace(known, fingerprint=held.fingerprint, callable=False)
     assert judged(precaution("c-1", 7, LIST), after, LIST)[1] is Verdict.STALE
@@ -1300,7 +1300,7 @@ PHONE_ALONE = replace(change(version=7), contact=Amendment("c-1", "+14155550199"
 
 def test_who_is_not_callable_stays_so_when_a_change_without_flags_was_given_up():
     """It lets nobody call, whether or not it was applied."""
-    precaution_ = replace(accepted(change(), None), fingerprint=changes.undecoded(LIST), callable=False)
+    precaution_ = replace(accepted(change(), None), fingerprint=fingerprints.undecoded(LIST), callable=False)
     assert given_up(PHONE_ALONE, precaution_, LIST) == precaution_
     withdrawn_ = accepted(change(consent=False), None)
     assert given_up(PHONE_ALONE, withdrawn_, LIST).callable is False
@@ -1388,4 +1388,4 @@ READS = {
 @pytest.mark.parametrize(("before", "made", "shown", "hides"), READS.values(), ids=READS)
 def test_what_an_older_read_may_hide_is_not_known(before, made, shown, hides):
     """Then only who tells both flags lets anybody call; otherwise the state is of what was made."""
-    assert (onto(before, made, blind=True, **shown).fingerprint == changes.undecoded(LIST)) is hides
+    assert (onto(before, made, blind=True, **shown).fingerprint == fingerprints.undecoded(LIST)) is hides

@@ -131,10 +131,10 @@ def test_the_lower_of_two_limits_holds() -> None:
     """Genesys may allow less than we would send, from then on; that it allows more is no reason to send more."""
     throttle = Throttle(300)
     tried = Gate(throttle, PLENTY, 100)
-    throttle.limit(60)
+    throttle.go_by(60)
     begun = starts(tried, [0.0] * 120)
     assert max(sum(1 for other in begun if 0 <= other - one < WINDOW_S) for one in begun) <= 60
-    throttle.limit(3000)
+    throttle.go_by(3000)
     assert tried.tokens(BEGIN + 86_400) == 10
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from consumer.core import changes, epochs, state_bytes
+from consumer.core import epochs, fingerprints, state_bytes
 from consumer.errors import SinkUnavailable
 from consumer.model import Record
 from consumer.pipeline.settle import EPOCHS_KEY
@@ -153,7 +153,7 @@ def test_the_state_tells_the_epoch(rows: dict[str, Any]) -> None:
     world = tell(World(), row("c", 1000, 1), row("c", 1001, 2, 8), row("u", 5, 10))
     live(world, schemas(), **rows)
     entries, _ = world.stores[PARTITION]
-    raws = [entries[changes.identity(name)] for name in ("7", "8")]
+    raws = [entries[fingerprints.identity(name)] for name in ("7", "8")]
     assert [(raw[0], state_bytes.decode(raw).epoch, state_bytes.decode(raw).version) for raw in raws] == [
         (3, 1, 1 << 32 | 5),
         (2, 0, 1 << 32 | 1001),

@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from consumer.command_ports import ImportStatus
-from consumer.core import changes, state_bytes
+from consumer.core import fingerprints, state_bytes
 from consumer.core.rows import Rows
 from consumer.errors import (
     ConsumerError,
@@ -254,12 +254,12 @@ def test_rows_with_versions_are_in_order_also_after_a_failover_of_the_source() -
     live(world)
     partition = TopicPartition(TOPIC, partition_of(world, "a"))
     entries, position = world.stores[partition]
-    known = replace(state_bytes.decode(entries[changes.identity("a")]), epoch=1)
-    entries[changes.identity("a")] = state_bytes.encode(known, 0)
+    known = replace(state_bytes.decode(entries[fingerprints.identity("a")]), epoch=1)
+    entries[fingerprints.identity("a")] = state_bytes.encode(known, 0)
     fill(world, [row("a", version=2, consent=False), row("a", version=3, phone="+15550199")])
     assert _outcomes(world) == {1: "superseded", 2: "delivered"}
     assert (world.list["a"]["phone"], world.list["a"]["callable"]) == ("+15550199", True)
-    loaded = state_bytes.decode(world.stores[partition][0][changes.identity("a")])
+    loaded = state_bytes.decode(world.stores[partition][0][fingerprints.identity("a")])
     assert (loaded.epoch, loaded.version, loaded.offset) == (1, 3, FROM_A_FILE)
     assert position < world.stores[partition][1]
 
@@ -464,7 +464,7 @@ def test_the_number_of_a_rejected_row_behind_a_delete_is_not_called_either() -> 
     batches = [event["batchId"] for event in world.events("batch")]
     assert len(batches) == len(set(batches)) == 3
     entries, _ = world.stores[TopicPartition(TOPIC, partition_of(world, "a"))]
-    state = state_bytes.decode(entries[changes.identity("a")])
+    state = state_bytes.decode(entries[fingerprints.identity("a")])
     assert (state.deleted, state.callable, state.offset) == (True, False, FROM_A_FILE)
 
 
@@ -833,7 +833,7 @@ def test_the_mark_of_an_import_stays_for_as_long_as_no_state_tells_of_some(
         known = {partition: dict(entries) for partition, entries in world.changelog.items()}
         marked = any(entries.get(IMPORT_KEY) for entries in known.values())
         told = {identity for entries in known.values() for identity in entries}
-        untold = [name for name in world.list if changes.identity(name) not in told]
+        untold = [name for name in world.list if fingerprints.identity(name) not in told]
         assert marked or not untold
         seen += bool(untold)
         survive(world, rows, None, after_effect=False)

@@ -7,12 +7,12 @@ from msgspec.structs import replace
 
 from consumer.core import keys
 from consumer.core.decode import ByKey, Decoded, Reader, ReaderName, decode, named_by_key, reader_names
-from consumer.core.framing import JSON, KeySchema, form
+from consumer.core.framing import JSON, TEXT, KeySchema, form
 from consumer.errors import DecodeError
 from consumer.formats import Framing, KeyFormat
 from consumer.model import ChangeType, Reason, Record
 from consumer.pipeline.readers import reader, without_registry
-from tests.envelopes import MAPPING, TOPIC, envelopes
+from tests.envelopes import MAPPING, TEXT_KEYS, TOPIC, envelopes
 
 TIME = 1_700_000_000_000
 
@@ -133,9 +133,9 @@ def test_a_key_has_a_reader_of_its_own():
     split = form("crm.contacts.changes", Framing.CONFLUENT, KeyFormat.AVRO)
     body = written(ID_RECORD, {"id": 1001})
     records = [tombstone(b"\0\0\0\0\7" + body), tombstone(None)]
-    assert reader_names(records, split) == {KeySchema(7)}
+    assert reader_names(records, split) == {KeySchema(7), KeySchema(TEXT)}
     assert decode(records, {7: DecodeError((Reason.NOT_DECODABLE,))}, split) == Decoded([], KeySchema(7))
-    decoded = decode(records, {KeySchema(7): keys.avro_reader(json.dumps(ID_RECORD))}, split)
+    decoded = decode(records, {KeySchema(7): keys.avro_reader(json.dumps(ID_RECORD)), **TEXT_KEYS}, split)
     assert [getattr(event, "external_id", event) for event in decoded.results] == ["1001", None]
 
 
@@ -149,7 +149,7 @@ def test_the_key_of_a_record_with_a_value_is_read_where_it_may_be_needed():
         seen.append(told.key)
         return ()
 
-    readers: dict[ReaderName, Reader | DecodeError] = {JSON: ByKey(read)}
+    readers: dict[ReaderName, Reader | DecodeError] = {JSON: ByKey(read), **TEXT_KEYS}
     assert decode([record], readers, split) == Decoded([], KeySchema(7))
     readers[KeySchema(7)] = keys.avro_reader(json.dumps(ID_RECORD))
     assert decode([record, replace(record, key=b"x"), replace(record, key=None)], readers, split).results == [()] * 3
@@ -172,7 +172,8 @@ def test_a_record_whose_value_is_junk_may_still_be_named_by_its_key(key_format, 
     """In any format of keys; one whose schema is not known names nobody."""
     split = form("crm.contacts.changes", Framing.CONFLUENT, key_format)
     record = Record("crm.contacts.changes", 0, 0, TIME, key, b"junk")
-    readers: dict[ReaderName, Reader | DecodeError] = {KeySchema(7): keys.avro_reader(json.dumps(ID_RECORD))}
+    readers = without_registry(envelopes("native", {}).of_topic(TOPIC))
+    readers[KeySchema(7)] = keys.avro_reader(json.dumps(ID_RECORD))
     assert named_by_key(record, readers, split) == named
 
 

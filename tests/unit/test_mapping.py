@@ -473,4 +473,4 @@ def test_a_topic_may_be_called_default():
     """Its envelope is that of no other topic."""
     topics = {"kafka_source_topics": "crm,default", "source_envelope": "native,default=debezium"}
     chosen = envelopes_of(settings(**topics))
-    assert [chosen.is_keyed(topic) for topic in ("crm", "default")] == [True, False]
+    assert [chosen.of_topic(topic).keyed for topic in ("crm", "default")] == [True, False]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from consumer.core import changes, state_bytes
+from consumer.core import fingerprints, state_bytes
 from consumer.core.contact_id import contact_id
 from consumer.core.reconcile import Standing, standing
 from consumer.errors import SinkUnavailable, TooLarge
@@ -582,7 +582,7 @@ def standing_of(world: World, external_id: str) -> Standing:
     row = world.list[external_id]
     flags = [str(row[flag]).lower() for flag in ("consent", "do_not_call")]
     values = (external_id, str(row["phone"]), str(row["email"]), *flags)
-    raw = world.stores[P0][0][changes.identity(external_id)]
+    raw = world.stores[P0][0][fingerprints.identity(external_id)]
     exported = ExportedContact(contact_id(external_id), bool(row["callable"]), values)
     return standing(exported, state_bytes.decode(raw), MemorySink.contact_list_id, ())
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from consumer.core.decode import CONFLUENT
 from consumer.errors import DecodeError, ReaderFailed
 from consumer.model import ChangeEvent, ChangeType, Reason, Record
 from consumer.pipeline.quarantine import Quarantine
 from consumer.ports import Breadcrumb
+from tests.envelopes import CONFLUENT
 from tests.memory_ports import MemoryBreadcrumbs
 
 TOPIC = "crm.contacts.changes"

@@ -13,10 +13,9 @@ from msgspec.structs import asdict, replace
 from structlog.testing import capture_logs
 
 from consumer import reconcile_app
-from consumer.core import changes, dedupe, state_bytes
+from consumer.core import dedupe, fingerprints, state_bytes
 from consumer.core.audit import Auditor
 from consumer.core.contact_id import contact_id
-from consumer.core.decode import CONFLUENT
 from consumer.core.delivery import Gate, Throttle
 from consumer.core.framing import form
 from consumer.errors import (
@@ -33,7 +32,6 @@ from consumer.formats import Framing, KeyFormat, SchemaReference
 from consumer.model import (
     Amendment,
     ExportedContact,
-    Operation,
     Record,
     TopicPartition,
 )
@@ -44,6 +42,7 @@ from consumer.reconcile.report import Mended, Report
 from consumer.reconcile.run import EXPORTS, Reconciliation
 from consumer.reconcile.source import SourceTopics
 from tests import virtual_time
+from tests.envelopes import CONFLUENT
 from tests.fills import Fill, MemoryRows, fill, row
 from tests.lives import NATIVE, Life, live, settings, world_of
 from tests.memory_ports import MemoryHistory, MemorySchemas, MemorySink, MemoryStore, MemoryTopics, World, outage
@@ -311,7 +310,7 @@ def forget_record(world: World, name: str) -> None:
 
 def restate(world: World, name: str, **changed: Any) -> None:
     """Have something else known of a contact."""
-    identity = changes.identity(name)
+    identity = fingerprints.identity(name)
     for entries in world.changelog.values():
         if raw := dict(entries).get(identity):
             state = replace(state_bytes.decode(raw), **changed)
@@ -789,7 +788,7 @@ def test_no_report_holds_contact_data() -> None:
 def test_a_forgotten_content_is_not_compared() -> None:
     """After a refusal behind a superseded change nobody knows what Genesys has."""
     world = delivered_world()
-    identity = changes.identity("contact-1")
+    identity = fingerprints.identity("contact-1")
     state = state_bytes.decode(dict(world.changelog[P0])[identity] or b"")
     forgotten = dedupe.forgotten(state, MemorySink.contact_list_id)
     world.changelog[P0].append((identity, state_bytes.encode(forgotten, 0)))
@@ -801,7 +800,7 @@ def test_a_forgotten_content_is_not_compared() -> None:
 def test_of_forgotten_content_who_withdrew_is_not_callable_against_his_flags() -> None:
     """A grant that was refused came after the withdrawal: perhaps applied with its flags, but not without them."""
     world = delivered_world()
-    nothing_known = changes.without_content(Operation.UPSERT, MemorySink.contact_list_id)
+    nothing_known = fingerprints.unknown_content(MemorySink.contact_list_id)
     restate(world, REFUSED_CONSENT, fingerprint=nothing_known)
     edit(world, REFUSED_CONSENT, callable=True)
     report = reconcile(world, apply=True)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from consumer.core import changes, dedupe
+from consumer.core import dedupe, fingerprints
 from consumer.core.epochs import Epochs
 from consumer.model import Change, Contact, Operation, State, Verdict
 
@@ -64,8 +64,8 @@ def _change(told: Told, offset: int, epoch: int) -> Change:
     return Change(
         Operation.UPSERT,
         contact,
-        changes.identity("c-1"),
-        changes.fingerprint(contact, LIST),
+        fingerprints.identity("c-1"),
+        fingerprints.fingerprint(contact, LIST),
         told.lsn,
         told.at,
         offset,

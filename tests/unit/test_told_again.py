@@ -21,7 +21,7 @@ from consumer.pipeline.settle import DELETED_KEY, IMPORT_KEY
 from consumer.ports import ChangelogOvertaken
 from tests import virtual_time
 from tests.debezium_rows import PARTITION, ROWS, callable_, reading, schemas
-from tests.envelopes import COLUMNS, ROW, TIME_MS, encoded, record_type
+from tests.envelopes import COLUMNS, ROW, TEXT_KEYS, TIME_MS, encoded, record_type
 from tests.fills import WRITTEN_MS, empty_world, fill, row as file_row
 from tests.lives import Life, arrives, in_life, live, world_of
 from tests.memory_ports import (
@@ -476,7 +476,7 @@ def test_a_replayed_tombstone_has_the_time_at_which_kafka_got_it_first() -> None
     letter = dead_letters.read(headers)
     assert letter is not None
     again = replace(tombstone, timestamp_ms=TIME_MS + 10**9, headers=dead_letters.replayed(headers, letter))
-    (event,) = Quarantine(MemoryBreadcrumbs()).decode([again], {}, form).results
+    (event,) = Quarantine(MemoryBreadcrumbs()).decode([again], TEXT_KEYS, form).results
     assert isinstance(event, ChangeEvent)
     assert event.occurred_at == TIME_MS
 

@@ -1023,6 +1023,7 @@ def test_who_is_not_there_any_more_waits_for_room_by_itself() -> None:
         await passes(5)
         assert {name for name in KNOWN if world.list.get(name, {}).get("phone") != "+15550199"} == {KNOWN[7]}
         assert life.pipeline.gate.breaker(now()) is Breaker.CLOSED
+        assert life.pipeline.degraded == "new contacts wait for room in Genesys: no room"
         world.full = False
         await passes(65)
 
@@ -1284,7 +1285,7 @@ def test_a_newer_grant_takes_the_place_of_a_withdrawal_that_is_to_be_sent_again(
 def test_a_change_that_was_sent_as_not_callable_may_come_late_too() -> None:
     """Its number has to be on the do-not-call list, and the withdrawal that waited behind it may tell none."""
     late, lane = Late(), _lane("c")
-    lane.withheld = True
+    lane.muted = True
     late.unanswered([lane], 0.0)
     assert late.left(_lane("c", withdrawal=True), 1.0) == LATE_S - 1
 

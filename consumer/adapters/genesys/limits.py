@@ -41,7 +41,7 @@ async def follow(client: Client) -> None:
             return
         else:
             delay = EVERY_S
-            client.throttle.limit(told)
+            client.throttle.go_by(told)
             if told != known:
                 log.info("limit_told", requests_per_minute=told)
             known = told

@@ -21,10 +21,9 @@ from consumer.adapters.genesys.client import Client
 from consumer.adapters.genesys.contact_list import LIST_PATH, LISTS_PATH
 from consumer.adapters.genesys.export_file import ID_COLUMN
 from consumer.adapters.genesys.transport import Answer, Endpoint, FileBody
-from consumer.columns import values_of
+from consumer.columns import VALUE_CHARACTERS, values_of
 from consumer.command_ports import ImportStatus
 from consumer.core.contact_id import contact_id
-from consumer.core.delivery import VALUE_CHARACTERS
 from consumer.errors import FatalError, RefusedByGenesys, SinkUnavailable
 from consumer.model import Contact
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fastavro.schema import SchemaParseException, fingerprint, parse_schema, to_parsing_canonical_form
 
-from consumer.core.avro import parsable
+from consumer.core.avro_schema import parsable
 from consumer.errors import DecodeError, SettingsError
 from consumer.formats import SchemaKind, SchemaName, SchemaReference
 

@@ -7,7 +7,7 @@ from typing import Final
 from fastavro.schema import SchemaParseException, UnknownType, parse_schema
 from fastavro.types import DictSchema, NamedSchemas, Schema
 
-from consumer.core.avro import check_json, parsable
+from consumer.core.avro_schema import check_json, parsable
 from consumer.errors import DecodeError, undecodable
 from consumer.formats import SchemaReference
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from consumer.adapters.schema_registry.inlining import inlined
-from consumer.core.avro import MAX_SCHEMA_CHARACTERS
+from consumer.core.avro_schema import MAX_SCHEMA_CHARACTERS
 from consumer.errors import undecodable
 from consumer.formats import SchemaReference
 

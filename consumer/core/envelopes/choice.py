@@ -36,11 +36,15 @@ class TopicEnvelope(Struct, frozen=True):
         mapper: Makes the mapper for records of a writer's schema.
         key_fields: Where keys hold the external id.
         by_key: Whether a record may be about whom its key names, whatever its value is.
+        has_positions: Whether versions are positions in a database's log, which begins anew after a failover.
+        keyed: Whether keys are meant to be the external ids of contacts.
     """
 
     mapper: Envelope
     key_fields: KeyFields
     by_key: bool = False
+    has_positions: bool = False
+    keyed: bool = False
 
     def __call__(self, definition: Mapping[str, object]) -> Mapper:
         return self.mapper(definition)
@@ -130,15 +134,14 @@ class Envelopes(Struct, frozen=True):
 
     def of_topic(self, topic: str) -> TopicEnvelope:
         """The envelope of a topic."""
-        return TopicEnvelope(partial(self.mapper, topic), self._key_fields(topic), self._may_be_by_key(topic))
-
-    def has_positions(self, topic: str) -> bool:
-        """Whether versions in a topic are positions in a database's log, which begins anew after a failover."""
-        return self.names.of(topic) in {EnvelopeName.DEBEZIUM, EnvelopeName.FLATTENED}
-
-    def is_keyed(self, topic: str) -> bool:
-        """Whether the keys of records in a topic are meant to be the external ids of contacts."""
-        return self.names.of(topic) is EnvelopeName.NATIVE
+        name = self.names.of(topic)
+        return TopicEnvelope(
+            partial(self.mapper, topic),
+            self._key_fields(topic),
+            by_key=self._may_be_by_key(topic),
+            has_positions=name in {EnvelopeName.DEBEZIUM, EnvelopeName.FLATTENED},
+            keyed=name is EnvelopeName.NATIVE,
+        )
 
     def mapper(self, topic: str, definition: Mapping[str, object]) -> Mapper:
         """What makes change events of records of a topic that were written with a schema.
