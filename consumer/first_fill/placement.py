@@ -5,15 +5,16 @@ since a key may be something else, as JSON, that leads elsewhere. A wrong guess 
 once more, older grants too, so there is none: who cannot tell says so.
 """
 
-from collections.abc import AsyncIterable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterable, Collection, Sequence
 from typing import NamedTuple
 
 from consumer.core.decode import decode
 from consumer.core.envelopes.choice import TopicEnvelope
 from consumer.core.framing import Form
 from consumer.core.partitioner import PARTITIONERS, Partitioner, fitting
-from consumer.errors import DecodeError, FatalError
-from consumer.model import ChangeEvent, Events, Record
+from consumer.core.results import events_of
+from consumer.errors import FatalError
+from consumer.model import Record
 from consumer.pipeline.readers import fetched, without_registry
 from consumer.ports import Schemas
 
@@ -61,17 +62,12 @@ async def sampled(
             results, missing = decode(some, known, form)
         for record, result in zip(some, results, strict=True):
             place = f"{record.topic}/{record.partition}/{record.offset}"
-            samples += [Sample(external_id.encode(), record.partition, place) for external_id in _named(result)]
+            samples += [
+                Sample(event.named.encode(), record.partition, place)
+                for event in events_of(result)
+                if event.named is not None
+            ]
     return samples
-
-
-def _named(result: Events | DecodeError) -> Iterator[str]:
-    """The external ids of whom a record tells."""
-    if isinstance(result, DecodeError):
-        return
-    for event in (result,) if isinstance(result, ChangeEvent) else result:
-        if event.named is not None:
-            yield event.named
 
 
 def choose(samples: Samples, partitions: int, named: str | None) -> Partitioner:

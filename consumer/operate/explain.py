@@ -27,6 +27,7 @@ from consumer.core.fuse import is_released, release
 from consumer.core.mapping_places import Row
 from consumer.core.mapping_tables import as_key
 from consumer.core.moments import iso
+from consumer.core.results import Result, events_of
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, FatalError, ManyChanged, RecordError, ValidationError
 from consumer.model import UNCHANGED, Change, ChangeEvent, Events, Position, Reason, Record, TopicPartition
@@ -132,7 +133,7 @@ async def _followed(record: Record, settings: Settings, schemas: Schemas) -> "_W
 
 async def _decoded(
     record: Record, known: dict[ReaderName, Reader | DecodeError], way: "_Way", schemas: Schemas
-) -> Events | DecodeError:
+) -> Result:
     """What the record tells; its key may have to be read too."""
     results, missing = decode.decode([record], known, way.form)
     while missing is not None:
@@ -231,11 +232,11 @@ class _Way:
 
         return watched
 
-    def told(self, result: Events | DecodeError) -> None:
+    def told(self, result: Result) -> None:
         """What the record tells, and what becomes of that."""
         if isinstance(result, DecodeError):
             raise result
-        events = [result] if isinstance(result, ChangeEvent) else result
+        events = events_of(result)
         if not events:
             self._add("none: it is about no contact, or tells nothing of what is mapped; ignored")
         for number, event in enumerate(events, 1):

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from consumer.core import changes, dead_letters, dedupe
 from consumer.core.audit import event_id
 from consumer.core.decode import ReaderName
+from consumer.core.results import Result
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, RecordError, ValidationError
 from consumer.model import (
@@ -19,7 +20,6 @@ from consumer.model import (
     ChangeEvent,
     ChangeType,
     Contact,
-    Events,
     Outcome,
     Record,
     State,
@@ -246,10 +246,10 @@ def _changes_nothing(event: ChangeEvent, amendment: Amendment) -> bool:
 
 def _nameable(
     records: Sequence[Record],
-    results: list[Events | DecodeError],
+    results: list[Result],
     missing: ReaderName | None,
     readers: Readers,
-) -> tuple[list[Events | DecodeError], ReaderName | None]:
+) -> tuple[list[Result], ReaderName | None]:
     """The results before the first error of a record whose key nobody can read yet, and what it has to be read with."""
     for number, (record, result) in enumerate(zip(records, results, strict=False)):
         told = result if isinstance(result, tuple) else (result,)
@@ -262,7 +262,7 @@ def _repeats(record: Record, readers: Readers, state: State) -> bool:
     return dedupe.repeats(dead_letters.place_in_order(record), readers.imprint(record), state)
 
 
-def _keyed(records: Sequence[Record], results: Sequence[Events | DecodeError]) -> bool:
+def _keyed(records: Sequence[Record], results: Sequence[Result]) -> bool:
     """Whether the key of each record is the external id that was found in it."""
     return all(
         record.key == result.external_id.encode()

@@ -4,16 +4,17 @@ Answers for which contacts have changes on their way, and for the content that w
 came, where that is still there and says the same. Touches the source topics and schemas through their ports.
 """
 
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
 from consumer.command_ports import History
 from consumer.core import changes, decode
 from consumer.core.decode import Reader, ReaderName
 from consumer.core.envelopes.choice import Envelopes
 from consumer.core.framing import Form
+from consumer.core.results import events_of
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, ValidationError
-from consumer.model import Amendment, Change, ChangeEvent, Events, Record, TopicPartition
+from consumer.model import Amendment, Change, ChangeEvent, Record, TopicPartition
 from consumer.pipeline.readers import fetched, without_registry
 from consumer.ports import Schemas
 
@@ -112,7 +113,8 @@ class SourceTopics:
         while missing is not None:
             await self._learn(missing, records)
             results, missing = decode.decode(records, known, self._form)
-        return list(_readable(zip(records, results, strict=True)))
+        pairs = zip(records, results, strict=True)
+        return [(record, event) for record, result in pairs for event in events_of(result)]
 
     def _known(self, records: Sequence[Record]) -> Known:
         """The readers of the topic that these records are of."""
@@ -122,12 +124,3 @@ class SourceTopics:
     async def _learn(self, name: ReaderName, records: Sequence[Record]) -> None:
         envelope = self._envelopes.of_topic(records[0].topic)
         self._known(records)[name] = await fetched(name, envelope, self._schemas)
-
-
-def _readable(pairs: Iterable[tuple[Record, Events | DecodeError]]) -> Iterator[tuple[Record, ChangeEvent]]:
-    """Every change event with its record, which may have none or several."""
-    for record, result in pairs:
-        if isinstance(result, ChangeEvent):
-            yield record, result
-        elif not isinstance(result, DecodeError):
-            yield from ((record, event) for event in result)
