@@ -8,14 +8,13 @@ once more, older grants too, so there is none: who cannot tell says so.
 from collections.abc import AsyncIterable, Collection, Sequence
 from typing import NamedTuple
 
-from consumer.core.decode import decode
 from consumer.core.envelopes.choice import TopicEnvelope
 from consumer.core.framing import Form
 from consumer.core.partitioner import PARTITIONERS, Partitioner, fitting
 from consumer.core.results import events_of
 from consumer.errors import FatalError
 from consumer.model import Record
-from consumer.pipeline.readers import fetched, without_registry
+from consumer.pipeline.readers import decoded, without_registry
 from consumer.ports import Schemas
 
 _ASK = f"name it with --partitioner ({', '.join(PARTITIONERS)})"
@@ -56,10 +55,7 @@ async def sampled(
     known = without_registry(envelope)
     samples: list[Sample] = []
     async for some in records:
-        results, missing = decode(some, known, form)
-        while missing is not None:
-            known[missing] = await fetched(missing, envelope, schemas)
-            results, missing = decode(some, known, form)
+        results = await decoded(some, known, form, envelope, schemas)
         for record, result in zip(some, results, strict=True):
             place = f"{record.topic}/{record.partition}/{record.offset}"
             samples += [

@@ -32,7 +32,7 @@ from consumer.core.validate import validate
 from consumer.errors import DecodeError, FatalError, ManyChanged, RecordError, ValidationError
 from consumer.model import UNCHANGED, Change, ChangeEvent, Events, Position, Reason, Record, TopicPartition
 from consumer.operate import printing
-from consumer.pipeline.readers import envelopes_of, fetched, form_of, reader, reference, without_registry
+from consumer.pipeline.readers import decoded, envelopes_of, form_of, reader, reference, without_registry
 from consumer.ports import Schemas
 from consumer.settings import Settings
 
@@ -124,22 +124,11 @@ async def _followed(record: Record, settings: Settings, schemas: Schemas) -> "_W
         known = without_registry(way.envelope)
         if name in decode.reader_names([record], way.form) - known.keys():
             known[name] = way.reader(name, await schemas.fetch(reference(name)))
-        result = await _decoded(as_told_first(record), known, way, schemas)
+        (result,) = await decoded([as_told_first(record)], known, way.form, way.envelope, schemas)
         way.told(result)
     except DecodeError as error:
         way.refused(error)
     return way
-
-
-async def _decoded(
-    record: Record, known: dict[ReaderName, Reader | DecodeError], way: "_Way", schemas: Schemas
-) -> Result:
-    """What the record tells; its key may have to be read too."""
-    results, missing = decode.decode([record], known, way.form)
-    while missing is not None:
-        known[missing] = await fetched(missing, way.envelope, schemas)
-        results, missing = decode.decode([record], known, way.form)
-    return results[0]
 
 
 def print_steps(steps: Sequence[Step], output: str) -> None:
