@@ -13,7 +13,7 @@ from consumer.core.framing import Form
 from consumer.core.partitioner import PARTITIONERS, Partitioner, fitting
 from consumer.core.results import events_of
 from consumer.errors import FatalError
-from consumer.model import Record
+from consumer.model import Position, Record
 from consumer.pipeline.readers import decoded, without_registry
 from consumer.ports import Schemas
 
@@ -25,13 +25,11 @@ class Sample(NamedTuple):
 
     Attributes:
         external_id: In UTF-8.
-        partition: In which a record tells of it.
-        place: Of that record: topic/partition/offset.
+        place: Of a record that tells of it.
     """
 
     external_id: bytes
-    partition: int
-    place: str
+    place: Position
 
 
 Samples = Collection[Sample]
@@ -57,11 +55,8 @@ async def sampled(
     async for some in records:
         results = await decoded(some, known, form, envelope, schemas)
         for record, result in zip(some, results, strict=True):
-            place = f"{record.topic}/{record.partition}/{record.offset}"
             samples += [
-                Sample(event.named.encode(), record.partition, place)
-                for event in events_of(result)
-                if event.named is not None
+                Sample(event.named.encode(), record.position) for event in events_of(result) if event.named is not None
             ]
     return samples
 
@@ -79,7 +74,7 @@ def choose(samples: Samples, partitions: int, named: str | None) -> Partitioner:
     """
     if partitions == 1:
         return PARTITIONERS["murmur2"]  # there is only one answer
-    fit = fitting([(sample.external_id, sample.partition) for sample in samples], partitions)
+    fit = fitting([(sample.external_id, sample.place.partition) for sample in samples], partitions)
     if not fit:
         raise FatalError(_no_known_way(samples, partitions))
     if named is not None and named not in fit:
@@ -92,7 +87,7 @@ def choose(samples: Samples, partitions: int, named: str | None) -> Partitioner:
 
 def _misfits(samples: Samples, of: Partitioner, partitions: int) -> list[Sample]:
     """Those that this partitioner would have put elsewhere."""
-    return [sample for sample in samples if of(sample.external_id, partitions) != sample.partition]
+    return [sample for sample in samples if of(sample.external_id, partitions) != sample.place.partition]
 
 
 def _no_known_way(samples: Samples, partitions: int) -> str:

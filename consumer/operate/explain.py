@@ -5,7 +5,6 @@ it makes is for the terminal of whoever has the record anyway. Touches a file or
 Genesys, and no state.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -38,7 +37,6 @@ from consumer.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-_POSITION = re.compile(r"(.+)/([0-9]{1,9})/([0-9]{1,18})")
 _LIST_ID = "(of Genesys)"
 
 
@@ -58,8 +56,7 @@ class Step(NamedTuple):
 
 def position(source: str) -> Position | None:
     """Where in Kafka a record stands that is named so; None where it is a file, or neither."""
-    found = None if _is_file(source) else _POSITION.fullmatch(source)
-    return found and Position(found[1], int(found[2]), int(found[3]))
+    return None if _is_file(source) else Position.of(source)
 
 
 def _is_file(source: str) -> bool:

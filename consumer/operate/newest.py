@@ -82,18 +82,14 @@ def judged(records: Sequence[Record], errors: Sequence[RecordError | None]) -> L
 
     That all are rejected is no chance; that some are may be theirs.
     """
-    what, many = f"record {_place(records[0])}", len(records)
+    what, many = f"record {records[0].position}", len(records)
     refused = [(record, error) for record, error in zip(records, errors, strict=True) if error is not None]
     if not refused:
         return Line(what, holds=True, detail="it can be read" + (f", as all of the newest {many}" if many > 1 else ""))
     record, error = refused[0]
-    detail = f"{_place(record)} is rejected: {_why(error)}; see check --explain {_place(record)}"
+    detail = f"{record.position} is rejected: {_why(error)}; see check --explain {record.position}"
     share = f"{len(refused)} of the newest {many}" if len(refused) < many else f"all of the newest {many}"
     return Line(what, holds=len(refused) < many, detail=f"{share} would be rejected; {detail}" if many > 1 else detail)
-
-
-def _place(record: Record) -> str:
-    return f"{record.topic}/{record.partition}/{record.offset}"
 
 
 def _why(error: RecordError) -> str:

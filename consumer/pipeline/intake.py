@@ -10,7 +10,6 @@ import structlog
 from msgspec.structs import replace
 
 from consumer.core import changes, dead_letters, dedupe
-from consumer.core.audit import event_id
 from consumer.core.decode import ReaderName
 from consumer.core.results import Result
 from consumer.core.validate import validate
@@ -223,7 +222,7 @@ class Intake:
         placed = [work for work, event in zip(works, told, strict=True) if place_of(event) is not None]
         for number in begun:
             remedy = "positions of the source went back, as after a failover: see it in the operating guide"
-            log.warning("source_epoch_began", record=event_id(placed[number].record), remedy=remedy)
+            log.warning("source_epoch_began", record=str(placed[number].record.position), remedy=remedy)
             self._telemetry.source_epoch_began(partition.key)
 
     @staticmethod
