@@ -61,7 +61,7 @@ async def reconcile(settings: Settings, *, apply: bool, delete_extra: bool) -> R
     Raises:
         ConsumerError: It cannot be done, or not now.
     """
-    if delete_extra and settings.state_retention_days:
+    if delete_extra and settings.forgets:
         raise FatalError(
             "--delete-extra would delete contacts that STATE_RETENTION_DAYS has forgotten: "
             "they cannot be told from those that were never delivered"

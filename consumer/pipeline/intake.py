@@ -30,6 +30,7 @@ from consumer.pipeline.quarantine import Quarantine
 from consumer.pipeline.readers import Readers
 from consumer.pipeline.told import Told, contacts_at_once, echoed, is_undecoded, mark_positions, place_of, spread
 from consumer.ports import Telemetry
+from consumer.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -47,26 +48,24 @@ class Intake:
     """The stages from record to change.
 
     Args:
+        settings: Attribute columns, and what becomes of records that cannot be decoded.
         readers: Makes what the records of a topic are read with.
         quarantine: Decodes.
         admission: Where valid changes go.
         telemetry: Told of gaps, and of logs that begin anew.
         contact_list_id: Part of each fingerprint.
-        columns: Attribute source names with their columns.
-        suppress_undecodable: Whether a record that cannot be decoded suppresses the contact that its key names.
         saturated: Whether as many requests to Genesys are under way as may be.
     """
 
     def __init__(
         self,
+        settings: Settings,
         *,
         readers: Callable[[str], Readers],
         quarantine: Quarantine,
         admission: Admission,
         telemetry: Telemetry,
         contact_list_id: str,
-        columns: Sequence[tuple[str, str]],
-        suppress_undecodable: bool,
         saturated: Callable[[], bool],
     ) -> None:
         self._make_readers = readers
@@ -74,8 +73,8 @@ class Intake:
         self._admission = admission
         self._telemetry = telemetry
         self._contact_list_id = contact_list_id
-        self._columns = columns
-        self._suppress_undecodable = suppress_undecodable
+        self._columns = settings.genesys_attribute_columns
+        self._suppress_undecodable = settings.suppress_undecodable
         self._saturated = saturated
         self._readers: dict[str, Readers] = {}
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import structlog
 
-from consumer.core.audit import AuditEvent, Auditor
+from consumer.core.audit import Auditor
 from consumer.core.delivery import Breaker, Throttle
 from consumer.core.envelopes.choice import Envelopes
 from consumer.core.offsets import Tracker, decode_settled
@@ -57,8 +57,6 @@ REVOKE_MARGIN_S = 5
 
 DRAIN_MARGIN_S = 4
 """What settling may take beyond the time for draining, of the 40 s that a pod is given for this and for every close."""
-
-DAY_S = 86_400
 
 NO_PARTITIONS_AFTER_S = 5.0
 """A group that is at rest gives out partitions sooner."""
@@ -125,7 +123,7 @@ class Pipeline:
         self._admission, self._dispatcher = outbound.admission, outbound.dispatcher
         readers = readers_of(settings, envelopes, schemas, sink.contact_list_id, clock=times.clock, spawn=self._spawn)
         self._feed = self._make_feed(self._make_intake(readers, Quarantine(breadcrumbs), sink.contact_list_id))
-        self._settler = self._make_settler(topics, auditor, reports.events)
+        self._settler = self._make_settler(topics, auditor, reports)
         self._restorer = Restorer(topics, store, sink, telemetry, times.clock)
         self._retention = self._make_retention()
         self._tasks = asyncio.TaskGroup()
@@ -134,54 +132,48 @@ class Pipeline:
 
     def _make_intake(self, readers: Callable[[str], Readers], quarantine: Quarantine, contact_list_id: str) -> Intake:
         return Intake(
+            self._settings,
             readers=readers,
             quarantine=quarantine,
             admission=self._admission,
             telemetry=self._telemetry,
             contact_list_id=contact_list_id,
-            columns=self._settings.genesys_attribute_columns,
-            suppress_undecodable=self._settings.suppress_undecodable,
             saturated=self.gate.saturated,
         )
 
     def _make_feed(self, intake: Intake) -> Feed:
         return Feed(
+            self._settings,
             partitions=self.partitions,
             source=self._source,
             intake=intake,
             fuses=self.fuses,
-            read_ahead_records=self._settings.read_ahead_records,
-            has_registry=self._settings.schema_registry_url is not None,
             telemetry=self._telemetry,
             progress=self._progress,
             spawn=self._spawn,
             clock=self._times.clock,
         )
 
-    def _make_settler(self, topics: EventTopics, auditor: Auditor, batch_events: list[AuditEvent]) -> Settler:
+    def _make_settler(self, topics: EventTopics, auditor: Auditor, reports: Reports) -> Settler:
         return Settler(
+            self._settings,
             partitions=self.partitions,
             topics=topics,
             store=self._store,
             telemetry=self._telemetry,
             auditor=auditor,
-            batch_events=batch_events,
-            interval=self._settings.settle_interval_ms / 1000,
-            expires=self._settings.state_retention_days > 0,
-            repeats=self._settings.kafka_guarantee == "at_least_once",
-            now=self._times.now,
-            clock=self._times.clock,
+            reports=reports,
             progress=self._progress,
+            times=self._times,
         )
 
     def _make_retention(self) -> Retention:
         return Retention(
+            self._settings,
             partitions=self.partitions,
             store=self._store,
             contact_list_id=self._contact_list_id,
-            retention_s=self._settings.state_retention_days * DAY_S,
-            now=self._times.now,
-            clock=self._times.clock,
+            times=self._times,
             found=self._settler.wake,
         )
 
@@ -259,7 +251,7 @@ class Pipeline:
             for work in (self._take_events, self._dispatcher.run, self._settler.run, self._feed.balance):
                 self._spawn(work())
             self._spawn(self._tell_no_partitions())
-            if self._settings.state_retention_days:
+            if self._settings.forgets:
                 self._spawn(self._retention.run())
             await self._ended(stop, until_caught_up=until_caught_up)
             await self._drain()
