@@ -31,9 +31,10 @@ from consumer.core.delivery import Throttle
 from consumer.errors import SettingsError, TransientError
 from consumer.model import TopicPartition
 from consumer.outside import EXPORT_S, Outside, time_and_chance
+from consumer.pipeline.assignments import REVOKE_MARGIN_S
 from consumer.pipeline.mapping_check import Finding, Fit, look, unmatched
 from consumer.pipeline.readers import envelopes_of
-from consumer.pipeline.run import REVOKE_MARGIN_S, Pipeline
+from consumer.pipeline.run import Pipeline
 from consumer.ports import TopicSchemas
 from consumer.settings import Settings
 

@@ -42,12 +42,12 @@ from consumer.first_fill.requests import Requests
 from consumer.first_fill.settle import Load, Settled, Settling, how_far
 from consumer.first_fill.upload import Tell, Upload
 from consumer.model import Assignment, BatchReport, Operation, Outcome, TopicPartition, Work
+from consumer.pipeline.assignments import REVOKE_MARGIN_S
 from consumer.pipeline.outbound import Outbound
 from consumer.pipeline.partitions import Partition, Partitions
 from consumer.pipeline.progress import Progress
 from consumer.pipeline.reports import BATCH_NAMESPACE, Reports
 from consumer.pipeline.restore import Restorer
-from consumer.pipeline.run import REVOKE_MARGIN_S
 from consumer.ports import EventTopics, Sink, Source, Store, Telemetry, TimeAndChance
 from consumer.settings import Settings
 
