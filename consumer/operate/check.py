@@ -11,14 +11,13 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TypeVar
 
 from consumer.adapters.genesys.inspection import Inspection as GenesysInspection, Probe
 from consumer.adapters.genesys.named_lists import FoundList
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.inspection import Inspected, Inspection as KafkaInspection
 from consumer.adapters.kafka.topics import partition_counts
-from consumer.adapters.kafka.worker import Worker
+from consumer.adapters.kafka.worker import in_a_thread
 from consumer.adapters.schema_registry import confluent
 from consumer.adapters.schema_registry.login import is_readable
 from consumer.adapters.schema_registry.registry import opened
@@ -31,8 +30,6 @@ from consumer.pipeline.mapping_check import Finding, Fit, look, unmatched
 from consumer.pipeline.readers import envelopes_of
 from consumer.ports import TopicSchemas
 from consumer.settings import Settings, load, misspelt
-
-T = TypeVar("T")
 
 ANY_SCHEMA = 1
 """An id to ask the registry for: whether it knows it does not matter."""
@@ -84,7 +81,7 @@ async def _of_brokers(tell: Tell, settings: Settings) -> list[Line]:
         lines = _told(tell, _kafka(settings))
         return lines, _readable(settings, {line.what for line in lines if line.holds})
 
-    lines, readable = await _blocking(ask)
+    lines, readable = await in_a_thread("kafka-inspection", ask)
     if not lines[0].holds:  # no broker answers
         return lines
     return [*lines, *await _gathered(tell, newest.lines(settings, readable))]
@@ -116,15 +113,6 @@ async def _gathered(tell: Tell, lines: AsyncIterator[Line]) -> list[Line]:
         tell(line)
         told.append(line)
     return told
-
-
-async def _blocking(call: Callable[[], T]) -> T:
-    """Carry out what blocks, in a thread that does not hold up the end: Ctrl-C need not wait for brokers."""
-    worker = Worker("kafka-inspection")
-    try:
-        return await asyncio.wrap_future(worker.submit(call))
-    finally:
-        worker.stop()
 
 
 # -- what is this machine's
@@ -307,7 +295,7 @@ def _not_asked(what: str) -> Line:
 
 async def _contact_list(inspection: GenesysInspection, settings: Settings) -> AsyncIterator[Line]:
     async for line in _list("contact list", inspection.contact_list, inspection, inspection.contact_probes):
-        is_another = line == _missing("contact list") and await _blocking(lambda: _has_begun(settings))
+        is_another = line == _missing("contact list") and await in_a_thread("kafka-inspection", _has_begun, settings)
         yield line._replace(holds=False, detail=_ANOTHER_LIST) if is_another else line
 
 
@@ -316,7 +304,7 @@ async def _dnc_list(inspection: GenesysInspection, settings: Settings) -> AsyncI
     async for line in _list(what, lambda: inspection.dnc_list(name), inspection, inspection.dnc_probes):
         if line != _missing(what):
             yield line
-        elif await _blocking(lambda: _has_begun(settings)):
+        elif await in_a_thread("kafka-inspection", _has_begun, settings):
             yield line._replace(detail=_ANOTHER_DNC_LIST, sure=False)
         else:
             yield line._replace(detail=f"{line.detail}; {_BLOCKS_NOBODY}")
