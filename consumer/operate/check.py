@@ -8,7 +8,7 @@ import asyncio
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from consumer.adapters.genesys.inspection import Inspection as GenesysInspection
 from consumer.adapters.genesys.named_lists import FoundList
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.inspection import Inspected, Inspection as KafkaInspection
-from consumer.adapters.kafka.topics import partition_counts
 from consumer.adapters.kafka.worker import in_a_thread
 from consumer.adapters.schema_registry import confluent
 from consumer.adapters.schema_registry.login import is_readable
@@ -76,14 +75,11 @@ async def check(config: Path | None, tell: Tell) -> list[Line]:
 
 async def _of_brokers(tell: Tell, settings: Settings) -> list[Line]:
     """What the brokers say; where they answer, also whether the newest records of each source topic can be read."""
-
-    def ask() -> tuple[list[Line], Mapping[str, int]]:
-        lines = _told(tell, _kafka(settings))
-        return lines, _readable(settings, {line.what for line in lines if line.holds})
-
-    lines, readable = await in_a_thread("kafka-inspection", ask)
+    lines = await in_a_thread("kafka-inspection", lambda: _told(tell, _kafka(settings)))
     if not lines[0].holds:  # no broker answers
         return lines
+    holding = {line.what for line in lines if line.holds}
+    readable = [topic for topic in settings.kafka_source_topics if f"topic {topic}" in holding]
     return [*lines, *await _gathered(tell, newest.lines(settings, readable))]
 
 
@@ -185,15 +181,6 @@ def _kafka(settings: Settings) -> Iterator[Line]:
     yield from _inspected("group", lambda: [inspection.group()])
     if settings.kafka_guarantee == "exactly_once":
         yield from _inspected("transactions", lambda: [inspection.transactions()])
-
-
-def _readable(settings: Settings, holding: Collection[str]) -> Mapping[str, int]:
-    """How many partitions the source topics have that are there and may be read."""
-    topics = [topic for topic in settings.kafka_source_topics if f"topic {topic}" in holding]
-    try:
-        return partition_counts(Connection.of(settings), topics) if topics else {}
-    except ConsumerError:
-        return {}
 
 
 def _inspected(what: str, ask: Callable[[], list[Inspected]]) -> Iterator[Line]:

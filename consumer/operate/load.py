@@ -135,7 +135,7 @@ class Loading:
         if partitions == 1:
             return []
         settings, schemas = self._settings, opened(self._settings)
-        records = newest_records(connection, topic, partitions)
+        records = newest_records(connection, settings.kafka_group_id, topic)
         try:
             return await sampled(records, form_of(topic, settings), envelopes_of(settings).of_topic(topic), schemas)
         finally:
