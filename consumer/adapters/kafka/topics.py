@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[at
 from confluent_kafka.admin._metadata import ClusterMetadata
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
-from consumer.adapters.kafka.connection import Admin, Connection
+from consumer.adapters.kafka.connection import LETTER_MAX_BYTES, Admin, Connection
 from consumer.adapters.kafka.failures import error_of, policy
 from consumer.adapters.kafka.worker import in_a_thread
 from consumer.errors import FatalError, SourceUnavailable, Unauthorized
@@ -44,8 +44,6 @@ OUTAGES = frozenset(
 """Answers that do not say that a topic may not be created."""
 
 CHECK_TELLS = "`genesys-consumer check` has the commands"
-DEAD_LETTER_MAX_BYTES = "2000000"
-"""A dead letter is a record of up to the usual 1 MB, and headers."""
 
 _log = structlog.get_logger(__name__)
 
@@ -79,7 +77,7 @@ def wanted(settings: Settings, sources: Mapping[str, int]) -> list[Wanted]:
     most = max(sources.values())
     return [
         Wanted(settings.kafka_audit_topic, most),
-        Wanted(settings.kafka_dead_letter_topic, most, {"max.message.bytes": DEAD_LETTER_MAX_BYTES}),
+        Wanted(settings.kafka_dead_letter_topic, most, {"max.message.bytes": str(LETTER_MAX_BYTES)}),
         Wanted(settings.kafka_changelog_topic, most, {"cleanup.policy": "compact"}),
     ]
 
