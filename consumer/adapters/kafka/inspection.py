@@ -22,6 +22,7 @@ from consumer.adapters.kafka.group_offsets import committed
 from consumer.adapters.kafka.topics import (
     ANSWER_WITHIN_S,
     Wanted,
+    allow_command,
     check_compacted,
     partition_counts,
     wanted,
@@ -203,10 +204,7 @@ class Inspection:
         return f"the ACL does not allow {', '.join(_names(operations))}; run: {self._allow(kind, name, operations)}"
 
     def _allow(self, kind: str, name: str, operations: _Rights) -> str:
-        """The command line that allows this user operations on something."""
-        listed = " ".join(f"--operation {operation}" for operation in _names(operations))
-        command = f"kafka-acls.sh --bootstrap-server {self._connection.bootstrap} --add --allow-principal User:…"
-        return f"{command} {listed} --{kind} {name}"
+        return allow_command(self._connection.bootstrap, kind, name, _names(operations))
 
 
 def _names(operations: _Rights) -> list[str]:

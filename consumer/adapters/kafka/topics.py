@@ -5,7 +5,7 @@ they cannot be had. Touches the cluster's topics.
 """
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -108,7 +108,7 @@ def _ensured(admin: AdminClient, connection: Connection, settings: Settings) -> 
         for name in _names(settings):
             asking.list_topics(name, timeout=ANSWER_WITHIN_S)
         known = _known(admin)
-    sources = _sources(known, settings)
+    sources = source_counts(known, settings)
     outputs = wanted(settings, sources)
     counts = _counts(known)
     _create(admin, connection, [topic for topic in outputs if topic.name not in counts])
@@ -241,11 +241,15 @@ def _described(admin: AdminClient, connection: Connection, name: str, *rights: s
     known = admin.list_topics(name, timeout=ANSWER_WITHIN_S)
     error = known.topics[name].error
     if error is not None and error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-        command = f"kafka-acls.sh --bootstrap-server {connection.bootstrap} --add --allow-principal User:…"
-        operations = " ".join(f"--operation {right}" for right in rights)
         told = f"{name} may not be described: allow {' and '.join(rights)} on it"
-        raise Unauthorized(f"{told}: {command} {operations} --topic {name}")
+        raise Unauthorized(f"{told}: {allow_command(connection.bootstrap, 'topic', name, rights)}")
     return known
+
+
+def allow_command(bootstrap: str, kind: str, name: str, operations: Iterable[str]) -> str:
+    """The command line that allows a user operations, as Kafka's tools call them, on something of a kind."""
+    listed = " ".join(f"--operation {operation}" for operation in operations)
+    return f"kafka-acls.sh --bootstrap-server {bootstrap} --add --allow-principal User:… {listed} --{kind} {name}"
 
 
 def _counts(known: ClusterMetadata) -> dict[str, int]:
@@ -257,7 +261,12 @@ def _counts(known: ClusterMetadata) -> dict[str, int]:
     }
 
 
-def _sources(known: ClusterMetadata, settings: Settings) -> dict[str, int]:
+def source_counts(known: ClusterMetadata, settings: Settings) -> dict[str, int]:
+    """How many partitions each source topic has.
+
+    Raises:
+        FatalError: The brokers do not tell of all of them.
+    """
     missing = [name for name in settings.kafka_source_topics if name not in known.topics]
     if missing:
         what = f"source topics missing, or not to be described, {CHECK_TELLS}"
