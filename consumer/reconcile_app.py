@@ -20,7 +20,7 @@ from consumer.adapters.dedupe_store.store import RocksStore
 from consumer.adapters.genesys.sink import GenesysSink
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.event_topics import KafkaEventTopics
-from consumer.adapters.kafka.group_offsets import Membership
+from consumer.adapters.kafka.group_offsets import GroupMember
 from consumer.adapters.kafka.history import KafkaHistory
 from consumer.adapters.schema_registry.registry import opened
 from consumer.core.audit import Auditor
@@ -130,8 +130,8 @@ async def _opened_topics(settings: Settings, closing: AsyncExitStack) -> KafkaEv
     async def commit(_: Sequence[NativePartition]) -> None:
         """There are no offsets."""
 
-    def metadata(_: Collection[TopicPartition]) -> Membership:
-        return Membership(None, frozenset(), {})
+    def metadata(_: Collection[TopicPartition]) -> GroupMember:
+        return GroupMember(None, frozenset(), {})
 
     topics = KafkaEventTopics(
         Connection.of(settings),

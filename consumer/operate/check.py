@@ -45,11 +45,11 @@ _ANOTHER_DNC_LIST = (
 )
 
 
-Tell = Callable[[Line], None]
+TellLine = Callable[[Line], None]
 """Called with each line, from whichever thread, as soon as it is known."""
 
 
-async def check(config: Path | None, tell: Tell) -> list[Line]:
+async def check(config: Path | None, tell: TellLine) -> list[Line]:
     """Ask everything, at once where one thing does not need another.
 
     Args:
@@ -73,7 +73,7 @@ async def check(config: Path | None, tell: Tell) -> list[Line]:
     return [*own, *kafka, *schemas, *genesys]
 
 
-async def _of_brokers(tell: Tell, settings: Settings) -> list[Line]:
+async def _of_brokers(tell: TellLine, settings: Settings) -> list[Line]:
     """What the brokers say; where they answer, also whether the newest records of each source topic can be read."""
     lines = await in_a_thread("kafka-inspection", lambda: _told(tell, _kafka(settings)))
     if not lines[0].holds:  # no broker answers
@@ -95,7 +95,7 @@ def print_document(lines: Sequence[Line]) -> None:
     printing.document({"ok": all(line.holds for line in lines), "checks": checks})
 
 
-def _told(tell: Tell, lines: Iterable[Line]) -> list[Line]:
+def _told(tell: TellLine, lines: Iterable[Line]) -> list[Line]:
     told = []
     for line in lines:
         tell(line)
@@ -103,7 +103,7 @@ def _told(tell: Tell, lines: Iterable[Line]) -> list[Line]:
     return told
 
 
-async def _gathered(tell: Tell, lines: AsyncIterator[Line]) -> list[Line]:
+async def _gathered(tell: TellLine, lines: AsyncIterator[Line]) -> list[Line]:
     told = []
     async for line in lines:
         tell(line)

@@ -105,7 +105,7 @@ class Group:
 
 
 @dataclass(slots=True)
-class Summary:
+class Tally:
     """Letters by reason and source topic."""
 
     groups: dict[tuple[str, str], Group] = field(default_factory=dict)
@@ -152,20 +152,20 @@ def list_letters(settings: Settings, query: Query, *, records: bool, output: str
     """
     connection = Connection.of(settings)
     replayed, untold = _recalled(connection, settings)
-    summary, unreadable = Summary(), 0
+    tally, unreadable = Tally(), 0
     with closing(_read(connection, settings, query)) as letters:
         for found in letters:
             if found.letter is None:
                 unreadable += 1
                 continue
             was_replayed = None if replayed is None else found.place in replayed
-            summary.add(found.letter, replayed=was_replayed)
+            tally.add(found.letter, replayed=was_replayed)
             if records:
                 _print_record(found, found.letter, output, replayed=was_replayed)
-            if summary.letters == query.limit:
+            if tally.letters == query.limit:
                 break
     unknown = query.topic if query.topic not in {None, *settings.kafka_source_topics} else None
-    _print_list(summary, unreadable, untold, unknown, output)
+    _print_list(tally, unreadable, untold, unknown, output)
 
 
 def _recalled(connection: Connection, settings: Settings) -> tuple[Replayed | None, str]:
@@ -207,13 +207,13 @@ def _print_record(found: Found, letter: Letter, output: str, *, replayed: bool |
         )
 
 
-def _print_list(summary: Summary, unreadable: int, untold: str, unknown: str | None, output: str) -> None:
+def _print_list(tally: Tally, unreadable: int, untold: str, unknown: str | None, output: str) -> None:
     if output == "json":
         why = {"replayedUnknown": untold} if untold else {}
-        printing.document({"letters": summary.letters, "unreadable": unreadable, **why, "groups": summary.document()})
+        printing.document({"letters": tally.letters, "unreadable": unreadable, **why, "groups": tally.document()})
         return
-    if summary.letters:
-        summary.print_table()
+    if tally.letters:
+        tally.print_table()
     else:
         printing.line("no dead letters" + (f": {unknown} is not in KAFKA_SOURCE_TOPICS either" if unknown else ""))
     if untold:
@@ -222,7 +222,7 @@ def _print_list(summary: Summary, unreadable: int, untold: str, unknown: str | N
         printing.line(f"{unreadable} records of the topic are not dead letters of this program")
 
 
-class Fate(StrEnum):
+class Treatment(StrEnum):
     """What a replay does with a letter."""
 
     REPLAYED = "replayed"
@@ -233,10 +233,10 @@ class Fate(StrEnum):
 
 
 _EXPLAINED = {
-    Fate.REPLAYED_BEFORE: "were replayed before",
-    Fate.TOO_MANY_ATTEMPTS: "have had all their attempts (--max-attempts)",
-    Fate.NO_SOURCE_TOPIC: "are of a topic that is not in KAFKA_SOURCE_TOPICS, or does not exist",
-    Fate.UNREADABLE: "are not dead letters of this program",
+    Treatment.REPLAYED_BEFORE: "were replayed before",
+    Treatment.TOO_MANY_ATTEMPTS: "have had all their attempts (--max-attempts)",
+    Treatment.NO_SOURCE_TOPIC: "are of a topic that is not in KAFKA_SOURCE_TOPICS, or does not exist",
+    Treatment.UNREADABLE: "are not dead letters of this program",
 }
 
 
@@ -260,8 +260,8 @@ class Replay:
         self._replayed = Replayed("")
         self._portion: list[Returned] = []
         self._bytes = 0
-        self._summary = Summary()
-        self._fates: Counter[Fate] = Counter()
+        self._tally = Tally()
+        self._treatments: Counter[Treatment] = Counter()
 
     def run(self) -> None:
         """Replay, portion by portion.
@@ -278,43 +278,43 @@ class Replay:
         with closing(_read(self._connection, self._settings, self._query)) as letters:
             for found in letters:
                 self._take(found)
-                if self._fates[Fate.REPLAYED] == self._query.limit:
+                if self._treatments[Treatment.REPLAYED] == self._query.limit:
                     break
         self._put_back()
 
     def print_result(self, output: str) -> None:
         """Say what was done, or would be."""
-        skipped = {fate.value: self._fates[fate] for fate in _EXPLAINED}
-        count = self._fates[Fate.REPLAYED]
+        skipped = {treatment.value: self._treatments[treatment] for treatment in _EXPLAINED}
+        count = self._treatments[Treatment.REPLAYED]
         if output == "json":
             result = {"dryRun": self._replays is None, "replayed": count, "skipped": skipped}
-            printing.document({**result, "groups": self._summary.document()})
+            printing.document({**result, "groups": self._tally.document()})
             return
         letters, were = ("dead letter", "was") if count == 1 else ("dead letters", "were")
         printing.line(f"{count} {letters} {were if self._replays is not None else 'would be'} replayed")
         if count:
-            self._summary.print_table(replayed="replayed" if self._replays is not None else "would be")
-        for fate, text in _EXPLAINED.items():
-            if self._fates[fate]:
-                printing.line(f"{self._fates[fate]} left out: they {text}")
+            self._tally.print_table(replayed="replayed" if self._replays is not None else "would be")
+        for treatment, text in _EXPLAINED.items():
+            if self._treatments[treatment]:
+                printing.line(f"{self._treatments[treatment]} left out: they {text}")
 
     def _take(self, found: Found) -> None:
-        fate = self._fate(found)
-        self._fates[fate] += 1
-        if fate is Fate.REPLAYED and found.letter is not None:
-            self._summary.add(found.letter, replayed=True)
+        treatment = self._treatment(found)
+        self._treatments[treatment] += 1
+        if treatment is Treatment.REPLAYED and found.letter is not None:
+            self._tally.add(found.letter, replayed=True)
             self._replayed.add(*found.place)
             self._add(self._returned(found, found.letter))
 
-    def _fate(self, found: Found) -> Fate:
+    def _treatment(self, found: Found) -> Treatment:
         letter = found.letter
         if letter is None:
-            return Fate.UNREADABLE
+            return Treatment.UNREADABLE
         if found.place in self._replayed:
-            return Fate.REPLAYED_BEFORE
+            return Treatment.REPLAYED_BEFORE
         if letter.source.topic not in self._sources:
-            return Fate.NO_SOURCE_TOPIC
-        return Fate.TOO_MANY_ATTEMPTS if letter.attempt >= self._max_attempts else Fate.REPLAYED
+            return Treatment.NO_SOURCE_TOPIC
+        return Treatment.TOO_MANY_ATTEMPTS if letter.attempt >= self._max_attempts else Treatment.REPLAYED
 
     def _returned(self, found: Found, letter: Letter) -> Returned:
         topic, partition, _ = letter.source

@@ -248,7 +248,7 @@ def test_an_audit_that_may_not_describe_the_group_names_the_right(
 ) -> None:
     """The library asks for the coordinator again and again, and then says that it took too long."""
     monkeypatch.setattr(connection, "ASKED_AGAIN_FOR_S", 0.0)
-    monkeypatch.setattr(group_offsets, "ANSWER_WITHIN_S", 1.0)
+    monkeypatch.setattr(group_offsets, "OFFSETS_WITHIN_S", 1.0)
     allow(kafka, ResourceType.GROUP, chosen.kafka_group_id)
     with pytest.raises(SourceUnavailable, match=f"allow Describe on the group {chosen.kafka_group_id}"):
         Verification(chosen, None, None).begin()

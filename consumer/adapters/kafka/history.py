@@ -20,7 +20,7 @@ from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
 from consumer.adapters.kafka.group_offsets import committed
 from consumer.adapters.kafka.messages import polled, record_of
 from consumer.adapters.kafka.topics import source_counts
-from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, know_leaders, low_and_high, open_ends, stable_ends
+from consumer.adapters.kafka.watermarks import OFFSETS_WITHIN_S, know_leaders, low_and_high, open_ends, stable_ends
 from consumer.adapters.kafka.worker import Worker, in_a_thread
 from consumer.errors import SourceUnavailable
 from consumer.model import Record, TopicPartition
@@ -102,7 +102,7 @@ class KafkaHistory:
         return await in_a_thread("kafka-history", answer)
 
     def _partitions(self, client: AdminClient) -> list[TopicPartition]:
-        counts = source_counts(client.list_topics(timeout=ANSWER_WITHIN_S), self._settings)
+        counts = source_counts(client.list_topics(timeout=OFFSETS_WITHIN_S), self._settings)
         return [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
 
     def _empty(self, client: AdminClient) -> list[TopicPartition]:
@@ -115,7 +115,7 @@ class KafkaHistory:
         return stable_ends(client, partitions)
 
     def _changelog_ends(self, client: AdminClient) -> dict[TopicPartition, int]:
-        known = client.list_topics(self._changelog, timeout=ANSWER_WITHIN_S).topics[self._changelog]
+        known = client.list_topics(self._changelog, timeout=OFFSETS_WITHIN_S).topics[self._changelog]
         if known.error is not None:
             if known.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 return {}
@@ -123,7 +123,7 @@ class KafkaHistory:
         return open_ends(client, [TopicPartition(self._changelog, number) for number in known.partitions])
 
     def _members(self, client: AdminClient) -> int:
-        answer = client.describe_consumer_groups([self._group], request_timeout=ANSWER_WITHIN_S)[self._group]
+        answer = client.describe_consumer_groups([self._group], request_timeout=OFFSETS_WITHIN_S)[self._group]
         try:
             return len(answer.result().members)
         except KafkaException as failure:

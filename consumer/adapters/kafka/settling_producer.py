@@ -25,7 +25,7 @@ from consumer.adapters.kafka.failures import (
     offsets_policy,
     policy,
 )
-from consumer.adapters.kafka.group_offsets import Membership
+from consumer.adapters.kafka.group_offsets import GroupMember
 from consumer.adapters.kafka.worker import Worker
 from consumer.core import dead_letters
 from consumer.errors import ConsumerError, FatalError, Rebalancing, SourceUnavailable
@@ -128,7 +128,7 @@ class SettlingProducer:
         self._watched.submit(left.clear)
         self._watched.stop()
 
-    def transact(self, settlement: Settlement, membership: Membership) -> dict[TopicPartition, int]:
+    def transact(self, settlement: Settlement, membership: GroupMember) -> dict[TopicPartition, int]:
         """Settle in one transaction."""
         deadline = time.monotonic() + SETTLE_WITHIN_S
         try:

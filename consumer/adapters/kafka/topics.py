@@ -22,7 +22,7 @@ from consumer.settings import Settings
 
 # ruff: noqa: SLF001 -- the names of librdkafka's own codes begin with an underscore, and are public
 
-ANSWER_WITHIN_S = 10.0
+TOPICS_WITHIN_S = 10.0
 VISIBLE_WITHIN_S = 30.0
 LOOK_AGAIN_S = 0.1
 
@@ -106,7 +106,7 @@ def _ensured(admin: AdminClient, connection: Connection, settings: Settings) -> 
     if mock:
         asking = connection.producer({}, {})
         for name in _names(settings):
-            asking.list_topics(name, timeout=ANSWER_WITHIN_S)
+            asking.list_topics(name, timeout=TOPICS_WITHIN_S)
         known = _known(admin)
     sources = source_counts(known, settings)
     outputs = wanted(settings, sources)
@@ -147,7 +147,7 @@ def id_of_seen(admin: AdminClient, name: str) -> str:
     """
     deadline = time.monotonic() + VISIBLE_WITHIN_S
     while True:
-        asked = admin.describe_topics(TopicCollection([name]), request_timeout=ANSWER_WITHIN_S)
+        asked = admin.describe_topics(TopicCollection([name]), request_timeout=TOPICS_WITHIN_S)
         try:
             return str(asked[name].result().topic_id)
         except KafkaException as failure:
@@ -178,7 +178,7 @@ class TopicIds:
             self._there_are = not _is_mock(_known(admin))
         if not self._there_are:
             return dict.fromkeys(names, "")
-        answers = admin.describe_topics(TopicCollection(list(names)), request_timeout=ANSWER_WITHIN_S)
+        answers = admin.describe_topics(TopicCollection(list(names)), request_timeout=TOPICS_WITHIN_S)
         failures = {name: failure for name, answer in answers.items() if (failure := answer.exception()) is not None}
         ids = {name: str(answers[name].result().topic_id) for name in answers.keys() - failures.keys()}
         for failure in failures.values():
@@ -233,12 +233,12 @@ def _names(settings: Settings) -> list[str]:
 
 
 def _known(admin: AdminClient) -> ClusterMetadata:
-    return admin.list_topics(timeout=ANSWER_WITHIN_S)
+    return admin.list_topics(timeout=TOPICS_WITHIN_S)
 
 
 def _described(admin: AdminClient, connection: Connection, name: str, *rights: str) -> ClusterMetadata:
     """What the brokers tell of a topic, to whoever may have it described."""
-    known = admin.list_topics(name, timeout=ANSWER_WITHIN_S)
+    known = admin.list_topics(name, timeout=TOPICS_WITHIN_S)
     error = known.topics[name].error
     if error is not None and error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
         told = f"{name} may not be described: allow {' and '.join(rights)} on it"
@@ -280,7 +280,7 @@ def _create(admin: AdminClient, connection: Connection, missing: Sequence[Wanted
     new = [NewTopic(topic.name, topic.partitions, -1, config=dict(topic.config)) for topic in missing]
     refused: list[Wanted] = []
     reasons: set[str] = set()
-    answers = admin.create_topics(new, request_timeout=ANSWER_WITHIN_S)
+    answers = admin.create_topics(new, request_timeout=TOPICS_WITHIN_S)
     for topic in missing:
         try:
             answers[topic.name].result()
@@ -297,7 +297,7 @@ def _create(admin: AdminClient, connection: Connection, missing: Sequence[Wanted
 
 def _grow(admin: AdminClient, connection: Connection, topic: Wanted) -> None:
     """Add changelog partitions after a source topic got more: each of these has one of its own."""
-    answer = admin.create_partitions([NewPartitions(topic.name, topic.partitions)], request_timeout=ANSWER_WITHIN_S)
+    answer = admin.create_partitions([NewPartitions(topic.name, topic.partitions)], request_timeout=TOPICS_WITHIN_S)
     try:
         answer[topic.name].result()
     except KafkaException as failure:
@@ -312,7 +312,7 @@ def check_compacted(admin: AdminClient, connection: Connection, topic: Wanted) -
     """Refuse a changelog that forgets: it is what the dedupe state is rebuilt from."""
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic.name)
     try:
-        config = admin.describe_configs([resource], request_timeout=ANSWER_WITHIN_S)[resource].result()
+        config = admin.describe_configs([resource], request_timeout=TOPICS_WITHIN_S)[resource].result()
     except KafkaException as failure:
         _log.warning("changelog_unchecked", topic=topic.name, error=_reason(failure))
         return
