@@ -31,7 +31,9 @@ from consumer.core import dead_letters
 from consumer.errors import FatalError, SourceUnavailable, Unauthorized
 from consumer.model import DeadLetter, Record, TopicPartition
 from consumer.operate.audit import Verification
-from consumer.operate.dead_letters import Query, Replay, list_letters
+from consumer.operate.dead_letters import Query
+from consumer.operate.listing import list_letters
+from consumer.operate.replaying import Replay
 from consumer.settings import Settings
 from tests.kafka_clients import QUIET, WITHIN_S, commit, produce, properties, settings, watched
 from tests.kafka_cluster import LOCKED_PASSWORD, LOCKED_USER, KafkaCluster
