@@ -150,9 +150,9 @@ class Ownership:
         self._handoff.call(self._on_overtaken, partition)
 
     def recall(self, partition: TopicPartition, settled: Mark) -> None:
-        """Up to here it was settled once: if the group has forgotten that, what stood up to its first record is gone.
+        """The store knows up to where this partition was settled.
 
-        What is still there comes again.
+        If the group has no offset for it, and it began behind that, the records in between are lost: say so.
         """
         start = self._starts.recall(partition, settled) if partition in self.partitions else None
         if start is not None and start.offset > settled.offset:

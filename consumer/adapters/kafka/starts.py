@@ -148,9 +148,9 @@ class Starts:
         self._gone.update(partitions)
 
     def recall(self, partition: TopicPartition, settled: Mark) -> Start | None:
-        """How a partition began of which the group had no offset, with this as what should have come first; once.
+        """Where a partition began for which the group had no offset, with `settled` as the offset expected there.
 
-        None where it had one, or where what was settled is of a former topic.
+        Answers once for each beginning. None where it had one, or where what was settled is of a former topic.
         """
         start = self._unmarked.pop(partition, None)
         if start is None:
