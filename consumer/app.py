@@ -21,6 +21,7 @@ from consumer.adapters.allocator import return_large_blocks
 from consumer.adapters.breadcrumbs import FileBreadcrumbs
 from consumer.adapters.dedupe_store.store import RocksStore
 from consumer.adapters.health import StatusServer
+from consumer.adapters.kafka.event_topics import KafkaEventTopics
 from consumer.adapters.kafka.source import KafkaSource
 from consumer.adapters.kafka.topics import ensure
 from consumer.adapters.schema_registry.login import is_readable
@@ -31,9 +32,10 @@ from consumer.core.delivery import Throttle
 from consumer.errors import SettingsError, TransientError
 from consumer.model import TopicPartition
 from consumer.outside import EXPORT_S, Outside, time_and_chance
+from consumer.pipeline.assignments import REVOKE_MARGIN_S
 from consumer.pipeline.mapping_check import Finding, Fit, look, unmatched
 from consumer.pipeline.readers import envelopes_of
-from consumer.pipeline.run import REVOKE_MARGIN_S, Pipeline
+from consumer.pipeline.run import Pipeline
 from consumer.ports import TopicSchemas
 from consumer.settings import Settings
 
@@ -136,9 +138,7 @@ class App:
         store = await self._reached("kafka", outside.store)
         breadcrumbs = FileBreadcrumbs(settings.state_dir)
         closing.callback(breadcrumbs.close)
-        source = outside.source(settings, settings.genesys_request_timeout_s + 2 * REVOKE_MARGIN_S)
-        topics = outside.topics(source)
-        await self._reached("kafka", topics.open)
+        source, topics = await self._opened(outside)
         pipeline = Pipeline(
             settings=settings,
             source=source,
@@ -156,6 +156,14 @@ class App:
         self._telemetry.bind(self._levels(pipeline, store))
         self._started(pipeline, source, sink.contact_list_id)
         return pipeline
+
+    async def _opened(self, outside: Outside) -> tuple[KafkaSource, KafkaEventTopics]:
+        """The group consumer, and the output topics."""
+        settings = self._settings
+        source = outside.source(settings, settings.genesys_request_timeout_s + 2 * REVOKE_MARGIN_S)
+        topics = outside.topics(source)
+        await self._reached("kafka", topics.open)
+        return source, topics
 
     def _started(self, pipeline: Pipeline, source: KafkaSource, contact_list_id: str) -> None:
         """Everything is there: from now on the probes ask it."""

@@ -5,6 +5,7 @@ and `BatchReport` change; all else is immutable and in no cycle, so that the gar
 imports nothing of the project.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from enum import Enum, StrEnum
 from typing import Final, NamedTuple
@@ -22,8 +23,11 @@ class TopicPartition(NamedTuple):
         return f"{self.topic}/{self.partition}"
 
 
+_POSITION: Final = re.compile(r"([A-Za-z0-9._-]{1,249})/([0-9]{1,9})/([0-9]{1,18})")
+
+
 class Position(NamedTuple):
-    """Where a record stands."""
+    """Where a record stands; as text `topic/partition/offset`."""
 
     topic: str
     partition: int
@@ -31,6 +35,12 @@ class Position(NamedTuple):
 
     def __str__(self) -> str:  # type: ignore[explicit-override]  # typing has it from 3.12 on
         return f"{self.topic}/{self.partition}/{self.offset}"
+
+    @classmethod
+    def of(cls, text: str) -> "Position | None":
+        """What was written so; None where the text is of another form."""
+        found = _POSITION.fullmatch(text)
+        return found and cls(found[1], int(found[2]), int(found[3]))
 
 
 Headers = Sequence[tuple[str, bytes | None]]
@@ -56,6 +66,11 @@ class Record(Struct, frozen=True, gc=False):
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
+
+    @property
+    def position(self) -> Position:
+        """Where it stands."""
+        return Position(self.topic, self.partition, self.offset)
 
 
 class ChangeType(StrEnum):

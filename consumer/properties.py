@@ -132,11 +132,16 @@ def _tokens(properties: Mapping[str, str]) -> Iterator[str]:
         yield f"{TOKEN_URL} must be a URL that begins with https://, without a user; plain http goes only to loopback"
 
 
+def is_open(scheme: str, host: str | None) -> bool:
+    """Whether what goes there can be read by anyone on the way: by plain http, and not to this machine itself."""
+    return scheme == "http" and host not in LOOPBACK
+
+
 def is_safe(url: str) -> bool:
     """Whether a secret may be sent there."""
     try:
         parts = urlsplit(url)
-        secure = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
+        secure = parts.scheme in {"http", "https"} and not is_open(parts.scheme, parts.hostname)
         return secure and bool(parts.hostname) and "@" not in parts.netloc and parts.port != 0
     except ValueError:
         return False

@@ -20,7 +20,7 @@ from consumer.adapters.dedupe_store.store import RocksStore
 from consumer.adapters.genesys.sink import GenesysSink
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.event_topics import KafkaEventTopics
-from consumer.adapters.kafka.group_offsets import Membership
+from consumer.adapters.kafka.group_offsets import GroupMember
 from consumer.adapters.kafka.history import KafkaHistory
 from consumer.adapters.schema_registry.registry import opened
 from consumer.core.audit import Auditor
@@ -61,7 +61,7 @@ async def reconcile(settings: Settings, *, apply: bool, delete_extra: bool) -> R
     Raises:
         ConsumerError: It cannot be done, or not now.
     """
-    if delete_extra and settings.state_retention_days:
+    if delete_extra and settings.forgets:
         raise FatalError(
             "--delete-extra would delete contacts that STATE_RETENTION_DAYS has forgotten: "
             "they cannot be told from those that were never delivered"
@@ -130,8 +130,8 @@ async def _opened_topics(settings: Settings, closing: AsyncExitStack) -> KafkaEv
     async def commit(_: Sequence[NativePartition]) -> None:
         """There are no offsets."""
 
-    def metadata(_: Collection[TopicPartition]) -> Membership:
-        return Membership(None, frozenset(), {})
+    def metadata(_: Collection[TopicPartition]) -> GroupMember:
+        return GroupMember(None, frozenset(), {})
 
     topics = KafkaEventTopics(
         Connection.of(settings),

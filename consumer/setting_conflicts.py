@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from consumer import properties
 from consumer.formats import EnvelopeName, PerTopic
-from consumer.properties import LOOPBACK, Properties
+from consumer.properties import Properties
 
 
 def conflicts(known: Mapping[str, object]) -> list[str]:
@@ -109,7 +109,7 @@ def _of_the_registry(known: Mapping[str, object]) -> Iterator[str]:
     registry = urlsplit(url)
     if properties.SOURCE in chosen and (registry.username or known["schema_registry_username"]):
         yield f"{properties.SOURCE} is one way to log in, SCHEMA_REGISTRY_USERNAME another; choose one"
-    if properties.SOURCE in chosen and registry.scheme == "http" and registry.hostname not in LOOPBACK:
+    if properties.SOURCE in chosen and properties.is_open(registry.scheme, registry.hostname):
         yield "a token goes over plain http only to loopback: name SCHEMA_REGISTRY_URL by https://"
     useless = {name for name in chosen if name.startswith("ssl.")}
     if chosen.get(properties.SOURCE) == properties.FETCHED:

@@ -18,7 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 from consumer import properties
 from consumer.columns import OWN
 from consumer.formats import Choice, PerTopic
-from consumer.properties import LOOPBACK, Properties
+from consumer.properties import Properties, is_open
 
 REGIONS = {
     "us-east-1": "mypurecloud.com",
@@ -313,7 +313,7 @@ def _base(raw: str) -> str:
 def genesys_url(raw: str) -> str:
     """An address to which credentials and personal data may go."""
     parts = _parts(raw)
-    if parts.scheme == "http" and parts.hostname not in LOOPBACK:
+    if is_open(parts.scheme, parts.hostname):
         raise BadValueError("plain http goes only to loopback: use https://")
     if "@" in parts.netloc:
         raise BadValueError("must not hold a user or password")

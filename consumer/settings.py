@@ -230,6 +230,11 @@ class Settings:
         "info",
     )
 
+    @property
+    def forgets(self) -> bool:
+        """Whether contacts are forgotten when nothing was settled of them for some time."""
+        return self.state_retention_days > 0
+
 
 def _changelog(known: Mapping[str, object]) -> str:
     """The changelog of a group."""

@@ -35,7 +35,7 @@ def row(external_id: str, **fields: object) -> dict[str, object]:
 
 
 class MemoryRows:
-    """A file: `consumer.ports.ContactRows`."""
+    """A file: `consumer.command_ports.ContactRows`."""
 
     def __init__(self, rows: Sequence[Row], chunk: int = 3, modified_ms: int = WRITTEN_MS) -> None:
         raw = [orjson.dumps(each) for each in rows]
@@ -50,7 +50,7 @@ class MemoryRows:
 
 
 class MemoryScratch:
-    """`consumer.ports.Scratch`."""
+    """`consumer.command_ports.Scratch`."""
 
     def __init__(self) -> None:
         self._entries: dict[bytes, bytes] = {}
@@ -133,7 +133,7 @@ class Fill:
             source=self.source,
             topics=self.topics,
             store=self.store,
-            scratch=MemoryScratch,
+            scratch=MemoryScratch(),
             sink=MemorySink(world),
             uploads=self.uploads,
             rows=rows,

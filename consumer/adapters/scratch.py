@@ -23,7 +23,7 @@ class Scratch:
     """`consumer.command_ports.Scratch` on RocksDB.
 
     Args:
-        state_dir: Of the stores, which must be open: their locks keep other processes out of this directory.
+        state_dir: The state directory, which this process occupies.
 
     Raises:
         FatalError: The directory cannot be used.

@@ -19,8 +19,8 @@ from consumer.errors import ConsumerError, FatalError, SettingsError, TransientE
 _DESCRIPTION = """\
 Keeps a Genesys Cloud outbound contact list equal to what a CRM says.
 
-CRM change events come from Kafka (Avro), are validated, deduplicated and applied to the contact list in batches;
-every record ends in one audit event. Try `genesys-consumer demo` first: it needs no server and no account.
+CRM change events come from Kafka (Avro or JSON), are validated, deduplicated and applied to the contact list in
+batches; every record ends in one audit event. Try `genesys-consumer demo` first: it needs no server and no account.
 """
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import sys
 
 from consumer.cli import options, output
 
@@ -35,7 +34,7 @@ def _check(arguments: argparse.Namespace) -> int:
     if arguments.explain:
         return _explain(arguments)
 
-    with output.logged("error", None, fd=sys.stderr.fileno()):
+    with output.logged("error", None):
         in_json = arguments.output == "json"
         lines = asyncio.run(check(arguments.config, _keep_quiet if in_json else print_line))
         if in_json:
@@ -56,7 +55,7 @@ def _explain(arguments: argparse.Namespace) -> int:
     if of_kafka and (arguments.topic is not None or arguments.key is not None):
         raise SettingsError(["--topic and --key say what a file does not: a record of Kafka has its own"])
     settings = load(config=arguments.config, unneeded=("GENESYS_",) if of_kafka else ("GENESYS_", "KAFKA_"))
-    with output.logged("warning", settings.log_format, fd=2):
+    with output.logged("warning", settings.log_format):
         record = explain.find(settings, arguments.explain, topic=arguments.topic, key=arguments.key)
         steps = asyncio.run(explain.explain(record, settings))
     explain.print_steps(steps, arguments.output)

@@ -86,7 +86,7 @@ def _query(arguments: argparse.Namespace) -> "Query":
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from consumer.operate.dead_letters import list_letters
+    from consumer.operate.listing import list_letters
 
     with output.beside(arguments) as settings:
         list_letters(settings, _query(arguments), records=arguments.records, output=arguments.output)
@@ -94,7 +94,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _replay(arguments: argparse.Namespace) -> int:
-    from consumer.operate.dead_letters import Replay
+    from consumer.operate.replaying import Replay
 
     with output.beside(arguments) as settings:
         if arguments.topic not in {None, *settings.kafka_source_topics}:

@@ -35,7 +35,7 @@ def _load(arguments: argparse.Namespace) -> int:
     from consumer.settings import load
 
     settings = load(config=arguments.config)
-    with output.logged("warning", settings.log_format, fd=2), ProgressBar() as bar:
+    with output.logged("warning", settings.log_format), ProgressBar() as bar:
         loading = Loading(settings, arguments.file, arguments.partitioner, bar.tell)
         summary = asyncio.run(loading.run_until_signal())
     print_summary(summary, arguments.output)

@@ -64,7 +64,7 @@ def is_unread() -> bool:
 
 
 @contextmanager
-def logged(level: str, format_: str | None, *, fd: int) -> Iterator[None]:
+def logged(level: str, format_: str | None, *, fd: int = 2) -> Iterator[None]:
     """Log lines from this level on go to the file descriptor, in this format, until the block is left."""
     import structlog
 
@@ -86,5 +86,5 @@ def beside(arguments: argparse.Namespace) -> "Iterator[Settings]":
     from consumer.settings import load
 
     settings = load(config=arguments.config, unneeded=("GENESYS_",))
-    with logged(settings.log_level, settings.log_format, fd=sys.stderr.fileno()):
+    with logged(settings.log_level, settings.log_format):
         yield settings

@@ -41,7 +41,7 @@ def _reconcile(arguments: argparse.Namespace) -> int:
         output.complain("--delete-extra changes the list: give it together with --apply")
         return 2
     settings = load(config=arguments.config)
-    with output.logged(settings.log_level, settings.log_format, fd=sys.stderr.fileno()):
+    with output.logged(settings.log_level, settings.log_format):
         report = asyncio.run(reconcile(settings, apply=arguments.apply, delete_extra=arguments.delete_extra))
     sys.stdout.write((report.as_json() if arguments.output == "json" else report.as_text()) + "\n")
     return 3 if report.drift else 0

@@ -27,7 +27,6 @@ _ORIGIN = _PREFIX + "origin"
 _TIMESTAMP = _PREFIX + "timestamp"
 
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,99}")
-_POSITION = re.compile(r"([A-Za-z0-9._-]{1,249})/([0-9]{1,9})/([0-9]{1,18})")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
 
@@ -69,7 +68,7 @@ def headers(letter: DeadLetter) -> list[tuple[str, bytes | None]]:
         *(header for header in record.headers if header[0] not in said),
         (_REASON, letter.reason.encode()),
         (_DETAIL, letter.detail.encode()),
-        (_SOURCE, f"{record.topic}/{record.partition}/{record.offset}".encode()),
+        (_SOURCE, str(record.position).encode()),
         (_TIME, iso(letter.time_ms).encode()),
         (_TIMESTAMP, iso(kafka_time(as_told_first(record))).encode()),
     ]
@@ -146,8 +145,10 @@ def _moment(value: bytes) -> int:
 
 
 def _position(value: bytes) -> Position:
-    topic, partition, offset = _matching(_POSITION, value).groups()
-    return Position(topic, int(partition), int(offset))
+    position = Position.of(value.decode())
+    if position is None:
+        raise ValueError("a header of another form")
+    return position
 
 
 def _matching(form: re.Pattern[str], value: bytes) -> re.Match[str]:

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from consumer.core import framing
 from consumer.core.framing import Form, KeySchema
+from consumer.core.results import Result
 from consumer.errors import DecodeError, ReaderFailed
 from consumer.formats import SchemaReference
 from consumer.model import ChangeEvent, Events, Record
@@ -52,7 +53,7 @@ class Decoded(NamedTuple):
             all have one.
     """
 
-    results: list[Events | DecodeError]
+    results: list[Result]
     missing: ReaderName | None
 
 
@@ -64,7 +65,7 @@ def decode(records: Iterable[Record], readers: Mapping[ReaderName, Reader | Deco
         readers: By what they read; an error is the result of every record that would be read so.
         form: How the records are split.
     """
-    results: list[Events | DecodeError] = []
+    results: list[Result] = []
     for record in records:
         try:
             name, body = form(record)
@@ -117,7 +118,7 @@ def _key_alone(record: Record) -> Record:
     return replace(record, value=None, headers=headers)
 
 
-def _with_named(record: Record, named: Events | DecodeError) -> Record:
+def _with_named(record: Record, named: Result) -> Record:
     """A record with the external id that its key names as its key, if that names somebody."""
     if isinstance(named, ChangeEvent) and named.named is not None:
         return replace(record, key=named.named.encode())

@@ -14,8 +14,9 @@ from typing import Final
 from msgspec import Struct
 
 from consumer.core.moments import MAX_MS, iso
-from consumer.errors import DecodeError, ManyChanged
-from consumer.model import ChangeEvent, ChangeType, Events, FuseCause, Record
+from consumer.core.results import Result, events_of, is_tombstone
+from consumer.errors import ManyChanged
+from consumer.model import ChangeEvent, ChangeType, FuseCause, Record
 
 WINDOW = 1000
 """Change events among which deletes are counted."""
@@ -26,8 +27,6 @@ _LAST_MS = MAX_MS // 1000 * 1000
 
 TIMELESS_MS = 0
 """The time whose release is for records that have none."""
-
-_Results = Sequence[Events | DecodeError]
 
 
 class Trip(Struct, frozen=True, gc=False):
@@ -72,7 +71,7 @@ class Fuse:
         self._deleted: dict[int, bytes] = {}
         self.trip: Trip | None = None
 
-    def passing(self, records: Sequence[Record], results: _Results) -> int:
+    def passing(self, records: Sequence[Record], results: Sequence[Result]) -> int:
         """How many of these may be let in; if not all, the fuse trips at the next one.
 
         Args:
@@ -102,7 +101,7 @@ class Fuse:
         for chunk in kept:
             self._count(*chunk)
 
-    def _passing(self, records: Sequence[Record], results: _Results, noted: Sequence[int]) -> int:
+    def _passing(self, records: Sequence[Record], results: Sequence[Result], noted: Sequence[int]) -> int:
         """`passing`, once no result says that many changed."""
         events, deleting = len(results) - len(noted), dict[int, int]()
         for index, told, deletes in self._counted(records, results, noted):
@@ -115,7 +114,7 @@ class Fuse:
         return len(results)
 
     def _counted(
-        self, records: Sequence[Record], results: _Results, noted: Sequence[int]
+        self, records: Sequence[Record], results: Sequence[Result], noted: Sequence[int]
     ) -> Iterator[tuple[int, int, int]]:
         """Index, change events and deletes of those that count: neither what is let through nor an echo.
 
@@ -123,9 +122,9 @@ class Fuse:
         """
         last, key = -1, self._deleted.pop(records[0].partition, None)
         for index in noted:
-            record, told = records[index], _events(results[index])
+            record, told = records[index], events_of(results[index])
             deletes = sum(event.change_type is _DELETE_EVENT for event in told)
-            echo = key is not None and (index, record.key) == (last + 1, key) and _is_tombstone(results[index])
+            echo = key is not None and (index, record.key) == (last + 1, key) and is_tombstone(results[index])
             if deletes:
                 last, key = index, record.key
             if not (echo or self._lets_through(record)):
@@ -174,13 +173,3 @@ def release(topic: str, timestamp_ms: int) -> str:
     """What `FUSE_RELEASES` must say so that records of a topic are let through up to this time, or without a time."""
     next_second = -(-max(TIMELESS_MS, min(timestamp_ms, _LAST_MS)) // 1000)
     return f"{topic}@{iso(1000 * next_second, 'seconds')}"
-
-
-def _is_tombstone(result: Events | DecodeError) -> bool:
-    return isinstance(result, ChangeEvent) and result.tombstone
-
-
-def _events(result: Events | DecodeError) -> Sequence[ChangeEvent]:
-    if isinstance(result, DecodeError):
-        return ()
-    return (result,) if isinstance(result, ChangeEvent) else result

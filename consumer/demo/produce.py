@@ -6,6 +6,7 @@ import orjson
 from confluent_kafka import KafkaException, Producer
 
 from consumer.adapters.kafka.connection import Connection
+from consumer.adapters.kafka.topics import Wanted
 from consumer.demo.samples import Expectation, Samples
 from consumer.errors import FatalError, SourceUnavailable
 from consumer.settings import Settings
@@ -46,10 +47,7 @@ def _check(producer: Producer, topic: str, bootstrap: str) -> None:
             f"no broker answers at {bootstrap} (KAFKA_BOOTSTRAP_SERVERS): {failure.args[0]}"
         ) from None
     if topic not in known:
-        raise FatalError(
-            f"topic {topic} does not exist; create it: "
-            f"kafka-topics.sh --bootstrap-server {bootstrap} --create --topic {topic} --partitions 4"
-        )
+        raise FatalError(f"topic {topic} does not exist; create it: {Wanted(topic, 4).create_command(bootstrap)}")
 
 
 def produce_samples(settings: Settings, records: int, seed: int, output: str) -> None:

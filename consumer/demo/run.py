@@ -12,17 +12,19 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 import orjson
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Producer
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from consumer.adapters import logs
+from consumer.adapters.kafka.bounded import BoundedReader, spans
+from consumer.adapters.kafka.connection import Admin, Connection
 from consumer.app import App
 from consumer.demo.produce import produce
 from consumer.demo.samples import ATTRIBUTE, Expectation, Kind
@@ -36,7 +38,6 @@ FAULTS = ("503:0.04", "500:0.02", "429=1:0.03", "reset:0.02", "lost_reply:0.03",
 """What goes wrong with `--faults`: kinds and how often, of all requests."""
 
 DEADLINE_S = 600.0
-READ_S = 30.0
 REFRESH_S = 0.25
 LINE_EVERY_S = 2.0
 
@@ -263,20 +264,6 @@ def _address(broker: Producer) -> str:
 
 def _read(bootstrap: str, topic: str) -> list[bytes]:
     """All values of a topic."""
-    consumer = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": "demo-reader", "enable.partition.eof": True, "log_level": 0}
-    )
-    partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-    consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
-    values: list[bytes] = []
-    left, deadline = len(partitions), time.monotonic() + READ_S
-    while left and time.monotonic() < deadline:
-        for message in consumer.consume(1000, 0.2):
-            error = message.error()
-            if error is not None and error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 -- a public code
-                left -= 1
-            elif error is None:
-                values.append(message.value() or b"")
-    with suppress(RuntimeError):
-        consumer.close()
-    return values
+    connection = Connection(bootstrap)
+    with closing(BoundedReader(connection, "demo-reader", spans(Admin(connection), topic))) as reader:
+        return [message.value() or b"" for message in reader]

@@ -5,16 +5,16 @@ since a key may be something else, as JSON, that leads elsewhere. A wrong guess 
 once more, older grants too, so there is none: who cannot tell says so.
 """
 
-from collections.abc import AsyncIterable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterable, Collection, Sequence
 from typing import NamedTuple
 
-from consumer.core.decode import decode
 from consumer.core.envelopes.choice import TopicEnvelope
 from consumer.core.framing import Form
 from consumer.core.partitioner import PARTITIONERS, Partitioner, fitting
-from consumer.errors import DecodeError, FatalError
-from consumer.model import ChangeEvent, Events, Record
-from consumer.pipeline.readers import fetched, without_registry
+from consumer.core.results import events_of
+from consumer.errors import FatalError
+from consumer.model import Position, Record
+from consumer.pipeline.readers import decoded, without_registry
 from consumer.ports import Schemas
 
 _ASK = f"name it with --partitioner ({', '.join(PARTITIONERS)})"
@@ -25,13 +25,11 @@ class Sample(NamedTuple):
 
     Attributes:
         external_id: In UTF-8.
-        partition: In which a record tells of it.
-        place: Of that record: topic/partition/offset.
+        place: Of a record that tells of it.
     """
 
     external_id: bytes
-    partition: int
-    place: str
+    place: Position
 
 
 Samples = Collection[Sample]
@@ -55,23 +53,12 @@ async def sampled(
     known = without_registry(envelope)
     samples: list[Sample] = []
     async for some in records:
-        results, missing = decode(some, known, form)
-        while missing is not None:
-            known[missing] = await fetched(missing, envelope, schemas)
-            results, missing = decode(some, known, form)
+        results = await decoded(some, known, form, envelope, schemas)
         for record, result in zip(some, results, strict=True):
-            place = f"{record.topic}/{record.partition}/{record.offset}"
-            samples += [Sample(external_id.encode(), record.partition, place) for external_id in _named(result)]
+            samples += [
+                Sample(event.named.encode(), record.position) for event in events_of(result) if event.named is not None
+            ]
     return samples
-
-
-def _named(result: Events | DecodeError) -> Iterator[str]:
-    """The external ids of whom a record tells."""
-    if isinstance(result, DecodeError):
-        return
-    for event in (result,) if isinstance(result, ChangeEvent) else result:
-        if event.named is not None:
-            yield event.named
 
 
 def choose(samples: Samples, partitions: int, named: str | None) -> Partitioner:
@@ -87,7 +74,7 @@ def choose(samples: Samples, partitions: int, named: str | None) -> Partitioner:
     """
     if partitions == 1:
         return PARTITIONERS["murmur2"]  # there is only one answer
-    fit = fitting([(sample.external_id, sample.partition) for sample in samples], partitions)
+    fit = fitting([(sample.external_id, sample.place.partition) for sample in samples], partitions)
     if not fit:
         raise FatalError(_no_known_way(samples, partitions))
     if named is not None and named not in fit:
@@ -100,7 +87,7 @@ def choose(samples: Samples, partitions: int, named: str | None) -> Partitioner:
 
 def _misfits(samples: Samples, of: Partitioner, partitions: int) -> list[Sample]:
     """Those that this partitioner would have put elsewhere."""
-    return [sample for sample in samples if of(sample.external_id, partitions) != sample.partition]
+    return [sample for sample in samples if of(sample.external_id, partitions) != sample.place.partition]
 
 
 def _no_known_way(samples: Samples, partitions: int) -> str:

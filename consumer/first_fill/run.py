@@ -23,7 +23,7 @@ when it happened after what the file says: the row's `occurredAt`, or else the t
 import asyncio
 import hashlib
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
@@ -42,12 +42,12 @@ from consumer.first_fill.requests import Requests
 from consumer.first_fill.settle import Load, Settled, Settling, how_far
 from consumer.first_fill.upload import Tell, Upload
 from consumer.model import Assignment, BatchReport, Operation, Outcome, TopicPartition, Work
+from consumer.pipeline.assignments import REVOKE_MARGIN_S
 from consumer.pipeline.outbound import Outbound
 from consumer.pipeline.partitions import Partition, Partitions
 from consumer.pipeline.progress import Progress
 from consumer.pipeline.reports import BATCH_NAMESPACE, Reports
 from consumer.pipeline.restore import Restorer
-from consumer.pipeline.run import REVOKE_MARGIN_S
 from consumer.ports import EventTopics, Sink, Source, Store, Telemetry, TimeAndChance
 from consumer.settings import Settings
 
@@ -86,7 +86,7 @@ class FirstFill:
         source: The group consumer.
         topics: The output topics.
         store: What was delivered.
-        scratch: Makes the place for what is decided, once the stores are open.
+        scratch: The place for what is decided.
         sink: Genesys, by request.
         uploads: Genesys, by file.
         rows: The file.
@@ -106,7 +106,7 @@ class FirstFill:
         source: Source,
         topics: EventTopics,
         store: Store,
-        scratch: Callable[[], Scratch],
+        scratch: Scratch,
         sink: Sink,
         uploads: ContactUpload,
         rows: ContactRows,
@@ -213,7 +213,7 @@ class FirstFill:
         rows = Rows(columns, self._rows.modified_ms)
         return Plan(
             candidates=Candidates(rows, columns, self._sink.contact_list_id),
-            scratch=self._scratch(),
+            scratch=self._scratch,
             store=self._store,
             uploads=self._uploads,
             partition_of=self._partition_of,

@@ -8,21 +8,19 @@ import asyncio
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TypeVar
 
 from consumer.adapters.genesys.inspection import Inspection as GenesysInspection, Probe
 from consumer.adapters.genesys.named_lists import FoundList
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.inspection import Inspected, Inspection as KafkaInspection
-from consumer.adapters.kafka.topics import partition_counts
 from consumer.adapters.schema_registry import confluent
 from consumer.adapters.schema_registry.login import is_readable
 from consumer.adapters.schema_registry.registry import opened
 from consumer.adapters.schema_registry.transport import Transport
-from consumer.adapters.worker import Worker
+from consumer.adapters.worker import in_a_thread
 from consumer.core.envelopes.choice import DEFAULT, Envelopes
 from consumer.errors import ConsumerError, DecodeError, SettingsError
 from consumer.operate import newest, printing
@@ -31,8 +29,6 @@ from consumer.pipeline.mapping_check import Finding, Fit, look, unmatched
 from consumer.pipeline.readers import envelopes_of
 from consumer.ports import TopicSchemas
 from consumer.settings import Settings, load, misspelt
-
-T = TypeVar("T")
 
 ANY_SCHEMA = 1
 """An id to ask the registry for: whether it knows it does not matter."""
@@ -49,11 +45,11 @@ _ANOTHER_DNC_LIST = (
 )
 
 
-Tell = Callable[[Line], None]
+TellLine = Callable[[Line], None]
 """Called with each line, from whichever thread, as soon as it is known."""
 
 
-async def check(config: Path | None, tell: Tell) -> list[Line]:
+async def check(config: Path | None, tell: TellLine) -> list[Line]:
     """Ask everything, at once where one thing does not need another.
 
     Args:
@@ -77,16 +73,13 @@ async def check(config: Path | None, tell: Tell) -> list[Line]:
     return [*own, *kafka, *schemas, *genesys]
 
 
-async def _of_brokers(tell: Tell, settings: Settings) -> list[Line]:
+async def _of_brokers(tell: TellLine, settings: Settings) -> list[Line]:
     """What the brokers say; where they answer, also whether the newest records of each source topic can be read."""
-
-    def ask() -> tuple[list[Line], Mapping[str, int]]:
-        lines = _told(tell, _kafka(settings))
-        return lines, _readable(settings, {line.what for line in lines if line.holds})
-
-    lines, readable = await _blocking(ask)
+    lines = await in_a_thread("kafka-inspection", lambda: _told(tell, _kafka(settings)))
     if not lines[0].holds:  # no broker answers
         return lines
+    holding = {line.what for line in lines if line.holds}
+    readable = [topic for topic in settings.kafka_source_topics if f"topic {topic}" in holding]
     return [*lines, *await _gathered(tell, newest.lines(settings, readable))]
 
 
@@ -102,7 +95,7 @@ def print_document(lines: Sequence[Line]) -> None:
     printing.document({"ok": all(line.holds for line in lines), "checks": checks})
 
 
-def _told(tell: Tell, lines: Iterable[Line]) -> list[Line]:
+def _told(tell: TellLine, lines: Iterable[Line]) -> list[Line]:
     told = []
     for line in lines:
         tell(line)
@@ -110,21 +103,12 @@ def _told(tell: Tell, lines: Iterable[Line]) -> list[Line]:
     return told
 
 
-async def _gathered(tell: Tell, lines: AsyncIterator[Line]) -> list[Line]:
+async def _gathered(tell: TellLine, lines: AsyncIterator[Line]) -> list[Line]:
     told = []
     async for line in lines:
         tell(line)
         told.append(line)
     return told
-
-
-async def _blocking(call: Callable[[], T]) -> T:
-    """Carry out what blocks, in a thread that does not hold up the end: Ctrl-C need not wait for brokers."""
-    worker = Worker("kafka-inspection")
-    try:
-        return await asyncio.wrap_future(worker.submit(call))
-    finally:
-        worker.stop()
 
 
 # -- what is this machine's
@@ -197,15 +181,6 @@ def _kafka(settings: Settings) -> Iterator[Line]:
     yield from _inspected("group", lambda: [inspection.group()])
     if settings.kafka_guarantee == "exactly_once":
         yield from _inspected("transactions", lambda: [inspection.transactions()])
-
-
-def _readable(settings: Settings, holding: Collection[str]) -> Mapping[str, int]:
-    """How many partitions the source topics have that are there and may be read."""
-    topics = [topic for topic in settings.kafka_source_topics if f"topic {topic}" in holding]
-    try:
-        return partition_counts(Connection.of(settings), topics) if topics else {}
-    except ConsumerError:
-        return {}
 
 
 def _inspected(what: str, ask: Callable[[], list[Inspected]]) -> Iterator[Line]:
@@ -307,7 +282,7 @@ def _not_asked(what: str) -> Line:
 
 async def _contact_list(inspection: GenesysInspection, settings: Settings) -> AsyncIterator[Line]:
     async for line in _list("contact list", inspection.contact_list, inspection, inspection.contact_probes):
-        is_another = line == _missing("contact list") and await _blocking(lambda: _has_begun(settings))
+        is_another = line == _missing("contact list") and await in_a_thread("kafka-inspection", _has_begun, settings)
         yield line._replace(holds=False, detail=_ANOTHER_LIST) if is_another else line
 
 
@@ -316,7 +291,7 @@ async def _dnc_list(inspection: GenesysInspection, settings: Settings) -> AsyncI
     async for line in _list(what, lambda: inspection.dnc_list(name), inspection, inspection.dnc_probes):
         if line != _missing(what):
             yield line
-        elif await _blocking(lambda: _has_begun(settings)):
+        elif await in_a_thread("kafka-inspection", _has_begun, settings):
             yield line._replace(detail=_ANOTHER_DNC_LIST, sure=False)
         else:
             yield line._replace(detail=f"{line.detail}; {_BLOCKS_NOBODY}")

@@ -1,14 +1,11 @@
-"""`dead-letters list` and `dead-letters replay`: what was given up, and another try for it.
+"""Which dead letters are meant, and how many there are, for `dead-letters list` and `dead-letters replay`.
 
-Answers for which letters are meant and what is told of them: reasons, positions, times and counts, never what a letter
-holds. Reads the dead letter topic, writes through `Replays`; constant memory whatever the topic holds.
+Answers for reading them as they were given up, the oldest first. Touches the dead letter topic, and only to read it.
 """
 
-from collections import Counter
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import NamedTuple
 
 from confluent_kafka import Message
@@ -16,21 +13,11 @@ from confluent_kafka import Message
 from consumer.adapters.kafka.bounded import BoundedReader, spans
 from consumer.adapters.kafka.connection import Admin, Connection
 from consumer.adapters.kafka.messages import headers_of
-from consumer.adapters.kafka.replays import Replays, Returned, recall
-from consumer.adapters.kafka.topics import partition_counts
 from consumer.core import dead_letters
 from consumer.core.dead_letters import Letter
-from consumer.core.replayed import Replayed
-from consumer.errors import Unauthorized
 from consumer.model import Headers
 from consumer.operate import printing
 from consumer.settings import Settings
-
-PORTION_RECORDS, PORTION_BYTES = 500, 5_000_000
-"""What goes back in one transaction."""
-
-BY_KEY = -1
-"""The partition is chosen by the key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +92,7 @@ class Group:
 
 
 @dataclass(slots=True)
-class Summary:
+class Tally:
     """Letters by reason and source topic."""
 
     groups: dict[tuple[str, str], Group] = field(default_factory=dict)
@@ -143,41 +130,13 @@ class Summary:
         ]
 
 
-def list_letters(settings: Settings, query: Query, *, records: bool, output: str) -> None:
-    """Print which letters there are: a table, and before it a line for each where `records` asks for them.
+def read(connection: Connection, settings: Settings, query: Query) -> Generator[Found, None, None]:
+    """The letters that are meant, whatever their limit, and all that cannot be read; the oldest first, nearly.
 
     Raises:
         SourceUnavailable: The brokers do not answer.
         FatalError: There is no dead letter topic, or it may not be read.
     """
-    connection = Connection.of(settings)
-    replayed, untold = _recalled(connection, settings)
-    summary, unreadable = Summary(), 0
-    with closing(_read(connection, settings, query)) as letters:
-        for found in letters:
-            if found.letter is None:
-                unreadable += 1
-                continue
-            was_replayed = None if replayed is None else found.place in replayed
-            summary.add(found.letter, replayed=was_replayed)
-            if records:
-                _print_record(found, found.letter, output, replayed=was_replayed)
-            if summary.letters == query.limit:
-                break
-    unknown = query.topic if query.topic not in {None, *settings.kafka_source_topics} else None
-    _print_list(summary, unreadable, untold, unknown, output)
-
-
-def _recalled(connection: Connection, settings: Settings) -> tuple[Replayed | None, str]:
-    """Which letters were replayed; None, and why, where that may not be read: the letters may be all the same."""
-    try:
-        return recall(connection, settings), ""
-    except Unauthorized as error:
-        return None, str(error)
-
-
-def _read(connection: Connection, settings: Settings, query: Query) -> Generator[Found, None, None]:
-    """The letters that are meant, and whatever cannot be read; the oldest first, nearly."""
     topic = settings.kafka_dead_letter_topic
     wanted = spans(Admin(connection), topic, query.since_ms)
     with closing(BoundedReader(connection, settings.kafka_group_id, wanted)) as reader:
@@ -186,156 +145,6 @@ def _read(connection: Connection, settings: Settings, query: Query) -> Generator
             letter = dead_letters.read(found)
             if letter is None or query.means(letter):
                 yield Found(message, found, letter)
-
-
-def _print_record(found: Found, letter: Letter, output: str, *, replayed: bool | None) -> None:
-    told = {
-        "time": printing.moment(letter.time_ms),
-        "source": str(letter.source),
-        "reason": letter.reason,
-        "attempt": letter.attempt,
-        "replayed": replayed,
-        "letter": "/".join(map(str, found.place)),
-        "detail": letter.detail,
-    }
-    if output == "json":
-        printing.document(told)
-    else:
-        state = {True: "replayed", False: "open", None: "open or replayed"}[replayed]
-        printing.line(
-            f"{told['time']}  {letter.source}  {letter.reason}  attempt {letter.attempt}  {state}  {letter.detail}"
-        )
-
-
-def _print_list(summary: Summary, unreadable: int, untold: str, unknown: str | None, output: str) -> None:
-    if output == "json":
-        why = {"replayedUnknown": untold} if untold else {}
-        printing.document({"letters": summary.letters, "unreadable": unreadable, **why, "groups": summary.document()})
-        return
-    if summary.letters:
-        summary.print_table()
-    else:
-        printing.line("no dead letters" + (f": {unknown} is not in KAFKA_SOURCE_TOPICS either" if unknown else ""))
-    if untold:
-        printing.line(f"which of them were replayed cannot be told: {untold}")
-    if unreadable:
-        printing.line(f"{unreadable} records of the topic are not dead letters of this program")
-
-
-class Fate(StrEnum):
-    """What a replay does with a letter."""
-
-    REPLAYED = "replayed"
-    REPLAYED_BEFORE = "replayed_before"
-    TOO_MANY_ATTEMPTS = "too_many_attempts"
-    NO_SOURCE_TOPIC = "no_source_topic"
-    UNREADABLE = "unreadable"
-
-
-_EXPLAINED = {
-    Fate.REPLAYED_BEFORE: "were replayed before",
-    Fate.TOO_MANY_ATTEMPTS: "have had all their attempts (--max-attempts)",
-    Fate.NO_SOURCE_TOPIC: "are of a topic that is not in KAFKA_SOURCE_TOPICS, or does not exist",
-    Fate.UNREADABLE: "are not dead letters of this program",
-}
-
-
-class Replay:
-    """Puts letters back on their source topics.
-
-    Args:
-        settings: Topics and group.
-        query: Which letters; the limit counts those that are put back.
-        max_attempts: A letter that was replayed so often is left out.
-        dry_run: Only tell what would be done.
-    """
-
-    def __init__(self, settings: Settings, query: Query, *, max_attempts: int, dry_run: bool) -> None:
-        self._settings = settings
-        self._query = query
-        self._max_attempts = max_attempts
-        self._connection = Connection.of(settings)
-        self._sources: dict[str, int] = {}
-        self._replays = None if dry_run else Replays(self._connection, settings)
-        self._replayed = Replayed("")
-        self._portion: list[Returned] = []
-        self._bytes = 0
-        self._summary = Summary()
-        self._fates: Counter[Fate] = Counter()
-
-    def run(self) -> None:
-        """Replay, portion by portion.
-
-        Raises:
-            SourceUnavailable: The brokers do not answer: the next replay goes on where this one ended.
-            FatalError: They refuse, or there is no dead letter topic.
-        """
-        spans(Admin(self._connection), self._settings.kafka_dead_letter_topic)  # where there is none nothing is made
-        if self._replays is not None:
-            self._replays.open()  # before the marks are read: whoever wrote some is locked out now
-        self._replayed = recall(self._connection, self._settings)
-        self._sources = partition_counts(self._connection, self._settings.kafka_source_topics)
-        with closing(_read(self._connection, self._settings, self._query)) as letters:
-            for found in letters:
-                self._take(found)
-                if self._fates[Fate.REPLAYED] == self._query.limit:
-                    break
-        self._put_back()
-
-    def print_result(self, output: str) -> None:
-        """Say what was done, or would be."""
-        skipped = {fate.value: self._fates[fate] for fate in _EXPLAINED}
-        count = self._fates[Fate.REPLAYED]
-        if output == "json":
-            result = {"dryRun": self._replays is None, "replayed": count, "skipped": skipped}
-            printing.document({**result, "groups": self._summary.document()})
-            return
-        letters, were = ("dead letter", "was") if count == 1 else ("dead letters", "were")
-        printing.line(f"{count} {letters} {were if self._replays is not None else 'would be'} replayed")
-        if count:
-            self._summary.print_table(replayed="replayed" if self._replays is not None else "would be")
-        for fate, text in _EXPLAINED.items():
-            if self._fates[fate]:
-                printing.line(f"{self._fates[fate]} left out: they {text}")
-
-    def _take(self, found: Found) -> None:
-        fate = self._fate(found)
-        self._fates[fate] += 1
-        if fate is Fate.REPLAYED and found.letter is not None:
-            self._summary.add(found.letter, replayed=True)
-            self._replayed.add(*found.place)
-            self._add(self._returned(found, found.letter))
-
-    def _fate(self, found: Found) -> Fate:
-        letter = found.letter
-        if letter is None:
-            return Fate.UNREADABLE
-        if found.place in self._replayed:
-            return Fate.REPLAYED_BEFORE
-        if letter.source.topic not in self._sources:
-            return Fate.NO_SOURCE_TOPIC
-        return Fate.TOO_MANY_ATTEMPTS if letter.attempt >= self._max_attempts else Fate.REPLAYED
-
-    def _returned(self, found: Found, letter: Letter) -> Returned:
-        topic, partition, _ = letter.source
-        return Returned(
-            topic,
-            partition if partition < self._sources[topic] else BY_KEY,
-            found.message.key(),
-            found.message.value(),
-            dead_letters.replayed(found.headers, letter),
-        )
-
-    def _add(self, record: Returned) -> None:
-        self._portion.append(record)
-        self._bytes += len(record.value or b"")
-        if len(self._portion) >= PORTION_RECORDS or self._bytes >= PORTION_BYTES:
-            self._put_back()
-
-    def _put_back(self) -> None:
-        if self._replays is not None and self._portion:
-            self._replays.put_back(self._portion, self._replayed.take_changes())
-        self._portion, self._bytes = [], 0
 
 
 def _times(group: Group) -> tuple[int | None, int | None]:

@@ -5,7 +5,6 @@ it makes is for the terminal of whoever has the record anyway. Touches a file or
 Genesys, and no state.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -27,17 +26,17 @@ from consumer.core.fuse import is_released, release
 from consumer.core.mapping_places import Row
 from consumer.core.mapping_tables import as_key
 from consumer.core.moments import iso
+from consumer.core.results import Result, events_of
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, FatalError, ManyChanged, RecordError, ValidationError
 from consumer.model import UNCHANGED, Change, ChangeEvent, Events, Position, Reason, Record, TopicPartition
 from consumer.operate import printing
-from consumer.pipeline.readers import envelopes_of, fetched, form_of, reader, reference, without_registry
+from consumer.pipeline.readers import decoded, envelopes_of, form_of, reader, reference, without_registry
 from consumer.ports import Schemas
 from consumer.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-_POSITION = re.compile(r"(.+)/([0-9]{1,9})/([0-9]{1,18})")
 _LIST_ID = "(of Genesys)"
 
 
@@ -57,8 +56,7 @@ class Step(NamedTuple):
 
 def position(source: str) -> Position | None:
     """Where in Kafka a record stands that is named so; None where it is a file, or neither."""
-    found = None if _is_file(source) else _POSITION.fullmatch(source)
-    return found and Position(found[1], int(found[2]), int(found[3]))
+    return None if _is_file(source) else Position.of(source)
 
 
 def _is_file(source: str) -> bool:
@@ -123,22 +121,11 @@ async def _followed(record: Record, settings: Settings, schemas: Schemas) -> "_W
         known = without_registry(way.envelope)
         if name in decode.reader_names([record], way.form) - known.keys():
             known[name] = way.reader(name, await schemas.fetch(reference(name)))
-        result = await _decoded(as_told_first(record), known, way, schemas)
+        (result,) = await decoded([as_told_first(record)], known, way.form, way.envelope, schemas)
         way.told(result)
     except DecodeError as error:
         way.refused(error)
     return way
-
-
-async def _decoded(
-    record: Record, known: dict[ReaderName, Reader | DecodeError], way: "_Way", schemas: Schemas
-) -> Events | DecodeError:
-    """What the record tells; its key may have to be read too."""
-    results, missing = decode.decode([record], known, way.form)
-    while missing is not None:
-        known[missing] = await fetched(missing, way.envelope, schemas)
-        results, missing = decode.decode([record], known, way.form)
-    return results[0]
 
 
 def print_steps(steps: Sequence[Step], output: str) -> None:
@@ -231,11 +218,11 @@ class _Way:
 
         return watched
 
-    def told(self, result: Events | DecodeError) -> None:
+    def told(self, result: Result) -> None:
         """What the record tells, and what becomes of that."""
         if isinstance(result, DecodeError):
             raise result
-        events = [result] if isinstance(result, ChangeEvent) else result
+        events = events_of(result)
         if not events:
             self._add("none: it is about no contact, or tells nothing of what is mapped; ignored")
         for number, event in enumerate(events, 1):

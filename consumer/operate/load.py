@@ -103,13 +103,15 @@ class Loading:
         source = outside.source(replace(settings, kafka_group_instance_id=None), REVOKE_S)
         topics = outside.topics(source)
         await topics.open()
+        scratch = Scratch(settings.state_dir)
+        closing.callback(scratch.close)
         return FirstFill(
             settings=settings,
             topic=[TopicPartition(topic, number) for number in range(count)],
             source=source,
             topics=topics,
             store=store,
-            scratch=lambda: self._scratch(closing),
+            scratch=scratch,
             sink=sink,
             uploads=sink.uploads(settings.genesys_upload_url),
             rows=rows,
@@ -135,7 +137,7 @@ class Loading:
         if partitions == 1:
             return []
         settings, schemas = self._settings, opened(self._settings)
-        records = newest_records(connection, topic, partitions)
+        records = newest_records(connection, settings.kafka_group_id, topic)
         try:
             return await sampled(records, form_of(topic, settings), envelopes_of(settings).of_topic(topic), schemas)
         finally:
@@ -150,11 +152,6 @@ class Loading:
                 raise FatalError(f"the group {group} has {count} members: stop the consumers of it first")
             self._tell("waiting for the group to be empty", 0, count)
             await asyncio.sleep(LOOK_S)
-
-    def _scratch(self, closing: AsyncExitStack) -> Scratch:
-        scratch = Scratch(self._settings.state_dir)
-        closing.callback(scratch.close)
-        return scratch
 
 
 def print_summary(summary: Summary, output: str) -> None:

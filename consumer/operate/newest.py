@@ -5,7 +5,7 @@ a bad one; that a topic cannot be read is when all are rejected. Touches the top
 contact data.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from heapq import nlargest
 
 from consumer.adapters.kafka.connection import Connection
@@ -24,23 +24,23 @@ OFFSETS = 20
 """How many of each partition are looked at to find them."""
 
 
-async def lines(settings: Settings, readable: Mapping[str, int]) -> AsyncIterator[Line]:
+async def lines(settings: Settings, readable: Collection[str]) -> AsyncIterator[Line]:
     """A line for each source topic.
 
     Args:
         settings: How records are read.
-        readable: How many partitions those of the source topics have that are there and may be read.
+        readable: Those of the source topics that are there and may be read.
     """
     for topic in settings.kafka_source_topics:
         if topic in readable:
-            yield await _line(topic, readable[topic], settings)
+            yield await _line(topic, settings)
         else:
             yield _not_told(topic, "not asked, since the topic is missing or may not be read")
 
 
-async def _line(topic: str, partitions: int, settings: Settings) -> Line:
+async def _line(topic: str, settings: Settings) -> Line:
     try:
-        records = await _newest(topic, partitions, settings)
+        records = await _newest(topic, settings)
     except ConsumerError as error:
         return Line(f"record of {topic}", holds=False, detail=str(error))
     if not records:
@@ -57,10 +57,10 @@ def _not_told(topic: str, why: str) -> Line:
     return Line(f"record of {topic}", holds=True, detail=why, sure=False)
 
 
-async def _newest(topic: str, partitions: int, settings: Settings) -> Sequence[Record]:
+async def _newest(topic: str, settings: Settings) -> Sequence[Record]:
     """The newest records of a topic, the newest first; none where it is empty."""
     records: list[Record] = []
-    async for came in newest_records(Connection.of(settings), topic, partitions, OFFSETS):
+    async for came in newest_records(Connection.of(settings), settings.kafka_group_id, topic, OFFSETS):
         records = nlargest(RECORDS, [*records, *came], key=_age)
     return records
 
@@ -82,18 +82,14 @@ def judged(records: Sequence[Record], errors: Sequence[RecordError | None]) -> L
 
     That all are rejected is no chance; that some are may be theirs.
     """
-    what, many = f"record {_place(records[0])}", len(records)
+    what, many = f"record {records[0].position}", len(records)
     refused = [(record, error) for record, error in zip(records, errors, strict=True) if error is not None]
     if not refused:
         return Line(what, holds=True, detail="it can be read" + (f", as all of the newest {many}" if many > 1 else ""))
     record, error = refused[0]
-    detail = f"{_place(record)} is rejected: {_why(error)}; see check --explain {_place(record)}"
+    detail = f"{record.position} is rejected: {_why(error)}; see check --explain {record.position}"
     share = f"{len(refused)} of the newest {many}" if len(refused) < many else f"all of the newest {many}"
     return Line(what, holds=len(refused) < many, detail=f"{share} would be rejected; {detail}" if many > 1 else detail)
-
-
-def _place(record: Record) -> str:
-    return f"{record.topic}/{record.partition}/{record.offset}"
 
 
 def _why(error: RecordError) -> str:

@@ -1,6 +1,7 @@
 """The flow: which stage follows which, and the order of effects. Calls the core and the ports, knows no adapter.
 
-- `run` owns the life of the pipeline: assignments come and go, drain, the end.
+- `run` owns the life of the pipeline: what comes from the source, drain, the end. `assignments` come and go; `finish`
+  ends what is under way of them.
 - `partitions` is what it holds of each assigned partition; `restore` brings its store up to date, `imports` waits
   for what a load may have left on its way, `retention` forgets.
 - `mapping_check` holds mappings against the registered schemas, before the first record.

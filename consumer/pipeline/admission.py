@@ -12,7 +12,6 @@ import structlog
 from msgspec.structs import replace
 
 from consumer.core import changes, dedupe, order, state_bytes
-from consumer.core.audit import event_id
 from consumer.core.batch import Lanes
 from consumer.core.lane import Lane
 from consumer.model import Amendment, Assignment, Change, Operation, Outcome, State, Verdict, Work
@@ -280,7 +279,7 @@ class Admission:
         change, verdict = dedupe.judged(change, base, self._contact_list_id)
         if base is not None and verdict is _CHANGED and order.goes_back(change, base):
             remedy = "it applies; if the source counts anew, grants stay stale: see a failover in the operating guide"
-            log.warning("source_order_went_back", record=event_id(work.record), remedy=remedy)
+            log.warning("source_order_went_back", record=str(work.record.position), remedy=remedy)
         if change.operation is _SUPPRESS:
             self._judge_suppression(work, change, base, verdict)
         elif verdict is _STALE:

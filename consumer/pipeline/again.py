@@ -10,7 +10,6 @@ from functools import partial
 
 import structlog
 
-from consumer.core.audit import event_id
 from consumer.core.batch import Lanes
 from consumer.core.changes import as_delete
 from consumer.core.lane import Effect, Lane
@@ -233,4 +232,4 @@ def _remedy(lane: Lane) -> str:
 
 def name(lane: Lane) -> str:
     """How a log line names a record: by its position."""
-    return event_id(lane.work.record)
+    return str(lane.work.record.position)

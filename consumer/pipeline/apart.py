@@ -4,7 +4,6 @@ Each keeps its partition from settling what stands behind it. To give one up tak
 so where its partition is held back, and no others come, that one is read on for a bit. Touches nothing but that.
 """
 
-from consumer.core.audit import event_id
 from consumer.core.batch import Lanes
 from consumer.core.lane import Lane
 from consumer.pipeline.blame import TRIES, shown_by
@@ -36,7 +35,7 @@ class Apart:
         if not apart:
             return None
         others = f" (and {len(apart) - 1} more)" if apart[1:] else ""
-        return f"no usable answer for the contact of {event_id(apart[0].work.record)}{others}: {self._why}"
+        return f"no usable answer for the contact of {apart[0].work.record.position}{others}: {self._why}"
 
     def add(self, lane: Lane, why: str) -> None:
         """A lane that came to nothing is kept apart."""

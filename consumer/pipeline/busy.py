@@ -6,7 +6,6 @@ behind it. Touches nothing but the lanes; it is told, and asked for the status.
 
 from typing import NamedTuple
 
-from consumer.core.audit import event_id
 from consumer.core.batch import Lanes
 from consumer.core.lane import Lane
 from consumer.model import Work
@@ -46,7 +45,7 @@ class Busy:
         if not long:
             return None
         others = f" (and {len(long) - 1} more)" if long[1:] else ""
-        record = event_id(long[0].work.record)
+        record = long[0].work.record.position
         return f"Genesys neither changes nor deletes the contact of {record}{others}: {self._why}"
 
     def add(self, lane: Lane, why: str, now: float) -> None:

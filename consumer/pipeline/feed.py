@@ -18,6 +18,7 @@ from consumer.pipeline.partitions import Partition, Partitions
 from consumer.pipeline.progress import Progress
 from consumer.pipeline.readers import reference
 from consumer.ports import Source, Telemetry
+from consumer.settings import Settings
 
 _ASK_IT = "have the registry answer, and know it; schema_not_available says why it does not answer"
 _ADD_IT = (
@@ -36,12 +37,11 @@ class Feed:
     """What comes from the source, until it ends.
 
     Args:
+        settings: How many records are held at the most, and whether there is a registry.
         partitions: The assigned ones.
         source: Where they are paused; polling goes on.
         intake: Where records go.
         fuses: Asked whether a topic has to stop.
-        read_ahead_records: Records held at the most.
-        has_registry: Whether schemas come from a registry, and not from a directory alone.
         telemetry: Spans of polls.
         progress: Tells that there may be room again; told when a partition flows again.
         spawn: Lets a task go on beside the rest.
@@ -50,13 +50,12 @@ class Feed:
 
     def __init__(
         self,
+        settings: Settings,
         *,
         partitions: Partitions,
         source: Source,
         intake: Intake,
         fuses: Fuses,
-        read_ahead_records: int,
-        has_registry: bool,
         telemetry: Telemetry,
         progress: Progress,
         spawn: Callable[[Coroutine[object, object, None]], None],
@@ -66,8 +65,8 @@ class Feed:
         self._source = source
         self._intake = intake
         self._fuses = fuses
-        self._back_pressure = BackPressure(partitions, source, read_ahead_records)
-        self._remedy = _ASK_IT if has_registry else _ADD_IT
+        self._back_pressure = BackPressure(partitions, source, settings.read_ahead_records)
+        self._remedy = _ADD_IT if settings.schema_registry_url is None else _ASK_IT
         self._telemetry = telemetry
         self._progress = progress
         self._spawn = spawn

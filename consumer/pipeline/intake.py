@@ -10,8 +10,8 @@ import structlog
 from msgspec.structs import replace
 
 from consumer.core import changes, dead_letters, dedupe, fingerprints
-from consumer.core.audit import event_id
 from consumer.core.decode import ReaderName
+from consumer.core.results import Result
 from consumer.core.validate import validate
 from consumer.errors import DecodeError, RecordError, ValidationError
 from consumer.model import (
@@ -19,7 +19,6 @@ from consumer.model import (
     ChangeEvent,
     ChangeType,
     Contact,
-    Events,
     Outcome,
     Record,
     State,
@@ -31,6 +30,7 @@ from consumer.pipeline.quarantine import Quarantine
 from consumer.pipeline.readers import Readers
 from consumer.pipeline.told import Told, contacts_at_once, echoed, is_undecoded, mark_positions, place_of, spread
 from consumer.ports import Telemetry
+from consumer.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -48,26 +48,24 @@ class Intake:
     """The stages from record to change.
 
     Args:
+        settings: Attribute columns, and what becomes of records that cannot be decoded.
         readers: Makes what the records of a topic are read with.
         quarantine: Decodes.
         admission: Where valid changes go.
         telemetry: Told of gaps, and of logs that begin anew.
         contact_list_id: Part of each fingerprint.
-        columns: Attribute source names with their columns.
-        suppress_undecodable: Whether a record that cannot be decoded suppresses the contact that its key names.
         saturated: Whether as many requests to Genesys are under way as may be.
     """
 
     def __init__(
         self,
+        settings: Settings,
         *,
         readers: Callable[[str], Readers],
         quarantine: Quarantine,
         admission: Admission,
         telemetry: Telemetry,
         contact_list_id: str,
-        columns: Sequence[tuple[str, str]],
-        suppress_undecodable: bool,
         saturated: Callable[[], bool],
     ) -> None:
         self._make_readers = readers
@@ -75,8 +73,8 @@ class Intake:
         self._admission = admission
         self._telemetry = telemetry
         self._contact_list_id = contact_list_id
-        self._columns = columns
-        self._suppress_undecodable = suppress_undecodable
+        self._columns = settings.genesys_attribute_columns
+        self._suppress_undecodable = settings.suppress_undecodable
         self._saturated = saturated
         self._readers: dict[str, Readers] = {}
 
@@ -223,7 +221,7 @@ class Intake:
         placed = [work for work, event in zip(works, told, strict=True) if place_of(event) is not None]
         for number in begun:
             remedy = "positions of the source went back, as after a failover: see it in the operating guide"
-            log.warning("source_epoch_began", record=event_id(placed[number].record), remedy=remedy)
+            log.warning("source_epoch_began", record=str(placed[number].record.position), remedy=remedy)
             self._telemetry.source_epoch_began(partition.key)
 
     @staticmethod
@@ -246,10 +244,10 @@ def _changes_nothing(event: ChangeEvent, amendment: Amendment) -> bool:
 
 def _nameable(
     records: Sequence[Record],
-    results: list[Events | DecodeError],
+    results: list[Result],
     missing: ReaderName | None,
     readers: Readers,
-) -> tuple[list[Events | DecodeError], ReaderName | None]:
+) -> tuple[list[Result], ReaderName | None]:
     """The results before the first error of a record whose key nobody can read yet, and what it has to be read with."""
     for number, (record, result) in enumerate(zip(records, results, strict=False)):
         told = result if isinstance(result, tuple) else (result,)
@@ -262,7 +260,7 @@ def _repeats(record: Record, readers: Readers, state: State) -> bool:
     return dedupe.repeats(dead_letters.place_in_order(record), readers.imprint(record), state)
 
 
-def _keyed(records: Sequence[Record], results: Sequence[Events | DecodeError]) -> bool:
+def _keyed(records: Sequence[Record], results: Sequence[Result]) -> bool:
     """Whether the key of each record is the external id that was found in it."""
     return all(
         record.key == result.external_id.encode()

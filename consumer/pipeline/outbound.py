@@ -66,7 +66,7 @@ class Outbound:
             reports=reports,
             contact_list_id=sink.contact_list_id,
             blocks=settings.genesys_dnc_list is not None,
-            forgets=settings.state_retention_days > 0,
+            forgets=settings.forgets,
             clock=times.clock,
             decided=decided,
         )

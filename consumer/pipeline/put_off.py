@@ -6,7 +6,6 @@ status.
 
 from collections.abc import Sequence
 
-from consumer.core.audit import event_id
 from consumer.core.batch import Lanes
 from consumer.core.lane import Lane
 from consumer.errors import Throttled
@@ -33,7 +32,7 @@ class PutOff:
         if not long:
             return None
         others = f" (and {len(long) - 1} more)" if long[1:] else ""
-        record = event_id(long[0].work.record)
+        record = long[0].work.record.position
         return f"Genesys asks again and again to wait with the contact of {record}{others}: {self._why}"
 
     def add(self, lanes: Sequence[Lane], why: Throttled, now: float) -> None:

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from consumer.core.dead_letters import as_told_first
 from consumer.core.decode import Decoded, Reader, ReaderName, decode
 from consumer.core.framing import Form
+from consumer.core.results import Result
 from consumer.errors import DecodeError, undecodable
-from consumer.model import Events, Record
+from consumer.model import Record
 from consumer.ports import Breadcrumb, Breadcrumbs
 
 _CRASHED = undecodable("the decoder crashed on it")
@@ -38,7 +39,7 @@ class Quarantine:
         crumb = _breadcrumb(records)
         if not any(crumb.overlaps(suspect) for suspect in self._suspects):
             return self._noted(crumb, records, readers, form)
-        results: list[Events | DecodeError] = []
+        results: list[Result] = []
         for record in records:
             decoded = self._alone(record, readers, form)
             results += decoded.results

@@ -15,9 +15,10 @@ import structlog
 from consumer.core import framing, keys
 from consumer.core.avro import WriterSchema
 from consumer.core.connect_json import JsonReader, OnSchema, ignored
-from consumer.core.decode import ByKey, Reader, ReaderName, missing_for_key, named_by_key, reader_names
+from consumer.core.decode import ByKey, Reader, ReaderName, decode, missing_for_key, named_by_key, reader_names
 from consumer.core.envelopes.choice import Envelope, Envelopes, TopicEnvelope
 from consumer.core.framing import Form, KeySchema
+from consumer.core.results import Result
 from consumer.core.state_bytes import IMPRINT_BYTES
 from consumer.errors import DecodeError, TransientError, undecodable
 from consumer.formats import SchemaReference
@@ -26,6 +27,9 @@ from consumer.ports import Schemas
 from consumer.settings import RELEASE, Settings, ready_made_mappings
 
 Spawn = Callable[[Coroutine[object, object, None]], None]
+
+Known = dict[ReaderName, Reader | DecodeError]
+"""Readers by what they read; an error is the result of every record that would be read so."""
 
 log = structlog.get_logger(__name__)
 
@@ -56,7 +60,7 @@ def form_of(topic: str, settings: Settings) -> Form:
     return framing.form(topic, settings.source_framing.of(topic), settings.source_key.of(topic))
 
 
-def without_registry(envelope: TopicEnvelope, on_schema: OnSchema = ignored) -> dict[ReaderName, Reader | DecodeError]:
+def without_registry(envelope: TopicEnvelope, on_schema: OnSchema = ignored) -> Known:
     """The readers of what no registry knows; `on_schema` is called with each schema that records in JSON bring."""
     return {
         framing.JSON: _of_values(JsonReader(envelope, on_schema), envelope),
@@ -93,6 +97,28 @@ async def fetched(name: ReaderName, envelope: TopicEnvelope, schemas: Schemas) -
     except DecodeError as error:
         return error
     return DecodeError((Reason.SCHEMA_UNKNOWN,)) if text is None else reader(name, text, envelope)
+
+
+async def decoded(
+    records: Sequence[Record], known: Known, form: Form, envelope: TopicEnvelope, schemas: Schemas
+) -> list[Result]:
+    """What records of one topic tell, one result for each; what they have to be read with is asked for as in `fetched`.
+
+    Args:
+        records: Any of them.
+        known: The readers so far; those that are missing come to it.
+        form: How the records are split.
+        envelope: What stands around a contact in them.
+        schemas: Where writer schemas come from.
+
+    Raises:
+        TransientError: A schema cannot be asked for now.
+    """
+    results, missing = decode(records, known, form)
+    while missing is not None:
+        known[missing] = await fetched(missing, envelope, schemas)
+        results, missing = decode(records, known, form)
+    return results
 
 
 def make_reader(text: str, envelope: Envelope) -> Reader | DecodeError:

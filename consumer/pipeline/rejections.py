@@ -65,7 +65,7 @@ class _OfTopic:
 
     def _keep(self, reason: str, work: Work) -> None:
         self._counts[reason] += 1
-        self._examples[reason] = f"{self._topic}/{work.record.partition}/{work.record.offset}", work.detail
+        self._examples[reason] = str(work.record.position), work.detail
 
     def _tell(self) -> None:
         ((reason, _),) = self._counts.most_common(1)

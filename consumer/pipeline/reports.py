@@ -19,7 +19,7 @@ class Reports:
         now: Seconds since the epoch.
 
     Attributes:
-        events: Of ended batches, for the next settlement.
+        events: Of ended batches, for the next settlement; there until `settled`.
     """
 
     def __init__(self, auditor: Auditor, now: Callable[[], float]) -> None:
@@ -55,6 +55,10 @@ class Reports:
         if lane.report is not None:
             lane.report.records_in -= 1
             self._decided(lane.report)
+
+    def settled(self, count: int) -> None:
+        """The first so many events are settled."""
+        del self.events[:count]
 
     def _decided(self, report: BatchReport) -> None:
         report.undecided -= 1

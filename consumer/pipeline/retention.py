@@ -15,9 +15,12 @@ import structlog
 from consumer.core import fingerprints, state_bytes
 from consumer.errors import TransientError
 from consumer.pipeline.partitions import Partition, Partitions
-from consumer.ports import Store
+from consumer.ports import Store, TimeAndChance
+from consumer.settings import Settings
 
 log = structlog.get_logger(__name__)
+
+_DAY_S = 86_400
 
 SLICE = 1_000
 """Entries looked at in one go: few enough that the store's thread and the event loop are not held up."""
@@ -37,32 +40,29 @@ class Retention:
     """Finds what is to be forgotten.
 
     Args:
+        settings: How long an entry is kept after it was last settled.
         partitions: The assigned ones.
         store: What was delivered.
         contact_list_id: Part of fingerprints.
-        retention_s: How long an entry is kept after it was last settled, seconds.
-        now: Seconds since the epoch.
-        clock: Monotonic seconds.
+        times: Clocks.
         found: Called when a partition has something to forget.
     """
 
     def __init__(
         self,
+        settings: Settings,
         *,
         partitions: Partitions,
         store: Store,
         contact_list_id: str,
-        retention_s: float,
-        now: Callable[[], float],
-        clock: Callable[[], float],
+        times: TimeAndChance,
         found: Callable[[], None],
     ) -> None:
         self._partitions = partitions
         self._store = store
         self._contact_list_id = contact_list_id
-        self._retention_s = retention_s
-        self._now = now
-        self._clock = clock
+        self._retention_s = settings.state_retention_days * _DAY_S
+        self._now, self._clock = times.now, times.clock
         self._found = found
 
     async def run(self) -> None:

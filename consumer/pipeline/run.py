@@ -1,34 +1,27 @@
-"""The life of the pipeline: partitions come and go, the end is orderly.
-
-A partition that is assigned gets its store brought up to the changelog before its first record is judged. One that is
-revoked takes in nothing more, waits for the requests under way, settles, and lets go; one that is lost is forgotten at
-once.
-"""
+"""The life of the pipeline: what comes from the source goes to whom it concerns, and the end is orderly."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Mapping
 
-import structlog
-
-from consumer.core.audit import AuditEvent, Auditor
+from consumer.core.audit import Auditor
 from consumer.core.delivery import Breaker, Throttle
 from consumer.core.envelopes.choice import Envelopes
-from consumer.core.offsets import Tracker, decode_settled
 from consumer.errors import FatalError
-from consumer.model import Assignment, TopicPartition
+from consumer.model import TopicPartition
+from consumer.pipeline.assignments import Assignments
 from consumer.pipeline.feed import Feed
+from consumer.pipeline.finish import Finisher
 from consumer.pipeline.fuses import Fuses
 from consumer.pipeline.intake import Intake
 from consumer.pipeline.outbound import Outbound
-from consumer.pipeline.partitions import Partition, Partitions
+from consumer.pipeline.partitions import Partitions
 from consumer.pipeline.progress import Progress
 from consumer.pipeline.quarantine import Quarantine
 from consumer.pipeline.readers import Readers, readers_of
 from consumer.pipeline.reports import Reports
 from consumer.pipeline.restore import Restorer
 from consumer.pipeline.retention import Retention
-from consumer.pipeline.settle import SETTLED_KEY, Settler
+from consumer.pipeline.settle import Settler
 from consumer.ports import (
     Assigned,
     Breadcrumbs,
@@ -47,23 +40,11 @@ from consumer.ports import (
 )
 from consumer.settings import Settings
 
-log = structlog.get_logger(__name__)
-
 LONG_WAIT_S = 30.0
 """A wait that Genesys asks for is usual up to this."""
 
-REVOKE_MARGIN_S = 5
-"""What a revocation may take beyond the time limit of a request."""
-
 DRAIN_MARGIN_S = 4
 """What settling may take beyond the time for draining, of the 50 s that a pod is given for this and for every close."""
-
-DAY_S = 86_400
-
-NO_PARTITIONS_AFTER_S = 5.0
-"""A group that is at rest gives out partitions sooner."""
-
-NO_PARTITIONS = "the group has not given out partitions yet: up to the session time-out after a process was killed"
 
 
 class Pipeline:
@@ -122,66 +103,77 @@ class Pipeline:
             times=times,
         )
         self.lanes, self.gate = outbound.lanes, outbound.gate
-        self._admission, self._dispatcher = outbound.admission, outbound.dispatcher
+        self._dispatcher = outbound.dispatcher
         readers = readers_of(settings, envelopes, schemas, sink.contact_list_id, clock=times.clock, spawn=self._spawn)
-        self._feed = self._make_feed(self._make_intake(readers, Quarantine(breadcrumbs)))
-        self._settler = self._make_settler(topics, auditor, reports.events)
-        self._restorer = Restorer(topics, store, sink, telemetry, times.clock)
+        self._feed = self._make_feed(self._make_intake(readers, Quarantine(breadcrumbs), outbound))
+        self._settler = self._make_settler(topics, auditor, reports)
+        self._finisher = Finisher(self._settler, self._progress, self._spawn)
+        restorer = Restorer(topics, store, sink, telemetry, times.clock)
+        self._assignments = self._make_assignments(outbound, restorer)
         self._retention = self._make_retention()
         self._tasks = asyncio.TaskGroup()
         self._spawned: set[asyncio.Task[None]] = set()
-        self._member = self._is_late = False
 
-    def _make_intake(self, readers: Callable[[str], Readers], quarantine: Quarantine) -> Intake:
+    def _make_intake(self, readers: Callable[[str], Readers], quarantine: Quarantine, outbound: Outbound) -> Intake:
         return Intake(
+            self._settings,
             readers=readers,
             quarantine=quarantine,
-            admission=self._admission,
+            admission=outbound.admission,
             telemetry=self._telemetry,
             contact_list_id=self._contact_list_id,
-            columns=self._settings.genesys_attribute_columns,
-            suppress_undecodable=self._settings.suppress_undecodable,
             saturated=self.gate.saturated,
         )
 
     def _make_feed(self, intake: Intake) -> Feed:
         return Feed(
+            self._settings,
             partitions=self.partitions,
             source=self._source,
             intake=intake,
             fuses=self.fuses,
-            read_ahead_records=self._settings.read_ahead_records,
-            has_registry=self._settings.schema_registry_url is not None,
             telemetry=self._telemetry,
             progress=self._progress,
             spawn=self._spawn,
             clock=self._times.clock,
         )
 
-    def _make_settler(self, topics: EventTopics, auditor: Auditor, batch_events: list[AuditEvent]) -> Settler:
+    def _make_settler(self, topics: EventTopics, auditor: Auditor, reports: Reports) -> Settler:
         return Settler(
+            self._settings,
             partitions=self.partitions,
             topics=topics,
             store=self._store,
             telemetry=self._telemetry,
             auditor=auditor,
-            batch_events=batch_events,
-            interval=self._settings.settle_interval_ms / 1000,
-            expires=self._settings.state_retention_days > 0,
-            repeats=self._settings.kafka_guarantee == "at_least_once",
-            now=self._times.now,
-            clock=self._times.clock,
+            reports=reports,
             progress=self._progress,
+            times=self._times,
+        )
+
+    def _make_assignments(self, outbound: Outbound, restorer: Restorer) -> Assignments:
+        return Assignments(
+            self._settings,
+            partitions=self.partitions,
+            source=self._source,
+            store=self._store,
+            fuses=self.fuses,
+            outbound=outbound,
+            restorer=restorer,
+            feed=self._feed,
+            finisher=self._finisher,
+            progress=self._progress,
+            spawn=self._spawn,
+            clock=self._times.clock,
         )
 
     def _make_retention(self) -> Retention:
         return Retention(
+            self._settings,
             partitions=self.partitions,
             store=self._store,
             contact_list_id=self._contact_list_id,
-            retention_s=self._settings.state_retention_days * DAY_S,
-            now=self._times.now,
-            clock=self._times.clock,
+            times=self._times,
             found=self._settler.wake,
         )
 
@@ -190,8 +182,7 @@ class Pipeline:
     @property
     def ready(self) -> bool:
         """Whether this is a member of the group, possibly one without partitions, and all that it has is restored."""
-        assigned = self._member and not self.partitions.starting
-        return assigned and all(partition.restored for partition in self.partitions.values())
+        return self._assignments.ready
 
     @property
     def breaker(self) -> Breaker:
@@ -237,7 +228,7 @@ class Pipeline:
         """What the status page shows of the pipeline."""
         return {
             "state": "degraded" if self.degraded else "running" if self.ready else "restoring",
-            "reason": self.degraded or (NO_PARTITIONS if self._waits_for_group else None),
+            "reason": self.degraded or self._assignments.waits_for,
             "breaker": self.breaker.name.lower().replace("_", "-"),
             "requests_in_flight": self.gate.in_flight,
             "contacts_under_way": len(self.lanes),
@@ -252,14 +243,14 @@ class Pipeline:
 
         Raises:
             ExceptionGroup: Holding the `FatalError` that made it stop.
-            FatalError: All is settled that could be; a fuse keeps the rest from it, or a contact without a usable
-                answer, or the do-not-call list does, and who waits for that is not callable.
+            FatalError: What could be settled is. The rest waits for somebody: a released fuse, the do-not-call list,
+                room for new contacts, or a usable answer.
         """
         async with self._tasks:
             for work in (self._take_events, self._dispatcher.run, self._settler.run, self._feed.balance):
                 self._spawn(work())
-            self._spawn(self._tell_no_partitions())
-            if self._settings.state_retention_days:
+            self._spawn(self._assignments.tell_no_partitions())
+            if self._settings.forgets:
                 self._spawn(self._retention.run())
             await self._ended(stop, until_caught_up=until_caught_up)
             await self._drain()
@@ -320,10 +311,10 @@ class Pipeline:
         deadline_s, request_s = self._settings.drain_timeout_s, self._settings.genesys_request_timeout_s
         if deadline_s > request_s:
             self._dispatcher.wake()
-            await self._wait_while(self._under_way, deadline_s - request_s)
+            await self._finisher.wait_while(self._under_way, deadline_s - request_s)
         self._dispatcher.end()
         partitions = list(self.partitions.values())
-        await self._finish(partitions, self._requests_under_way, min(request_s, deadline_s), DRAIN_MARGIN_S)
+        await self._finisher.finish(partitions, self._requests_under_way, min(request_s, deadline_s), DRAIN_MARGIN_S)
 
     def _under_way(self) -> bool:
         """Whether contacts are on their way, and not all of them in vain."""
@@ -331,31 +322,6 @@ class Pipeline:
 
     def _requests_under_way(self) -> bool:
         return self.gate.in_flight > 0
-
-    async def _finish(
-        self, partitions: Sequence[Partition], under_way: Callable[[], bool], within_s: float, margin_s: float
-    ) -> None:
-        """Wait until nothing of these is under way, or for so many seconds; then settle what has its outcome.
-
-        That is waited for until the margin has passed as well. A settlement is never cancelled: whether its transaction
-        committed must be known before the next one.
-        """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(within_s + margin_s):
-                await self._wait_while(under_way, within_s)
-                settled = asyncio.Event()
-                self._spawn(self._settle(partitions, settled))
-                await settled.wait()
-
-    async def _wait_while(self, under_way: Callable[[], bool], within_s: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                while under_way():
-                    await self._progress.wait()
-
-    async def _settle(self, partitions: Sequence[Partition], settled: asyncio.Event) -> None:
-        await self._settler.settle(partitions)
-        settled.set()
 
     def _on_decided(self) -> None:
         self._settler.wake()
@@ -371,11 +337,11 @@ class Pipeline:
                 case Grown() | Starting() as told:
                     self._note(told)
                 case Assigned() as assigned:
-                    self._assign(assigned)
+                    self._assignments.assign(assigned)
                 case Revoked(partitions, release):
-                    self._spawn(self._revoke(partitions, release))
+                    self._spawn(self._assignments.revoke(partitions, release))
                 case Lost(partitions, forgotten):
-                    await self._lose([self.partitions[key] for key in partitions if key in self.partitions])
+                    await self._assignments.lose(partitions)
                     self._spawn(self._tell_forgotten(forgotten))
             self._progress.made()
 
@@ -389,83 +355,7 @@ class Pipeline:
                     partition.since = self._times.clock()
                 partition.latest = told.ends[key]
 
-    # -- ownership
-
-    @property
-    def _waits_for_group(self) -> bool:
-        return self._is_late and not (self._member or self.partitions.starting)
-
-    async def _tell_no_partitions(self) -> None:
-        """Say why nothing happens after a start: the group may wait for a process that was killed."""
-        await asyncio.sleep(NO_PARTITIONS_AFTER_S)
-        self._is_late = True
-        if self._waits_for_group:
-            log.info("waiting_for_partitions", reason=NO_PARTITIONS)
-
-    def _assign(self, assigned: Assigned) -> None:
-        self._member = True
-        for key, position in assigned.positions.items():
-            assignment = Assignment(key)
-            partition = Partition(
-                assignment,
-                Tracker(assignment, position),
-                assigned.ends.get(key, position),
-                assigned.topic_ids.get(key, ""),
-                fuse=self.fuses.of(key.topic),
-            )
-            partition.since = self._times.clock()
-            self.partitions[key] = partition
-            log.info("assigned", partition=key, offset=position)
-            self._spawn(self._restore(partition))
-
-    async def _restore(self, partition: Partition) -> None:
-        """Have its store stand; then its records may be judged."""
-        await self._restorer.restore(partition)
-        self._recall(partition)
-        await self._feed.unblock(partition, None)
-
-    def _recall(self, partition: Partition) -> None:
-        """Tell the source up to where it was settled, as its store has it."""
-        if partition.stays() and (raw := self._store.read(partition.key, [SETTLED_KEY])[0]) is not None:
-            self._source.recall(partition.key, *decode_settled(raw))
-
-    async def _revoke(self, keys: Sequence[TopicPartition], release: Callable[[], None]) -> None:
-        """Let go of partitions in an orderly way, within a deadline longer than any request may take.
-
-        Of those that have just begun anew, or are about to, there may be requests under way from before.
-        """
-        leaving = [self.partitions[key] for key in keys if key in self.partitions]
-        for partition in leaving:
-            partition.closing = True
-        for partition in leaving:
-            self._admission.drop(partition.assignment)
-        concerned = self.lanes.under_way(keys) | {partition.assignment for partition in leaving}
-        await self._finish(
-            leaving,
-            lambda: any(map(self.lanes.busy, concerned)),
-            self._settings.genesys_request_timeout_s,
-            REVOKE_MARGIN_S,
-        )
-        await self._lose(leaving)
-        release()
-
     async def _tell_forgotten(self, forgotten: Callable[[], None]) -> None:
         """Not before the settlement under way: it may still succeed, and its records must not come again."""
         await self._settler.rest()
         forgotten()
-
-    async def _lose(self, partitions: Sequence[Partition]) -> None:
-        """Forget partitions: from here on nothing of them is sent or settled."""
-        gone = []
-        for partition in partitions:
-            partition.assignment.alive = False
-            partition.closing = True
-            self._admission.drop(partition.assignment)
-            if self.partitions.of(partition.assignment):  # else the fuse counts what came of another assignment
-                partition.fuse.forget(partition.key.partition)
-                del self.partitions[partition.key]
-                gone.append(partition.key)
-                log.info("let_go", partition=partition.key, offset=partition.tracker.committable)
-        await self._store.close(*gone)
-        self._member = self._member and bool(self.partitions)  # else the group will say what this one is to have
-        self._progress.made()

@@ -14,7 +14,7 @@ a record without outcome.
 
 import asyncio
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -27,7 +27,9 @@ from consumer.model import ChainHead, Settlement, TopicPartition, Work
 from consumer.pipeline.partitions import Partition, Partitions
 from consumer.pipeline.progress import Progress
 from consumer.pipeline.rejections import Rejections
-from consumer.ports import EventTopics, SettledRecord, Store, Telemetry
+from consumer.pipeline.reports import Reports
+from consumer.ports import EventTopics, SettledRecord, Store, Telemetry, TimeAndChance
+from consumer.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -89,49 +91,42 @@ class Settler:
     """Settles decided works, at most one transaction at a time.
 
     Args:
+        settings: Times, and the guarantee.
         partitions: The assigned ones.
         topics: The output topics.
         store: What was delivered.
         telemetry: Told of what settled.
         auditor: Writes record events.
-        batch_events: Events of finished batches; emptied as they settle.
-        interval: Longest wait of an outcome, seconds.
-        expires: Whether states are forgotten some time after they were settled.
-        repeats: Whether readers may see what a settlement has written that failed.
-        now: Seconds since the epoch.
-        clock: Monotonic seconds.
+        reports: Have the events of finished batches; told which of them are settled.
         progress: Told of each settlement.
+        times: Clocks.
     """
 
     def __init__(
         self,
+        settings: Settings,
         *,
         partitions: Partitions,
         topics: EventTopics,
         store: Store,
         telemetry: Telemetry,
         auditor: Auditor,
-        batch_events: list[AuditEvent],
-        interval: float,
-        expires: bool,
-        repeats: bool,
-        now: Callable[[], float],
-        clock: Callable[[], float],
+        reports: Reports,
         progress: Progress,
+        times: TimeAndChance,
     ) -> None:
         self._partitions = partitions
         self._topics = topics
         self._store = store
         self._telemetry = telemetry
         self._auditor = auditor
-        self._batch_events = batch_events
-        self._interval = interval
-        self._expires = expires
-        self._repeats = repeats
-        self._now = now
-        self._clock = clock
+        self._reports = reports
+        self._interval_s = settings.settle_interval_ms / 1000
+        self._forgets = settings.forgets
+        self._repeats = settings.kafka_guarantee == "at_least_once"  # readers may see what failed
+        self._now, self._clock = times.now, times.clock
         self._progress = progress
-        self._rejections = Rejections(clock)
+        self._rejections = Rejections(times.clock)
         self._one_at_a_time = asyncio.Lock()
         self._decided = asyncio.Event()
         self._limit = MAX_RECORDS  # fewer after a failure: what brokers do not take in time is not to be as much again
@@ -147,7 +142,7 @@ class Settler:
         """Settle in the set interval, until cancelled."""
         while True:
             await self._decided.wait()
-            await asyncio.sleep(self._interval)
+            await asyncio.sleep(self._interval_s)
             self._decided.clear()
             await self.settle(self._partitions.values())
 
@@ -210,7 +205,7 @@ class Settler:
     def _entries(self, partition: Partition, works: Sequence[Work], now_ms: int) -> list[StoreEntry]:
         """States as they are to be remembered."""
         parts = {part.change.identity: part for part in _parts(works) if part.change and part.state}
-        moments = self._moments(partition, parts, now_ms) if self._expires and parts else {}
+        moments = self._moments(partition, parts, now_ms) if self._forgets and parts else {}
         return [
             (identity, state_bytes.encode(part.state, moments.get(identity, now_ms)))
             for identity, part in parts.items()
@@ -242,7 +237,7 @@ class Settler:
             return False
         started = self._clock()
         more = any(len(share.works) == self._most_of_one for share in shares)
-        batch_events = list(self._batch_events)
+        batch_events = list(self._reports.events)
         with self._telemetry.settle_span(sum(len(share.works) for share in shares)):
             try:
                 positions = await self._topics.settle(self._settlement(shares, batch_events))
@@ -251,7 +246,7 @@ class Settler:
                 await self._try_later(error)
                 return True
             self._limit = min(MAX_RECORDS, 2 * self._limit)
-            del self._batch_events[: len(batch_events)]
+            self._reports.settled(len(batch_events))
             await self._write(shares, positions)
             for share in shares:
                 self._forget(share)

@@ -12,8 +12,9 @@ from msgspec.structs import replace
 from consumer.core.deleted import Deleted
 from consumer.core.epochs import Epochs
 from consumer.core.offsets import Tracker
+from consumer.core.results import Result, is_tombstone
 from consumer.errors import DecodeError
-from consumer.model import ChangeEvent, ChangeType, Events, LogPlace, Outcome, Record, Work
+from consumer.model import ChangeEvent, ChangeType, LogPlace, Outcome, Record, Work
 from consumer.pipeline.partitions import Partition
 
 # Bound once: to find a member in its class takes Python 3.11 longer than a comparison.
@@ -26,7 +27,7 @@ Told = ChangeEvent | DecodeError
 """What is told of one contact, or why nobody knows."""
 
 
-def contacts_at_once(results: Sequence[Events | DecodeError]) -> int:
+def contacts_at_once(results: Sequence[Result]) -> int:
     """How many results, at least one, hold no more contacts than are judged before other tasks get a turn."""
     if _of_one_each(results):
         return len(results)
@@ -38,14 +39,12 @@ def contacts_at_once(results: Sequence[Events | DecodeError]) -> int:
     return len(results)
 
 
-def _of_one_each(results: Sequence[Events | DecodeError]) -> bool:
+def _of_one_each(results: Sequence[Result]) -> bool:
     """Whether every record tells of one contact: the common case, told at a glance."""
     return tuple not in set(map(type, results))
 
 
-def spread(
-    tracker: Tracker, works: Sequence[Work], results: Sequence[Events | DecodeError]
-) -> tuple[Sequence[Work], Sequence[Told]]:
+def spread(tracker: Tracker, works: Sequence[Work], results: Sequence[Result]) -> tuple[Sequence[Work], Sequence[Told]]:
     """A work for each contact that a record tells of, and its result; a record that is about none ends here."""
     if _of_one_each(results):
         return works, cast("Sequence[Told]", results)
@@ -73,7 +72,7 @@ def echoed(partition: Partition, works: Sequence[Work], told: Sequence[Told]) ->
     That is version, time and place in the log. With Kafka's time it would count as a newer delete, and undo a row made
     in between when both are sent again.
     """
-    if works and not any(map(_is_tombstone, told)):
+    if works and not any(map(is_tombstone, told)):
         _note_delete(partition, works[-1].record, told[-1])
         return told
     return [_echo(partition, work.record, event) for work, event in zip(works, told, strict=True)]
@@ -87,10 +86,6 @@ def _echo(partition: Partition, record: Record, event: Told) -> Told:
     if not before.is_right_before(record, event):
         return event
     return replace(event, version=before.version, occurred_at=before.occurred_at, log=before.log)
-
-
-def _is_tombstone(event: Told) -> bool:
-    return isinstance(event, ChangeEvent) and event.tombstone
 
 
 def _note_delete(partition: Partition, record: Record, event: Told) -> None:

@@ -324,18 +324,21 @@ class Mender:
                     raise
                 log.warning("contact_in_use", operation="reconcile", remedy="none needed: it is tried again by itself")
                 await asyncio.sleep(IN_USE_RETRY_S)
-            except Throttled as error:
-                self._gate.throttled(self._clock(), error.retry_after, self._dice())
-                log.warning("genesys_retry", operation="reconcile", contacts=report.records_in, error=str(error))
             except TransientError as error:
                 if isinstance(error, Withheld) and self._is_given_up(error, report.attempts):
                     self._gate.succeeded()
                     raise
-                self._gate.failed(self._clock(), self._dice(), error.retry_after)
+                self._hold_back(error)
                 log.warning("genesys_retry", operation="reconcile", contacts=report.records_in, error=str(error))
             else:
                 self._gate.succeeded()
                 return
+
+    def _hold_back(self, error: TransientError) -> None:
+        if isinstance(error, Throttled):
+            self._gate.throttled(self._clock(), error.retry_after, self._dice())
+        else:
+            self._gate.failed(self._clock(), self._dice(), error.retry_after)
 
     def _is_given_up(self, error: Withheld, attempts: int) -> bool:
         return error.for_good or self._withheld is not None or attempts >= WITHHELD_TRIES

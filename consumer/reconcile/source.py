@@ -4,21 +4,21 @@ Answers for which contacts have changes on their way, and for the content that w
 came, where that is still there and says the same. Touches the source topics and schemas through their ports.
 """
 
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
 from consumer.command_ports import History
 from consumer.core import changes, decode, fingerprints
-from consumer.core.decode import Reader, ReaderName
+from consumer.core.decode import ReaderName
 from consumer.core.envelopes.choice import Envelopes
 from consumer.core.framing import Form
+from consumer.core.results import events_of
 from consumer.core.validate import validate
-from consumer.errors import DecodeError, ValidationError
-from consumer.model import Amendment, Change, ChangeEvent, Events, Record, TopicPartition
-from consumer.pipeline.readers import fetched, without_registry
+from consumer.errors import ValidationError
+from consumer.model import Amendment, Change, ChangeEvent, Record, TopicPartition
+from consumer.pipeline.readers import Known, decoded, fetched, without_registry
 from consumer.ports import Schemas
 
 Changes = list[tuple[Record, Change]]
-Known = dict[ReaderName, Reader | DecodeError]
 
 
 class SourceTopics:
@@ -107,27 +107,18 @@ class SourceTopics:
 
     async def _events(self, records: Sequence[Record]) -> list[tuple[Record, ChangeEvent]]:
         """What records of one partition tell."""
-        known = self._known(records)
-        results, missing = decode.decode(records, known, self._form)
-        while missing is not None:
-            await self._learn(missing, records)
-            results, missing = decode.decode(records, known, self._form)
-        return list(_readable(zip(records, results, strict=True)))
+        if not records:
+            return []
+        envelope = self._envelopes.of_topic(records[0].topic)
+        results = await decoded(records, self._known(records), self._form, envelope, self._schemas)
+        pairs = zip(records, results, strict=True)
+        return [(record, event) for record, result in pairs for event in events_of(result)]
 
     def _known(self, records: Sequence[Record]) -> Known:
         """The readers of the topic that these records are of."""
-        topic = records[0].topic if records else ""
+        topic = records[0].topic
         return self._readers.setdefault(topic, without_registry(self._envelopes.of_topic(topic)))
 
     async def _learn(self, name: ReaderName, records: Sequence[Record]) -> None:
         envelope = self._envelopes.of_topic(records[0].topic)
         self._known(records)[name] = await fetched(name, envelope, self._schemas)
-
-
-def _readable(pairs: Iterable[tuple[Record, Events | DecodeError]]) -> Iterator[tuple[Record, ChangeEvent]]:
-    """Every change event with its record, which may have none or several."""
-    for record, result in pairs:
-        if isinstance(result, ChangeEvent):
-            yield record, result
-        elif not isinstance(result, DecodeError):
-            yield from ((record, event) for event in result)

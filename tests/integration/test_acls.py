@@ -31,7 +31,9 @@ from consumer.core import dead_letters
 from consumer.errors import FatalError, SourceUnavailable, Unauthorized
 from consumer.model import DeadLetter, Record, TopicPartition
 from consumer.operate.audit import Verification
-from consumer.operate.dead_letters import Query, Replay, list_letters
+from consumer.operate.dead_letters import Query
+from consumer.operate.listing import list_letters
+from consumer.operate.replaying import Replay
 from consumer.settings import Settings
 from tests.kafka_clients import QUIET, WITHIN_S, commit, produce, properties, settings, watched
 from tests.kafka_cluster import LOCKED_PASSWORD, LOCKED_USER, KafkaCluster
@@ -248,7 +250,7 @@ def test_an_audit_that_may_not_describe_the_group_names_the_right(
 ) -> None:
     """The library asks for the coordinator again and again, and then says that it took too long."""
     monkeypatch.setattr(connection, "ASKED_AGAIN_FOR_S", 0.0)
-    monkeypatch.setattr(group_offsets, "ANSWER_WITHIN_S", 1.0)
+    monkeypatch.setattr(group_offsets, "OFFSETS_WITHIN_S", 1.0)
     allow(kafka, ResourceType.GROUP, chosen.kafka_group_id)
     with pytest.raises(SourceUnavailable, match=f"allow Describe on the group {chosen.kafka_group_id}"):
         Verification(chosen, None, None).begin()

@@ -20,7 +20,9 @@ from consumer.adapters.kafka.topics import Wanted, create
 from consumer.core import dead_letters
 from consumer.errors import FatalError
 from consumer.model import DeadLetter, Headers, Record
-from consumer.operate.dead_letters import PORTION_RECORDS, Query, Replay, list_letters
+from consumer.operate.dead_letters import Query
+from consumer.operate.listing import list_letters
+from consumer.operate.replaying import PORTION_RECORDS, Replay
 from consumer.settings import Settings
 from tests.kafka_clients import QUIET, WITHIN_S, delete, read, settings, transactional
 from tests.kafka_cluster import KafkaCluster

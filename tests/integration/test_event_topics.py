@@ -21,7 +21,7 @@ from consumer.adapters.kafka import changelog, connection, settling_producer
 from consumer.adapters.kafka.connection import Connection, of_native
 from consumer.adapters.kafka.event_topics import KafkaEventTopics
 from consumer.adapters.kafka.failures import REBALANCING
-from consumer.adapters.kafka.group_offsets import Membership
+from consumer.adapters.kafka.group_offsets import GroupMember
 from consumer.adapters.kafka.topics import ensure
 from consumer.errors import FatalError, Rebalancing, SourceUnavailable
 from consumer.model import DeadLetter, Record, TopicPartition
@@ -277,11 +277,11 @@ def written(kafka: KafkaCluster, chosen: Settings) -> list[Message]:
 async def test_a_zombie_settles_nothing(kafka: KafkaCluster) -> None:
     """With the generation of before a rebalance the transaction is refused and leaves no trace."""
     chosen = names(kafka, partitions=2)
-    stale: list[Membership] = []
+    stale: list[GroupMember] = []
     async with watched(chosen, revoke_timeout_s=0.1) as watcher:
         await watcher.until(lambda: len(watcher.positions) == 2)
 
-        def metadata(partitions: Collection[TopicPartition]) -> Membership:
+        def metadata(partitions: Collection[TopicPartition]) -> GroupMember:
             return stale[0] if stale else watcher.source.group_metadata(partitions)
 
         async with opened(chosen, metadata) as topics, watched(chosen) as other:

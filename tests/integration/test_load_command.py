@@ -14,6 +14,7 @@ import pytest
 from confluent_kafka import Producer
 
 from consumer import settings as consumer_settings
+from consumer.adapters.kafka import bounded
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.sampling import PER_PARTITION, newest_records
 from consumer.core.partitioner import PARTITIONERS, fitting
@@ -284,7 +285,7 @@ async def test_older_grants_with_other_keys_do_not_undo_what_the_file_withdraws(
 
 
 async def _newest(kafka: KafkaCluster, topic: str) -> list[Record]:
-    records = newest_records(Connection(kafka.bootstrap), topic, PARTITIONS)
+    records = newest_records(Connection(kafka.bootstrap), "nobody", topic)
     return [record async for some in records for record in some]
 
 
@@ -308,3 +309,22 @@ async def test_an_empty_topic_has_no_newest_records(kafka: KafkaCluster) -> None
     """It is no error."""
     topic = kafka.create_topic("sampled", partitions=PARTITIONS)
     assert await insist(lambda: _newest(kafka, topic)) == []  # who leads it may not know that yet
+
+
+async def test_a_transaction_that_is_open_is_not_waited_for(
+    kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands before it is shown: a source may always have one."""
+    monkeypatch.setattr(bounded, "SILENCE_S", 5.0)
+    topic = kafka.create_topic("sampled")
+    producer = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": topic, **QUIET})
+    producer.init_transactions(WITHIN_S)
+    for value in (b"committed", b"open"):
+        producer.begin_transaction()
+        producer.produce(topic, value)
+        assert producer.flush(WITHIN_S) == 0
+        if value == b"committed":
+            producer.commit_transaction(WITHIN_S)
+    records = await insist(lambda: _newest(kafka, topic))
+    assert [record.value for record in records] == [b"committed"]
+    producer.abort_transaction(WITHIN_S)

@@ -352,7 +352,7 @@ async def test_a_changelog_whose_policy_is_not_told_is_trusted(
 
 async def test_brokers_that_do_not_answer_are_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
     """The start waits for them."""
-    monkeypatch.setattr("consumer.adapters.kafka.topics.ANSWER_WITHIN_S", 0.2)
+    monkeypatch.setattr("consumer.adapters.kafka.topics.TOPICS_WITHIN_S", 0.2)
     with pytest.raises(SourceUnavailable, match="cannot list topics"):
         await ensured(settings("127.0.0.1:1", "any"))
 
@@ -385,7 +385,7 @@ async def test_tls_at_a_port_without_it_is_told(
     kafka: KafkaCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may pass, as while certificates are exchanged: the start waits, and says for what."""
-    monkeypatch.setattr("consumer.adapters.kafka.topics.ANSWER_WITHIN_S", 2)
+    monkeypatch.setattr("consumer.adapters.kafka.topics.TOPICS_WITHIN_S", 2)
     path = properties(tmp_path, **{"security.protocol": "SSL"})
     # The library says it in one of two ways, under load at times in the second alone; either names the handshake.
     with pytest.raises(SourceUnavailable, match=r"SSL handshake failed|SSL connection closed by peer .* SSL_HANDSHAKE"):

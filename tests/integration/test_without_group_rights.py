@@ -11,10 +11,12 @@ from consumer.adapters.kafka.bounded import BoundedReader, Span
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.failures import is_beside_reading
 from consumer.adapters.kafka.one_record import read_one
+from consumer.adapters.kafka.sampling import newest_records
+from consumer.errors import Unauthorized
 from consumer.model import TopicPartition
 from tests.kafka_clients import mock_cluster_with_errors, produce
 
-FIND_COORDINATOR = 10
+FETCH, FIND_COORDINATOR = 1, 10
 ANSWERS = 100
 """More than a test asks for."""
 
@@ -45,6 +47,20 @@ def test_a_single_record_is_read(bootstrap: str) -> None:
     later.start()
     assert read_one(Connection(bootstrap), "group", PARTITION, 2).value == b"2"
     later.join()
+
+
+async def test_the_newest_records_are_read(bootstrap: str) -> None:
+    """Whatever the broker says of the group."""
+    records = newest_records(Connection(bootstrap), "group", PARTITION.topic)
+    assert [record.value async for some in records for record in some] == [b"0", b"1"]
+
+
+async def test_whoever_may_not_read_a_topic_is_told_at_once() -> None:
+    """That no group is joined makes up for no right on the topic itself."""
+    with mock_cluster_with_errors(FETCH, [KafkaError.TOPIC_AUTHORIZATION_FAILED] * ANSWERS) as addresses:
+        produce(addresses, PARTITION.topic, [b"0"])
+        with pytest.raises(Unauthorized):
+            await anext(newest_records(Connection(addresses), "group", PARTITION.topic))
 
 
 @pytest.mark.parametrize(

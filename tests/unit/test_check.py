@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-import threading
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,6 @@ from consumer.adapters.schema_registry.login import is_readable
 from consumer.app import App
 from consumer.operate import check
 from consumer.operate.line import Line
-from tests.kafka_clients import WITHIN_S
 from tests.lives import NATIVE, settings
 
 
@@ -128,23 +125,3 @@ async def test_a_password_that_anyone_can_read_is_told_at_start(tmp_path: Path) 
 def test_who_can_read_a_password(url: str, more: dict[str, str], *, readable: bool) -> None:
     """Nobody on the way, where there is none, or no way."""
     assert is_readable(settings(schema_registry_url=url, **more)) is readable
-
-
-def test_what_blocks_does_not_hold_up_the_end() -> None:
-    """Whoever presses Ctrl-C need not wait until brokers that do not answer have had their time."""
-    told, ended = threading.Event(), threading.Event()
-
-    def call() -> None:
-        told.wait(WITHIN_S)
-        ended.set()
-
-    async def given_up() -> None:
-        blocking = asyncio.create_task(check._blocking(call))
-        await asyncio.sleep(0)
-        blocking.cancel()
-        with suppress(asyncio.CancelledError):
-            await blocking
-
-    asyncio.run(given_up())
-    assert not ended.is_set()
-    told.set()

@@ -347,7 +347,7 @@ def test_log_lines_have_the_form_of_the_settings(debezium: Path, monkeypatch: py
     formats: list[str | None] = []
 
     @contextmanager
-    def logged(_: str, format_: str | None, *, fd: int) -> Iterator[None]:
+    def logged(_: str, format_: str | None, *, fd: int = 2) -> Iterator[None]:
         formats.append(format_)
         assert fd == 2
         yield

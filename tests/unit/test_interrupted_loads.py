@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 from consumer.command_ports import ImportStatus
 from consumer.errors import SinkUnavailable, SourceUnavailable
 from consumer.model import Record, TopicPartition
+from consumer.pipeline.assignments import REVOKE_MARGIN_S
 from consumer.pipeline.imports import UNSEEN_S
-from consumer.pipeline.run import REVOKE_MARGIN_S
 from consumer.ports import Lost, nothing
 from tests import virtual_time
 from tests.fills import Fill, MemoryRows, empty_world, partition_of, row

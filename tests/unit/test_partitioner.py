@@ -12,7 +12,7 @@ from consumer.core.partitioner import PARTITIONERS, fitting
 from consumer.errors import FatalError
 from consumer.first_fill.placement import Sample, Samples, choose, sampled
 from consumer.formats import Framing, KeyFormat
-from consumer.model import Record
+from consumer.model import Position, Record
 from tests.kafka_clients import QUIET, WITHIN_S, mock_cluster
 from tests.lives import NATIVE
 from tests.memory_ports import MemorySchemas
@@ -62,7 +62,7 @@ def test_there_is_always_such_a_partition(key: bytes, partitions: int) -> None:
 
 
 def _sample(key: bytes, partition: int, offset: int = 0) -> Sample:
-    return Sample(key, partition, f"{TOPIC}/{partition}/{offset}")
+    return Sample(key, Position(TOPIC, partition, offset))
 
 
 def _samples(name: str, count: int, partitions: int = 6) -> list[Sample]:
@@ -72,7 +72,7 @@ def _samples(name: str, count: int, partitions: int = 6) -> list[Sample]:
 @pytest.mark.parametrize("name", PARTITIONERS)
 def test_a_topic_tells_by_what_it_was_filled(name: str) -> None:
     """Some dozen records leave one."""
-    assert fitting([(sample.external_id, sample.partition) for sample in _samples(name, 40)], 6) == [name]
+    assert fitting([(sample.external_id, sample.place.partition) for sample in _samples(name, 40)], 6) == [name]
     assert choose(_samples(name, 40), 6, None) is PARTITIONERS[name]
     assert choose(_samples(name, 40), 6, name) is PARTITIONERS[name]
 

@@ -30,10 +30,10 @@ from consumer.errors import (
 from consumer.model import Assignment, Contact, Record, Settlement, TopicPartition
 from consumer.pipeline import settle
 from consumer.pipeline.again import DELETE_RETRY_S
+from consumer.pipeline.assignments import NO_PARTITIONS, NO_PARTITIONS_AFTER_S
 from consumer.pipeline.late import LATE_S
 from consumer.pipeline.partitions import Partition
 from consumer.pipeline.put_off import LONG_S
-from consumer.pipeline.run import NO_PARTITIONS, NO_PARTITIONS_AFTER_S
 from consumer.pipeline.settle import REBALANCING_RETRY_S
 from consumer.pipeline.waits import OFFERED_EVERY_S
 from consumer.ports import Grown, Revoked, Starting, StoreWrite, Sure, always

@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from consumer.adapters.kafka.event_topics import KafkaEventTopics
-from consumer.adapters.kafka.group_offsets import Membership
+from consumer.adapters.kafka.group_offsets import GroupMember
 from consumer.adapters.kafka.settling_producer import SettlingProducer
 from consumer.errors import FatalError, SettingsError, SourceUnavailable
 from consumer.model import TopicPartition
@@ -16,7 +16,7 @@ from consumer.settings import Settings
 from tests.kafka_clients import settings, settlement
 
 PARTITION = TopicPartition("crm", 0)
-MEMBERSHIP = Membership(None, frozenset({PARTITION}), {})
+MEMBERSHIP = GroupMember(None, frozenset({PARTITION}), {})
 HALF = SettingsError(["KAFKA_PROPERTIES_FILE: half a certificate"])
 BROKEN = KafkaError(KafkaError._TRANSPORT)
 UNKNOWN = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)

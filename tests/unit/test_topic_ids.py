@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition as NativePartition, Uuid
 
 from consumer.adapters.kafka import topics
-from consumer.adapters.kafka.group_offsets import Mark, Membership
+from consumer.adapters.kafka.group_offsets import GroupMember, Mark
 from consumer.adapters.kafka.starts import Start
 from consumer.adapters.kafka.topics import TopicIds, id_of_seen
 from consumer.model import TopicPartition
@@ -29,7 +29,7 @@ def test_an_offset_is_believed_unless_it_is_another_topics(*, committed: str, no
 
 def test_an_offset_is_committed_with_the_id_under_which_its_partition_began() -> None:
     """Not beside an id that is not known."""
-    membership = Membership(None, frozenset({P0, P1}), {P0: "a", P1: ""})
+    membership = GroupMember(None, frozenset({P0, P1}), {P0: "a", P1: ""})
     told: list[NativePartition] = membership.marked({P0: 3, P1: 4})
     assert [(each.partition, each.offset, each.metadata) for each in told] == [(0, 3, "topic-id:a"), (1, 4, "")]
 

@@ -4,7 +4,6 @@ Answers for the order of the requests of a call, and for nobody being callable w
 Touches Genesys through the client.
 """
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Self
@@ -12,6 +11,7 @@ from typing import NamedTuple, Self
 from opentelemetry.trace import Tracer
 
 from consumer.adapters.genesys import limits
+from consumer.adapters.genesys.blocking import Blocking, Owner, part, without_number
 from consumer.adapters.genesys.client import Client
 from consumer.adapters.genesys.contact_list import columns, open_list
 from consumer.adapters.genesys.contacts import Contacts, Held, encoded
@@ -28,10 +28,6 @@ from consumer.model import Amendment, Contact, ExportedContact
 from consumer.ports import Amended, Current, NumberRefused, Sure, always, told_nobody, whatever_is_there
 from consumer.settings import Settings
 
-OF_BLOCKING = 0.5
-"""Share of the time that a call has left for the do-not-call list, or for a delete; the rest is for whom nobody may
-call where these come to nothing."""
-
 
 class _Merged(NamedTuple):
     """An amended contact, its encoding, and its phone number, or the one that Genesys still has if that is cleared."""
@@ -40,10 +36,6 @@ class _Merged(NamedTuple):
     encoded: bytes
     callable: bool
     number: str
-
-
-_Owner = tuple[str, str | None]
-"""An external id, and the phone number of that contact, if any."""
 
 
 class GenesysSink:
@@ -64,12 +56,11 @@ class GenesysSink:
         releases: bool = False,
     ) -> None:
         self._client = client
-        self._dnc_list = dnc_list
-        self._releases = releases
         self._list_id = list_id
         self._columns = tuple(column_names)
         self._contacts = Contacts(client, list_id, self._columns)
         self._holding = Holding(self._contacts)
+        self._blocking = Blocking(dnc_list, self._contacts, self._holding, releases=releases)
 
     @classmethod
     async def open(
@@ -137,22 +128,21 @@ class GenesysSink:
         number_refused: NumberRefused = told_nobody,
     ) -> Collection[str]:
         deadline = self._client.deadline()
-        until = _part(deadline)
-        kept = await self._numberless(withdrawn, until, deadline, sure)
-        owners: list[_Owner] = [(each.external_id, each.phone) for each in withdrawn]
+        until = part(deadline)
+        kept = await self._blocking.shown_without_number(withdrawn, until, deadline, sure)
+        owners: list[Owner] = [(each.external_id, each.phone) for each in withdrawn]
         owners += [(each.external_id, kept[id_].data.get(PHONE)) for id_, each in _by_id(withdrawn, kept).items()]
         try:
-            await self._block(owners, until, sure, number_refused, asks=asks)
+            await self._blocking.block(owners, until, sure, number_refused, asks=asks)
         except ConsumerError as error:
             held = self._holding.not_callable(withdrawn) | self._holding.as_they_are(kept)
             await self._holding.hold(held, deadline, sure, paid=True)
             raise Withheld(error, {each.external_id for each in withdrawn}, asked=asks) from error
-        kept_numbers = await self._numbers_kept(granted, deadline) if self._releases else {}
+        kept_numbers = await self._blocking.numbers_kept(granted, deadline)
         missing = await self._contacts.add(contacts, deadline, sure, paid=True)
-        if self._dnc_list is not None:
-            released = {number for id_, number in kept_numbers.items() if id_ not in missing}
-            blocked = {number for _, number in owners if number}
-            await self._dnc_list.remove(sorted(released - blocked), deadline, sure)
+        released = {number for id_, number in kept_numbers.items() if id_ not in missing}
+        blocked = {number for _, number in owners if number}
+        await self._blocking.release(released - blocked, deadline, sure)
         return missing
 
     async def delete(
@@ -181,8 +171,8 @@ class GenesysSink:
         held is written again only where he is callable: else each delete would add anew whom it has to delete.
         """
         deadline = self._client.deadline()
-        are_held = tried and await self._holding.is_held(contact_ids, _part(deadline), sure)
-        failed = await self._contacts.delete(contact_ids, deadline if are_held else _part(deadline), sure)
+        are_held = tried and await self._holding.is_held(contact_ids, part(deadline), sure)
+        failed = await self._contacts.delete(contact_ids, deadline if are_held else part(deadline), sure)
         if isinstance(failed, SinkUnavailable) and (are_held or not sure()):
             raise failed  # they are held, or may be somebody else's by now, who asks for the same
         left = await self._contacts.read(contact_ids, deadline, paid=False)
@@ -227,10 +217,10 @@ class GenesysSink:
         owners = [(each.external_id, number) for each, number in zip(amendments, numbers, strict=False)]
         owners += [(each.amended.contact.external_id, each.number) for each in withdrawn]
         try:
-            await self._block(owners, _part(deadline), sure, number_refused, asks=asks)
+            await self._blocking.block(owners, part(deadline), sure, number_refused, asks=asks)
         except ConsumerError as error:
             refused = [each.amended.contact for each in merged if not each.callable]
-            kept = {id_: found[id_] for id_ in _numberless(refused)}
+            kept = {id_: found[id_] for id_ in without_number(refused)}
             held = self._holding.not_callable(refused) | self._holding.as_they_are(kept)
             await self._holding.hold(held, deadline, sure, paid=isinstance(error, Throttled))
             rejected = [each.external_id for each, number in zip(amendments, numbers, strict=False) if number]
@@ -243,41 +233,6 @@ class GenesysSink:
 
     async def is_importing(self) -> bool:
         return (await import_status(self._client, self._list_id)).under_way
-
-    async def _numbers_kept(self, contacts: Sequence[Contact], deadline: float) -> dict[str, str]:
-        """The phone numbers of those that Genesys has with the same number, by id, before it is told anything else."""
-        phones = {contact_id(contact.external_id): contact.phone for contact in contacts if contact.phone}
-        found = await self._contacts.read_all(list(phones), deadline)
-        return {id_: phones[id_] for id_, held in found.items() if held.data.get(PHONE) == phones[id_]}
-
-    async def _block(
-        self, owners: Sequence[_Owner], deadline: float, sure: Sure, number_refused: NumberRefused, *, asks: bool
-    ) -> None:
-        """Put numbers on the do-not-call list, before anything else is done for their contacts."""
-        numbers = list(dict.fromkeys(number for _, number in owners if number))
-        if self._dnc_list is None or not numbers:
-            return
-        if not asks:
-            raise SinkUnavailable("others wait for the do-not-call list already")
-        refused = await self._dnc_list.add(numbers, deadline, sure)
-        for external_id, number in owners:
-            if code := refused.get(number or ""):
-                number_refused(external_id, code)
-
-    async def _numberless(
-        self, withdrawn: Sequence[Contact], until: float, deadline: float, sure: Sure
-    ) -> dict[str, Held]:
-        """What Genesys has of those that withdraw without a number, by id: theirs have to be on the list too.
-
-        Where it does not tell, nobody calls the others meanwhile.
-        """
-        if self._dnc_list is None:
-            return {}
-        try:
-            return await self._contacts.read_all(_numberless(withdrawn), until)
-        except ConsumerError:
-            await self._holding.hold(self._holding.not_callable(withdrawn), deadline, sure, paid=True)
-            raise
 
     def _merged(
         self,
@@ -301,14 +256,3 @@ class GenesysSink:
 def _by_id(contacts: Sequence[Contact], ids: Collection[str]) -> dict[str, Contact]:
     """Those contacts that have one of Genesys' ids, by it."""
     return {id_: each for each in contacts if (id_ := contact_id(each.external_id)) in ids} if ids else {}
-
-
-def _numberless(contacts: Sequence[Contact]) -> list[str]:
-    """Genesys' ids of those that come without a phone number."""
-    return [contact_id(contact.external_id) for contact in contacts if not contact.phone]
-
-
-def _part(deadline: float) -> float:
-    """When the do-not-call list or a delete must have been answered, so that there is time left without it."""
-    now = asyncio.get_running_loop().time()
-    return now + OF_BLOCKING * max(0.0, deadline - now)

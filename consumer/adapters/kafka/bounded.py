@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 from consumer.adapters.kafka.connection import Admin, Connection, native
 from consumer.adapters.kafka.failures import is_beside_reading, is_hopeless, policy, reading_policy
 from consumer.adapters.kafka.messages import polled
-from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, first_since, low_and_high
+from consumer.adapters.kafka.watermarks import OFFSETS_WITHIN_S, first_since, low_and_high
 from consumer.errors import FatalError, SourceUnavailable
 from consumer.model import TopicPartition
 
@@ -66,7 +66,7 @@ def spans(admin: Admin, topic: str, since_ms: int | None = None) -> dict[TopicPa
 
 
 def _spans(client: AdminClient, topic: str, since_ms: int | None) -> dict[TopicPartition, Span]:
-    known = client.list_topics(topic, timeout=ANSWER_WITHIN_S).topics[topic]
+    known = client.list_topics(topic, timeout=OFFSETS_WITHIN_S).topics[topic]
     partitions = [TopicPartition(topic, number) for number in known.partitions]
     if not partitions:
         raise FatalError(f"there is no topic {topic}, or it may not be described: Read on it allows both")

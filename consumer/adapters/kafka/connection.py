@@ -36,6 +36,17 @@ REASON_WITHIN_S = 0.2
 NO_ANSWER = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._TRANSPORT})
 """Errors of a question that do not say why it has no answer."""
 
+LETTER_MAX_BYTES = 2_000_000
+"""A dead letter is a record of up to the usual 1 MB, and headers."""
+
+PRODUCER_DEFAULTS = {
+    "compression.type": "lz4",
+    "linger.ms": 5,
+    "message.max.bytes": LETTER_MAX_BYTES,
+    "queue.buffering.max.kbytes": 65_536,
+}
+"""Of a producer that writes them, or puts back what they hold."""
+
 _OF_EACH_CONSUMER = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,

@@ -19,7 +19,7 @@ from confluent_kafka import TopicPartition as NativePartition
 
 from consumer.adapters.kafka import changelog
 from consumer.adapters.kafka.connection import Admin, Connection
-from consumer.adapters.kafka.group_offsets import Membership
+from consumer.adapters.kafka.group_offsets import GroupMember
 from consumer.adapters.kafka.settling_producer import SettlingProducer
 from consumer.adapters.kafka.topics import ensure
 from consumer.adapters.worker import Worker
@@ -51,7 +51,7 @@ class KafkaEventTopics:
         settings: Topics and guarantee.
         transactional_id: Same as before after a restart of the same instance, and of no other one.
         group_metadata: The source's, for the offsets of these partitions; raises where they may be somebody else's.
-        commit: The source's, for offsets outside of a transaction, as `Membership.marked` gives them.
+        commit: The source's, for offsets outside of a transaction, as `GroupMember.marked` gives them.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class KafkaEventTopics:
         settings: Settings,
         *,
         transactional_id: str,
-        group_metadata: Callable[[Collection[TopicPartition]], Membership],
+        group_metadata: Callable[[Collection[TopicPartition]], GroupMember],
         commit: Callable[[Sequence[NativePartition]], Awaitable[None]],
     ) -> None:
         self._connection = connection
@@ -122,7 +122,7 @@ class KafkaEventTopics:
     async def _run(self, call: Callable[[], T]) -> T:
         return await asyncio.wrap_future(self._worker.submit(call))
 
-    def _transact(self, settlement: Settlement, membership: Membership) -> Mapping[TopicPartition, int]:
+    def _transact(self, settlement: Settlement, membership: GroupMember) -> Mapping[TopicPartition, int]:
         """Settle in a transaction; a producer that cannot end its own is left behind, and fenced by the next one."""
         if self._ended_by is not None:  # who waited for his turn does not know yet
             raise self._ended_by

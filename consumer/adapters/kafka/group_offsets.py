@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from consumer.adapters.kafka.connection import Connection, native, of_native, patiently
 from consumer.adapters.kafka.failures import error_of
-from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, Offsets
+from consumer.adapters.kafka.watermarks import OFFSETS_WITHIN_S, Offsets
 from consumer.model import TopicPartition
 
 STABLE_WITHIN_S = 0.5
@@ -50,7 +50,7 @@ Told = Mapping[TopicPartition, Mark | None]
 """Committed offsets, None where there is none."""
 
 
-class Membership(NamedTuple):
+class GroupMember(NamedTuple):
     """What makes an offset commit of a consumer valid.
 
     Attributes:
@@ -89,7 +89,7 @@ class GroupOffsets:
             KafkaException: The brokers do not tell.
         """
         with self._consumer("read_uncommitted") as consumer:
-            return _told(consumer, partitions, ANSWER_WITHIN_S)
+            return _told(consumer, partitions, OFFSETS_WITHIN_S)
 
     def stable(self, partitions: Collection[TopicPartition]) -> Told:
         """Offsets, without those that an open transaction may still change.

@@ -19,9 +19,10 @@ from consumer.adapters.kafka.connection import Admin, Connection, native
 from consumer.adapters.kafka.failures import error_of, is_hopeless, policy
 from consumer.adapters.kafka.group_offsets import committed
 from consumer.adapters.kafka.messages import polled, record_of
-from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, know_leaders, low_and_high, open_ends, stable_ends
+from consumer.adapters.kafka.topics import source_counts
+from consumer.adapters.kafka.watermarks import OFFSETS_WITHIN_S, know_leaders, low_and_high, open_ends, stable_ends
 from consumer.adapters.worker import Worker, in_a_thread
-from consumer.errors import FatalError, SourceUnavailable
+from consumer.errors import SourceUnavailable
 from consumer.model import Record, TopicPartition
 from consumer.ports import ChangelogChunk, ChangelogOvertaken
 from consumer.settings import Settings
@@ -53,7 +54,6 @@ class KafkaHistory:
         self._connection = connection
         self._settings = settings
         self._admin = Admin(connection)
-        self._topics = settings.kafka_source_topics
         self._changelog = settings.kafka_changelog_topic
         self._group = settings.kafka_group_id
 
@@ -102,13 +102,8 @@ class KafkaHistory:
         return await in_a_thread("kafka-history", answer)
 
     def _partitions(self, client: AdminClient) -> list[TopicPartition]:
-        known = client.list_topics(timeout=ANSWER_WITHIN_S).topics
-        missing = [topic for topic in self._topics if topic not in known]
-        if missing:
-            raise FatalError(
-                f"source topics missing, or not to be described: {', '.join(missing)} (KAFKA_SOURCE_TOPICS)"
-            )
-        return [TopicPartition(topic, number) for topic in self._topics for number in known[topic].partitions]
+        counts = source_counts(client.list_topics(timeout=OFFSETS_WITHIN_S), self._settings)
+        return [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
 
     def _empty(self, client: AdminClient) -> list[TopicPartition]:
         low, high = low_and_high(client, self._partitions(client))
@@ -120,7 +115,7 @@ class KafkaHistory:
         return stable_ends(client, partitions)
 
     def _changelog_ends(self, client: AdminClient) -> dict[TopicPartition, int]:
-        known = client.list_topics(self._changelog, timeout=ANSWER_WITHIN_S).topics[self._changelog]
+        known = client.list_topics(self._changelog, timeout=OFFSETS_WITHIN_S).topics[self._changelog]
         if known.error is not None:
             if known.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 return {}
@@ -128,7 +123,7 @@ class KafkaHistory:
         return open_ends(client, [TopicPartition(self._changelog, number) for number in known.partitions])
 
     def _members(self, client: AdminClient) -> int:
-        answer = client.describe_consumer_groups([self._group], request_timeout=ANSWER_WITHIN_S)[self._group]
+        answer = client.describe_consumer_groups([self._group], request_timeout=OFFSETS_WITHIN_S)[self._group]
         try:
             return len(answer.result().members)
         except KafkaException as failure:

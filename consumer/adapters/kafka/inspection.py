@@ -20,8 +20,9 @@ from consumer.adapters.kafka.connection import Admin, Connection
 from consumer.adapters.kafka.failures import error_of, policy
 from consumer.adapters.kafka.group_offsets import committed
 from consumer.adapters.kafka.topics import (
-    ANSWER_WITHIN_S,
+    TOPICS_WITHIN_S,
     Wanted,
+    allow_command,
     check_compacted,
     partition_counts,
     wanted,
@@ -82,7 +83,7 @@ class Inspection:
             FatalError: They refuse.
         """
         with self._admin.asking("no broker answers") as client:
-            return len(client.list_topics(timeout=ANSWER_WITHIN_S).brokers)
+            return len(client.list_topics(timeout=TOPICS_WITHIN_S).brokers)
 
     def topics(self) -> list[Inspected]:
         """The source topics, then the output topics."""
@@ -105,7 +106,7 @@ class Inspection:
         try:
             found = self._admin.answer(
                 lambda client: client.describe_consumer_groups(
-                    [name], include_authorized_operations=True, request_timeout=ANSWER_WITHIN_S
+                    [name], include_authorized_operations=True, request_timeout=TOPICS_WITHIN_S
                 )[name].result(),
                 "cannot describe the group",
             )
@@ -129,7 +130,7 @@ class Inspection:
         name = f"{self._settings.kafka_group_id}-check"
         producer = self._connection.producer({}, {"transactional.id": name})
         try:
-            producer.init_transactions(ANSWER_WITHIN_S)
+            producer.init_transactions(TOPICS_WITHIN_S)
         except KafkaException as failure:
             if error_of(failure).code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
                 ids = f"{self._settings.kafka_group_id}- --resource-pattern-type prefixed"
@@ -148,7 +149,7 @@ class Inspection:
     def _or_is_it(self, name: str) -> str:
         """A topic that is there and has nearly the name."""
         with self._admin.asking("cannot list topics") as client:
-            close = get_close_matches(name, client.list_topics(timeout=ANSWER_WITHIN_S).topics, 1, NEAR)
+            close = get_close_matches(name, client.list_topics(timeout=TOPICS_WITHIN_S).topics, 1, NEAR)
         return f", or is it {close[0]}?" if close else ""
 
     def _output(self, topic: Wanted, partitions: int | None, needed: _Rights) -> Inspected:
@@ -177,7 +178,7 @@ class Inspection:
 
     def _grown(self, client: AdminClient, topic: Wanted) -> Inspected:
         new = NewPartitions(topic.name, topic.partitions)
-        asked = client.create_partitions([new], validate_only=True, request_timeout=ANSWER_WITHIN_S)
+        asked = client.create_partitions([new], validate_only=True, request_timeout=TOPICS_WITHIN_S)
         try:
             asked[topic.name].result()
         except KafkaException as failure:
@@ -188,7 +189,7 @@ class Inspection:
     def _lacks(self, name: str, needed: _Rights) -> str:
         found = self._admin.answer(
             lambda client: client.describe_topics(
-                TopicCollection([name]), include_authorized_operations=True, request_timeout=ANSWER_WITHIN_S
+                TopicCollection([name]), include_authorized_operations=True, request_timeout=TOPICS_WITHIN_S
             )[name].result(),
             f"cannot describe {name}",
         )
@@ -203,10 +204,7 @@ class Inspection:
         return f"the ACL does not allow {', '.join(_names(operations))}; run: {self._allow(kind, name, operations)}"
 
     def _allow(self, kind: str, name: str, operations: _Rights) -> str:
-        """The command line that allows this user operations on something."""
-        listed = " ".join(f"--operation {operation}" for operation in _names(operations))
-        command = f"kafka-acls.sh --bootstrap-server {self._connection.bootstrap} --add --allow-principal User:…"
-        return f"{command} {listed} --{kind} {name}"
+        return allow_command(self._connection.bootstrap, kind, name, _names(operations))
 
 
 def _names(operations: _Rights) -> list[str]:
@@ -216,7 +214,7 @@ def _names(operations: _Rights) -> list[str]:
 
 def _refusal(client: AdminClient, topic: NewTopic) -> str:
     """Why a topic would not be created; "" when it would."""
-    asked = client.create_topics([topic], validate_only=True, request_timeout=ANSWER_WITHIN_S)
+    asked = client.create_topics([topic], validate_only=True, request_timeout=TOPICS_WITHIN_S)
     try:
         asked[topic.topic].result()
     except KafkaException as failure:

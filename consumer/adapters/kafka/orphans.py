@@ -16,7 +16,7 @@ from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
 
 from consumer.adapters.kafka.connection import Connection, of_native
 from consumer.adapters.kafka.failures import error_of, is_hopeless
-from consumer.adapters.kafka.watermarks import ANSWER_WITHIN_S, partitions_of
+from consumer.adapters.kafka.watermarks import OFFSETS_WITHIN_S, partitions_of
 from consumer.adapters.worker import Worker
 from consumer.errors import SettingsError
 from consumer.model import TopicPartition
@@ -96,7 +96,7 @@ class Orphans:
     def _ask(self) -> set[TopicPartition] | None:
         """What is nobody's; None while the group is not at rest, or a broker does not know of a topic yet."""
         client = self._connection.admin()  # not kept: it would be of use for a moment, and connected for good
-        asked = client.describe_consumer_groups([self._group], request_timeout=ANSWER_WITHIN_S)
+        asked = client.describe_consumer_groups([self._group], request_timeout=OFFSETS_WITHIN_S)
         group = asked[self._group].result()
         if group.state is not ConsumerGroupState.STABLE:
             return None

@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from consumer.adapters.kafka.connection import native, of_native
 from consumer.adapters.kafka.failures import error_of, offsets_policy
-from consumer.adapters.kafka.group_offsets import Mark, Membership
+from consumer.adapters.kafka.group_offsets import GroupMember, Mark
 from consumer.adapters.kafka.handoff import Handoff
 from consumer.adapters.kafka.starts import Start, Starts
 from consumer.errors import Rebalancing
@@ -58,7 +58,7 @@ class Ownership:
         self.topics: set[str] = set()
         self.missing: frozenset[str] = frozenset()
         self.fetched: dict[TopicPartition, int] = {}
-        self.membership: Membership | None = None
+        self.membership: GroupMember | None = None
 
     def use(self, consumer: Consumer) -> None:
         """Fetch and commit by this client from here on."""
@@ -150,9 +150,9 @@ class Ownership:
         self._handoff.call(self._on_overtaken, partition)
 
     def recall(self, partition: TopicPartition, settled: Mark) -> None:
-        """Up to here it was settled once: if the group has forgotten that, what stood up to its first record is gone.
+        """The store knows up to where this partition was settled.
 
-        What is still there comes again.
+        If the group has no offset for it, and it began behind that, the records in between are lost: say so.
         """
         start = self._starts.recall(partition, settled) if partition in self.partitions else None
         if start is not None and start.offset > settled.offset:
@@ -186,7 +186,7 @@ class Ownership:
     def publish(self) -> None:
         """Let offsets be committed by a transaction as the member that this is now."""
         metadata = self._consumer.consumer_group_metadata()
-        self.membership = Membership(metadata, frozenset(self.partitions), self._topic_ids)
+        self.membership = GroupMember(metadata, frozenset(self.partitions), self._topic_ids)
 
     def pause(self, partitions: Collection[TopicPartition]) -> None:
         """Stop fetching these."""

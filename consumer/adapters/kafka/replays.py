@@ -20,7 +20,7 @@ from typing import NamedTuple
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from consumer.adapters.kafka.bounded import BoundedReader, spans
-from consumer.adapters.kafka.connection import Admin, Connection
+from consumer.adapters.kafka.connection import PRODUCER_DEFAULTS, Admin, Connection
 from consumer.adapters.kafka.failures import error_of, fatal_error, policy, writing_policy
 from consumer.adapters.kafka.topics import Wanted, create, exists, topic_id
 from consumer.core.replayed import Replayed
@@ -33,12 +33,6 @@ from consumer.settings import Settings
 CALL_S = 10.0
 COMMIT_WITHIN_S = 60.0
 
-DEFAULTS = {
-    "compression.type": "lz4",
-    "linger.ms": 5,
-    "message.max.bytes": 2_000_000,
-    "queue.buffering.max.kbytes": 65_536,
-}
 TRANSACTION_TIMEOUT_MS = 15_000
 """A replay that dies holds up readers of the source topics for so long, and up to ten seconds more."""
 
@@ -104,7 +98,7 @@ class Replays:
         if self._exactly_once:
             own["transactional.id"] = f"{settings.kafka_group_id}-dead-letter-replay"
             own["transaction.timeout.ms"] = TRANSACTION_TIMEOUT_MS
-        self._producer = connection.producer(DEFAULTS, own)
+        self._producer = connection.producer(PRODUCER_DEFAULTS, own)
         self._failed: KafkaError | None = None
         self._failed_topic = ""
 

@@ -13,7 +13,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition as NativePartition
 
 from consumer.adapters.kafka import changelog
-from consumer.adapters.kafka.connection import Connection, another_reaches, reaches
+from consumer.adapters.kafka.connection import PRODUCER_DEFAULTS, Connection, another_reaches, reaches
 from consumer.adapters.kafka.failures import (
     CALL_S,
     UNSAFE_NAMES,
@@ -25,7 +25,7 @@ from consumer.adapters.kafka.failures import (
     offsets_policy,
     policy,
 )
-from consumer.adapters.kafka.group_offsets import Membership
+from consumer.adapters.kafka.group_offsets import GroupMember
 from consumer.adapters.worker import Worker
 from consumer.core import dead_letters
 from consumer.errors import ConsumerError, FatalError, Rebalancing, SourceUnavailable
@@ -56,11 +56,7 @@ Which of them, only the consumer is told.
 RECONNECTS_WITHIN_S = 15.0
 """A request that nobody answers is given up after ten seconds, and a connection made anew."""
 
-DEFAULTS = {
-    "compression.type": "lz4",
-    "linger.ms": 5,
-    "message.max.bytes": 2_000_000,  # a dead letter is a record of up to 1 MB, and headers
-    "queue.buffering.max.kbytes": 65_536,
+DEFAULTS = PRODUCER_DEFAULTS | {
     "socket.timeout.ms": 10_000,  # the only limit that send_offsets_to_transaction keeps to, if any
 }
 TRANSACTION_TIMEOUT_MS = 60_000
@@ -132,7 +128,7 @@ class SettlingProducer:
         self._watched.submit(left.clear)
         self._watched.stop()
 
-    def transact(self, settlement: Settlement, membership: Membership) -> dict[TopicPartition, int]:
+    def transact(self, settlement: Settlement, membership: GroupMember) -> dict[TopicPartition, int]:
         """Settle in one transaction."""
         deadline = time.monotonic() + SETTLE_WITHIN_S
         try:

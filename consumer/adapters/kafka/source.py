@@ -13,7 +13,7 @@ import structlog
 from confluent_kafka import TopicPartition as NativePartition
 
 from consumer.adapters.kafka.connection import Connection
-from consumer.adapters.kafka.group_offsets import Mark, Membership
+from consumer.adapters.kafka.group_offsets import GroupMember, Mark
 from consumer.adapters.kafka.handoff import Handoff
 from consumer.adapters.kafka.ownership import Overtaken
 from consumer.adapters.kafka.poller import Poller
@@ -92,7 +92,7 @@ class KafkaSource:
         settled = Mark(next_offset, topic_id)
         self._handoff.command(lambda: self._poller.ownership.recall(partition, settled))
 
-    def group_metadata(self, partitions: Collection[TopicPartition]) -> Membership:
+    def group_metadata(self, partitions: Collection[TopicPartition]) -> GroupMember:
         """What a transaction needs to commit offsets of these partitions. May be called from any thread.
 
         Raises:
@@ -106,7 +106,7 @@ class KafkaSource:
         return membership
 
     async def commit(self, offsets: Sequence[NativePartition]) -> None:
-        """Commit offsets without a transaction, as `Membership.marked` gives them.
+        """Commit offsets without a transaction, as `GroupMember.marked` gives them.
 
         Raises:
             TransientError: They may not be committed.

@@ -23,7 +23,7 @@ from consumer.adapters.kafka.group_offsets import GroupOffsets, Mark, Told, mark
 from consumer.adapters.kafka.seldom import Seldom
 from consumer.adapters.kafka.topics import TopicIds
 from consumer.adapters.kafka.watermarks import (
-    ANSWER_WITHIN_S,
+    OFFSETS_WITHIN_S,
     Offsets,
     low_and_high,
     partitions_of,
@@ -148,9 +148,9 @@ class Starts:
         self._gone.update(partitions)
 
     def recall(self, partition: TopicPartition, settled: Mark) -> Start | None:
-        """How a partition began of which the group had no offset, with this as what should have come first; once.
+        """Where a partition began for which the group had no offset, with `settled` as the offset expected there.
 
-        None where it had one, or where what was settled is of a former topic.
+        Answers once for each beginning. None where it had one, or where what was settled is of a former topic.
         """
         start = self._unmarked.pop(partition, None)
         if start is None:
@@ -358,7 +358,7 @@ def _commit_latest(consumer: Consumer, admin: AdminClient, topic: str, topic_id:
     Whoever has partition 0 does it for all of them in one request, and the others wait: so a partition without a
     committed offset, in a topic that has some, is one that was added later, and is read from its beginning.
     """
-    partitions = consumer.list_topics(topic, timeout=ANSWER_WITHIN_S).topics[topic].partitions
+    partitions = consumer.list_topics(topic, timeout=OFFSETS_WITHIN_S).topics[topic].partitions
     every = [TopicPartition(topic, number) for number in partitions]
     ends = stable_ends(admin, every)
     commit = [marked(partition, end, topic_id) for partition, end in ends.items()]

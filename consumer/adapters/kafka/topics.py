@@ -5,7 +5,7 @@ they cannot be had. Touches the cluster's topics.
 """
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[at
 from confluent_kafka.admin._metadata import ClusterMetadata
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
-from consumer.adapters.kafka.connection import Admin, Connection
+from consumer.adapters.kafka.connection import LETTER_MAX_BYTES, Admin, Connection
 from consumer.adapters.kafka.failures import error_of, policy
 from consumer.adapters.worker import in_a_thread
 from consumer.errors import FatalError, SourceUnavailable, Unauthorized
@@ -22,7 +22,7 @@ from consumer.settings import Settings
 
 # ruff: noqa: SLF001 -- the names of librdkafka's own codes begin with an underscore, and are public
 
-ANSWER_WITHIN_S = 10.0
+TOPICS_WITHIN_S = 10.0
 VISIBLE_WITHIN_S = 30.0
 LOOK_AGAIN_S = 0.1
 
@@ -44,8 +44,6 @@ OUTAGES = frozenset(
 """Answers that do not say that a topic may not be created."""
 
 CHECK_TELLS = "`genesys-consumer check` has the commands"
-DEAD_LETTER_MAX_BYTES = "2000000"
-"""A dead letter is a record of up to the usual 1 MB, and headers."""
 
 _log = structlog.get_logger(__name__)
 
@@ -79,7 +77,7 @@ def wanted(settings: Settings, sources: Mapping[str, int]) -> list[Wanted]:
     most = max(sources.values())
     return [
         Wanted(settings.kafka_audit_topic, most),
-        Wanted(settings.kafka_dead_letter_topic, most, {"max.message.bytes": DEAD_LETTER_MAX_BYTES}),
+        Wanted(settings.kafka_dead_letter_topic, most, {"max.message.bytes": str(LETTER_MAX_BYTES)}),
         Wanted(settings.kafka_changelog_topic, most, {"cleanup.policy": "compact"}),
     ]
 
@@ -108,9 +106,9 @@ def _ensured(admin: AdminClient, connection: Connection, settings: Settings) -> 
     if mock:
         asking = connection.producer({}, {})
         for name in _names(settings):
-            asking.list_topics(name, timeout=ANSWER_WITHIN_S)
+            asking.list_topics(name, timeout=TOPICS_WITHIN_S)
         known = _known(admin)
-    sources = _sources(known, settings)
+    sources = source_counts(known, settings)
     outputs = wanted(settings, sources)
     counts = _counts(known)
     _create(admin, connection, [topic for topic in outputs if topic.name not in counts])
@@ -149,7 +147,7 @@ def id_of_seen(admin: AdminClient, name: str) -> str:
     """
     deadline = time.monotonic() + VISIBLE_WITHIN_S
     while True:
-        asked = admin.describe_topics(TopicCollection([name]), request_timeout=ANSWER_WITHIN_S)
+        asked = admin.describe_topics(TopicCollection([name]), request_timeout=TOPICS_WITHIN_S)
         try:
             return str(asked[name].result().topic_id)
         except KafkaException as failure:
@@ -180,7 +178,7 @@ class TopicIds:
             self._there_are = not _is_mock(_known(admin))
         if not self._there_are:
             return dict.fromkeys(names, "")
-        answers = admin.describe_topics(TopicCollection(list(names)), request_timeout=ANSWER_WITHIN_S)
+        answers = admin.describe_topics(TopicCollection(list(names)), request_timeout=TOPICS_WITHIN_S)
         failures = {name: failure for name, answer in answers.items() if (failure := answer.exception()) is not None}
         ids = {name: str(answers[name].result().topic_id) for name in answers.keys() - failures.keys()}
         for failure in failures.values():
@@ -235,19 +233,23 @@ def _names(settings: Settings) -> list[str]:
 
 
 def _known(admin: AdminClient) -> ClusterMetadata:
-    return admin.list_topics(timeout=ANSWER_WITHIN_S)
+    return admin.list_topics(timeout=TOPICS_WITHIN_S)
 
 
 def _described(admin: AdminClient, connection: Connection, name: str, *rights: str) -> ClusterMetadata:
     """What the brokers tell of a topic, to whoever may have it described."""
-    known = admin.list_topics(name, timeout=ANSWER_WITHIN_S)
+    known = admin.list_topics(name, timeout=TOPICS_WITHIN_S)
     error = known.topics[name].error
     if error is not None and error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-        command = f"kafka-acls.sh --bootstrap-server {connection.bootstrap} --add --allow-principal User:…"
-        operations = " ".join(f"--operation {right}" for right in rights)
         told = f"{name} may not be described: allow {' and '.join(rights)} on it"
-        raise Unauthorized(f"{told}: {command} {operations} --topic {name}")
+        raise Unauthorized(f"{told}: {allow_command(connection.bootstrap, 'topic', name, rights)}")
     return known
+
+
+def allow_command(bootstrap: str, kind: str, name: str, operations: Iterable[str]) -> str:
+    """The command line that allows a user operations, as Kafka's tools call them, on something of a kind."""
+    listed = " ".join(f"--operation {operation}" for operation in operations)
+    return f"kafka-acls.sh --bootstrap-server {bootstrap} --add --allow-principal User:… {listed} --{kind} {name}"
 
 
 def _counts(known: ClusterMetadata) -> dict[str, int]:
@@ -259,7 +261,12 @@ def _counts(known: ClusterMetadata) -> dict[str, int]:
     }
 
 
-def _sources(known: ClusterMetadata, settings: Settings) -> dict[str, int]:
+def source_counts(known: ClusterMetadata, settings: Settings) -> dict[str, int]:
+    """How many partitions each source topic has.
+
+    Raises:
+        FatalError: The brokers do not tell of all of them.
+    """
     missing = [name for name in settings.kafka_source_topics if name not in known.topics]
     if missing:
         what = f"source topics missing, or not to be described, {CHECK_TELLS}"
@@ -273,7 +280,7 @@ def _create(admin: AdminClient, connection: Connection, missing: Sequence[Wanted
     new = [NewTopic(topic.name, topic.partitions, -1, config=dict(topic.config)) for topic in missing]
     refused: list[Wanted] = []
     reasons: set[str] = set()
-    answers = admin.create_topics(new, request_timeout=ANSWER_WITHIN_S)
+    answers = admin.create_topics(new, request_timeout=TOPICS_WITHIN_S)
     for topic in missing:
         try:
             answers[topic.name].result()
@@ -290,7 +297,7 @@ def _create(admin: AdminClient, connection: Connection, missing: Sequence[Wanted
 
 def _grow(admin: AdminClient, connection: Connection, topic: Wanted) -> None:
     """Add changelog partitions after a source topic got more: each of these has one of its own."""
-    answer = admin.create_partitions([NewPartitions(topic.name, topic.partitions)], request_timeout=ANSWER_WITHIN_S)
+    answer = admin.create_partitions([NewPartitions(topic.name, topic.partitions)], request_timeout=TOPICS_WITHIN_S)
     try:
         answer[topic.name].result()
     except KafkaException as failure:
@@ -305,7 +312,7 @@ def check_compacted(admin: AdminClient, connection: Connection, topic: Wanted) -
     """Refuse a changelog that forgets: it is what the dedupe state is rebuilt from."""
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic.name)
     try:
-        config = admin.describe_configs([resource], request_timeout=ANSWER_WITHIN_S)[resource].result()
+        config = admin.describe_configs([resource], request_timeout=TOPICS_WITHIN_S)[resource].result()
     except KafkaException as failure:
         _log.warning("changelog_unchecked", topic=topic.name, error=_reason(failure))
         return

@@ -24,7 +24,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented 
 from consumer.adapters.kafka.connection import native, of_native
 from consumer.model import TopicPartition
 
-ANSWER_WITHIN_S = 5.0
+OFFSETS_WITHIN_S = 5.0
 
 Offsets = dict[TopicPartition, int]
 _Answers = dict[TopicPartition, "Future[ListOffsetsResultInfo]"]
@@ -37,7 +37,7 @@ def know_leaders(admin: AdminClient, partitions: Collection[TopicPartition]) -> 
         KafkaException: No broker answers.
     """
     for topic in {partition.topic for partition in partitions}:
-        admin.list_topics(topic, timeout=ANSWER_WITHIN_S)
+        admin.list_topics(topic, timeout=OFFSETS_WITHIN_S)
 
 
 def partitions_of(admin: AdminClient, topics: Iterable[str]) -> list[TopicPartition]:
@@ -46,7 +46,7 @@ def partitions_of(admin: AdminClient, topics: Iterable[str]) -> list[TopicPartit
     Raises:
         KafkaException: No broker answers.
     """
-    known = {topic: admin.list_topics(topic, timeout=ANSWER_WITHIN_S).topics[topic] for topic in topics}
+    known = {topic: admin.list_topics(topic, timeout=OFFSETS_WITHIN_S).topics[topic] for topic in topics}
     return [TopicPartition(topic, number) for topic, metadata in known.items() for number in metadata.partitions]
 
 
@@ -113,7 +113,7 @@ def _ask(
     admin: AdminClient, partitions: Collection[TopicPartition], which: OffsetSpec, isolation: IsolationLevel
 ) -> _Answers:
     asked = {native(partition): which for partition in partitions}
-    answers = admin.list_offsets(asked, isolation_level=isolation, request_timeout=ANSWER_WITHIN_S)
+    answers = admin.list_offsets(asked, isolation_level=isolation, request_timeout=OFFSETS_WITHIN_S)
     return {of_native(partition): future for partition, future in answers.items()}
 
 

@@ -32,7 +32,7 @@ def is_readable(settings: Settings) -> bool:
     """Whether user and password of the settings can be read by anyone on the way to the registry."""
     base = URL(settings.schema_registry_url or "")
     user = settings.schema_registry_username or base.user
-    return bool(user) and base.scheme == "http" and base.host not in properties.LOOPBACK
+    return bool(user) and properties.is_open(base.scheme, base.host)
 
 
 class Login(Protocol):
