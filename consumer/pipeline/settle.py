@@ -187,7 +187,7 @@ class Settler:
     @staticmethod
     def _ends(partition: Partition, works: Sequence[Work], head: ChainHead) -> list[StoreEntry]:
         """What whoever goes on behind these works has to know of them."""
-        settled = offsets.encode_settled(_next_offset(partition, works), partition.topic_id)
+        settled = offsets.encode_settled(_passed(partition, works), partition.topic_id)
         ends: list[StoreEntry] = [(CHAIN_KEY, audit.encode_head(head)), (SETTLED_KEY, settled)]
         if partition.epochs.known:  # they may be ahead of the works: those come again, and begin nothing again
             ends.append((EPOCHS_KEY, partition.epochs.encode()))
@@ -338,6 +338,12 @@ def _forget_deletes(partition: Partition, works: Sequence[Work]) -> None:
 def _next_offset(partition: Partition, works: Sequence[Work]) -> int:
     """Where the source of a partition goes on once these are settled."""
     return works[-1].record.offset + 1 if works else partition.tracker.committable
+
+
+def _passed(partition: Partition, works: Sequence[Work]) -> int:
+    """Up to where nothing is left of a partition once these are settled: what ends transactions has offsets too."""
+    next_offset = _next_offset(partition, works)
+    return next_offset if partition.unsettled > len(works) else max(next_offset, partition.reached)
 
 
 def _parts(works: Sequence[Work]) -> list[Work]:

@@ -6,14 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from confluent_kafka import TopicPartition as NativePartition
+from confluent_kafka import KafkaError, TopicPartition as NativePartition
 from structlog.testing import capture_logs
 
-from consumer.adapters.kafka.connection import Connection, native
+from consumer.adapters.kafka.connection import NO_EPOCH, Connection, native
+from consumer.adapters.kafka.group_offsets import GroupMember, Mark
 from consumer.adapters.kafka.handoff import Handoff
 from consumer.adapters.kafka.poller import Poller
 from consumer.model import TopicPartition
-from consumer.ports import Revoked, SourceEvent
+from consumer.ports import Polled, Revoked, SourceEvent
 from tests.lives import settings
 
 WITHIN_S = 5
@@ -132,4 +133,68 @@ async def test_requests_that_begin_are_over_before_the_session_is(
     poller._lease.renew(now)
     poller.last_poll = now - begins_within_s
     assert not poller.owns(P0)
+    poller.ownership.close()
+
+
+class _Message:
+    """A record of a partition, or an error."""
+
+    def __init__(self, offset: int, error: KafkaError | None = None, epoch: int | None = None) -> None:
+        self._offset, self._error, self._epoch = offset, error, epoch
+
+    def offset(self) -> int:
+        return self._offset
+
+    def error(self) -> KafkaError | None:
+        return self._error
+
+    def leader_epoch(self) -> int | None:
+        return self._epoch
+
+    def topic(self) -> str:
+        return P0.topic
+
+    def partition(self) -> int:
+        return P0.partition
+
+    def timestamp(self) -> tuple[int, int]:
+        return (1, 0)
+
+    def key(self) -> None: ...
+
+    def value(self) -> None: ...
+
+    def headers(self) -> None: ...
+
+
+async def test_where_to_go_on_is_asked_behind_the_records_of_the_same_poll() -> None:
+    """They are handed over. The library's error names no offset where the log was cut off."""
+    handoff = Handoff()
+    poller = _poller(handoff)
+    poller.ownership.partitions.add(P0)
+    poller.ownership.fetched.add(P0)
+    poller.ownership.marks = {P0: Mark(3, "a", 0)}
+    cut_off = _Message(-1001, KafkaError(KafkaError._AUTO_OFFSET_RESET))
+    poller._hand_over([_Message(3, epoch=1), _Message(4, epoch=2), cut_off])  # type: ignore[list-item]
+    assert [record.offset for record in (await _next(handoff, Polled)).records] == [3, 4]
+    assert poller.ownership._starts.pending == {P0: Mark(5, "a", 2)}
+    poller.ownership.close()
+
+
+async def test_records_are_settled_with_the_epoch_of_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known before anybody hears of them. An earlier one would tell of a log that was cut off where none was."""
+    handoff = Handoff()
+    poller = _poller(handoff)
+    poller.ownership.partitions.add(P0)
+    poller.ownership.fetched.add(P0)
+    poller.ownership.marks = {P0: Mark(3, "a", 0)}
+    poller.ownership.publish()
+    emitted: list[GroupMember | None] = []
+    monkeypatch.setattr(handoff, "emit", lambda _: emitted.append(poller.ownership.membership))
+    end = _Message(7, KafkaError(KafkaError._PARTITION_EOF))
+    poller._hand_over([_Message(3, epoch=1), _Message(4, epoch=2), end])  # type: ignore[list-item]
+    assert emitted[0] is not None
+    assert emitted[0].marks == {P0: Mark(5, "a", 2, 7)}
+    poller._hand_over([_Message(7)])  # type: ignore[list-item]
+    assert poller.ownership.marks[P0].epoch == NO_EPOCH
     poller.ownership.close()

@@ -1,7 +1,7 @@
 """How stores are brought up to their changelogs, and what is told meanwhile."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +15,7 @@ from consumer.pipeline.imports import LOOK_S, UNSEEN_S
 from consumer.pipeline.partitions import Partition
 from consumer.pipeline.restore import AT_ONCE, TELL_EVERY_S, Restorer
 from consumer.pipeline.settle import CHAIN_KEY, IMPORT_KEY
-from consumer.ports import ChangelogChunk, ChangelogOvertaken
+from consumer.ports import ChangelogChunk, ChangelogOvertaken, Polled
 from tests import virtual_time
 from tests.checker import check
 from tests.lives import Life, arrives, in_life, live, world_of
@@ -476,3 +476,24 @@ def test_the_source_is_told_up_to_where_a_partition_was_settled() -> None:
     world.append(story.records()[5:])
     assert settle("second", P1) == {P0: (5, "first")}
     assert settle("second", P1) == {P0: (6, "second")}
+
+
+@pytest.mark.parametrize(("reached", "settled"), [(7, 7), (3, 5)])
+def test_what_ends_transactions_is_settled_with_the_last_record(reached: int, settled: int) -> None:
+    """Else its removal by retention would pass for that of records that nobody has read."""
+    world = world_of(Story().tell(0, *[Event(f"old-{n}", 1) for n in range(5)]))
+
+    def recalled(ends: Mapping[TopicPartition, int]) -> dict[TopicPartition, tuple[int, str]]:
+        told: dict[TopicPartition, tuple[int, str]] = {}
+
+        async def act(life: Life) -> None:
+            life.source._events.put_nowait(Polled([], ends))
+            await until(lambda: world.committed.get(P0) == 5)
+            await until(lambda: P0 in life.pipeline.partitions and life.pipeline.partitions[P0].restored)
+            told.update(life.source.recalled)
+
+        in_life(world, act)
+        return told
+
+    assert recalled({P0: reached}) == {}
+    assert recalled({}) == {P0: (settled, "")}

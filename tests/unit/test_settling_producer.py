@@ -2,11 +2,13 @@
 
 import threading
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from consumer.adapters.kafka import settling_producer
 from consumer.adapters.kafka.event_topics import KafkaEventTopics
 from consumer.adapters.kafka.group_offsets import GroupMember
 from consumer.adapters.kafka.settling_producer import SettlingProducer
@@ -54,8 +56,9 @@ class Made:
         own: The properties that the program relies on, of each producer.
     """
 
-    def __init__(self, *producers: Library | SettingsError) -> None:
+    def __init__(self, *producers: Library | SettingsError, **properties: str) -> None:
         self._producers = iter(producers)
+        self.properties = {name.replace("_", "."): value for name, value in properties.items()}
         self.own: list[Mapping[str, object]] = []
 
     def producer(self, _: object, own: Mapping[str, object]) -> Library:
@@ -155,3 +158,65 @@ async def test_a_changelog_waits_for_a_file_that_is_being_exchanged() -> None:
     with pytest.raises(SourceUnavailable, match="half a certificate"):
         await anext(topics.changelog(PARTITION, 0))
     await topics.close()
+
+
+class Slow(Library):
+    """A producer that has no room, or whose brokers take half a minute to tell of the changelog.
+
+    Attributes:
+        waited_s: How long its calls have taken.
+    """
+
+    def __init__(self, *, full: bool = False) -> None:
+        super().__init__({})
+        self.waited_s = 0.0
+        self._full = full
+
+    def produce(self, *_: object, **__: object) -> None:
+        """Queue a record."""
+        self.calls.append("produce")
+        if self._full:
+            raise BufferError
+
+    def poll(self, seconds: float) -> int:
+        """Wait for room."""
+        self.waited_s += seconds
+        return 0
+
+    def list_topics(self, *_: object) -> None:
+        """What partitions there are."""
+        self.waited_s += 30.0
+
+
+@pytest.mark.parametrize(("properties", "session_s"), [({}, 45), ({"session_timeout_ms": "9000"}, 9)])
+def test_without_transactions_nothing_is_written_once_somebody_else_may_own_it(
+    monkeypatch: pytest.MonkeyPatch, properties: dict[str, str], session_s: float
+) -> None:
+    """When asked he is sure of it for a third of the session; each record has its time from when it is queued."""
+    slow = Slow(full=True)
+    made: Any = Made(slow, **properties)
+    monkeypatch.setattr(settling_producer, "time", SimpleNamespace(monotonic=lambda: slow.waited_s))
+    producer = SettlingProducer(made, CHOSEN, None, threading.Event())
+    with pytest.raises(SourceUnavailable):
+        producer.deliver(ATTEMPT)
+    assert slow.waited_s + made.own[-1]["delivery.timeout.ms"] / 1000 < session_s / 3
+
+
+def test_what_is_told_too_late_is_written_with_the_next_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a changelog that has got a partition."""
+    slow = Slow()
+    made: Any = Made(slow)
+    monkeypatch.setattr(settling_producer, "time", SimpleNamespace(monotonic=lambda: slow.waited_s))
+    producer = SettlingProducer(made, CHOSEN, None, threading.Event())
+    with pytest.raises(SourceUnavailable, match="too long"):
+        producer.deliver(ATTEMPT)
+    assert slow.calls == ["produce"]
+    producer.deliver(ATTEMPT)
+    assert slow.calls == ["produce", "produce", "produce", "flush"]
+
+
+def test_in_a_transaction_the_brokers_refuse_who_is_late() -> None:
+    """So it has the time that it ever had."""
+    made: Any = Made(Library({}))
+    SettlingProducer(made, CHOSEN, "t", threading.Event())
+    assert "delivery.timeout.ms" not in made.own[-1]

@@ -29,7 +29,7 @@ def test_an_offset_is_believed_unless_it_is_another_topics(*, committed: str, no
 
 def test_an_offset_is_committed_with_the_id_under_which_its_partition_began() -> None:
     """Not beside an id that is not known."""
-    membership = GroupMember(None, frozenset({P0, P1}), {P0: "a", P1: ""})
+    membership = GroupMember(None, frozenset({P0, P1}), {P0: Mark(3, "a"), P1: Mark(4)})
     told: list[NativePartition] = membership.marked({P0: 3, P1: 4})
     assert [(each.partition, each.offset, each.metadata) for each in told] == [(0, 3, "topic-id:a"), (1, 4, "")]
 

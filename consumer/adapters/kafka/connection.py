@@ -33,6 +33,9 @@ ASK_AGAIN_S = 0.2
 REASON_WITHIN_S = 0.2
 """The library has known for long why nobody answers; to hand it over takes a moment."""
 
+NO_EPOCH = -1
+"""Where it is not known which leader wrote what stands before an offset."""
+
 NO_ANSWER = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._TRANSPORT})
 """Errors of a question that do not say why it has no answer."""
 
@@ -270,11 +273,20 @@ class ClientLog:
             _log.log(level, "kafka_client", facility=facility, client=client, detail=self._redact(text))
 
 
-def native(partition: TopicPartition, offset: int | None = None, metadata: str = "") -> NativePartition:
-    """The partition as the library has it, with an offset where one is asked for, and what is to be kept beside it."""
+def native(
+    partition: TopicPartition, offset: int | None = None, metadata: str = "", epoch: int = NO_EPOCH
+) -> NativePartition:
+    """The partition as the library has it.
+
+    Args:
+        partition: As the program has it.
+        offset: Where one is asked for.
+        metadata: What is to be kept beside the offset.
+        epoch: That of the leader who wrote what stands before the offset.
+    """
     if offset is None:
         return NativePartition(partition.topic, partition.partition)
-    return NativePartition(partition.topic, partition.partition, offset, metadata)
+    return NativePartition(partition.topic, partition.partition, offset, metadata, epoch)
 
 
 def of_native(partition: NativePartition) -> TopicPartition:

@@ -4,7 +4,8 @@ An admin client could be asked as well, but falls over a null pointer, and the p
 coordinator is just moving. Touches the brokers; every call blocks.
 
 Answers for telling a topic from another one of its name, which was made when that one was deleted: the id of the topic
-is committed beside each offset, and comes back with it.
+is committed beside each offset, and comes back with it. And for telling a log that was cut off from what it was: an
+offset is committed with the epoch of the leader who wrote the record before it.
 """
 
 import time
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition as NativePartition
 
-from consumer.adapters.kafka.connection import Connection, native, of_native, patiently
+from consumer.adapters.kafka.connection import NO_EPOCH, Connection, native, of_native, patiently
 from consumer.adapters.kafka.failures import error_of
 from consumer.adapters.kafka.watermarks import OFFSETS_WITHIN_S, Offsets
 from consumer.model import TopicPartition
@@ -28,22 +29,40 @@ SILENT_FOR_S = 30.0
 TOPIC_ID = "topic-id:"
 """What is committed beside an offset, with the id behind it."""
 
+REACHED = "reached:"
+"""The same, with an offset behind it."""
+
 
 class Mark(NamedTuple):
-    """An offset of a partition, and of which topic.
+    """An offset of a partition, and of which log.
 
     Attributes:
         offset: Of the record that comes next.
         topic_id: What tells the topic from others of its name; "" where that is not known, as of an offset that an
             operator has set.
+        epoch: That of the leader who wrote the record before it, or a later one that wrote what was read by then:
+            brokers tell by it whether the log was cut off since. -1 where none is known, as of old formats.
+        reached: Up to where the log was read without another record: what ends transactions has offsets too. Counts
+            where it is behind `offset`.
     """
 
     offset: int
     topic_id: str = ""
+    epoch: int = NO_EPOCH
+    reached: int = 0
 
     def is_of(self, topic_id: str) -> bool:
         """Whether it is of the topic that has this id; believed where one of the two is not known."""
         return not self.topic_id or topic_id in {"", self.topic_id}
+
+    def at(self, offset: int) -> "Mark":
+        """The mark up to an offset of what was read up to this one.
+
+        The epoch may be later than that of the record there, and never earlier: of an earlier one the log ends before.
+        """
+        if offset == self.offset:
+            return self
+        return Mark(offset, self.topic_id, self.epoch if offset < self.offset else NO_EPOCH)
 
 
 Told = Mapping[TopicPartition, Mark | None]
@@ -56,16 +75,16 @@ class GroupMember(NamedTuple):
     Attributes:
         metadata: The library's group metadata: group, generation, member.
         owned: Partitions that may be committed.
-        topic_ids: Those under which partitions began.
+        marks: Up to where partitions were read that have begun.
     """
 
     metadata: object
     owned: frozenset[TopicPartition]
-    topic_ids: Mapping[TopicPartition, str]
+    marks: Mapping[TopicPartition, Mark]
 
     def marked(self, offsets: Mapping[TopicPartition, int]) -> list[NativePartition]:
         """Offsets as they are to be committed."""
-        return [marked(partition, offset, self.topic_ids.get(partition, "")) for partition, offset in offsets.items()]
+        return [marked(key, self.marks.get(key, Mark(offset)).at(offset)) for key, offset in offsets.items()]
 
 
 class GroupOffsets:
@@ -143,9 +162,12 @@ def committed(connection: Connection, group_id: str, partitions: Collection[Topi
     return {partition: mark.offset for partition, mark in told.items() if mark is not None}
 
 
-def marked(partition: TopicPartition, offset: int, topic_id: str) -> NativePartition:
+def marked(partition: TopicPartition, mark: Mark) -> NativePartition:
     """An offset as it is to be committed."""
-    return native(partition, offset, f"{TOPIC_ID}{topic_id}" if topic_id else "")
+    beside = [f"{TOPIC_ID}{mark.topic_id}"] if mark.topic_id else []
+    if mark.reached > mark.offset:
+        beside.append(f"{REACHED}{mark.reached}")
+    return native(partition, mark.offset, " ".join(beside), mark.epoch)
 
 
 def _told_in_time(consumer: Consumer, partitions: Collection[TopicPartition], limit_s: float) -> Told | None:
@@ -169,5 +191,13 @@ def _told(consumer: Consumer, partitions: Collection[TopicPartition], limit_s: f
 
 def _mark_of(answer: NativePartition) -> Mark:
     """What others have put beside an offset tells nothing of topics; tools that copy groups copy ours with it."""
-    metadata = answer.metadata or ""
-    return Mark(answer.offset, metadata.removeprefix(TOPIC_ID) if metadata.startswith(TOPIC_ID) else "")
+    reached = _beside(answer, REACHED)
+    epoch: int | None = answer.leader_epoch  # the stubs do not know that there may be none
+    told = NO_EPOCH if epoch is None else epoch
+    return Mark(answer.offset, _beside(answer, TOPIC_ID), told, int(reached) if reached.isdecimal() else 0)
+
+
+def _beside(answer: NativePartition, name: str) -> str:
+    """What stands beside an offset under a name; "" where nothing does."""
+    words = (answer.metadata or "").split(" ")
+    return next((word.removeprefix(name) for word in words if word.startswith(name)), "")

@@ -10,9 +10,9 @@ from contextlib import suppress
 from functools import partial
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition as NativePartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition as NativePartition
 
-from consumer.adapters.kafka.connection import native, of_native
+from consumer.adapters.kafka.connection import NO_EPOCH, native, of_native
 from consumer.adapters.kafka.failures import error_of, offsets_policy
 from consumer.adapters.kafka.group_offsets import GroupMember, Mark
 from consumer.adapters.kafka.handoff import Handoff
@@ -41,7 +41,8 @@ class Ownership:
         partitions: Those that are ours and have begun.
         topics: Those of the group that are there, or were while this has run.
         missing: Those of which the brokers said last that there are none. May be read from any thread.
-        fetched: Those of them that are assigned to the client, with the offsets that come next.
+        fetched: Those of them that are assigned to the client.
+        marks: Up to where those were read that have begun, also if they are ours no more; replaced, never changed.
         membership: As of the last poll; None before the first. May be read from any thread.
     """
 
@@ -51,13 +52,13 @@ class Ownership:
         self._on_overtaken = on_overtaken
         self._consumer: Consumer
         self._doubtful: dict[TopicPartition, list[TopicPartition]] = {}  # with those that became so together
-        self._topic_ids: Mapping[TopicPartition, str] = {}  # as of when they began
         self._paused: set[TopicPartition] = set()
         self._starting: frozenset[TopicPartition] = frozenset()  # as told last
         self.partitions: set[TopicPartition] = set()
         self.topics: set[str] = set()
         self.missing: frozenset[str] = frozenset()
-        self.fetched: dict[TopicPartition, int] = {}
+        self.fetched: set[TopicPartition] = set()
+        self.marks: Mapping[TopicPartition, Mark] = {}
         self.membership: GroupMember | None = None
 
     def use(self, consumer: Consumer) -> None:
@@ -116,9 +117,9 @@ class Ownership:
         self.partitions |= starts.keys()
         self.topics.update(partition.topic for partition in starts)
         self._paused |= announced.keys()
-        self.fetched |= {p: start.offset for p, start in starts.items()}
-        self._topic_ids = {**self._topic_ids, **{p: start.topic_id for p, start in starts.items()}}
-        self._consumer.incremental_assign([native(p, start.offset) for p, start in starts.items()])
+        self.fetched |= starts.keys()
+        self.marks = {**self.marks, **{p: start.mark for p, start in starts.items()}}
+        self._consumer.incremental_assign([self._next(p) for p in starts])
         self._consumer.pause([native(p) for p in starts if p in self._paused])
         for partition, start in starts.items():
             self._tell_overtaken(partition, start)
@@ -135,15 +136,18 @@ class Ownership:
         That one would commit an offset of those, so where to begin is not for the group's offset to say.
         """
         self._tell_overtaken(partition, start)
-        self.start_over([partition], partial(self._starts.add, expected=Mark(start.offset, start.topic_id)))
+        self.start_over([partition], partial(self._starts.add, expected=start.mark))
 
     def _tell_overtaken(self, partition: TopicPartition, start: Start) -> None:
-        if start.expected is None or not (start.made_anew or start.expected.offset != start.offset):
+        if start.expected is None or not start.misses:
             return
         told = {"partition": partition, "expected": start.expected.offset, "resumed": start.offset}
         if start.made_anew:
             remedy = f"what was not read of the former topic is gone; {_PERHAPS}"
             _log.error("source_topic_made_anew", **told, remedy=remedy)
+        elif start.goes_back:
+            remedy = f"what the brokers lost before it was read is gone; {_PERHAPS}; have no unclean elections"
+            _log.error("source_log_cut_off", **told, remedy=remedy)
         else:
             remedy = f"what stood between is gone; {_PERHAPS}; raise the topic's retention"
             _log.error("retention_overtook_the_group", **told, remedy=remedy)
@@ -162,46 +166,63 @@ class Ownership:
         """Give up what is under way of these: nobody can settle it, nor anything else together with it."""
         for partition in [partition for partition in self.partitions if partition.topic in topics]:
             if partition in self.fetched:
-                self.find_out(partition, self.fetched[partition])
+                self.find_out(partition)
             self.start_over([partition], partial(self._starts.add_gone, was=self._starts.pending[partition]))
 
     def _leave_former(self, topic_ids: Mapping[str, str | None]) -> None:
         """Where a topic is another one than it was, in its partitions other records have the offsets that come next."""
-        for partition, offset in list(self.fetched.items()):
-            if not Mark(offset, self._topic_ids[partition]).is_of(topic_ids.get(partition.topic) or ""):
-                self.find_out(partition, offset)
+        for partition in list(self.fetched):
+            if not self.marks[partition].is_of(topic_ids.get(partition.topic) or ""):
+                self.find_out(partition)
 
-    def find_out(self, partition: TopicPartition, offset: int) -> None:
-        """Ask where to go on with one that is fetched: this offset is gone, or its topic."""
-        del self.fetched[partition]
+    def find_out(self, partition: TopicPartition) -> None:
+        """Ask where to go on with one that is fetched: what comes next is gone, or is not what it was, or its topic."""
+        self.fetched.discard(partition)
         self._consumer.incremental_unassign([native(partition)])
-        self._starts.add([partition], Mark(offset, self._topic_ids[partition]))
+        self._starts.add([partition], self.marks[partition])
 
     # -- how they are fetched and committed
 
-    def move_on(self, last: Mapping[TopicPartition, int]) -> None:
-        """The records at these offsets were the last ones that came of these partitions."""
-        self.fetched.update({partition: last[partition] + 1 for partition in last.keys() & self.fetched.keys()})
+    def move_on(self, last: Mapping[TopicPartition, Message], ends: Mapping[TopicPartition, int]) -> None:
+        """These were the last records that came of these partitions, and these the ends that were reached.
+
+        To be told before anybody else hears of the records: they are committed with what is known by then.
+        """
+        moved = {key: self._behind(key, message) for key, message in last.items() if key in self.fetched}
+        for key in ends.keys() & self.fetched:
+            moved[key] = moved.get(key, self.marks[key])._replace(reached=ends[key])
+        if moved:
+            self.marks = {**self.marks, **moved}
+            self.publish()
+
+    def _behind(self, partition: TopicPartition, message: Message) -> Mark:
+        epoch, offset = message.leader_epoch(), message.offset() or 0
+        return self.marks[partition]._replace(offset=offset + 1, epoch=NO_EPOCH if epoch is None else epoch)
+
+    def _next(self, partition: TopicPartition) -> NativePartition:
+        """Where to fetch it: by the epoch the library has the brokers look whether the log was cut off before that."""
+        mark = self.marks[partition]
+        return native(partition, mark.offset, epoch=mark.epoch)
 
     def publish(self) -> None:
         """Let offsets be committed by a transaction as the member that this is now."""
         metadata = self._consumer.consumer_group_metadata()
-        self.membership = GroupMember(metadata, frozenset(self.partitions), self._topic_ids)
+        self.membership = GroupMember(metadata, frozenset(self.partitions), self.marks)
 
     def pause(self, partitions: Collection[TopicPartition]) -> None:
         """Stop fetching these."""
         changed = self.partitions.intersection(partitions) - self._paused
         self._paused |= changed
-        self._consumer.pause([native(partition) for partition in changed & self.fetched.keys()])
+        self._consumer.pause([native(partition) for partition in changed & self.fetched])
 
     def resume(self, partitions: Collection[TopicPartition]) -> None:
         """Fetch these again, at once: by itself the library can take a second to notice."""
         changed = self._paused.intersection(partitions)
         self._paused -= changed
-        self._consumer.resume([native(partition) for partition in changed & self.fetched.keys()])
-        for partition in changed & self.fetched.keys():
+        self._consumer.resume([native(partition) for partition in changed & self.fetched])
+        for partition in changed & self.fetched:
             with suppress(KafkaException):  # it has just been assigned, and is about to be fetched anyway
-                self._consumer.seek(native(partition, self.fetched[partition]))
+                self._consumer.seek(self._next(partition))
 
     def commit(self, offsets: Sequence[NativePartition]) -> None:
         """Commit offsets of owned partitions, and of no other: a broker would accept those too.
@@ -246,14 +267,13 @@ class Ownership:
 
     def let_go(self, partitions: Collection[TopicPartition]) -> None:
         """From here on nothing of these partitions can be committed or passed on."""
-        fetched = self.fetched.keys() & partitions
+        fetched = self.fetched.intersection(partitions)
         self._starts.discard(partitions)
         for partition in self._doubtful.keys() & partitions:
             del self._doubtful[partition]
         self.partitions.difference_update(partitions)
         self._paused.difference_update(partitions)
-        for partition in fetched:
-            del self.fetched[partition]
+        self.fetched -= fetched
         if self.membership is not None:
             self.membership = self.membership._replace(owned=frozenset(self.partitions))
         self._consumer.incremental_unassign([native(partition) for partition in fetched])

@@ -273,11 +273,12 @@ class Poller:
     def _hand_over(self, messages: Sequence[Message]) -> None:
         records: list[Record] = []
         ends: dict[TopicPartition, int] = {}
-        last: dict[TopicPartition, int] = {}
+        last: dict[TopicPartition, Message] = {}
+        lost: set[TopicPartition] = set()
         owned = self.ownership.partitions
         for message in messages:
             if (error := message.error()) is not None:
-                self._take_error(error, message, ends)
+                self._take_error(error, message, ends, lost)
                 continue
             # The library makes a topic's name anew for each message; one is enough for all that are held.
             topic, number, offset = intern(message.topic() or ""), message.partition(), message.offset()
@@ -285,19 +286,23 @@ class Poller:
             if place in owned:  # not so when it was revoked while these were gathered
                 moment, headers = message.timestamp()[1], headers_of(message)
                 records.append(Record(topic, number, offset, moment, message.key(), message.value(), headers))  # type: ignore[arg-type]  # the stubs allow None
-                last[place] = offset  # type: ignore[assignment]  # as above
-        self.ownership.move_on(last)
+                last[place] = message
+        self.ownership.move_on(last, ends)
+        for partition in lost:
+            self.ownership.find_out(partition)
         if records or ends:
             self.reach.answered()
             self._handoff.emit(Polled(records, ends))
 
-    def _take_error(self, error: KafkaError, message: Message, ends: dict[TopicPartition, int]) -> None:
+    def _take_error(
+        self, error: KafkaError, message: Message, ends: dict[TopicPartition, int], lost: set[TopicPartition]
+    ) -> None:
         partition = TopicPartition(message.topic() or "", message.partition() or 0)
         if error.code() == KafkaError._PARTITION_EOF:
             if partition in self.ownership.partitions:
                 ends[partition] = message.offset() or 0
         elif error.code() == KafkaError._AUTO_OFFSET_RESET and partition in self.ownership.fetched:
-            self.ownership.find_out(partition, message.offset() or 0)
+            lost.add(partition)
         else:
             self._on_error(error, partition.topic)
 

@@ -26,6 +26,7 @@ from consumer.adapters.kafka.failures import (
     policy,
 )
 from consumer.adapters.kafka.group_offsets import GroupMember
+from consumer.adapters.kafka.poller import SESSION_TIMEOUT_MS
 from consumer.adapters.worker import Worker
 from consumer.core import dead_letters
 from consumer.errors import ConsumerError, FatalError, Rebalancing, SourceUnavailable
@@ -36,6 +37,17 @@ from consumer.settings import Settings
 
 SETTLE_WITHIN_S = 30.0
 """Time for all that comes before the commit; shorter than a transaction may last."""
+
+DELIVERS_SHARE = 1 / 4
+"""Share of the session time-out within which a settlement without a transaction is with the brokers, or never will be.
+
+Who settles is sure of his partitions when he is asked, which may be after two thirds of the session. Whatever he wrote
+after its end would stand behind what the new owner wrote. What is left of it is for heartbeats, and for the library,
+which looks once a second whether a record's time is over.
+"""
+
+QUEUES_SHARE = 1 / 3
+"""Share of that time in which records are handed to the library; each has the rest to be delivered."""
 
 HANGS_AFTER_S = 15.0
 """A call that has its time limit from the socket's alone, and is not over by then, never will be."""
@@ -86,8 +98,8 @@ class SettlingProducer:
     def __init__(
         self, connection: Connection, settings: Settings, transactional_id: str | None, closing: threading.Event
     ) -> None:
-        self._producer = connection.producer(DEFAULTS, self._own_properties(transactional_id))
         self._connection = connection
+        self._producer = connection.producer(DEFAULTS, self._own_properties(transactional_id))
         self._settings = settings
         self._closing = closing
         self._failed: KafkaError | None = None
@@ -98,10 +110,15 @@ class SettlingProducer:
         self.ready = False
         self.in_transaction = False
 
+    def _delivers_within_s(self) -> float:
+        """As `DELIVERS_SHARE` says; a session of the `consumer` protocol is at least as long as that by default."""
+        session_ms = int(self._connection.properties.get("session.timeout.ms", SESSION_TIMEOUT_MS))
+        return min(SETTLE_WITHIN_S, DELIVERS_SHARE * session_ms / 1000)
+
     def _own_properties(self, transactional_id: str | None) -> dict[str, object]:
         """In a transaction every failure shows in its commit; without one, only in the answer to the record."""
         if transactional_id is None:
-            timeout_ms = int(SETTLE_WITHIN_S * 1000)
+            timeout_ms = int((1 - QUEUES_SHARE) * self._delivers_within_s() * 1000)
             return {"enable.idempotence": True, "delivery.timeout.ms": timeout_ms, "on_delivery": self._note}
         return {
             "enable.idempotence": True,
@@ -151,11 +168,12 @@ class SettlingProducer:
         return self._positions
 
     def deliver(self, settlement: Settlement) -> dict[TopicPartition, int]:
-        """Settle without a transaction: all of it is with the brokers, or nothing is told of it."""
-        deadline = time.monotonic() + SETTLE_WITHIN_S
+        """Settle without a transaction: all of it is with the brokers soon, or nothing more of it will be."""
+        within_s = self._delivers_within_s()
+        begun = time.monotonic()
         try:
-            self._produce(settlement, deadline)
-            self._flush(deadline + CALL_S)
+            self._produce(settlement, begun + QUEUES_SHARE * within_s)
+            self._flush(begun + within_s + CALL_S)
         except (KafkaException, SystemError) as failure:
             raise policy(error_of(failure), "cannot settle") from None
         if self._failed is not None:
@@ -179,7 +197,7 @@ class SettlingProducer:
         last = {entry[0]: number for number, entry in enumerate(settlement.changelog)}
         told = {number: self._noter(source) for source, number in last.items()}
         prefixes = {partition: changelog.prefix_of(partition) for partition in last}
-        self._look_up_partitions(topic, last)
+        self._look_up_partitions(deadline, topic, last)
         self._send(
             deadline,
             [
@@ -188,12 +206,14 @@ class SettlingProducer:
             ],
         )
 
-    def _look_up_partitions(self, topic: str, sources: Collection[TopicPartition]) -> None:
+    def _look_up_partitions(self, deadline: float, topic: str, sources: Collection[TopicPartition]) -> None:
         """The producer asks every few minutes how many partitions there are: too late for one that was just added."""
         highest = max((source.partition for source in sources), default=-1)
         if highest > self._highest_partition:
             self._ask_for(topic)
             self._highest_partition = highest
+            if time.monotonic() >= deadline:
+                raise SourceUnavailable("the brokers took too long to tell of the changelog")
 
     def _ask_for(self, topic: str) -> None:
         """Have the library learn what partitions there are. What it cannot read is the answer, and no name of ours."""

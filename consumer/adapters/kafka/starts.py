@@ -7,6 +7,7 @@ next process would, so that a crash before its first settlement skips nothing.
 A topic that is deleted and made anew has the same name and another id. An offset of the former says nothing of it.
 """
 
+import math
 import time
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from concurrent.futures import Future
@@ -17,7 +18,8 @@ from confluent_kafka import Consumer, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from consumer.adapters.kafka import changelog
-from consumer.adapters.kafka.connection import Admin, Connection
+from consumer.adapters.kafka.connection import NO_EPOCH, Admin, Connection
+from consumer.adapters.kafka.cut_logs import goes_on_at
 from consumer.adapters.kafka.failures import error_of, is_gone, is_hopeless, policy
 from consumer.adapters.kafka.group_offsets import GroupOffsets, Mark, Told, marked
 from consumer.adapters.kafka.seldom import Seldom
@@ -73,6 +75,20 @@ class Start(NamedTuple):
         """Whether offsets come again for other records: the topic was made anew, or its log was cut off."""
         return self.made_anew or (self.expected is not None and self.offset < self.expected.offset)
 
+    @property
+    def misses(self) -> bool:
+        """Whether what should have come first is gone. What only ended transactions may be."""
+        if self.expected is None or self.goes_back:
+            return self.expected is not None
+        return self.offset > max(self.expected.offset, self.expected.reached)
+
+    @property
+    def mark(self) -> Mark:
+        """Where it begins; who wrote what stands before that is known only where it begins as it should."""
+        if self.expected is None or self.made_anew or self.offset != self.expected.offset:
+            return Mark(self.offset, self.topic_id)
+        return self.expected._replace(topic_id=self.topic_id)
+
 
 class _Answers(NamedTuple):
     """What the brokers say of partitions.
@@ -82,8 +98,10 @@ class _Answers(NamedTuple):
         there: Partitions of those topics; of a topic that a broker does not know yet there are none.
         begun: Topics that the group has read before; asked for only where it begins at the latest offsets.
         committed: Offsets, without those that an open transaction may still change.
-        low: First offsets, of partitions that have a leader.
-        high: High watermarks, likewise.
+        low: First offsets, of partitions that have a leader, and whose log is known as far as it is asked for.
+        high: High watermarks, of partitions that have a leader.
+        goes_on: Where logs go on from where their partitions are to do so, of which brokers said that it is not there,
+            or not as it was.
     """
 
     topic_ids: Mapping[str, str | None]
@@ -92,6 +110,7 @@ class _Answers(NamedTuple):
     committed: Told
     low: Offsets
     high: Offsets
+    goes_on: Offsets
 
 
 class Starts:
@@ -180,7 +199,7 @@ class Starts:
         if self._answers is None:
             if self._pending and now >= self._not_before:
                 self._asked = set(self._pending)
-                self._answers = self._worker.submit(self._ask, list(self._pending))
+                self._answers = self._worker.submit(self._ask, dict(self._pending))
             return {}
         if not self._answers.done():
             return {}
@@ -252,7 +271,7 @@ class Starts:
         if not self._unknown.told(why):
             _log.warning("start_unknown", error=told, remedy="asked again until it is known")
 
-    def _ask(self, partitions: Collection[TopicPartition]) -> _Answers:
+    def _ask(self, partitions: Told) -> _Answers:
         """Ask the brokers; the ends last, so that they are not before what is committed.
 
         Ids of topics come first: when one is made anew meanwhile, the rest is taken for the former's, and the next look
@@ -265,10 +284,17 @@ class Starts:
             ids = self._topic_ids.of(client, {partition.topic for partition in partitions})
             there = {*partitions_of(client, (topic for topic, topic_id in ids.items() if topic_id is not None))}
             if not (asked := there.intersection(partitions)):
-                return _Answers(ids, there, (), {}, {}, {})
+                return _Answers(ids, there, (), {}, {}, {}, {})
             begun = self._begun(client) if self._latest else ()
             stable = self._group.stable(asked)
-            return _Answers(ids, there, begun, stable, *told_low_and_high(client, asked))
+            low, high = told_low_and_high(client, asked)
+        doubted = _perhaps_cut(partitions, stable, ids, low, high)
+        goes_on = self._goes_on_at(doubted)
+        known = {partition: first for partition, first in low.items() if partition not in doubted.keys() - goes_on}
+        return _Answers(ids, there, begun, stable, known, high, goes_on)
+
+    def _goes_on_at(self, marks: Mapping[TopicPartition, Mark]) -> Offsets:
+        return goes_on_at(self._connection, self._settings.kafka_group_id, marks) if marks else {}
 
     def _begun(self, client: AdminClient) -> set[str]:
         """The source topics of which the group has committed any offset, or had done so.
@@ -307,7 +333,8 @@ class Starts:
             expected = self._expected(partition, topic_id) or answers.committed[partition]
             if expected is not None or not self._latest or partition.topic in answers.begun:
                 low, high = answers.low[partition], answers.high[partition]
-                start = known[partition] = Start(_first(expected, topic_id, low, high), high, expected, topic_id)
+                first = _first(expected, topic_id, low, high, answers.goes_on.get(partition))
+                start = known[partition] = Start(first, high, expected, topic_id)
                 if expected is None:
                     self._unmarked[partition] = start
             elif partition.partition == 0:
@@ -342,14 +369,38 @@ class Starts:
         """
         self._pending.update((partition, start.expected) for partition, start in starts.items())
         if starts:  # whether it worked shows in the next answers
-            offsets = [marked(partition, start.offset, start.topic_id) for partition, start in starts.items()]
+            offsets = [marked(partition, start.mark) for partition, start in starts.items()]
             consumer.commit(offsets=offsets, asynchronous=True)
 
 
-def _first(expected: Mark | None, topic_id: str, low: int, high: int) -> int:
-    """The first offset: the expected one, unless the partition does not have it any more, or not yet."""
-    there = expected is not None and expected.is_of(topic_id) and low <= expected.offset <= high
-    return expected.offset if expected is not None and there else low
+def _perhaps_cut(
+    told: Told, committed: Told, topic_ids: Mapping[str, str | None], low: Offsets, high: Offsets
+) -> dict[TopicPartition, Mark]:
+    """Those marks before which the log may have been cut off, as far as brokers can tell.
+
+    Of what is committed they do so when it is fetched, unless the log does not reach so far.
+    """
+    beyond = {
+        key: mark for key, mark in committed.items() if mark is not None and mark.offset > high.get(key, math.inf)
+    }
+    marks = beyond | {key: mark for key, mark in told.items() if mark is not None}
+    return {
+        key: mark
+        for key, mark in marks.items()
+        if mark.epoch != NO_EPOCH and mark.offset >= low.get(key, math.inf) and mark.is_of(topic_ids[key.topic] or "")
+    }
+
+
+def _first(expected: Mark | None, topic_id: str, low: int, high: int, goes_on: int | None) -> int:
+    """The first offset: the expected one, unless the partition does not have it any more, or not yet.
+
+    Where the log was cut off before that, it is the one at which it goes on.
+    """
+    if expected is None or not expected.is_of(topic_id):
+        return low
+    if goes_on is not None and low <= goes_on < expected.offset:
+        return goes_on
+    return expected.offset if low <= expected.offset <= high else low
 
 
 def _commit_latest(consumer: Consumer, admin: AdminClient, topic: str, topic_id: str) -> None:
@@ -361,6 +412,6 @@ def _commit_latest(consumer: Consumer, admin: AdminClient, topic: str, topic_id:
     partitions = consumer.list_topics(topic, timeout=OFFSETS_WITHIN_S).topics[topic].partitions
     every = [TopicPartition(topic, number) for number in partitions]
     ends = stable_ends(admin, every)
-    commit = [marked(partition, end, topic_id) for partition, end in ends.items()]
+    commit = [marked(partition, Mark(end, topic_id)) for partition, end in ends.items()]
     consumer.commit(offsets=commit, asynchronous=True)  # whether it worked shows in the next answers
     _log.info("group_starts_at_latest", topic=topic, partitions=len(ends))

@@ -87,7 +87,7 @@ class Metrics:
         self._withdrawals_refused = self._counter("withdrawals_refused", "Withdrawals that Genesys refused.", "what")
         self._gaps = self._counter("offset_gaps", "Times that offsets did not follow on.", "topic")
         self._epochs = self._counter("source_epochs", "Times that the log of a source began anew.", "topic")
-        self._overtaken = self._counter("source_overtaken", "Times that retention overtook the group.", "topic")
+        self._overtaken = self._counter("source_overtaken", "Times that records went before they were read.", "topic")
         self._batch_size = self._histogram("batch_size", "Contacts in an answered batch.", _SIZES)
         self._deliver = self._histogram("deliver_seconds", "From sending a batch to its answer.", _CALLS)
         self._request = self._histogram("request_seconds", "One attempt of a request to Genesys.", _CALLS, "operation")
