@@ -129,16 +129,22 @@ class Assignments:
         if partition.stays() and (raw := self._store.read(partition.key, [SETTLED_KEY])[0]) is not None:
             self._source.recall(partition.key, *decode_settled(raw))
 
-    async def revoke(self, keys: Sequence[TopicPartition], release: Callable[[], None]) -> None:
+    def revoke(self, keys: Sequence[TopicPartition], release: Callable[[], None]) -> None:
         """Let go of partitions in an orderly way, within a deadline longer than any request may take.
 
-        Of those that have just begun anew, or are about to, there may be requests under way from before.
+        Those that are here now: by the time that there is a turn for it, others may have come in their place.
         """
         leaving = self._assigned(keys)
         for partition in leaving:
             partition.closing = True
         for partition in leaving:
             self._admission.drop(partition.assignment)
+        self._spawn(self._let_go(leaving, keys, release))
+
+    async def _let_go(
+        self, leaving: Sequence[Partition], keys: Sequence[TopicPartition], release: Callable[[], None]
+    ) -> None:
+        """Wait for what is under way, also from before of those that have just begun anew, or are about to."""
         concerned = self._lanes.under_way(keys) | {partition.assignment for partition in leaving}
         await self._finisher.finish(
             leaving, lambda: any(map(self._lanes.busy, concerned)), self._request_timeout_s, REVOKE_MARGIN_S

@@ -128,10 +128,15 @@ class Feed:
         self._progress.made()
 
     async def _learn(self, partition: Partition, missing: ReaderName) -> None:
+        """Wait until a schema is learnt, but not once the partition goes: all that it holds would stay in memory."""
         told = asyncio.get_running_loop().call_later(TOLD_AFTER_S, self._tell_waiting, partition, missing)
+        learning = asyncio.create_task(self._intake.learn(partition, missing))
+        learning.add_done_callback(lambda _: self._progress.made())
         try:
-            await self._intake.learn(partition, missing)
+            while partition.stays() and not learning.done():
+                await self._progress.wait()
         finally:
+            learning.cancel()
             told.cancel()
             partition.lacks = None
 

@@ -339,7 +339,7 @@ class Pipeline:
                 case Assigned() as assigned:
                     self._assignments.assign(assigned)
                 case Revoked(partitions, release):
-                    self._spawn(self._assignments.revoke(partitions, release))
+                    self._assignments.revoke(partitions, release)
                 case Lost(partitions, forgotten):
                     await self._assignments.lose(partitions)
                     self._spawn(self._tell_forgotten(forgotten))

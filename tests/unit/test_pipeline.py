@@ -1,6 +1,7 @@
 """What the pipeline does when the outside does not behave: outages, refusals, rebalances, schemas that come late."""
 
 import asyncio
+import gc
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,7 +37,7 @@ from consumer.pipeline.partitions import Partition
 from consumer.pipeline.put_off import LONG_S
 from consumer.pipeline.settle import REBALANCING_RETRY_S
 from consumer.pipeline.waits import OFFERED_EVERY_S
-from consumer.ports import Grown, Revoked, Starting, StoreWrite, Sure, always
+from consumer.ports import Grown, Lost, Revoked, Starting, StoreWrite, Sure, always
 from tests import virtual_time
 from tests.checker import check
 from tests.lives import Life, arrives, in_life, live, world_of
@@ -1332,6 +1333,38 @@ def test_a_partition_stalls_while_something_waits_and_nothing_settles() -> None:
         assert life.pipeline.stalled() == {P0: 0, P1: 0}
 
     in_life(world, act, MemorySchemas({7: [SourceUnavailable("down")] * 100 + [SCHEMA]}))
+
+
+def test_a_partition_that_goes_while_it_waits_for_a_schema_leaves_nothing_behind() -> None:
+    """All that it holds would stay in memory for as long as the registry is away, once more with each rebalance."""
+    world = world_of(Story().tell(0, *_contacts(3)))
+    world.log[P0] = [replace(record, value=b"\0\0\0\0\7" + (record.value or b"")[5:]) for record in world.log[P0]]
+
+    async def act(life: Life) -> None:
+        await passes(10)
+        life.source.lose([P0])
+        await passes(10)
+        gc.collect()
+        assert [each for each in gc.get_objects() if isinstance(each, Partition) and each.key == P0] == []
+        life.source.assign([P0])
+        await until(lambda: world.committed.get(P0) == 3)
+
+    in_life(world, act, MemorySchemas({7: [SourceUnavailable("down")] * 100 + [SCHEMA]}))
+
+
+def test_a_revocation_concerns_what_was_there_when_it_came() -> None:
+    """All of it came in a moment in which this process did nothing: what is assigned last stays."""
+    world = world_of(Story().tell(0, *_contacts(1)))
+
+    async def act(life: Life) -> None:
+        await until(lambda: world.committed.get(P0) == 1)
+        world.log[P1] = [replace(record, partition=1) for record in world.log[P0]]
+        life.source._events.put_nowait(Revoked([P1], lambda: None))
+        life.source._events.put_nowait(Lost([P1], lambda: None))
+        life.source.assign([P1])
+        await until(lambda: world.committed.get(P1) == 1)
+
+    in_life(world, act)
 
 
 def test_to_forget_what_expired_is_no_progress() -> None:
