@@ -208,7 +208,7 @@ class _Way:
         mapper = self._envelopes.mapper(topic, definition)
         fitness = self._envelopes.fitness(topic, definition)
         lacking = [f"not there: {field}" for field in fitness.lacking]
-        self._add(self._envelopes.chosen(topic, definition), *fitness.problems, *lacking)
+        self._add(self._envelopes.chosen(topic, definition), *fitness.problems, *fitness.granted, *lacking)
         self._stage = "fields"
 
         def watched(fields: Row, record: Record) -> Events:
