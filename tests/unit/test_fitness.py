@@ -186,6 +186,12 @@ def test_rows_without_a_schema_are_not_judged() -> None:
     assert fitness(record_type("Envelope", fields), "debezium") == Fitness(meant=True)
 
 
+@pytest.mark.parametrize("envelope", ["flattened", "debezium"])
+def test_of_a_heartbeat_in_json_nothing_is_asked(envelope: str) -> None:
+    """It is ignored, and nothing about it is a mistake in the mapping."""
+    assert fitness(record_type("record_1", {"ts_ms": "long"}), envelope) == Fitness(meant=True)
+
+
 @pytest.mark.parametrize(
     ("changed", "told"),
     [

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from fastavro.types import Schema
 
-from consumer.core.envelopes.debezium import is_aside
+from consumer.core.envelopes.debezium import is_aside, is_nameless_aside
 from consumer.core.envelopes.schema import Fields, is_decimal, kind
 from consumer.core.mapping import lacks
 from consumer.core.mapping_tables import FLAGS, REQUIRED, ContactMapping, Path, Source, as_key, shown
@@ -127,7 +127,7 @@ def lacking(envelope: EnvelopeName, definition: Mapping[str, object], mapping: C
 
 
 def _rows(envelope: EnvelopeName, definition: Mapping[str, object]) -> Fields:
-    if envelope not in _ROWS or is_aside(definition):
+    if envelope not in _ROWS or is_aside(definition) or is_nameless_aside(definition):
         return Fields()
     return _ROWS[envelope](Fields.of(definition))
 
