@@ -19,7 +19,7 @@ from consumer.core.framing import Form, KeySchema
 from consumer.core.results import Result
 from consumer.errors import DecodeError, ReaderFailed
 from consumer.formats import SchemaReference
-from consumer.model import ChangeEvent, Events, Record
+from consumer.model import ChangeEvent, Events, Reason, Record
 
 Reader = Callable[[bytes, Record], Events]
 """Makes the change events of the body of a record; raises nothing but `DecodeError`."""
@@ -77,7 +77,7 @@ def decode(records: Iterable[Record], readers: Mapping[ReaderName, Reader | Deco
                 if named.missing is not None:
                     return Decoded(results, named.missing)
                 record = _with_named(record, named.results[0])  # noqa: PLW2901
-            results.append(reader if isinstance(reader, DecodeError) else reader(body, record))
+            results.append(_refused(reader, name, record) if isinstance(reader, DecodeError) else reader(body, record))
         except DecodeError as error:
             results.append(error.with_traceback(None))  # its frames would keep the record's bytes alive
         except MemoryError:
@@ -85,6 +85,10 @@ def decode(records: Iterable[Record], readers: Mapping[ReaderName, Reader | Deco
         except Exception as error:  # noqa: BLE001  # whoever writes a record must not be able to stop the program
             results.append(ReaderFailed(error))
     return Decoded(results, None)
+
+
+def _refused(error: DecodeError, name: ReaderName, record: Record) -> DecodeError:
+    return framing.unknown(error, name, record) if Reason.SCHEMA_UNKNOWN in error.reasons else error
 
 
 def reader_names(records: Iterable[Record], form: Form) -> set[ReaderName]:
