@@ -271,6 +271,8 @@ def _say(finding: Finding) -> None:
         log.warning("mapping_rejects", topic=finding.topic, problems=details)
     elif finding.fit is Fit.NOT_KNOWN:
         log.warning("mapping_not_checked", topic=finding.topic, error=details)
+    if finding.granted:
+        log.warning("mapping_null_grants", topic=finding.topic, problems="; ".join(finding.granted))
 
 
 def _spare_the_garbage_collector() -> None:

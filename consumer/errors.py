@@ -5,7 +5,7 @@
     ConsumerError
     ├─ SettingsError                      refuse to start, every bad setting at once        exit 2
     ├─ RecordError(reasons)               this record, for ever: rejected
-    │    ├─ DecodeError ─ ManyChanged(cause), ReaderFailed(error)   └─ ValidationError
+    │    ├─ DecodeError ─ ManyChanged(cause), OtherColumns, ReaderFailed(error)   └─ ValidationError
     ├─ RefusedByGenesys(code)             the data of a request is blamed: split it until one contact stands alone
     │    ├─ TooLarge                      send fewer bytes at a time
     │    └─ InUse                         this contact later
@@ -64,6 +64,10 @@ class DecodeError(RecordError):
 def undecodable(detail: str) -> DecodeError:
     """The error of a record that does not hold what its framing, its schema or its envelope promises."""
     return DecodeError((Reason.NOT_DECODABLE,), detail)
+
+
+class OtherColumns(DecodeError):
+    """The key is a record without the column of the external id."""
 
 
 class ReaderFailed(DecodeError):

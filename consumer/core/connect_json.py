@@ -106,8 +106,9 @@ class JsonReader:
 
 def _checked(definition: object) -> dict[str, object]:
     """The definition of a record, on which whoever maps the fields may rely: it is valid Avro."""
-    if not isinstance(definition, dict) or definition["type"] != "record":
-        raise undecodable("the JSON is not an object, or its schema not of one")
+    kind = definition["type"] if isinstance(definition, dict) else definition
+    if not isinstance(definition, dict) or kind != "record":
+        raise _no_object("the JSON is not an object, or its schema not of one", is_text=kind == "string")
     try:
         parse_schema(definition)
     except Exception as error:  # noqa: BLE001  # foreign code on foreign input: anything may come
@@ -125,8 +126,14 @@ def _loaded(value: bytes) -> dict[str, object]:
         document = orjson.loads(value)
         if isinstance(document, dict):
             return document
-        raise undecodable("the JSON is not an object")
+        raise _no_object("the JSON is not an object", is_text=isinstance(document, str))
     raise undecodable("the value is not JSON")
+
+
+def _no_object(what: str, *, is_text: bool) -> DecodeError:
+    """The error of JSON that holds no fields. An outbox's payload, which may be JSON itself, is text by default."""
+    remedy = ", but text: of an outbox, have the router expand it (table.expand.json.payload=true)"
+    return undecodable(what + (remedy if is_text else ""))
 
 
 def _text_of(schema: object) -> bytes:

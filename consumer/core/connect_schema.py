@@ -104,7 +104,7 @@ class _Compiler:
                 return self._map(schema, depth)
             case str(kind) if kind in _PRIMITIVES:
                 made = _PRIMITIVES[kind]
-                named = _named(schema)
+                named = _named(schema) | _default(schema)
                 scale = named.get("scale") if kind == "bytes" else None
                 check = _decimal_of(scale) if isinstance(scale, int) else made.check
                 return made if not named else Type({"type": made.definition} | named, check)
@@ -154,6 +154,11 @@ def _named(schema: dict[str, object]) -> dict[str, object]:
     if not isinstance(name, str):
         return {}
     return {"connect.name": name} | _LOGICAL.get(name, {}) | (_decimal(schema) if name == _DECIMAL else {})
+
+
+def _default(schema: dict[str, object]) -> dict[str, object]:
+    """The default, as Connect's converter for Avro notes it."""
+    return {"connect.default": schema["default"]} if schema.get("default") is not None else {}
 
 
 def _decimal(schema: dict[str, object]) -> dict[str, object]:

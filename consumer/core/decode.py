@@ -19,7 +19,7 @@ from consumer.core.framing import Form, KeySchema
 from consumer.core.results import Result
 from consumer.errors import DecodeError, ReaderFailed
 from consumer.formats import SchemaReference
-from consumer.model import ChangeEvent, Events, Record
+from consumer.model import ChangeEvent, Events, Reason, Record
 
 Reader = Callable[[bytes, Record], Events]
 """Makes the change events of the body of a record; raises nothing but `DecodeError`."""
@@ -73,11 +73,11 @@ def decode(records: Iterable[Record], readers: Mapping[ReaderName, Reader | Deco
             if reader is None:
                 return Decoded(results, name)
             if type(reader) is ByKey:
-                named = decode([_key_alone(record)], readers, form)
+                named = decode([key_alone(record)], readers, form)
                 if named.missing is not None:
                     return Decoded(results, named.missing)
                 record = _with_named(record, named.results[0])  # noqa: PLW2901
-            results.append(reader if isinstance(reader, DecodeError) else reader(body, record))
+            results.append(_refused(reader, name, record) if isinstance(reader, DecodeError) else reader(body, record))
         except DecodeError as error:
             results.append(error.with_traceback(None))  # its frames would keep the record's bytes alive
         except MemoryError:
@@ -87,11 +87,15 @@ def decode(records: Iterable[Record], readers: Mapping[ReaderName, Reader | Deco
     return Decoded(results, None)
 
 
+def _refused(error: DecodeError, name: ReaderName, record: Record) -> DecodeError:
+    return framing.unknown(error, name, record) if Reason.SCHEMA_UNKNOWN in error.reasons else error
+
+
 def reader_names(records: Iterable[Record], form: Form) -> set[ReaderName]:
     """Everything that these records, and their keys, have to be read with."""
     found: set[ReaderName] = set()
     for record in records:
-        for each in (record, _key_alone(record)):
+        for each in (record, key_alone(record)):
             with suppress(DecodeError):
                 found.add(form(each)[0])
     return found
@@ -99,7 +103,7 @@ def reader_names(records: Iterable[Record], form: Form) -> set[ReaderName]:
 
 def named_by_key(record: Record, readers: Mapping[ReaderName, Reader | DecodeError], form: Form) -> str | None:
     """The external id that the key of a record names, whatever its value is; None when it names nobody for sure."""
-    for event in decode([_key_alone(record)], readers, form).results:
+    for event in decode([key_alone(record)], readers, form).results:
         if isinstance(event, ChangeEvent) and event.named is not None:
             return event.named
     return None
@@ -109,11 +113,11 @@ def missing_for_key(
     record: Record, readers: Mapping[ReaderName, Reader | DecodeError], form: Form
 ) -> ReaderName | None:
     """What the key of a record has to be read with before `named_by_key` can tell; None when there is a reader."""
-    return decode([_key_alone(record)], readers, form).missing
+    return decode([key_alone(record)], readers, form).missing
 
 
-def _key_alone(record: Record) -> Record:
-    """A tombstone with the key of a record. A CloudEvent could be none."""
+def key_alone(record: Record) -> Record:
+    """The tombstone with the key of a record. A CloudEvent could be none."""
     headers = [header for header in record.headers if header[0] != framing.CLOUD_EVENT]
     return replace(record, value=None, headers=headers)
 

@@ -61,6 +61,11 @@ class Side(NamedTuple):
 VALUE: Final = Side("value", "__value_schema_id", "apicurio.value.")
 KEY: Final = Side("key", "__key_schema_id", "apicurio.key.")
 
+_BY_HEADERS = frozenset({SchemaKind.GLOBAL_ID, SchemaKind.CONTENT_ID, SchemaKind.CONTENT_HASH})
+"""What Apicurio's headers name a schema by; without them that is done where the framing is Apicurio's."""
+
+_LOOKS_AT_HEADERS = frozenset({Framing.APICURIO, Framing.APICURIO_8_BYTE, Framing.AUTO, Framing.CLOUDEVENTS})
+
 Framed = tuple[SchemaReference, bytes]
 """The schema that a body was written with, and the body."""
 
@@ -101,13 +106,35 @@ def form(topic: str, framing: Framing, key_format: KeyFormat) -> Form:
             raise undecodable(f"the value has {len(value):,} bytes, the limit is {MAX_VALUE_BYTES:,}")
         if not value:
             raise undecodable("the value is empty, which is not a tombstone")
-        schema, body = split(value, record.headers, VALUE)
-        if schema is JSON and _is_null(body):
-            _check_for_data(record)
-            return split_key(record)
-        return schema, body
+        try:
+            schema, body = split(value, record.headers, VALUE)
+        except DecodeError as error:
+            refused = error.with_traceback(None)
+        else:
+            if schema is JSON and _is_null(body):
+                _check_for_data(record)
+                return split_key(record)
+            return schema, body
+        # Not inside the handler: the error would travel along as the context of the other one.
+        raise refused if framing in _LOOKS_AT_HEADERS else _of_headers(refused, record.headers)
 
     return split_record
+
+
+def unknown(error: DecodeError, name: SchemaReference | KeySchema, record: Record) -> DecodeError:
+    """The error of a record whose schema is not known: it may be headers that name it, which the framing leaves out."""
+    schema = name.schema if isinstance(name, KeySchema) else name
+    is_by_headers = isinstance(schema, SchemaName) and schema.kind in _BY_HEADERS
+    return error if is_by_headers else _of_headers(error, record.headers)
+
+
+def _of_headers(error: DecodeError, headers: Headers) -> DecodeError:
+    """The error of a record, with the headers in which Apicurio's converter names schemas, if it has some."""
+    names = [side.apicurio for side in (VALUE, KEY) if any(name.startswith(side.apicurio) for name, _ in headers)]
+    if not names:
+        return error
+    told = [error.detail, f"the record has headers {names[0]}…: SOURCE_FRAMING=apicurio"]
+    return DecodeError(error.reasons, "; ".join(filter(None, told)))
 
 
 def _check_for_data(record: Record) -> None:

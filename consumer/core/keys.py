@@ -14,8 +14,8 @@ import orjson
 
 from consumer.core.avro import WriterSchema
 from consumer.core.moments import kafka_time
-from consumer.errors import DecodeError, undecodable
-from consumer.model import ChangeEvent, ChangeType, Record
+from consumer.errors import DecodeError, OtherColumns, undecodable
+from consumer.model import ChangeEvent, ChangeType, Reason, Record
 
 
 class KeyFields(NamedTuple):
@@ -32,6 +32,12 @@ class KeyFields(NamedTuple):
 
 ANY_FIELD = KeyFields()
 NO_FIELD = KeyFields(frozenset())
+
+_NO_ID = "is neither text nor a number, nor a record with one field that is"
+_UNSURE = (
+    "is not for sure the external id: its field is not the first path of external_id in SOURCE_MAPPING, "
+    "in each table that may be for the topic"
+)
 
 KeyReader = Callable[[bytes, Record], ChangeEvent]
 """Makes the change event of a key's body; raises nothing but `DecodeError`."""
@@ -112,6 +118,8 @@ def _loaded(text: str) -> object:
 
 
 def _external_id(value: object, fields: KeyFields) -> str:
+    if isinstance(value, dict) and fields.names and fields.names.isdisjoint(value):
+        raise OtherColumns((Reason.NOT_DECODABLE,), f"the key {_UNSURE if len(value) == 1 else _NO_ID}")
     value = _field(value, fields)
     if fields.documents and isinstance(value, str):
         value = _field(_of_document(value), fields)
@@ -119,7 +127,7 @@ def _external_id(value: object, fields: KeyFields) -> str:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise _refused("is neither text nor a number, nor a record with one field that is")
+    raise _refused(_NO_ID)
 
 
 def _field(value: object, fields: KeyFields) -> object:
@@ -128,10 +136,7 @@ def _field(value: object, fields: KeyFields) -> object:
         return value
     ((name, held),) = value.items()
     if fields.names is not None and name not in fields.names:
-        raise _refused(
-            "is not for sure the external id: its field is not the first path of external_id in SOURCE_MAPPING, "
-            "in each table that may be for the topic"
-        )
+        raise _refused(_UNSURE)
     return held
 
 

@@ -178,5 +178,5 @@ def _shape(value: object) -> str:
     if value is None:
         return "missing"
     if isinstance(value, str):
-        return f"text of {len(value):,} characters"
+        return f"text of {len(value):,} characters" + (", the last one blank" if value.endswith(" ") else "")
     return f"of type {type(value).__name__}"

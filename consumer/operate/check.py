@@ -233,7 +233,8 @@ async def _registry(settings: Settings) -> Line:
 
 
 async def _mappings(settings: Settings, envelopes: Envelopes, schemas: TopicSchemas) -> list[Line]:
-    return [_mapping(finding) for finding in await look(settings, envelopes, schemas)]
+    findings = await look(settings, envelopes, schemas)
+    return [line for finding in findings for line in (_mapping(finding), *_granted(finding))]
 
 
 def _mapping(finding: Finding) -> Line:
@@ -248,6 +249,13 @@ def _mapping(finding: Finding) -> Line:
         "correct SOURCE_MAPPING or SOURCE_ENVELOPE",
     }
     return Line(f"mapping {finding.topic}", finding.fit in {Fit.FITS, Fit.NO_SCHEMA}, told[finding.fit])
+
+
+def _granted(finding: Finding) -> Iterator[Line]:
+    """Flags whose null may come as a default that grants."""
+    for flag in finding.granted:
+        remedy = "or have the converter keep nulls, which no schema tells (docs/formats.md, Traps)"
+        yield Line(f"nulls of {finding.topic}", holds=True, detail=f"{flag}, {remedy}", sure=False)
 
 
 def _reached(what: str) -> Line:

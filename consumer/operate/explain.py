@@ -21,7 +21,7 @@ from consumer.core.dead_letters import as_told_first, is_replayed
 from consumer.core.decode import Reader, ReaderName
 from consumer.core.envelopes.choice import TopicEnvelope
 from consumer.core.envelopes.schema import Mapper
-from consumer.core.framing import KeySchema
+from consumer.core.framing import KeySchema, unknown
 from consumer.core.fuse import is_released, release
 from consumer.core.mapping_places import Row
 from consumer.core.mapping_tables import as_key
@@ -189,7 +189,8 @@ class _Way:
     def reader(self, name: ReaderName, text: str | None) -> Reader:
         """Reads what was written with the schema."""
         if text is None:
-            raise DecodeError((Reason.SCHEMA_UNKNOWN,), "neither the registry nor SCHEMAS_DIR knows it")
+            error = DecodeError((Reason.SCHEMA_UNKNOWN,), "neither the registry nor SCHEMAS_DIR knows it")
+            raise unknown(error, name, self._record)
         made = reader(name, text, self.envelope)
         if isinstance(made, DecodeError):
             raise made
@@ -208,7 +209,7 @@ class _Way:
         mapper = self._envelopes.mapper(topic, definition)
         fitness = self._envelopes.fitness(topic, definition)
         lacking = [f"not there: {field}" for field in fitness.lacking]
-        self._add(self._envelopes.chosen(topic, definition), *fitness.problems, *lacking)
+        self._add(self._envelopes.chosen(topic, definition), *fitness.problems, *fitness.granted, *lacking)
         self._stage = "fields"
 
         def watched(fields: Row, record: Record) -> Events:

@@ -1,8 +1,8 @@
 """Whether the newest records of the source topics can be read: each is taken the way that `explain` shows.
 
 Answers for what the records themselves say of framing, envelope and mapping, which a schema alone does not. One may be
-a bad one; that a topic cannot be read is when all are rejected. Touches the topics and the registry, and tells no
-contact data.
+a bad one; that a topic cannot be read is when all are rejected. Their keys are tried as those of tombstones, of which
+there may be none among them. Touches the topics and the registry, and tells no contact data.
 """
 
 from collections.abc import AsyncIterator, Collection, Sequence
@@ -11,7 +11,8 @@ from heapq import nlargest
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.sampling import newest_records
 from consumer.adapters.schema_registry.registry import opened
-from consumer.errors import ConsumerError, RecordError, SettingsError, TransientError
+from consumer.core.decode import key_alone
+from consumer.errors import ConsumerError, OtherColumns, RecordError, SettingsError, TransientError
 from consumer.model import Record
 from consumer.operate.explain import refusal
 from consumer.operate.line import Line
@@ -25,7 +26,7 @@ OFFSETS = 20
 
 
 async def lines(settings: Settings, readable: Collection[str]) -> AsyncIterator[Line]:
-    """A line for each source topic.
+    """A line for each source topic, and one more where a tombstone would be rejected for its key.
 
     Args:
         settings: How records are read.
@@ -33,24 +34,27 @@ async def lines(settings: Settings, readable: Collection[str]) -> AsyncIterator[
     """
     for topic in settings.kafka_source_topics:
         if topic in readable:
-            yield await _line(topic, settings)
+            for line in await _lines(topic, settings):
+                yield line
         else:
             yield _not_told(topic, "not asked, since the topic is missing or may not be read")
 
 
-async def _line(topic: str, settings: Settings) -> Line:
+async def _lines(topic: str, settings: Settings) -> list[Line]:
     try:
         records = await _newest(topic, settings)
     except ConsumerError as error:
-        return Line(f"record of {topic}", holds=False, detail=str(error))
+        return [Line(f"record of {topic}", holds=False, detail=str(error))]
     if not records:
-        return _not_told(topic, "none is among its newest offsets: whether they can be read shows with the first")
+        return [_not_told(topic, "none is among its newest offsets: whether they can be read shows with the first")]
+    gone = [key_alone(record) for record in records if record.key]
     try:
-        return judged(records, await _refusals(records, settings))
+        line = judged(records, await _refusals(records, settings))
+        return [line, *keys_judged(gone, await _refusals(gone, settings))]
     except SettingsError:  # of which another line speaks
-        return _not_told(topic, "not asked, since the schemas are not valid")
+        return [_not_told(topic, "not asked, since the schemas are not valid")]
     except TransientError as error:
-        return _not_told(topic, f"could not be tried: {error}")
+        return [_not_told(topic, f"could not be tried: {error}")]
 
 
 def _not_told(topic: str, why: str) -> Line:
@@ -90,6 +94,25 @@ def judged(records: Sequence[Record], errors: Sequence[RecordError | None]) -> L
     detail = f"{record.position} is rejected: {_why(error)}; see check --explain {record.position}"
     share = f"{len(refused)} of the newest {many}" if len(refused) < many else f"all of the newest {many}"
     return Line(what, holds=len(refused) < many, detail=f"{share} would be rejected; {detail}" if many > 1 else detail)
+
+
+def keys_judged(gone: Sequence[Record], errors: Sequence[RecordError | None]) -> list[Line]:
+    """What it means that tombstones with the keys of these records would be rejected for these errors, or pass.
+
+    There may never be any, so that nothing has to be wrong.
+    """
+    refused = [(record, error) for record, error in zip(gone, errors, strict=True) if error is not None]
+    return [
+        Line(f"key {record.position}", holds=True, detail=_of_key(error), sure=False) for record, error in refused[:1]
+    ]
+
+
+def _of_key(error: RecordError) -> str:
+    if isinstance(error, OtherColumns):
+        effect = "where that changes, the former contact may stay callable, and tombstones are rejected"
+        return f"it lacks the column of external_id: {effect} (docs/formats.md, Traps)"
+    remedy = "correct SOURCE_KEY, or have none sent (docs/formats.md, Traps)"
+    return f"a tombstone with it would be rejected: {_why(error)}; {remedy}"
 
 
 def _why(error: RecordError) -> str:

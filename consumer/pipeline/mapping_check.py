@@ -12,6 +12,7 @@ from contextlib import aclosing
 from enum import Enum
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from consumer.core.avro import WriterSchema
 from consumer.core.envelopes.choice import Envelopes, Fitness
@@ -53,11 +54,13 @@ class Finding(Struct, frozen=True):
         topic: Which.
         fit: How its mapping and its schemas go together.
         details: What of the latest schema does not fit, or which optional fields it does not have.
+        granted: Flags of the latest schema whose null may come as a default that grants.
     """
 
     topic: str
     fit: Fit
     details: tuple[str, ...] = ()
+    granted: tuple[str, ...] = ()
 
 
 def unmatched(settings: Settings, envelopes: Envelopes) -> list[str]:
@@ -101,9 +104,13 @@ async def _look_at(topic: str, settings: Settings, envelopes: Envelopes, schemas
         return Finding(topic, Fit.NOT_KNOWN, (str(error),))
     if not found:
         return Finding(topic, Fit.NO_SCHEMA)
+    return replace(_judged(topic, found, mixed=envelopes.may_mix(topic)), granted=found[0].granted)
+
+
+def _judged(topic: str, found: Sequence[Fitness], *, mixed: bool) -> Finding:
+    """What the versions, the latest first, come to."""
     latest = found[0]
     if latest.problems:
-        mixed = envelopes.may_mix(topic)
         sure = not mixed and all(version.problems for version in found)
         return Finding(topic, Fit.UNFIT if sure else Fit.REJECTS, latest.problems + latest.doubts)
     if latest.doubts:

@@ -275,16 +275,17 @@ def readers_of(
             unknown_timeout=settings.schema_unknown_timeout_s,
             clock=clock,
             spawn=spawn,
-            on_schema=_lacking_told(topic, envelopes),
+            on_schema=_doubts_told(topic, envelopes),
         )
 
     return make
 
 
-def _lacking_told(topic: str, envelopes: Envelopes) -> OnSchema:
-    """Logs, once, which optional fields of a mapping that is meant for the topic schemas in JSON do not have.
+def _doubts_told(topic: str, envelopes: Envelopes) -> OnSchema:
+    """Logs, once, what is doubtful of schemas in JSON, which no registry has, so that it does not show at start.
 
-    No registry has these, so that a mistyped path does not show at start.
+    That is which optional fields of a mapping that is meant for the topic they do not have, as where a path is
+    mistyped, and of which flags a null may come as a default that grants.
     """
     known: set[Sequence[str]] = set()
 
@@ -296,5 +297,8 @@ def _lacking_told(topic: str, envelopes: Envelopes) -> OnSchema:
         if fitness.meant and fitness.lacking and fitness.lacking not in known:
             known.add(fitness.lacking)
             log.warning("mapping_lacks_fields", topic=topic, fields="; ".join(fitness.lacking))
+        if fitness.granted and fitness.granted not in known:
+            known.add(fitness.granted)
+            log.warning("mapping_null_grants", topic=topic, problems="; ".join(fitness.granted))
 
     return look

@@ -19,6 +19,7 @@ from consumer.operate.check import check, print_document, print_line
 from consumer.operate.line import Line
 from consumer.settings import load
 from consumer.simulator.app import Simulator
+from tests.captured import captured
 from tests.kafka_clients import QUIET, WITHIN_S, commit, produce
 from tests.kafka_cluster import KafkaCluster
 from tests.stories import Event
@@ -299,6 +300,56 @@ async def test_the_newest_records_are_tried(
     line = (await _checked(environ, monkeypatch))[f"record {topic}/1/{len(values) - 1}"]
     assert f"{line.mark} {line.detail}".startswith(told.format(topic=topic)), line
     assert ("see check --explain" in line.detail) == (BAD in values[-5:])
+
+
+CUST_NO = """
+[default]
+external_id = "cust_no"
+phone = "phone"
+consent = "consent"
+do_not_call = "do_not_call"
+"""
+
+
+@pytest.mark.parametrize(
+    ("mapping", "key", "told"),
+    [
+        (
+            CUST_NO,
+            "json",
+            "it lacks the column of external_id: where that changes, the former contact may stay callable",
+        ),
+        (
+            CUST_NO,
+            "string",
+            "a tombstone with it would be rejected: not_decodable, the key is not the external id in UTF-8",
+        ),
+        (CUST_NO.replace("cust_no", "pk"), "json", ""),
+    ],
+    ids=["another column", "not text", "the external id"],
+)
+async def test_keys_are_tried_before_the_first_tombstone(
+    kafka: KafkaCluster,
+    simulator: Simulator,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    *,
+    mapping: str,
+    key: str,
+    told: str,
+) -> None:
+    """Changes are read without them, so nothing else would tell; no tombstone has to come, so it is no fault."""
+    (path := tmp_path / "mapping.toml").write_text(mapping)
+    chosen = {"SOURCE_ENVELOPE": "debezium", "SOURCE_FRAMING": "json", "SOURCE_KEY": key, "SOURCE_MAPPING": str(path)}
+    environ = _environ(kafka, simulator, **chosen)
+    topic = environ["KAFKA_SOURCE_TOPICS"]
+    for record in (captured("external id before"), captured("external id after")):
+        produce(kafka.bootstrap, topic, [record.value], key=record.key)
+    lines = await _checked(environ, monkeypatch)
+    assert lines[f"record {topic}/0/1"].mark == "✓"
+    assert [(line.mark, line.detail[: len(told)]) for what, line in lines.items() if what.startswith("key ")] == (
+        [("–", told)] if told else []  # noqa: RUF001 -- the mark is that dash
+    )
 
 
 async def test_no_contact_data_is_told_of_records(

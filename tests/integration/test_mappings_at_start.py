@@ -99,6 +99,17 @@ async def test_a_schema_that_somebody_registers_stops_nobody(registry: Registry,
     assert "phone (phone)" in str(line["problems"])
 
 
+async def test_a_null_that_may_grant_is_told(registry: Registry, environ: dict[str, str]) -> None:
+    """Nothing is rejected for it, so that nothing else would tell."""
+    mapping = environ["STATE_DIR"] + ".toml"
+    await asyncio.to_thread(Path(mapping).write_text, TABLE.replace("{ value = true }", '"ok"'))
+    granting = {"ok": [{"type": "boolean", "connect.default": True}, "null"]}
+    registry.tell_subject("a-value", json.dumps(record_type("Row", {**COLUMNS, **granting})))
+    (line,) = await started(environ | {"SOURCE_MAPPING": mapping})
+    assert (line["event"], line["topic"], line["log_level"]) == ("mapping_null_grants", "a", "warning")
+    assert "consent: ok may be null, and its default is true" in str(line["problems"])
+
+
 async def test_a_column_that_no_mapping_fills_is_told(environ: dict[str, str]) -> None:
     """It may be meant; it may be a slip too, and then every contact has nothing there."""
     (line,) = await started(environ | {"GENESYS_ATTRIBUTE_COLUMNS": "segment"})

@@ -478,6 +478,8 @@ BAD_DOCUMENTS = {
     "nested beyond the parser": (b'{"a":' * 2_000 + b"1" + b"}" * 2_000, "not JSON"),
     "nested beyond a schema": (b'{"a":' * MAX_DEPTH + b"1" + b"}" * MAX_DEPTH, "deeper than 32"),
     "too many values": (b'{"a": [' + b"[]," * MAX_VALUES + b"[]]}", "more than 100,000 values"),
+    "a text that may be an outbox's": ("{}", "table.expand.json.payload=true"),
+    "the same with a schema": ({"schema": {"type": "string"}, "payload": "{}"}, "table.expand.json.payload=true"),
     "a payload that is none": ({"schema": None, "payload": "x"}, "not an object"),
 }
 

@@ -9,16 +9,19 @@ from typing import Any
 import fastavro
 import pytest
 from hypothesis import given, settings, strategies as st
+from msgspec.structs import replace
 
 from consumer.core.avro import WriterSchema
 from consumer.core.avro_schema import MAX_MEMORY_BYTES, MAX_SCHEMA_CHARACTERS, MAX_SCHEMA_DEPTH, MAX_SCHEMA_NODES
 from consumer.core.decode import decode as decoded_by
 from consumer.core.envelopes.native import native
 from consumer.core.envelopes.schema import Fields
-from consumer.core.framing import MAX_VALUE_BYTES
+from consumer.core.framing import MAX_VALUE_BYTES, form
 from consumer.core.mapping_tables import CHANGE_TYPES
 from consumer.errors import DecodeError, ReaderFailed
+from consumer.formats import Framing, KeyFormat
 from consumer.model import ChangeEvent, ChangeType, Reason, Record
+from tests.captured import captured
 from tests.envelopes import CONFLUENT, TEXT_KEYS
 
 ROOT = Path(__file__).parents[2]
@@ -685,3 +688,20 @@ def test_damaged_bytes_are_read_or_refused(fields, data):
     assert len(decoded.results) == 1 or decoded.missing != 7
     assert all(isinstance(result, ChangeEvent | DecodeError) for result in decoded.results)
     assert not any(isinstance(result, ReaderFailed) for result in decoded.results)
+
+
+def test_an_unknown_schema_may_be_one_that_headers_name():
+    """The first bytes of a bare value are taken for an id then, which nobody knows."""
+    record = captured("bare, with headers of Apicurio")
+    refused = DecodeError((Reason.SCHEMA_UNKNOWN,), "schema id is unknown")
+    apicurio = form("", Framing.APICURIO, KeyFormat.AVRO)
+    (name, _), (by_headers, _) = CONFLUENT(record), apicurio(record)
+    (result,), _ = decode([record], {name: refused})
+    assert isinstance(result, DecodeError)
+    assert result.reasons == (Reason.SCHEMA_UNKNOWN,)
+    told = "schema id is unknown; the record has headers apicurio.value.…: SOURCE_FRAMING=apicurio"
+    assert result.detail == told
+    assert decode([replace(record, headers=[])], {name: refused}).results == [refused]
+    other = DecodeError((Reason.NOT_DECODABLE,), "the schema cannot be used")
+    assert decode([record], {name: other}).results == [other]
+    assert decoded_by([record], {by_headers: refused}, apicurio).results == [refused]

@@ -3,16 +3,19 @@
 import io
 import json
 from decimal import Context, Decimal
+from functools import partial
 from typing import Any
 
 import fastavro
 import pytest
+from msgspec.structs import replace
 
 from consumer.core.avro import WriterSchema
 from consumer.core.connect_json import JsonReader
 from consumer.core.envelopes.debezium import NOT_AVAILABLE
 from consumer.errors import DecodeError
 from consumer.model import UNCHANGED, ChangeEvent, ChangeType, Reason, Record
+from tests.captured import captured
 from tests.envelopes import AVRO, COLUMNS, MAPPING, ROW, TIME_MS, TOPIC, encoded, envelopes, record_type, sample, told
 
 SOURCES: dict[str, dict[str, object]] = {
@@ -278,6 +281,54 @@ ASIDE = {
 def test_records_about_no_row_are_ignored(envelope, aside):
     """Heartbeats, schema changes and transactions must not fill the dead letter topic."""
     assert told(envelope, aside, {"ts_ms": TIME_MS}, MAPPING) == ()
+
+
+def read(record, envelope, mapping=None):
+    """What the program makes of a record of Debezium in JSON."""
+    return JsonReader(partial(envelopes(envelope, mapping).mapper, TOPIC))(record.value, record)
+
+
+@pytest.mark.parametrize("envelope", ["debezium", "flattened"])
+@pytest.mark.parametrize("name", ["heartbeat", "transaction begins", "transaction ends"])
+def test_so_are_they_in_json_without_a_schema(envelope, name):
+    """Nothing names them there: what they hold tells what they are."""
+    assert read(captured(name), envelope) == ()
+
+
+NO_ASIDE = {
+    "more than a time": {"ts_ms": 1, "id": 7},
+    "a time in text": {"ts_ms": "1"},
+    "no time": {},
+    "an event of a transaction": {"status": "END", "id": "1", "event_count": 3},
+    "a status that is none": {"status": 1, "id": "1", "event_count": 3, "data_collections": None},
+}
+
+
+@pytest.mark.parametrize("envelope", ["debezium", "flattened"])
+@pytest.mark.parametrize("fields", NO_ASIDE.values(), ids=NO_ASIDE)
+def test_what_only_looks_like_them_is_rejected(envelope, fields):
+    """It may be a row."""
+    with pytest.raises(DecodeError):
+        read(replace(captured("heartbeat"), value=json.dumps(fields).encode()), envelope)
+
+
+def test_a_row_of_such_columns_is_a_row():
+    """Where the mapping finds all that it needs in it."""
+    never = {"value": False}
+    mapping = {"external_id": "ts_ms", "phone": {"value": "+14155550100"}, "consent": never, "do_not_call": never}
+    assert read(captured("heartbeat"), "flattened", mapping).external_id == "1796072645990"
+
+
+def test_a_cloudevent_in_structured_mode_is_told():
+    """It has the envelope within, and nobody would see why that does not count."""
+    with pytest.raises(DecodeError, match=r"needs op, before, after and source; .*CloudEvent in structured mode"):
+        read(captured("cloudevent"), "debezium")
+
+
+def test_a_payload_of_an_outbox_that_is_text_is_told():
+    """As the router writes it by default."""
+    with pytest.raises(DecodeError, match=r"table\.expand\.json\.payload=true"):
+        read(captured("outbox not expanded"), "outbox")
 
 
 def test_a_table_that_has_the_name_of_such_a_record_is_no_such_record():

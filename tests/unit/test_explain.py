@@ -1,5 +1,6 @@
 """`check --explain`: what a record becomes, step by step, and where its way ends."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,9 @@ from consumer import cli
 from consumer.cli import output
 from consumer.model import Record, TopicPartition
 from consumer.operate import explain
+from tests.captured import captured
 from tests.envelopes import COLUMNS, ROW, TIME_MS, encoded, record_type, sample
+from tests.lives import settings
 from tests.stories import Event
 
 MAPPING = """
@@ -140,6 +143,25 @@ def test_a_broken_rule_is_named_and_what_is_done_all_the_same(
     steps = explained(capsys, change(debezium, phone="?", consent="denied"), code=1)
     assert steps["rules"] == [False, "rejected: phone_not_e164", "phone: text of 1 characters"]
     assert steps["in Genesys"] == [True, "suppress, goes first: the person must not be called"]
+
+
+def test_a_null_that_may_have_come_as_a_default_is_told(
+    debezium: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the record itself nobody can tell."""
+    monkeypatch.delenv("SOURCE_MAPPING")
+    monkeypatch.setenv("SOURCE_FRAMING", "json")
+    value = captured("null as default").value
+    assert value is not None
+    steps = explained(capsys, written(debezium, value), code=0)
+    assert steps["envelope"][2].endswith("consent may be null, and its default is true: drop the column's default")
+
+
+def test_headers_that_nobody_looked_at_are_told(debezium: Path) -> None:
+    """As in the dead letter of such a record."""
+    steps = asyncio.run(explain.explain(captured("bare, with headers of Apicurio"), settings(schemas_dir=debezium)))
+    told = "neither the registry nor SCHEMAS_DIR knows it; the record has headers apicurio.value.…: "
+    assert list(steps[-1].lines) == ["rejected: schema_unknown", f"{told}SOURCE_FRAMING=apicurio"]
 
 
 def test_a_record_that_only_breaks_rules_does_nothing(debezium: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from consumer.core.envelopes.choice import DEFAULT, Envelopes, Fitness
 from consumer.formats import EnvelopeName, PerTopic
 from consumer.settings import packaged_schemas, ready_made_mappings
+from tests.captured import schema_with_a_default_that_grants
 from tests.envelopes import COLUMNS, MAPPING, TOPIC, envelopes, record_type
 
 NATIVE: dict[str, Any] = json.loads((packaged_schemas() / "crm_contact_change.avsc").read_text())
@@ -25,6 +26,11 @@ def in_debezium(row: dict[str, Any]) -> dict[str, Any]:
     """The same in Debezium's envelope."""
     fields = {"before": ["null", row], "after": ["null", "Row"], "source": SOURCE, "op": "string"}
     return record_type("Envelope", fields)
+
+
+def flag(kind: str = "boolean", *, default: object) -> list[object]:
+    """A column that may be null, with its default as Kafka Connect's converters for Avro note it."""
+    return [{"type": kind, "connect.default": default}, "null"]
 
 
 def fitness(schema: dict[str, Any], envelope: str = "flattened", mapping: Mapping[str, object] = MAPPING) -> Fitness:
@@ -180,6 +186,12 @@ def test_rows_without_a_schema_are_not_judged() -> None:
     assert fitness(record_type("Envelope", fields), "debezium") == Fitness(meant=True)
 
 
+@pytest.mark.parametrize("envelope", ["flattened", "debezium"])
+def test_of_a_heartbeat_in_json_nothing_is_asked(envelope: str) -> None:
+    """It is ignored, and nothing about it is a mistake in the mapping."""
+    assert fitness(record_type("record_1", {"ts_ms": "long"}), envelope) == Fitness(meant=True)
+
+
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
@@ -226,6 +238,77 @@ def test_topics_with_mappings_by_record_may_mix_schemas() -> None:
     assert not may_mix("flattened", DEFAULT, "other")
     assert not may_mix("flattened", "Row", TOPIC)
     assert not may_mix("native", "Row")
+
+
+GRANTING = {
+    "consent": (
+        {"consent": flag(default=True)},
+        {"consent": "consent"},
+        "consent: consent may be null, and its default is true",
+    ),
+    "the other flag": (
+        {"dnc": flag(default=False)},
+        {"do_not_call": "dnc"},
+        "do_not_call: dnc may be null, and its default is false",
+    ),
+    "in text": ({"dnc": flag("string", default="N")}, {}, "do_not_call: dnc may be null, and its default is N"),
+    "within a record": (
+        {"a": ["null", record_type("A", {"b": flag(default=True)})]},
+        {"consent": "a.b"},
+        "consent: a.b may be null, and its default is true",
+    ),
+}
+
+
+@pytest.mark.parametrize("envelope", ["flattened", "debezium"])
+@pytest.mark.parametrize(("columns", "mapping", "told"), GRANTING.values(), ids=GRANTING)
+def test_a_null_that_may_come_as_a_default_that_grants_is_told(
+    envelope: str, columns: dict[str, object], mapping: dict[str, object], told: str
+) -> None:
+    """Kafka Connect's converters write the default: somebody would be called of whom nobody knows any more."""
+    schema = in_debezium(rows(**columns)) if envelope == "debezium" else rows(**columns)
+    found = fitness(schema, envelope, mapping)
+    assert found.granted == (f"[{TOPIC}] {told}: drop the column's default",)
+    assert (found.problems, found.doubts) == ((), ())
+
+
+def test_a_null_that_did_come_as_a_default_was_told_by_its_schema() -> None:
+    """As Debezium and a converter for Avro registered it, with the ready-made mapping."""
+    found = envelopes("debezium").fitness("oa.public.opts", schema_with_a_default_that_grants())
+    table, remedy = "[default] (ready-made)", "drop the column's default"
+    assert found.granted == (
+        f"{table} consent: consent may be null, and its default is true: {remedy}",
+        f"{table} do_not_call: do_not_call may be null, and its default is false: {remedy}",
+    )
+
+
+def test_the_default_of_the_field_alone_is_enough() -> None:
+    """Converters may be told to leave out what they note for themselves."""
+    row = rows()
+    row["fields"].append({"name": "ok", "type": ["boolean", "null"], "default": True})
+    assert fitness(row, mapping={"consent": "ok"}).granted != ()
+
+
+HARMLESS = {
+    "a default that withdraws": ({"consent": flag(default=False)}, {"consent": "consent"}),
+    "a column that may not be null": (
+        {"consent": {"type": "boolean", "connect.default": True}},
+        {"consent": "consent"},
+    ),
+    "no default": ({"consent": ["boolean", "null"]}, {"consent": "consent"}),
+    "a default that is neither": ({"dnc": flag("string", default="?")}, {}),
+    "a null that is meant to grant": (
+        {"dnc": flag(default=False)},
+        {"do_not_call": {"path": "dnc", "values": {"null": False}}},
+    ),
+    "a default of what is no flag": ({"phone": flag("string", default="+14155550100")}, {}),
+}
+
+
+@pytest.mark.parametrize(("columns", "mapping"), HARMLESS.values(), ids=HARMLESS)
+def test_other_defaults_are_no_doubt(columns: dict[str, object], mapping: dict[str, object]) -> None:
+    """They let nobody be called who would not be."""
+    assert fitness(rows(**columns), mapping=mapping) == Fitness(meant=True)
 
 
 @pytest.mark.parametrize(("scale", "fits"), [(0, True), (2, True)])

@@ -227,6 +227,26 @@ def test_apicurios_headers_may_refuse_the_record(framing):
     assert "binary encoding" in refusal(b"{}", framing, headers)
 
 
+OTHERS = sorted(
+    set(Framing)
+    - {Framing.APICURIO, Framing.APICURIO_8_BYTE, Framing.AUTO, Framing.CLOUDEVENTS, Framing.BARE, Framing.JSON}
+)
+
+
+@pytest.mark.parametrize("framing", OTHERS)
+def test_headers_of_apicurio_that_a_framing_leaves_out_are_told(framing):
+    """Its converter writes them by default, also where it is told to write as Confluent's does."""
+    told = "; the record has headers apicurio.value.…: SOURCE_FRAMING=apicurio"
+    assert refusal(b"\xff", framing, [("apicurio.value.globalId", bytes(7) + b"\6")]).endswith(told)
+    assert "apicurio.value" not in refusal(b"\xff", framing)
+
+
+@pytest.mark.parametrize("framing", [Framing.APICURIO, Framing.APICURIO_8_BYTE, Framing.AUTO])
+def test_headers_that_are_looked_at_are_no_remedy(framing):
+    """Something else is wrong then."""
+    assert "SOURCE_FRAMING" not in refusal(b"\xff", framing, [("apicurio.value.globalId", b"\6")])
+
+
 def glue(body, compression=5):
     """A value of AWS Glue."""
     return bytes([3, compression]) + UUID(GUID).bytes + body

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from consumer.core.envelopes.choice import Envelopes
 from consumer.model import Record
+from tests.captured import captured
 from tests.envelopes import ROW, TIME_MS
 from tests.lives import live
 from tests.memory_ports import MemorySchemas, World
@@ -73,3 +75,15 @@ def test_a_schema_that_cannot_be_looked_at_is_no_trouble(tmp_path: Path, monkeyp
     """Its records can be read."""
     monkeypatch.setattr(Envelopes, "fitness", lambda *_: 1 / 0)
     assert warnings(tmp_path, [of_connect(ROW)]) == []
+
+
+def test_a_null_that_may_have_come_as_a_default_that_grants_is_told_once() -> None:
+    """Of JSON no registry has the schema, so a record that came so is the first to tell."""
+    record = captured("null as default")
+    world = World()
+    world.append([replace(record, topic=TOPIC, offset=offset) for offset in range(2)])
+    with capture_logs() as lines:
+        live(world, MemorySchemas({}), source_envelope="debezium", source_framing="json")
+    (line,) = [line for line in lines if line["event"] == "mapping_null_grants"]
+    assert (line["log_level"], line["topic"]) == ("warning", TOPIC)
+    assert "consent: consent may be null, and its default is true: drop the column's default" in line["problems"]

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from consumer.core import keys
 from consumer.core.decode import ByKey, Decoded, Reader, ReaderName, decode, named_by_key, reader_names
 from consumer.core.framing import JSON, TEXT, KeySchema, form
-from consumer.errors import DecodeError
+from consumer.errors import DecodeError, OtherColumns
 from consumer.formats import Framing, KeyFormat
 from consumer.model import ChangeType, Reason, Record
 from consumer.pipeline.readers import reader, without_registry
@@ -214,6 +214,19 @@ def test_a_key_names_the_contact_by_the_field_that_is_mapped(external_id, refuse
         (result,) = decode([tombstone(key)], {1: read}, lambda record: (1, record.key or b"")).results
         assert isinstance(result, DecodeError) is refused
         assert refused or getattr(result, "external_id", None) == "42"
+
+
+@pytest.mark.parametrize(
+    ("external_id", "key", "lacks"),
+    [("no", b'{"id": 42}', True), ("no", b'{"id": 42, "of": 1}', True), ("id", b'{"id": 42, "of": 1}', False)],
+    ids=["another column", "other columns", "one of several"],
+)
+def test_a_key_without_the_column_of_the_external_id_is_told_apart(external_id, key, lacks):
+    """Where that column changes the key stays, so that nothing in the stream tells of the former contact."""
+    envelope = envelopes("flattened", {**MAPPING, "external_id": external_id}).of_topic(TOPIC)
+    in_json = without_registry(envelope)[KeySchema(JSON)]
+    (result,) = decode([tombstone(key)], {1: in_json}, lambda record: (1, record.key or b"")).results
+    assert type(result) is (OtherColumns if lacks else DecodeError)
 
 
 @pytest.mark.parametrize(

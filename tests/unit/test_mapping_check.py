@@ -10,7 +10,7 @@ import pytest
 from consumer.errors import DecodeError, SourceUnavailable
 from consumer.formats import SchemaKind, SchemaName, SchemaReference
 from consumer.model import Reason
-from consumer.operate.check import _columns, _mapping
+from consumer.operate.check import _columns, _mapping, _mappings
 from consumer.pipeline.mapping_check import VERSIONS, Finding, Fit, look, unmatched
 from consumer.pipeline.readers import envelopes_of
 from tests.envelopes import COLUMNS, record_type
@@ -20,7 +20,7 @@ TOPIC = "crm.customers"
 TABLE = 'phone = "phone"\nconsent = { value = true }\ndo_not_call = { value = false }\nexternal_id = "id"\n'
 
 
-def row(*without: str, **more: str) -> str:
+def row(*without: str, **more: object) -> str:
     """The schema of a row, without some columns."""
     columns: dict[str, object] = {**COLUMNS, **more}
     return json.dumps(record_type("Row", {name: kind for name, kind in columns.items() if name not in without}))
@@ -191,6 +191,21 @@ def test_check_has_a_line_for_each(fit: Fit) -> None:
     assert line.what == f"mapping {TOPIC}"
     assert line.holds is (fit in {Fit.FITS, Fit.NO_SCHEMA})
     assert ("phone (mobile)" in line.detail) is (fit is not Fit.NO_SCHEMA)
+
+
+def test_a_null_that_may_grant_has_a_line_of_its_own(mapping: Path) -> None:
+    """The schema does not tell whether the converter keeps nulls, so it is no fault; nor does it hide one."""
+    mapping.write_text(mapping.read_text().replace("{ value = true }", '"ok"'))
+    granting = {"ok": [{"type": "boolean", "connect.default": True}, "null"]}
+    told = f"[{TOPIC}] consent: ok may be null, and its default is true: drop the column's default"
+    assert fits(mapping, row(**granting)) == Finding(TOPIC, Fit.FITS, (), (told,))
+    assert fits(mapping, row(**granting, phone="long")).granted == (told,)
+    chosen = settings(kafka_source_topics=TOPIC, source_envelope="flattened", source_mapping=str(mapping))
+    schemas = Schemas({TOPIC: [row(**granting)]}, {})
+    first, line = asyncio.run(_mappings(chosen, envelopes_of(chosen), schemas))
+    assert (first.what, first.mark) == (f"mapping {TOPIC}", "✓")
+    assert (line.what, line.mark) == (f"nulls of {TOPIC}", "–")  # noqa: RUF001 -- the mark is that dash
+    assert told in line.detail
 
 
 NAMELESS = TABLE.replace('external_id = "id"', "")

@@ -133,7 +133,10 @@ def test_a_time_may_be_iso_8601() -> None:
     [
         ("consent", "true", True),
         ("consent_flag", "FALSE", False),
+        ("consent", "t", True),
+        ("doNotCall", "f", False),
         ("doNotCall", "no", "no"),
+        ("segment", "t", "t"),
         ("do_not_call", "", None),
         ("phone", "", None),
         ("phone", "true", "true"),

@@ -252,6 +252,13 @@ def test_the_detail_tells_what_to_look_at_and_no_contact_data():
     )
 
 
+def test_the_blanks_of_a_column_of_fixed_width_are_told():
+    """Nobody sees them in the CRM, and the number looks right there."""
+    result = verdict(phone="+14155550100".ljust(20))
+    assert isinstance(result, ValidationError)
+    assert result.detail == "phone: text of 20 characters, the last one blank"
+
+
 class Forbidden:
     """Stands for a regexp or a function that must not see the value."""
 
@@ -326,7 +333,8 @@ def test_no_value_breaks_validation(value, data):
     if isinstance(result, ValidationError):
         assert len(result.reasons) == 1
         assert re.fullmatch(
-            r"(externalId|phone|email|consent|doNotCall): (missing|text of [0-9,]+ characters|of type (int|bytes|bool))"
+            r"(externalId|phone|email|consent|doNotCall): "
+            r"(missing|text of [0-9,]+ characters(, the last one blank)?|of type (int|bytes|bool))"
             r"|consent and doNotCall are both true",
             result.detail,
         )

@@ -13,7 +13,7 @@ from msgspec import Struct
 from consumer.core.connect_json import is_made_up
 from consumer.core.envelopes.debezium import debezium
 from consumer.core.envelopes.dms import dms
-from consumer.core.envelopes.fitness import lacking, native_unsuited, refused, unsuited
+from consumer.core.envelopes.fitness import granted, lacking, native_unsuited, refused, unsuited
 from consumer.core.envelopes.flattened import flattened
 from consumer.core.envelopes.native import native
 from consumer.core.envelopes.outbox import outbox
@@ -76,12 +76,14 @@ class Fitness(Struct, frozen=True):
         problems: What gets every change rejected; a sentence each.
         doubts: What gets those rejected that have a value there.
         lacking: Optional fields, with their paths, that the schema does not have, and so does not tell.
+        granted: Flags whose null may come as a default that grants; a sentence each.
         meant: Whether the mapping was written for this topic or schema, and not for many.
     """
 
     problems: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     lacking: tuple[str, ...] = ()
+    granted: tuple[str, ...] = ()
     meant: bool = False
 
 
@@ -172,6 +174,7 @@ class Envelopes(Struct, frozen=True):
             tuple(f"{table} {each.told}" for each in found if each.always),
             tuple(f"{table} {each.told}" for each in found if not each.always),
             lacking(name, definition, mapping),
+            tuple(f"{table} {each}" for each in granted(name, definition, mapping)),
             meant=table in {f"[{each}]" for each in (topic, *_names(definition))},
         )
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 import orjson
 from msgspec.structs import replace
 
+from consumer.core.connect_json import is_made_up
 from consumer.core.envelopes.position import log
 from consumer.core.envelopes.schema import Fields, Mapper, kinds
 from consumer.core.mapping import BoundMapping, When, deletion, gap, unknown
@@ -33,6 +34,11 @@ NOT_AVAILABLE = frozenset({
 _MAY_BE_PLACEHOLDER = frozenset({"string", "bytes", "record", "map"})
 _ASIDE = frozenset({"Heartbeat", "SchemaChangeValue", "TransactionMetadataValue", "Notification"})
 
+_HEARTBEAT = {"ts_ms": "long"}
+_TRANSACTION = {"status": "string", "id": "string", "event_count": "long", "data_collections": "array"}
+_NAMELESS_ASIDE = (_HEARTBEAT, _TRANSACTION, _TRANSACTION | _HEARTBEAT)
+"""Fields of such records in JSON without a schema, where each of them may be null."""
+
 _OLD_KEY = "__debezium.oldkey"
 """Header of a create that follows the delete of the same row under another primary key."""
 
@@ -43,6 +49,19 @@ def is_aside(definition: Mapping[str, object]) -> bool:
     """Whether these are records of Debezium about no row."""
     name = str(definition.get("connect.name") or f"{definition.get('namespace', '')}.{definition.get('name')}")
     return name.startswith("io.debezium.") and name.rpartition(".")[2] in _ASIDE
+
+
+def is_nameless_aside(definition: Mapping[str, object]) -> bool:
+    """Whether these are heartbeats or transactions in JSON without a schema, by their fields.
+
+    For whoever has found that they can be no rows: nothing else tells them from a table's.
+    """
+    held = {name: kinds(each) for name, each in Fields.of(definition).items()}
+    is_nameless = is_made_up(str(definition.get("name")))
+    return is_nameless and any(
+        held.keys() == shape.keys() and all(held[name] <= {kind} for name, kind in shape.items())
+        for shape in _NAMELESS_ASIDE
+    )
 
 
 def ignore(_: Row, __: Record) -> Events:
@@ -60,7 +79,9 @@ def debezium(definition: Mapping[str, object], mapping: ContactMapping) -> Mappe
         return ignore
     fields = Fields.of(definition)
     if not {"op", "before", "after", "source"} <= fields.keys():
-        raise unknown("the schema is not one of Debezium's: it needs op, before, after and source")
+        if is_nameless_aside(definition):
+            return ignore
+        raise _of_others(fields)
     deletes = not mapping.is_of_others(fields.within("after").keys())
     # Of a delete in JSON without a schema `before` alone tells the columns: it must name whom creates name.
     columns = fields.within("after") or fields.within("before")
@@ -69,6 +90,13 @@ def debezium(definition: Mapping[str, object], mapping: ContactMapping) -> Mappe
     else:
         rows, bound = _document, BoundMapping(mapping, in_any, loose=True)
     return _Changes(bound, columns, fields.within("source"), rows).events
+
+
+def _of_others(fields: Fields) -> DecodeError:
+    what = "the schema is not one of Debezium's: it needs op, before, after and source"
+    if "specversion" in fields:
+        what += "; with specversion it is a CloudEvent in structured mode, which is not read"
+    return unknown(what)
 
 
 def available(columns: Fields) -> Resolve:

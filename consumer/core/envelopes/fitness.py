@@ -2,8 +2,9 @@
 
 Binding refuses a schema that lacks whom a row is about. What else may be wrong shows here before the first record: that
 the phone number or a flag is lacking, without which a row can do no more than delete or withdraw; fields of types that
-records would be rejected for; and fields that are not there, which count as not told. What lies within maps and
-documents has no schema, so nothing is said of it. Touches nothing else.
+records would be rejected for; flags whose null may come as a default that lets somebody be called; and fields that are
+not there, which count as not told. What lies within maps and documents has no schema, so nothing is said of it. Touches
+nothing else.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -11,10 +12,10 @@ from typing import NamedTuple
 
 from fastavro.types import Schema
 
-from consumer.core.envelopes.debezium import is_aside
+from consumer.core.envelopes.debezium import is_aside, is_nameless_aside
 from consumer.core.envelopes.schema import Fields, is_decimal, kind
 from consumer.core.mapping import lacks
-from consumer.core.mapping_tables import REQUIRED, ContactMapping, Path, Source, shown
+from consumer.core.mapping_tables import FLAGS, REQUIRED, ContactMapping, Path, Source, as_key, shown
 from consumer.formats import EnvelopeName
 
 _FLAG = frozenset({"boolean"})
@@ -33,6 +34,9 @@ _SUITED: Mapping[str, frozenset[str]] = {
 
 _NEEDED = frozenset({"external_id", "consent", "do_not_call"})
 """Fields without which every change is rejected."""
+
+_GRANTS: Mapping[str, bool] = {"consent": True, "do_not_call": False}
+"""What each flag is where somebody may be called."""
 
 _ATTRIBUTE = _TEXT | {"int", "long", "float", "double", "boolean"}
 _NATIVE = {"consent": "consent", "do_not_call": "doNotCall"}
@@ -99,6 +103,15 @@ def unsuited(envelope: EnvelopeName, definition: Mapping[str, object], mapping: 
     return found
 
 
+def granted(envelope: EnvelopeName, definition: Mapping[str, object], mapping: ContactMapping) -> list[str]:
+    """Flags that may be null and have a default that grants, unless a null is meant to grant; a sentence each.
+
+    Kafka Connect's converters write the default in place of the null, and no record tells one from the other.
+    """
+    rows = _rows(envelope, definition)
+    return [told for field in FLAGS if (told := _granted(rows, field, mapping.sources[field]))]
+
+
 def lacking(envelope: EnvelopeName, definition: Mapping[str, object], mapping: ContactMapping) -> tuple[str, ...]:
     """Fields of the mapping, with their paths, that a schema does not have, although it can be bound.
 
@@ -114,7 +127,7 @@ def lacking(envelope: EnvelopeName, definition: Mapping[str, object], mapping: C
 
 
 def _rows(envelope: EnvelopeName, definition: Mapping[str, object]) -> Fields:
-    if envelope not in _ROWS or is_aside(definition):
+    if envelope not in _ROWS or is_aside(definition) or is_nameless_aside(definition):
         return Fields()
     return _ROWS[envelope](Fields.of(definition))
 
@@ -138,6 +151,20 @@ def _unsuited(rows: Fields, sources: Mapping[str, Source], suited: Mapping[str, 
         if types and not types & suited[field]:
             told = f"{field}: {shown([path])} is {', '.join(sorted(types))}, not {' or '.join(sorted(suited[field]))}"
             yield Unsuited(told, always=field in _NEEDED or "null" not in held)
+
+
+def _granted(rows: Fields, field: str, source: Source) -> str | None:
+    path = _place(rows, source)
+    default = None if path is None else _default(rows, path)
+    meant, of_null = (source.values.get(as_key(value), value) for value in (default, None))
+    if path is None or meant is not _GRANTS[field] or of_null is meant:
+        return None
+    return f"{field}: {shown([path])} may be null, and its default is {as_key(default)}: drop the column's default"
+
+
+def _default(rows: Fields, path: Path) -> object:
+    name, *rest = path
+    return _default(rows.within(name), tuple(rest)) if rest else rows.defaults.get(name)
 
 
 def _kind_read(branch: Schema) -> str:

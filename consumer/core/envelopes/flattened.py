@@ -9,7 +9,15 @@ hold the row as it was before, of which only the external id counts. Touches not
 from collections.abc import Mapping
 from typing import Final
 
-from consumer.core.envelopes.debezium import available, ignore, is_aside, nobody_to_delete, renamed, truncated
+from consumer.core.envelopes.debezium import (
+    available,
+    ignore,
+    is_aside,
+    is_nameless_aside,
+    nobody_to_delete,
+    renamed,
+    truncated,
+)
 from consumer.core.envelopes.position import log
 from consumer.core.envelopes.schema import Fields, Mapper
 from consumer.core.mapping import BoundMapping, When, deletion, gap
@@ -17,7 +25,7 @@ from consumer.core.mapping_places import Row
 from consumer.core.mapping_tables import ContactMapping
 from consumer.core.mapping_values import in_milliseconds, names_somebody
 from consumer.core.moments import kafka_time
-from consumer.errors import undecodable
+from consumer.errors import DecodeError, undecodable
 from consumer.model import ChangeType, Events, Record
 
 _CHANGE_TYPES: Final = {"c": ChangeType.CREATE, "r": ChangeType.CREATE, "u": ChangeType.UPDATE, None: ChangeType.UPDATE}
@@ -38,7 +46,12 @@ def flattened(definition: Mapping[str, object], mapping: ContactMapping) -> Mapp
     # Without a prefix nobody knows which are columns.
     columns = {name for name in fields if not name.startswith(mapping.prefix)}
     deletes = deletes and not mapping.is_of_others(columns)
-    bound = BoundMapping(mapping, available(fields), whole=whole, deletes=deletes)
+    try:
+        bound = BoundMapping(mapping, available(fields), whole=whole, deletes=deletes)
+    except DecodeError:
+        if is_nameless_aside(definition):
+            return ignore
+        raise
     return _Changes(bound, fields, mapping.prefix).events
 
 

@@ -30,7 +30,13 @@ _EXACT = Context(prec=200)
 
 
 class Fields(dict[str, Branches]):
-    """What each field of a record may hold, by name, with named types put in where they are used."""
+    """What each field of a record may hold, by name, with named types put in where they are used.
+
+    Attributes:
+        defaults: Of fields that may be null and have one, by name: what Kafka Connect's converters write for a null.
+    """
+
+    defaults: Mapping[str, object] = {}
 
     @classmethod
     def of(cls, definition: Mapping[str, object]) -> "Fields":
@@ -39,7 +45,10 @@ class Fields(dict[str, Branches]):
 
     @classmethod
     def _of_record(cls, record: DictSchema) -> "Fields":
-        return cls((field["name"], branches(field["type"])) for field in record["fields"])
+        fields = cls((field["name"], branches(field["type"])) for field in record["fields"])
+        defaults = {field["name"]: _default(field) for field in record["fields"]}
+        fields.defaults = {name: default for name, default in defaults.items() if default is not None}
+        return fields
 
     def within(self, name: str) -> "Fields":
         """The fields of the record that a field holds; none where it holds no record, or one of several."""
@@ -59,6 +68,15 @@ class Fields(dict[str, Branches]):
             return nothing
         inner = in_any(tuple(rest)) if "map" in held else self.within(name).getter(tuple(rest))
         return inner if inner is None or inner is nothing else _nested(name, inner)
+
+
+def _default(field: Mapping[str, object]) -> object:
+    """The default of a field that may be null: its own, or that of a branch, where Connect's converters note it too."""
+    held = branches(cast("Schema", field["type"]))
+    if "null" not in map(kind, held):
+        return None
+    noted = [branch.get("connect.default") for branch in held if isinstance(branch, dict)]
+    return next((default for default in (field.get("default"), *noted) if default is not None), None)
 
 
 def _nested(name: str, inner: Getter) -> Getter:
