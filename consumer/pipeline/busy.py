@@ -18,12 +18,16 @@ IN_VAIN_S = 600.0
 
 
 class _Tried(NamedTuple):
-    """A lane with the work that is tried, and when it was for the first and for the last time, monotonic seconds."""
+    """A lane with the work that is tried, when it was for the first and for the last time, and what was said then.
+
+    Monotonic seconds.
+    """
 
     lane: Lane
     work: Work
     since: float
     last: float
+    why: str
 
 
 class Busy:
@@ -36,7 +40,6 @@ class Busy:
     def __init__(self, lanes: Lanes) -> None:
         self._lanes = lanes
         self._tried: dict[int, _Tried] = {}
-        self._why = ""
 
     @property
     def reason(self) -> str | None:
@@ -46,20 +49,19 @@ class Busy:
             return None
         others = f" (and {len(long) - 1} more)" if long[1:] else ""
         record = long[0].work.record.position
-        return f"Genesys neither changes nor deletes the contact of {record}{others}: {self._why}"
+        return f"Genesys neither changes nor deletes the contact of {record}{others}: {long[0].why}"
 
     def add(self, lane: Lane, why: str, now: float) -> None:
         """A lane was tried for nothing, monotonic seconds."""
-        self._why = why
         known = self._tried.get(id(lane))
         since = known.since if known is not None and self._is_open(known) and known.work is lane.work else now
-        self._tried[id(lane)] = _Tried(lane, lane.work, since, now)
+        self._tried[id(lane)] = _Tried(lane, lane.work, since, now, why)
         if len(self._tried) > 2 * len(self._lanes):
             self._tried = {key: each for key, each in self._tried.items() if self._is_open(each)}
 
     def in_vain(self) -> list[Lane]:
-        """Lanes that wait, and have been tried for so long that it may not pass by itself."""
-        return [each.lane for each in self._longer_than(IN_VAIN_S) if self._lanes.is_parked(each.lane)]
+        """Lanes that have been tried for so long that it may not pass by itself, also those that are tried just now."""
+        return [each.lane for each in self._longer_than(IN_VAIN_S)]
 
     def _longer_than(self, seconds: float) -> list[_Tried]:
         """Those whose first and last try are at least so far from each other."""

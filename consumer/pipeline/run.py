@@ -297,8 +297,8 @@ class Pipeline:
 
     def _left(self) -> str | None:
         """Why not all is settled that could be read; None if it is."""
-        if self._dispatcher.in_vain:
-            return self._dispatcher.waits_for
+        if len(self.lanes):
+            return self._dispatcher.waits_for or "contacts are still on their way to Genesys"
         return self.fuses.reason if self.fuses.tripped else None
 
     async def _drain(self) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from consumer.core.batch import Lanes
 from consumer.core.delivery import BREAKER_OPEN_S, Breaker
 from consumer.core.lane import Batch, Effect, Lane
 from consumer.errors import FatalError, InUse, RefusedByGenesys, SinkUnavailable, Throttled, Withheld
-from consumer.model import Assignment, Change, Contact, Operation, Record, TopicPartition, Work
+from consumer.model import Assignment, Change, Contact, Operation, Record, Settlement, TopicPartition, Work
 from consumer.pipeline.blame import TRIES, Blame
 from consumer.pipeline.late import LATE_S, REMEMBERED, Late
 from consumer.pipeline.waits import for_the_list
@@ -21,7 +22,7 @@ from consumer.ports import always
 from tests import virtual_time
 from tests.checker import check, check_without_outcomes
 from tests.lives import Life, arrives, in_life, live, world_of
-from tests.memory_ports import MemorySink, World
+from tests.memory_ports import MemorySink, MemoryTopics, World
 from tests.stories import TOPIC, Event, Story, partly
 from tests.virtual_time import EPOCH, passes, until
 
@@ -686,6 +687,73 @@ def test_a_run_that_is_to_end_does_not_wait_for_ever_for_whom_a_campaign_uses(wh
     be_busy(world, "no more")
     live(world)
     check(world, story, set())
+
+
+@pytest.mark.parametrize("in_use", [False, True])
+def test_a_run_that_is_to_end_does_so_however_many_a_campaign_uses(*, in_use: bool) -> None:
+    """Of so many one is always tried."""
+    names = [f"many-{number}" for number in range(150)]
+    story = Story().tell(0, *(Event(name, 1) for name in names))
+    world = world_of(story)
+    live(world)
+    story.tell(0, *(Event(name, 2, delete=True) for name in names))
+    world.append(story.records()[len(names) :])
+    world.delete_refusal = InUse() if in_use else RefusedByGenesys("invalid.delete")
+    world.latency = 0.15
+    with pytest.raises(FatalError, match="neither changes nor deletes"):
+        live(world)
+
+
+class SlowTopics(MemoryTopics):
+    """Brokers that take their time."""
+
+    settle_s = 0.0
+
+    async def settle(self, settlement: Settlement) -> Mapping[TopicPartition, int]:
+        await passes(self.settle_s)
+        return await super().settle(settlement)
+
+
+def test_a_run_that_ends_in_vain_says_so_however_long_its_last_settlement_takes() -> None:
+    """Meanwhile who is in use is tried once more, and waits for nothing in the moment of the question."""
+    story, world = begun()
+    be_busy(world, "used")
+    topics = SlowTopics(world)
+    told = len(story.records())
+    world.append(story.tell(0, Event(KNOWN[0], 2, delete=True)).records()[told:])
+
+    async def main() -> None:
+        life = Life(world, topics=topics)
+        running = asyncio.create_task(life.run())
+        await passes(20)
+        arrives(world, life, story.tell(0, Event(KNOWN[1], 2, delete=True)))
+        await passes(599.5)
+        assert not running.done()
+        topics.settle_s = 15.0
+        arrives(world, life, story.tell(1, Event("last", 1)))
+        await running
+
+    world.in_use = {KNOWN[0], KNOWN[1]}
+    with pytest.raises(FatalError, match="neither changes nor deletes"):
+        virtual_time.run(main())
+
+
+def test_the_status_tells_why_of_the_contact_that_it_names() -> None:
+    """Another one's reason would lead to another code of Genesys."""
+    story, world = begun()
+    be_busy(world, "used")
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, Event(KNOWN[0], 2, delete=True)))
+        await passes(95)
+        world.poison, world.refusal = {KNOWN[1]}, InUse()
+        arrives(world, life, story.tell(0, Event(KNOWN[1], 2, phone="+15550199")))
+        await passes(2)
+        assert "it shows yet after its delete" in str(life.pipeline.degraded)
+        be_busy(world, "no more")
+        await passes(40)
+
+    in_life(world, act)
 
 
 def test_a_newer_change_of_who_is_in_use_begins_anew() -> None:
