@@ -85,8 +85,8 @@ def _lets_call(row: ExportedContact) -> bool:
 
 def is_missed(state: State, contact_list_id: str) -> bool:
     """Whether a contact without a row should have one. One that was suppressed may be gone: nobody calls it."""
-    without_content = not_callable_contents(contact_list_id) | {unknown_content(contact_list_id)}
-    return not state.deleted and state.fingerprint not in without_content
+    no_contents = not_callable_contents(contact_list_id) | {unknown_content(contact_list_id)}
+    return not state.deleted and state.fingerprint not in no_contents
 
 
 def digests(of: Sequence[str], key: bytes) -> bytes:

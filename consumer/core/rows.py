@@ -33,8 +33,14 @@ _WITHDRAWING = {"consent": False, "doNotCall": True}
 _WORDS = {"true": True, "t": True, "false": False, "f": False}  # the short ones are PostgreSQL's
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
 _LONG = range(-(2**63), 2**63)
-_VALUE = re.compile(r"(?:^|,)(?:true|false)(?:,|$)|\S@\S|(?<!\w)\d(?:\W?\d){6}", re.IGNORECASE | re.MULTILINE)
-"""A flag, an address or a number: no name of a column, and not to be repeated."""
+_VALUE = re.compile(
+    r"true|false|[^\s@]+@(?!odata\.|microsoft\.)[^\s@]+\.[^\s@]+|(?!\d{4}-\d\d-\d\d$)[+(]*\d(?:\W?\d){6,}",
+    re.IGNORECASE,
+)
+"""A flag, an address or a number, as a whole: no name of a column, and not to be repeated. OData has names with @."""
+
+_JOINED = re.compile(r"[,\r\n]")
+"""What stands between the values of a row that a quote has made one."""
 
 T = TypeVar("T")
 
@@ -81,12 +87,12 @@ class Rows:
 
     def left_out(self, names: Iterable[str]) -> list[str]:
         """Names that stand for no field, and for no attribute that is configured; without those that are `values`."""
-        return [name for name in names if not (self._is_known(name) or _VALUE.search(name))]
+        return [name for name in names if not (self._is_known(name) or _holds_a_value(name))]
 
     def values(self, names: Iterable[str]) -> list[int]:
         """Places, from 1, of names that must be values: in a header they are those of a row, which it swallowed."""
         places = enumerate(names, start=1)
-        return [place for place, name in places if not self._is_known(name) and _VALUE.search(name)]
+        return [place for place, name in places if not self._is_known(name) and _holds_a_value(name)]
 
     def _is_known(self, name: str) -> bool:
         return self._field(name) in _FIELDS or name in self._attributes
@@ -145,6 +151,10 @@ class Rows:
         if type(moment) is not int or not 0 <= moment <= MAX_MS:
             raise undecodable("occurredAt is neither milliseconds since the epoch nor ISO 8601 with a time zone")
         return moment
+
+
+def _holds_a_value(name: str) -> bool:
+    return any(_VALUE.fullmatch(part.strip()) for part in _JOINED.split(name))
 
 
 def deletes(fields: Fields) -> bool:

@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 
 from consumer.adapters.genesys import limits
 from consumer.adapters.genesys.client import Client
+from consumer.adapters.genesys.contacts import Added, Contacts
 from consumer.adapters.genesys.dnc_list import DncList
 from consumer.adapters.genesys.sink import GenesysSink
 from consumer.core.contact_id import contact_id
@@ -492,6 +493,24 @@ async def test_the_number_of_a_contact_that_grants_again_is_taken_off_where_that
                 await grant(sink, JANE)
                 assert simulator.dnc_numbers("Nobody") == left
                 assert simulator.contacts("People")[JANES_ID]["callable"]
+
+
+async def test_the_number_of_who_is_not_callable_in_genesys_all_the_same_stays(monkeypatch):
+    """An agent or a campaign has made him so: the list may be all that holds in other lists."""
+
+    async def held(contacts, sent, *more, **named):
+        await add(contacts, sent, *more, **named)
+        return Added(held={JANES_ID})
+
+    add = Contacts.add
+    async with Simulator() as simulator, releasing(simulator) as sink:
+        await withdraw(sink, replace(JANE, consent=False))
+        monkeypatch.setattr(Contacts, "add", held)
+        await grant(sink, JANE)
+        assert simulator.dnc_numbers("Nobody") == {JANE.phone}
+        monkeypatch.undo()
+        await grant(sink, JANE)
+        assert simulator.dnc_numbers("Nobody") == set()
 
 
 async def test_only_the_number_that_genesys_has_of_the_contact_is_taken_off():

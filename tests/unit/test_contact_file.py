@@ -199,7 +199,9 @@ def test_a_row_in_place_of_names_is_not_repeated(tmp_path: Path, line: str, says
 def test_names_that_are_no_values_are_taken(tmp_path: Path) -> None:
     """Whatever else a table has them for."""
     names = ["cost_center_1002003", "2nd phone", "@id", "true positive", "Straße/Nr.", ""]
-    assert file(tmp_path, f"externalId,phone,consent,doNotCall,{','.join(names)}\n{',' * 9}\n").left_out == names
+    names += ["state@OData.Community.Display.V1.FormattedValue", "2026-01-31", "order 12345678", "Score (1234567)"]
+    commas = "," * (3 + len(names))
+    assert file(tmp_path, f"externalId,phone,consent,doNotCall,{','.join(names)}\n{commas}\n").left_out == names
 
 
 # -- JSON objects

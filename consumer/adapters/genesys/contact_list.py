@@ -149,7 +149,7 @@ def _doubt(listed: object, wanted: Sequence[str]) -> str:
 def _is_narrow(name: str, specified: Mapping[str, object]) -> bool:
     longest = specified.get("maxLength")
     is_short = isinstance(longest, int) and longest < _LONGEST.get(name, 0)
-    return specified.get("columnDataType", "TEXT") != "TEXT" or is_short
+    return specified.get("columnDataType") not in {None, "TEXT"} or is_short
 
 
 def _checked(listed: object, wanted: Sequence[str]) -> str:

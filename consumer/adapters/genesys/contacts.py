@@ -68,6 +68,18 @@ def encoded(id_: str, list_id: str, data: dict[str, str], *, callable_: bool) ->
     return _encode(_Contact(id_, list_id, callable_, data))
 
 
+class Added(NamedTuple):
+    """What an answer says of contacts that were sent, by Genesys' ids.
+
+    Attributes:
+        missing: Those that do not come back, or come back callable where they were not sent so: they are not applied.
+        held: Those that come back not callable where they were sent so: an agent or a campaign has made them so.
+    """
+
+    missing: Collection[str] = frozenset()
+    held: Collection[str] = frozenset()
+
+
 class Contacts:
     """The contacts of a list.
 
@@ -130,14 +142,11 @@ class Contacts:
         Raises:
             ConsumerError: As `Client.call`.
         """
-        if await self.add(contacts, deadline, sure, paid=paid):
+        if (await self.add(contacts, deadline, sure, paid=paid)).missing:
             _does_not_match()
 
-    async def add(self, contacts: Sequence[bytes], deadline: float, sure: Sure, *, paid: bool) -> Collection[str]:
-        """Add contacts; the ids of those that do not come back, or come back callable where they were not sent so.
-
-        Where an answer does not tell whether they are callable, it is taken for what was sent. Who comes back not
-        callable is taken: an agent or a campaign has made him so.
+    async def add(self, contacts: Sequence[bytes], deadline: float, sure: Sure, *, paid: bool) -> Added:
+        """Add contacts. Where an answer does not tell whether they are callable, it is taken for what was sent.
 
         Raises:
             NoneCameBack: Not one of them.
@@ -158,13 +167,14 @@ class Contacts:
             _does_not_match()
         sent = _named(body)
         if added == sent:  # as they nearly always are
-            return set()
+            return Added()
         told = {each.id: each.callable for each in added}
         missing = {each.id for each in sent if each.id not in told or (told[each.id] and not each.callable)}
-        _tell_held(sum(bool(each.callable) and told.get(each.id) is False for each in sent))
+        held = {each.id for each in sent if each.callable and told.get(each.id) is False}
+        _tell_held(len(held))
         if missing and len(missing) == len(contacts):
             raise NoneCameBack(_DOES_NOT_MATCH)
-        return missing
+        return Added(missing, held)
 
     async def delete(
         self, contact_ids: Sequence[str], deadline: float, sure: Sure

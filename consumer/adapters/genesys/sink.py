@@ -135,12 +135,12 @@ class GenesysSink:
         try:
             await self._blocking.block(owners, until, sure, number_refused, asks=asks)
         except ConsumerError as error:
-            held = self._holding.not_callable(withdrawn) | self._holding.as_they_are(kept)
-            await self._holding.hold(held, deadline, sure, paid=True)
+            without_numbers = self._holding.not_callable(withdrawn) | self._holding.as_they_are(kept)
+            await self._holding.hold(without_numbers, deadline, sure, paid=True)
             raise Withheld(error, {each.external_id for each in withdrawn}, asked=asks) from error
         kept_numbers = await self._blocking.numbers_kept(granted, deadline)
-        missing = await self._contacts.add(contacts, deadline, sure, paid=True)
-        released = {number for id_, number in kept_numbers.items() if id_ not in missing}
+        missing, held = await self._contacts.add(contacts, deadline, sure, paid=True)
+        released = {number for id_, number in kept_numbers.items() if id_ not in missing and id_ not in held}
         blocked = {number for _, number in owners if number}
         await self._blocking.release(released - blocked, deadline, sure)
         return missing
