@@ -171,5 +171,6 @@ class Assignments:
                 gone.append(partition.key)
                 log.info("let_go", partition=partition.key, offset=partition.tracker.committable)
         await self._store.close(*gone)
-        self._member = self._member and bool(self._partitions)  # else the group will say what this one is to have
+        if gone:
+            self._member = bool(self._partitions)  # else the group will say what this one is to have
         self._progress.made()

@@ -135,6 +135,8 @@ class Feed:
         try:
             while partition.stays() and not learning.done():
                 await self._progress.wait()
+            if learning.done():
+                learning.result()  # raises what it failed for
         finally:
             learning.cancel()
             told.cancel()

@@ -101,8 +101,12 @@ class Partition:
 
     @property
     def taken_in(self) -> bool:
-        """Whether everything up to the end at assignment was taken in, or as much of it as the fuse lets in."""
-        return self.fused or (not self.blocked and max(self.tracker.expected, self.reached) >= self.end)
+        """Whether everything up to the end at assignment was taken in, or as much of it as the fuse lets in.
+
+        Of one that is about to go nobody knows: what it held has been let go of.
+        """
+        flows = self.stays() and not self.blocked
+        return self.fused or (flows and max(self.tracker.expected, self.reached) >= self.end)
 
     @property
     def caught_up(self) -> bool:

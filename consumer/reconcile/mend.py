@@ -46,8 +46,8 @@ _RETRY_S = 1.0
 IN_USE_RETRY_S = 30.0
 """Seconds until a contact in use is sent again: a call takes minutes."""
 
-ALONE_FOR_S = 20.0
-"""For how long a request may be written once the brokers said that nobody else is at work; as long as it takes at most.
+ALONE_FOR_S = 40.0
+"""For how long a request may be written once the brokers were asked who else is at work: as long as any may take.
 
 So a process that was stopped or slept in between asks them again.
 """

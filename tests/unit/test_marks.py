@@ -26,6 +26,11 @@ def test_what_was_reached_is_told_only_where_it_is_further() -> None:
     assert marked(P0, Mark(7, "a", 3, 7)).metadata == "topic-id:a"
 
 
+def test_who_reads_the_id_alone_finds_none_where_more_stands_beside_it() -> None:
+    """An earlier checkout takes all behind its name for the id, and so a longer text for another topic."""
+    assert marked(P0, Mark(5, "a", 3, 7)).metadata == "reached:7 topic-id:a"
+
+
 @pytest.mark.parametrize("beside", ["", "somebody's", "reached:soon", "reached:", "reached:-7"])
 def test_what_others_put_beside_an_offset_tells_nothing(beside: str) -> None:
     """An operator's offset is believed as it is."""

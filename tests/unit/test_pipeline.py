@@ -35,9 +35,10 @@ from consumer.pipeline.assignments import NO_PARTITIONS, NO_PARTITIONS_AFTER_S
 from consumer.pipeline.late import LATE_S
 from consumer.pipeline.partitions import Partition
 from consumer.pipeline.put_off import LONG_S
+from consumer.pipeline.readers import Readers
 from consumer.pipeline.settle import REBALANCING_RETRY_S
 from consumer.pipeline.waits import OFFERED_EVERY_S
-from consumer.ports import Grown, Lost, Revoked, Starting, StoreWrite, Sure, always
+from consumer.ports import Assigned, Grown, Lost, Polled, Revoked, Starting, StoreWrite, Sure, always
 from tests import virtual_time
 from tests.checker import check
 from tests.lives import Life, arrives, in_life, live, world_of
@@ -1350,6 +1351,58 @@ def test_a_partition_that_goes_while_it_waits_for_a_schema_leaves_nothing_behind
         await until(lambda: world.committed.get(P0) == 3)
 
     in_life(world, act, MemorySchemas({7: [SourceUnavailable("down")] * 100 + [SCHEMA]}))
+
+
+def test_a_partition_that_goes_while_it_waits_for_a_schema_is_not_caught_up() -> None:
+    """It is given back at once, as after a member rejoined: what it held has not been judged."""
+    world = world_of(Story().tell(0, Event("a", 1, consent=False)))
+    world.log[P0] = [replace(record, value=b"\0\0\0\0\7" + (record.value or b"")[5:]) for record in world.log[P0]]
+
+    async def main() -> None:
+        life = Life(world, MemorySchemas({7: [SourceUnavailable("down")] * 60 + [SCHEMA]}))
+        running = asyncio.create_task(life.run())
+        await passes(3)
+        life.source._events.put_nowait(Polled([], {P0: 1}))
+        life.source.wake()
+        await passes(3)
+        await life.source.revoke([P0])
+        life.source.assign([P0])
+        await running
+
+    virtual_time.run(main())
+    assert world.committed[P0] == 1
+    assert set(_outcomes(world)) == {"delivered"}
+
+
+def test_what_fails_while_a_schema_is_learnt_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a bug, and to go round for ever would hide it."""
+
+    async def fails(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Readers, "learn", fails)
+    with pytest.raises(ExceptionGroup) as caught:
+        live(world_of(Story().tell(0, *_contacts(1))))
+    assert caught.group_contains(ZeroDivisionError)
+
+
+def test_a_member_without_partitions_stays_ready_when_its_last_revocation_ends_late() -> None:
+    """The group had taken them before, and has said since that there are none to have."""
+    world = world_of(Story().tell(0, *_contacts(1)))
+
+    async def act(life: Life) -> None:
+        await until(lambda: world.committed.get(P0) == 1)
+        keys = list(life.pipeline.partitions)
+        life.pipeline.lanes.busy = lambda _: True  # type: ignore[assignment]
+        life.source._events.put_nowait(Revoked(keys, lambda: None))
+        life.source.wake()
+        await passes(3)
+        life.source.lose(keys)
+        life.source._events.put_nowait(Assigned({}, {}))
+        await passes(60)
+        assert life.pipeline.ready
+
+    in_life(world, act)
 
 
 def test_a_revocation_concerns_what_was_there_when_it_came() -> None:

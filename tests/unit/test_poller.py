@@ -116,6 +116,7 @@ CONSUMER = {"group_protocol": "consumer"}
         (5, {}, 30),
         (20, {"session_timeout_ms": "90000"}, 60),
         (40, {}, 15),
+        (20, {"session_timeout_ms": "30000", "heartbeat_interval_ms": "10000"}, 16),
     ],
 )
 async def test_requests_that_begin_are_over_before_the_session_is(

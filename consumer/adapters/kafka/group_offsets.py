@@ -164,9 +164,10 @@ def committed(connection: Connection, group_id: str, partitions: Collection[Topi
 
 def marked(partition: TopicPartition, mark: Mark) -> NativePartition:
     """An offset as it is to be committed."""
-    beside = [f"{TOPIC_ID}{mark.topic_id}"] if mark.topic_id else []
-    if mark.reached > mark.offset:
-        beside.append(f"{REACHED}{mark.reached}")
+    # The id comes last: an earlier checkout takes all behind its name for it, and believes an offset without one.
+    beside = [f"{REACHED}{mark.reached}"] if mark.reached > mark.offset else []
+    if mark.topic_id:
+        beside.append(f"{TOPIC_ID}{mark.topic_id}")
     return native(partition, mark.offset, " ".join(beside), mark.epoch)
 
 

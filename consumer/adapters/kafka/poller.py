@@ -425,10 +425,12 @@ def _begins_within_s(session_s: float, heartbeat_s: float, request_s: float) -> 
     """For how long who stands still or hears nothing may begin requests: they are over before the session is.
 
     The group counts from the last heartbeat, which may have been one interval before the last answer. Never less than a
-    third of the session, or nothing would ever begin: requests for which that is too long are told at start.
+    third of the session, or nothing would ever begin: requests for which that is too long are told at start. Nor less
+    than who is well may hear nothing: an answer counts with the second look after it.
     """
-    shortest, longest = (1 - SURE_SHARE) * session_s, SURE_SHARE * session_s
-    return max(shortest, min(longest, session_s - heartbeat_s - request_s))
+    longest = SURE_SHARE * session_s
+    shortest = max((1 - SURE_SHARE) * session_s, heartbeat_s + 3 * longest / LOOKS_IN_LEASE)
+    return min(longest, max(shortest, session_s - heartbeat_s - request_s))
 
 
 def _tell_too_long_requests(request_s: int, revocation_s: float) -> None:
