@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, TopicPartition as NativePartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition as NativePartition
 from structlog.testing import capture_logs
 
 from consumer.adapters.kafka.connection import NO_EPOCH, Connection, native
 from consumer.adapters.kafka.group_offsets import GroupMember, Mark
 from consumer.adapters.kafka.handoff import Handoff
 from consumer.adapters.kafka.poller import Poller
+from consumer.errors import FatalError
 from consumer.model import TopicPartition
 from consumer.ports import Polled, Revoked, SourceEvent
 from tests.lives import settings
@@ -199,3 +200,40 @@ async def test_records_are_settled_with_the_epoch_of_the_last_one(monkeypatch: p
     poller._hand_over([_Message(7)])  # type: ignore[list-item]
     assert poller.ownership.marks[P0].epoch == NO_EPOCH
     poller.ownership.close()
+
+
+@pytest.mark.parametrize(
+    "failure", [FatalError("gone"), KafkaException(KafkaError(KafkaError._FATAL)), ZeroDivisionError()]
+)
+async def test_who_fails_leaves_the_group_once_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    """Not before: requests may be under way. A client that is thrown away as it is may hang the thread that does so."""
+    left: list[bool] = []
+
+    def fails(_: Poller) -> None:
+        raise failure
+
+    def refuses() -> None:
+        raise KafkaException(KafkaError(KafkaError._STATE))
+
+    class Client(_Client):
+        def subscribe(self, *_: object, **__: object) -> None: ...
+
+        def close(self) -> None:
+            left.append(True)
+
+    monkeypatch.setattr(Connection, "consumer", lambda *_: Client())
+    monkeypatch.setattr(Poller, "_turn", fails)
+    handoff = Handoff()
+    poller = _poller(handoff)
+    running = asyncio.create_task(asyncio.to_thread(poller.run))
+    with pytest.raises(FatalError):
+        await _next(handoff, Revoked)
+    handoff.command(refuses)
+    assert not left
+    assert not running.done()
+    handoff.command(lambda: setattr(poller, "closing", True))
+    async with asyncio.timeout(WITHIN_S):
+        await running
+    assert left == [True]

@@ -8,6 +8,7 @@ records of that call, so none does.
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from sys import intern
 from typing import Any
 
@@ -142,6 +143,7 @@ class Poller:
         self._errors = Seldom()
         self._name = StaticName(settings.kafka_group_instance_id)
         self._consumer: Consumer
+        self._has_client = False
         self.closing = False
         self.ownership = Ownership(Starts(connection, settings, changelog_id), handoff, on_overtaken)
         self.reach = Reach(connection, settings.kafka_source_topics[0])
@@ -176,7 +178,6 @@ class Poller:
             self._join()
             while not self.closing:
                 self._turn()
-            self._consumer.close()
         except ConsumerError as error:
             self._handoff.emit(error)
         except KafkaException as failure:
@@ -188,9 +189,24 @@ class Poller:
             self.reach.close()
             if self._orphans is not None:
                 self._orphans.close()
+        if self._has_client:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Leave the group: the library may hang for ever where a client is thrown away as it is, in whatever thread.
+
+        Also after a failure, but not before told to: what is under way is to end first.
+        """
+        while not self.closing:
+            with suppress(KafkaException):  # a client that failed may refuse what is asked of it
+                self._handoff.serve()
+            self._handoff.wait(lambda: self.closing, LOOK_UP_S)
+        with suppress(KafkaException):
+            self._consumer.close()
 
     def _join(self) -> None:
         self._consumer = self._connection.consumer(self._defaults(), self._own_properties())
+        self._has_client = True
         self.ownership.use(self._consumer)
         self._subscribe()
 
