@@ -489,7 +489,7 @@ class StoodStill(Visited):
         self.calls += 1
         if self.calls == 2:
             await self._visit(self._world)
-            await asyncio.sleep(ALONE_FOR_S)
+            await virtual_time.passes(ALONE_FOR_S)
         return ends
 
 
