@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from consumer.adapters.genesys import limits
 from consumer.adapters.genesys.client import Client
-from consumer.adapters.genesys.contacts import Added, Contacts
+from consumer.adapters.genesys.contacts import ADD_CONTACTS
 from consumer.adapters.genesys.dnc_list import DncList
 from consumer.adapters.genesys.sink import GenesysSink
 from consumer.core.contact_id import contact_id
@@ -498,14 +498,14 @@ async def test_the_number_of_a_contact_that_grants_again_is_taken_off_where_that
 async def test_the_number_of_who_is_not_callable_in_genesys_all_the_same_stays(monkeypatch):
     """An agent or a campaign has made him so: the list may be all that holds in other lists."""
 
-    async def held(contacts, sent, *more, **named):
-        await add(contacts, sent, *more, **named)
-        return Added(held={JANES_ID})
+    async def held(client, endpoint, **named):
+        answer = await call(client, endpoint, **named)
+        return [replace(each, callable=False) for each in answer] if endpoint is ADD_CONTACTS else answer
 
-    add = Contacts.add
+    call = Client.call
     async with Simulator() as simulator, releasing(simulator) as sink:
         await withdraw(sink, replace(JANE, consent=False))
-        monkeypatch.setattr(Contacts, "add", held)
+        monkeypatch.setattr(Client, "call", held)
         await grant(sink, JANE)
         assert simulator.dnc_numbers("Nobody") == {JANE.phone}
         monkeypatch.undo()

@@ -1164,6 +1164,7 @@ def _typed(**types: Any) -> dict[str, Any]:
     [
         ({}, None),
         ({"city": {"maxLength": 1}, "phone_number": {"maxLength": 16}, "do_not_call": {"maxLength": 5}}, None),
+        ({"city": {"columnDataType": None, "maxLength": None}}, None),
         ({"external_id": {"maxLength": 20}}, "external_id"),
         (
             {"phone_number": {"columnDataType": "NUMERIC"}, "consent_flag": {"maxLength": 4}},
