@@ -24,6 +24,9 @@ from tests.waiting import eventually
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(90)]
 
 AGAIN_AFTER_S = 0.02
+OVER_AFTER_S = 80.0
+"""Less than a test may take: what pytest-timeout raises in a callback of the event loop goes no further."""
+
 EVENTS = [Event(f"contact-{n}", 1).value() for n in range(500)]
 
 
@@ -61,7 +64,8 @@ class Consumer:
 @asynccontextmanager
 async def _running(environ: Mapping[str, str], port: int, *arguments: str) -> AsyncIterator[Consumer]:
     own = {**environ, "HTTP_ADDRESS": f"127.0.0.1:{port}"}
-    async with commands.started(own, "run", *arguments, stdout=asyncio.subprocess.DEVNULL) as process:
+    running = commands.started(own, "run", *arguments, stdout=asyncio.subprocess.DEVNULL)
+    async with asyncio.timeout(OVER_AFTER_S), running as process:
         yield Consumer(process, port)
 
 

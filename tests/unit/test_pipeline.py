@@ -1378,7 +1378,6 @@ def test_a_partition_that_goes_while_it_waits_for_a_schema_is_not_caught_up() ->
 
 def test_what_fails_while_a_schema_is_learnt_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is a bug, and to go round for ever would hide it."""
-
     learn, failures = Readers.learn, [ZeroDivisionError()]
 
     async def fails_once(*args: Any) -> None:
