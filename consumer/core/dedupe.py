@@ -291,8 +291,8 @@ def _moved_on(change: Change, state: State) -> State | None:
         return _withdrawn_again(change, state)
     if state.version is not None and (epoch, change.version) < (state.epoch, state.version):
         return None
-    if change.concurrent and change.occurred_at < state.occurred_at:
-        return None  # of a snapshot that did not see what is known: all that was committed since would apply anew
+    if change.concurrent and change.occurred_at <= state.occurred_at:
+        return None  # of a snapshot that may not have seen what is known: all that was committed since would apply anew
     made = replace(
         state,
         concurrent=change.concurrent,

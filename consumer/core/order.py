@@ -39,8 +39,11 @@ def order_of(change: Change, state: State) -> Order:
 
 
 def _was_read_before(change: Change, state: State) -> bool:
-    """Whether a snapshot read a grant before the known change was committed, which may stand before it all the same."""
-    return change.concurrent and not change.withdrawal and change.occurred_at < state.occurred_at
+    """Whether a snapshot read a grant before the known change was committed, which may stand before it all the same.
+
+    In the same millisecond it may have.
+    """
+    return change.concurrent and not change.withdrawal and change.occurred_at <= state.occurred_at
 
 
 def _order_of_epochs(change: Change, state: State) -> Order:
@@ -78,13 +81,12 @@ def goes_back(change: Change, state: State) -> bool:
 def is_committed_since(change: Change, state: State) -> bool:
     """Whether a change stands before what a snapshot read, and was committed after that: the snapshot did not see it.
 
-    Then its record came behind that of the snapshot. What came before was committed before, whatever its time: clocks
-    differ.
+    Then its record came behind that of the snapshot; in the same millisecond it counts as committed since. What came
+    before was committed before, whatever its time: clocks differ.
     """
     if not state.concurrent or change.version is None or change.read:
         return False
-    later = change.offset > state.offset and change.occurred_at > state.occurred_at
-    return later and change.epoch == state.epoch
+    return change.offset > state.offset and change.occurred_at >= state.occurred_at
 
 
 def is_apart(change: Change, state: State) -> bool:

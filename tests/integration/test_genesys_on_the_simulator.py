@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import cast
+from typing import Any, cast
 
 import aiohttp
 import orjson
@@ -499,7 +499,7 @@ async def test_the_number_of_who_is_not_callable_in_genesys_all_the_same_stays(m
     """An agent or a campaign has made him so: the list may be all that holds in other lists."""
 
     async def held(client, endpoint, **named):
-        answer = await call(client, endpoint, **named)
+        answer: Any = await call(client, endpoint, **named)
         return [replace(each, callable=False) for each in answer] if endpoint is ADD_CONTACTS else answer
 
     call = Client.call

@@ -6,7 +6,7 @@ from pathlib import Path
 import fastavro
 import pytest
 from hypothesis import assume, given, strategies as st
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from consumer.core import changes, fingerprints, state_bytes
 from consumer.core.changes import (
@@ -24,9 +24,11 @@ from consumer.core.dedupe import (
     BEFORE_ALL,
     accepted,
     advanced,
+    as_held,
     forgotten,
     from_a_file,
     given_up,
+    is_told_again,
     judge,
     judged,
     noted,
@@ -34,6 +36,7 @@ from consumer.core.dedupe import (
     repeats,
 )
 from consumer.core.fingerprints import Flags
+from consumer.core.order import goes_back
 from consumer.errors import FatalError
 from consumer.model import (
     FROM_A_FILE,
@@ -404,6 +407,52 @@ def test_a_part_withdraws_by_what_it_tells(told, withdraws):
     """A field that it does not tell says nothing against calling."""
     made = part(**told)
     assert (made.operation, made.withdrawal, made.identity) == (Operation.UPSERT, withdraws, change().identity)
+
+
+@pytest.mark.parametrize(
+    ("told", "callable_"),
+    [({"consent": True}, False), ({"do_not_call": False}, False), ({"consent": True, "do_not_call": False}, True)],
+    ids=str,
+)
+def test_a_part_makes_callable_again_by_both_flags_alone(told, callable_):
+    """One of them says nothing of the other, by which the contact may have withdrawn."""
+    assert accepted(part(version=6, **told), accepted(change(consent=False), None)).callable is callable_
+
+
+@pytest.mark.parametrize("flag", ["consent", "do_not_call"])
+def test_a_flag_that_is_told_again_behind_has_no_place_of_its_own_any_more(flag):
+    """Also where all else says the same with the same version."""
+    made, place = part(offset=12, **{flag: flag == "consent"}), Place(4, versioned=True, occurred_at=900, offset=3)
+    known = replace(state(fingerprint=made.fingerprint), **{f"{flag}_at": place})
+    after = advanced(made, known)
+    assert after is not None
+    assert asdict(after)[f"{flag}_at"] is None
+    assert advanced(replace(made, offset=9), known) is None
+
+
+@pytest.mark.parametrize("callable_", [None, True, False])
+def test_who_is_held_in_genesys_is_so_as_a_precaution_where_nobody_knows_how_it_was_left(callable_):
+    """The order stays; of whom nothing is known there is none."""
+    known = replace(state(), callable=callable_)
+    precaution_of_it = replace(known, fingerprint=fingerprints.undecoded(LIST), callable=False)
+    assert as_held(known, LIST) == (precaution_of_it if callable_ is None else known)
+    assert (as_held(None, LIST).version, as_held(None, LIST).callable) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("told", "known", "expected"),
+    [
+        ({}, {}, True),
+        ({"version": 6}, {}, False),
+        ({"epoch": 1}, {}, False),
+        ({"version": None}, {"version": None, "versioned": False}, False),
+        ({}, {"deleted": True}, False),
+    ],
+    ids=str,
+)
+def test_a_change_is_told_again_with_the_version_of_a_contact_that_is_there(told, known, expected):
+    """Without one nobody knows, and with that of a delete it is another row's."""
+    assert is_told_again(replace(change(), **told), replace(state(), **known)) is expected
 
 
 def test_a_part_comes_to_the_whole_contact():
@@ -790,6 +839,31 @@ def test_a_grant_of_another_epoch_needs_a_later_time(made, numbers, epoch, step)
         assert not made.read
 
 
+@pytest.mark.parametrize(
+    ("epoch", "offset", "expected"),
+    [(0, 9, Verdict.STALE), (0, 11, Verdict.CHANGED), (2, 9, Verdict.CHANGED), (2, 11, Verdict.CHANGED)],
+)
+def test_a_withdrawal_of_another_epoch_is_older_only_where_it_stands_before(epoch, offset, expected):
+    """What is of the newer one was told since, wherever it stands: the topic may have been made anew."""
+    made = replace(change(version=4, offset=offset, consent=False), epoch=epoch, positional=True)
+    assert judge(made, state(epoch=1)) is expected
+
+
+@pytest.mark.parametrize(("version", "left"), [(4, 6), (9, 9)])
+def test_only_a_position_that_went_back_leaves_one_above_the_highest(version, left):
+    """Of a log that goes on, a withdrawal leaves its own."""
+    made = replace(change(version=version, at=NEW, consent=False), positional=True)
+    assert goes_back(made, state()) is (version < 5)
+    assert accepted(made, state()).version == left
+
+
+@pytest.mark.parametrize(("offset", "expected"), [(9, Verdict.STALE), (11, Verdict.CHANGED)])
+def test_a_replayed_grant_without_an_order_needs_its_place_and_a_later_time(offset, expected):
+    """From before what is known it is older, whatever its time."""
+    made = replace(change(version=6, at=NEW, offset=offset), replayed=True)
+    assert judge(made, state(version=None, versioned=False)) is expected
+
+
 @given(st.booleans(), histories)
 def test_a_replay_of_a_whole_partition_sends_nothing(versioned, history):
     """Offsets set back to the beginning: whatever was delivered in order is a duplicate or stale now."""
@@ -946,6 +1020,16 @@ def test_nothing_repeats_what_a_file_told():
     made = replace(change(offset=7), imprint=b"of the record")
     assert repeats(7, b"of the record", accepted(made, None))
     assert not repeats(7, b"of the record", from_a_file(accepted(made, None)))
+
+
+@pytest.mark.parametrize("fields", [{"consent": False}, {"kind": ChangeType.DELETE}], ids=["withdrawal", "delete"])
+def test_a_withdrawal_that_is_repeated_behind_has_to_be_judged(fields):
+    """Its place is remembered anew: a grant that stood between must not come after it."""
+    grant = replace(change(offset=7), imprint=b"of the record")
+    withdrawal = replace(change(offset=7, **fields), imprint=b"of the record")
+    assert [repeats(offset, b"of the record", accepted(grant, None)) for offset in (6, 7, 8)] == [False, True, True]
+    told = [repeats(offset, b"of the record", accepted(withdrawal, None)) for offset in (6, 7, 8)]
+    assert told == [False, True, False]
 
 
 def test_what_has_no_imprint_repeats_nothing():

@@ -77,6 +77,14 @@ def test_what_a_snapshot_read_undoes_no_withdrawal_that_was_committed_since(tmp_
     assert callable_(after(tmp_path, read, withdrawal, newer)) == {"7": True}
 
 
+def test_a_withdrawal_that_was_committed_in_the_millisecond_of_the_snapshot_applies(tmp_path: Path) -> None:
+    """Whether the snapshot saw it nobody knows; nor does it, told again, or read once more in that moment, undo it."""
+    read, withdrawal = row("r", READ, 0), row("u", MADE, 0, **DENIED)
+    world = after(tmp_path, read, withdrawal, read, row("r", READ + 50, 0))
+    assert ended(world) == ["delivered", "delivered", "stale", "stale"]
+    assert callable_(world) == {"7": False}
+
+
 def test_who_withdrew_is_not_called_while_all_of_it_is_told_again(tmp_path: Path) -> None:
     """The transaction granted before it withdrew, and both stand before what the snapshot read."""
     told = [row("r", READ, 0, **DENIED), row("u", MADE, LATER), row("u", MADE + 1, LATER, **DENIED)]

@@ -1361,6 +1361,8 @@ def test_no_more_than_so_many_are_remembered() -> None:
     late.unanswered(lanes, 0.0)
     assert [late.left(withdrawals[n], 1.0) for n in (0, 9, 10, -1)] == [0.0, 0.0, LATE_S - 1, LATE_S - 1]
     assert late.left(lanes[-1], 1.0) == 0.0
+    late.unanswered([lanes[10], _lane("c-new")], 2.0)
+    assert [late.left(withdrawals[n], 2.0) for n in (10, 11, 12)] == [LATE_S, 0.0, LATE_S - 2]
     late.unanswered([], LATE_S)
     assert late.left(withdrawals[-1], LATE_S - 1) == 0.0
     late.unanswered(withdrawals, 0.0)
