@@ -15,6 +15,7 @@ from consumer.core.delivery import BREAKER_OPEN_S, Breaker
 from consumer.core.lane import Batch, Effect, Lane
 from consumer.errors import FatalError, InUse, RefusedByGenesys, SinkUnavailable, Throttled, Withheld
 from consumer.model import Assignment, Change, Contact, Operation, Record, Settlement, TopicPartition, Work
+from consumer.pipeline.again import MISSES
 from consumer.pipeline.blame import TRIES, Blame
 from consumer.pipeline.late import LATE_S, REMEMBERED, Late
 from consumer.pipeline.waits import for_the_list
@@ -648,6 +649,41 @@ each_busy = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.parametrize(
+    ("what", "event"), [("used", "delete_postponed"), ("refused", "delete_refused"), ("changed", "contact_in_use")]
+)
+def test_the_log_tells_whom_genesys_neither_changes_nor_deletes(what: str, event: str) -> None:
+    """By the position of the record, with every try."""
+    story, world = begun()
+    be_busy(world, what)
+
+    async def act(life: Life) -> None:
+        change = {"phone": "+15550199"} if what == "changed" else {"delete": True}
+        arrives(world, life, story.tell(0, Event(KNOWN[0], 2, **change)))
+        await passes(45)
+        told = [(line["event"], line["record"]) for line in logs if "record" in line]
+        assert told == [(event, f"{TOPIC}/0/{len(KNOWN)}")] * 2
+        be_busy(world, "no more")
+
+    with capture_logs() as logs:
+        in_life(world, act)
+
+
+def test_the_log_tells_who_is_left_out_until_it_is_given_up() -> None:
+    """By the position of the record."""
+    story, world = begun()
+    world.unanswered, world.left_out = set(), {"new"}
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story.tell(0, Event("new", 1), Event("other", 1)))
+        await until(lambda: world.committed == {P0: len(story.records())})
+
+    with capture_logs() as logs:
+        in_life(world, act)
+    told = [line["event"] for line in logs if line.get("record") == f"{TOPIC}/0/{len(KNOWN)}"]
+    assert told == ["contact_left_out"] * (MISSES - 1) + ["contact_given_up"]
+
+
 @each_busy
 def test_the_status_tells_who_is_in_use_for_long(what: str, why: str) -> None:
     """By the position of the record, once it was tried for a minute; a call is over by then, most are."""
@@ -1139,7 +1175,10 @@ def test_a_withdrawal_does_not_wait_for_room_for_the_contact_before_it() -> None
             await passes(5)
         assert world.committed == {P0: len(story.records())}
 
-    in_life(world, act)
+    with capture_logs() as logs:
+        in_life(world, act)
+    told = [line["event"] for line in logs if line.get("record") == f"{TOPIC}/0/{len(KNOWN)}"]
+    assert told == ["contact_without_room"] * (MISSES - 1)
     (suppressed,) = [each["outcome"] for each in world.events() if each["operation"] == "suppress"]
     assert suppressed == "rejected"
     (given_up,) = [each["reasons"] for each in world.events() if each["outcome"] == "undeliverable"]
@@ -1248,6 +1287,23 @@ async def held_up(world: World, life: Life, story: Story, event: Event) -> Any:
     world.on_upsert = lambda _: None
     (body,) = held
     return lambda: world.list.update({event.external_id: {"callable": body["callable"], **body["data"]}})
+
+
+def test_the_log_tells_which_withdrawal_is_sent_again() -> None:
+    """Once, with its record and for how long what nobody answered may come."""
+    story, world = begun()
+    world.unanswered = set()
+
+    async def act(life: Life) -> None:
+        await held_up(world, life, story, Event(KNOWN[0], 2, phone="+15550199"))
+        arrives(world, life, story.tell(0, Event(KNOWN[0], 3, consent=False)))
+        await passes(LATE_S + 12)
+
+    with capture_logs() as logs:
+        in_life(world, act)
+    (line,) = [line for line in logs if line["event"] == "withdrawal_sent_again"]
+    assert line["record"] == f"{TOPIC}/0/{len(KNOWN) + 1}"
+    assert LATE_S - 10 < line["seconds"] <= LATE_S
 
 
 @pytest.mark.parametrize(
