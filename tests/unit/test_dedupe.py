@@ -595,6 +595,16 @@ NO_UPSERT = {
 }
 
 
+@pytest.mark.parametrize(
+    "made",
+    [part(consent=True), change(consent=False), merged(suppressed(), CONTACT, None, LIST)],
+    ids=["part", "whole", "merged"],
+)
+def test_only_a_suppression_takes_on_what_withdrew_before_it(made):
+    """Any other change is what the CRM says now; one that is merged tells all by itself."""
+    assert withdrawing(made, Withdrawn.DO_NOT_CALL, LIST) == made
+
+
 @pytest.mark.parametrize("made", NO_UPSERT.values(), ids=NO_UPSERT)
 def test_whatever_is_no_upsert_is_a_withdrawal(made):
     """So nothing but a grant lets a number off the list."""
