@@ -196,6 +196,13 @@ def test_a_replay_of_a_topic_that_is_no_source_topic_is_refused() -> None:
     assert (ended.returncode, told in ended.stderr) == (2, True)
 
 
+def test_what_tells_of_a_file_is_refused_without_one() -> None:
+    """It would be passed over, and all that is printed would be of other topics."""
+    for option in ("--topic", "--key"):
+        ended = python("-m", "consumer", "check", option, "misspelt", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+        assert (ended.returncode, ended.stdout, "name it with --explain" in ended.stderr) == (2, "", True)
+
+
 def test_a_slip_in_the_environment_is_told() -> None:
     """It does nothing else, so that nobody would notice."""
     ended = python(
