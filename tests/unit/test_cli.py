@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import errno
 import os
 import re
 import signal
@@ -295,6 +296,29 @@ def test_whoever_stops_reading_gets_no_trace() -> None:
     ended = python("-m", "consumer", "check", stdout=writer)
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("options", [(), ("--output", "json")], ids=["text", "json"])
+def test_an_output_file_on_a_full_disk_is_no_bug(options: tuple[str, ...], unbuffered: str) -> None:
+    """Whoever redirected it can mend that: one line says so, and nothing more fails at the end of the interpreter."""
+    with Path("/dev/full").open("wb") as full:
+        ended = python("-m", "consumer", "check", *options, stdout=full.fileno(), PYTHONUNBUFFERED=unbuffered)
+    told = "genesys-consumer: stopped: standard output takes nothing more: No space left on device\n"
+    assert (ended.returncode, ended.stderr) == (1, told)
+
+
+def test_a_full_disk_of_something_else_is_a_bug(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Standard output takes all that comes: the error is not about it."""
+
+    def fail(_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("consumer.cli.check._check", fail)
+    assert cli.main(["check"]) == 1
+    assert "stopped by a bug" in capfd.readouterr().err
 
 
 CLOSED = ("sh", "-c", """exec "$@" <&- >&- 2>"$TOLD" """, "sh", sys.executable)
