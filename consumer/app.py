@@ -222,13 +222,14 @@ class App:
     def _ready(self) -> Mapping[str, bool | None]:
         pipeline, source = self._pipeline, self._source
         if pipeline is None or source is None:
-            return {"started": False, "assigned": False, **self._answers, "fuse": True}
+            return {"started": False, "assigned": False, **self._answers, "fuse": True, "settling": True}
         return {
             "started": True,
             "assigned": pipeline.ready,
             "kafka": source.connected,
             "genesys": pipeline.genesys_answers,
             "fuse": not pipeline.fuses.tripped,
+            "settling": pipeline.settles,
         }
 
     def status(self) -> Mapping[str, object]:

@@ -37,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError as error:
         return 141 if output.is_unread() else _failed(error)
+    except OSError as error:
+        refusal = output.refusal()
+        return _failed(FatalError(f"standard output takes nothing more: {refusal}") if refusal else error)
     except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 -- the interpreter would print its messages
         return _failed(_cause(error))
     return code

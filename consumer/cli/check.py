@@ -29,10 +29,13 @@ def add(commands: options.Commands) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from consumer.errors import SettingsError
     from consumer.operate.check import check, print_document, print_line
 
     if arguments.explain:
         return _explain(arguments)
+    if arguments.topic is not None or arguments.key is not None:
+        raise SettingsError(["--topic and --key are of a file to explain: name it with --explain"])
 
     with output.logged("error", None):
         in_json = arguments.output == "json"

@@ -4,7 +4,6 @@ import argparse
 from typing import TYPE_CHECKING
 
 from consumer.cli import options, output
-from consumer.errors import SettingsError
 
 if TYPE_CHECKING:
     from consumer.operate.dead_letters import Query
@@ -97,10 +96,9 @@ def _replay(arguments: argparse.Namespace) -> int:
     from consumer.operate.replaying import Replay
 
     with output.beside(arguments) as settings:
-        if arguments.topic not in {None, *settings.kafka_source_topics}:
-            topics = ", ".join(settings.kafka_source_topics)
-            raise SettingsError([f"--topic: {arguments.topic} is not in KAFKA_SOURCE_TOPICS ({topics})"])
-        replay = Replay(settings, _query(arguments), max_attempts=arguments.max_attempts, dry_run=arguments.dry_run)
+        query = _query(arguments)
+        query.refuse_other_topics(settings)
+        replay = Replay(settings, query, max_attempts=arguments.max_attempts, dry_run=arguments.dry_run)
         replay.run()
         replay.print_result(arguments.output)
     return 0

@@ -58,9 +58,24 @@ def is_unread() -> bool:
     asked.register(sys.stdout, 0)
     unread = any(told & select.POLLERR for _, told in asked.poll(0))
     if unread:
-        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 -- no path of ours
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        _give_up()
     return unread
+
+
+def refusal() -> str | None:
+    """Why standard output takes not even an empty line, as a file on a full disk; nothing more is written then."""
+    try:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    except OSError as error:
+        _give_up()
+        return str(error.strerror)
+    return None
+
+
+def _give_up() -> None:
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 -- no path of ours
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 @contextmanager

@@ -6,7 +6,7 @@ changes nothing; constant memory.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import zip_longest
 
@@ -47,6 +47,7 @@ class Verification:
         self._admin = Admin(self._connection)
         self._sources: _Spans = {}
         self._committed: Mapping[TopicPartition, int] = {}
+        self._unsettled: Collection[TopicPartition] = ()
         self._wanted: _Spans = {}
         self._from_zero = False
         self._check = AuditCheck(from_start=False)
@@ -61,16 +62,16 @@ class Verification:
         for topic in self._settings.kafka_source_topics:
             self._sources |= spans(self._admin, topic)
         if self._to_ms is None:  # before the ends of the audit topic: what is committed now has its events before them
-            self._committed = self._offsets()
+            self._committed = self._offsets(self._sources)
         self._wanted, from_start = self._to_read()
         self._from_zero = from_start and self._settings.kafka_start == "earliest"
         self._check = AuditCheck(from_start=from_start, from_zero=self._from_zero)
 
-    def _offsets(self) -> Mapping[TopicPartition, int]:
+    def _offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         """What the group has committed. Who may not describe it gets no answer from the library, as in an outage."""
         group = self._settings.kafka_group_id
         try:
-            return committed(self._connection, group, list(self._sources))
+            return committed(self._connection, group, list(partitions))
         except SourceUnavailable as error:
             raise SourceUnavailable(
                 f"{error} (if the brokers do answer: allow Describe on the group {group})"
@@ -89,18 +90,27 @@ class Verification:
         self._check.finish()
         self._reach_committed()
         self._look_into(self._check.take_gaps())
+        self._unsettled = self._without_offsets()
         return self._whole
+
+    def _without_offsets(self) -> Collection[TopicPartition]:
+        """Source partitions that have events, and of which the group has settled nothing: it is another group then.
+
+        Asked again: a new group may have settled for the first time meanwhile.
+        """
+        lacking = [key for key in self._check.chains if key in self._sources and key not in self._committed]
+        return set(lacking) - self._offsets(lacking).keys() if lacking and self._to_ms is None else set()
 
     @property
     def _whole(self) -> bool:
-        return bool(self._check.chains) and self._check.whole
+        return bool(self._check.chains) and self._check.whole and not self._unsettled
 
     def print_result(self, output: str) -> None:
         """Print what was found."""
         chains = sorted(self._check.chains.values(), key=lambda chain: chain.partition)
         if output == "json":
             unreadable = sum(self._check.unreadable.counts.values())
-            result = {"whole": self._whole, "unreadable": unreadable}
+            result = {"whole": self._whole, "unreadable": unreadable, "withoutOffsets": len(self._unsettled)}
             printing.document({**result, "partitions": [_document(chain) for chain in chains]})
         else:
             self._print_text(chains)
@@ -199,6 +209,11 @@ class Verification:
                 )
         for example in self._check.unreadable.examples:
             printing.line(f"✗ {example}")
+        if self._unsettled:
+            printing.line(
+                f"✗ group {self._settings.kafka_group_id} has no offsets in {len(self._unsettled)} of them, so whether "
+                "events are missing at the end cannot be told: check KAFKA_GROUP_ID"
+            )
         if self._whole:
             events = sum(chain.events for chain in chains)
             printing.line(f"✓ whole: {events} events of {len(chains)} source partitions")

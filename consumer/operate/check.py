@@ -6,6 +6,7 @@ nothing, neither in Kafka nor in Genesys: what a start would create is said to b
 
 import asyncio
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
@@ -32,6 +33,9 @@ from consumer.settings import Settings, load, misspelt
 
 ANY_SCHEMA = 1
 """An id to ask the registry for: whether it knows it does not matter."""
+
+ROOM_BYTES = 16_000_000
+"""With less left in the state directory stores take nothing, and then nothing is settled."""
 
 _ANOTHER_LIST = (
     "missing, although this group has filled a list, which has another name: name that one in GENESYS_CONTACT_LIST; "
@@ -150,6 +154,9 @@ def _state_directory(directory: Path) -> Line:
     """Whether this user could keep the stores there; what is made to find out is removed again."""
     there = next(path for path in (directory, *directory.absolute().parents) if os.access(path, os.F_OK))
     if there.is_dir() and os.access(there, os.W_OK | os.X_OK) and _takes_files(there):
+        if (left := shutil.disk_usage(there).free) < ROOM_BYTES:
+            detail = f"{directory}: its volume has {left:,} bytes left of {ROOM_BYTES:,} needed: make room, or grow it"
+            return Line("state directory", holds=False, detail=detail)
         detail = f"{directory} can be written to" if there == directory else f"{directory} is missing, is made at start"
         return Line("state directory", holds=True, detail=detail)
     problem = "may not be written to by this user" if there.is_dir() else "is no directory"

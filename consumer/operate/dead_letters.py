@@ -15,6 +15,7 @@ from consumer.adapters.kafka.connection import Admin, Connection
 from consumer.adapters.kafka.messages import headers_of
 from consumer.core import dead_letters
 from consumer.core.dead_letters import Letter
+from consumer.errors import SettingsError
 from consumer.model import Headers
 from consumer.operate import printing
 from consumer.settings import Settings
@@ -46,6 +47,16 @@ class Query:
             and (self.since_ms is None or letter.time_ms >= self.since_ms)
             and (self.until_ms is None or letter.time_ms < self.until_ms)
         )
+
+    def refuse_other_topics(self, settings: Settings) -> None:
+        """Whoever names a topic that is no source gets no answer that looks like one.
+
+        Raises:
+            SettingsError: The topic is not in KAFKA_SOURCE_TOPICS.
+        """
+        if self.topic not in {None, *settings.kafka_source_topics}:
+            topics = ", ".join(settings.kafka_source_topics)
+            raise SettingsError([f"--topic: {self.topic} is not in KAFKA_SOURCE_TOPICS ({topics})"])
 
 
 class Found(NamedTuple):

@@ -22,6 +22,7 @@ def list_letters(settings: Settings, query: Query, *, records: bool, output: str
     Raises:
         SourceUnavailable: The brokers do not answer.
         FatalError: There is no dead letter topic, or it may not be read.
+        SettingsError: There is no letter of the topic that is asked for, nor is it a source topic: it is misspelt.
     """
     connection = Connection.of(settings)
     replayed, untold = _recalled(connection, settings)
@@ -37,8 +38,9 @@ def list_letters(settings: Settings, query: Query, *, records: bool, output: str
                 _print_record(found, found.letter, output, replayed=was_replayed)
             if tally.letters == query.limit:
                 break
-    unknown = query.topic if query.topic not in {None, *settings.kafka_source_topics} else None
-    _print_list(tally, unreadable, untold, unknown, output)
+    if not tally.letters:  # those of a topic that is a source no more are listed all the same
+        query.refuse_other_topics(settings)
+    _print_list(tally, unreadable, untold, output)
 
 
 def _recalled(connection: Connection, settings: Settings) -> tuple[Replayed | None, str]:
@@ -68,7 +70,7 @@ def _print_record(found: Found, letter: Letter, output: str, *, replayed: bool |
         )
 
 
-def _print_list(tally: Tally, unreadable: int, untold: str, unknown: str | None, output: str) -> None:
+def _print_list(tally: Tally, unreadable: int, untold: str, output: str) -> None:
     if output == "json":
         why = {"replayedUnknown": untold} if untold else {}
         printing.document({"letters": tally.letters, "unreadable": unreadable, **why, "groups": tally.document()})
@@ -76,7 +78,7 @@ def _print_list(tally: Tally, unreadable: int, untold: str, unknown: str | None,
     if tally.letters:
         tally.print_table()
     else:
-        printing.line("no dead letters" + (f": {unknown} is not in KAFKA_SOURCE_TOPICS either" if unknown else ""))
+        printing.line("no dead letters")
     if untold:
         printing.line(f"which of them were replayed cannot be told: {untold}")
     if unreadable:

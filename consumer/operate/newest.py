@@ -1,8 +1,9 @@
 """Whether the newest records of the source topics can be read: each is taken the way that `explain` shows.
 
 Answers for what the records themselves say of framing, envelope and mapping, which a schema alone does not. One may be
-a bad one; that a topic cannot be read is when all are rejected. Their keys are tried as those of tombstones, of which
-there may be none among them. Touches the topics and the registry, and tells no contact data.
+a bad one; that a topic cannot be read is when all are rejected. A replayed dead letter is tried where there are not
+enough others: it was rejected before, and may be again. Keys are tried as those of tombstones, of which there may be
+none among them. Touches the topics and the registry, and tells no contact data.
 """
 
 from collections.abc import AsyncIterator, Collection, Sequence
@@ -11,6 +12,7 @@ from heapq import nlargest
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.sampling import newest_records
 from consumer.adapters.schema_registry.registry import opened
+from consumer.core.dead_letters import is_replayed
 from consumer.core.decode import key_alone
 from consumer.errors import ConsumerError, OtherColumns, RecordError, SettingsError, TransientError
 from consumer.model import Record
@@ -62,15 +64,15 @@ def _not_told(topic: str, why: str) -> Line:
 
 
 async def _newest(topic: str, settings: Settings) -> Sequence[Record]:
-    """The newest records of a topic, the newest first; none where it is empty."""
+    """The newest records of a topic, the newest first and those that were replayed last; none where it is empty."""
     records: list[Record] = []
     async for came in newest_records(Connection.of(settings), settings.kafka_group_id, topic, OFFSETS):
         records = nlargest(RECORDS, [*records, *came], key=_age)
     return records
 
 
-def _age(record: Record) -> tuple[int, int]:
-    return record.timestamp_ms, record.offset
+def _age(record: Record) -> tuple[bool, int, int]:
+    return not is_replayed(record), record.timestamp_ms, record.offset
 
 
 async def _refusals(records: Sequence[Record], settings: Settings) -> Sequence[RecordError | None]:
@@ -92,6 +94,8 @@ def judged(records: Sequence[Record], errors: Sequence[RecordError | None]) -> L
         return Line(what, holds=True, detail="it can be read" + (f", as all of the newest {many}" if many > 1 else ""))
     record, error = refused[0]
     detail = f"{record.position} is rejected: {_why(error)}; see check --explain {record.position}"
+    if all(is_replayed(record) for record, _ in refused):
+        detail = f"replayed dead letters, which were rejected before; {detail}"
     share = f"{len(refused)} of the newest {many}" if len(refused) < many else f"all of the newest {many}"
     return Line(what, holds=len(refused) < many, detail=f"{share} would be rejected; {detail}" if many > 1 else detail)
 

@@ -15,7 +15,7 @@
   which a request comes to nothing, `again` decides how a contact goes on for which one was not enough. `apart` knows
   those that are tried by themselves, `busy` those that are in use, `late` requests that nobody answered, `put_off`
   those with which Genesys asks to wait again and again, `waits` withdrawals for which the do-not-call list takes no
-  numbers, and new contacts for which there is no room.
+  numbers, and new contacts for which there is no room; `often` tells some of the log lines that each has.
 - `reports` keep account of batches.
 - `settle` makes outcomes visible: the order of effects is written there. `rejections` says when a
   topic's records are mostly rejected.

@@ -19,6 +19,7 @@ from consumer.pipeline.admission import Admission
 from consumer.pipeline.apart import Apart
 from consumer.pipeline.blame import is_given_up, retry_s
 from consumer.pipeline.busy import Busy
+from consumer.pipeline.often import Often
 from consumer.pipeline.partitions import Partitions
 
 log = structlog.get_logger(__name__)
@@ -75,6 +76,7 @@ class Again:
         self._withdrawal_refused = withdrawal_refused
         self.apart = Apart(partitions, lanes)
         self.busy = Busy(lanes)
+        self._often = Often(clock)
 
     def queued(self, lanes: Sequence[Lane]) -> None:
         """Forget what belongs to partitions that move away, and let newer changes take the place of the rest."""
@@ -135,7 +137,9 @@ class Again:
     def postpone_delete(self, lane: Lane, applied_at: float, *, alone: bool) -> None:
         """A contact is in use: it is not callable any more, and deleted later."""
         lane.work.applied_at = lane.work.applied_at or applied_at
-        log.warning("delete_postponed", record=name(lane), remedy="none needed: not callable, deleted later")
+        if (left_out := self._often.left_out("delete_postponed")) is not None:
+            remedy = "none needed: not callable, deleted later"
+            log.warning("delete_postponed", record=name(lane), remedy=remedy, **left_out)
         self._busy(lane, "it shows yet after its delete, as one does that a campaign uses", alone=alone)
 
     def delete_refused(self, lane: Lane, code: str) -> None:
@@ -163,7 +167,9 @@ class Again:
 
     def look_again(self, lane: Lane) -> None:
         """A contact may show yet."""
-        log.warning("contact_not_shown", record=name(lane), remedy="none needed: it is looked for again")
+        if (left_out := self._often.left_out("contact_not_shown")) is not None:
+            remedy = "none needed: it is looked for again"
+            log.warning("contact_not_shown", record=name(lane), remedy=remedy, **left_out)
         self.later(lane, MISSED_RETRY_S)
 
     def confirm(self, lane: Lane, applied_at: float, seconds: float) -> None:

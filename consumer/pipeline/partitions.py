@@ -29,6 +29,7 @@ class Partition:
         walk_at: When it is to be looked through for such entries; monotonic seconds.
         held: Records that wait while it is blocked, put there by `hold`.
         restored: Whether the store stands.
+        unrestored: Why its store could not be brought up when it was last tried, None while that goes on.
         changelog_left: Offsets of the changelog that are still to be read for that, None while that is not known.
         blocked: Whether new records have to wait: for the store, for a schema, behind held ones, or since the fuse has
             tripped.
@@ -59,6 +60,7 @@ class Partition:
     held: list[Record] = field(default_factory=list)
     _held_bytes: int = 0
     restored: bool = False
+    unrestored: str | None = None
     changelog_left: int | None = None
     blocked: bool = True
     lacks: str | None = None
@@ -185,6 +187,13 @@ class Partitions(dict[TopicPartition, Partition]):
     def waiting(self) -> str:
         """Which of them wait for a schema; "" when none does."""
         return "; ".join(f"{key} waits for schema {each.lacks}" for key, each in self.items() if each.lacks)
+
+    @property
+    def unrestored(self) -> str:
+        """Which of them have no store, and why one does not; "" when all have theirs, or get it."""
+        why = [f"{key} is not restored: {each.unrestored}" for key, each in self.items() if each.unrestored]
+        others = f"; {len(why) - 1} other partitions neither" if why[1:] else ""
+        return "".join(why[:1]) + others
 
     def status(self) -> list[dict[str, object]]:
         """What the status page shows of them."""

@@ -15,7 +15,7 @@ from consumer.core import audit, deleted, epochs
 from consumer.errors import TransientError
 from consumer.pipeline.imports import Imports
 from consumer.pipeline.partitions import Partition
-from consumer.pipeline.settle import CHAIN_KEY, DELETED_KEY, EPOCHS_KEY, IMPORT_KEY
+from consumer.pipeline.settle import CHAIN_KEY, DELETED_KEY, EPOCHS_KEY, IMPORT_KEY, NUMBERS, TOLD_EVERY_S
 from consumer.ports import ChangelogChunk, ChangelogOvertaken, EventTopics, Sink, Store, Telemetry
 
 log = structlog.get_logger(__name__)
@@ -24,6 +24,8 @@ AT_ONCE = 8
 """Partitions being restored: each holds what was read ahead of it. The others wait for their turn."""
 
 TELL_EVERY_S = 5.0
+
+_REMEDY = "tried again until it works; where the volume of STATE_DIR is full, make room, or grow it"
 
 _RETRY_S = 1.0
 _RETRY_MAX_S = 60.0
@@ -54,13 +56,17 @@ class Restorer:
     async def restore(self, partition: Partition) -> None:
         """Come back when the store stands, or the partition is about to go."""
         started = self._clock()
+        told, tell_at = "", started
         while partition.stays():
             try:
                 async with self._turns:
                     await self._bring_up(partition)
                 mark = await self._await_import(partition)  # takes no turn: it can be long, and holds nothing
             except TransientError as error:
-                log.warning("restore_failed", partition=partition.key, error=str(error))
+                partition.unrestored, kind = str(error), NUMBERS.sub("", str(error))
+                if kind != told or self._clock() >= tell_at:
+                    told, tell_at = kind, self._clock() + TOLD_EVERY_S
+                    log.warning("restore_failed", partition=partition.key, error=str(error), remedy=_REMEDY)
                 await asyncio.sleep(min(error.retry_after or _RETRY_S, _RETRY_MAX_S))
             else:
                 self._done(partition, mark, self._clock() - started)
@@ -87,6 +93,7 @@ class Restorer:
                     await self._store.write((partition.key, chunk.entries, chunk.position))
                     position = chunk.position
                 partition.changelog_left = chunk.end - chunk.position
+                partition.unrestored = None
                 if self._clock() - told_at >= TELL_EVERY_S:
                     told_at = self._clock()
                     _tell(partition, chunk)
@@ -107,7 +114,7 @@ class Restorer:
         head, begun, last = self._store.read(partition.key, [CHAIN_KEY, EPOCHS_KEY, DELETED_KEY])
         partition.head, partition.epochs = audit.decode_head(head), epochs.decode(begun)
         partition.deleted, partition.ends_in_delete = deleted.decode(last), last is not None
-        partition.restored = True
+        partition.restored, partition.unrestored = True, None
         if mark is not None:
             partition.expired[IMPORT_KEY] = mark  # whoever set it is gone
         self._telemetry.restored(seconds)

@@ -185,6 +185,11 @@ class Pipeline:
         return self._assignments.ready
 
     @property
+    def settles(self) -> bool:
+        """Whether the last settlement was made, or the one under way has not failed yet."""
+        return self._settler.degraded is None
+
+    @property
     def breaker(self) -> Breaker:
         """State of the breaker."""
         return self.gate.breaker(self._times.clock())
@@ -204,6 +209,7 @@ class Pipeline:
         """Why work does not go on at its pace, None when it does."""
         reasons = (
             self._settler.degraded,
+            self.partitions.unrestored,
             None if self._source.connected else "no broker answers",
             *(f"source topic {topic} is gone" for topic in sorted(self._source.missing)),
             self.fuses.reason,

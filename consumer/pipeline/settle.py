@@ -55,7 +55,7 @@ _RETRY_S = 1.0
 TOLD_EVERY_S = 30.0
 """How often the same trouble is told."""
 
-_NUMBERS = re.compile(r"\d+")
+NUMBERS = re.compile(r"\d+")
 """Times, files, brokers, offsets: the same trouble has others each time it is told."""
 
 _GOES_ON = "nothing is lost; tried again until it works"
@@ -302,7 +302,7 @@ class Settler:
 
     async def _wait(self, event: str, error: TransientError, remedy: str) -> None:
         """Try again in a moment; what is the trouble is told when it begins, and then now and then."""
-        now, kind = self._clock(), (event, _NUMBERS.sub("", str(error)))
+        now, kind = self._clock(), (event, NUMBERS.sub("", str(error)))
         self.degraded = str(error)
         if kind != self._told or now >= self._tell_at:
             self._told, self._tell_at = kind, now + TOLD_EVERY_S

@@ -137,7 +137,8 @@ class Mender:
         if members:
             raise FatalError(
                 f"group {self._group} has {members} members: "
-                f"stop the consumers of group {self._group} first, or run without --apply"
+                f"stop the consumers of group {self._group} first, or run without --apply; one that was killed, or had "
+                "a static name, counts until its session is over (45 s unless set): then wait, and run it again"
             )
 
     async def mend(

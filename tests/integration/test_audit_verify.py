@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -162,6 +163,34 @@ def test_the_loss_of_the_last_events_is_found(trail: Trail, capsys: pytest.Captu
     """The chain is whole as far as it goes; the group has settled more than it tells."""
     trail.write([*trail.events(range(95)), *trail.events(range(100), 1)])
     assert _problems(trail.verify(capsys)) == {"without_event": 5}
+
+
+def test_a_group_that_has_settled_nothing_cannot_tell_where_the_trail_ends(
+    trail: Trail, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its name is misspelt: events that are missing at the end would not be, and all would be whole."""
+    trail.write([*trail.events(range(95)), *trail.events(range(100), 1)])
+    trail.settings = replace(trail.settings, kafka_group_id="misspelt")
+    verification = Verification(trail.settings, None, None)
+    verification.begin()
+    result = told(verification, capsys)
+    assert (result["whole"], result["withoutOffsets"], _problems(result)) == (False, 2, {})
+    verification.print_result("text")
+    assert "✗ group misspelt has no offsets in 2 of them" in capsys.readouterr().out
+    assert trail.verify(capsys, until=NOW_MS + 1_000_000)["whole"]
+
+
+def test_a_group_that_settles_for_the_first_time_meanwhile_is_no_other_one(
+    kafka: KafkaCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It had no offsets when they were asked for, and events when these were read."""
+    trail = Trail(kafka)
+    trail.records(10)
+    verification = Verification(trail.settings, None, None)
+    trail.write(trail.events(range(10)))
+    verification.begin()
+    trail.commit(10)
+    assert told(verification, capsys)["whole"]
 
 
 def test_records_before_the_first_event_are_found(kafka: KafkaCluster, capsys: pytest.CaptureFixture[str]) -> None:

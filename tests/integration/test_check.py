@@ -302,6 +302,27 @@ async def test_the_newest_records_are_tried(
     assert ("see check --explain" in line.detail) == (BAD in values[-5:])
 
 
+@pytest.mark.parametrize(
+    ("first", "told"),
+    [
+        ([GOOD, GOOD], "✓ 3 of the newest 5 would be rejected; replayed dead letters, which were rejected before; "),
+        ([], "✗ all of the newest 5 would be rejected; replayed dead letters, which were rejected before; "),
+        ([*[BAD] * 5], "✗ all of the newest 5 would be rejected; {topic}/1/4 is rejected: "),
+    ],
+    ids=["beside others", "nothing else", "behind bad ones"],
+)
+async def test_replayed_letters_are_tried_last_and_said_to_be_such(
+    kafka: KafkaCluster, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, first: list[bytes], told: str
+) -> None:
+    """A replay of bad records puts them at the end of the topic, and says nothing of how the rest can be read."""
+    environ = _environ(kafka, simulator)
+    topic = environ["KAFKA_SOURCE_TOPICS"]
+    produce(kafka.bootstrap, topic, first, partition=1)
+    produce(kafka.bootstrap, topic, [BAD] * 6, partition=1, headers=[("dead-letter.origin", b"x/0/1")])
+    (line,) = [line for what, line in (await _checked(environ, monkeypatch)).items() if what.startswith("record ")]
+    assert f"{line.mark} {line.detail}".startswith(told.format(topic=topic)), line
+
+
 CUST_NO = """
 [default]
 external_id = "cust_no"

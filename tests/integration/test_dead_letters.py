@@ -18,7 +18,7 @@ from consumer.adapters.kafka import replays
 from consumer.adapters.kafka.connection import Connection
 from consumer.adapters.kafka.topics import Wanted, create
 from consumer.core import dead_letters
-from consumer.errors import FatalError
+from consumer.errors import FatalError, SettingsError
 from consumer.model import DeadLetter, Headers, Record
 from consumer.operate.dead_letters import Query
 from consumer.operate.listing import list_letters
@@ -148,16 +148,16 @@ def test_each_letter_has_a_line_without_what_it_holds(kafka: KafkaCluster, capsy
     assert CANARY.decode() not in capsys.readouterr().out
 
 
-def test_a_topic_of_which_nobody_knows_is_told(kafka: KafkaCluster, capsys: pytest.CaptureFixture[str]) -> None:
-    """It may be misspelt; letters of a former source topic are listed as any."""
+def test_a_topic_of_which_nobody_knows_is_refused(kafka: KafkaCluster, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is misspelt, which must not pass for none being left; letters of a former source topic are listed as any."""
     chosen = _settings(kafka)
     _bury(chosen, [_letter(chosen, 1, topic="former")])
-    for topic, told in (
-        ("misspelt", "no dead letters: misspelt is not in KAFKA_SOURCE_TOPICS either"),
-        (chosen.kafka_source_topics[0], "no dead letters"),
-    ):
-        list_letters(chosen, Query(topic=topic), records=False, output="text")
-        assert capsys.readouterr().out.splitlines() == [told]
+    for output in ("text", "json"):
+        with pytest.raises(SettingsError, match=r"misspelt is not in KAFKA_SOURCE_TOPICS \("):
+            list_letters(chosen, Query(topic="misspelt"), records=False, output=output)
+        assert capsys.readouterr().out == ""
+    list_letters(chosen, Query(topic=chosen.kafka_source_topics[0]), records=False, output="text")
+    assert capsys.readouterr().out.splitlines() == ["no dead letters"]
     list_letters(chosen, Query(topic="former"), records=False, output="text")
     assert capsys.readouterr().out.splitlines()[1].split()[:3] == ["phone_not_e164", "former", "1"]
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from confluent_kafka.admin import AclOperation  # type: ignore[attr-defined]  # missing in the stubs' __all__
@@ -78,6 +80,16 @@ def test_a_state_directory_of_somebody_else_is_refused(tmp_path: Path, monkeypat
     line = check._state_directory(tmp_path)
     assert not line.holds
     assert line.detail.startswith(f"{tmp_path} may not be written to by this user: set STATE_DIR")
+
+
+def test_a_volume_that_is_full_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes an empty directory, and then no store: a start would wait for room, and settle nothing."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=check.ROOM_BYTES))
+    assert check._state_directory(tmp_path).holds
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=check.ROOM_BYTES - 1))
+    line = check._state_directory(tmp_path)
+    assert not line.holds
+    assert line.detail.startswith(f"{tmp_path}: its volume has 15,999,999 bytes left of 16,000,000 needed: make room")
 
 
 def test_a_slip_in_the_environment_is_no_valid_setting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import errno
 import os
 import re
 import signal
@@ -196,6 +197,13 @@ def test_a_replay_of_a_topic_that_is_no_source_topic_is_refused() -> None:
     assert (ended.returncode, told in ended.stderr) == (2, True)
 
 
+def test_what_tells_of_a_file_is_refused_without_one() -> None:
+    """It would be passed over, and all that is printed would be of other topics."""
+    for option in ("--topic", "--key"):
+        ended = python("-m", "consumer", "check", option, "misspelt", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+        assert (ended.returncode, ended.stdout, "name it with --explain" in ended.stderr) == (2, "", True)
+
+
 def test_a_slip_in_the_environment_is_told() -> None:
     """It does nothing else, so that nobody would notice."""
     ended = python(
@@ -288,6 +296,29 @@ def test_whoever_stops_reading_gets_no_trace() -> None:
     ended = python("-m", "consumer", "check", stdout=writer)
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("options", [(), ("--output", "json")], ids=["text", "json"])
+def test_an_output_file_on_a_full_disk_is_no_bug(options: tuple[str, ...], unbuffered: str) -> None:
+    """Whoever redirected it can mend that: one line says so, and nothing more fails at the end of the interpreter."""
+    with Path("/dev/full").open("wb") as full:
+        ended = python("-m", "consumer", "check", *options, stdout=full.fileno(), PYTHONUNBUFFERED=unbuffered)
+    told = "genesys-consumer: stopped: standard output takes nothing more: No space left on device\n"
+    assert (ended.returncode, ended.stderr) == (1, told)
+
+
+def test_a_full_disk_of_something_else_is_a_bug(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Standard output takes all that comes: the error is not about it."""
+
+    def fail(_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("consumer.cli.check._check", fail)
+    assert cli.main(["check"]) == 1
+    assert "stopped by a bug" in capfd.readouterr().err
 
 
 CLOSED = ("sh", "-c", """exec "$@" <&- >&- 2>"$TOLD" """, "sh", sys.executable)

@@ -11,6 +11,7 @@ from consumer.core.contact_id import contact_id
 from consumer.core.reconcile import Standing, standing
 from consumer.errors import SinkUnavailable, TooLarge
 from consumer.model import ExportedContact, TopicPartition
+from consumer.pipeline.often import AT_ONCE
 from tests.checker import check_without_outcomes
 from tests.lives import Life, in_life, live, survive, world_of
 from tests.memory_ports import MemorySink, World, outage
@@ -477,6 +478,18 @@ def test_a_part_looks_three_times_for_a_contact_that_was_never_delivered() -> No
     assert world.list["c"]["phone"] == NEW
     assert [entry["event"] for entry in logs].count("contact_not_shown") == 2
     assert "contact_unknown" not in [entry["event"] for entry in logs]
+
+
+def test_contacts_that_are_not_shown_do_not_fill_the_log() -> None:
+    """Where reads lag it is each of a first fill; they are looked for all the same, and their number is told."""
+    story = Story().tell(0, *[partly(f"c-{n}", 1, phone=NEW) for n in range(50)])
+    world = world_of(story)
+    with capture_logs() as logs:
+        live(world)
+    told = [entry for entry in logs if entry["event"] == "contact_not_shown"]
+    assert len(told) + sum(entry.get("left_out", 0) for entry in told) < 2 * 50
+    assert len(told) == AT_ONCE
+    assert outcomes(world) == ["undeliverable"] * 50
 
 
 def test_a_deleted_contact_is_not_looked_for() -> None:

@@ -2095,7 +2095,9 @@ def test_a_full_disk_stops_settling_and_loses_nothing() -> None:
     async def act(life: Life) -> None:
         await until(lambda: life.pipeline.degraded is not None)
         said.append(life.pipeline.degraded)
+        assert not life.pipeline.settles
         await until(lambda: life.pipeline.degraded is None and world.committed == {P0: 20})
+        assert life.pipeline.settles
 
     in_life(world, act, store=_FullDisk(world))
     assert said == ["no space left on device"]

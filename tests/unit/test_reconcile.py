@@ -414,12 +414,13 @@ def test_a_contact_in_two_partitions_is_what_settled_last() -> None:
 
 
 def test_apply_is_refused_while_the_group_has_members() -> None:
-    """One line says which consumers to stop; nothing is read or sent. Without --apply they may go on."""
+    """One line says which to stop, and how long one that is gone counts; without --apply they may go on."""
     world = planted()
     history = MemoryHistory(world)
     history.consumers = 2
-    with pytest.raises(FatalError, match="stop the consumers of group group first, or run without --apply"):
+    with pytest.raises(FatalError, match="stop the consumers of group group first, or run without --apply") as told:
         reconcile(world, apply=True, history=history)
+    assert "until its session is over (45 s unless set): then wait, and run it again" in str(told.value)
     assert reconcile(world, history=history).drift
     assert world.sent == []
 

@@ -1,6 +1,7 @@
 """How stores are brought up to their changelogs, and what is told meanwhile."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Mapping
 from itertools import pairwise
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from consumer.core.offsets import Tracker
-from consumer.errors import SinkUnavailable, SourceUnavailable
+from consumer.errors import SinkUnavailable, SourceUnavailable, TransientError
 from consumer.model import Assignment, TopicPartition
 from consumer.pipeline.imports import LOOK_S, UNSEEN_S
 from consumer.pipeline.partitions import Partition
@@ -102,6 +103,59 @@ def test_an_outage_on_the_way_goes_on_where_the_store_stands() -> None:
     assert partition.restored
     assert topics.starts == [0, 10]
     assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["restore_failed"]
+
+
+class _FullDisk(MemoryStore):
+    """A volume on which no store opens for seventy seconds, with another number in its words each time."""
+
+    tries = 0
+
+    async def open(self, partition: TopicPartition) -> int:
+        self.tries += 1
+        if self.tries <= 2 * 70:
+            raise TransientError(f"no space left, try {self.tries}")
+        return await super().open(partition)
+
+
+def test_a_full_disk_at_the_start_is_told_now_and_then_and_is_the_reason() -> None:
+    """As after a restart: two partitions try each second, nothing else would say why they stand still."""
+    story = Story().tell(0, Event("a", 1)).tell(1, Event("b", 1))
+    world = world_of(story)
+
+    async def act(life: Life) -> None:
+        await until(lambda: life.pipeline.degraded is not None)
+        await passes(3)
+        assert life.pipeline.status()["state"] == "degraded"
+        assert re.fullmatch(
+            rf"{TOPIC}/. is not restored: no space left, try \d+; 1 other partitions neither",
+            str(life.pipeline.status()["reason"]),
+        )
+        await until(lambda: world.committed == {P0: 1, P1: 1})
+        assert life.pipeline.degraded is None
+
+    with capture_logs() as logs:
+        in_life(world, act, store=_FullDisk(world))
+    told = [line for line in logs if line["event"] == "restore_failed"]
+    assert [line["partition"] for line in told].count(P0) == len(told) / 2 == 3
+    assert all("STATE_DIR is full, make room" in line["remedy"] for line in told)
+
+
+def test_a_store_that_goes_on_is_no_reason_any_more() -> None:
+    """A long changelog takes its time after an outage, in which nobody is to look for one."""
+    world = World()
+    topics = _Changelog(world)
+    topics.outages = 1
+    seen: list[tuple[str | None, int | None]] = []
+
+    async def watch(partition: Partition) -> None:
+        while not partition.restored:
+            if (now := (partition.unrestored, partition.changelog_left)) not in seen:
+                seen.append(now)
+            await asyncio.sleep(CHUNK_S / 10)
+        assert partition.unrestored is None
+
+    _restore(world, topics, watch)
+    assert seen == [(None, None), ("no broker", 30), (None, 20), (None, 10)]
 
 
 @pytest.mark.parametrize(("asked", "waited"), [(None, 1), (20.0, 20), (3600.0, 60)])

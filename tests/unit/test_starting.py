@@ -97,7 +97,9 @@ class Started:
 
     def __init__(self, folder: Path) -> None:
         self.subject = App(settings(state_dir=folder, http_address="127.0.0.1:0"))
-        self.pipeline = SimpleNamespace(ready=True, genesys_answers=True, fuses=SimpleNamespace(tripped=False))
+        self.pipeline = SimpleNamespace(
+            ready=True, genesys_answers=True, fuses=SimpleNamespace(tripped=False), settles=True
+        )
         self.source = SimpleNamespace(connected=True, last_poll=time.monotonic())
         self.subject._pipeline, self.subject._source = self.pipeline, self.source  # type: ignore[assignment]
 
@@ -122,7 +124,7 @@ async def test_a_poll_loop_that_does_not_go_round_is_not_live(tmp_path: Path, ag
     assert await started.probe("/livez") == (status, {"event_loop": True, "poll_loop": status == 200})
 
 
-@pytest.mark.parametrize("failing", [None, "assigned", "kafka", "genesys", "fuse"])
+@pytest.mark.parametrize("failing", [None, "assigned", "kafka", "genesys", "fuse", "settling"])
 async def test_who_has_started_is_ready_as_long_as_all_is_well(tmp_path: Path, failing: str | None) -> None:
     """Each check has its own reason to fail."""
     started = Started(tmp_path)
@@ -130,5 +132,6 @@ async def test_who_has_started_is_ready_as_long_as_all_is_well(tmp_path: Path, f
     started.source.connected = failing != "kafka"
     started.pipeline.genesys_answers = failing != "genesys"
     started.pipeline.fuses.tripped = failing == "fuse"
-    checks = {check: check != failing for check in ("started", "assigned", "kafka", "genesys", "fuse")}
+    started.pipeline.settles = failing != "settling"
+    checks = {check: check != failing for check in ("started", "assigned", "kafka", "genesys", "fuse", "settling")}
     assert await started.probe("/readyz") == (503 if failing else 200, checks)

@@ -18,6 +18,7 @@ from consumer.model import Assignment, Change, Contact, Operation, Record, Settl
 from consumer.pipeline.again import MISSES
 from consumer.pipeline.blame import TRIES, Blame
 from consumer.pipeline.late import LATE_S, REMEMBERED, Late
+from consumer.pipeline.often import AT_ONCE
 from consumer.pipeline.waits import for_the_list
 from consumer.ports import always
 from tests import virtual_time
@@ -785,6 +786,26 @@ def test_the_status_tells_why_of_the_contact_that_it_names() -> None:
         await passes(40)
 
     in_life(world, act)
+
+
+def test_deletes_that_are_all_postponed_do_not_fill_the_log() -> None:
+    """Where reads lag it is each of a mass of them; all are tried again, and the next line has their number."""
+    story, world = begun()
+
+    async def act(life: Life) -> None:
+        world.unanswered, world.in_use = set(), set(KNOWN)
+        arrives(world, life, story.tell(0, *(Event(name, 2, delete=True) for name in KNOWN)))
+        await passes(50)
+        assert set(KNOWN) <= world.list.keys()
+        world.in_use = set()
+        await passes(60)
+        assert not world.list.keys() & set(KNOWN)
+
+    with capture_logs() as logs:
+        in_life(world, act)
+    told = [line for line in logs if line["event"] == "delete_postponed"]
+    assert len(told) == 2 * AT_ONCE
+    assert [line["left_out"] for line in told if "left_out" in line] == [len(KNOWN) - AT_ONCE]
 
 
 def test_a_newer_change_of_who_is_in_use_begins_anew() -> None:
