@@ -1471,6 +1471,8 @@ READS = {
     "it alone was withdrawn": (BY_DO_NOT_CALL, part(consent=False), {}, True),
     "it is shown as withdrawn": (BY_BOTH, part(consent=False), {"do_not_call": True}, False),
     "both are told": (BY_BOTH, part(consent=False, do_not_call=False), {}, False),
+    "it is granted, and the other is shown as withdrawn": (BY_BOTH, part(consent=True), {"do_not_call": True}, False),
+    "it is granted, and the other was withdrawn": (BY_BOTH, part(consent=True), {}, True),
     "none is told, and one was granted": (BY_CONSENT, part(email=""), {}, True),
     "none is told, and the other is shown": (BY_CONSENT, part(email=""), {"consent": False}, False),
     "nothing is known": (forgotten(BY_CONSENT, LIST), part(consent=False), {}, True),
@@ -1481,5 +1483,20 @@ READS = {
 
 @pytest.mark.parametrize(("before", "made", "shown", "hides"), READS.values(), ids=READS)
 def test_what_an_older_read_may_hide_is_not_known(before, made, shown, hides):
-    """Then only who tells both flags lets anybody call; otherwise the state is of what was made."""
-    assert (onto(before, made, blind=True, **shown).fingerprint == fingerprints.undecoded(LIST)) is hides
+    """Then nobody is to call, and only who tells both flags lets anybody; otherwise the state is of what was made."""
+    after = onto(before, made, blind=True, **shown)
+    assert (after.fingerprint == fingerprints.undecoded(LIST)) is hides
+    assert not (hides and after.callable)
+
+
+def test_who_stays_withdrawn_has_the_content_that_genesys_shows_as_withdrawn():
+    """What says the same is a duplicate then; where Genesys shows flags that let somebody call, nothing is."""
+    made, whole = part(version=6, phone="+14155550101"), change(version=7, consent=False, phone="+14155550101")
+    assert judge(whole, onto(BY_CONSENT, made, consent=False)) is Verdict.DUPLICATE
+    assert judge(whole, onto(BY_CONSENT, made)) is Verdict.CHANGED
+
+
+def test_what_was_sent_as_not_callable_stays_so_whatever_it_comes_to():
+    """A grant, too: `withdrew` says that nobody is to call, whatever the flags say."""
+    made = replace(part(consent=True, do_not_call=False), withdrew=True)
+    assert onto(BY_CONSENT, made).callable is False
