@@ -317,9 +317,15 @@ def _one_of(granted: Flags) -> Flag | None:
     return Flag.CONSENT if granted.consent else Flag.DO_NOT_CALL
 
 
-def _grants(contact: Contact) -> Flags:
-    """Which flags let a contact be called."""
-    return Flags(contact.consent, not contact.do_not_call)
+def grants_beside(change: Change, state: State) -> bool:
+    """Whether a withdrawal grants the other flag, of which it is not known that the CRM granted it last."""
+    granted, known = _grants(change.contact), _known_as_granted(state)
+    return (granted.consent and not known.consent) or (granted.do_not_call and not known.do_not_call)
+
+
+def _grants(contact: Contact | Amendment) -> Flags:
+    """Which flags let a contact be called, as far as they are told."""
+    return Flags(contact.consent is True, contact.do_not_call is False)
 
 
 def _tells(contact: Contact | Amendment) -> Flags:
