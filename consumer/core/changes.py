@@ -318,14 +318,16 @@ def _one_of(granted: Flags) -> Flag | None:
 
 
 def grants_beside(change: Change, state: State) -> bool:
-    """Whether a withdrawal grants the other flag, of which it is not known that the CRM granted it last."""
-    granted, known = _grants(change.contact), _known_as_granted(state)
-    return (granted.consent and not known.consent) or (granted.do_not_call and not known.do_not_call)
+    """Whether a withdrawal says that do-not-call is not set, of which it is not known that the CRM said so last.
+
+    Nobody grants consent beside do-not-call: that is a conflict.
+    """
+    return change.contact.do_not_call is False and not _known_as_granted(state).do_not_call
 
 
-def _grants(contact: Contact | Amendment) -> Flags:
-    """Which flags let a contact be called, as far as they are told."""
-    return Flags(contact.consent is True, contact.do_not_call is False)
+def _grants(contact: Contact) -> Flags:
+    """Which flags let a contact be called."""
+    return Flags(contact.consent, not contact.do_not_call)
 
 
 def _tells(contact: Contact | Amendment) -> Flags:

@@ -73,7 +73,7 @@ def _partition_order(change: Change, state: State) -> Order:
 
 def _is_earlier_beside_versions(change: Change, state: State) -> bool:
     """Whether a change without a version is earlier than the last one, and some before that had versions."""
-    return state.version is not None and change.occurred_at < state.occurred_at and not change.undecoded
+    return state.version is not None and change.occurred_at < state.occurred_at
 
 
 def goes_back(change: Change, state: State) -> bool:

@@ -341,6 +341,12 @@ ORDER = {
         "stale",
         "changed",
     ),
+    "lower offset, earlier, after a version": (  # it is read again for sure
+        {"version": None, "offset": 9, "at": OLD},
+        {"version": 5, "versioned": False},
+        "stale",
+        "stale",
+    ),
     # one has a version, the other none: a withdrawal applies, a grant needs the later time
     "versionless after a version, later": ({"version": None, "at": NEW, "offset": 1}, {}, "changed", "changed"),
     "versionless after a version, same time": ({"version": None, "offset": 99}, {}, "stale", "changed"),
@@ -552,6 +558,7 @@ def test_a_second_tombstone_moves_its_place_and_no_time():
     moved = replace(deleted, offset=30, consent_at=place, do_not_call_at=place)
     assert advanced(replace(gone, occurred_at=9000, offset=30), deleted) == moved
     assert accepted(gone, state()).consent_at == replace(place, occurred_at=3000, offset=20)
+    assert accepted(gone, state(version=None, versioned=False)).consent_at is None  # there it is the time of the delete
 
 
 def test_a_duplicate_does_not_bring_a_deleted_contact_back():
