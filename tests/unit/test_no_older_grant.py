@@ -85,7 +85,7 @@ def test_what_is_known_as_granted_is_granted_beside_by_an_older_withdrawal_too()
 def test_who_grants_nothing_beside_is_sent_as_he_is() -> None:
     """His number may be on no do-not-call list yet."""
     both = varied(DENIED, do_not_call=True, phone="+15550199")
-    world = _comes(empty_world(1), _at(DENIED, 2), _at(both, 1, version=False))
+    world = _comes(empty_world(1), _at(GRANT, 1), _at(NOT_TO_BE_CALLED, 3), _at(both, 2, version=False))
     assert (_shown(world), world.list["c"]["phone"]) == ([False, True, False], "+15550199")
 
 
