@@ -390,7 +390,8 @@ class State(Struct, frozen=True, gc=False):
         granted: Of a contact that is not callable, the flag that the CRM is known to have granted when it told it last;
             None where that is of none.
         consent_at: Place of the change that told consent last, of those that came in their order; None where that is
-            the last accepted one, as always where contacts are told whole.
+            the last accepted one, as always where contacts are told whole. Of who was deleted by a tombstone behind a
+            version, the place of that: with Kafka's time, which `occurred_at` is not.
         do_not_call_at: Of the one that told do-not-call last.
     """
 

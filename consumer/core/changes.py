@@ -317,6 +317,14 @@ def _one_of(granted: Flags) -> Flag | None:
     return Flag.CONSENT if granted.consent else Flag.DO_NOT_CALL
 
 
+def grants_beside(change: Change, state: State) -> bool:
+    """Whether a withdrawal says that do-not-call is not set, of which it is not known that the CRM said so last.
+
+    Nobody grants consent beside do-not-call: that is a conflict.
+    """
+    return change.contact.do_not_call is False and not _known_as_granted(state).do_not_call
+
+
 def _grants(contact: Contact) -> Flags:
     """Which flags let a contact be called."""
     return Flags(contact.consent, not contact.do_not_call)

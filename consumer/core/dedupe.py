@@ -6,9 +6,9 @@ contact with the same content; identity alone is never enough, it would swallow 
 
 from msgspec.structs import asdict, replace
 
-from consumer.core.changes import grants_nothing, is_precaution, narrowed
-from consumer.core.fingerprints import Flags, no_content, undecoded, unknown_content
-from consumer.core.order import Order, epoch_of, goes_back, is_apart, is_committed_since, order_of
+from consumer.core.changes import grants_beside, grants_nothing, is_precaution, narrowed
+from consumer.core.fingerprints import BOTH, Flags, no_content, undecoded, unknown_content
+from consumer.core.order import Order, epoch_of, goes_back, is_committed_since, order_of
 from consumer.model import FROM_A_FILE, MAX_VERSION, UNCHANGED, Change, Contact, Operation, Place, State, Verdict
 
 BEFORE_ALL = -1
@@ -57,13 +57,35 @@ def judge(change: Change, state: State | None) -> Verdict:
         return _CHANGED
     if change.replayed and change.offset < state.offset:
         return _STALE
-    return _CHANGED if change.occurred_at > state.occurred_at or _is_made_anew(change, state) else _STALE
+    return _CHANGED if change.occurred_at > _known_at(change, state) or _is_made_anew(change, state) else _STALE
+
+
+def _known_at(change: Change, state: State) -> int:
+    """The time after which a grant counts that has no order against what is known.
+
+    Of a tombstone that is Kafka's for a row of a file. A row of the stream may come behind it with an earlier one.
+    """
+    if change.offset == FROM_A_FILE and state.deleted and state.consent_at is not None:
+        return max(state.occurred_at, state.consent_at.occurred_at)
+    return state.occurred_at
+
+
+def _is_later(change: Change, state: State) -> bool:
+    """Whether a change that applies is newer than what is known: by its order or, where there is none, by its time."""
+    return order_of(change, state) is not _UNKNOWN or change.occurred_at > state.occurred_at
 
 
 def judged(change: Change, state: State | None, contact_list_id: str) -> tuple[Change, Verdict]:
-    """As `judge`, and what is to be done: of a stale withdrawal, the flags of which nothing newer was told."""
+    """As `judge`, and what is to be done: of a stale withdrawal, the flags of which nothing newer was told.
+
+    So too of one that applies without being known as newer: it withdraws, and grants nothing beside.
+    """
     verdict = judge(change, state)
-    if verdict is not _STALE or state is None or not change.withdrawal:
+    if state is None or not change.withdrawal:
+        return change, verdict
+    if verdict is _CHANGED and not _is_later(change, state) and grants_beside(change, state):
+        return narrowed(change, BOTH, contact_list_id) or change, verdict
+    if verdict is not _STALE:
         return change, verdict
     counts = Flags(_counts(change, state, state.consent_at), _counts(change, state, state.do_not_call_at))
     late = narrowed(change, counts, contact_list_id)
@@ -162,9 +184,12 @@ def _accepted_late(change: Change, state: State, *, blocks: bool) -> State:
 def _with_places(made: State, change: Change, before: State) -> State:
     """The state after a change, with the places of what told the flags last that it does not tell.
 
-    A delete leaves none: who comes again has to come whole.
+    A delete leaves none: who comes again has to come whole. But a tombstone leaves its own, which has Kafka's time.
     """
     told = change.told or change.contact
+    if change.tombstone and change.version is None and before.version is not None:
+        place = Place(made.version, made.versioned, change.occurred_at, made.offset, made.epoch)
+        return replace(made, consent_at=place, do_not_call_at=place)
     if isinstance(told, Contact) or change.operation is _DELETE:
         flagged = made.consent_at or made.do_not_call_at
         return replace(made, consent_at=None, do_not_call_at=None) if flagged else made
@@ -339,7 +364,7 @@ def _in_its_order(made: State, change: Change, before: State) -> State:
     By its time it may be sent again: then so is what followed it, which has to find what is known with its order and
     time. Replayed from before what is known, what stood between is replayed too.
     """
-    if is_apart(change, before) or order_of(change, before) is not _UNKNOWN:
+    if before.offset == FROM_A_FILE or order_of(change, before) is not _UNKNOWN:
         return made
     if change.replayed and change.offset < before.offset:
         return replace(made, versioned=before.versioned, occurred_at=before.occurred_at, offset=before.offset)

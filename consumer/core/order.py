@@ -61,13 +61,19 @@ def _order_of_epochs(change: Change, state: State) -> Order:
 def _partition_order(change: Change, state: State) -> Order:
     """Offsets decide, except that a later time wins over a lower offset: then the topic was made anew.
 
-    What is replayed has the lower offset in any case, and its time says nothing.
+    What is replayed has the lower offset in any case, and its time says nothing. Nor does a higher offset where
+    versions were told too: what is sent again comes without those that are older than one of them.
     """
-    if is_apart(change, state):
+    if is_apart(change, state) or (change.offset > state.offset and _is_earlier_beside_versions(change, state)):
         return _UNKNOWN
     if change.offset < state.offset and change.occurred_at > state.occurred_at and not change.replayed:
         return _NEWER
     return _sign(change.offset - state.offset)
+
+
+def _is_earlier_beside_versions(change: Change, state: State) -> bool:
+    """Whether a change without a version is earlier than the last one, and some before that had versions."""
+    return state.version is not None and change.occurred_at < state.occurred_at
 
 
 def goes_back(change: Change, state: State) -> bool:

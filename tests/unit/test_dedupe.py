@@ -330,10 +330,22 @@ ORDER = {
         "changed",
     ),
     "versionless after versionless after a version": (
-        {"version": None, "offset": 11, "at": OLD},
+        {"version": None, "offset": 11},
         {"version": 5, "versioned": False},
         "changed",
         "changed",
+    ),
+    "the same, earlier": (  # it may be sent again: a grant needs the later time
+        {"version": None, "offset": 11, "at": OLD},
+        {"version": 5, "versioned": False},
+        "stale",
+        "changed",
+    ),
+    "lower offset, earlier, after a version": (  # it is read again for sure
+        {"version": None, "offset": 9, "at": OLD},
+        {"version": 5, "versioned": False},
+        "stale",
+        "stale",
     ),
     # one has a version, the other none: a withdrawal applies, a grant needs the later time
     "versionless after a version, later": ({"version": None, "at": NEW, "offset": 1}, {}, "changed", "changed"),
@@ -538,11 +550,15 @@ def test_a_record_that_nobody_can_read_again_moves_its_place_alone():
 
 
 def test_a_second_tombstone_moves_its_place_and_no_time():
-    """Its time is Kafka's: a row that is made at once may be earlier."""
+    """Its time is Kafka's: a row that is made at once may be earlier. For rows of a file it is kept beside."""
     gone = replace(change(kind=ChangeType.DELETE, version=None, at=3000, offset=20), tombstone=True)
     deleted = accepted(gone, state())
     assert deleted.occurred_at == state().occurred_at
-    assert advanced(replace(gone, occurred_at=9000, offset=30), deleted) == replace(deleted, offset=30)
+    place = Place(5, versioned=False, occurred_at=9000, offset=30)
+    moved = replace(deleted, offset=30, consent_at=place, do_not_call_at=place)
+    assert advanced(replace(gone, occurred_at=9000, offset=30), deleted) == moved
+    assert accepted(gone, state()).consent_at == replace(place, occurred_at=3000, offset=20)
+    assert accepted(gone, state(version=None, versioned=False)).consent_at is None  # there it is the time of the delete
 
 
 def test_a_duplicate_does_not_bring_a_deleted_contact_back():
