@@ -12,10 +12,11 @@ from contextlib import aclosing
 import structlog
 
 from consumer.core import audit, deleted, epochs
+from consumer.core.seldom import Seldom, kind_of
 from consumer.errors import TransientError
 from consumer.pipeline.imports import Imports
 from consumer.pipeline.partitions import Partition
-from consumer.pipeline.settle import CHAIN_KEY, DELETED_KEY, EPOCHS_KEY, IMPORT_KEY, NUMBERS, TOLD_EVERY_S
+from consumer.pipeline.settle import CHAIN_KEY, DELETED_KEY, EPOCHS_KEY, IMPORT_KEY
 from consumer.ports import ChangelogChunk, ChangelogOvertaken, EventTopics, Sink, Store, Telemetry
 
 log = structlog.get_logger(__name__)
@@ -55,17 +56,15 @@ class Restorer:
 
     async def restore(self, partition: Partition) -> None:
         """Come back when the store stands, or the partition is about to go."""
-        started = self._clock()
-        told, tell_at = "", started
+        started, seldom = self._clock(), Seldom(self._clock)
         while partition.stays():
             try:
                 async with self._turns:
                     await self._bring_up(partition)
                 mark = await self._await_import(partition)  # takes no turn: it can be long, and holds nothing
             except TransientError as error:
-                partition.unrestored, kind = str(error), NUMBERS.sub("", str(error))
-                if kind != told or self._clock() >= tell_at:
-                    told, tell_at = kind, self._clock() + TOLD_EVERY_S
+                partition.unrestored = str(error)
+                if not seldom.told(kind_of(error)):
                     log.warning("restore_failed", partition=partition.key, error=str(error), remedy=_REMEDY)
                 await asyncio.sleep(min(error.retry_after or _RETRY_S, _RETRY_MAX_S))
             else:

@@ -13,7 +13,6 @@ a record without outcome.
 """
 
 import asyncio
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +21,7 @@ import structlog
 from consumer.core import audit, deleted, offsets, state_bytes
 from consumer.core.audit import AuditEvent, Auditor
 from consumer.core.dead_letters import letters_of
+from consumer.core.seldom import SAME_EVERY_S, kind_of
 from consumer.errors import Rebalancing, TransientError
 from consumer.model import ChainHead, Settlement, TopicPartition, Work
 from consumer.pipeline.partitions import Partition, Partitions
@@ -52,12 +52,6 @@ IMPORT_KEY = b"import"
 """Store key of a mark that stands while a file may be on its way into the list: set before, removed after."""
 
 _RETRY_S = 1.0
-TOLD_EVERY_S = 30.0
-"""How often the same trouble is told."""
-
-NUMBERS = re.compile(r"\d+")
-"""Times, files, brokers, offsets: the same trouble has others each time it is told."""
-
 _GOES_ON = "nothing is lost; tried again until it works"
 _MAKE_ROOM = f"make room in STATE_DIR, or grow its volume: {_GOES_ON}"
 
@@ -302,10 +296,10 @@ class Settler:
 
     async def _wait(self, event: str, error: TransientError, remedy: str) -> None:
         """Try again in a moment; what is the trouble is told when it begins, and then now and then."""
-        now, kind = self._clock(), (event, NUMBERS.sub("", str(error)))
+        now, kind = self._clock(), (event, kind_of(error))
         self.degraded = str(error)
         if kind != self._told or now >= self._tell_at:
-            self._told, self._tell_at = kind, now + TOLD_EVERY_S
+            self._told, self._tell_at = kind, now + SAME_EVERY_S
             log.error(event, error=str(error), remedy=remedy)
         await asyncio.sleep(error.retry_after or _RETRY_S)
 

@@ -7,6 +7,6 @@
 - `event_topics` writes settlements, through `settling_producer`; `changelog` reads the changelog of one source
   partition; `topics` creates missing output topics.
 - `connection` makes all clients; `failures` says what their errors mean.
-- `messages`, `group_offsets`, `watermarks` and `seldom` are for several of them.
+- `messages`, `group_offsets` and `watermarks` are for several of them.
 - `bounded`, `replays`, `history`, `inspection`, `sampling` and `one_record` are for the commands beside the consumer.
 """

@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient
 
 from consumer.adapters.kafka.failures import NOT_RELEASED, error_of, is_hopeless, policy
-from consumer.adapters.kafka.seldom import Seldom
+from consumer.core.seldom import Seldom
 from consumer.errors import SettingsError
 from consumer.model import TopicPartition
 from consumer.settings import Settings

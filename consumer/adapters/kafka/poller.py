@@ -30,9 +30,9 @@ from consumer.adapters.kafka.messages import headers_of, polled
 from consumer.adapters.kafka.orphans import Orphans
 from consumer.adapters.kafka.ownership import Overtaken, Ownership
 from consumer.adapters.kafka.reach import Reach
-from consumer.adapters.kafka.seldom import Seldom
 from consumer.adapters.kafka.starts import Starts
 from consumer.adapters.kafka.static_name import StaticName
+from consumer.core.seldom import Seldom
 from consumer.errors import ConsumerError, FatalError
 from consumer.model import Record, TopicPartition
 from consumer.ports import Grown, Lost, Polled, Revoked
@@ -140,7 +140,7 @@ class Poller:
         self._begins_within_s = _begins_within_s(session_s, heartbeat_s, settings.genesys_request_timeout_s)
         self._lease = Lease(self._sure_for_s)
         _tell_too_long_requests(settings.genesys_request_timeout_s, self._sure_for_s)
-        self._errors = Seldom()
+        self._errors = Seldom(time.monotonic)
         self._name = StaticName(settings.kafka_group_instance_id)
         self._consumer: Consumer
         self._has_client = False

@@ -22,7 +22,6 @@ from consumer.adapters.kafka.connection import NO_EPOCH, Admin, Connection
 from consumer.adapters.kafka.cut_logs import goes_on_at
 from consumer.adapters.kafka.failures import error_of, is_gone, is_hopeless, policy
 from consumer.adapters.kafka.group_offsets import GroupOffsets, Mark, Told, marked
-from consumer.adapters.kafka.seldom import Seldom
 from consumer.adapters.kafka.topics import TopicIds
 from consumer.adapters.kafka.watermarks import (
     OFFSETS_WITHIN_S,
@@ -33,6 +32,7 @@ from consumer.adapters.kafka.watermarks import (
     told_low_and_high,
 )
 from consumer.adapters.worker import Worker
+from consumer.core.seldom import Seldom
 from consumer.errors import FatalError, SettingsError, TransientError
 from consumer.model import TopicPartition
 from consumer.settings import Settings
@@ -141,7 +141,7 @@ class Starts:
         self._look_at = time.monotonic() + LOOK_EVERY_S
         self._not_before = 0.0
         self._told_at: float | None = None
-        self._unknown = Seldom()
+        self._unknown = Seldom(time.monotonic)
 
     def __len__(self) -> int:
         return len(self._pending)
