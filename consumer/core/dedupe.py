@@ -141,9 +141,14 @@ def accepted(change: Change, state: State | None, *, blocks: bool = False) -> St
     if change.late:
         return _accepted_late(change, state, blocks=blocks)
     made = _made(change, state, blocks=blocks)
-    if change.tombstone and change.version is None and state.version is not None:
-        made = replace(made, occurred_at=state.occurred_at)  # Kafka's time, which a row made at once may be before
+    if _has_kafkas_time(change, state):
+        made = replace(made, occurred_at=state.occurred_at)
     return _with_places(_held_by_a_file(_in_its_order(made, change, state), change, state), change, state)
+
+
+def _has_kafkas_time(change: Change, state: State) -> bool:
+    """Whether a tombstone's time is of another clock than that of what is known: a row made at once may be before it."""
+    return change.tombstone and change.version is None and state.version is not None
 
 
 def _made(change: Change, state: State | None, *, blocks: bool) -> State:
@@ -187,7 +192,7 @@ def _with_places(made: State, change: Change, before: State) -> State:
     A delete leaves none: who comes again has to come whole. But a tombstone leaves its own, which has Kafka's time.
     """
     told = change.told or change.contact
-    if change.tombstone and change.version is None and before.version is not None:
+    if _has_kafkas_time(change, before):
         place = Place(made.version, made.versioned, change.occurred_at, made.offset, made.epoch)
         return replace(made, consent_at=place, do_not_call_at=place)
     if isinstance(told, Contact) or change.operation is _DELETE:
@@ -343,8 +348,7 @@ def _said_again(change: Change, state: State) -> State | None:
         return None
     if change.undecoded:
         return replace(state, offset=change.offset)
-    kafkas = change.tombstone and state.version is not None
-    time = state.occurred_at if kafkas else max(change.occurred_at, state.occurred_at)
+    time = state.occurred_at if _has_kafkas_time(change, state) else max(change.occurred_at, state.occurred_at)
     return replace(state, versioned=False, occurred_at=time, offset=change.offset, imprint=change.imprint)
 
 
