@@ -147,7 +147,7 @@ def accepted(change: Change, state: State | None, *, blocks: bool = False) -> St
 
 
 def _has_kafkas_time(change: Change, state: State) -> bool:
-    """Whether a tombstone's time is of another clock than that of what is known: a row made at once may be before it."""
+    """Whether a tombstone's time is of another clock than what is known: a row made at once may be before it."""
     return change.tombstone and change.version is None and state.version is not None
 
 
