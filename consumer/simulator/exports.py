@@ -19,7 +19,7 @@ from typing import Any
 
 from consumer.simulator.contacts import read_row
 
-CHUNK_ROWS = 500
+CHUNK_ROWS = 250
 BOM = "\ufeff"
 _ID = "inin-outbound-id"
 _OVERALL = (

@@ -14,6 +14,7 @@ from consumer.simulator.dnc_api import DncApi
 from consumer.simulator.dnc_files import DncStaging, begin_import, column_names, export, snapshot
 from consumer.simulator.dnc_jobs import DncJobs
 from consumer.simulator.errors import ApiError
+from consumer.simulator.exports import CHUNK_ROWS
 from consumer.simulator.imports import MISSING_COLUMNS, NOT_A_CSV
 from consumer.simulator.lists import ContactLists
 from consumer.simulator.operations import Operation
@@ -240,9 +241,9 @@ def test_a_vendors_list_is_not_exported():
 
 
 def test_a_long_export_comes_in_chunks():
-    """1,001 entries are three chunks after the header, and every entry is in one."""
+    """One entry more than two chunks hold is in a third one, and every entry is in one, after the header."""
     bench = Bench()
-    numbers = [f"+1555{n:07d}" for n in range(1_001)]
+    numbers = [f"+1555{n:07d}" for n in range(2 * CHUNK_ROWS + 1)]
     bench.lists.add(bench.list, PHONES, numbers, None)
     chunks = [*export(snapshot(bench.list))]
     assert len(chunks) == 4
