@@ -225,6 +225,41 @@ async def test_a_clock_far_ahead_is_named(kafka: KafkaCluster, monkeypatch: pyte
     assert values(read(kafka.bootstrap, chosen.kafka_audit_topic)) == [b"v"]
 
 
+@pytest.mark.parametrize("topic", ["audit", "changelog"])
+async def test_why_a_record_was_refused_is_told_also_where_no_more_are_taken(kafka: KafkaCluster, topic: str) -> None:
+    """Once brokers have refused one, the library takes none, and so not the last ones, whose answers tell why."""
+    chosen = names(kafka)
+    tp = first_of(chosen)
+    refused = chosen.kafka_audit_topic if topic == "audit" else chosen.kafka_changelog_topic
+    told = settlement({tp: 1}, audit=[(b"k", b"v")] * 3, changelog=[(tp, bytes(32), b"s")] * 3)
+    async with at_work(chosen) as (_, topics):
+        assert topics._producer is not None
+        topics._producer._producer = _Slow(topics._producer._producer, refused)  # type: ignore[assignment]
+        with pytest.raises(SourceUnavailable, match="is the clock of this machine"):
+            await topics.settle(told)
+
+
+class _Slow:
+    """A producer whose clock is ahead, and that goes on once brokers have refused its first record of a topic."""
+
+    def __init__(self, producer: Producer, topic: str) -> None:
+        self._producer = producer
+        self._queue: Callable[..., None] = producer.produce
+        self._topic = topic
+        self._begun = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._producer, name)
+
+    def produce(self, topic: str, *record: Any, **more: Any) -> None:
+        ahead = {"timestamp": NOW_MS + 7_200_000} if topic == self._topic else {}
+        self._queue(topic, *record, **more, **ahead)
+        while ahead and self._begun:
+            with suppress(BufferError):
+                self._queue(topic, **ahead)
+        self._begun = bool(ahead)
+
+
 async def in_the_end(settle: Callable[[], Awaitable[object]]) -> None:
     """Settle again as often as the settler would: after a refused record the library needs an attempt to find back."""
     for _ in range(5):

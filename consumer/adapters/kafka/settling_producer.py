@@ -186,16 +186,25 @@ class SettlingProducer:
         return not reaches(self._producer, topic, RECONNECTS_WITHIN_S) and another_reaches(self._connection, topic)
 
     def _produce(self, settlement: Settlement, deadline: float) -> None:
-        """Queue everything. The answers to the last records tell positions, and why others failed."""
+        """Queue everything. The answers to the last records tell positions, and why others failed.
+
+        So do those to the first ones: once a record has failed, the library takes no more of a transaction.
+        """
         self._failed, self._undelivered, self._positions = None, False, {}
         audit = self._settings.kafka_audit_topic
-        self._send(deadline, [(audit, value, key) for key, value in settlement.audit[:-1]])
-        self._send(deadline, [(audit, value, key, ANY_PARTITION, self._note) for key, value in settlement.audit[-1:]])
+        noted = {0: self._note, len(settlement.audit) - 1: self._note}
+        self._send(
+            deadline,
+            [
+                (audit, value, key, ANY_PARTITION, noted.get(number))
+                for number, (key, value) in enumerate(settlement.audit)
+            ],
+        )
         for letter in settlement.dead_letters:
             self._send_dead_letter(deadline, letter)
         topic = self._settings.kafka_changelog_topic
         last = {entry[0]: number for number, entry in enumerate(settlement.changelog)}
-        told = {number: self._noter(source) for source, number in last.items()}
+        told = {0: self._note} | {number: self._noter(source) for source, number in last.items()}
         prefixes = {partition: changelog.prefix_of(partition) for partition in last}
         self._look_up_partitions(deadline, topic, last)
         self._send(
