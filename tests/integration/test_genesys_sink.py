@@ -1136,6 +1136,7 @@ async def test_giving_up_on_a_token_leaves_it_to_the_others(bench):
         (reply(200, {"token": "x"}), SinkUnavailable, "no token"),
         (reply(200, {"access_token": ""}), SinkUnavailable, "no token"),
         (reply(200, {"access_token": "", "expires_in": 3600}), SinkUnavailable, "no token"),
+        (reply(200, {"access_token": "two\nlines", "expires_in": 3600}), SinkUnavailable, "ValueError"),
     ],
 )
 async def test_login_hosts_answer_becomes_the_error_of_its_policy(bench, handler, expected, words):
