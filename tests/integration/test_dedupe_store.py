@@ -25,11 +25,11 @@ from typing_extensions import override
 
 from consumer.adapters.breadcrumbs import FileBreadcrumbs
 from consumer.adapters.dedupe_store import store as stores
-from consumer.adapters.dedupe_store.database import Handle
+from consumer.adapters.dedupe_store.database import Handle, Untrusted
 from consumer.adapters.dedupe_store.files import instance_id, occupied, pseudonym_key
 from consumer.adapters.dedupe_store.store import RocksStore
 from consumer.adapters.schema_registry.registry import RegistrySchemas, opened
-from consumer.errors import FatalError, TransientError
+from consumer.errors import ConsumerError, FatalError, TransientError
 from consumer.model import TopicPartition
 from consumer.ports import Breadcrumb
 from tests.lives import settings
@@ -287,9 +287,13 @@ def mark(**changed: Any) -> Callable[[Path], None]:
     return damage
 
 
-def garbled_marker(partition: Path) -> None:
+def marker_of(text: str) -> Callable[[Path], None]:
     """Damage: the marker is not what was written."""
-    (partition / "store.json").write_text("[]")
+
+    def damage(partition: Path) -> None:
+        (partition / "store.json").write_text(text)
+
+    return damage
 
 
 class TestDamage:
@@ -303,7 +307,9 @@ class TestDamage:
             lose("db/*"),
             new_database,
             lose("store.json"),
-            garbled_marker,
+            marker_of("[]"),
+            marker_of("{}"),
+            marker_of(""),
             mark(format=3),
             mark(uuid="00000000-0000-0000-0000-000000000001"),
             mark(uuid=7),
@@ -317,7 +323,9 @@ class TestDamage:
             "no file left",
             "new database",
             "no marker",
-            "marker garbled",
+            "marker that is no object",
+            "marker without anything",
+            "marker cut off",
             "another format",
             "marker of another store",
             "marker without a uuid",
@@ -366,6 +374,33 @@ class TestDamage:
         assert await restarted.open(PARTITION) == 0
         assert writes_present(restarted, UNCOMPACTED) == [False] * UNCOMPACTED
 
+    @pytest.mark.usefixtures("early_flush")
+    async def test_a_flipped_table_file_stops_a_scan_too(self, tmp_path, make_store):
+        """It would end like one that has come to the last entry, and what stands behind would never be looked at."""
+        await fill(make_store(), UNCOMPACTED)
+        crashed = shutil.copytree(tmp_path / "state", tmp_path / "crashed")
+        flip("db/*.sst")(database(crashed).parent)
+        store = make_store(crashed)
+        assert await store.open(PARTITION) == UNCOMPACTED
+        with pytest.raises(FatalError, match="rebuilt at the next start"):
+            await store.scan(PARTITION, b"", UNCOMPACTED * PER_WRITE)
+        assert not (database(crashed).parent / "store.json").exists()
+
+    async def test_damage_that_a_write_meets_has_the_restart_begin_empty(self, make_store, monkeypatch):
+        """Opened anew as it is, it would meet the same at each start."""
+        store = make_store()
+        await fill(store, 3)
+
+        def damaged(*_: object) -> None:
+            raise Untrusted("Corruption: block checksum mismatch")
+
+        monkeypatch.setattr(Handle, "commit", damaged)
+        with pytest.raises(FatalError, match="rebuilt at the next start"):
+            await store.write((PARTITION, entries_of(3), 4))
+        monkeypatch.undo()
+        await store.close_all()
+        assert await make_store().open(PARTITION) == 0
+
     async def test_a_store_of_another_partition_copied_in_is_set_aside(self, tmp_path, make_store):
         """A database and a marker that do not belong together are two halves of nothing."""
         store = make_store()
@@ -399,6 +434,7 @@ class FailingOnce:
 
     def flush_wal(self, *, sync: bool) -> None:
         """Fail once."""
+        assert sync  # what is not on disk is lost with the machine
         if not self.failed:
             self.failed = True
             raise Exception("IO error: While fdatasync: Input/output error")  # noqa: TRY002 -- as rocksdict does
@@ -463,6 +499,28 @@ class TestFailedWrites:
             await fill(store, 5)
         assert [line["event"] for line in logs] == ["store_reopened"]
         assert writes_present(store, 6) == [True] * 5 + [False]
+
+    async def test_what_waits_in_memory_is_bounded_for_all_stores_together(self, make_store, monkeypatch):
+        """With many partitions each is written to its tables sooner."""
+        monkeypatch.setattr(stores, "_UNFLUSHED_BYTES", 10_000)
+        store = make_store()
+        await fill(store, 1)
+        assert store._handles[PARTITION].unflushed > 0
+        await store.open(OTHER)
+        await fill(store, 2)
+        assert store._handles[PARTITION].unflushed == 0
+
+    async def test_a_database_that_is_gone_when_it_is_reopened_is_not_made_anew(self, tmp_path, make_store):
+        """It would be empty, at a position that says otherwise: who withdrew before would not be known."""
+        store = make_store()
+        await fill(store, 3)
+        handle = store._handles[PARTITION]
+        handle.db = FailingOnce(handle.db)
+        shutil.rmtree(database(tmp_path / "state"))
+        with pytest.raises(FatalError):
+            await store.write((PARTITION, entries_of(3), 4))
+        await store.close_all()
+        assert await make_store().open(PARTITION) == 0
 
     async def test_a_disk_that_goes_on_failing_is_fatal(self, make_store, monkeypatch):
         """One repetition, no more: then the process stops, and what was acknowledged is there at the next start."""
@@ -666,11 +724,32 @@ class TestPlace:
         pseudonym_key(tmp_path)
         assert tmp_path.stat().st_mtime_ns == before
 
-    def test_a_damaged_instance_id_is_fatal(self, tmp_path):
+    @pytest.mark.parametrize("content", ["{}", "", "[]", '{"instance": "one"}', '{"instance": 7}'])
+    def test_a_damaged_instance_id_is_fatal(self, tmp_path, content):
         """A guess could take another instance's transactions over."""
-        (tmp_path / "instance.json").write_text("{}")
+        (tmp_path / "instance.json").write_text(content)
         with pytest.raises(FatalError, match="delete it"):
             instance_id(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("code", "expected"), [(errno.ENOSPC, TransientError), (errno.EDQUOT, TransientError), (errno.EIO, FatalError)]
+    )
+    @pytest.mark.parametrize("of_the_directory", [False, True])
+    def test_what_did_not_get_to_the_disk_is_not_taken_for_made(
+        self, tmp_path, monkeypatch, code, expected, of_the_directory
+    ):
+        """Neither the content nor the name; where only room is missing it is tried again."""
+        fsync = os.fsync
+
+        def failing(descriptor: int) -> None:
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode) is of_the_directory:
+                raise OSError(code, os.strerror(code))
+            fsync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", failing)
+        with pytest.raises(ConsumerError) as caught:
+            instance_id(tmp_path)
+        assert type(caught.value) is expected
 
     def test_the_pseudonym_key_is_made_once_and_private(self, tmp_path):
         """32 random bytes in hex, which nobody but the owner reads, the same at every start."""

@@ -94,6 +94,33 @@ async def test_an_older_export_is_not_taken_for_the_one_that_was_ordered() -> No
 
 
 @pytest.mark.parametrize(
+    ("before", "now", "another"),
+    [
+        (("a", "old"), ("a", "new"), True),
+        (("a", "old"), ("b", "old"), False),
+        (("a", None), ("a", "new"), False),
+        (("a", "old"), ("a", None), False),
+        (("a", None), ("b", None), True),
+        (("a", "old"), ("b", None), True),
+        (("a", None), ("b", "new"), True),
+    ],
+)
+def test_an_export_without_a_time_is_told_by_its_address(
+    before: tuple[str, str | None], now: tuple[str, str | None], another: bool
+) -> None:
+    """Whatever else could be the older one, and the list be taken for what it was."""
+    assert exports._Made(*now).is_another_than(exports._Made(*before)) is another
+
+
+async def test_an_export_that_is_not_made_is_waited_for_so_long_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody may run the command again."""
+    monkeypatch.setattr(exports, "MADE_WITHIN_S", 0)
+    async with Simulator() as simulator, opened(simulator.url) as sink:
+        with pytest.raises(SinkUnavailable, match="made no export"):
+            await exported(sink)
+
+
+@pytest.mark.parametrize(
     "fault",
     ["truncated@fetch_file", "503@fetch_file", "503@get_download", "503@get_export", "lost_reply@start_export"],
 )
@@ -163,6 +190,7 @@ async def test_contacts_are_removed_by_their_own_ids() -> None:
         assert list(await sink.remove(ids)) == [contact_id("crm-2")]
         (left,) = simulator.contacts("People").values()
         assert not left["callable"]
+        assert simulator.stats()["requests"]["read_contacts"] == {"200": 1}  # nobody was held before
 
 
 async def test_contacts_that_show_after_their_removal_are_not_added_each_time() -> None:
@@ -260,6 +288,34 @@ async def test_the_token_goes_to_the_api_alone() -> None:
     (request,) = storage.requests
     assert b"token" not in request
     assert b"authorization" not in request.lower()
+
+
+@pytest.mark.off_contract
+@pytest.mark.parametrize("redirects", [False, True])
+async def test_a_page_in_place_of_the_file_is_no_file(redirects: bool) -> None:
+    """It is of an edge in trouble, and the file can be had again: it is no export that lacks columns."""
+
+    async def page(_: web.Request) -> web.Response:
+        return web.Response(status=503, text="<h1>Maintenance</h1>", content_type="text/html")
+
+    async with serving(page) as files:
+        answer = api(f"{files}/signed")
+
+        async def at_once(request: web.Request) -> web.Response:
+            return await (page if request.path.startswith("/downloads") else answer)(request)  # type: ignore[operator, no-any-return]
+
+        async with serving(answer if redirects else at_once) as url, opened(url) as sink:
+            with pytest.raises(SinkUnavailable, match="status 503"):
+                await exported(sink)
+
+
+async def test_a_download_from_the_api_is_a_request_like_others() -> None:
+    """It counts against the same limit, and waits where Genesys asked everybody to."""
+    async with Simulator() as simulator, opened(simulator.url) as sink:
+        sink._client.throttle.told_to_wait(asyncio.get_running_loop().time(), 60)
+        with pytest.raises(Throttled):
+            async with sink._client.download(exports._DOWNLOAD, f"{simulator.url}/api/v2/downloads/1"):
+                pass
 
 
 @pytest.mark.off_contract

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from consumer.adapters.genesys import limits
 from consumer.adapters.genesys.client import Client
-from consumer.adapters.genesys.contacts import ADD_CONTACTS
+from consumer.adapters.genesys.contacts import ADD_CONTACTS, Contacts, Held as Shown
 from consumer.adapters.genesys.dnc_list import DncList
 from consumer.adapters.genesys.sink import GenesysSink
 from consumer.core.contact_id import contact_id
@@ -168,8 +168,11 @@ async def test_a_withdrawal_without_a_number_blocks_the_one_that_genesys_has():
     unknown = replace(JANE, external_id="crm-unknown", phone="", consent=False)
     async with Simulator() as simulator, with_dnc_list(simulator) as sink:
         await put(sink, JANE)
-        await withdraw(sink, replace(JANE, phone="", consent=False), unknown)
-        assert simulator.dnc_numbers("Nobody") == {JANE.phone}
+        told: list[tuple[str, str]] = []
+        withdrawn = [replace(JANE, phone="", consent=False), unknown]
+        payloads = [sink.encode(contact, callable_=False) for contact in withdrawn]
+        await sink.upsert(payloads, withdrawn=withdrawn, number_refused=lambda *whose: told.append(whose))
+        assert (simulator.dnc_numbers("Nobody"), told) == ({JANE.phone}, [])
 
 
 async def test_a_part_of_a_contact_is_merged_with_the_rest():
@@ -266,8 +269,10 @@ async def test_a_do_not_call_list_that_is_not_to_be_asked_is_not(part):
     """It counts as one that takes no numbers: who withdraws is held and keeps the number, which is not lost."""
     cleared = replace(JANE, external_id="crm-3", consent=False, phone="")
     async with Simulator() as simulator, with_dnc_list(simulator) as sink:
-        await put(sink, JANE)
-        await put(sink, replace(JANE, external_id="crm-3"))
+        granted = [replace(JANE, external_id=name) for name in ("crm-1", "crm-3")]
+        await sink.upsert(
+            [sink.encode(each, callable_=True) for each in granted], asks=False
+        )  # no number is to go there
         withdrawn = [replace(JANE, consent=False), cleared]
         encoded = [sink.encode(each, callable_=False) for each in withdrawn]
         parts = [WITHDRAWN, replace(WITHDRAWN, external_id="crm-3", phone="")]
@@ -333,6 +338,49 @@ async def test_who_is_refused_meanwhile_stays_as_it_is_but_is_not_callable():
                 await told
             contact = simulator.contacts("People")[JANES_ID]
             assert (contact["callable"], contact["data"]["email"]) == (False, JANE.email)
+
+
+@pytest.mark.parametrize("fault", ["503", "429=42"])
+async def test_who_is_refused_as_it_was_too_waits_for_the_do_not_call_list(fault):
+    """Its number comes before what becomes of it; beside others it is told, so that these are held without it."""
+    refused: set[str] = set()
+    jane, john = (replace(JANE, external_id=f"crm-{n}", consent=False) for n in (1, 2))
+    poison = Poison(lambda data: data["external_id"] in refused)
+    async with Simulator(poison=poison) as simulator, with_dnc_list(simulator) as sink:
+        for each in (jane, john):
+            await put(sink, replace(each, consent=True))
+        refused.add("crm-1")
+        simulator.faults.inject(*[Fault.parse(f"{fault}@add_dnc_phone_numbers")] * 3)
+        with pytest.raises(RefusedByGenesys):
+            await withdraw(sink, jane, john)
+        for each in (jane, john):
+            with pytest.raises(Withheld):
+                await withdraw(sink, each)
+        assert simulator.contacts("People")[contact_id("crm-2")]["callable"] is False
+
+
+async def test_who_is_gone_from_a_full_organisation_since_it_was_read_waits_too(monkeypatch):
+    """Reads may lag behind: nobody is called who is not there, and the number comes first."""
+
+    async def lagging(*_: object, **__: object) -> dict[str, Shown]:
+        return {contact_id("crm-2"): Shown({"external_id": "crm-2"}, True)}
+
+    monkeypatch.setattr(Contacts, "read_all", lagging)
+    async with Simulator(contacts_per_list=1) as simulator, with_dnc_list(simulator) as sink:
+        await put(sink, JANE)
+        simulator.faults.inject(Fault.parse("503@add_dnc_phone_numbers"))
+        with pytest.raises(Withheld):
+            await withdraw(sink, replace(JANE, external_id="crm-2", consent=False))
+
+
+async def test_where_nobody_is_to_be_held_for_a_number_genesys_is_asked_to_hold_nobody():
+    """A rejected record may name the number of a contact that is not there."""
+    unknown = replace(WITHDRAWN, external_id="crm-unknown")
+    async with Simulator() as simulator, with_dnc_list(simulator) as sink:
+        simulator.faults.inject(Fault.parse("503@add_dnc_phone_numbers"))
+        with pytest.raises(Withheld):
+            await sink.amend([unknown], numbers=["+15550100008"])
+        assert "add_contacts" not in simulator.stats()["requests"]
 
 
 async def test_nobody_is_called_by_an_amended_contact_while_that_list_takes_no_numbers():
@@ -441,29 +489,37 @@ async def test_a_permission_for_contacts_that_is_missing_is_told_while_that_list
             await withdraw(sink, replace(JANE, consent=False))
 
 
-async def test_who_withdrew_is_held_where_the_number_of_another_cannot_be_read():
-    """A contact that comes without one has to be read, to have the number on the list."""
+@pytest.mark.parametrize(("fault", "expected"), [("503", SinkUnavailable), ("429=42", Throttled)])
+async def test_who_withdrew_is_held_where_the_number_of_another_cannot_be_read(fault, expected):
+    """A contact that comes without one has to be read, to have the number on the list; until then it keeps it."""
     numberless = replace(JANE, external_id="crm-2", phone="", consent=False)
     async with Simulator() as simulator, with_dnc_list(simulator) as sink:
         await put(sink, JANE)
-        simulator.faults.inject(Fault.parse("503@read_contacts"))
-        with pytest.raises(SinkUnavailable) as caught:
+        await put(sink, replace(JANE, external_id="crm-2"))
+        simulator.faults.inject(Fault.parse(f"{fault}@read_contacts"))
+        with pytest.raises(expected) as caught:
             await withdraw(sink, replace(JANE, consent=False), numberless)
         assert not isinstance(caught.value, Withheld)  # it is not the list that has to be waited for
-        assert simulator.contacts("People")[JANES_ID]["callable"] is False
+        contacts = simulator.contacts("People")
+        assert contacts[JANES_ID]["callable"] is False
+        assert contacts[contact_id("crm-2")]["data"]["phone_number"] == JANE.phone
 
 
 @pytest.mark.parametrize("seconds", [7, 42])
 @pytest.mark.parametrize("part", [False, True])
 async def test_a_busy_do_not_call_list_has_those_who_withdrew_held_too(seconds, part):
     """And all requests wait for a moment, as Genesys asks, be it longer than one may take."""
-    async with Simulator() as simulator, with_dnc_list(simulator) as sink:
+    throttle = Throttle(100_000)
+    async with Simulator() as simulator:
+        sink = await open_sink(simulator, throttle, GENESYS_DNC_LIST="Nobody")
         await put(sink, JANE)
         simulator.faults.inject(Fault.parse(f"429={seconds}@add_dnc_phone_numbers"))
         with pytest.raises(Withheld) as caught:
             await (sink.amend([WITHDRAWN]) if part else withdraw(sink, replace(JANE, consent=False)))
         assert (caught.value.throttles, caught.value.retry_after) == (True, seconds)
         assert simulator.contacts("People")[JANES_ID]["callable"] is False
+        assert seconds - 5 < throttle.pause(asyncio.get_running_loop().time()) <= seconds
+        await sink.close()
 
 
 async def test_the_number_is_blocked_before_an_amended_contact_changes():
@@ -522,7 +578,10 @@ async def test_only_the_number_that_genesys_has_of_the_contact_is_taken_off():
         assert simulator.dnc_numbers("Nobody") == {JANE.phone, "+15550100003"}
         await withdraw(sink, replace(JANE, consent=False))
         await grant(sink, JANE, withdrawn=[john])
+        for _ in range(2):
+            await grant(sink, replace(JANE, external_id="crm-4", phone=""))
         assert simulator.dnc_numbers("Nobody") == {JANE.phone, "+15550100003"}
+        assert "patch_dnc_phone_numbers" not in simulator.stats()["requests"]
 
 
 @pytest.mark.parametrize(
@@ -540,6 +599,32 @@ async def test_a_number_is_taken_off_after_its_contact_was_granted(fault, callab
         assert simulator.contacts("People")[JANES_ID]["callable"] is callable_
         await grant(sink, JANE)
         assert simulator.dnc_numbers("Nobody") == set()
+
+
+async def test_numbers_of_partitions_that_may_have_moved_away_stay_as_they_are():
+    """Who owns them by now may have a withdrawal that is newer, and blocks what has to be blocked."""
+    async with Simulator() as simulator, releasing(simulator) as sink:
+        await withdraw(sink, replace(JANE, consent=False))
+        sure = [True]  # when the contact is written, and not when its number is
+        with pytest.raises(SinkUnavailable):
+            await sink.upsert([sink.encode(JANE, callable_=True)], lambda: bool(sure) and sure.pop(), granted=[JANE])
+        assert simulator.contacts("People")[JANES_ID]["callable"] is True
+        other = replace(JANE, external_id="crm-2", phone="+15550100002", consent=False)
+        with pytest.raises(SinkUnavailable):
+            await sink.upsert([sink.encode(other, callable_=False)], lambda: False, withdrawn=[other])
+        assert simulator.dnc_numbers("Nobody") == {JANE.phone}
+
+
+async def test_the_number_of_whom_an_answer_leaves_out_stays():
+    """Nothing says that the grant was applied; the one beside it was."""
+    left_out: set[str] = set()
+    jane, john = (replace(JANE, external_id=f"crm-{n}", phone=f"+1555010000{n}") for n in (1, 2))
+    poison = Poison(lambda data: data["external_id"] in left_out, kind=PoisonKind.LEFT_OUT)
+    async with Simulator(poison=poison) as simulator, releasing(simulator) as sink:
+        await withdraw(sink, *(replace(each, consent=False) for each in (jane, john)))
+        left_out.add("crm-1")
+        await grant(sink, jane, john)
+        assert simulator.dnc_numbers("Nobody") == {jane.phone}
 
 
 async def test_a_thousand_numbers_are_taken_off_in_requests_that_genesys_takes():
@@ -566,9 +651,10 @@ async def test_a_number_that_a_rejected_record_names_is_blocked_whether_the_cont
         assert held["data"]["phone_number"] == JANE.phone
 
 
-async def test_a_number_that_genesys_does_not_release_stays_and_the_others_go():
-    """The refused one is found by halves; a line says so without the number."""
-    refused = RefusedByGenesys("invalid.dnc.patch.request")
+@pytest.mark.parametrize("code", ["invalid.dnc.patch.request", "dnc.source.operation.not.supported"])
+async def test_a_number_that_genesys_does_not_release_stays_and_the_others_go(code):
+    """The refused one is found by halves; a line says so without the number, and no grant waits for it."""
+    refused = RefusedByGenesys(code)
     asked: list[list[str]] = []
 
     class Refusing:
@@ -670,7 +756,15 @@ async def test_calls_at_the_same_time_tell_each_what_was_refused():
 
 @pytest.mark.parametrize(
     "code",
-    ["dnc.records.per.list.limit.exceeded", "dnc.source.operation.not.supported", "dnc.list.not.found"],
+    [
+        "dnc.phone.numbers.per.list.limit.exceeded",
+        "dnc.phone.numbers.per.organization.limit.exceeded",
+        "dnc.records.per.list.limit.exceeded",
+        "dnc.records.per.organization.limit.exceeded",
+        "dnc.source.operation.not.supported",
+        "dnc.list.invalid.contact.method",
+        "dnc.list.not.found",
+    ],
 )
 async def test_a_list_that_takes_no_numbers_is_waited_for(code):
     """No number is to blame, so none is left out, be it alone or with others."""
@@ -732,7 +826,9 @@ async def test_a_small_limit_lets_a_call_of_two_requests_come_to_its_end():
         await put(sink, JANE)
         assert await sink.delete(["crm-1"]) == set()
         assert simulator.contacts("People") == {}
-        assert throttle.wait(asyncio.get_running_loop().time()) > 120
+        assert (
+            throttle.wait(asyncio.get_running_loop().time()) > 300
+        )  # for the list, which was looked for and made, too
         await sink.close()
 
 
@@ -746,7 +842,11 @@ async def test_a_second_request_waits_too_where_genesys_asked_everybody_to():
         with pytest.raises(Throttled) as told:
             await sink.amend([WITHDRAWN])
         assert 50 < (told.value.retry_after or 0) <= 60
+        assert simulator.stats()["requests"]["read_contacts"] == {"200": 1}  # the first, which the throttle knows of
         assert simulator.contacts("People")[JANES_ID]["callable"] is True
+        with pytest.raises(Throttled):
+            await sink.delete(["crm-1"])
+        assert simulator.contacts("People") == {}
         await sink.close()
 
 

@@ -24,7 +24,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from structlog.testing import capture_logs
 
-from consumer.adapters.genesys import transport
+from consumer.adapters.genesys import limits, transport
 from consumer.adapters.genesys.client import NOT_TOO_LARGE_BYTES
 from consumer.adapters.genesys.sink import GenesysSink
 from consumer.core.contact_id import contact_id
@@ -42,6 +42,7 @@ from consumer.errors import (
     Throttled,
     TooLarge,
     Unauthorized,
+    Withheld,
 )
 from consumer.model import UNCHANGED, Amendment, Contact
 from consumer.ports import Amended, Sink
@@ -51,6 +52,7 @@ CONTRACT = orjson.loads((Path(__file__).parent.parent / "data/genesys/contract.j
 ENDPOINTS = {(e["method"], e["path"]): e for e in CONTRACT["endpoints"]}
 LIST_ID = "0f2c7e1a-6a8e-4f0e-9a5d-2f6c3f7b1a11"
 LISTS = "/api/v2/outbound/contactlists"
+RATE = "client.credentials.token.rate.per.minute"
 CONTACTS = f"{LISTS}/{LIST_ID}/contacts"
 COLUMNS = ["external_id", "phone_number", "email", "consent_flag", "do_not_call", "city"]
 CONTACT_LIST = {
@@ -343,6 +345,14 @@ async def test_upsert_sends_a_bare_array_with_every_column(bench):
     ]
 
 
+async def test_without_a_do_not_call_list_no_number_is_looked_for(bench):
+    """It would be read for nothing, and the limit of requests is the same for all."""
+    async with bench.sink() as sink:
+        withdrawn = replace(JANE, phone="", consent=False)
+        await sink.upsert([sink.encode(withdrawn, callable_=False)], withdrawn=[withdrawn])
+    assert [call.path for call in bench.genesys.calls] == [CONTACTS]
+
+
 @pytest.mark.parametrize(
     "effect",
     [
@@ -397,6 +407,18 @@ async def test_what_could_not_be_deleted_is_not_callable_any_more(bench):
         }
     ]
     assert add.query == {"doNotQueue": "true"}
+
+
+@pytest.mark.parametrize(
+    ("held", "paths"), [((), [CONTACTS, f"{CONTACTS}/bulk", CONTACTS]), (["crm-2"], [CONTACTS, f"{CONTACTS}/bulk"])]
+)
+async def test_who_shows_as_not_callable_after_a_delete_is_held_unless_an_earlier_one_did_so(bench, held, paths):
+    """What is read may lag behind a grant that was written just before."""
+    shown = {"id": contact_id("crm-2"), "callable": False, "data": {"external_id": "crm-2"}}
+    async with bench.sink() as sink:
+        bench.genesys.script = [error(400, "contact.in.use"), reply(200, [shown])]
+        assert await sink.delete(["crm-2"], held=held) == {"crm-2"}
+    assert [call.path for call in bench.genesys.calls] == paths
 
 
 async def test_a_delete_of_whom_genesys_does_not_know_is_done(bench):
@@ -478,7 +500,25 @@ async def test_who_could_not_be_deleted_before_is_held_first_and_then_has_all_th
         assert [(each["callable"], each["data"]["phone_number"]) for each in orjson.loads(add.body)] == [(False, "+1")]
 
 
-@pytest.mark.parametrize("why", [error(400, "invalid.value"), error(503, "service.unavailable")], ids=["400", "503"])
+async def test_who_is_held_and_perhaps_deleted_is_left_alone(bench):
+    """All the time went into the delete, and to write a contact may be to add it again."""
+    held = [{"id": contact_id("crm-2"), "callable": True, "data": {"external_id": "crm-2"}}]
+    async with bench.sink() as sink:
+        bench.genesys.script = [reply(200, held), accept, error(503, "service.unavailable")]
+        with pytest.raises(SinkUnavailable):
+            await sink.delete(["crm-2"], tried=True)
+    assert [each.method for each in bench.genesys.calls] == ["POST", "POST", "DELETE"]
+
+
+@pytest.mark.parametrize(
+    "why",
+    [
+        error(400, "invalid.value"),
+        error(503, "service.unavailable"),
+        error(429, "too.many.requests.retry.after", Retry_After="0"),
+    ],
+    ids=["400", "503", "429"],
+)
 async def test_who_cannot_be_held_first_is_deleted_all_the_same(bench, why):
     """A delete may be what becomes of a contact of which Genesys takes no change."""
     held = [{"id": contact_id("crm-2"), "callable": True, "data": {"external_id": "crm-2", "phone_number": "+1"}}]
@@ -486,6 +526,18 @@ async def test_who_cannot_be_held_first_is_deleted_all_the_same(bench, why):
         bench.genesys.script = [reply(200, held), why]
         assert await sink.delete(["crm-2"], tried=True) == set()
     assert [each.method for each in bench.genesys.calls] == ["POST", "POST", "DELETE", "POST"]
+
+
+async def test_who_could_neither_be_held_first_nor_deleted_is_held_afterwards(bench):
+    """Nobody knows of either: it may be there, and be called."""
+    held = [{"id": contact_id("crm-2"), "callable": True, "data": {"external_id": "crm-2", "phone_number": "+1"}}]
+    away = error(503, "service.unavailable")
+    async with bench.sink() as sink:
+        bench.genesys.script = [reply(200, held), away, away, reply(200, held)]
+        with pytest.raises(SinkUnavailable):
+            await sink.delete(["crm-2"], tried=True)
+    *_, add = bench.genesys.calls
+    assert (add.path, orjson.loads(add.body)[0]["callable"]) == (CONTACTS, False)
 
 
 async def test_a_refusal_tells_whom_it_names(bench):
@@ -523,6 +575,9 @@ async def test_a_body_that_keeps_to_the_limit_that_is_named_is_not_too_large(ben
         bench.genesys.script = [reply(413, limit)]
         with pytest.raises(SinkUnavailable, match="names a limit of 1000"):
             await ask(sink, "crm-2")
+        bench.genesys.script = [reply(413, limit)]
+        with pytest.raises(SinkUnavailable, match="names a limit of 1000"):
+            await sink.delete(["crm-2"])  # which has no body at all
 
 
 @pytest.mark.parametrize(
@@ -650,9 +705,10 @@ async def test_flags_that_somebody_wrote_otherwise_let_nobody_call(bench, consen
     assert {sent["data"]["consent_flag"], sent["data"]["do_not_call"]} <= {"true", "false"}
 
 
-async def test_what_is_withheld_is_sent_as_not_callable(bench):
-    """A withdrawal waits behind it; the content is as told all the same."""
-    told, (sent,) = await amended(bench, HELD, replace(NOTHING, phone="+15550100003"), withheld={"crm-2"})
+@pytest.mark.parametrize("amendment", [replace(NOTHING, phone="+15550100003"), NOTHING], ids=["changes", "nothing"])
+async def test_what_is_withheld_is_sent_as_not_callable(bench, amendment):
+    """A withdrawal waits behind it; the content is as told all the same. Reads may lag: it may be callable by now."""
+    told, (sent,) = await amended(bench, HELD, amendment, callable_=False, withheld={"crm-2"})
     assert (sent["callable"], sent["data"]["consent_flag"]) == (False, "true")
     assert told.contact.callable
 
@@ -741,6 +797,7 @@ MAPPING: list[tuple[str, Handler, type[ConsumerError], str]] = [
     ("small, and called too large at the edge", text(413, "<h1>413</h1>"), SinkUnavailable, "no limit is named"),
     ("columns", error(400, "contact.missing.columns"), ContactListMismatch, "other columns than at start"),
     ("more columns", error(400, "invalid.contact.columns"), ContactListMismatch, "other columns than at start"),
+    ("fewer columns", error(400, "contact.columns.limit.exceeded"), ContactListMismatch, "other columns than at start"),
     ("400 of a proxy", text(400, "<h1>Canaryville</h1>"), SinkUnavailable, r"status 400\)"),
     ("org is full", error(400, "contacts.per.org.limit.exceeded"), NoRoom, "contacts.per.org.limit"),
     ("black-listed", error(400, "uploads.black.listed"), SinkUnavailable, "uploads.black.listed"),
@@ -819,6 +876,7 @@ async def test_busy_list_is_asked_again_after_a_few_seconds(bench):
         (429, {"Retry-After": partial(in_seconds, -3600)}, "", (0, 0)),
         (429, {}, "Rate limit exceeded the maximum. Retry the request in [17] seconds", (17, 17)),
         (429, {"Retry-After": "soon"}, "Retry the request in [17] seconds", (17, 17)),
+        (429, {"Retry-After": "Mon, 01 Jan 99999999999 00:00:00 GMT"}, "Retry in [17] seconds", (17, 17)),
         (429, {}, "Rate limit exceeded", None),
         (503, {"Retry-After": "7"}, "", (7, 7)),
         (503, {}, "Retry the request in [17] seconds", None),
@@ -871,6 +929,19 @@ async def test_who_may_not_know_the_limit_keeps_to_the_setting(bench, answer):
             await sink.follow_limit()
     assert [(line["event"], line["log_level"]) for line in lines] == [("limit_not_told", "info")]
     assert not any(canary in str(lines) for canary in CANARIES)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [[{"key": RATE, "value": 0}], [{"key": RATE, "value": -1}], ["x"], [], [{"key": "x", "value": 9}]],
+    ids=["none", "less", "no limit", "nothing", "another"],
+)
+async def test_what_is_no_limit_of_requests_is_not_kept_to(bench, told):
+    """By none at all nobody could ever ask again; what holds is our own."""
+    async with bench.sink() as sink:
+        bench.genesys.script = [reply(200, {"entities": told})]
+        with pytest.raises(SinkUnavailable, match="no limit of requests"):
+            await limits._told(sink._client)
 
 
 async def test_no_answer_ends_at_the_time_limit(bench):
@@ -1058,11 +1129,14 @@ async def test_giving_up_on_a_token_leaves_it_to_the_others(bench):
         (reply(403, {"message": "Forbidden"}), SinkUnavailable, "status 403"),
         (reply(401, {"message": "Unauthorized", "error": None}), SinkUnavailable, "status 401"),
         (text(503, "down"), SinkUnavailable, "status 503"),
+        (reply(503, {"error": "temporarily_unavailable"}), SinkUnavailable, "status 503"),
+        (reply(404, {"error": "not_found"}), SinkUnavailable, "status 404"),
         (reset, SinkUnavailable, "ServerDisconnectedError"),
         (text(200, "<h1>login</h1>"), SinkUnavailable, "not JSON"),
         (reply(200, {"token": "x"}), SinkUnavailable, "no token"),
         (reply(200, {"access_token": ""}), SinkUnavailable, "no token"),
         (reply(200, {"access_token": "", "expires_in": 3600}), SinkUnavailable, "no token"),
+        (reply(200, {"access_token": "two\nlines", "expires_in": 3600}), SinkUnavailable, "ValueError"),
     ],
 )
 async def test_login_hosts_answer_becomes_the_error_of_its_policy(bench, handler, expected, words):
@@ -1263,6 +1337,49 @@ async def test_refused_creation_is_fatal(bench):
 
 
 @pytest.mark.parametrize(
+    "kind",
+    [
+        {"dncSourceType": "rds", "contactMethod": "Email"},
+        {"dncSourceType": "rds", "contactMethod": "WhatsApp"},
+        {"dncSourceType": "rds"},
+        {"dncSourceType": "rds_custom", "contactMethod": "Phone"},
+        {"dncSourceType": "gryphon", "contactMethod": "Phone"},
+    ],
+    ids=str,
+)
+async def test_a_do_not_call_list_that_takes_no_phone_numbers_ends_the_start(bench, kind):
+    """Nobody would be kept from being called by it."""
+    bench.genesys.script = [page(1, 1, CONTACT_LIST), page(1, 1, {"id": "dnc", "name": "Nobody"} | kind)]
+    with pytest.raises(ContactListMismatch, match="takes no phone numbers"):
+        await bench.open(GENESYS_DNC_LIST="Nobody")
+
+
+async def test_a_do_not_call_list_that_was_just_made_is_not_taken_for_gone(bench):
+    """What takes its numbers may not have heard of it yet: it takes them in a moment."""
+    made = {"id": "dnc", "name": "Nobody", "dncSourceType": "rds", "contactMethod": "Phone"}
+    withdrawn = replace(JANE, consent=False)
+    bench.genesys.script = [page(1, 1, CONTACT_LIST), page(1, 0), reply(200, made), error(404, "dnc.list.not.found")]
+    async with bench.sink(GENESYS_DNC_LIST="Nobody") as sink:
+        with pytest.raises(Withheld) as caught:
+            await sink.upsert([sink.encode(withdrawn, callable_=False)], withdrawn=[withdrawn])
+    assert not caught.value.for_good
+    bench.genesys.violations.clear()  # of the path of that list, which the rules of this bench do not know
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"), [("max.entity.count.reached", FatalError), ("duplicate.name", SinkUnavailable)]
+)
+async def test_a_do_not_call_list_that_cannot_be_made_ends_the_start_unless_another_has_just_made_it(
+    bench, code, expected
+):
+    """The latter is there when it is looked up again."""
+    bench.genesys.script = [page(1, 1, CONTACT_LIST), page(1, 0), error(400, code)]
+    with pytest.raises(expected) as caught:
+        await bench.open(GENESYS_DNC_LIST="Nobody")
+    assert type(caught.value) is expected
+
+
+@pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"columnNames": COLUMNS[:-1]}, "lacks the columns city; set"),
@@ -1330,6 +1447,15 @@ async def test_an_answer_that_holds_no_contacts_is_unavailable(bench, answer):
         bench.genesys.script = [reply(200, answer)]
         with pytest.raises(SinkUnavailable, match="does not match"):
             await sink.upsert([sink.encode(JANE, callable_=True), sink.encode(JOHN, callable_=False)])
+
+
+async def test_a_contact_that_is_nested_without_end_is_a_broken_answer(bench):
+    """Its reader gives up like the one of other answers, in another way."""
+    nested = '[{"id": "x", "data": ' + "[" * 100_000 + "]" * 100_000 + "}]"
+    async with bench.sink() as sink:
+        bench.genesys.script = [text(200, nested, "application/json")]
+        with pytest.raises(SinkUnavailable, match="broken JSON"):
+            await sink.upsert([sink.encode(JANE, callable_=True)])
 
 
 async def test_an_amended_contact_has_to_come_back(bench):

@@ -1,6 +1,8 @@
 """Files into the contact list, over sockets: both ways of the simulator, and what a file store sees of a request."""
 
 import asyncio
+import csv
+import io
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,13 +15,14 @@ from yarl import URL
 
 from consumer.adapters.genesys import client, uploads as module
 from consumer.adapters.genesys.uploads import GenesysUploads
+from consumer.columns import values_of
 from consumer.command_ports import ImportStatus
 from consumer.core.contact_id import contact_id
 from consumer.errors import FatalError, RefusedByGenesys, SinkUnavailable, Throttled
 from consumer.model import Contact
 from consumer.simulator.app import Simulator
 from consumer.simulator.faults import Fault
-from tests.integration.test_genesys_on_the_simulator import JANE, opened
+from tests.integration.test_genesys_on_the_simulator import JANE, JANES_ID, opened
 from tests.refusals import refusals, refuse
 from tests.waiting import eventually
 
@@ -151,6 +154,17 @@ async def test_what_a_file_cannot_say_is_not_encoded(contact: Contact) -> None:
     """A row that is imported may be called, and its values are cut and trimmed."""
     async with Simulator() as simulator, uploads_to(simulator) as uploads:
         assert uploads.encode(contact) is None
+
+
+@pytest.mark.parametrize("city", ["a,b", 'St. "Gallen"', '"Gallen"', "a\nb", "a\rb", "x" * 512, ""])
+async def test_a_line_says_what_it_was_made_of(city: str) -> None:
+    """Each by itself: one that is not quoted spoils the line, or those behind it."""
+    async with Simulator() as simulator, uploads_to(simulator) as uploads:
+        contact = replace(JANE, attributes={"city": city})
+        line = uploads.encode(contact)
+    assert line is not None
+    (read,) = csv.reader(io.StringIO(line.decode(), newline=""), strict=True)
+    assert read == [JANES_ID, *values_of(contact)]
 
 
 async def test_the_status_follows_an_import_and_tells_of_failure() -> None:

@@ -1,11 +1,15 @@
 """Up to where a partition was read: how that is committed, comes back, and tells what is gone."""
 
+import math
+from unittest.mock import Mock
+
 import pytest
 
-from consumer.adapters.kafka.connection import native
+from consumer.adapters.kafka.connection import Connection, native
 from consumer.adapters.kafka.group_offsets import GroupMember, Mark, _mark_of, marked
-from consumer.adapters.kafka.starts import Start, _first, _perhaps_cut
+from consumer.adapters.kafka.starts import Start, Starts, _Answers, _first, _perhaps_cut
 from consumer.model import TopicPartition
+from tests.kafka_clients import settings
 
 P0, P1 = TopicPartition("t", 0), TopicPartition("t", 1)
 
@@ -77,12 +81,48 @@ def test_who_wrote_before_a_start_is_known_where_it_is_as_expected() -> None:
 
 @pytest.mark.parametrize(
     ("goes_on", "first"),
-    [(3, 3), (5, 5), (8, 5), (None, 5), (1, 5)],
-    ids=["cut off", "there", "the next one", "not asked", "not there any more"],
+    [(3, 3), (2, 2), (5, 5), (8, 5), (None, 5), (1, 5)],
+    ids=["cut off", "cut off to its beginning", "there", "the next one", "not asked", "not there any more"],
 )
 def test_a_log_that_was_cut_off_is_read_from_there(goes_on: int | None, first: int) -> None:
     """Where it goes on before what should come first, it has been."""
     assert _first(Mark(5, "a", 3), "a", 2, 30, goes_on) == first
+
+
+@pytest.mark.parametrize(
+    ("expected", "first"),
+    [(None, 2), (Mark(5, "b"), 2), (Mark(5, "a"), 5), (Mark(9, "a"), 9), (Mark(1, "a"), 2), (Mark(10, "a"), 2)],
+    ids=["new", "of another topic", "there", "the end", "not there any more", "not there yet"],
+)
+def test_a_partition_is_read_from_what_should_come_first_or_as_a_whole(expected: Mark | None, first: int) -> None:
+    """What comes again is a duplicate; what was skipped would be lost."""
+    assert _first(expected, "a", 2, 9, None) == first
+
+
+def test_what_was_asked_before_a_partition_left_is_not_for_its_return(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another member may have settled more of it in between."""
+    chosen = settings("127.0.0.1:1", "t")
+    starts, consumer = Starts(Connection.of(chosen), chosen), Mock()
+    committed = iter([Mark(5, "a"), Mark(9, "a")])
+
+    def ask(_: object) -> _Answers:
+        return _Answers({"t": "a"}, [P0], (), {P0: next(committed)}, {P0: 0}, {P0: 20}, {})
+
+    def told() -> dict[TopicPartition, Start]:
+        assert starts._answers is not None
+        starts._answers.result(10)
+        return starts.poll(consumer, math.inf)
+
+    monkeypatch.setattr(starts, "_ask", ask)
+    starts.add([P0])
+    starts.poll(consumer, 0.0)
+    starts.discard([P0])
+    assert len(starts) == 0
+    starts.add([P0])
+    assert told() == {}
+    starts.poll(consumer, math.inf)
+    assert told() == {P0: Start(9, 20, Mark(9, "a"), "a")}
+    starts.close()
 
 
 def test_a_log_that_is_still_shorter_is_read_from_where_it_was_cut_off_too() -> None:

@@ -246,7 +246,7 @@ def _description(error: dict[str, object]) -> str:
 def _limit(error: dict[str, object]) -> int | None:
     """The value of the limit that a refusal says was passed."""
     match error.get("limit"):
-        case {"value": int(value)} if value > 0:
+        case {"value": int(value)}:
             return value
         case _:
             return None

@@ -137,7 +137,7 @@ class Client:
         if not paid:
             await self._turn(deadline)
         names = {name: quote(value, safe="") for name, value in path.items()}
-        url = URL(self._api_url + endpoint.template.format_map(names), encoded=True).with_query(query or {})
+        url = URL(self._api_url + endpoint.template.format_map(names), encoded=True).with_query(query)
         answer = await self._authorised(Request(endpoint, url, _JSON if body else {}, body, sure=sure), deadline)
         try:
             return checked(answer, endpoint, time.time(), parse)

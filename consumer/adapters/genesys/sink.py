@@ -141,7 +141,7 @@ class GenesysSink:
         kept_numbers = await self._blocking.numbers_kept(granted, deadline)
         missing, held = await self._contacts.add(contacts, deadline, sure, paid=True)
         released = {number for id_, number in kept_numbers.items() if id_ not in missing and id_ not in held}
-        blocked = {number for _, number in owners if number}
+        blocked = {number for _, number in owners}
         await self._blocking.release(released - blocked, deadline, sure)
         return missing
 
