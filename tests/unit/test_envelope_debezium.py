@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from consumer.core.avro import WriterSchema
 from consumer.core.connect_json import JsonReader
 from consumer.core.envelopes.debezium import NOT_AVAILABLE
+from consumer.core.validate import validate
 from consumer.errors import DecodeError
 from consumer.model import UNCHANGED, ChangeEvent, ChangeType, Reason, Record
 from tests.captured import captured
@@ -147,12 +148,27 @@ def test_an_unknown_operation_is_no_update(op):
         change(op, None, ROW)
 
 
-@pytest.mark.parametrize("column", ["phone", "email", "consent"])
-def test_a_value_that_is_not_available_is_unchanged(column):
+UNAVAILABLE = pytest.mark.parametrize(
+    ("column", "field"), [("phone", "phone"), ("email", "email"), ("consent", "consent"), ("dnc", "do_not_call")]
+)
+
+
+@UNAVAILABLE
+def test_a_value_that_is_not_available_is_unchanged(column, field):
     """The placeholder of a large value is no value: the event is partial."""
     (event,) = change("u", None, ROW | {column: PLACEHOLDER}, lsn=500)
     assert event.partial
-    assert getattr(event, column) is UNCHANGED
+    assert getattr(event, field) is UNCHANGED
+
+
+@UNAVAILABLE
+def test_nothing_is_said_against_it_beside_what_is_wrong(column, field):
+    """The reason is that of the attribute alone."""
+    columns, row = COLUMNS | {"city": {"type": "array", "items": "string"}}, ROW | {"city": ["a"], column: PLACEHOLDER}
+    (event,) = change("u", None, row, columns=columns)
+    assert getattr(event, field) is UNCHANGED
+    (error,) = validate([event], ())
+    assert error.reasons == (Reason.NOT_DECODABLE,)
 
 
 def test_an_attribute_that_is_not_available_is_left_out():
@@ -264,7 +280,7 @@ def test_a_column_that_is_not_needed_may_go(missing):
     (updated,) = change("u", None, row, columns=columns)
     (created,) = change("c", None, row, columns=columns)
     assert (updated.partial, created.partial) == (True, False)
-    assert UNCHANGED not in {created.email, *created.attributes.values()}
+    assert (created.email, created.attributes) == (row.get("email"), {"city": row.get("city", "")})
 
 
 ASIDE = {

@@ -274,8 +274,9 @@ def test_a_time_that_is_null_is_that_of_the_envelope():
 
 @pytest.mark.parametrize(("value", "kind", "expected"), [(7, "long", 7), ("7", "string", 7), (None, "null", None)])
 def test_a_version_is_a_number_or_its_text(value, kind, expected):
-    """None where the row has none: the order of the partition."""
-    assert of(value, {"version": "x"}, [kind]).version == expected
+    """None where the row has none: the order of the partition, and nothing to reject it for."""
+    event = of(value, {"version": "x"}, [kind])
+    assert (event.version, event.flaw) == (expected, "")
 
 
 @pytest.mark.parametrize(
