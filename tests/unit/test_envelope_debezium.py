@@ -304,6 +304,15 @@ def read(record, envelope, mapping=None):
     return JsonReader(partial(envelopes(envelope, mapping).mapper, TOPIC))(record.value, record)
 
 
+def test_rows_of_a_server_that_is_named_after_debezium_are_rows():
+    """A topic's prefix stands in the names of its schemas, and may be anything."""
+    rows = {"before": ["null", record_type("Value", COLUMNS)], "after": ["null", "Value"]}
+    source = record_type("Source", {"ts_ms": "long", "lsn": "long"})
+    schema = record_type("Envelope", {**rows, "source": source, "op": "string"}, namespace="io.debezium.crm.customers")
+    fields = {"before": None, "after": ROW, "source": {"ts_ms": TIME_MS, "lsn": 5}, "op": "u"}
+    assert [event.external_id for event in told("debezium", schema, fields, MAPPING)] == ["7"]
+
+
 @pytest.mark.parametrize("envelope", ["debezium", "flattened"])
 @pytest.mark.parametrize("name", ["heartbeat", "transaction begins", "transaction ends"])
 def test_so_are_they_in_json_without_a_schema(envelope, name):
@@ -359,25 +368,40 @@ def test_a_schema_that_is_not_debezium_s_is_refused():
         told("debezium", record_type("Customer", COLUMNS), ROW, MAPPING)
 
 
+MONGODB = record_type(
+    "Envelope",
+    {
+        "before": ["null", "string"],
+        "after": ["null", "string"],
+        "source": record_type("Source", {"ts_ms": "long", "ord": "int"}),
+        "op": ["null", "string"],
+    },
+)
+
+
+def in_document(document, **mapped):
+    """The event of a document of MongoDB, whose `after` is a JSON text."""
+    fields = {"before": None, "after": document, "source": {"ts_ms": TIME_MS, "ord": 3}, "op": "u"}
+    (event,) = told("debezium", MONGODB, fields, MAPPING | mapped)
+    return event
+
+
 def test_a_document_comes_as_json():
-    """MongoDB's `after` is a JSON text; a placeholder in it is a text like any other."""
-    schema_ = record_type(
-        "Envelope",
-        {
-            "before": ["null", "string"],
-            "after": ["null", "string"],
-            "source": record_type("Source", {"ts_ms": "long", "ord": "int"}),
-            "op": ["null", "string"],
-        },
-    )
-    mapping = MAPPING | {"external_id": ["_id.$oid", "_id"]}
-    document = ROW | {"_id": {"$oid": "65"}}
-    fields = {"before": None, "after": json.dumps(document), "source": {"ts_ms": TIME_MS, "ord": 3}, "op": "u"}
-    (event,) = told("debezium", schema_, fields, mapping)
+    """A placeholder in it is a text like any other."""
+    event = in_document(json.dumps(ROW | {"_id": {"$oid": "65"}}), external_id=["_id.$oid", "_id"])
     assert (event.external_id, event.consent, event.attributes) == ("65", True, {"city": "Zürich"})
     assert event.version == TIME_MS // 1000 << 31 | 3
     with pytest.raises(DecodeError, match="not a JSON object"):
-        told("debezium", schema_, fields | {"after": "[1"}, mapping)
+        in_document("[1")
+
+
+@pytest.mark.parametrize(
+    ("held", "phone"), [({"reach": {"phone": "+1"}}, "+1"), ({"reach": {}}, None), ({"reach": None}, None), ({}, None)]
+)
+def test_a_document_is_read_at_places_further_in(held, phone):
+    """What is not there is null."""
+    event = in_document(json.dumps(ROW | held), phone="reach.phone")
+    assert (event.phone, event.consent) == (phone, True)
 
 
 # -- real samples
