@@ -200,7 +200,8 @@ def test_what_stands_in_a_map_that_is_not_available_is_unchanged(kind):
     mapping = MAPPING | {"phone": "more.phone", "attributes": {"city": "more.city"}}
     row = ROW | {"more": {PLACEHOLDER: PLACEHOLDER}, "dnc": "Y"}
     (event,) = change("u", None, row, mapping=mapping, columns=COLUMNS | {"more": kind})
-    assert (event.partial, event.phone, event.attributes, event.do_not_call) == (True, UNCHANGED, {}, True)
+    assert (event.phone, event.attributes, event.do_not_call) == (UNCHANGED, {}, True)
+    assert (event.partial, event.flaw) == (True, "")
 
 
 def test_a_map_as_text_that_is_not_available_is_unchanged():
