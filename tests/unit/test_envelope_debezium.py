@@ -14,7 +14,7 @@ from consumer.core.avro import WriterSchema
 from consumer.core.connect_json import JsonReader
 from consumer.core.envelopes.debezium import NOT_AVAILABLE
 from consumer.core.validate import validate
-from consumer.errors import DecodeError
+from consumer.errors import DecodeError, ValidationError
 from consumer.model import UNCHANGED, ChangeEvent, ChangeType, Reason, Record
 from tests.captured import captured
 from tests.envelopes import AVRO, COLUMNS, MAPPING, ROW, TIME_MS, TOPIC, encoded, envelopes, record_type, sample, told
@@ -168,6 +168,7 @@ def test_nothing_is_said_against_it_beside_what_is_wrong(column, field):
     (event,) = change("u", None, row, columns=columns)
     assert getattr(event, field) is UNCHANGED
     (error,) = validate([event], ())
+    assert isinstance(error, ValidationError)
     assert error.reasons == (Reason.NOT_DECODABLE,)
 
 

@@ -139,6 +139,16 @@ def test_a_withdrawal_that_genesys_has_not_answered_survives(rows: dict[str, Any
     assert set(seen) == {False}
 
 
+@pytest.mark.parametrize("created", [CREATE, CONNECT], ids=["json", "kafka connect's json"])
+def test_so_it_does_where_the_new_id_comes_when_the_old_one_is_settled(rows: dict[str, Any], created: Told) -> None:
+    """Nothing but the header of its record leads to who withdrew then."""
+    world = tell(World(), GRANT, WITHDRAWAL, DELETE, TOMBSTONE)
+    live(world, schemas(), **rows)
+    tell(world, created)
+    live(world, schemas(), **rows)
+    assert callable_(world) == {"7": False}
+
+
 GRANTED = row("u", 3, None, contact(6))
 WAITING = {
     "an old grant": ([GRANT, WITHDRAWAL, GRANT], False),

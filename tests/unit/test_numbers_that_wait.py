@@ -62,6 +62,20 @@ def test_so_is_the_number_that_genesys_alone_knows() -> None:
     assert backlog(known(), *events, **DNC) == ["delivered", "delivered"]
 
 
+@pytest.mark.parametrize("later", [Event("c", 3, delete=True), Event("c", 3, phone=OLD)], ids=["delete", "grant"])
+def test_so_is_the_number_of_a_rejected_record(later: Event) -> None:
+    """It suppresses first, whoever comes behind."""
+    world = known()
+    outcomes = backlog(world, Event("c", 2, phone=NEW, do_not_call=True, reasons=(CONFLICT,)), later, **DNC)
+    assert (outcomes, world.events()[-2]["operation"]) == (["rejected", "delivered"], "suppress")
+    assert NEW in world.blocked
+
+
+def test_a_grant_has_no_number_to_lose() -> None:
+    """Another number takes its place."""
+    assert backlog(known(), Event("c", 2, phone=NEW), Event("c", 3, phone=OLD), **DNC) == ["superseded", "delivered"]
+
+
 def test_a_delete_has_no_number_to_lose() -> None:
     """Who comes again takes its place."""
     assert backlog(known(), Event("c", 2, delete=True), Event("c", 3), **DNC) == ["superseded", "delivered"]
@@ -277,6 +291,15 @@ def test_whose_number_the_list_refuses_is_told(withdrawal: Event, outcome: str, 
     assert told[-2:] == [(outcome, [*reasons, "genesys:invalid.value"]), ("delivered", [])]
     (line,) = [line for line in logs if line["event"] == "number_refused"]
     assert (line["code"], line["record"]) == ("invalid.value", f"{TOPIC}/0/1")
+
+
+def test_so_is_that_of_who_withdraws_by_his_first_change() -> None:
+    """Nothing is known of him before."""
+    world = world_of(Story().tell(0, WITHDRAWN))
+    world.refused_numbers = {OLD}
+    life = live(world, **DNC)
+    assert life.telemetry.refused_withdrawals == {"number": 1}
+    assert [each["reasons"] for each in world.events()] == [["genesys:invalid.value"]]
 
 
 def test_a_refused_number_alarms_once() -> None:

@@ -136,6 +136,15 @@ def test_before_a_part_that_withdraws_nothing_goes_out_as_callable() -> None:
     assert (world.list["c"]["consent"], world.list["c"]["do_not_call"]) == (True, True)
 
 
+def test_before_a_part_that_withdraws_nothing_a_grant_goes_out_as_it_is() -> None:
+    """Nor ahead of others."""
+    world = world_of(Story().tell(0, Event("d", 1), Event("c", 1), partly("c", 2, phone=NEW)))
+    seen: list[tuple[str, bool]] = []
+    world.on_upsert = lambda bodies: seen.extend((body["externalId"], body["callable"]) for body in bodies)
+    live(world)
+    assert (seen, world.list["c"]["phone"]) == ([("d", True), ("c", True)], NEW)
+
+
 @pytest.mark.parametrize(
     ("before", "part", "callable_"),
     [
@@ -450,6 +459,16 @@ def test_a_withdrawal_from_a_contact_that_is_not_there_is_noted(made: Callable[[
     assert (outcomes(world)[-1], world.events()[-1]["operation"]) == ("delivered", None)
     next_comes(world, Event("c", 4))
     assert (outcomes(world)[-1], world.list, world.dead_letters) == ("stale", {}, [])
+
+
+def test_so_is_one_from_a_contact_that_somebody_took_out_of_the_list() -> None:
+    """Nothing was done to it, and the audit says so."""
+    world = one_after_the_other(Event("c", 1))
+    del world.list["c"]
+    next_comes(world, partly("c", 2, consent=False))
+    assert (outcomes(world)[-1], world.events()[-1]["operation"]) == ("delivered", None)
+    next_comes(world, Event("c", 1, phone=NEW))
+    assert (outcomes(world)[-1], world.list) == ("stale", {})
 
 
 def test_a_part_looks_three_times_for_a_contact_that_was_never_delivered() -> None:

@@ -284,6 +284,18 @@ def test_a_grant_takes_no_number_off_that_somebody_else_put_there() -> None:
     assert world.blocked == {"+15550100"}
 
 
+def test_a_grant_behind_a_refused_one_releases_no_number_that_somebody_else_blocked() -> None:
+    """Nobody withdrew by us: the block is not ours."""
+    story, world = Story().tell(0, Event("contact-0", 1), Event("contact-0", 2, phone="+15550199")), World()
+    story.tell(0, Event("contact-0", 3))
+    for record in story.records():
+        world.poison, world.blocked = {"contact-0"} if record.offset == 1 else set(), {"+15550100"}
+        world.append([record])
+        live(world, **DNC)
+    assert _outcomes(world) == ["delivered", "undeliverable", "delivered"]
+    assert world.blocked == {"+15550100"}
+
+
 def test_a_grant_in_the_place_of_a_withdrawal_that_may_have_been_applied_releases_nothing() -> None:
     """The withdrawal's answer is lost, and the grant takes its place: nobody compared it with what Genesys has."""
     story = Story().tell(0, Event("contact-0", 1, consent=False))
