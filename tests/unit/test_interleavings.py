@@ -79,6 +79,20 @@ def test_a_partition_leaves_at_once_while_another_is_read_on_and_on() -> None:
     assert took[0] < 0.1
 
 
+def test_a_partition_leaves_after_the_request_under_way_and_sends_nothing_more() -> None:
+    """What waits is for the next owner to send, withdrawals too: they would hold up the group one after the other."""
+    world = world_of(Story().tell(0, *(Event(f"c-{n}", 1, consent=n % 2 == 0) for n in range(40))))
+    world.latency, world.poll_records = 1.0, 40
+
+    async def act(life: Life) -> None:
+        await until(lambda: len(world.requested) == 1)
+        await until(lambda: len(life.pipeline.lanes) == 40)
+        await life.source.revoke([P0])
+        assert len(world.requested) == 1
+
+    in_life(world, act, batch_max_records=5, genesys_max_in_flight=1)
+
+
 def test_what_the_source_knows_of_a_loss_counts_before_its_event() -> None:
     """A partition that is gone is not sent for, although the event that tells so waits behind others."""
     story = Story().tell(0, *(Event(f"c-{n}", 1) for n in range(50)))

@@ -415,17 +415,19 @@ def test_of_two_withdrawals_none_is_lost_to_a_read_that_lags(second: dict[str, A
     assert world.list["c"]["callable"] is True
 
 
-def test_a_withdrawal_does_not_wait_behind_a_part_that_is_looked_at_again() -> None:
+@pytest.mark.parametrize("is_under_way", [False, True], ids=["kept back", "under way"])
+def test_a_withdrawal_does_not_wait_behind_a_part_that_is_looked_at_again(*, is_under_way: bool) -> None:
     """The part goes ahead of it as not callable, whatever is shown."""
     world = one_after_the_other(Event("c", 1))
     world.list["c"]["email"] = "changed@example.com"
     story = Story().tell(0, Event("c", 1), partly("c", 2, phone=NEW))
     world.append(story.records()[1:])
+    world.latency = 0.5
 
     async def act(life: Life) -> None:
-        await until(lambda: world.sent[-1] == ("amend", ("c",)))
+        await until(lambda: (world.requested if is_under_way else world.sent)[1:] != [])
         arrives(world, life, story.tell(0, partly("c", 3, consent=False)))
-        await passes(3)
+        await passes(4)
         assert world.committed == {P0: 3}
 
     in_life(world, act)
