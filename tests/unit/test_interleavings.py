@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from consumer.core.lane import Effect
-from consumer.errors import SinkUnavailable, SourceUnavailable, TransientError
+from consumer.errors import RefusedByGenesys, SinkUnavailable, SourceUnavailable, Throttled, TransientError
 from consumer.model import Record, TopicPartition
 from consumer.ports import ChangelogOvertaken, Lost
 from tests import virtual_time
@@ -139,6 +139,37 @@ def test_what_is_no_longer_owned_when_a_request_is_to_be_written_is_not_sent(eve
     in_life(world, act)
     assert world.requested == [("c",)] * 2
     check(world, story, set())
+
+
+# -- what comes while a request is under way
+
+NO_ANSWER: dict[str, TransientError | RefusedByGenesys] = {
+    "told to wait": Throttled("busy", 2.0),
+    "no answer": SinkUnavailable("no answer"),
+    "refused": RefusedByGenesys("invalid.value"),
+}
+
+
+@pytest.mark.parametrize("error", NO_ANSWER.values(), ids=NO_ANSWER)
+@pytest.mark.parametrize("withdrawal", [Event("c", 2, consent=False), Event("c", 2, delete=True)], ids=["no", "gone"])
+def test_a_withdrawal_that_comes_meanwhile_takes_the_place_of_a_grant_that_has_to_be_sent_again(
+    error: TransientError | RefusedByGenesys, withdrawal: Event
+) -> None:
+    """Whatever the answer was: from then on nothing goes out as callable."""
+    story = Story().tell(0, Event("c", 1), *(Event(f"other-{n}", 1) for n in range(3)))
+    world = world_of(story)
+    world.latency, world.answer = 1.0, outage(1, error)
+    seen: list[bool] = []
+    world.on_upsert = lambda bodies: seen.extend(body["callable"] for body in bodies if body["externalId"] == "c")
+
+    async def act(life: Life) -> None:
+        await until(lambda: len(seen) == 1)
+        arrives(world, life, story.tell(0, withdrawal))
+        await until(lambda: world.committed == {P0: 5})
+
+    in_life(world, act)
+    assert True not in seen[1:]
+    assert world.events()[0]["outcome"] == "superseded"
 
 
 # -- what was superseded
