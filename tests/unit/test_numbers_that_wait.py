@@ -148,6 +148,35 @@ def test_a_delete_waits_with_a_withdrawal_for_the_list(cause: ConsumerError) -> 
     assert (world.blocked, "c" in world.list) == ({OLD}, False)
 
 
+class _SlowlyAway(_Away):
+    """What it says takes a second."""
+
+    async def upsert(self, *told: Any, **named: Any) -> Collection[str]:
+        await passes(1)
+        return await super().upsert(*told, **named)
+
+
+def test_a_grant_beside_those_who_wait_gives_its_place_to_a_withdrawal_that_came_meanwhile() -> None:
+    """It is sent again without them: nothing goes out as callable by then."""
+    story = Story().tell(0, Event("c", 1, phone=OLD), Event("other", 1))
+    world = world_of(story)
+    live(world, **DNC)
+    story.tell(0, WITHDRAWN, Event("other", 2, phone=NEW))
+    sink, seen = _SlowlyAway(world), list[bool]()
+    world.on_upsert = lambda bodies: seen.extend(body["callable"] for body in bodies if body["externalId"] == "other")
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story)
+        await until(lambda: life.pipeline.gate.in_flight == 1)
+        arrives(world, life, story.tell(0, Event("other", 3, phone=NEW, consent=False)))
+        await passes(600)
+        sink.cause = None
+        await until(lambda: world.committed == {P0: 5})
+
+    in_life(world, act, sink=sink, **DNC)
+    assert seen == [False]
+
+
 def test_a_run_that_is_to_end_does_not_wait_for_them() -> None:
     """Where the list refuses for good it ends, and both come again with the next start."""
     world = known()
