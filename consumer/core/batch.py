@@ -214,9 +214,9 @@ class Lanes:
         return any(lane.sent and lane.work.assignment is assignment for lane in self._lanes.values())
 
     def under_way(self, partitions: Collection[TopicPartition]) -> set[Assignment]:
-        """The assignments of these partitions that are busy, also those that are over."""
-        sent = (lane.work.assignment for lane in self._lanes.values() if lane.sent)
-        return {assignment for assignment in sent if assignment.partition in partitions}
+        """The assignments of these partitions that have contacts on their way, also those that are over."""
+        assignments = {lane.work.assignment for lane in self._lanes.values()}
+        return {assignment for assignment in assignments if assignment.partition in partitions}
 
     def due(self, now: float, limit: int) -> float | None:
         """When the next batch may be taken, not before `now`; None when nothing waits."""

@@ -207,12 +207,14 @@ class Plan:
         base = states.get(change.identity) if chosen is None else state_bytes.decode(chosen)
         if base is not None:
             change = replace(change, epoch=base.epoch)  # a row stands in no log
-        in_file = replace(change, offset=candidate.row.number)  # among rows, their order counts
-        verdict = dedupe.judge(change if chosen is None else in_file, base)
+        if chosen is None:
+            change, verdict = dedupe.judged(change, base, self._contact_list_id)
+        else:
+            verdict = dedupe.judge(_in_file(change, candidate), base)
         if not _is_to_be_done(change, base, verdict):
             return Fate.REJECTED if candidate.reasons else _FATES[verdict]
         known = before.known if before else base is not None
-        self._choose(candidate, dedupe.accepted(in_file, base), choices, known=known)
+        self._choose(candidate, dedupe.accepted(_in_file(change, candidate), base), choices, known=known)
         return Fate.CHOSEN
 
     def _choose(self, candidate: Candidate, state: State, choices: dict[bytes, Choice], *, known: bool) -> None:
@@ -238,6 +240,11 @@ class Plan:
 
 
 _FATES = {Verdict.STALE: Fate.STALE, Verdict.DUPLICATE: Fate.DUPLICATE}
+
+
+def _in_file(change: Change, candidate: Candidate) -> Change:
+    """The change of a row by its place among rows, whose order counts."""
+    return replace(change, offset=candidate.row.number)
 
 
 def _is_to_be_done(change: Change, base: State | None, verdict: Verdict) -> bool:

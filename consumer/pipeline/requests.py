@@ -131,9 +131,8 @@ class Requests:
 
     def _is_withheld(self, lane: Lane, base: State | None) -> bool:
         """Whether the contact is not callable whatever its flags say then, with what is known of it."""
-        not_callable = grants_nothing(lane.change, base)
-        held = not_callable or is_precaution(lane.change, base, self._sink.contact_list_id)
-        return held or lane.muted or suppresses(lane)
+        not_callable = grants_nothing(lane.change, base) or lane.muted
+        return not_callable or is_precaution(lane.change, base, self._sink.contact_list_id)
 
     def _is_current(self, lane: Lane, shown: Contact) -> bool:
         """Whether the contact may be amended as it is shown: older content, sent again, could undo a withdrawal.

@@ -13,7 +13,8 @@ from msgspec.structs import replace
 from consumer.core.avro import WriterSchema
 from consumer.core.connect_json import JsonReader
 from consumer.core.envelopes.debezium import NOT_AVAILABLE
-from consumer.errors import DecodeError
+from consumer.core.validate import validate
+from consumer.errors import DecodeError, ValidationError
 from consumer.model import UNCHANGED, ChangeEvent, ChangeType, Reason, Record
 from tests.captured import captured
 from tests.envelopes import AVRO, COLUMNS, MAPPING, ROW, TIME_MS, TOPIC, encoded, envelopes, record_type, sample, told
@@ -147,12 +148,28 @@ def test_an_unknown_operation_is_no_update(op):
         change(op, None, ROW)
 
 
-@pytest.mark.parametrize("column", ["phone", "email", "consent"])
-def test_a_value_that_is_not_available_is_unchanged(column):
+UNAVAILABLE = pytest.mark.parametrize(
+    ("column", "field"), [("phone", "phone"), ("email", "email"), ("consent", "consent"), ("dnc", "do_not_call")]
+)
+
+
+@UNAVAILABLE
+def test_a_value_that_is_not_available_is_unchanged(column, field):
     """The placeholder of a large value is no value: the event is partial."""
     (event,) = change("u", None, ROW | {column: PLACEHOLDER}, lsn=500)
     assert event.partial
-    assert getattr(event, column) is UNCHANGED
+    assert getattr(event, field) is UNCHANGED
+
+
+@UNAVAILABLE
+def test_nothing_is_said_against_it_beside_what_is_wrong(column, field):
+    """The reason is that of the attribute alone."""
+    columns, row = COLUMNS | {"city": {"type": "array", "items": "string"}}, ROW | {"city": ["a"], column: PLACEHOLDER}
+    (event,) = change("u", None, row, columns=columns)
+    assert getattr(event, field) is UNCHANGED
+    (error,) = validate([event], ())
+    assert isinstance(error, ValidationError)
+    assert error.reasons == (Reason.NOT_DECODABLE,)
 
 
 def test_an_attribute_that_is_not_available_is_left_out():
@@ -184,7 +201,8 @@ def test_what_stands_in_a_map_that_is_not_available_is_unchanged(kind):
     mapping = MAPPING | {"phone": "more.phone", "attributes": {"city": "more.city"}}
     row = ROW | {"more": {PLACEHOLDER: PLACEHOLDER}, "dnc": "Y"}
     (event,) = change("u", None, row, mapping=mapping, columns=COLUMNS | {"more": kind})
-    assert (event.partial, event.phone, event.attributes, event.do_not_call) == (True, UNCHANGED, {}, True)
+    assert (event.phone, event.attributes, event.do_not_call) == (UNCHANGED, {}, True)
+    assert (event.partial, event.flaw) == (True, "")
 
 
 def test_a_map_as_text_that_is_not_available_is_unchanged():
@@ -264,7 +282,7 @@ def test_a_column_that_is_not_needed_may_go(missing):
     (updated,) = change("u", None, row, columns=columns)
     (created,) = change("c", None, row, columns=columns)
     assert (updated.partial, created.partial) == (True, False)
-    assert UNCHANGED not in {created.email, *created.attributes.values()}
+    assert (created.email, created.attributes) == (row.get("email"), {"city": row.get("city", "")})
 
 
 ASIDE = {
@@ -286,6 +304,15 @@ def test_records_about_no_row_are_ignored(envelope, aside):
 def read(record, envelope, mapping=None):
     """What the program makes of a record of Debezium in JSON."""
     return JsonReader(partial(envelopes(envelope, mapping).mapper, TOPIC))(record.value, record)
+
+
+def test_rows_of_a_server_that_is_named_after_debezium_are_rows():
+    """A topic's prefix stands in the names of its schemas, and may be anything."""
+    rows = {"before": ["null", record_type("Value", COLUMNS)], "after": ["null", "Value"]}
+    source = record_type("Source", {"ts_ms": "long", "lsn": "long"})
+    schema = record_type("Envelope", {**rows, "source": source, "op": "string"}, namespace="io.debezium.crm.customers")
+    fields = {"before": None, "after": ROW, "source": {"ts_ms": TIME_MS, "lsn": 5}, "op": "u"}
+    assert [event.external_id for event in told("debezium", schema, fields, MAPPING)] == ["7"]
 
 
 @pytest.mark.parametrize("envelope", ["debezium", "flattened"])
@@ -343,25 +370,40 @@ def test_a_schema_that_is_not_debezium_s_is_refused():
         told("debezium", record_type("Customer", COLUMNS), ROW, MAPPING)
 
 
+MONGODB = record_type(
+    "Envelope",
+    {
+        "before": ["null", "string"],
+        "after": ["null", "string"],
+        "source": record_type("Source", {"ts_ms": "long", "ord": "int"}),
+        "op": ["null", "string"],
+    },
+)
+
+
+def in_document(document, **mapped):
+    """The event of a document of MongoDB, whose `after` is a JSON text."""
+    fields = {"before": None, "after": document, "source": {"ts_ms": TIME_MS, "ord": 3}, "op": "u"}
+    (event,) = told("debezium", MONGODB, fields, MAPPING | mapped)
+    return event
+
+
 def test_a_document_comes_as_json():
-    """MongoDB's `after` is a JSON text; a placeholder in it is a text like any other."""
-    schema_ = record_type(
-        "Envelope",
-        {
-            "before": ["null", "string"],
-            "after": ["null", "string"],
-            "source": record_type("Source", {"ts_ms": "long", "ord": "int"}),
-            "op": ["null", "string"],
-        },
-    )
-    mapping = MAPPING | {"external_id": ["_id.$oid", "_id"]}
-    document = ROW | {"_id": {"$oid": "65"}}
-    fields = {"before": None, "after": json.dumps(document), "source": {"ts_ms": TIME_MS, "ord": 3}, "op": "u"}
-    (event,) = told("debezium", schema_, fields, mapping)
+    """A placeholder in it is a text like any other."""
+    event = in_document(json.dumps(ROW | {"_id": {"$oid": "65"}}), external_id=["_id.$oid", "_id"])
     assert (event.external_id, event.consent, event.attributes) == ("65", True, {"city": "Zürich"})
     assert event.version == TIME_MS // 1000 << 31 | 3
     with pytest.raises(DecodeError, match="not a JSON object"):
-        told("debezium", schema_, fields | {"after": "[1"}, mapping)
+        in_document("[1")
+
+
+@pytest.mark.parametrize(
+    ("held", "phone"), [({"reach": {"phone": "+1"}}, "+1"), ({"reach": {}}, None), ({"reach": None}, None), ({}, None)]
+)
+def test_a_document_is_read_at_places_further_in(held, phone):
+    """What is not there is null."""
+    event = in_document(json.dumps(ROW | held), phone="reach.phone")
+    assert (event.phone, event.consent) == (phone, True)
 
 
 # -- real samples

@@ -63,6 +63,13 @@ def test_an_unknown_operation_is_rejected(operation):
         read(operation=operation)
 
 
+def test_rows_that_are_not_meant_are_ignored():
+    """`only` names the values that count."""
+    mapping = MAPPING | {"only": {"path": "city", "values": ["Bern"]}}
+    assert read(mapping=mapping) == ()
+    assert read(ROW | {"city": "Bern"}, mapping).external_id == "7"
+
+
 def test_a_changed_id_is_a_delete_and_a_create():
     """Where the task sends what was before."""
     gone, event = read(before={"id": 6}, operation="update")

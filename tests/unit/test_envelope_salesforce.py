@@ -263,10 +263,33 @@ def test_an_undelete_counts_if_it_tells_anything():
     assert empty.change_type is ChangeType.GAP
 
 
-def test_an_overflow_asks_for_a_resync():
-    """More than 100,000 changes in a transaction are not told."""
+def test_an_undelete_without_some_values_is_a_create():
+    """Those that it lacks the contact does not have."""
+    (back,) = event("UNDELETE", BODY | {"Email": None})
+    assert (back.change_type, back.email, back.consent) == (ChangeType.CREATE, None, True)
+
+
+def test_without_a_readable_time_there_is_no_version():
+    """One of Kafka's time would have what Salesforce says next, a withdrawal too, count as older."""
+    (created,) = event("CREATE", BODY, commitTimestamp=-1)
+    assert (created.version, created.consent) == (None, True)
+    assert "the time of the change" in created.flaw
+
+
+def test_an_update_of_rows_that_are_not_meant_is_ignored():
+    """`only` names the values that count; an update that does not tell it may be of one of them."""
+    mapping = MAPPING | {"only": {"path": "Description", "values": ["person"]}}
+    marks = {"changedFields": [bitmap("Description")]}
+    assert event("UPDATE", {"DoNotCall": True, "Description": "company"}, mapping=mapping, **marks) == ()
+    assert len(event("UPDATE", {"DoNotCall": True, "Description": "person"}, mapping=mapping, **marks)) == 1
+    assert len(event("UPDATE", {"DoNotCall": True}, mapping=mapping)) == 1
+
+
+@pytest.mark.parametrize("name", ["000000000000000AAA", "003000000000001AAA"])
+def test_an_overflow_asks_for_a_resync(name):
+    """More than 100,000 changes in a transaction are not told, whoever is named."""
     with pytest.raises(DecodeError, match="send all contacts again") as caught:
-        event("GAP_OVERFLOW", ids=("000000000000000AAA",))
+        event("GAP_OVERFLOW", ids=(name,))
     assert caught.value.reasons == (Reason.RESYNC_NEEDED,)
 
 

@@ -54,6 +54,14 @@ def kept(world: World) -> bytes | None:
     return world.stores[PARTITION][0].get(EPOCHS_KEY)
 
 
+def test_what_a_snapshot_read_knows_of_all_that_stands_before_it(rows: dict[str, Any]) -> None:
+    """In MySQL versions are in the order of commits: no earlier grant was committed since, whatever its time says."""
+    world = tell(World(), row("r", 100, 0, **DENIED), row("u", 50, 5))
+    live(world, schemas(), **rows)
+    assert outcomes(world) == ["delivered", "stale"]
+    assert callable_(world) == {"7": False}
+
+
 def test_after_a_failover_changes_apply_and_it_is_told_once(rows: dict[str, Any]) -> None:
     """Withdrawals and grants of the new log, whatever the positions of the old one were; one warning, one count."""
     world = tell(World(), row("c", 1000, 1), row("c", 1001, 2, 8), row("c", 1002, 3, 9))

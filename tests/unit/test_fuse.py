@@ -95,6 +95,16 @@ def test_what_is_read_again_is_not_counted_again() -> None:
     assert passing(fuse, told(DELETE)) == 0
 
 
+def test_what_is_forgotten_of_one_partition_leaves_the_others_as_they_were_counted() -> None:
+    """Once each: what is counted twice leaves twice, and then hides a mass."""
+    fuse = Fuse(50)
+    passing(fuse, *[told(DELETE, partition=1)] * 40, *[told(event(), partition=1)] * 860)
+    passing(fuse, *[told(event())] * 100)
+    fuse.forget(0)
+    passing(fuse, *[told(event(), partition=1)] * 2000)
+    assert passing(fuse, *[told(DELETE, partition=1, at=n) for n in range(200)], chunk=1) == 50
+
+
 @pytest.mark.parametrize("chunk", [1, 2, 3, 200])
 def test_the_tombstone_after_a_delete_is_no_second_one(chunk: int) -> None:
     """Debezium sends both, together or in two polls: a pair is one change event that deletes."""

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from consumer.core.lane import Effect
-from consumer.errors import SinkUnavailable, SourceUnavailable, TransientError
+from consumer.errors import RefusedByGenesys, SinkUnavailable, SourceUnavailable, Throttled, TransientError
 from consumer.model import Record, TopicPartition
 from consumer.ports import ChangelogOvertaken, Lost
 from tests import virtual_time
@@ -79,6 +79,20 @@ def test_a_partition_leaves_at_once_while_another_is_read_on_and_on() -> None:
     assert took[0] < 0.1
 
 
+def test_a_partition_leaves_after_the_request_under_way_and_sends_nothing_more() -> None:
+    """What waits is for the next owner to send, withdrawals too: they would hold up the group one after the other."""
+    world = world_of(Story().tell(0, *(Event(f"c-{n}", 1, consent=n % 2 == 0) for n in range(40))))
+    world.latency, world.poll_records = 1.0, 40
+
+    async def act(life: Life) -> None:
+        await until(lambda: len(world.requested) == 1)
+        await until(lambda: len(life.pipeline.lanes) == 40)
+        await life.source.revoke([P0])
+        assert len(world.requested) == 1
+
+    in_life(world, act, batch_max_records=5, genesys_max_in_flight=1)
+
+
 def test_what_the_source_knows_of_a_loss_counts_before_its_event() -> None:
     """A partition that is gone is not sent for, although the event that tells so waits behind others."""
     story = Story().tell(0, *(Event(f"c-{n}", 1) for n in range(50)))
@@ -125,6 +139,37 @@ def test_what_is_no_longer_owned_when_a_request_is_to_be_written_is_not_sent(eve
     in_life(world, act)
     assert world.requested == [("c",)] * 2
     check(world, story, set())
+
+
+# -- what comes while a request is under way
+
+NO_ANSWER: dict[str, TransientError | RefusedByGenesys] = {
+    "told to wait": Throttled("busy", 2.0),
+    "no answer": SinkUnavailable("no answer"),
+    "refused": RefusedByGenesys("invalid.value"),
+}
+
+
+@pytest.mark.parametrize("error", NO_ANSWER.values(), ids=NO_ANSWER)
+@pytest.mark.parametrize("withdrawal", [Event("c", 2, consent=False), Event("c", 2, delete=True)], ids=["no", "gone"])
+def test_a_withdrawal_that_comes_meanwhile_takes_the_place_of_a_grant_that_has_to_be_sent_again(
+    error: TransientError | RefusedByGenesys, withdrawal: Event
+) -> None:
+    """Whatever the answer was: from then on nothing goes out as callable."""
+    story = Story().tell(0, Event("c", 1), *(Event(f"other-{n}", 1) for n in range(3)))
+    world = world_of(story)
+    world.latency, world.answer = 1.0, outage(1, error)
+    seen: list[bool] = []
+    world.on_upsert = lambda bodies: seen.extend(body["callable"] for body in bodies if body["externalId"] == "c")
+
+    async def act(life: Life) -> None:
+        await until(lambda: len(seen) == 1)
+        arrives(world, life, story.tell(0, withdrawal))
+        await until(lambda: world.committed == {P0: 5})
+
+    in_life(world, act)
+    assert True not in seen[1:]
+    assert world.events()[0]["outcome"] == "superseded"
 
 
 # -- what was superseded

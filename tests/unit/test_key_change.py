@@ -139,6 +139,43 @@ def test_a_withdrawal_that_genesys_has_not_answered_survives(rows: dict[str, Any
     assert set(seen) == {False}
 
 
+@pytest.mark.parametrize("created", [CREATE, CONNECT], ids=["json", "kafka connect's json"])
+def test_so_it_does_where_the_new_id_comes_when_the_old_one_is_settled(rows: dict[str, Any], created: Told) -> None:
+    """Nothing but the header of its record leads to who withdrew then."""
+    world = tell(World(), GRANT, WITHDRAWAL, DELETE, TOMBSTONE)
+    live(world, schemas(), **rows)
+    tell(world, created)
+    live(world, schemas(), **rows)
+    assert callable_(world) == {"7": False}
+
+
+GRANTED = row("u", 3, None, contact(6))
+WAITING = {
+    "an old grant": ([GRANT, WITHDRAWAL, GRANT], False),
+    "a withdrawal": ([GRANT, WITHDRAWAL, WITHDRAWAL], False),
+    "a grant": ([WITHDRAWAL, GRANTED, GRANTED], True),
+}
+
+
+@each_change
+@pytest.mark.parametrize(("values", "is_callable"), WAITING.values(), ids=WAITING)
+def test_what_is_told_again_while_a_request_is_under_way_hides_nothing_that_waits_behind_it(
+    rows: dict[str, Any], change: list[Told], values: list[Told], is_callable: bool
+) -> None:
+    """The contact is under its new id what the newest of them says, whichever came last."""
+    world = tell(World(), values[0])
+    world.latency = 1.0
+
+    async def act(life: Life) -> None:
+        await until(lambda: world.requested != [])
+        tell(world, *values[1:], *change)
+        life.source.wake()
+        await until(lambda: world.committed.get(PARTITION) == len(world.log[PARTITION]))
+
+    in_life(world, act, schemas(), **rows)
+    assert callable_(world) == {"7": is_callable}
+
+
 @pytest.mark.parametrize("gone", [[DELETE], [DELETE, TOMBSTONE]], ids=["delete", "delete and tombstone"])
 def test_a_delete_remembers_the_withdrawal_in_whose_place_it_stands_when_that_is_gone(
     rows: dict[str, Any], gone: list[Told]

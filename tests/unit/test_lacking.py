@@ -60,6 +60,7 @@ def suppressed(event: ChangeEvent) -> bool:
 
 ROWS = {
     "no phone, flattened": lambda: in_json("flattened", {"id": 7, "consent": False, "do_not_call": False}),
+    "a flag alone, flattened": lambda: in_json("flattened", {"id": 7, "phone": "+14155550100", "consent": False}),
     "no phone, and told not to be called": lambda: in_json("flattened", {"id": 7, "consent": True, "do_not_call": 1}),
     "no phone, in an outbox": lambda: in_json("outbox", {"consent": False, "doNotCall": True}, UPDATED),
     "a flag alone, in an outbox": lambda: in_json("outbox", {"consent": False}, UPDATED),

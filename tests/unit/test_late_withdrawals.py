@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from consumer.core import dead_letters
 from consumer.model import DeadLetter, Record, TopicPartition
+from tests.fills import fill, row
 from tests.lives import live, survive
 from tests.memory_ports import World
 from tests.stories import TOPIC, Event, partly
@@ -105,6 +106,27 @@ def test_a_withdrawal_applies_behind_a_newer_change_that_tells_no_flag(
     assert world.list["c"]["phone"] == NEW
     assert NEW in world.blocked
     assert world.events()[-1]["operation"] == ("suppress" if outcome == "rejected" else "upsert")
+
+
+FROM_A_FILE: dict[str, tuple[dict[str, object], tuple[bool, bool], str]] = {
+    "withdrawn": ({"consent": False}, (False, False), "delivered"),
+    "rejected": ({"doNotCall": True}, (True, True), "rejected"),
+}
+
+
+@pytest.mark.parametrize(("told", "flags", "outcome"), FROM_A_FILE.values(), ids=FROM_A_FILE)
+def test_so_does_that_of_a_row_of_a_file(told: dict[str, object], flags: tuple[bool, bool], outcome: str) -> None:
+    """The stream has lost it. A grant that is as old stays stale; the row told again in another file does no harm."""
+    world = _goes_on(World(), GRANT, PHONE)
+    rows = [row("c", version=2, phone=OTHER, **told), row("c", version=2, phone=OTHER)]
+    for number in range(2):
+        rows.append(row(f"other-{number}"))  # another file
+        fill(world, rows)
+        assert (world.list["c"]["phone"], *_shown(world)) == (NEW, *flags, False)
+    ends = [event["outcome"] for event in world.events()[2:]]
+    assert ends == [outcome, "stale", "delivered", outcome, "stale", "duplicate", "delivered"]
+    _goes_on(world, Event("c", 4, phone=NEW))
+    assert _shown(world) == (True, False, True)
 
 
 @pytest.mark.parametrize("versioned", [True, False])

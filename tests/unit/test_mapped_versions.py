@@ -120,6 +120,13 @@ def test_a_row_whose_versions_stay_as_they_were_is_there_too(stream: Stream) -> 
     assert stream.callable == {"42": True}
 
 
+def test_so_is_one_whose_last_change_had_not_been_sent_when_it_was_deleted(stream: Stream) -> None:
+    """The delete takes the place of a grant, and withdraws nothing that would need a later time."""
+    stream.comes(("c", 3, 1))
+    assert stream.comes(("u", 4, 4, {"phone": "+14155550199"}), ("d", 0, 5), ("c", 4, 5))[-1] == "delivered"
+    assert stream.callable == {"42": True}
+
+
 @pytest.mark.parametrize("at", [1, 4])
 def test_an_older_row_that_is_told_again_brings_nobody_back(stream: Stream, at: int) -> None:
     """Whether or not it had been the last one."""

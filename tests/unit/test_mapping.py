@@ -274,8 +274,9 @@ def test_a_time_that_is_null_is_that_of_the_envelope():
 
 @pytest.mark.parametrize(("value", "kind", "expected"), [(7, "long", 7), ("7", "string", 7), (None, "null", None)])
 def test_a_version_is_a_number_or_its_text(value, kind, expected):
-    """None where the row has none: the order of the partition."""
-    assert of(value, {"version": "x"}, [kind]).version == expected
+    """None where the row has none: the order of the partition, and nothing to reject it for."""
+    event = of(value, {"version": "x"}, [kind])
+    assert (event.version, event.flaw) == (expected, "")
 
 
 @pytest.mark.parametrize(
@@ -375,12 +376,13 @@ def test_what_nobody_knows_did_not_happen(headers):
         of(None, CHANGE, headers=headers)
 
 
-def test_rows_that_are_not_meant_are_ignored():
+@pytest.mark.parametrize("envelope", ["outbox", "flattened"])
+def test_rows_that_are_not_meant_are_ignored(envelope):
     """`only` names the values that count."""
     columns = {"id": "string", "phone": "string", "kind": "int"}
     mapping = MINIMAL | {"only": {"path": "kind", "values": [1, 2]}}
     rows = [
-        told("outbox", record_type("Row", columns), {"id": "1", "phone": "+1", "kind": kind}, mapping)
+        told(envelope, record_type("Row", columns), {"id": "1", "phone": "+1", "kind": kind}, mapping)
         for kind in (1, 3)
     ]
     assert [len(events) for events in rows] == [1, 0]

@@ -62,6 +62,20 @@ def test_so_is_the_number_that_genesys_alone_knows() -> None:
     assert backlog(known(), *events, **DNC) == ["delivered", "delivered"]
 
 
+@pytest.mark.parametrize("later", [Event("c", 3, delete=True), Event("c", 3, phone=OLD)], ids=["delete", "grant"])
+def test_so_is_the_number_of_a_rejected_record(later: Event) -> None:
+    """It suppresses first, whoever comes behind."""
+    world = known()
+    outcomes = backlog(world, Event("c", 2, phone=NEW, do_not_call=True, reasons=(CONFLICT,)), later, **DNC)
+    assert (outcomes, world.events()[-2]["operation"]) == (["rejected", "delivered"], "suppress")
+    assert NEW in world.blocked
+
+
+def test_a_grant_has_no_number_to_lose() -> None:
+    """Another number takes its place."""
+    assert backlog(known(), Event("c", 2, phone=NEW), Event("c", 3, phone=OLD), **DNC) == ["superseded", "delivered"]
+
+
 def test_a_delete_has_no_number_to_lose() -> None:
     """Who comes again takes its place."""
     assert backlog(known(), Event("c", 2, delete=True), Event("c", 3), **DNC) == ["superseded", "delivered"]
@@ -132,6 +146,35 @@ def test_a_delete_waits_with_a_withdrawal_for_the_list(cause: ConsumerError) -> 
 
     in_life(world, act, sink=sink, **DNC)
     assert (world.blocked, "c" in world.list) == ({OLD}, False)
+
+
+class _SlowlyAway(_Away):
+    """What it says takes a second."""
+
+    async def upsert(self, *told: Any, **named: Any) -> Collection[str]:
+        await passes(1)
+        return await super().upsert(*told, **named)
+
+
+def test_a_grant_beside_those_who_wait_gives_its_place_to_a_withdrawal_that_came_meanwhile() -> None:
+    """It is sent again without them: nothing goes out as callable by then."""
+    story = Story().tell(0, Event("c", 1, phone=OLD), Event("other", 1))
+    world = world_of(story)
+    live(world, **DNC)
+    story.tell(0, WITHDRAWN, Event("other", 2, phone=NEW))
+    sink, seen = _SlowlyAway(world), list[bool]()
+    world.on_upsert = lambda bodies: seen.extend(body["callable"] for body in bodies if body["externalId"] == "other")
+
+    async def act(life: Life) -> None:
+        arrives(world, life, story)
+        await until(lambda: life.pipeline.gate.in_flight == 1)
+        arrives(world, life, story.tell(0, Event("other", 3, phone=NEW, consent=False)))
+        await passes(600)
+        sink.cause = None
+        await until(lambda: world.committed == {P0: 5})
+
+    in_life(world, act, sink=sink, **DNC)
+    assert seen == [False]
 
 
 def test_a_run_that_is_to_end_does_not_wait_for_them() -> None:
@@ -277,6 +320,15 @@ def test_whose_number_the_list_refuses_is_told(withdrawal: Event, outcome: str, 
     assert told[-2:] == [(outcome, [*reasons, "genesys:invalid.value"]), ("delivered", [])]
     (line,) = [line for line in logs if line["event"] == "number_refused"]
     assert (line["code"], line["record"]) == ("invalid.value", f"{TOPIC}/0/1")
+
+
+def test_so_is_that_of_who_withdraws_by_his_first_change() -> None:
+    """Nothing is known of him before."""
+    world = world_of(Story().tell(0, WITHDRAWN))
+    world.refused_numbers = {OLD}
+    life = live(world, **DNC)
+    assert life.telemetry.refused_withdrawals == {"number": 1}
+    assert [each["reasons"] for each in world.events()] == [["genesys:invalid.value"]]
 
 
 def test_a_refused_number_alarms_once() -> None:

@@ -248,11 +248,12 @@ def test_each_contact_of_a_record_takes_room() -> None:
 
 
 def test_what_decides_how_a_record_ends_tells_its_reason_first() -> None:
-    """It is the reason of the dead letter; a part that was carried out in another way has one too."""
+    """It is the reason of the dead letter, with its detail; a part that was carried out in another way has one too."""
     tracker = Tracker(ASSIGNMENT, 0)
     (work,) = tracker.add([record(0)])
     delivered, rejected = tracker.divide(work, 2)
     delivered.outcome, delivered.reasons = Outcome.DELIVERED, ("genesys:invalid.value",)
-    rejected.outcome, rejected.reasons = Outcome.REJECTED, ("phone_not_e164",)
+    rejected.outcome, rejected.reasons, rejected.detail = Outcome.REJECTED, ("phone_not_e164",), "phone: missing"
     assert tracker.decided(1) == [work]
+    assert work.detail == "phone: missing"
     assert (work.outcome, work.reasons) == (Outcome.REJECTED, ("phone_not_e164", "genesys:invalid.value"))

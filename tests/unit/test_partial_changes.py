@@ -136,6 +136,15 @@ def test_before_a_part_that_withdraws_nothing_goes_out_as_callable() -> None:
     assert (world.list["c"]["consent"], world.list["c"]["do_not_call"]) == (True, True)
 
 
+def test_before_a_part_that_withdraws_nothing_a_grant_goes_out_as_it_is() -> None:
+    """Nor ahead of others."""
+    world = world_of(Story().tell(0, Event("d", 1), Event("c", 1), partly("c", 2, phone=NEW)))
+    seen: list[tuple[str, bool]] = []
+    world.on_upsert = lambda bodies: seen.extend((body["externalId"], body["callable"]) for body in bodies)
+    live(world)
+    assert (seen, world.list["c"]["phone"]) == ([("d", True), ("c", True)], NEW)
+
+
 @pytest.mark.parametrize(
     ("before", "part", "callable_"),
     [
@@ -406,17 +415,19 @@ def test_of_two_withdrawals_none_is_lost_to_a_read_that_lags(second: dict[str, A
     assert world.list["c"]["callable"] is True
 
 
-def test_a_withdrawal_does_not_wait_behind_a_part_that_is_looked_at_again() -> None:
+@pytest.mark.parametrize("is_under_way", [False, True], ids=["kept back", "under way"])
+def test_a_withdrawal_does_not_wait_behind_a_part_that_is_looked_at_again(*, is_under_way: bool) -> None:
     """The part goes ahead of it as not callable, whatever is shown."""
     world = one_after_the_other(Event("c", 1))
     world.list["c"]["email"] = "changed@example.com"
     story = Story().tell(0, Event("c", 1), partly("c", 2, phone=NEW))
     world.append(story.records()[1:])
+    world.latency = 0.5
 
     async def act(life: Life) -> None:
-        await until(lambda: world.sent[-1] == ("amend", ("c",)))
+        await until(lambda: (world.requested if is_under_way else world.sent)[1:] != [])
         arrives(world, life, story.tell(0, partly("c", 3, consent=False)))
-        await passes(3)
+        await passes(4)
         assert world.committed == {P0: 3}
 
     in_life(world, act)
@@ -450,6 +461,16 @@ def test_a_withdrawal_from_a_contact_that_is_not_there_is_noted(made: Callable[[
     assert (outcomes(world)[-1], world.events()[-1]["operation"]) == ("delivered", None)
     next_comes(world, Event("c", 4))
     assert (outcomes(world)[-1], world.list, world.dead_letters) == ("stale", {}, [])
+
+
+def test_so_is_one_from_a_contact_that_somebody_took_out_of_the_list() -> None:
+    """Nothing was done to it, and the audit says so."""
+    world = one_after_the_other(Event("c", 1))
+    del world.list["c"]
+    next_comes(world, partly("c", 2, consent=False))
+    assert (outcomes(world)[-1], world.events()[-1]["operation"]) == ("delivered", None)
+    next_comes(world, Event("c", 1, phone=NEW))
+    assert (outcomes(world)[-1], world.list) == ("stale", {})
 
 
 def test_a_part_looks_three_times_for_a_contact_that_was_never_delivered() -> None:

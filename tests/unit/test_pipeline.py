@@ -174,6 +174,16 @@ def test_a_contact_without_a_name_has_none_in_its_audit_event() -> None:
     assert [(each["reasons"], each["contactRef"]) for each in world.events()] == [([*missing], None)] * 2
 
 
+def test_the_event_of_a_rejected_record_names_its_contact() -> None:
+    """As any other of it does, whether or not it suppresses: whoever looks for a person finds all that was said."""
+    bad: dict[str, Any] = {"phone": "bad", "reasons": ("phone_not_e164",)}
+    world = world_of(Story().tell(0, Event("c", 1), Event("c", 2, **bad), Event("c", 3, consent=False, **bad)))
+    live(world)
+    assert [event["outcome"] for event in world.events()] == ["delivered", "rejected", "rejected"]
+    (pseudonym,) = {event["contactRef"] for event in world.events()}
+    assert {key for key, value in world.audit if b'"type":"record"' in value} == {pseudonym.encode()}
+
+
 def test_who_is_given_away_by_a_refusal_stands_alone_at_once() -> None:
     """The others are accepted with the next request, which the bad ones are not in."""
     story = Story().tell(0, *_contacts(8))
@@ -281,6 +291,18 @@ def test_a_grant_takes_no_number_off_that_somebody_else_put_there() -> None:
     live(world)
     world.append(story.records()[1:])
     live(world, **DNC)
+    assert world.blocked == {"+15550100"}
+
+
+def test_a_grant_behind_a_refused_one_releases_no_number_that_somebody_else_blocked() -> None:
+    """Nobody withdrew by us: the block is not ours."""
+    story, world = Story().tell(0, Event("contact-0", 1), Event("contact-0", 2, phone="+15550199")), World()
+    story.tell(0, Event("contact-0", 3))
+    for record in story.records():
+        world.poison, world.blocked = {"contact-0"} if record.offset == 1 else set(), {"+15550100"}
+        world.append([record])
+        live(world, **DNC)
+    assert _outcomes(world) == ["delivered", "undeliverable", "delivered"]
     assert world.blocked == {"+15550100"}
 
 

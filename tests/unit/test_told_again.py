@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import asdict, replace
 
 from consumer.core import dead_letters, framing
+from consumer.core.fingerprints import identity
 from consumer.core.offsets import Tracker
 from consumer.errors import SinkUnavailable, SourceUnavailable
 from consumer.formats import Framing, KeyFormat
@@ -201,6 +202,21 @@ def test_a_delete_is_remembered_until_something_else_is_settled(tmp_path: Path) 
     in_life(world, act, schemas(), **rows)
 
 
+def test_a_delete_is_remembered_where_only_something_old_is_forgotten(tmp_path: Path) -> None:
+    """Nothing is settled behind it then: its tombstone comes yet."""
+    world = tell(World(), row("c", 1, contact(9)), row("c", 2, contact(6)), row("d", 5, None, contact(6)))
+
+    async def act(life: Life) -> None:
+        await until(lambda: DELETED_KEY in world.stores.get(PARTITION, ({}, 0))[0])
+        partition, (entries, _) = life.pipeline.partitions[PARTITION], world.stores[PARTITION]
+        partition.expired = {identity("9"): entries[identity("9")]}
+        life.pipeline._settler.wake()
+        await until(lambda: not partition.expired)
+        assert entries.keys() & {identity("9"), DELETED_KEY} == {DELETED_KEY}
+
+    in_life(world, act, schemas(), **reading(tmp_path))
+
+
 class SeenTopics(MemoryTopics):
     """Without transactions: a settlement that ends with a delete is written, and nobody hears of it, once."""
 
@@ -240,6 +256,17 @@ def test_a_tombstone_that_follows_on_another_delete_deletes(tmp_path: Path) -> N
     world.append([Record(*PARTITION, 3, TIME_MS + 60_000, b"9", None)])
     live(world, schemas(), **rows)
     assert callable_(world) == {"6": True}
+    tell(world, None)
+    live(world, schemas(), **rows)
+    assert callable_(world) == {}
+
+
+def test_a_tombstone_right_behind_the_delete_of_somebody_else_has_none_of_its_order(tmp_path: Path) -> None:
+    """By that version it would be older than what is known of its own contact, who would stay and be called."""
+    rows = reading(tmp_path)
+    world = tell(World(), row("c", 9, contact(6)), row("c", 2, contact(9)))
+    gone = b"\0\0\0\0\1" + encoded(ROWS, row("d", 3, None, contact(9)))
+    world.append([Record(*PARTITION, 2, TIME_MS + 60_000, b"9", gone)])
     tell(world, None)
     live(world, schemas(), **rows)
     assert callable_(world) == {}

@@ -71,6 +71,46 @@ def test_schemas_of_what_is_held_are_fetched_at_the_same_time() -> None:
     in_life(world, act, MemorySchemas({7 + n: [AWAY] * 10 + [SCHEMA] for n in range(3)}))
 
 
+def test_what_waits_for_a_second_schema_stays_before_what_was_polled_meanwhile() -> None:
+    """A poll was under way when the partition was paused. Taken in behind it, the rest would pass for repeats."""
+    world = world_of(Story().tell(0, *(Event(f"c-{n}", 1) for n in range(600))))
+    world.poll_records = 500
+    for offset, schema in ((0, 7), (300, 8)):
+        world.log[P0][offset] = _written_with(schema, world.log[P0][offset])
+
+    async def act(life: Life) -> None:
+        await until(lambda: P0 in life.pipeline.partitions)
+        partition = life.pipeline.partitions[P0]
+        while not 0 < len(partition.tracker) < 300:  # noqa: ASYNC110 -- between two chunks of what was held
+            await asyncio.sleep(0)
+        life.source._positions[P0] = 600
+        await life.pipeline._feed.take(world.log[P0][500:], {})
+        await until(lambda: world.committed == {P0: 600})
+
+    in_life(world, act, MemorySchemas({7: [SCHEMA], 8: [AWAY] * 3 + [SCHEMA]}), genesys_requests_per_minute=3000)
+    assert len(world.list) == 600
+    assert [event["source"]["offset"] for event in world.events()] == list(range(600))
+
+
+def test_a_partition_that_leaves_takes_in_no_more_of_what_waited() -> None:
+    """It is for the next owner, and nobody would drop it any more."""
+    world = world_of(Story().tell(0, *(Event(f"c-{n}", 1) for n in range(500))))
+    world.poll_records = 500
+    world.log[P0][0] = _written_with(7, world.log[P0][0])
+
+    async def act(life: Life) -> None:
+        await until(lambda: P0 in life.pipeline.partitions)
+        partition = life.pipeline.partitions[P0]
+        while not len(partition.tracker):  # noqa: ASYNC110 -- between two chunks of what was held
+            await asyncio.sleep(0)
+        life.pipeline._assignments.revoke([P0], lambda: None)
+        await passes(5)
+        assert len(partition.tracker) < 500
+        assert (world.requested, len(life.pipeline.lanes)) == ([], 0)
+
+    in_life(world, act, MemorySchemas({7: [SCHEMA]}), batch_max_records=500)
+
+
 def test_a_schema_is_asked_for_once_by_all_who_wait_for_it() -> None:
     """Partitions of a topic share what is learnt, and the asking."""
     world = world_of(Story().tell(0, Event("contact-0", 1)).tell(1, Event("contact-1", 1)))
