@@ -5,17 +5,19 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import orjson
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition as NativePartition
 from structlog.testing import capture_logs
 
+from consumer.adapters.kafka import reach
 from consumer.adapters.kafka.connection import NO_EPOCH, Connection, native
 from consumer.adapters.kafka.group_offsets import GroupMember, Mark
 from consumer.adapters.kafka.handoff import Handoff
 from consumer.adapters.kafka.poller import Poller
 from consumer.errors import FatalError
 from consumer.model import TopicPartition
-from consumer.ports import Polled, Revoked, SourceEvent
+from consumer.ports import Polled, Revoked, SourceEvent, Starting
 from tests.lives import settings
 
 WITHIN_S = 5
@@ -237,3 +239,27 @@ async def test_who_fails_leaves_the_group_once_that_is_asked_for(
     async with asyncio.timeout(WITHIN_S):
         await running
     assert left == [True]
+
+
+async def test_a_partition_whose_broker_is_not_reached_counts_as_starting_until_it_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Health, metric and status go by that. One that is paused is not asked for; of all this is told once."""
+    monkeypatch.setattr(reach, "UNREACHED_AFTER_S", 0.0)
+    handoff = Handoff()
+    poller = _poller(handoff)
+    ownership = poller.ownership
+    ownership.partitions |= {P0, P1}
+    ownership.fetched |= {P0, P1}
+    ownership.pause([P1])
+    told = orjson.dumps({"ts": 0, "cgrp": {"join_state": "steady"}, "brokers": {}, "topics": {}}).decode()
+    with capture_logs() as logs:
+        for _ in range(2):
+            poller._on_statistics(told)
+            ownership.tell_starting()
+    assert (await _next(handoff, Starting)).partitions == {P0}
+    assert [line["partitions"] for line in logs if line["event"] == "partitions_not_reached"] == [[P0]]
+    ownership.let_go([P0])
+    ownership.tell_starting()
+    assert (await _next(handoff, Starting)).partitions == set()
+    ownership.close()

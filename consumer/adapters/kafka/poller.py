@@ -29,7 +29,7 @@ from consumer.adapters.kafka.lease import Lease
 from consumer.adapters.kafka.messages import headers_of, polled
 from consumer.adapters.kafka.orphans import Orphans
 from consumer.adapters.kafka.ownership import Overtaken, Ownership
-from consumer.adapters.kafka.reach import Reach
+from consumer.adapters.kafka.reach import Leaders, Reach
 from consumer.adapters.kafka.starts import Starts
 from consumer.adapters.kafka.static_name import StaticName
 from consumer.core.seldom import Seldom
@@ -147,6 +147,7 @@ class Poller:
         self.closing = False
         self.ownership = Ownership(Starts(connection, settings, changelog_id), handoff, on_overtaken)
         self.reach = Reach(connection, settings.kafka_source_topics[0])
+        self._leaders = Leaders()
         self.last_poll = time.monotonic()
 
     def owns(self, partition: TopicPartition) -> bool:
@@ -330,6 +331,7 @@ class Poller:
             self.reach.doubt()
         elif self._new_protocol and state == IDLE and not self._name.is_refused(now):
             self.ownership.tell_idle()
+        self.ownership.note_unreached(self._leaders.unreached(told, self.ownership.reading, now))
         ends = {each: end for each, end in _ends(told["topics"]) if end >= 0 and each in self.ownership.partitions}
         if ends:
             self._handoff.emit(Grown(ends))
