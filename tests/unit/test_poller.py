@@ -17,7 +17,7 @@ from consumer.adapters.kafka.handoff import Handoff
 from consumer.adapters.kafka.poller import Poller
 from consumer.errors import FatalError
 from consumer.model import TopicPartition
-from consumer.ports import Polled, Revoked, SourceEvent, Starting
+from consumer.ports import Lost, Polled, Revoked, SourceEvent, Starting
 from tests.lives import settings
 
 WITHIN_S = 5
@@ -239,6 +239,30 @@ async def test_who_fails_leaves_the_group_once_that_is_asked_for(
     async with asyncio.timeout(WITHIN_S):
         await running
     assert left == [True]
+
+
+async def test_who_was_suspended_with_his_machine_begins_nothing_until_the_group_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From the first moment on, before the poll thread has gone round: what waited to be sent is due by then."""
+    suspended_s = 500.0
+    clocks = {time.CLOCK_BOOTTIME: lambda: time.monotonic() + suspended_s}
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: clocks[clock]())
+    handoff = Handoff()
+    poller = _poller(handoff)
+    poller.ownership.partitions |= {P0}
+    poller.ownership.publish()
+    poller._lease.renew(time.monotonic())
+    poller._went_round()
+    assert [poller.owns(P0), poller.is_sure()] == [True, True]
+    suspended_s += 60.0
+    assert [poller.owns(P0), poller.is_sure()] == [False, False]
+    poller._went_round()
+    assert (await _next(handoff, Lost)).partitions == [P0]
+    assert [poller.is_sure(), round(poller._silent_s())] == [False, 60]
+    poller._lease.renew(time.monotonic())
+    assert poller.is_sure()
+    poller.ownership.close()
 
 
 async def test_a_partition_whose_broker_is_not_reached_counts_as_starting_until_it_goes(

@@ -5,6 +5,7 @@ Answers for: membership in the group, whether that is sure, records in order. Wh
 records of that call, so none does.
 """
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -61,6 +62,9 @@ SURE_SHARE = 2 / 3
 
 The group counts from the last heartbeat, which may have been a third of the time-out ago.
 """
+
+SLEEP_S = 0.1
+"""A machine that was suspended for less has not been: two clocks are not read in the same moment."""
 
 LOOKS_IN_LEASE = 10
 """How often the coordinator's answers are looked at in that time."""
@@ -149,6 +153,7 @@ class Poller:
         self.reach = Reach(connection, settings.kafka_source_topics[0])
         self._leaders = Leaders()
         self.last_poll = time.monotonic()
+        self._suspended_s = _suspended_s()
 
     def owns(self, partition: TopicPartition) -> bool:
         """Whether the partition is ours, and surely so until a request is over that begins now.
@@ -169,7 +174,11 @@ class Poller:
 
     def _silent_s(self) -> float:
         now = time.monotonic()
-        return max(now - self.last_poll, self._lease.silent_s(now))
+        return max(now - self.last_poll, self._lease.silent_s(now)) + self._slept_s()
+
+    def _slept_s(self) -> float:
+        """For how long the machine was suspended since that was counted last."""
+        return max(0.0, _suspended_s() - self._suspended_s)
 
     # -- the thread
 
@@ -280,6 +289,9 @@ class Poller:
         still ours.
         """
         now = time.monotonic()
+        if (slept_s := self._slept_s()) > SLEEP_S:
+            self._lease.slept(slept_s, now)
+            self._suspended_s += slept_s  # last: until then whoever asks counts it twice, and nobody not at all
         if self.ownership.partitions and not self.is_sure():
             partitions = list(self.ownership.partitions)
             stood_still, silent = round(now - self.last_poll, 1), round(self._lease.silent_s(now), 1)
@@ -433,6 +445,13 @@ def _ends(topics: Mapping[str, Any]) -> Iterator[tuple[TopicPartition, int]]:
     for topic, told in topics.items():
         for number, partition in told["partitions"].items():
             yield TopicPartition(topic, int(number)), partition["hi_offset"]
+
+
+def _suspended_s() -> float:
+    """For how long the machine has been suspended since its start, which the monotonic clock does not count."""
+    if sys.platform != "linux":
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
 
 
 def _seconds(milliseconds: str | int) -> float:
