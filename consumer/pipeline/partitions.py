@@ -166,7 +166,7 @@ class Partitions(dict[TopicPartition, Partition]):
 
     Attributes:
         starting: Those of which it is not known where they go on, with the monotonic time since when: they are to be
-            assigned, or are, and the brokers do not have the offset any more that is to come next.
+            assigned, or are, and the brokers do not have the offset any more that is to come next, or are not reached.
     """
 
     def __init__(self, assigned: Mapping[TopicPartition, Partition] = MappingProxyType({})) -> None:
