@@ -109,10 +109,12 @@ class Grown:
 
 @dataclass(frozen=True, slots=True)
 class Starting:
-    """What is this consumer's and not assigned yet: it is not known where it begins, or whether it is still ours.
+    """What is this consumer's and cannot be read: it is not known where it begins, or whether it is still ours.
+
+    Or it is assigned, and the broker that leads it is not reached.
 
     Attributes:
-        partitions: All of them; those that a former event named and this one does not are assigned, or gone.
+        partitions: All of them; those that a former event named and this one does not can be read, or are gone.
     """
 
     partitions: Collection[TopicPartition]

@@ -89,10 +89,12 @@ class Intake:
         while start < len(records) and not partition.closing:
             taken, missing = self._take_chunk(partition, records[start : start + size])
             start += taken
+            partition.in_hand = len(records) - start
             size = min(CHUNK, max(1, 2 * taken))  # what is decoded and not taken is decoded again
             if missing is not None or partition.fused:
                 # In front: what was polled meanwhile may be held already.
                 partition.hold(records[start:], first=True)
+                partition.in_hand = 0
                 return missing
             for _ in range(TURNS if self._saturated() else 1):
                 await asyncio.sleep(0)

@@ -28,6 +28,7 @@ class Partition:
         expired: Entries of its store to be forgotten with the next settlement, as they were found.
         walk_at: When it is to be looked through for such entries; monotonic seconds.
         held: Records that wait while it is blocked, put there by `hold`.
+        in_hand: How many are being taken in, or were let go of meanwhile since it is about to move.
         restored: Whether the store stands.
         unrestored: Why its store could not be brought up when it was last tried, None while that goes on.
         changelog_left: Offsets of the changelog that are still to be read for that, None while that is not known.
@@ -59,6 +60,7 @@ class Partition:
     walk_at: float = 0.0
     held: list[Record] = field(default_factory=list)
     _held_bytes: int = 0
+    in_hand: int = 0
     restored: bool = False
     unrestored: str | None = None
     changelog_left: int | None = None
@@ -118,7 +120,7 @@ class Partition:
     @property
     def unsettled(self) -> int:
         """Records held in memory."""
-        return len(self.tracker) + len(self.held)
+        return len(self.tracker) + len(self.held) + self.in_hand
 
     @property
     def bytes(self) -> int:
@@ -166,7 +168,7 @@ class Partitions(dict[TopicPartition, Partition]):
 
     Attributes:
         starting: Those of which it is not known where they go on, with the monotonic time since when: they are to be
-            assigned, or are, and the brokers do not have the offset any more that is to come next.
+            assigned, or are, and the brokers do not have the offset any more that is to come next, or are not reached.
     """
 
     def __init__(self, assigned: Mapping[TopicPartition, Partition] = MappingProxyType({})) -> None:

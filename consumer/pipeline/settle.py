@@ -13,7 +13,8 @@ a record without outcome.
 """
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -58,8 +59,16 @@ _MAKE_ROOM = f"make room in STATE_DIR, or grow its volume: {_GOES_ON}"
 CLOCK_WRONG_MS = 24 * 3600 * 1000
 """A clock that is behind by more is taken for wrong. By less, it is as likely that of whoever appended the record."""
 
+HANGS_AFTER_S = 60.0
+"""A step that has not ended by then is told: all before a commit is given up sooner, a commit and a write never are."""
+
 REBALANCING_RETRY_S = 0.2
 """Partitions move within moments; what was put off must not wait for longer than that."""
+
+_BROKERS_HANG = f"brokers have not said for {HANGS_AFTER_S:.0f} s whether a settlement is made"
+_VOLUME_HANGS = f"the stores have not been written for {HANGS_AFTER_S:.0f} s"
+_SEE_BROKERS = f"look at the transaction coordinator's broker: {_GOES_ON}"
+_SEE_VOLUME = "see whether the volume of STATE_DIR answers, and restart; nothing is lost, the changelog has all of it"
 
 StoreEntry = tuple[bytes, bytes | None]
 
@@ -234,7 +243,8 @@ class Settler:
         batch_events = list(self._reports.events)
         with self._telemetry.settle_span(sum(len(share.works) for share in shares)):
             try:
-                positions = await self._topics.settle(self._settlement(shares, batch_events))
+                with self._told_when_long(_BROKERS_HANG, _SEE_BROKERS):
+                    positions = await self._topics.settle(self._settlement(shares, batch_events))
             except TransientError as error:
                 self._keep(shares)
                 await self._try_later(error)
@@ -288,7 +298,8 @@ class Settler:
         while owned := [share for share in shares if share.partition.assignment.alive]:
             writes = [(share.partition.key, share.entries, positions[share.partition.key]) for share in owned]
             try:
-                await self._store.write(*writes)
+                with self._told_when_long(_VOLUME_HANGS, _SEE_VOLUME):
+                    await self._store.write(*writes)
             except TransientError as error:
                 await self._wait("store_failed", error, _MAKE_ROOM)
             else:
@@ -302,6 +313,19 @@ class Settler:
             self._told, self._tell_at = kind, now + SAME_EVERY_S
             log.error(event, error=str(error), remedy=remedy)
         await asyncio.sleep(error.retry_after or _RETRY_S)
+
+    @contextmanager
+    def _told_when_long(self, error: str, remedy: str) -> Iterator[None]:
+        """What neither fails nor ends would look as if all went well."""
+        told = asyncio.get_running_loop().call_later(HANGS_AFTER_S, self._hangs, error, remedy)
+        try:
+            yield
+        finally:
+            told.cancel()
+
+    def _hangs(self, error: str, remedy: str) -> None:
+        self.degraded = error
+        log.error("settlement_hangs", error=error, remedy=remedy)
 
     def _is_over(self) -> None:
         if self.degraded is not None:

@@ -392,6 +392,33 @@ async def test_a_consumer_that_alone_does_not_find_the_brokers_again_stops(
             await watcher.until(lambda: False)
 
 
+@pytest.mark.timeout(120)
+async def test_a_partition_whose_leader_alone_is_away_counts_as_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The coordinator answers, the other partition goes on, and the library tells of no partition."""
+    monkeypatch.setattr(reach, "UNREACHED_AFTER_S", 1)
+    path = properties(tmp_path, socket_timeout_ms=2000, session_timeout_ms=6000)
+    with KafkaCluster(brokers=2) as two:
+        topic = two.create_topic(partitions=2)
+        chosen = settings(two.proxied_bootstrap, topic, KAFKA_PROPERTIES_FILE=path)
+        async with proxied(two) as proxies, watched(chosen) as watcher:
+            await watcher.until(lambda: len(watcher.ends) == 2)
+            admin = Connection(two.bootstrap).admin()
+            described = admin.describe_consumer_groups([chosen.kafka_group_id])
+            coordinator = described[chosen.kafka_group_id].result(WITHIN_S).coordinator.id
+            partitions = admin.list_topics(topic, WITHIN_S).topics[topic].partitions.values()
+            (cut_off,) = [each.id for each in partitions if each.leader != coordinator]
+            proxies[2 - coordinator].swallows = True  # the other one's; brokers count from 1
+            for partition in range(2):
+                produce(two.bootstrap, topic, [b"%d" % partition], partition=partition)
+            await watcher.until(lambda: watcher.starting == {TopicPartition(topic, cut_off)})
+            assert watcher.values() == [b"%d" % (1 - cut_off)]
+            assert watcher.source.connected
+            proxies[2 - coordinator].heal()
+            await watcher.until(lambda: len(watcher.records) == 2 and not watcher.starting)
+
+
 async def test_who_was_told_of_no_brokers_comes_back_or_gives_up(
     kafka: KafkaCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -120,3 +120,28 @@ def test_the_group_counts_on_when_the_time_of_a_revocation_ends() -> None:
         lease.renew(0.0)
         lease.renew_if_recent(silent_s)
         assert not lease.holds(session_s - 1.0)
+
+
+def test_what_was_told_before_the_machine_was_suspended_is_as_old_as_it_is() -> None:
+    """No clock of the process counts that: the group may have given everything away meanwhile."""
+    lease = Lease(LASTS_S)
+    lease.renew(100.0)
+    lease.slept(20.0, 101.0)
+    assert lease.silent_s(101.0) == pytest.approx(21.0)
+    lease.renew_if_recent(102.0)
+    assert lease.silent_s(102.0) == pytest.approx(22.0)
+
+
+@pytest.mark.parametrize("looked_at", [100.0, 102.0])
+def test_an_answer_of_before_the_machine_was_suspended_is_none_when_it_is_seen_after_that(looked_at: float) -> None:
+    """By the library's clock it came just now. One that comes once the machine is awake counts."""
+    lease = Lease(LASTS_S)
+    lease.renew(95.0)
+    lease.observe(statistics(98.0, silent_s=3.0), 98.0)
+    lease.observe(statistics(looked_at, silent_s=looked_at - 100.0), looked_at)
+    lease.slept(40.0, 101.0)
+    lease.observe(statistics(103.0, silent_s=3.0), 103.0)
+    lease.observe(statistics(106.0, silent_s=1.0), 106.0)
+    assert not lease.holds(106.0)
+    lease.observe(statistics(109.0, silent_s=4.0), 109.0)
+    assert lease.silent_s(109.0) == pytest.approx(4.0)

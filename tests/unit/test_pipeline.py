@@ -36,7 +36,7 @@ from consumer.pipeline.late import LATE_S
 from consumer.pipeline.partitions import Partition
 from consumer.pipeline.put_off import LONG_S
 from consumer.pipeline.readers import Readers
-from consumer.pipeline.settle import REBALANCING_RETRY_S
+from consumer.pipeline.settle import HANGS_AFTER_S, REBALANCING_RETRY_S
 from consumer.pipeline.waits import OFFERED_EVERY_S
 from consumer.ports import Assigned, Grown, Lost, Polled, Revoked, Starting, StoreWrite, Sure, always
 from tests import virtual_time
@@ -2124,6 +2124,63 @@ def test_a_full_disk_stops_settling_and_loses_nothing() -> None:
     in_life(world, act, store=_FullDisk(world))
     assert said == ["no space left on device"]
     check(world, story, set())
+
+
+@pytest.mark.parametrize(
+    ("step", "why"),
+    [
+        ("settle", "brokers have not said for 60 s whether a settlement is made"),
+        ("write", "the stores have not been written for 60 s"),
+    ],
+)
+def test_a_settlement_without_an_end_is_told_although_nothing_fails(step: str, why: str) -> None:
+    """Brokers that do not say whether it committed, and a volume that hangs, answer nothing, be it for hours."""
+    story = Story().tell(0, *_contacts(3))
+    world = world_of(story)
+    topics, store = MemoryTopics(world), MemoryStore(world)
+    answers = asyncio.Event()
+    waiting = topics if step == "settle" else store
+    goes_on = getattr(waiting, step)
+
+    async def hang(*what: Any) -> Any:
+        await answers.wait()
+        return await goes_on(*what)
+
+    setattr(waiting, step, hang)
+
+    async def act(life: Life) -> None:
+        await until(lambda: life.pipeline.ready)
+        settles = []
+        for _ in range(2):
+            await passes(0.75 * HANGS_AFTER_S)
+            settles.append(life.pipeline.settles)
+        assert settles == [True, False]
+        assert life.pipeline.status()["reason"] == why
+        answers.set()
+        await until(lambda: life.pipeline.degraded is None)
+
+    with capture_logs() as logs:
+        in_life(world, act, topics=topics, store=store)
+    told = [(line["log_level"], line["error"]) for line in logs if line["event"] == "settlement_hangs"]
+    assert told == [("error", why)]
+    assert [line["event"] for line in logs].count("settles_again") == 1
+    check(world, story, set())
+
+
+def test_settlements_that_take_a_while_are_no_trouble_however_many_follow_each_other() -> None:
+    """Each is counted by itself."""
+    world = world_of(Story().tell(0, *_contacts(20)))
+    world.poll_records = 1
+    world.poll_s = HANGS_AFTER_S / 4
+
+    class Slow(MemoryTopics):
+        async def settle(self, settlement: Settlement) -> Mapping[TopicPartition, int]:
+            await passes(HANGS_AFTER_S / 2)
+            return await super().settle(settlement)
+
+    with capture_logs() as logs:
+        live(world, topics=Slow(world))
+    assert not [line for line in logs if line["event"] == "settlement_hangs"]
 
 
 def test_a_full_disk_is_told_now_and_then_with_what_to_do_and_once_that_it_is_over() -> None:

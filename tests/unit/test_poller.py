@@ -5,17 +5,19 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import orjson
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition as NativePartition
 from structlog.testing import capture_logs
 
+from consumer.adapters.kafka import reach
 from consumer.adapters.kafka.connection import NO_EPOCH, Connection, native
 from consumer.adapters.kafka.group_offsets import GroupMember, Mark
 from consumer.adapters.kafka.handoff import Handoff
 from consumer.adapters.kafka.poller import Poller
 from consumer.errors import FatalError
 from consumer.model import TopicPartition
-from consumer.ports import Polled, Revoked, SourceEvent
+from consumer.ports import Lost, Polled, Revoked, SourceEvent, Starting
 from tests.lives import settings
 
 WITHIN_S = 5
@@ -237,3 +239,51 @@ async def test_who_fails_leaves_the_group_once_that_is_asked_for(
     async with asyncio.timeout(WITHIN_S):
         await running
     assert left == [True]
+
+
+async def test_who_was_suspended_with_his_machine_begins_nothing_until_the_group_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From the first moment on, before the poll thread has gone round: what waited to be sent is due by then."""
+    suspended_s = 500.0
+    clocks = {time.CLOCK_BOOTTIME: lambda: time.monotonic() + suspended_s}
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: clocks[clock]())
+    handoff = Handoff()
+    poller = _poller(handoff)
+    poller.ownership.partitions |= {P0}
+    poller.ownership.publish()
+    poller._lease.renew(time.monotonic())
+    poller._went_round()
+    assert [poller.owns(P0), poller.is_sure()] == [True, True]
+    suspended_s += 60.0
+    assert [poller.owns(P0), poller.is_sure()] == [False, False]
+    poller._went_round()
+    assert (await _next(handoff, Lost)).partitions == [P0]
+    assert [poller.is_sure(), round(poller._silent_s())] == [False, 60]
+    poller._lease.renew(time.monotonic())
+    assert poller.is_sure()
+    poller.ownership.close()
+
+
+async def test_a_partition_whose_broker_is_not_reached_counts_as_starting_until_it_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Health, metric and status go by that. One that is paused is not asked for; of all this is told once."""
+    monkeypatch.setattr(reach, "UNREACHED_AFTER_S", 0.0)
+    handoff = Handoff()
+    poller = _poller(handoff)
+    ownership = poller.ownership
+    ownership.partitions |= {P0, P1}
+    ownership.fetched |= {P0, P1}
+    ownership.pause([P1])
+    told = orjson.dumps({"ts": 0, "cgrp": {"join_state": "steady"}, "brokers": {}, "topics": {}}).decode()
+    with capture_logs() as logs:
+        for _ in range(2):
+            poller._on_statistics(told)
+            ownership.tell_starting()
+    assert (await _next(handoff, Starting)).partitions == {P0}
+    assert [line["partitions"] for line in logs if line["event"] == "partitions_not_reached"] == [[P0]]
+    ownership.let_go([P0])
+    ownership.tell_starting()
+    assert (await _next(handoff, Starting)).partitions == set()
+    ownership.close()

@@ -1,14 +1,24 @@
 """When the brokers count as away, and when it is this consumer alone that does not find them again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
+from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 from structlog.testing import capture_logs
 
-from consumer.adapters.kafka.reach import LOST_AFTER_S, PROBE_EVERY_S, Reach
+from consumer.adapters.kafka.reach import (
+    LOGICAL,
+    LOST_AFTER_S,
+    NOBODY,
+    PROBE_EVERY_S,
+    UNREACHED_AFTER_S,
+    Leaders,
+    Reach,
+)
 from consumer.errors import FatalError
+from consumer.model import TopicPartition
 
 
 class Metadata:
@@ -169,3 +179,60 @@ def test_a_question_that_is_not_answered_is_an_outage() -> None:
     for now in (LOST_AFTER_S, 2 * LOST_AFTER_S):
         subject.probe(client, now)  # type: ignore[arg-type]
     assert not subject.connected
+
+
+P0, P1 = TopicPartition("changes", 0), TopicPartition("changes", 1)
+LATER = UNREACHED_AFTER_S
+
+
+def statistics(up: Sequence[int], led: Sequence[int], source: str = "learned") -> Mapping[str, Any]:
+    """Two brokers, of which these are up, and by whom each partition is fetched from."""
+    brokers = {
+        f"broker/{number}": {"nodeid": number, "source": source, "state": "UP" if number in up else "CONNECT"}
+        for number in (NOBODY, 1, 2)
+    }
+    partitions = {str(number): {"broker": broker} for number, broker in enumerate(led)}
+    return {"brokers": brokers, "topics": {"changes": {"partitions": partitions}}}
+
+
+def test_a_partition_whose_broker_alone_is_away_is_told_after_a_while() -> None:
+    """The others go on, so that nothing else shows it."""
+    subject, away = Leaders(), statistics(up=[1], led=[1, 2])
+    assert not subject.unreached(away, [P0, P1], 100)
+    assert not subject.unreached(away, [P0, P1], 99 + LATER)
+    assert subject.unreached(away, [P0, P1], 100 + LATER) == {P1}
+
+
+@pytest.mark.parametrize(
+    ("between", "wanted"), [(statistics([1, 2], [1, 2]), [P1]), (statistics([1], [1, 1]), [P1]), (None, [])]
+)
+def test_the_time_counts_anew(between: Mapping[str, Any] | None, wanted: list[TopicPartition]) -> None:
+    """Once the broker was there, another one led the partition, or it was not to be fetched."""
+    subject, away = Leaders(), statistics(up=[1], led=[1, 2])
+    subject.unreached(away, [P1], 0)
+    assert not subject.unreached(between or away, wanted, LATER)
+    assert not subject.unreached(away, [P1], LATER + 1)
+    assert not subject.unreached(away, [P1], 2 * LATER)
+    assert subject.unreached(away, [P1], 2 * LATER + 1) == {P1}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        statistics(up=[NOBODY, 1], led=[1, NOBODY]),
+        statistics(up=[1], led=[1]),
+        {**statistics(up=[1], led=[]), "topics": {}},
+    ],
+)
+def test_a_partition_that_nobody_leads_is_not_reached_either(told: Mapping[str, Any]) -> None:
+    """Also where the address from the settings is reached, which is of no broker that is known."""
+    subject = Leaders()
+    subject.unreached(told, [P1], 0)
+    assert subject.unreached(told, [P1], LATER) == {P1}
+
+
+def test_a_connection_for_the_group_is_none_to_fetch_by() -> None:
+    """It leads to a broker too, by another socket."""
+    subject, told = Leaders(), statistics(up=[1, 2], led=[1, 2], source=LOGICAL)
+    subject.unreached(told, [P1], 0)
+    assert subject.unreached(told, [P1], LATER) == {P1}

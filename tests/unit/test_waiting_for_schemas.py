@@ -10,13 +10,18 @@ import structlog
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
+from consumer.core.offsets import decode_settled
 from consumer.errors import SourceUnavailable
 from consumer.formats import SchemaReference
-from consumer.model import Record, TopicPartition
+from consumer.model import Record, Settlement, TopicPartition
+from consumer.pipeline import intake
 from consumer.pipeline.feed import TOLD_AFTER_S
+from consumer.pipeline.intake import CHUNK
+from consumer.pipeline.settle import SETTLED_KEY
+from consumer.ports import Polled
 from tests import virtual_time
 from tests.lives import Life, in_life, live, world_of
-from tests.memory_ports import SCHEMA, MemorySchemas
+from tests.memory_ports import SCHEMA, MemorySchemas, MemoryTopics
 from tests.stories import TOPIC, Event, Story
 from tests.virtual_time import passes, until
 
@@ -244,3 +249,49 @@ def test_every_reason_is_told() -> None:
         assert life.pipeline.degraded == f"no broker answers; {TOPIC}/0 waits for schema 7"
 
     in_life(world, act, MemorySchemas({7: [AWAY]}))
+
+
+class _Settled(MemoryTopics):
+    """Notes what each settlement commits, and up to where it says that nothing is left."""
+
+    noted: Sequence[tuple[int, int]] = ()
+
+    async def settle(self, settlement: Settlement) -> Mapping[TopicPartition, int]:
+        (raw,) = [value for _, name, value in settlement.changelog if name == SETTLED_KEY]
+        assert raw is not None
+        self.noted = [*self.noted, (settlement.offsets[P0], decode_settled(raw)[0])]
+        return await super().settle(settlement)
+
+
+@pytest.mark.parametrize("revoked", [False, True])
+def test_what_was_held_is_not_settled_while_it_is_taken_in(monkeypatch: pytest.MonkeyPatch, *, revoked: bool) -> None:
+    """Nor what is let go of meanwhile: the store would know of no loss where the group's offset is forgotten.
+
+    The end of the partition was reached when all of it was held, and all that is taken in is decided: duplicates.
+    """
+    monkeypatch.setattr(intake, "TURNS", 10_000)
+    count = 5 * CHUNK
+    world = world_of(Story().tell(0, *[Event(f"contact-{number}", 1) for number in range(count)]))
+    live(world)
+    world.committed.clear()
+    world.log[P0] = [_written_with(7, record) for record in world.log[P0]]
+    world.poll_records = count
+    topics = _Settled(world)
+
+    async def act(life: Life) -> None:
+        await until(lambda: P0 in life.pipeline.partitions and len(life.pipeline.partitions[P0].held) == count)
+        assert life.pipeline.partitions[P0].unsettled == count
+        life.source._events.put_nowait(Polled([], {P0: count + 1}))
+        life.source.wake()
+        await until(lambda: P0 in world.committed)
+        if revoked:
+            await life.source.revoke([P0])
+        else:
+            await until(lambda: world.committed == {P0: count})
+
+    schemas = MemorySchemas({7: [AWAY, SCHEMA]})
+    in_life(world, act, schemas, topics=topics, settle_interval_ms=1, genesys_max_in_flight=1)
+    unfinished = [(committed, settled) for committed, settled in topics.noted if committed < count]
+    assert unfinished
+    assert all(committed == settled for committed, settled in unfinished)
+    assert revoked or topics.noted[-1] == (count, count + 1)

@@ -31,7 +31,7 @@ class Lease:
     def __init__(self, lasts_s: float) -> None:
         self._lasts_s = lasts_s
         self._answered_at = self._counts_from = -math.inf
-        self._perhaps_at = -math.inf
+        self._perhaps_at = self._awake_since = -math.inf
         self._clocks_differ_s = math.inf
 
     def renew(self, now: float) -> None:
@@ -48,6 +48,15 @@ class Lease:
         self._take(self._perhaps_at)
         if now - self._answered_at <= RECENT_SHARE * self._lasts_s:
             self._counts_from = max(self._counts_from, now)
+
+    def slept(self, seconds: float, now: float) -> None:
+        """The machine was suspended for so long until now, and neither this clock nor the library's has counted that.
+
+        All that was told is so much older, and of an answer that seems to have come by now nobody knows how old it is.
+        """
+        self._answered_at -= seconds
+        self._counts_from -= seconds
+        self._perhaps_at, self._awake_since = -math.inf, now
 
     def observe(self, statistics: Mapping[str, Any], now: float, *, joining: bool = False) -> None:
         """Take in the library's statistics, parsed.
@@ -67,8 +76,9 @@ class Lease:
         taken_at = statistics["ts"] / 1e6
         self._clocks_differ_s = min(self._clocks_differ_s, now - taken_at)  # what is above is time spent waiting
         silent_us = statistics["brokers"].get(COORDINATOR, {}).get("rxidle", -1)
-        if silent_us >= 0 and not joining:
-            self._perhaps_at = taken_at + self._clocks_differ_s - silent_us / 1e6
+        answered_at = taken_at + self._clocks_differ_s - silent_us / 1e6
+        if silent_us >= 0 and not joining and answered_at > self._awake_since:
+            self._perhaps_at = answered_at
 
     def holds(self, now: float) -> bool:
         """Whether partitions that were assigned are still ours."""

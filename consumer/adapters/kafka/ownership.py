@@ -54,6 +54,7 @@ class Ownership:
         self._doubtful: dict[TopicPartition, list[TopicPartition]] = {}  # with those that became so together
         self._paused: set[TopicPartition] = set()
         self._starting: frozenset[TopicPartition] = frozenset()  # as told last
+        self._unreached: frozenset[TopicPartition] = frozenset()
         self.partitions: set[TopicPartition] = set()
         self.topics: set[str] = set()
         self.missing: frozenset[str] = frozenset()
@@ -86,8 +87,8 @@ class Ownership:
             self._handoff.emit(Assigned({}, {}))
 
     def tell_starting(self) -> None:
-        """Say what is ours and not assigned yet: nobody would know of it, and take the rest for all there is."""
-        starting = frozenset(self._starts.pending | self._doubtful.keys())
+        """Say what is ours and not assigned yet, or not reached: nobody would know of it, and take the rest for all."""
+        starting = frozenset(self._starts.pending | self._doubtful.keys() | (self._unreached & self.partitions))
         if starting != self._starting:
             self._starting = starting
             self._handoff.emit(Starting(starting))
@@ -182,6 +183,18 @@ class Ownership:
         self._starts.add([partition], self.marks[partition])
 
     # -- how they are fetched and committed
+
+    @property
+    def reading(self) -> set[TopicPartition]:
+        """Those that are fetched now."""
+        return self.fetched - self._paused
+
+    def note_unreached(self, partitions: frozenset[TopicPartition]) -> None:
+        """Of these nothing can come now, and of no others: the brokers that lead them are not reached."""
+        if new := partitions - self._unreached:
+            remedy = "see whether this machine reaches the brokers that lead them; withdrawals may wait there"
+            _log.error("partitions_not_reached", partitions=sorted(new), remedy=remedy)
+        self._unreached = partitions
 
     def move_on(self, last: Mapping[TopicPartition, Message], ends: Mapping[TopicPartition, int]) -> None:
         """These were the last records that came of these partitions, and these the ends that were reached.

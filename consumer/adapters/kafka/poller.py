@@ -5,6 +5,7 @@ Answers for: membership in the group, whether that is sure, records in order. Wh
 records of that call, so none does.
 """
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ from consumer.adapters.kafka.lease import Lease
 from consumer.adapters.kafka.messages import headers_of, polled
 from consumer.adapters.kafka.orphans import Orphans
 from consumer.adapters.kafka.ownership import Overtaken, Ownership
-from consumer.adapters.kafka.reach import Reach
+from consumer.adapters.kafka.reach import Leaders, Reach
 from consumer.adapters.kafka.starts import Starts
 from consumer.adapters.kafka.static_name import StaticName
 from consumer.core.seldom import Seldom
@@ -61,6 +62,9 @@ SURE_SHARE = 2 / 3
 
 The group counts from the last heartbeat, which may have been a third of the time-out ago.
 """
+
+SLEEP_S = 0.1
+"""A machine that was suspended for less has not been: two clocks are not read in the same moment."""
 
 LOOKS_IN_LEASE = 10
 """How often the coordinator's answers are looked at in that time."""
@@ -147,7 +151,9 @@ class Poller:
         self.closing = False
         self.ownership = Ownership(Starts(connection, settings, changelog_id), handoff, on_overtaken)
         self.reach = Reach(connection, settings.kafka_source_topics[0])
+        self._leaders = Leaders()
         self.last_poll = time.monotonic()
+        self._suspended_s = _suspended_s()
 
     def owns(self, partition: TopicPartition) -> bool:
         """Whether the partition is ours, and surely so until a request is over that begins now.
@@ -168,7 +174,11 @@ class Poller:
 
     def _silent_s(self) -> float:
         now = time.monotonic()
-        return max(now - self.last_poll, self._lease.silent_s(now))
+        return max(now - self.last_poll, self._lease.silent_s(now)) + self._slept_s()
+
+    def _slept_s(self) -> float:
+        """For how long the machine was suspended since that was counted last."""
+        return max(0.0, _suspended_s() - self._suspended_s)
 
     # -- the thread
 
@@ -279,6 +289,9 @@ class Poller:
         still ours.
         """
         now = time.monotonic()
+        if (slept_s := self._slept_s()) > SLEEP_S:
+            self._lease.slept(slept_s, now)
+            self._suspended_s += slept_s  # last: until then whoever asks counts it twice, and nobody not at all
         if self.ownership.partitions and not self.is_sure():
             partitions = list(self.ownership.partitions)
             stood_still, silent = round(now - self.last_poll, 1), round(self._lease.silent_s(now), 1)
@@ -330,6 +343,7 @@ class Poller:
             self.reach.doubt()
         elif self._new_protocol and state == IDLE and not self._name.is_refused(now):
             self.ownership.tell_idle()
+        self.ownership.note_unreached(self._leaders.unreached(told, self.ownership.reading, now))
         ends = {each: end for each, end in _ends(told["topics"]) if end >= 0 and each in self.ownership.partitions}
         if ends:
             self._handoff.emit(Grown(ends))
@@ -431,6 +445,13 @@ def _ends(topics: Mapping[str, Any]) -> Iterator[tuple[TopicPartition, int]]:
     for topic, told in topics.items():
         for number, partition in told["partitions"].items():
             yield TopicPartition(topic, int(number)), partition["hi_offset"]
+
+
+def _suspended_s() -> float:
+    """For how long the machine has been suspended since its start, which the monotonic clock does not count."""
+    if sys.platform != "linux":
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
 
 
 def _seconds(milliseconds: str | int) -> float:
