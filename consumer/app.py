@@ -133,9 +133,9 @@ class App:
         await self._check_mappings(schemas)
         outside.occupy()
         key = outside.pseudonym_key()
-        sink = await self._reached("genesys", outside.sink)
         await self._reached("kafka", lambda: ensure(outside.connection, settings))
         store = await self._reached("kafka", outside.store)
+        sink = await self._reached("genesys", outside.sink)  # last: it makes a list that is missing
         breadcrumbs = FileBreadcrumbs(settings.state_dir)
         closing.callback(breadcrumbs.close)
         source, topics = await self._opened(outside)

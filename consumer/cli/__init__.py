@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-from consumer.cli import audit, check, dead_letters, demo, load, output, reconcile, run
+from consumer.cli import audit, check, dead_letters, demo, load, options, output, reconcile, run
 from consumer.errors import ConsumerError, FatalError, SettingsError, TransientError
 
 _DESCRIPTION = """\
@@ -28,10 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
     output.stand_in_for_closed()
     output.spell_out()
-    arguments = _parser().parse_args(argv)
-    command: Callable[[argparse.Namespace], int] = arguments.command
     try:
-        code = command(arguments)
+        code = _run(argv)
         sys.stdout.flush()  # here rather than at the end of the interpreter, which would show a trace
     except KeyboardInterrupt:
         return 130
@@ -45,8 +43,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def _run(argv: Sequence[str] | None) -> int:
+    """What was asked for; the exit code, also of help and of wrong usage."""
+    try:
+        arguments = _parser().parse_args(argv)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    return command(arguments)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = options.Parser(
         prog="genesys-consumer", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('genesys-consumer')}")

@@ -2,16 +2,20 @@
 
 import argparse
 import re
+import sys
 from collections.abc import Callable
 from datetime import UTC
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from consumer.core.moments import milliseconds
 from consumer.errors import SettingsError
 from consumer.model import Reason
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 -- it has no public name
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # noqa: SLF001 -- it has no public name
 """Where commands are added: to the program, or to a family of commands."""
 
 _LAST_PORT = 65_535
@@ -20,6 +24,18 @@ SETTINGS = """\
 Settings come from environment variables, then from --config FILE (TOML); docs/settings.md lists them all. Needed:
 KAFKA_BOOTSTRAP_SERVERS, GENESYS_OAUTH_CLIENT_ID, GENESYS_OAUTH_CLIENT_SECRET, GENESYS_CONTACT_LIST.
 """
+
+
+class Parser(argparse.ArgumentParser):
+    """One that says so where its help cannot be written: argparse keeps that to itself, and ends with 0."""
+
+    def _print_message(  # type: ignore[explicit-override]  # typing.override is of Python 3.12
+        self, message: str, file: "SupportsWrite[str] | None" = None
+    ) -> None:
+        if file is not None and file is sys.stdout:
+            file.write(message)
+        else:
+            super()._print_message(message, file)
 
 
 def add(

@@ -7,7 +7,7 @@ letter topic, and which of its letters were replayed.
 from contextlib import closing
 
 from consumer.adapters.kafka.connection import Connection
-from consumer.adapters.kafka.replays import recall
+from consumer.adapters.kafka.replays import doubt, recall
 from consumer.core.dead_letters import Letter
 from consumer.core.replayed import Replayed
 from consumer.errors import Unauthorized
@@ -44,11 +44,13 @@ def list_letters(settings: Settings, query: Query, *, records: bool, output: str
 
 
 def _recalled(connection: Connection, settings: Settings) -> tuple[Replayed | None, str]:
-    """Which letters were replayed; None, and why, where that may not be read: the letters may be all the same."""
+    """Which letters were replayed; None, and why, where nobody can tell, as where that may not be read."""
     try:
-        return recall(connection, settings), ""
+        replayed = recall(connection, settings)
+        why = doubt(connection, settings)
     except Unauthorized as error:
         return None, str(error)
+    return (None if why else replayed), why
 
 
 def _print_record(found: Found, letter: Letter, output: str, *, replayed: bool | None) -> None:
@@ -79,7 +81,7 @@ def _print_list(tally: Tally, unreadable: int, untold: str, output: str) -> None
         tally.print_table()
     else:
         printing.line("no dead letters")
-    if untold:
+    if untold and tally.letters:
         printing.line(f"which of them were replayed cannot be told: {untold}")
     if unreadable:
-        printing.line(f"{unreadable} records of the topic are not dead letters of this program")
+        printing.line(f"records of the topic that are no dead letters of this program: {unreadable}")

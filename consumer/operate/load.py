@@ -95,11 +95,11 @@ class Loading:
             _log.warning("columns_missing", columns=rows.emptied, remedy="name them, or known contacts lose theirs")
         outside.occupy()
         key = outside.pseudonym_key()
-        sink = await outside.sink()
         count = (await ensure(outside.connection, settings))[topic]
         partitioner = choose(await self._samples(outside.connection, topic, count), count, self._partitioner)
         store = await outside.store()
         await self._alone(outside.connection)
+        sink = await outside.sink()  # last: it makes a list that is missing
         source = outside.source(replace(settings, kafka_group_instance_id=None), REVOKE_S)
         topics = outside.topics(source)
         await topics.open()
@@ -149,7 +149,7 @@ class Loading:
         deadline = time.monotonic() + JOINED_WITHIN_S
         while count := await insist(history.members):
             if time.monotonic() >= deadline:
-                raise FatalError(f"the group {group} has {count} members: stop the consumers of it first")
+                raise FatalError(f"the group {group} has members ({count}): stop the consumers of it first")
             self._tell("waiting for the group to be empty", 0, count)
             await asyncio.sleep(LOOK_S)
 

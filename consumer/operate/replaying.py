@@ -10,11 +10,12 @@ from enum import StrEnum
 
 from consumer.adapters.kafka.bounded import spans
 from consumer.adapters.kafka.connection import Admin, Connection
-from consumer.adapters.kafka.replays import Replays, Returned, recall
+from consumer.adapters.kafka.replays import Replays, Returned, doubt, recall
 from consumer.adapters.kafka.topics import partition_counts
 from consumer.core import dead_letters
 from consumer.core.dead_letters import Letter
 from consumer.core.replayed import Replayed
+from consumer.errors import FatalError
 from consumer.operate import printing
 from consumer.operate.dead_letters import Found, Query, Tally, read
 from consumer.settings import Settings
@@ -37,10 +38,10 @@ class Treatment(StrEnum):
 
 
 _EXPLAINED = {
-    Treatment.REPLAYED_BEFORE: "were replayed before",
-    Treatment.TOO_MANY_ATTEMPTS: "have had all their attempts (--max-attempts)",
-    Treatment.NO_SOURCE_TOPIC: "are of a topic that is not in KAFKA_SOURCE_TOPICS, or does not exist",
-    Treatment.UNREADABLE: "are not dead letters of this program",
+    Treatment.REPLAYED_BEFORE: "replayed before",
+    Treatment.TOO_MANY_ATTEMPTS: "no attempts left (--max-attempts)",
+    Treatment.NO_SOURCE_TOPIC: "of a topic that is not in KAFKA_SOURCE_TOPICS, or does not exist",
+    Treatment.UNREADABLE: "no dead letters of this program",
 }
 
 
@@ -72,9 +73,11 @@ class Replay:
 
         Raises:
             SourceUnavailable: The brokers do not answer: the next replay goes on where this one ended.
-            FatalError: They refuse, or there is no dead letter topic.
+            FatalError: They refuse, or there is no dead letter topic, or no such group.
         """
         spans(Admin(self._connection), self._settings.kafka_dead_letter_topic)  # where there is none nothing is made
+        if why := doubt(self._connection, self._settings):
+            raise FatalError(why)
         if self._replays is not None:
             self._replays.open()  # before the marks are read: whoever wrote some is locked out now
         self._replayed = recall(self._connection, self._settings)
@@ -100,7 +103,7 @@ class Replay:
             self._tally.print_table(replayed="replayed" if self._replays is not None else "would be")
         for treatment, text in _EXPLAINED.items():
             if self._treatments[treatment]:
-                printing.line(f"{self._treatments[treatment]} left out: they {text}")
+                printing.line(f"{self._treatments[treatment]} left out: {text}")
 
     def _take(self, found: Found) -> None:
         treatment = self._treatment(found)

@@ -136,7 +136,7 @@ class Mender:
         members = await self._history.members()
         if members:
             raise FatalError(
-                f"group {self._group} has {members} members: "
+                f"group {self._group} has members ({members}): "
                 f"stop the consumers of group {self._group} first, or run without --apply; one that was killed, or had "
                 "a static name, counts until its session is over (45 s unless set): then wait, and run it again"
             )

@@ -43,7 +43,7 @@ class Report(Struct, rename="camel"):
         unnamed: Of those, the ones without an external id.
         columns: Contacts that differ in a column, by column; `callable` are those that the CRM does not let be called.
         source_gone: Missing or with another value in a managed column, and the source topic no longer has the record
-            from which they came.
+            from which they came, or that was sent to another list.
         pending: Differ, and a change of them is on its way or was when the list was exported: not compared.
         held_back: As delivered, and not callable in Genesys although the CRM permits it: left alone.
         unknown: Nobody knows what was delivered last: not compared.
@@ -101,7 +101,10 @@ class Report(Struct, rename="camel"):
         yield self.foreign, "extra: never delivered"
         yield from _told((self.unnamed, "  of them without an external id"))
         yield from _told(
-            (self.source_gone, "missing or drifted whose source record is gone: have the CRM send them again"),
+            (
+                self.source_gone,
+                "missing or drifted, their record gone or of another list: have the CRM send them again",
+            ),
             (self.pending, "changed meanwhile, or with a change on its way: not compared"),
             (self.held_back, "as delivered, but made not callable in Genesys: left alone"),
             (self.unknown, "of unknown content since a change was refused: not compared"),

@@ -173,8 +173,9 @@ def test_who_reads_a_topic_names_it_and_what_to_allow(kafka: KafkaCluster, chose
 
 
 def _bury(kafka: KafkaCluster, chosen: Settings) -> None:
-    """Put a letter of the source on the dead letter topic."""
+    """Put a letter of the source on the dead letter topic, and let there be the group that gave it up."""
     (source,) = chosen.kafka_source_topics
+    commit(kafka.bootstrap, chosen, TopicPartition(source, 0), 1)
     letter = DeadLetter(Record(source, 0, 0, 0, b"key", b"value"), "phone_not_e164", "phone: text", 0)
     produce(kafka.bootstrap, chosen.kafka_dead_letter_topic, [b"value"], headers=[*dead_letters.headers(letter)])
 
@@ -243,6 +244,18 @@ def test_a_list_that_may_not_read_the_marks_does_not_say_that_nothing_was_replay
     assert told.format(marks) in listed["replayedUnknown"]
     with pytest.raises(Unauthorized, match=re.escape(told.format(marks))):
         _replay(chosen, dry_run=True)
+
+
+def test_a_list_needs_no_right_on_the_group(
+    kafka: KafkaCluster, chosen: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether a group without marks exists it then cannot ask, and nothing speaks against it."""
+    _bury(kafka, chosen)
+    allow(kafka, ResourceType.GROUP, chosen.kafka_group_id)
+    capsys.readouterr()
+    list_letters(chosen, Query(), records=False, output="text")
+    _, counted = capsys.readouterr().out.splitlines()
+    assert counted.split()[2:4] == ["1", "0"]
 
 
 def test_an_audit_that_may_not_describe_the_group_names_the_right(

@@ -1,5 +1,6 @@
 """Dead letters on a real Kafka: listed by what their headers say, replayed once each whatever happens meanwhile."""
 
+import dataclasses
 import json
 import os
 import re
@@ -16,15 +17,15 @@ from confluent_kafka.admin import AdminClient
 
 from consumer.adapters.kafka import replays
 from consumer.adapters.kafka.connection import Connection
-from consumer.adapters.kafka.topics import Wanted, create
+from consumer.adapters.kafka.topics import Wanted, create, exists
 from consumer.core import dead_letters
 from consumer.errors import FatalError, SettingsError
-from consumer.model import DeadLetter, Headers, Record
+from consumer.model import DeadLetter, Headers, Record, TopicPartition
 from consumer.operate.dead_letters import Query
 from consumer.operate.listing import list_letters
 from consumer.operate.replaying import PORTION_RECORDS, Replay
 from consumer.settings import Settings
-from tests.kafka_clients import QUIET, WITHIN_S, delete, read, settings, transactional
+from tests.kafka_clients import QUIET, WITHIN_S, commit, delete, forget, read, settings, transactional
 from tests.kafka_cluster import KafkaCluster
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(90)]
@@ -36,9 +37,12 @@ CANARY = b"+15550199"
 
 
 def _settings(kafka: KafkaCluster, partitions: int = 1, **more: str) -> Settings:
-    """Settings whose source and dead letter topics exist."""
+    """Settings whose source and dead letter topics exist, and whose group has settled something."""
     topic = kafka.create_topic("letters", partitions=partitions)
-    return settings(kafka.bootstrap, topic, KAFKA_DEAD_LETTER_TOPIC=kafka.create_topic(partitions=partitions), **more)
+    letters = kafka.create_topic(partitions=partitions)
+    chosen = settings(kafka.bootstrap, topic, KAFKA_DEAD_LETTER_TOPIC=letters, **more)
+    commit(kafka.bootstrap, chosen, TopicPartition(topic, 0), 0)
+    return chosen
 
 
 def _letter(
@@ -160,6 +164,27 @@ def test_a_topic_of_which_nobody_knows_is_refused(kafka: KafkaCluster, capsys: p
     assert capsys.readouterr().out.splitlines() == ["no dead letters"]
     list_letters(chosen, Query(topic="former"), records=False, output="text")
     assert capsys.readouterr().out.splitlines()[1].split()[:3] == ["phone_not_e164", "former", "1"]
+
+
+def test_a_group_that_nobody_knows_is_not_said_to_have_replayed_nothing(
+    kafka: KafkaCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A misspelt KAFKA_GROUP_ID has no marks: whatever was replayed would look as if it never was."""
+    chosen = _settings(kafka)
+    _bury(chosen, [_letter(chosen, 0)])
+    _replay(chosen)
+    misspelt = dataclasses.replace(chosen, kafka_group_id="misspelt")
+    capsys.readouterr()
+    list_letters(misspelt, Query(), records=False, output="text")
+    _, counted, why = capsys.readouterr().out.splitlines()
+    assert counted.split()[2:4] == ["1", "?"]
+    assert why.startswith("which of them were replayed cannot be told: there is no group misspelt")
+    (result,) = _listed(misspelt, capsys)
+    assert result["groups"][0]["replayed"] is None
+    assert "misspelt" in result["replayedUnknown"]
+    empty = dataclasses.replace(misspelt, kafka_dead_letter_topic=kafka.create_topic())
+    list_letters(empty, Query(), records=False, output="text")
+    assert capsys.readouterr().out == "no dead letters\n"
 
 
 def test_letters_are_chosen_by_time(kafka: KafkaCluster, capsys: pytest.CaptureFixture[str]) -> None:
@@ -298,6 +323,32 @@ def test_without_a_dead_letter_topic_nothing_is_made(kafka: KafkaCluster) -> Non
         _replay(chosen)
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap, **QUIET})
     assert replays.marks_topic(chosen).name not in admin.list_topics(timeout=WITHIN_S).topics
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_group_that_nobody_knows_puts_nothing_back(kafka: KafkaCluster, *, dry_run: bool) -> None:
+    """What the right one replayed before would go back once more; nor is a topic made for the marks of a slip."""
+    chosen = _settings(kafka)
+    _bury(chosen, [_letter(chosen, 0)])
+    misspelt = dataclasses.replace(chosen, kafka_group_id=f"{chosen.kafka_group_id}-misspelt")
+    with pytest.raises(FatalError, match=f"no group {misspelt.kafka_group_id}, .*: check KAFKA_GROUP_ID"):
+        _replay(misspelt, dry_run=dry_run)
+    assert (_returned(chosen), exists(Connection.of(chosen), replays.marks_topic(misspelt).name)) == ([], False)
+
+
+def test_a_group_that_the_brokers_forgot_is_known_by_its_marks(
+    kafka: KafkaCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After a week without members it has no offsets, and replays go on where they ended."""
+    chosen = _settings(kafka)
+    _bury(chosen, [_letter(chosen, n) for n in range(2)])
+    _replay(chosen, limit=1)
+    forget(kafka.bootstrap, chosen)
+    capsys.readouterr()
+    (result,) = _listed(chosen, capsys)
+    assert result["groups"][0]["replayed"] == 1
+    _replay(chosen)
+    assert _offsets(_returned(chosen)) == [0, 1]
 
 
 def test_letters_of_a_topic_that_was_made_anew_are_others(kafka: KafkaCluster) -> None:

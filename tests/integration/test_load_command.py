@@ -202,7 +202,7 @@ async def test_a_group_at_work_is_left_alone(
     async with Simulator() as simulator, watched(settings(kafka.bootstrap, topic)) as member:
         await member.until(lambda: len(member.positions) == PARTITIONS)
         said = await _failure(_loading(kafka, topic, simulator, tmp_path))
-        assert said == f"the group {topic}-group has 1 members: stop the consumers of it first"
+        assert said == f"the group {topic}-group has members (1): stop the consumers of it first"
         assert not member.revoked
         assert simulator.stats()["contacts"].get("applied", 0) == 0
 

@@ -164,6 +164,17 @@ async def test_a_missing_permission_ends_it_and_is_named(
         assert committed(kafka.bootstrap, settings(kafka.bootstrap, topic), TopicPartition(topic, 0)) == [-1001]
 
 
+async def test_where_a_source_topic_is_missing_no_list_is_made(kafka: KafkaCluster, tmp_path: Path) -> None:
+    """Nobody has to tidy up in Genesys after a slip in the settings of Kafka."""
+    (tmp_path / "contacts.csv").write_text("external_id,phone_number,consent,do_not_call\nc-1,+15550100,true,false\n")
+    async with Simulator() as simulator:
+        environ = commands.environ(kafka.bootstrap, "misspelt", simulator, tmp_path / "state")
+        for arguments in (["run"], ["load", str(tmp_path / "contacts.csv")]):
+            code, _, error = await commands.ended(environ, *arguments)
+            assert (code, "misspelt (KAFKA_SOURCE_TOPICS)" in error.splitlines()[-1]) == (1, True), error
+            assert simulator.lists() == []
+
+
 async def test_brokers_that_are_away_are_waited_for(tmp_path: Path, unused_tcp_port_factory: Any) -> None:
     """It lives, is not ready, says for what it waits, and still ends with 0 when it is told to."""
     nobody = f"127.0.0.1:{unused_tcp_port_factory()}"

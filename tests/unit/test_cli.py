@@ -52,17 +52,14 @@ def run(*command: str, stdout: int = subprocess.PIPE, **environ: str) -> "subpro
 @pytest.mark.parametrize("command", OPTIONS)
 def test_help_names_the_options_of_a_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Each option is named, and the exit code is 0."""
-    with pytest.raises(SystemExit) as ended:
-        cli.main([*command.split(), "--help"])
-    assert ended.value.code == 0
+    assert cli.main([*command.split(), "--help"]) == 0
     told = capsys.readouterr().out
     assert all(option in told for option in OPTIONS[command])
 
 
 def test_help_lists_the_commands_and_says_where_to_begin(capsys: pytest.CaptureFixture[str]) -> None:
     """A newcomer is sent to the demo."""
-    with pytest.raises(SystemExit):
-        cli.main(["--help"])
+    assert cli.main(["--help"]) == 0
     told = capsys.readouterr().out
     assert all(command.split()[0] in told for command in OPTIONS)
     assert "genesys-consumer demo" in told
@@ -89,9 +86,7 @@ def test_help_lists_the_commands_and_says_where_to_begin(capsys: pytest.CaptureF
 )
 def test_wrong_usage_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """The usage is shown on standard error."""
-    with pytest.raises(SystemExit) as ended:
-        cli.main(arguments)
-    assert ended.value.code == 2
+    assert cli.main(arguments) == 2
     assert "usage: genesys-consumer" in capsys.readouterr().err
 
 
@@ -299,11 +294,14 @@ def test_whoever_stops_reading_gets_no_trace() -> None:
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
-@pytest.mark.parametrize("options", [(), ("--output", "json")], ids=["text", "json"])
-def test_an_output_file_on_a_full_disk_is_no_bug(options: tuple[str, ...], unbuffered: str) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    ["check", "check --output json", "--help", "dead-letters replay --help", "--version"],
+)
+def test_an_output_file_on_a_full_disk_is_no_bug(arguments: str, unbuffered: str) -> None:
     """Whoever redirected it can mend that: one line says so, and nothing more fails at the end of the interpreter."""
     with Path("/dev/full").open("wb") as full:
-        ended = python("-m", "consumer", "check", *options, stdout=full.fileno(), PYTHONUNBUFFERED=unbuffered)
+        ended = python("-m", "consumer", *arguments.split(), stdout=full.fileno(), PYTHONUNBUFFERED=unbuffered)
     told = "genesys-consumer: stopped: standard output takes nothing more: No space left on device\n"
     assert (ended.returncode, ended.stderr) == (1, told)
 

@@ -17,14 +17,15 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 from typing import NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException, Message
+from confluent_kafka.admin import AdminClient
 
 from consumer.adapters.kafka.bounded import BoundedReader, spans
 from consumer.adapters.kafka.connection import PRODUCER_DEFAULTS, Admin, Connection
 from consumer.adapters.kafka.failures import error_of, fatal_error, policy, writing_policy
-from consumer.adapters.kafka.topics import Wanted, create, exists, topic_id
+from consumer.adapters.kafka.topics import TOPICS_WITHIN_S, Wanted, create, exists, topic_id
 from consumer.core.replayed import Replayed
-from consumer.errors import ConsumerError, SourceUnavailable
+from consumer.errors import ConsumerError, SourceUnavailable, Unauthorized
 from consumer.model import Headers
 from consumer.settings import Settings
 
@@ -80,6 +81,42 @@ def recall(connection: Connection, settings: Settings) -> Replayed:
                 replayed.restore(message.key() or b"", message.value())
     replayed.forget_before({key.partition: span.first for key, span in letters.items()})
     return replayed
+
+
+def doubt(connection: Connection, settings: Settings) -> str:
+    """Why nobody can tell what a group replayed, whose marks there are none of: it does not exist. "" if it may.
+
+    A group id that is misspelt would have all letters go back once more.
+
+    Raises:
+        SourceUnavailable: The brokers do not answer.
+        Unauthorized: The topic of the marks may not be described.
+    """
+    group = settings.kafka_group_id
+    if _is_known(connection, group) or exists(connection, marks_topic(settings).name):
+        return ""
+    return (
+        f"there is no group {group}, and marks of replays are kept by group: check KAFKA_GROUP_ID "
+        "(one that the brokers forgot is there again once a consumer of it runs)"
+    )
+
+
+def _is_known(connection: Connection, group: str) -> bool:
+    """Whether there is a group; where that may not be asked nothing speaks against it."""
+
+    def ask(client: AdminClient) -> bool:
+        try:
+            found = client.describe_consumer_groups([group], request_timeout=TOPICS_WITHIN_S)[group].result()
+        except KafkaException as failure:
+            if error_of(failure).code() == KafkaError.GROUP_ID_NOT_FOUND:
+                return False
+            raise
+        return found.state is not ConsumerGroupState.DEAD
+
+    try:
+        return Admin(connection).answer(ask, "cannot describe the group")
+    except Unauthorized:
+        return True
 
 
 class Replays:
