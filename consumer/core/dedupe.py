@@ -349,7 +349,8 @@ def _said_again(change: Change, state: State) -> State | None:
     if change.undecoded:
         return replace(state, offset=change.offset)
     time = state.occurred_at if _has_kafkas_time(change, state) else max(change.occurred_at, state.occurred_at)
-    return replace(state, versioned=False, occurred_at=time, offset=change.offset, imprint=change.imprint)
+    sent_again = state.versioned and change.occurred_at < state.occurred_at  # then so is what followed it
+    return replace(state, versioned=sent_again, occurred_at=time, offset=change.offset, imprint=change.imprint)
 
 
 def _withdrawn_again(change: Change, state: State) -> State | None:

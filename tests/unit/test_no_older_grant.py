@@ -96,6 +96,12 @@ def test_a_later_withdrawal_says_what_it_grants_beside() -> None:
     assert _shown(_comes(world, _at(AGREED, 5))) == [True, False, True]
 
 
+def test_a_withdrawal_that_is_sent_again_twice_keeps_the_order_of_the_grant_behind_it() -> None:
+    """As once: that follows again with its version, and was told last."""
+    told = [_at(DENIED, 1, version=False), _at(DENIED, 2, version=False), _at(GRANT, 3)]
+    assert _shown(_comes(empty_world(1), *told, *told)) == [True, False, True]
+
+
 def test_a_grant_that_is_sent_again_beside_versions_needs_the_later_time() -> None:
     """A withdrawal between it and the last change has a lower version than another one, and would be stale then."""
     told = [
