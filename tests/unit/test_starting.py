@@ -17,7 +17,7 @@ from consumer.errors import SinkUnavailable, SourceUnavailable
 from consumer.outside import Outside
 from tests.lives import settings
 
-STEPS = ("registry", "genesys", "kafka")
+STEPS = ("registry", "kafka", "genesys")
 
 
 class Steps:
@@ -39,8 +39,9 @@ async def starting(
     """A consumer that starts, and what it waits for."""
     steps, stop = Steps(), asyncio.Event()
     monkeypatch.setattr(app, "look", lambda *_: steps.come("registry"))
-    monkeypatch.setattr(Outside, "sink", lambda _: steps.come("genesys"))
     monkeypatch.setattr(app, "ensure", lambda *_: steps.come("kafka"))
+    monkeypatch.setattr(Outside, "store", lambda _: steps.come("kafka"))
+    monkeypatch.setattr(Outside, "sink", lambda _: steps.come("genesys"))
     subject = App(settings(state_dir=folder, http_address="127.0.0.1:0", **more))
     running = asyncio.create_task(subject.run(stop))
     yield subject, steps.asked
@@ -63,17 +64,20 @@ async def test_each_step_tells_itself_and_checks_that_nobody_has_asked_are_unkno
         schemas = await asked["registry"].get()
         assert told() == ("reading the settings", None, None)
         schemas.set_result([])
-        genesys = await asked["genesys"].get()
-        assert told() == ("reaching Genesys", None, None)
-        genesys.set_exception(SinkUnavailable("nobody there", 0.01))
-        genesys = await asked["genesys"].get()
-        assert told() == ("genesys: nobody there", False, None)
-        genesys.set_result(None)
         kafka = await asked["kafka"].get()
-        assert told() == ("reaching Kafka", True, None)
+        assert told() == ("reaching Kafka", None, None)
         kafka.set_exception(SourceUnavailable("no broker", 0.01))
-        _ = await asked["kafka"].get()
-        assert told() == ("kafka: no broker", True, False)
+        kafka = await asked["kafka"].get()
+        assert told() == ("kafka: no broker", None, False)
+        kafka.set_result({})
+        kafka = await asked["kafka"].get()
+        assert told() == ("reaching Kafka", None, True)
+        kafka.set_result(None)
+        genesys = await asked["genesys"].get()
+        assert told() == ("reaching Genesys", None, True)
+        genesys.set_exception(SinkUnavailable("nobody there", 0.01))
+        _ = await asked["genesys"].get()
+        assert told() == ("genesys: nobody there", False, True)
 
 
 async def test_a_registry_is_told_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -83,8 +87,8 @@ async def test_a_registry_is_told_where_there_is_one(monkeypatch: pytest.MonkeyP
         schemas = await asked["registry"].get()
         assert subject.status()["reason"] == "asking the registry for the latest schemas"
         schemas.set_result([])
-        _ = await asked["genesys"].get()
-        assert subject.status()["reason"] == "reaching Genesys"
+        _ = await asked["kafka"].get()
+        assert subject.status()["reason"] == "reaching Kafka"
 
 
 class Started:
