@@ -192,14 +192,10 @@ class SettlingProducer:
         """
         self._failed, self._undelivered, self._positions = None, False, {}
         audit = self._settings.kafka_audit_topic
-        noted = {0: self._note, len(settlement.audit) - 1: self._note}
-        self._send(
-            deadline,
-            [
-                (audit, value, key, ANY_PARTITION, noted.get(number))
-                for number, (key, value) in enumerate(settlement.audit)
-            ],
-        )
+        first, rest = settlement.audit[:1], settlement.audit[1:]
+        self._send(deadline, [(audit, value, key, ANY_PARTITION, self._note) for key, value in first])
+        self._send(deadline, [(audit, value, key) for key, value in rest[:-1]])
+        self._send(deadline, [(audit, value, key, ANY_PARTITION, self._note) for key, value in rest[-1:]])
         for letter in settlement.dead_letters:
             self._send_dead_letter(deadline, letter)
         topic = self._settings.kafka_changelog_topic
