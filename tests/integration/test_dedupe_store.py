@@ -296,6 +296,16 @@ def marker_of(text: str) -> Callable[[Path], None]:
     return damage
 
 
+async def with_a_flipped_table(tmp_path: Path, make_store: Callable[..., RocksStore]) -> tuple[RocksStore, Path]:
+    """A store that opens all the same, and its state directory."""
+    await fill(make_store(), UNCOMPACTED)
+    crashed = shutil.copytree(tmp_path / "state", tmp_path / "crashed")
+    flip("db/*.sst")(database(crashed).parent)
+    store = make_store(crashed)
+    assert await store.open(PARTITION) == UNCOMPACTED
+    return store, crashed
+
+
 class TestDamage:
     @pytest.mark.parametrize(
         "damage",
@@ -362,11 +372,7 @@ class TestDamage:
     @pytest.mark.usefixtures("early_flush")
     async def test_a_flipped_table_file_stops_the_reader_and_the_restart_begins_empty(self, tmp_path, make_store):
         """RocksDB finds it only when it reads there: that is never an absent key, and the next start rebuilds."""
-        await fill(make_store(), UNCOMPACTED)
-        crashed = shutil.copytree(tmp_path / "state", tmp_path / "crashed")
-        flip("db/*.sst")(database(crashed).parent)
-        store = make_store(crashed)
-        assert await store.open(PARTITION) == UNCOMPACTED
+        store, crashed = await with_a_flipped_table(tmp_path, make_store)
         with pytest.raises(FatalError, match="rebuilt at the next start"):
             writes_present(store, UNCOMPACTED)
         await store.close_all()
@@ -377,11 +383,7 @@ class TestDamage:
     @pytest.mark.usefixtures("early_flush")
     async def test_a_flipped_table_file_stops_a_scan_too(self, tmp_path, make_store):
         """It would end like one that has come to the last entry, and what stands behind would never be looked at."""
-        await fill(make_store(), UNCOMPACTED)
-        crashed = shutil.copytree(tmp_path / "state", tmp_path / "crashed")
-        flip("db/*.sst")(database(crashed).parent)
-        store = make_store(crashed)
-        assert await store.open(PARTITION) == UNCOMPACTED
+        store, crashed = await with_a_flipped_table(tmp_path, make_store)
         with pytest.raises(FatalError, match="rebuilt at the next start"):
             await store.scan(PARTITION, b"", UNCOMPACTED * PER_WRITE)
         assert not (database(crashed).parent / "store.json").exists()
